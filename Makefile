@@ -1,0 +1,96 @@
+# Every target that needs the environment makes it first; when nothing changed that takes under two seconds.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+# What vLLM runs on: cpu or gpu.
+ACCELERATOR ?= cpu
+# Further arguments for `modelplane up --demo` or for pytest.
+ARGS ?=
+
+.PHONY: help
+help: ## Show this list
+	@echo "Modelplane. Targets:"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Variables: ACCELERATOR=cpu|gpu (install), ARGS='…' (demo: --exit; test: anything pytest takes)"
+
+.PHONY: install
+install: ## Make .venv from the lock file and install Modelplane into it, editable
+	@scripts/install "$(ACCELERATOR)"
+
+.PHONY: demo
+demo: install ## Run both planes here and ask a real model (ARGS=--exit: end after the answers)
+	@exec $(BIN)/modelplane up --demo $(ARGS)
+
+.PHONY: test
+test: install ## Run all tests (ARGS="-m 'not e2e'" leaves out those that start Ray and vLLM)
+	$(BIN)/pytest $(ARGS)
+
+.PHONY: check
+check: check-format check-lint check-types check-protos check-breaking check-generated check-imports ## Run every static check
+	@echo "make check: all passed"
+
+.PHONY: check-format
+check-format: install
+	@echo "== format (ruff)"
+	@$(BIN)/ruff format --check .
+
+.PHONY: check-lint
+check-lint: install
+	@echo "== lint (ruff)"
+	@$(BIN)/ruff check .
+
+.PHONY: check-types
+check-types: install
+	@echo "== types (mypy, strict)"
+	@$(BIN)/mypy
+
+.PHONY: check-protos
+check-protos: install
+	@echo "== protos: style (buf lint, buf format)"
+	@$(BIN)/buf lint
+	@$(BIN)/buf format --diff --exit-code --path protos/modelplane
+
+.PHONY: check-breaking
+check-breaking: install
+	@echo "== protos: compatibility (buf breaking)"
+	@scripts/check-breaking
+
+.PHONY: check-generated
+check-generated: install
+	@echo "== protos: generated code is fresh"
+	@$(BIN)/python scripts/proto.py --check
+
+.PHONY: check-imports
+check-imports: install
+	@echo "== import contracts (import-linter)"
+	@$(BIN)/lint-imports --no-cache
+
+.PHONY: format
+format: install ## Format code and protos, and fix what ruff can fix
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+	@$(BIN)/buf format --write --path protos/modelplane
+
+.PHONY: proto
+proto: install ## Generate the Python code of protos/ anew
+	@$(BIN)/python scripts/proto.py
+
+.PHONY: bench-ingress
+bench-ingress: install ## Compare the ingress with the engine asked directly (ratios, median of several rounds)
+	@$(BIN)/python -m tests.bench.bench_ingress $(ARGS)
+
+.PHONY: demo-adapter
+demo-adapter: install ## Train the demo's LoRA adapter anew (it is committed; 1 minute)
+	@$(BIN)/python scripts/train_demo_adapter.py
+
+.PHONY: lock
+lock: ## Make requirements/*.lock anew from pyproject.toml
+	@scripts/lock
+
+.PHONY: clean
+clean: ## Remove .venv and every cache below this folder (not the model cache in ~/.cache/modelplane)
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find clients controlplane dataplane scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,270 @@
+"""Make ``.venv`` from a lock file and install Modelplane into it, editable (``make install``). Standard library only.
+
+A stamp of the inputs makes a second run a no-op. Anything else ends with exactly the locked packages in ``.venv``:
+packages that an interrupted run left damaged are installed again, those that the lock does not have are removed.
+"""
+
+import argparse
+import csv
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import venv
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from scripts import torch_cpu
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = ROOT / ".venv"
+PYTHON = ENVIRONMENT / "bin" / "python"
+STAMP = ENVIRONMENT / "install.stamp"
+LOG = ENVIRONMENT / "install.log"
+LOCK = os.open(ROOT, os.O_RDONLY)
+"""Locked while a run works. pip inherits it, so that one whose parent was killed still keeps other runs out."""
+ACCELERATORS = ("cpu", "gpu")
+PYTHON_MINIMUM, PYTHON_LIMIT = (3, 11), (3, 14)
+KEPT = frozenset({"modelplane", "pip", "setuptools", "wheel"})
+"""Distributions that are in the environment without being in the lock."""
+
+PROGRESS_INTERVAL_S = 0.5
+PLAIN_PROGRESS_INTERVAL_S = 10.0
+"""How often a line is printed where the output is no terminal."""
+LOG_TAIL_LINES = 20
+LOG_LINE_CHARS_MAX = 240
+FETCHED = re.compile(r"^(?:Collecting|Processing|Requirement already satisfied:) ", flags=re.MULTILINE)
+
+
+class InstallError(Exception):
+    """The installation can't go on; the message says why and what to do."""
+
+
+class Distribution(NamedTuple):
+    name: str
+    version: str
+    folder: Path
+    """Its ``.dist-info``."""
+
+
+def normalized(name: str) -> str:
+    """The name as PEP 503 spells it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def read_lock(path: Path) -> dict[str, str]:
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    pins = [line.split("==", 1) for line in lines if line and not line.startswith("#")]
+    return {normalized(name): version for name, version in pins}
+
+
+def site_packages() -> Path:
+    return ENVIRONMENT / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+
+
+def distributions() -> list[Distribution]:
+    found = []
+    for folder in site_packages().glob("*.dist-info"):
+        name, _, version = folder.name.removesuffix(".dist-info").rpartition("-")
+        found.append(Distribution(normalized(name), version, folder))
+    return found
+
+
+def is_whole(distribution: Distribution) -> bool:
+    """Whether every file is there in its recorded size. pip writes RECORD last, so a killed pip leaves none."""
+    try:
+        with (distribution.folder / "RECORD").open(newline="", encoding="utf-8") as record:
+            for path, _digest, size in csv.reader(record):
+                # Compiled files mostly come without a size, and pip and Python rewrite them.
+                if (
+                    size
+                    and not path.endswith(".pyc")
+                    and (distribution.folder.parent / path).stat().st_size != int(size)
+                ):
+                    return False
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def remove_damaged() -> None:
+    """Make pip see what an interrupted run left half-installed as absent, so that it installs those packages again."""
+    for leftover in site_packages().glob("~*"):  # where pip moves files while it replaces a package
+        shutil.rmtree(leftover, ignore_errors=True)
+    for distribution in distributions():
+        if not is_whole(distribution):
+            shutil.rmtree(distribution.folder)
+
+
+def fingerprint(accelerator: str) -> str:
+    """A digest of all that decides what gets installed: change any of it and the next run installs again."""
+    digest = hashlib.sha256()
+    for path in (ROOT / "requirements" / f"{accelerator}.lock", ROOT / "pyproject.toml", Path(__file__)):
+        digest.update(path.read_bytes())
+    # An environment can't be moved, nor used with another Python than the one it was made with.
+    digest.update(f"{accelerator} {ENVIRONMENT} {platform.python_version()}".encode())
+    return digest.hexdigest()
+
+
+class Progress:
+    """One line per stage; on a terminal the line is rewritten in place while the stage runs."""
+
+    def __init__(self) -> None:
+        self._started_s = time.monotonic()
+        self._in_place = sys.stdout.isatty()
+
+    def run(self, stage: str, work: Callable[[], None], state: Callable[[], str] = lambda: "") -> None:
+        """Do `work` in this thread while another shows `state()`."""
+        started_s = time.monotonic()
+        done = threading.Event()
+        if not self._in_place:
+            print(f"{stage} …", flush=True)
+        watcher = threading.Thread(target=self._watch, args=(stage, state, started_s, done), daemon=True)
+        watcher.start()
+        try:
+            work()
+        finally:
+            done.set()
+            watcher.join()
+            if self._in_place:
+                print("\r\033[K", end="", flush=True)
+        print(f"{stage}: done in {time.monotonic() - started_s:.0f} s", flush=True)
+
+    def finish(self) -> None:
+        print(f"Installed in {time.monotonic() - self._started_s:.0f} s. Try `make demo`.")
+
+    def _watch(self, stage: str, state: Callable[[], str], started_s: float, done: threading.Event) -> None:
+        while not done.wait(PROGRESS_INTERVAL_S if self._in_place else PLAIN_PROGRESS_INTERVAL_S):
+            line = f"{stage} … {state()} {time.monotonic() - started_s:.0f} s"
+            print(f"\r\033[K{line}" if self._in_place else f"  {line}", end="" if self._in_place else "\n", flush=True)
+
+
+def pip(*arguments: str) -> None:
+    """Run the environment's pip with its output in the log."""
+    command = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
+    with LOG.open("a", encoding="utf-8") as log:
+        print("$", " ".join(command), file=log, flush=True)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[LOCK], check=False)
+    if done.returncode != 0:
+        raise InstallError(
+            f"{log_tail()}\n\npip failed with status {done.returncode}. The whole log is in {LOG.relative_to(ROOT)}."
+        )
+
+
+def log_tail() -> str:
+    """The end of pip's output, without the lines that say that nothing happened, and with its lists of versions cut."""
+    lines = LOG.read_text(encoding="utf-8", errors="replace").splitlines()
+    telling = [line for line in lines if not line.startswith("Requirement already satisfied:")]
+    return "\n".join(textwrap.shorten(line, LOG_LINE_CHARS_MAX) for line in telling[-LOG_TAIL_LINES:])
+
+
+def make_environment() -> None:
+    """Keep an environment that works with this Python, or make a new one."""
+    if PYTHON.exists():
+        probe = [str(PYTHON), "-c", "import pip, platform; print(platform.python_version())"]
+        answer = subprocess.run(probe, capture_output=True, text=True, check=False)
+        if answer.returncode == 0 and answer.stdout.strip() == platform.python_version():
+            return
+    try:
+        venv.create(ENVIRONMENT, clear=True, with_pip=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise InstallError(f"could not make {ENVIRONMENT.relative_to(ROOT)}: {error}") from error
+
+
+def install_locked(lock: Path, pins: dict[str, str]) -> None:
+    remove_damaged()
+    extra = [item.name for item in distributions() if item.name not in pins.keys() | KEPT]
+    if extra:
+        pip("uninstall", "--yes", *extra)
+    arguments = ["--no-deps", "--progress-bar=off"]
+    torch = f"torch=={pins['torch']}"
+    if torch == torch_cpu.REQUIREMENT and not is_installed("torch", pins["torch"]):
+        # torch alone, so that the additional index, where it is needed, is asked for nothing else.
+        pip("install", *arguments, *torch_cpu.index_arguments(PYTHON), torch)
+    pip("install", *arguments, "--requirement", str(lock))
+
+
+def is_installed(name: str, version: str) -> bool:
+    return any((item.name, item.version) == (name, version) for item in distributions())
+
+
+def install_project() -> None:
+    pip("install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
+
+
+def fetched() -> int:
+    """How many packages pip's latest command has come to, by its log. It fetches all of them, then installs them."""
+    command = LOG.read_text(encoding="utf-8", errors="replace").rpartition("\n$ ")[2]
+    return len(FETCHED.findall(command))
+
+
+def install(accelerator: str) -> None:
+    STAMP.unlink(missing_ok=True)
+    lock = ROOT / "requirements" / f"{accelerator}.lock"
+    pins = read_lock(lock)
+    progress = Progress()
+
+    def counts() -> str:
+        installed = sum(item.name in pins for item in distributions())
+        return f"{max(fetched(), installed)} fetched, {installed} installed of {len(pins)} packages,"
+
+    progress.run(f"Environment .venv (Python {platform.python_version()})", make_environment)
+    LOG.write_text("", encoding="utf-8")
+    progress.run(f"Packages of {lock.relative_to(ROOT)}", lambda: install_locked(lock, pins), counts)
+    progress.run("Modelplane, editable", install_project)
+    STAMP.write_text(fingerprint(accelerator), encoding="utf-8")
+    progress.finish()
+
+
+def wait_for_other_runs() -> None:
+    """Take the lock that all runs in this folder share. It is held until this process and its pip have ended."""
+    try:
+        fcntl.flock(LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("Waiting for another installation into .venv …", flush=True)
+        fcntl.flock(LOCK, fcntl.LOCK_EX)
+
+
+def is_current(accelerator: str) -> bool:
+    try:
+        return STAMP.read_text(encoding="utf-8") == fingerprint(accelerator)
+    except OSError:
+        return False
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/install", description="Make .venv and install Modelplane into it.")
+    parser.add_argument("accelerator", help=f"what vLLM runs on: {' or '.join(ACCELERATORS)}")
+    accelerator = parser.parse_args().accelerator
+    if accelerator not in ACCELERATORS:
+        parser.error(f"unknown accelerator {accelerator!r}: expected one of {', '.join(ACCELERATORS)}")
+    wait_for_other_runs()
+    if is_current(accelerator):
+        print(".venv is up to date.")
+        return 0
+    if not PYTHON_MINIMUM <= sys.version_info[:2] < PYTHON_LIMIT:
+        print(f"Modelplane needs Python 3.11, 3.12 or 3.13; this is {platform.python_version()}.", file=sys.stderr)
+        return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds, and so ends pip too
+    try:
+        install(accelerator)
+    except InstallError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. Run it again to go on from here.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

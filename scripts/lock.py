@@ -1,0 +1,112 @@
+"""Resolve pyproject.toml into the complete, exact pins of ``requirements/*.lock`` (``make lock``). Stdlib only.
+
+pip resolves in a throwaway environment and installs nothing (``--dry-run --report``). The locks are made for Linux on
+x86_64 with the Python that runs this. They are complete, so `scripts/install.py` installs them with ``--no-deps``: that
+is what lets the CPU set leave out packages that pip's resolver insists on.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+import venv
+from pathlib import Path
+
+from scripts import torch_cpu
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMON_EXTRAS = ("controlplane", "dataplane", "dev")
+ACCELERATORS = ("cpu", "gpu")
+LEFT_OUT = {
+    # PyPI's builds of these want a CUDA torch: beside a CPU torch, `import vllm` dies with "operator torchvision::nms
+    # does not exist". Text models need none of them.
+    "cpu": {"torchaudio", "torchcodec", "torchvision"},
+    "gpu": set[str](),
+}
+RULED_OUT = {
+    "cpu": list[str](),
+    # pip puts a local version above the plain one, so a CPU build in any configured place would win.
+    "gpu": ["torch!=2.13.0+cpu"],
+}
+
+
+def requirements(accelerator: str) -> list[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"]]
+    for extra in (*COMMON_EXTRAS, accelerator):
+        wanted += extras[extra]
+    return wanted
+
+
+def normalized(name: str) -> str:
+    """The name as PEP 503 spells it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def resolve(python: Path, accelerator: str, report: Path) -> dict[str, str]:
+    """Ask pip for the whole set and return name → version."""
+    command = [
+        str(python),
+        "-m",
+        "pip",
+        "install",
+        "--dry-run",
+        "--ignore-installed",
+        "--no-input",
+        "--progress-bar=off",
+    ]
+    command += ["--report", str(report)]
+    if accelerator == "cpu":
+        command += torch_cpu.index_arguments(python)
+    subprocess.run([*command, *requirements(accelerator), *RULED_OUT[accelerator]], check=True)
+    installed = json.loads(report.read_text(encoding="utf-8"))["install"]
+    return {normalized(item["metadata"]["name"]): item["metadata"]["version"] for item in installed}
+
+
+def render(accelerator: str, pins: dict[str, str]) -> str:
+    extras = ",".join((*COMMON_EXTRAS, accelerator))
+    python = ".".join(map(str, sys.version_info[:2]))
+    lines = [
+        f"# Made by `make lock` from pyproject.toml: modelplane[{extras}], Linux x86_64, Python {python}.",
+        "# Complete: install with `pip install --no-deps`, as scripts/install.py does.",
+    ]
+    left_out = sorted(LEFT_OUT[accelerator] & pins.keys())
+    if left_out:
+        lines.append(f"# Left out: {', '.join(left_out)} (scripts/lock.py says why).")
+    lines += [f"{name}=={version}" for name, version in sorted(pins.items()) if name not in left_out]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Make requirements/*.lock anew from pyproject.toml.")
+    parser.add_argument("accelerators", nargs="*", help=f"{' or '.join(ACCELERATORS)}; default: both")
+    accelerators = parser.parse_args().accelerators or list(ACCELERATORS)
+    for accelerator in accelerators:
+        if accelerator not in ACCELERATORS:
+            parser.error(f"unknown accelerator {accelerator!r}: expected one of {', '.join(ACCELERATORS)}")
+    with tempfile.TemporaryDirectory() as scratch:
+        environment = Path(scratch, "venv")
+        venv.create(environment, with_pip=True)
+        python = environment / "bin" / "python"
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--upgrade", "pip"], check=True)
+        for accelerator in accelerators:
+            print(f"== {accelerator}", flush=True)
+            try:
+                pins = resolve(python, accelerator, Path(scratch, f"{accelerator}.json"))
+            except subprocess.CalledProcessError:
+                print(f"pip could not resolve the {accelerator} set; its message is above.", file=sys.stderr)
+                return 1
+            lock = ROOT / "requirements" / f"{accelerator}.lock"
+            lock.write_text(render(accelerator, pins), encoding="utf-8")
+            print(
+                f"{lock.relative_to(ROOT)}: {len(pins) - len(LEFT_OUT[accelerator] & pins.keys())} packages", flush=True
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
