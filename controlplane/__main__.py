@@ -1,0 +1,109 @@
+"""Wires the control plane together, and runs it until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+
+import structlog
+
+from controlplane import errors, logs, settings
+from controlplane.adapter_files import AdapterReader
+from controlplane.fleet import FleetServicer
+from controlplane.hub import Hub
+from controlplane.server import Server
+from controlplane.service import RegistryServicer
+from controlplane.settings import Settings
+from controlplane.snapshot_service import SnapshotServicer
+from controlplane.store import Store
+from controlplane.sync import SyncHandler
+
+EXIT_SETUP = 1
+"""The process could not start: the port or the database is taken, say."""
+
+EXIT_USAGE = 2
+"""A setting is wrong."""
+
+_log = structlog.get_logger("controlplane")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the control plane from flags (`argv`; by default those of the process) and environment.
+
+    Returns:
+        The exit status: 0 after a signal to stop.
+    """
+    try:
+        loaded = settings.load(sys.argv[1:] if argv is None else argv)
+    except errors.SetupError as error:
+        return _complain(error, EXIT_USAGE)
+    logs.configure(loaded.log_format)
+    try:
+        asyncio.run(run(loaded))
+    except errors.SetupError as error:
+        return _complain(error, EXIT_SETUP)
+    return 0
+
+
+def _complain(error: BaseException, status: int) -> int:
+    sys.stderr.write(f"modelplane controlplane: {error}\n")
+    return status
+
+
+async def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain.
+
+    Raises:
+        errors.SetupError: it cannot start.
+    """
+    stop = asyncio.Event()
+    async with _signals(stop), Store.open(settings.store_url) as store:
+        reader = AdapterReader(size_bytes_max=settings.adapter_bytes_max, allowed_sources=settings.allowed_sources)
+        hub = Hub(store, head=await store.head(), now=lambda: datetime.now(UTC))
+        server = Server(message_bytes_max=settings.message_bytes_max, streams_max=settings.streams_max)
+        server.add(
+            RegistryServicer(store, reader, on_commit=hub.publish, resource_statuses=hub.resource_statuses),
+            SnapshotServicer(store, SyncHandler(hub)),
+            FleetServicer(store, hub),
+        )
+        try:
+            address = await server.start(settings.listen)
+            position = hub.head.position
+            _log.info("listening", address=address, store_uid=position.store_uid, catalog_revision=position.revision)
+            async with asyncio.TaskGroup() as group:
+                writing = group.create_task(hub.run())
+                await stop.wait()
+                await _drain(server, hub, settings.drain_s)
+                writing.cancel()
+            _log.info("stopped")
+        finally:
+            # After a failure too: an RPC must not outlive the store.
+            await server.stop(0)
+            reader.close()
+
+
+async def _drain(server: Server, hub: Hub, drain_s: float) -> None:
+    _log.info("draining", drain_s=drain_s)
+    await server.announce_stop()
+    await hub.shutdown()
+    await server.stop(drain_s)
+
+
+@contextlib.asynccontextmanager
+async def _signals(stop: asyncio.Event) -> AsyncIterator[None]:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""What can go wrong, in the terms of the registry. No framework is imported here; `status.py` turns these into gRPC.
+
+DomainError
+ ├── InvalidArgument      the request is wrong, whatever the registry holds
+ ├── NotFound             it names something that is not there
+ ├── AlreadyExists        it would make something twice
+ ├── FailedPrecondition   it is right, but not in the registry's present state
+ ├── Aborted              something changed meanwhile; the same request may work now
+ ├── ResourceExhausted    a limit of the registry is reached
+ └── Unavailable          the control plane cannot work at the moment
+SetupError                the process cannot start; never reaches a caller
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from modelplane.validation import FieldViolation
+
+
+class Reason(enum.StrEnum):
+    """Why a request failed: `reason` of google.rpc.ErrorInfo. Each says what its caller can do."""
+
+    INVALID_FIELDS = "INVALID_FIELDS"
+    """Fields break a rule. Correct those that BadRequest lists."""
+    INVALID_PAGE_TOKEN = "INVALID_PAGE_TOKEN"  # noqa: S105  # no password
+    """The token is not one that this method gave for this request. Start at the first page."""
+    UNSUPPORTED_SOURCE = "UNSUPPORTED_SOURCE"
+    """This release takes no source of this kind here. Use a `file:///` source."""
+    SOURCE_NOT_ALLOWED = "SOURCE_NOT_ALLOWED"
+    """The operator has not allowed sources at this place. Move the files, or ask for the place to be allowed."""
+    ENGINE_ARGUMENT_RESERVED = "ENGINE_ARGUMENT_RESERVED"
+    """Modelplane sets this engine argument itself. Leave it out; the description says what to use instead."""
+    ENTRY_TOO_LARGE = "ENTRY_TOO_LARGE"
+    """The resource is larger than a snapshot entry may be. Shorten its card, labels or engine arguments."""
+
+    ADAPTER_SOURCE_MISSING = "ADAPTER_SOURCE_MISSING"
+    """The source directory or a file in it does not exist on the control plane's machine. Correct the URI."""
+    ADAPTER_SOURCE_UNREADABLE = "ADAPTER_SOURCE_UNREADABLE"
+    """The control plane may not read a file, or it is no regular file. Correct its permissions or kind."""
+    ADAPTER_FILES_INVALID = "ADAPTER_FILES_INVALID"
+    """A file is damaged or not of the expected format. Save the adapter again with PEFT."""
+    ADAPTER_TOO_LARGE = "ADAPTER_TOO_LARGE"
+    """The files are larger than the operator allows."""
+    ADAPTER_UNSUPPORTED = "ADAPTER_UNSUPPORTED"
+    """The adapter uses a feature that the engine cannot serve. Train it without."""
+    ADAPTER_RANK_TOO_HIGH = "ADAPTER_RANK_TOO_HIGH"
+    """The rank is above the model's `spec.lora.max_rank`. Register the model with a higher one."""
+    ADAPTER_BASE_MISMATCH = "ADAPTER_BASE_MISMATCH"
+    """The weights do not fit the base model's. Register the adapter under the model that it was trained for."""
+    ADAPTER_FILES_CHANGED = "ADAPTER_FILES_CHANGED"
+    """A file changed while it was read. Try again when it is completely written."""
+
+    MODEL_NOT_FOUND = "MODEL_NOT_FOUND"
+    """There is no such model. Check the id, or register it."""
+    ADAPTER_NOT_FOUND = "ADAPTER_NOT_FOUND"
+    """There is no such adapter. Check the id, or register it."""
+    DATA_PLANE_NOT_FOUND = "DATA_PLANE_NOT_FOUND"
+    """No data plane of this id has ever connected."""
+    REVISION_NOT_FOUND = "REVISION_NOT_FOUND"
+    """There is no such catalog revision yet, or it is not kept any more."""
+    SERVED_NAME_TAKEN = "SERVED_NAME_TAKEN"
+    """Another model or adapter has this served name. Choose another name, or delete the one that has it."""
+    MODEL_HAS_ADAPTERS = "MODEL_HAS_ADAPTERS"
+    """The model has adapters. Delete them first, or delete with `force`."""
+    MODEL_TAKES_NO_ADAPTERS = "MODEL_TAKES_NO_ADAPTERS"
+    """The model has no `spec.lora`. Register it with one."""
+    ADAPTERS_WOULD_NOT_FIT = "ADAPTERS_WOULD_NOT_FIT"
+    """The new spec would not serve adapters that the model has. Keep `spec.lora` large enough, or delete them first."""
+    CONCURRENT_CHANGE = "CONCURRENT_CHANGE"
+    """Something that the request depends on changed meanwhile. Try again."""
+    CATALOG_FULL = "CATALOG_FULL"
+    """The catalog holds as many entries as a snapshot may. Delete some."""
+
+    PROTOCOL_VIOLATION = "PROTOCOL_VIOLATION"
+    """A message came on a Sync stream that may not come there then. A fault of the data plane's release."""
+    DATA_PLANE_SILENT = "DATA_PLANE_SILENT"
+    """A data plane did not read, answer or speak for too long. It connects again by itself."""
+    TOO_MANY_DATA_PLANES = "TOO_MANY_DATA_PLANES"
+    """As many data planes have connected as are let in. Look for one whose id changes with every start."""
+    TOO_MANY_WAITERS = "TOO_MANY_WAITERS"
+    """Too many calls wait for revisions already. Try again later."""
+
+    STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
+    """The database does not answer, or its disk is full. Whether a write took place is not known: try again."""
+    SHUTTING_DOWN = "SHUTTING_DOWN"
+    """This control plane is stopping. Try again; another, or the restarted one, will answer."""
+    INTERNAL = "INTERNAL"
+    """A fault of the control plane. Its log has the details under the error id."""
+
+
+class DomainError(Exception):
+    """What a caller is told. Its text is written for callers: nothing of it is secret."""
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        violations: Sequence[FieldViolation] = (),
+        metadata: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.violations = tuple(violations)
+        """Which fields are at fault."""
+        self.metadata = metadata
+        """Facts for programs, such as the resource that is in the way; keys in lowerCamelCase."""
+
+
+class InvalidArgument(DomainError):
+    """The request is wrong, whatever the registry holds."""
+
+    @classmethod
+    def of_fields(cls, violations: Sequence[FieldViolation], reason: Reason = Reason.INVALID_FIELDS) -> InvalidArgument:
+        """One error for all of `violations`, of which there is at least one."""
+        shown = "; ".join(
+            f"{violation.field}: {violation.description}" if violation.field else violation.description
+            for violation in violations[:_VIOLATIONS_SHOWN]
+        )
+        more = len(violations) - _VIOLATIONS_SHOWN
+        return cls(reason, f"{shown}; and {more} more" if more > 0 else shown, violations=violations)
+
+    @classmethod
+    def of_field(cls, field: str, description: str, reason: Reason = Reason.INVALID_FIELDS) -> InvalidArgument:
+        """An error about one field."""
+        return cls.of_fields((FieldViolation(field=field, description=description),), reason)
+
+
+class NotFound(DomainError):
+    """The request names something that is not there."""
+
+
+class AlreadyExists(DomainError):
+    """The request would make something twice."""
+
+
+class FailedPrecondition(DomainError):
+    """The request is right, but not in the registry's present state."""
+
+
+class Aborted(DomainError):
+    """Something changed meanwhile; the same request may work now."""
+
+
+class ResourceExhausted(DomainError):
+    """A limit of the registry is reached."""
+
+
+class Unavailable(DomainError):
+    """The control plane cannot work at the moment."""
+
+
+class SetupError(Exception):
+    """The process cannot start. Its text is one line for the person who started it."""
+
+
+_VIOLATIONS_SHOWN = 3
+"""The message names this many fields; BadRequest lists more."""
+
+
+def model_not_found(name: str) -> NotFound:
+    """No model of this resource name."""
+    return NotFound(Reason.MODEL_NOT_FOUND, f"{name} does not exist", metadata={"resource": name})
+
+
+def adapter_not_found(name: str) -> NotFound:
+    """No adapter of this resource name."""
+    return NotFound(Reason.ADAPTER_NOT_FOUND, f"{name} does not exist", metadata={"resource": name})
+
+
+def data_plane_not_found(name: str) -> NotFound:
+    """No data plane of this resource name."""
+    return NotFound(Reason.DATA_PLANE_NOT_FOUND, f"{name} has never connected", metadata={"resource": name})
+
+
+def revision_not_found(revision: int, newest: int) -> NotFound:
+    """No snapshot of this catalog revision."""
+    return NotFound(
+        Reason.REVISION_NOT_FOUND,
+        f"catalog revision {revision} does not exist; the newest is {newest}",
+        metadata={"revision": str(revision), "newestRevision": str(newest)},
+    )
+
+
+def served_name_taken(served_name: str, holder: str) -> AlreadyExists:
+    """`holder` (a resource name) has this served name already."""
+    return AlreadyExists(
+        Reason.SERVED_NAME_TAKEN,
+        f"served name {served_name!r} is taken by {holder}",
+        violations=(FieldViolation(field="served_name", description=f"got {served_name!r}: taken by {holder}"),),
+        metadata={"servedName": served_name, "holder": holder},
+    )

@@ -1,0 +1,1 @@
+"""One module per migration, named `{number}_{what}.py`."""

@@ -1,0 +1,217 @@
+"""What a registration makes of what is there: nothing, a change, or a new revision. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from google.protobuf import message as protobuf_message
+
+from controlplane import domain, errors
+from modelplane.v1 import adapter_pb2, model_pb2
+
+SERVED_NAME_CHARACTERS_MAX = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamp:
+    """What a change is marked with, given from outside: the core draws nothing and reads no clock."""
+
+    uid: str
+    """For a resource that is new."""
+    now: datetime
+    catalog_revision: int
+    """The one that the change will have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelDraft:
+    """A model as it is asked for, defaults filled in."""
+
+    id: str
+    served_name: str
+    labels: Mapping[str, str]
+    spec: model_pb2.ModelSpec
+    card: model_pb2.ModelCard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterDraft:
+    """An adapter as it is asked for, defaults filled in and files read."""
+
+    model_id: str
+    id: str
+    served_name: str
+    labels: Mapping[str, str]
+    source: model_pb2.Source
+    weights: adapter_pb2.AdapterWeights
+    card: adapter_pb2.AdapterCard
+
+
+def default_adapter_served_name(base_served_name: str, adapter_id: str) -> str:
+    """`{served name of the base}:{adapter id}`.
+
+    Raises:
+        errors.InvalidArgument: that is longer than a served name may be.
+    """
+    served_name = f"{base_served_name}:{adapter_id}"
+    if len(served_name) > SERVED_NAME_CHARACTERS_MAX:
+        raise errors.InvalidArgument.of_field(
+            "served_name",
+            f"the default would have {len(served_name)} characters and at most {SERVED_NAME_CHARACTERS_MAX} are "
+            "allowed: choose a name",
+        )
+    return served_name
+
+
+def registered_model(current: domain.Model | None, draft: ModelDraft, stamp: Stamp) -> domain.Model:
+    """The model after the registration. It is `current` itself when there is nothing to write."""
+    same = current is not None and _same(current.revision.spec, draft.spec) and _same(current.revision.card, draft.card)
+    if current is not None and same:
+        revision = current.revision
+        if (current.served_name, dict(current.labels)) == (draft.served_name, dict(draft.labels)):
+            return current
+    else:
+        revision = domain.ModelRevision(
+            number=current.revision.number + 1 if current is not None else 1,
+            spec=draft.spec,
+            card=draft.card,
+            create_time=stamp.now,
+            catalog_revision=stamp.catalog_revision,
+        )
+    if current is not None:
+        return dataclasses.replace(
+            current,
+            served_name=draft.served_name,
+            labels=draft.labels,
+            revision=revision,
+            update_time=stamp.now,
+            catalog_revision=stamp.catalog_revision,
+        )
+    return domain.Model(
+        id=draft.id,
+        uid=stamp.uid,
+        served_name=draft.served_name,
+        labels=draft.labels,
+        revision=revision,
+        create_time=stamp.now,
+        update_time=stamp.now,
+        catalog_revision=stamp.catalog_revision,
+    )
+
+
+def registered_adapter(current: domain.Adapter | None, draft: AdapterDraft, stamp: Stamp) -> domain.Adapter:
+    """The adapter after the registration. It is `current` itself when there is nothing to write."""
+    same = (
+        current is not None
+        and _same(current.revision.source, draft.source)
+        and _same(current.revision.weights, draft.weights)
+        and _same(current.revision.card, draft.card)
+    )
+    if current is not None and same:
+        revision = current.revision
+        if (current.served_name, dict(current.labels)) == (draft.served_name, dict(draft.labels)):
+            return current
+    else:
+        revision = domain.AdapterRevision(
+            number=current.revision.number + 1 if current is not None else 1,
+            source=draft.source,
+            weights=draft.weights,
+            card=draft.card,
+            create_time=stamp.now,
+            catalog_revision=stamp.catalog_revision,
+        )
+    if current is not None:
+        return dataclasses.replace(
+            current,
+            served_name=draft.served_name,
+            labels=draft.labels,
+            revision=revision,
+            update_time=stamp.now,
+            catalog_revision=stamp.catalog_revision,
+        )
+    return domain.Adapter(
+        model_id=draft.model_id,
+        id=draft.id,
+        uid=stamp.uid,
+        served_name=draft.served_name,
+        labels=draft.labels,
+        revision=revision,
+        create_time=stamp.now,
+        update_time=stamp.now,
+        catalog_revision=stamp.catalog_revision,
+    )
+
+
+def _same(left: protobuf_message.Message, right: protobuf_message.Message) -> bool:
+    # Absent and empty messages serialise apart; a draft always has the defaults in, so that is no difference here.
+    return left.SerializeToString(deterministic=True) == right.SerializeToString(deterministic=True)
+
+
+def check_takes_adapter(model: domain.Model) -> None:
+    """Refuse an adapter for a model without LoRA support.
+
+    Raises:
+        errors.FailedPrecondition: the model has none.
+    """
+    if not model.revision.spec.HasField("lora"):
+        raise errors.FailedPrecondition(
+            errors.Reason.MODEL_TAKES_NO_ADAPTERS,
+            f"{model.name} takes no adapters: its spec has no lora",
+            metadata={"resource": model.name},
+        )
+
+
+def unchanged_base(before: domain.Model, now: domain.Model | None) -> domain.Model:
+    """The base model `now`, for an adapter whose files were compared with the base `before`.
+
+    Raises:
+        errors.NotFound: it was deleted meanwhile.
+        errors.Aborted: it is another model, or other weights, now.
+    """
+    if now is None:
+        raise errors.model_not_found(before.name)
+    if now.uid != before.uid or now.revision.spec.source != before.revision.spec.source:
+        raise errors.Aborted(
+            errors.Reason.CONCURRENT_CHANGE,
+            f"{before.name} changed while the adapter was read; try again",
+            metadata={"resource": before.name},
+        )
+    return now
+
+
+def check_rank(model: domain.Model, rank: int) -> None:
+    """Refuse an adapter of a rank that the model does not serve.
+
+    Raises:
+        errors.InvalidArgument: it is too high.
+    """
+    rank_max = model.revision.spec.lora.max_rank
+    if rank > rank_max:
+        raise errors.InvalidArgument.of_field(
+            "source.uri",
+            f"the adapter has rank {rank}; {model.name} serves ranks up to {rank_max} (spec.lora.max_rank)",
+            errors.Reason.ADAPTER_RANK_TOO_HIGH,
+        )
+
+
+def check_deletable(model: domain.Model, adapter_names: tuple[str, ...], adapter_count: int) -> None:
+    """Refuse to delete a model that has adapters.
+
+    Args:
+        model: The model.
+        adapter_names: Some of its adapters.
+        adapter_count: How many it has.
+
+    Raises:
+        errors.FailedPrecondition: it has any.
+    """
+    if adapter_count > 0:
+        raise errors.FailedPrecondition(
+            errors.Reason.MODEL_HAS_ADAPTERS,
+            f"{model.name} has {adapter_count} adapters, such as {', '.join(adapter_names)}; "
+            "delete them first, or delete with force",
+            metadata={"resource": model.name, "adapterCount": str(adapter_count)},
+        )

@@ -1,0 +1,171 @@
+"""Settings of the control plane, from flags and environment. The only module that reads either."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict, SettingsError
+
+from controlplane import errors, store_sqlite
+from modelplane import sources
+
+ENV_PREFIX = "MODELPLANE_CONTROLPLANE_"
+
+_UNIX = "unix:"
+
+_SECRET = frozenset({"database_url"})
+"""May hold a password, so a wrong one is not repeated."""
+
+
+def _default_data_dir() -> Path:
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "modelplane" / "controlplane"
+
+
+class Settings(BaseSettings):
+    """Every setting of the control plane. Flags come before `MODELPLANE_CONTROLPLANE_*` environment variables."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        extra="forbid",
+        frozen=True,
+        cli_parse_args=False,
+        cli_kebab_case=True,
+        cli_prog_name="modelplane controlplane",
+        cli_implicit_flags=True,
+        cli_exit_on_error=False,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+    )
+
+    listen: str = Field(
+        default="127.0.0.1:8300",
+        description="Where the gRPC API listens: HOST:PORT, or unix:/path. Port 0 takes any free one.",
+        pattern=r"^(\S+:\d{1,5}|unix:/\S+)$",
+    )
+    insecure: bool = Field(
+        default=False,
+        description="Listen beyond this machine although there are no credentials yet: anyone who reaches the port may "
+        "change the catalog.",
+    )
+    data_dir: Path = Field(default_factory=_default_data_dir, description="Where the database is kept.")
+    database_url: str = Field(
+        default="", description="SQLAlchemy URL of the database. Empty: SQLite in the data directory."
+    )
+    drain_s: float = Field(
+        default=10.0, ge=0, le=3600, description="How long RPCs may go on after a signal to stop, in s."
+    )
+    message_bytes_max: int = Field(
+        default=4 * 1024 * 1024,
+        ge=1024 * 1024,
+        le=256 * 1024 * 1024,
+        description="Largest message that is received, in bytes.",
+    )
+    streams_max: int = Field(
+        default=1000, ge=1, le=100_000, description="Concurrent RPCs of one connection; more of them wait."
+    )
+    adapter_bytes_max: int = Field(
+        default=2 * 1024**3, ge=1, description="Largest adapter that is registered: all of its files, in bytes."
+    )
+    allowed_sources: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Directories that adapters may be in, as comma-separated file:/// URIs. Empty: any.",
+    )
+    log_format: Literal["console", "json"] = Field(default="console", description="How logs are written.")
+
+    @field_validator("allowed_sources", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("allowed_sources")
+    @classmethod
+    def _are_files(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for prefix in value:
+            sources.file_path(prefix)
+        return value
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("listen")
+    @classmethod
+    def _valid_port(cls, value: str) -> str:
+        if not value.startswith(_UNIX) and int(value.rpartition(":")[2]) > 65535:
+            raise ValueError(f"got {value}; ports go up to 65535")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _supported(cls, value: str) -> str:
+        if value:
+            try:
+                store_sqlite.database_path(value)
+            except errors.SetupError as error:
+                raise ValueError(str(error)) from None
+        return value
+
+    @model_validator(mode="after")
+    def _local_unless_insecure(self) -> Settings:
+        if not self.insecure and not _is_local(self.listen):
+            raise ValueError(
+                f"listen: got {self.listen}, which others can reach, and there are no credentials yet; "
+                "use 127.0.0.1, or say --insecure"
+            )
+        return self
+
+    @property
+    def store_url(self) -> str:
+        """URL of the database."""
+        return self.database_url or store_sqlite.database_url(self.data_dir / "registry.db")
+
+
+def _is_local(listen: str) -> bool:
+    host = listen.rpartition(":")[0].strip("[]")
+    if listen.startswith(_UNIX) or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        # A name may resolve to anything.
+        return False
+
+
+def load(argv: Sequence[str] = ()) -> Settings:
+    """Settings from flags and environment.
+
+    Raises:
+        errors.SetupError: a value is missing, unknown or not allowed. Says which, in one line.
+        SystemExit: `--help` was asked for, and shown.
+    """
+    unknown = sorted(
+        name for name in os.environ if name.startswith(ENV_PREFIX) and name not in _environment_variables()
+    )
+    if unknown:
+        raise errors.SetupError(f"{unknown[0]}: no such setting; see --help")
+    try:
+        return CliApp.run(Settings, cli_args=list(argv))
+    except ValidationError as error:
+        raise errors.SetupError("; ".join(_line(details) for details in error.errors())) from None
+    except SettingsError as error:
+        raise errors.SetupError(str(error).partition("\n")[0]) from None
+
+
+def _environment_variables() -> frozenset[str]:
+    return frozenset(f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields)
+
+
+def _line(details: ErrorDetails) -> str:
+    where = ".".join(str(part) for part in details["loc"])
+    message = details["msg"].removeprefix("Value error, ")
+    if not where or where in _SECRET:
+        return message
+    return f"{where.replace('_', '-')}: got {details['input']!r}: {message}"

@@ -1,0 +1,82 @@
+"""What a snapshot consists of: entries, their blobs, and the root digest. Pure."""
+
+from __future__ import annotations
+
+from google.protobuf import message as protobuf_message
+
+from controlplane import convert, domain, errors
+from modelplane import catalog_digest, names
+from modelplane.v1 import snapshot_pb2
+
+MODEL_ENTRY = snapshot_pb2.ModelEntry.DESCRIPTOR.full_name
+ADAPTER_ENTRY = snapshot_pb2.AdapterEntry.DESCRIPTOR.full_name
+
+BLOB_BYTES_MAX = 256 * 1024
+"""A chunk of the Sync stream holds 1 MiB and a blob, and must stay far below gRPC's 4 MiB for a message."""
+
+ENTRIES_MAX = 1_000_000
+"""About 1 GB of blobs: what one data plane can be expected to hold in memory."""
+
+
+def model_entry(model: domain.Model) -> domain.Entry:
+    """The entry of a model.
+
+    Raises:
+        errors.InvalidArgument: it is larger than an entry may be.
+    """
+    message = snapshot_pb2.ModelEntry(
+        name=model.name,
+        uid=model.uid,
+        served_name=model.served_name,
+        labels=model.labels,
+        revision=convert.model_revision_to_proto(model.id, model.revision),
+        create_time=convert.timestamp_to_proto(model.create_time),
+    )
+    return _entry(model.name, message)
+
+
+def adapter_entry(adapter: domain.Adapter) -> domain.Entry:
+    """The entry of an adapter.
+
+    Raises:
+        errors.InvalidArgument: it is larger than an entry may be.
+    """
+    message = snapshot_pb2.AdapterEntry(
+        name=adapter.name,
+        uid=adapter.uid,
+        served_name=adapter.served_name,
+        labels=adapter.labels,
+        model=names.model_name(adapter.model_id),
+        revision=convert.adapter_revision_to_proto(adapter),
+        create_time=convert.timestamp_to_proto(adapter.create_time),
+    )
+    return _entry(adapter.name, message)
+
+
+def _entry(name: str, message: protobuf_message.Message) -> domain.Entry:
+    # Deterministic, so that two equal messages made by this process are one blob. Nothing relies on other processes
+    # serialising alike: the stored bytes are what is hashed and sent.
+    blob = message.SerializeToString(deterministic=True)
+    if len(blob) > BLOB_BYTES_MAX:
+        raise errors.InvalidArgument(
+            errors.Reason.ENTRY_TOO_LARGE,
+            f"{name} would be an entry of {len(blob)} bytes; at most {BLOB_BYTES_MAX} are allowed",
+            metadata={"sizeBytes": str(len(blob)), "sizeBytesMax": str(BLOB_BYTES_MAX)},
+        )
+    return domain.Entry(
+        name=name, type=message.DESCRIPTOR.full_name, digest=catalog_digest.blob_digest(blob), blob=blob
+    )
+
+
+def check_entry_count(entry_count: int) -> None:
+    """Refuse a catalog of more entries than a snapshot may have.
+
+    Raises:
+        errors.ResourceExhausted: there are too many.
+    """
+    if entry_count > ENTRIES_MAX:
+        raise errors.ResourceExhausted(
+            errors.Reason.CATALOG_FULL,
+            f"the catalog holds {ENTRIES_MAX} models and adapters, which is as many as it may",
+            metadata={"entryCountMax": str(ENTRIES_MAX)},
+        )

@@ -1,0 +1,169 @@
+"""The tables. `migrations/` makes them; a test holds both to be the same."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+# Columns named *_us hold microseconds since 1970 in UTC: both databases keep them exactly.
+
+catalog = Table(
+    "catalog",
+    metadata,
+    # The one row that every change locks. Revisions are allocated here and nowhere else, so they have no gaps.
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("store_uid", String(64), nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    # State of modelplane.catalog_digest.CatalogDigest, 512 bytes.
+    Column("digest_state", LargeBinary, nullable=False),
+    Column("entry_count", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="one_row"),
+)
+
+catalog_revisions = Table(
+    "catalog_revisions",
+    metadata,
+    Column("revision", BigInteger, primary_key=True, autoincrement=False),
+    Column("root_digest", LargeBinary, nullable=False),
+    Column("entry_count", BigInteger, nullable=False),
+    Column("create_time_us", BigInteger, nullable=False),
+    Column("method", String(64), nullable=False),
+    Column("resource", String(256), nullable=False),
+)
+
+blobs = Table(
+    "blobs",
+    metadata,
+    Column("digest", LargeBinary(32), primary_key=True),
+    Column("size_bytes", Integer, nullable=False),
+    Column("blob", LargeBinary, nullable=False),
+)
+
+entries = Table(
+    "entries",
+    metadata,
+    # The entry `name` had this content from `from_revision` up to, not including, `to_revision`. NULL: it still has.
+    Column("name", String(256), primary_key=True),
+    Column("from_revision", BigInteger, primary_key=True, autoincrement=False),
+    Column("to_revision", BigInteger),
+    Column("type", String(128), nullable=False),
+    Column("digest", LargeBinary(32), ForeignKey("blobs.digest"), nullable=False),
+    Index(
+        "uq_entries_current",
+        "name",
+        unique=True,
+        sqlite_where=text("to_revision IS NULL"),
+        postgresql_where=text("to_revision IS NULL"),
+    ),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("id", String(63), primary_key=True),
+    Column("uid", String(64), nullable=False),
+    Column("served_name", String(256), nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("revision_number", BigInteger, nullable=False),
+    Column("create_time_us", BigInteger, nullable=False),
+    Column("update_time_us", BigInteger, nullable=False),
+    Column("catalog_revision", BigInteger, nullable=False),
+)
+
+model_revisions = Table(
+    "model_revisions",
+    metadata,
+    Column("model_id", String(63), ForeignKey("models.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    # Serialised modelplane.v1.ModelSpec and ModelCard.
+    Column("spec", LargeBinary, nullable=False),
+    Column("card", LargeBinary, nullable=False),
+    Column("create_time_us", BigInteger, nullable=False),
+    Column("catalog_revision", BigInteger, nullable=False),
+)
+
+adapters = Table(
+    "adapters",
+    metadata,
+    Column("model_id", String(63), ForeignKey("models.id"), primary_key=True),
+    Column("id", String(63), primary_key=True),
+    Column("uid", String(64), nullable=False),
+    Column("served_name", String(256), nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("revision_number", BigInteger, nullable=False),
+    # Rank of the current revision: says which adapters a model with a smaller lora.max_rank would not serve.
+    Column("rank", Integer, nullable=False),
+    Column("create_time_us", BigInteger, nullable=False),
+    Column("update_time_us", BigInteger, nullable=False),
+    Column("catalog_revision", BigInteger, nullable=False),
+    Index("ix_adapters_rank", "model_id", "rank"),
+)
+
+adapter_revisions = Table(
+    "adapter_revisions",
+    metadata,
+    Column("model_id", String(63), primary_key=True),
+    Column("adapter_id", String(63), primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    # Serialised modelplane.v1.Source, AdapterWeights and AdapterCard.
+    Column("source", LargeBinary, nullable=False),
+    Column("weights", LargeBinary, nullable=False),
+    Column("card", LargeBinary, nullable=False),
+    Column("create_time_us", BigInteger, nullable=False),
+    Column("catalog_revision", BigInteger, nullable=False),
+    ForeignKeyConstraint(
+        ["model_id", "adapter_id"],
+        ["adapters.model_id", "adapters.id"],
+        name="fk_adapter_revisions_adapter",
+        ondelete="CASCADE",
+    ),
+)
+
+served_names = Table(
+    "served_names",
+    metadata,
+    # One flat namespace over models and adapters.
+    Column("served_name", String(256), primary_key=True),
+    # Resource name of who has it.
+    Column("resource", String(256), nullable=False, unique=True),
+)
+
+data_planes = Table(
+    "data_planes",
+    metadata,
+    Column("id", String(63), primary_key=True),
+    Column("instance_uid", String(64), nullable=False),
+    # Serialised modelplane.v1.Position; NULL: none.
+    Column("serving", LargeBinary),
+    Column("target", LargeBinary),
+    Column("phase", Integer, nullable=False),
+    Column("reason", String(64), nullable=False),
+    Column("message", String(4096), nullable=False),
+    Column("http_address", String(256), nullable=False),
+    Column("software_version", String(64), nullable=False),
+    Column("connect_time_us", BigInteger, nullable=False),
+    Column("last_seen_time_us", BigInteger, nullable=False),
+)

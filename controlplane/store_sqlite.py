@@ -1,0 +1,112 @@
+"""How SQLite is opened: durable, strict, and by one process only."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from controlplane import errors
+
+DRIVER = "sqlite+aiosqlite"
+
+CONNECTIONS_MAX = 8
+"""One writes, the others read. Each is a thread; reading a page takes under a millisecond."""
+
+_BUSY_TIMEOUT_MS = 5000
+"""Only this process has the file, so a connection waits for another only while that commits."""
+
+WRITE = "modelplane_write"
+"""Execution option of a connection whose transaction will write."""
+
+
+def database_path(url: str) -> Path:
+    """The file in a `sqlite+aiosqlite:///` URL.
+
+    Raises:
+        errors.SetupError: it is no such URL, or names no file.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise errors.SetupError("database url: not a URL") from None
+    if parsed.drivername != DRIVER:
+        # The URL itself is not shown: it may hold a password.
+        raise errors.SetupError(
+            f"database url: got {parsed.drivername}://…; this release keeps its registry in {DRIVER}:///path only"
+        )
+    if not parsed.database or parsed.database == ":memory:" or parsed.database.startswith("file:"):
+        raise errors.SetupError("database url: must name a file, as its writes are to survive the process")
+    return Path(parsed.database)
+
+
+def database_url(path: Path) -> str:
+    """The inverse of `database_path`."""
+    return URL.create(DRIVER, database=str(path)).render_as_string(hide_password=False)
+
+
+@contextmanager
+def exclusively(path: Path) -> Iterator[None]:
+    """Hold the lock file beside the database, so that no second process writes to it.
+
+    The lock is the kernel's and goes with the process, however it ends; the file stays and means nothing.
+
+    Raises:
+        errors.SetupError: another process holds it, or the file cannot be made.
+    """
+    lock_path = path.with_name(f"{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise errors.SetupError(f"{error.filename or path}: {error.strerror}") from None
+    try:
+        _lock(descriptor, path)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(descriptor, 256).decode("utf-8", "replace").strip() or "another process"
+        raise errors.SetupError(f"{path} is in use by {holder}; only one control plane may hold it") from None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+
+
+def create_engine(path: Path) -> AsyncEngine:
+    """An engine whose commits are on the disk when they return."""
+    engine = create_async_engine(database_url(path), pool_size=CONNECTIONS_MAX, max_overflow=0)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def configure(connection: DBAPIConnection, _record: object) -> None:
+        # The driver's own transaction handling begins too late for BEGIN IMMEDIATE and for reading one snapshot.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode = WAL")
+        # FULL: a commit waits for the log to be on the disk. NORMAL, usual with WAL, may lose it when the power goes.
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        options: dict[str, Any] = dict(connection.get_execution_options())
+        # IMMEDIATE takes the write lock at once: a reader that turns writer half-way could only fail.
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(WRITE) else "BEGIN")
+
+    return engine

@@ -1,0 +1,207 @@
+"""What happens inside a write transaction: statements, the entry history, and the root digest."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from sqlalchemy import Table, delete, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from controlplane import domain, snapshot, store_rows
+from controlplane.registration import Stamp
+from controlplane.store_schema import (
+    adapter_revisions,
+    adapters,
+    blobs,
+    catalog,
+    catalog_revisions,
+    data_planes,
+    entries,
+    model_revisions,
+    models,
+    served_names,
+)
+from modelplane import names
+from modelplane.catalog_digest import CatalogDigest
+
+NAMED_MAX = 5
+"""So many resources an error names; the others it counts."""
+
+
+class WriteTransaction:
+    """One change of the catalog in the making. It holds the lock on the catalog's row until it ends.
+
+    Invariant: `_digest` is that of the entries as they are after the statements so far.
+    """
+
+    def __init__(self, connection: AsyncConnection, head: domain.Head, digest: CatalogDigest, stamp: Stamp) -> None:
+        self._connection = connection
+        self._digest = digest
+        self._changed = False
+        self.head = head
+        """The newest committed snapshot."""
+        self.stamp = stamp
+        """What the change is marked with."""
+
+    @classmethod
+    async def begin(cls, connection: AsyncConnection, *, now: datetime, uid: str) -> WriteTransaction:
+        """Lock the catalog's row, and read where the catalog is."""
+        row = (await connection.execute(select(catalog).with_for_update())).one()
+        digest = CatalogDigest.from_bytes(row.digest_state, row.entry_count)
+        head = domain.Head(
+            position=domain.Position(store_uid=row.store_uid, revision=row.revision, digest=digest.root()),
+            entry_count=row.entry_count,
+        )
+        return cls(connection, head, digest, Stamp(uid=uid, now=now, catalog_revision=row.revision + 1))
+
+    async def finish(self, *, method: str, resource: str) -> domain.Head | None:
+        """Allocate the revision of what was changed. None: nothing was.
+
+        Raises:
+            errors.ResourceExhausted: the catalog would have too many entries.
+        """
+        if not self._changed:
+            return None
+        if self._digest.entry_count > self.head.entry_count:
+            snapshot.check_entry_count(self._digest.entry_count)
+        revision = self.stamp.catalog_revision
+        root = self._digest.root()
+        await self._connection.execute(
+            update(catalog).values(
+                revision=revision, digest_state=self._digest.to_bytes(), entry_count=self._digest.entry_count
+            )
+        )
+        await self._connection.execute(
+            insert(catalog_revisions).values(
+                revision=revision,
+                root_digest=root,
+                entry_count=self._digest.entry_count,
+                create_time_us=store_rows.to_us(self.stamp.now),
+                method=method,
+                resource=resource,
+            )
+        )
+        position = dataclasses.replace(self.head.position, revision=revision, digest=root)
+        return domain.Head(position=position, entry_count=self._digest.entry_count)
+
+    async def model(self, model_id: str) -> domain.Model | None:
+        """The model of this id, if there is one."""
+        return await store_rows.find_model(self._connection, model_id)
+
+    async def adapter(self, model_id: str, adapter_id: str) -> domain.Adapter | None:
+        """The adapter of this model and id, if there is one."""
+        return await store_rows.find_adapter(self._connection, model_id, adapter_id)
+
+    async def holder_of(self, served_name: str) -> str | None:
+        """Resource name of who has this served name."""
+        query = select(served_names.c.resource).where(served_names.c.served_name == served_name)
+        holder: str | None = (await self._connection.execute(query)).scalar_one_or_none()
+        return holder
+
+    async def adapters_of(self, model_id: str, *, rank_above: int = 0) -> tuple[Sequence[tuple[str, int]], int]:
+        """Name and rank of some adapters of a model that have a rank above the given one, and how many those are."""
+        matching = (adapters.c.model_id == model_id) & (adapters.c.rank > rank_above)
+        count = (
+            await self._connection.execute(select(func.count()).select_from(adapters).where(matching))
+        ).scalar_one()
+        query = select(adapters.c.id, adapters.c.rank).where(matching).order_by(adapters.c.id).limit(NAMED_MAX)
+        rows = await self._connection.execute(query) if count else ()
+        return tuple((names.adapter_name(model_id, row.id), row.rank) for row in rows), count
+
+    async def put_model(self, model: domain.Model, previous: domain.Model | None) -> None:
+        """Write a model in place of `previous`, what is there now.
+
+        Raises:
+            errors.InvalidArgument: its entry is too large.
+        """
+        entry = snapshot.model_entry(model)
+        values = store_rows.model_values(model)
+        await self._put(models, values, {"id": model.id} if previous is not None else None)
+        if previous is None or previous.revision.number != model.revision.number:
+            await self._connection.execute(insert(model_revisions).values(**store_rows.model_revision_values(model)))
+        await self._name(model.name, model.served_name, previous.served_name if previous is not None else None)
+        await self._set_entry(model.name, entry)
+
+    async def put_adapter(self, adapter: domain.Adapter, previous: domain.Adapter | None) -> None:
+        """Write an adapter in place of `previous`, what is there now.
+
+        Raises:
+            errors.InvalidArgument: its entry is too large.
+        """
+        entry = snapshot.adapter_entry(adapter)
+        values = store_rows.adapter_values(adapter)
+        key = {"model_id": adapter.model_id, "id": adapter.id}
+        await self._put(adapters, values, key if previous is not None else None)
+        if previous is None or previous.revision.number != adapter.revision.number:
+            await self._connection.execute(
+                insert(adapter_revisions).values(**store_rows.adapter_revision_values(adapter))
+            )
+        await self._name(adapter.name, adapter.served_name, previous.served_name if previous is not None else None)
+        await self._set_entry(adapter.name, entry)
+
+    async def delete_model(self, model_id: str) -> None:
+        """Delete a model and its adapters."""
+        query = select(adapters.c.id).where(adapters.c.model_id == model_id)
+        for adapter_id in (await self._connection.execute(query)).scalars().all():
+            await self.delete_adapter(model_id, adapter_id)
+        name = names.model_name(model_id)
+        await self._connection.execute(delete(served_names).where(served_names.c.resource == name))
+        await self._connection.execute(delete(models).where(models.c.id == model_id))
+        await self._set_entry(name, None)
+
+    async def delete_adapter(self, model_id: str, adapter_id: str) -> None:
+        """Delete an adapter."""
+        name = names.adapter_name(model_id, adapter_id)
+        await self._connection.execute(delete(served_names).where(served_names.c.resource == name))
+        await self._connection.execute(
+            delete(adapters).where(adapters.c.model_id == model_id, adapters.c.id == adapter_id)
+        )
+        await self._set_entry(name, None)
+
+    async def put_data_plane(self, record: domain.DataPlaneRecord) -> None:
+        """Write what is known of a data plane. It is no part of the catalog: no revision is made for it."""
+        values = store_rows.data_plane_values(record)
+        updated = await self._connection.execute(
+            update(data_planes).where(data_planes.c.id == record.id).values(**values)
+        )
+        if updated.rowcount == 0:
+            await self._connection.execute(insert(data_planes).values(**values))
+
+    async def _put(self, table: Table, values: Mapping[str, object], key: Mapping[str, object] | None) -> None:
+        if key is None:
+            await self._connection.execute(insert(table).values(**values))
+        else:
+            conditions = (table.c[column] == value for column, value in key.items())
+            await self._connection.execute(update(table).where(*conditions).values(**values))
+
+    async def _name(self, resource: str, served_name: str, previous: str | None) -> None:
+        if previous is None:
+            await self._connection.execute(insert(served_names).values(served_name=served_name, resource=resource))
+        elif previous != served_name:
+            await self._connection.execute(
+                update(served_names).where(served_names.c.resource == resource).values(served_name=served_name)
+            )
+
+    async def _set_entry(self, name: str, entry: domain.Entry | None) -> None:
+        revision = self.stamp.catalog_revision
+        current = entries.c.to_revision.is_(None) & (entries.c.name == name)
+        before = (await self._connection.execute(select(entries.c.type, entries.c.digest).where(current))).one_or_none()
+        if before is not None:
+            await self._connection.execute(update(entries).where(current).values(to_revision=revision))
+            self._digest = self._digest.removed(name, before.type, before.digest)
+        if entry is not None:
+            await self._put_blob(entry)
+            await self._connection.execute(
+                insert(entries).values(name=name, from_revision=revision, type=entry.type, digest=entry.digest)
+            )
+            self._digest = self._digest.added(name, entry.type, entry.digest)
+        self._changed = True
+
+    async def _put_blob(self, entry: domain.Entry) -> None:
+        known = await self._connection.execute(select(blobs.c.digest).where(blobs.c.digest == entry.digest))
+        if known.one_or_none() is None:
+            await self._connection.execute(
+                insert(blobs).values(digest=entry.digest, size_bytes=len(entry.blob), blob=entry.blob)
+            )
