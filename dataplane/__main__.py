@@ -1,0 +1,184 @@
+"""`modelplane dataplane`: starts or joins Ray, runs the agent and the ingress on Ray Serve, and stays until stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+
+import structlog
+
+from dataplane.logs import configure_logging
+from dataplane.settings import Settings, SettingsError, parse
+
+_OBJECT_STORE_BYTES = 512 * 1024 * 1024
+"""Nothing but snapshots goes through Ray's object store; its default would be a third of the memory."""
+_WATCH_INTERVAL_S = 5.0
+
+_log = structlog.get_logger("dataplane")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the data plane. Returns the exit status: 0 when it was told to stop, 1 when it failed, 2 for bad settings."""
+    configure_logging()
+    try:
+        settings = parse(list(sys.argv[1:] if argv is None else argv))
+    except SettingsError as error:
+        print(f"modelplane dataplane: {error}", file=sys.stderr)  # noqa: T201  # the terminal is who is told
+        return 2
+    return asyncio.run(run(settings))
+
+
+async def run(settings: Settings) -> int:
+    """Start everything, wait for SIGTERM or SIGINT, stop everything."""
+    stop = asyncio.Event()
+    _on_signals(stop)
+    if (busy := _port_in_use(settings)) is not None:
+        _log.error("http_address_in_use", http=settings.http, error=busy)
+        return 1
+    cluster = _Cluster(settings)
+    try:
+        await asyncio.to_thread(cluster.start)
+        _on_signals(stop)  # again: Ray has put a handler over ours that prints a stack trace first
+        _log.info("serving", http=f"http://{settings.http}", data_plane=settings.data_plane_id)
+        watching = asyncio.create_task(cluster.watch())
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait((watching, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not stop.is_set():
+            watching.result()
+        return 0
+    except Exception as error:
+        _log.error("dataplane_failed", error=str(error), exc_info=error)
+        return 1
+    finally:
+        _log.info("stopping")
+        await asyncio.to_thread(cluster.stop)
+        _log.info("stopped")
+
+
+def _on_signals(stop: asyncio.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+
+class _Cluster:
+    """Ray, and the data plane's own applications on it. Its methods block."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def start(self) -> None:
+        """Start or join Ray, then the agent and the ingress; back when the ingress listens."""
+        _prepare_environment()
+        import ray
+        from ray import serve
+
+        started = time.monotonic()
+        if self._settings.ray_address:
+            ray.init(
+                address=self._settings.ray_address,
+                namespace=_ray_namespace(),
+            )
+        else:
+            # What crashed replicas of an earlier Ray on this machine have left.
+            shutil.rmtree(self._settings.data_dir / "adapters", ignore_errors=True)
+            ray.init(
+                namespace=_ray_namespace(),
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",  # this machine's Ray is nobody else's
+                object_store_memory=_OBJECT_STORE_BYTES,
+            )
+        address = ray.get_runtime_context().gcs_address
+        _log.info("ray_ready", address=address, seconds=round(time.monotonic() - started, 1))
+        # Requests come in by ports of the ingress replicas' own (ingress_replica.py): no proxy of Serve's is needed.
+        serve.start(http_options={"location": "NoServer"})
+        self._start_system()
+
+    def _start_system(self) -> None:
+        from ray import serve
+
+        from dataplane import deployments
+        from dataplane.agent import Agent
+        from dataplane.board import open_board
+        from dataplane.ingress_replica import IngressReplica
+
+        settings = self._settings
+        open_board()
+        agent = serve.deployment(
+            Agent,
+            name="agent",
+            ray_actor_options={"num_cpus": 0},
+            health_check_period_s=2.0,
+            graceful_shutdown_timeout_s=20.0,
+        )
+        ingress = serve.deployment(
+            IngressReplica,
+            name="ingress",
+            num_replicas=settings.ingress_replicas,
+            ray_actor_options={"num_cpus": 0},
+            health_check_period_s=2.0,
+            graceful_shutdown_wait_loop_s=0.1,
+            graceful_shutdown_timeout_s=settings.drain_s + 10.0,
+        )
+        deployments.deploy_system(deployments.AGENT_APPLICATION, agent, settings)
+        deployments.deploy_system(deployments.INGRESS_APPLICATION, ingress, settings)
+
+    async def watch(self) -> None:
+        """Ends, with an error, when Ray is gone."""
+        import ray
+
+        while True:
+            await asyncio.sleep(_WATCH_INTERVAL_S)
+            await asyncio.to_thread(ray.cluster_resources)
+
+    def stop(self) -> None:
+        """Stop the applications, which drain, and Ray if it was started here."""
+        import ray
+        from ray import serve
+
+        if not ray.is_initialized():
+            return
+        try:
+            serve.shutdown()
+        finally:
+            ray.shutdown()
+
+
+def _ray_namespace() -> str:
+    from dataplane.board import RAY_NAMESPACE
+
+    return RAY_NAMESPACE
+
+
+def _prepare_environment() -> None:
+    """What Ray and the engines have to find in their environment, unless the operator set it otherwise."""
+    defaults = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        # Ray brings the logs of all replicas here; every line counts, and a file is no terminal.
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_COLOR_PREFIX": "0",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def _port_in_use(settings: Settings) -> str | None:
+    """Why the HTTP address cannot be listened on; None: it can. Without SO_REUSEPORT, so that others are noticed."""
+    family = socket.AF_INET6 if ":" in settings.http_host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.http_host, settings.http_port))
+        except OSError as error:
+            return error.strerror or str(error)
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,418 @@
+"""Bytes → Snapshot | Rejection: everything that is checked before a snapshot may be served. Pure.
+
+What is wrong with the snapshot as a whole rejects it, and the one before goes on serving. What is wrong with one entry
+alone quarantines that entry, and the rest is served. The same checks are made of what comes over the wire, of what is
+read from disk at start, and of what the agent relays to ingress replicas.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from types import MappingProxyType
+
+from google.protobuf.message import DecodeError
+
+from dataplane.snapshot import (
+    ADAPTER_ENTRY,
+    MODEL_ENTRY,
+    Position,
+    Quarantine,
+    RawEntry,
+    Resource,
+    Snapshot,
+    build,
+)
+from modelplane import sources
+from modelplane.catalog_digest import CatalogDigest, blob_digest
+from modelplane.names import SERVED_NAME_PATTERN, parse_adapter, parse_model
+from modelplane.v1 import adapter_pb2, model_pb2, snapshot_pb2
+from modelplane.validation import shorten, violations_of
+
+# Reasons of rejections. Part of the API: operators and tests match on them.
+STORE_UID_MISMATCH = "STORE_UID_MISMATCH"
+REVISION_LOWER = "REVISION_LOWER"
+REVISION_CONFLICT = "REVISION_CONFLICT"
+POSITION_INVALID = "POSITION_INVALID"
+SNAPSHOT_TOO_LARGE = "SNAPSHOT_TOO_LARGE"
+BLOB_TOO_LARGE = "BLOB_TOO_LARGE"
+ENTRY_COUNT_MISMATCH = "ENTRY_COUNT_MISMATCH"
+ENTRIES_NOT_ORDERED = "ENTRIES_NOT_ORDERED"
+BLOB_DIGEST_MISMATCH = "BLOB_DIGEST_MISMATCH"
+ROOT_DIGEST_MISMATCH = "ROOT_DIGEST_MISMATCH"
+NAME_MISMATCH = "NAME_MISMATCH"
+SERVED_NAME_CONFLICT = "SERVED_NAME_CONFLICT"
+BASE_MODEL_MISSING = "BASE_MODEL_MISSING"
+
+# Reasons of quarantines.
+TYPE_UNKNOWN = "TYPE_UNKNOWN"
+BLOB_UNREADABLE = "BLOB_UNREADABLE"
+ENTRY_INVALID = "ENTRY_INVALID"
+SOURCE_NOT_ALLOWED = "SOURCE_NOT_ALLOWED"
+BASE_MODEL_QUARANTINED = "BASE_MODEL_QUARANTINED"
+
+POSITION_DIGEST_BYTES = 32
+
+_SERVED_NAME = re.compile(SERVED_NAME_PATTERN)
+_MESSAGE_TYPES: Mapping[str, type[Resource]] = MappingProxyType(
+    {MODEL_ENTRY: snapshot_pb2.ModelEntry, ADAPTER_ENTRY: snapshot_pb2.AdapterEntry}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """Why a snapshot as a whole is refused."""
+
+    reason: str
+    """UPPER_SNAKE."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one snapshot may be. Far above what the control plane lets in: they keep a broken one from eating memory."""
+
+    entries_max: int = 1_000_000
+    blob_bytes_max: int = 1024 * 1024
+    total_bytes_max: int = 2 * 1024**3
+    """Names, types and blobs of all entries together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What this data plane accepts."""
+
+    allowed_sources: tuple[str, ...]
+    """URI prefixes of the sources that models and adapters may have: `hf://`, `file:///models/`. Empty: none."""
+    allow_new_store: bool = False
+    """Take a snapshot of another store than the held one's: an operator said so."""
+    limits: Limits = Limits()
+
+
+def refuse_position(position: Position, held: Position | None, *, allow_new_store: bool) -> Rejection | None:
+    """Why `position` may not follow `held`, whatever its content; None: it may.
+
+    The very position that is held may follow itself: that changes nothing.
+    """
+    if not position.store_uid or position.revision < 0 or len(position.digest) != POSITION_DIGEST_BYTES:
+        return Rejection(reason=POSITION_INVALID, message=f"the position {describe(position)} is incomplete")
+    if held is None:
+        return None
+    if position.store_uid != held.store_uid:
+        if allow_new_store:
+            return None
+        return Rejection(
+            reason=STORE_UID_MISMATCH,
+            message=f"it is of store {position.store_uid}, and this data plane follows store {held.store_uid} until an "
+            "operator allows another",
+        )
+    if position.revision < held.revision:
+        return Rejection(
+            reason=REVISION_LOWER, message=f"it is revision {position.revision}, and revision {held.revision} is active"
+        )
+    if position.revision == held.revision and position.digest != held.digest:
+        return Rejection(
+            reason=REVISION_CONFLICT,
+            message=f"revision {position.revision} is active with digest {held.digest.hex()}, "
+            f"and this one has digest {position.digest.hex()}",
+        )
+    return None
+
+
+def describe(position: Position) -> str:
+    """`position` for people."""
+    return f"{position.store_uid}@{position.revision}#{position.digest.hex()[:12]}"
+
+
+class Assembler:
+    """Collects the entries of one announced snapshot, within limits.
+
+    Cheap per chunk, so that it may run on an event loop; what costs time is in `accept`. Invariants: names increase
+    strictly; `_bytes` and the number of entries are within `limits`. After a rejection it is of no further use.
+    """
+
+    def __init__(self, position: Position, entry_count: int, limits: Limits) -> None:
+        self.position = position
+        self._entry_count = entry_count
+        self._limits = limits
+        self._entries: list[RawEntry] = []
+        self._bytes = 0
+
+    def announced(self) -> Rejection | None:
+        """Check what the announcement says, before anything is collected."""
+        if 0 <= self._entry_count <= self._limits.entries_max:
+            return None
+        return Rejection(
+            reason=SNAPSHOT_TOO_LARGE,
+            message=f"it has {self._entry_count} entries, allowed are 0 to {self._limits.entries_max}",
+        )
+
+    def add(self, entries: Iterable[snapshot_pb2.Entry]) -> Rejection | None:
+        """Take the entries of one chunk."""
+        for message in entries:
+            entry = RawEntry(name=message.ref.name, type=message.ref.type, digest=message.ref.digest, blob=message.blob)
+            rejection = self._refuse(entry)
+            if rejection is not None:
+                return rejection
+            self._entries.append(entry)
+        return None
+
+    def _refuse(self, entry: RawEntry) -> Rejection | None:
+        if len(self._entries) == self._entry_count:
+            return Rejection(
+                reason=ENTRY_COUNT_MISMATCH, message=f"more than the announced {self._entry_count} entries came"
+            )
+        if self._entries and self._entries[-1].name >= entry.name:
+            return _not_ordered(self._entries[-1], entry)
+        if len(entry.blob) > self._limits.blob_bytes_max:
+            return Rejection(
+                reason=BLOB_TOO_LARGE,
+                message=f"{shorten(entry.name)} has {len(entry.blob)} bytes, allowed are {self._limits.blob_bytes_max}",
+            )
+        self._bytes += len(entry.name) + len(entry.type) + len(entry.blob)
+        if self._bytes > self._limits.total_bytes_max:
+            return Rejection(
+                reason=SNAPSHOT_TOO_LARGE, message=f"it has more than {self._limits.total_bytes_max} bytes"
+            )
+        return None
+
+    def complete(self) -> tuple[RawEntry, ...] | Rejection:
+        """All entries, once the end has been announced."""
+        if len(self._entries) != self._entry_count:
+            return Rejection(
+                reason=ENTRY_COUNT_MISMATCH,
+                message=f"{len(self._entries)} entries came, {self._entry_count} were announced",
+            )
+        return tuple(self._entries)
+
+
+def accept(
+    position: Position,
+    entries: Sequence[RawEntry],
+    *,
+    held: Snapshot | None,
+    policy: Policy,
+) -> Snapshot | Rejection:
+    """Check a whole snapshot.
+
+    Args:
+        position: What the entries claim to be.
+        entries: All of them, ordered by name.
+        held: The active snapshot. `position` may not be behind it, and what is the same in both is taken from it: it
+            was checked under the same policy, so most of the work is proportional to the change.
+        policy: What this data plane accepts.
+    """
+    rejection = refuse_position(
+        position, held.position if held else None, allow_new_store=policy.allow_new_store
+    ) or _refuse_content(position, entries, policy.limits, held)
+    if rejection is not None:
+        return rejection
+    checked = [_check_entry(entry, known, policy) for entry, known in _with_known(entries, held)]
+    rejection = _refuse_names(entries, checked) or _refuse_served_names(checked) or _refuse_bases(entries, checked)
+    if rejection is not None:
+        return rejection
+    return _put_together(position, entries, checked)
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """What became of one entry: a message, a quarantine, or both (readable, but not to be served)."""
+
+    message: Resource | None
+    quarantine: Quarantine | None
+
+
+def _refuse_content(
+    position: Position, entries: Sequence[RawEntry], limits: Limits, held: Snapshot | None
+) -> Rejection | None:
+    """Whether the entries are exactly those that `position` stands for."""
+    if len(entries) > limits.entries_max:
+        return Rejection(reason=SNAPSHOT_TOO_LARGE, message=f"it has more than {limits.entries_max} entries")
+    for before, entry in pairwise(entries):
+        if before.name >= entry.name:
+            return _not_ordered(before, entry)
+    root = CatalogDigest()
+    for entry, known in _with_known(entries, held):
+        # Comparing with bytes that are known to have this digest costs a tenth of hashing them.
+        if (known is None or known.entry.blob != entry.blob) and blob_digest(entry.blob) != entry.digest:
+            return Rejection(reason=BLOB_DIGEST_MISMATCH, message=f"the content of {shorten(entry.name)} was altered")
+        root = root.added(entry.name, entry.type, entry.digest)
+    if root.root() != position.digest:
+        return Rejection(
+            reason=ROOT_DIGEST_MISMATCH,
+            message=f"the entries have root digest {root.root().hex()}, announced was {position.digest.hex()}",
+        )
+    return None
+
+
+def _not_ordered(before: RawEntry, entry: RawEntry) -> Rejection:
+    return Rejection(
+        reason=ENTRIES_NOT_ORDERED,
+        message=f"{shorten(entry.name)} comes after {shorten(before.name)}; names must increase",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The same entry (name, type, digest) in the held snapshot."""
+
+    entry: RawEntry
+    message: Resource | None
+    """None: quarantined there, so it has to be looked at again."""
+
+
+def _with_known(entries: Iterable[RawEntry], held: Snapshot | None) -> Iterator[tuple[RawEntry, _Known | None]]:
+    """Each entry with the same one of `held`, if there is one. Both are ordered by name."""
+    known_entries = iter(held.entries) if held else iter(())
+    known = next(known_entries, None)
+    for entry in entries:
+        while known is not None and known.name < entry.name:
+            known = next(known_entries, None)
+        if held is not None and known is not None and _is_same(known, entry):
+            message = held.models.get(entry.name) or held.adapters.get(entry.name)
+            yield entry, _Known(known, message)
+        else:
+            yield entry, None
+
+
+def _is_same(known: RawEntry, entry: RawEntry) -> bool:
+    return (known.name, known.type, known.digest) == (entry.name, entry.type, entry.digest)
+
+
+def _check_entry(entry: RawEntry, known: _Known | None, policy: Policy) -> _Checked:
+    if known is not None and known.message is not None:
+        return _Checked(known.message, None)
+    message_type = _MESSAGE_TYPES.get(entry.type)
+    if message_type is None:
+        return _Checked(
+            None,
+            Quarantine(reason=TYPE_UNKNOWN, message=f"this release knows no entries of type {shorten(entry.type)}"),
+        )
+    try:
+        message = message_type.FromString(entry.blob)
+    except DecodeError:
+        return _Checked(None, Quarantine(reason=BLOB_UNREADABLE, message=f"its content is no {entry.type}"))
+    return _Checked(message, _quarantine(message, policy))
+
+
+def _quarantine(message: Resource, policy: Policy) -> Quarantine | None:
+    """Why a readable entry is not to be served; None: it is."""
+    number = message.revision.number
+    faults = [f"{violation.field}: {violation.description}" for violation in violations_of(message)]
+    if _SERVED_NAME.fullmatch(message.served_name) is None:
+        faults.append(f"served_name: got {shorten(message.served_name)}: must match {SERVED_NAME_PATTERN}")
+    faults.extend(_own_faults(message))
+    if faults:
+        return Quarantine(reason=ENTRY_INVALID, message="; ".join(faults[:8]), revision_number=number)
+    uri = _source(message).uri
+    if uri and not source_allowed(uri, policy.allowed_sources):
+        return Quarantine(
+            reason=SOURCE_NOT_ALLOWED,
+            message=f"this data plane does not accept the source {shorten(uri)}; it accepts "
+            f"{', '.join(policy.allowed_sources) or 'none'}",
+            revision_number=number,
+        )
+    return None
+
+
+def _own_faults(message: Resource) -> list[str]:
+    """Faults that the protos' rules cannot state."""
+    faults = []
+    try:
+        if isinstance(message, snapshot_pb2.ModelEntry):
+            parse_model(message.name)
+        elif f"models/{parse_adapter(message.name)[0]}" != message.model:
+            faults.append(f"model: got {shorten(message.model)}, but the name is {shorten(message.name)}")
+    except ValueError as error:
+        faults.append(f"name: {shorten(str(error))}")
+    if message.revision.number < 1:
+        faults.append(f"revision.number: got {message.revision.number}, must be 1 or more")
+    if not _source(message).uri and _needs_source(message):
+        faults.append("a source is missing")
+    return faults
+
+
+def _source(message: Resource) -> model_pb2.Source:
+    revision: model_pb2.ModelRevision | adapter_pb2.AdapterRevision = message.revision
+    return revision.spec.source if isinstance(revision, model_pb2.ModelRevision) else revision.source
+
+
+def _needs_source(message: Resource) -> bool:
+    if isinstance(message, snapshot_pb2.ModelEntry):
+        return message.revision.spec.engine.kind != model_pb2.Engine.KIND_SIMULATED
+    return True
+
+
+def source_allowed(uri: str, allowed_sources: Iterable[str]) -> bool:
+    """Whether `uri` lies under one of the prefixes.
+
+    `file:///models` allows `file:///models/a`, but neither `file:///models-of-others` nor `file:///models/../etc`.
+    """
+    try:
+        if sources.is_file(uri):
+            sources.file_path(uri)
+    except ValueError:
+        return False
+    return any(
+        uri == prefix or uri.startswith(prefix if prefix.endswith("/") else prefix + "/")
+        for prefix in allowed_sources
+        if prefix
+    )
+
+
+def _refuse_names(entries: Sequence[RawEntry], checked: Sequence[_Checked]) -> Rejection | None:
+    for entry, one in zip(entries, checked, strict=True):
+        if one.message is not None and one.message.name != entry.name:
+            return Rejection(
+                reason=NAME_MISMATCH, message=f"{shorten(entry.name)} holds an entry of {shorten(one.message.name)}"
+            )
+    return None
+
+
+def _refuse_served_names(checked: Iterable[_Checked]) -> Rejection | None:
+    taken: dict[str, str] = {}
+    for one in checked:
+        if one.message is None or not one.message.served_name:
+            continue
+        other = taken.setdefault(one.message.served_name, one.message.name)
+        if other != one.message.name:
+            return Rejection(
+                reason=SERVED_NAME_CONFLICT,
+                message=f"{other} and {one.message.name} are both served as {shorten(one.message.served_name)}",
+            )
+    return None
+
+
+def _refuse_bases(entries: Sequence[RawEntry], checked: Iterable[_Checked]) -> Rejection | None:
+    names = {entry.name for entry in entries if entry.type != ADAPTER_ENTRY}
+    for one in checked:
+        if isinstance(one.message, snapshot_pb2.AdapterEntry) and one.message.model not in names:
+            return Rejection(
+                reason=BASE_MODEL_MISSING,
+                message=f"{one.message.name} is an adapter of {shorten(one.message.model)}, which is missing",
+            )
+    return None
+
+
+def _put_together(position: Position, entries: Sequence[RawEntry], checked: Sequence[_Checked]) -> Snapshot:
+    quarantined: dict[str, Quarantine] = {}
+    models: dict[str, snapshot_pb2.ModelEntry] = {}
+    adapters: list[snapshot_pb2.AdapterEntry] = []
+    for entry, one in zip(entries, checked, strict=True):
+        if one.quarantine is not None:
+            quarantined[entry.name] = one.quarantine
+        elif isinstance(one.message, snapshot_pb2.ModelEntry):
+            models[entry.name] = one.message
+        elif one.message is not None:
+            adapters.append(one.message)
+    for adapter in adapters:
+        if adapter.model not in models:
+            quarantined[adapter.name] = Quarantine(
+                reason=BASE_MODEL_QUARANTINED,
+                message=f"its base {adapter.model} is quarantined",
+                revision_number=adapter.revision.number,
+            )
+    served_adapters = (adapter for adapter in adapters if adapter.name not in quarantined)
+    return build(position, entries, models.values(), served_adapters, quarantined)

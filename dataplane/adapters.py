@@ -1,0 +1,97 @@
+"""Adapter weights on an engine replica's disk: fetched once, verified against the catalog, kept by content.
+
+A directory under the cache is named after the digest of what is in it and is never changed, so weights that were
+verified stay the verified ones, whatever happens to the files they came from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from dataplane.errors import AdapterError
+from modelplane.adapter_digest import weights_digest
+from modelplane.v1 import adapter_pb2, snapshot_pb2
+
+_COPY_BYTES = 1024 * 1024
+
+
+class AdapterCache:
+    """Verified adapter directories below `root`, which belongs to one process."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._locks: dict[bytes, asyncio.Lock] = {}
+
+    async def ensure(self, entry: snapshot_pb2.AdapterEntry) -> Path:
+        """The directory with the adapter's files; fetched and verified unless it is there already.
+
+        Raises:
+            AdapterError: the files are missing, unreadable, or not those that were registered.
+        """
+        weights = entry.revision.weights
+        lock = self._locks.setdefault(weights.digest, asyncio.Lock())
+        async with lock:
+            target = self._root / weights.digest.hex()
+            if not target.is_dir():
+                await asyncio.to_thread(_fetch, entry.revision.source.uri, weights, target)
+            return target
+
+    async def forget(self, digest: bytes) -> None:
+        """Remove the files of an adapter that is loaded nowhere in this process any more."""
+        self._locks.pop(digest, None)
+        await asyncio.to_thread(shutil.rmtree, self._root / digest.hex(), ignore_errors=True)
+
+
+def _fetch(uri: str, weights: adapter_pb2.AdapterWeights, target: Path) -> None:
+    if weights_digest(weights.files) != weights.digest:
+        raise AdapterError("the list of files does not have the adapter's digest", reason="ADAPTER_DIGEST_MISMATCH")
+    source = _local_directory(uri)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".fetch-", dir=target.parent))
+    try:
+        for file in weights.files:
+            _copy_verified(source, file, scratch)
+        os.rename(scratch, target)
+    except OSError as error:
+        raise AdapterError(f"{uri}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _local_directory(uri: str) -> Path:
+    parts = urlsplit(uri)
+    if parts.scheme != "file":
+        raise AdapterError(f"{uri}: adapters are fetched from file:/// sources only")
+    directory = Path(unquote(parts.path))
+    if not directory.is_dir():
+        raise AdapterError(f"{uri}: no such directory on this node", reason="ADAPTER_SOURCE_NOT_FOUND")
+    return directory
+
+
+def _copy_verified(source: Path, file: adapter_pb2.AdapterFile, scratch: Path) -> None:
+    if Path(file.path).is_absolute() or ".." in Path(file.path).parts:
+        raise AdapterError(f"{file.path}: not a path below the adapter's source")
+    origin = source / file.path
+    if not origin.is_file():
+        raise AdapterError(f"{origin}: no such file on this node", reason="ADAPTER_SOURCE_NOT_FOUND")
+    copy = scratch / file.path
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    size = 0
+    with origin.open("rb") as reader, copy.open("wb") as writer:
+        while block := reader.read(_COPY_BYTES):
+            digest.update(block)
+            size += len(block)
+            writer.write(block)
+    if size != file.size_bytes or digest.digest() != file.sha256:
+        raise AdapterError(
+            f"{origin}: got {size} bytes with SHA-256 {digest.hexdigest()}, registered were {file.size_bytes} bytes "
+            f"with {file.sha256.hex()}; register the adapter again if the change is meant",
+            reason="ADAPTER_DIGEST_MISMATCH",
+        )

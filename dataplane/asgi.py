@@ -1,0 +1,86 @@
+"""The little of ASGI that the ingress and the simulated engine share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from types import TracebackType
+from typing import Any
+
+# ASGI messages are dicts whose keys depend on their type; this module is where they are taken apart.
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+"""Names in lower case."""
+
+JSON = (b"content-type", b"application/json")
+
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """The first header of that name (lower case) in a request, as Starlette, and so vLLM, takes it."""
+    for key, value in scope["headers"]:
+        if key == name:
+            found: bytes = value
+            return found
+    return None
+
+
+async def send_whole(send: Send, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+    """Send a response whose body is known. For HEAD the server leaves the body out by itself."""
+    all_headers = [*headers]
+    if status != 204:  # RFC 9110 §8.6
+        all_headers.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": all_headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def answer_lifespan(receive: Receive, send: Send, on_shutdown: Callable[[], Awaitable[None]]) -> None:
+    """Speak ASGI's lifespan protocol: nothing to do at start, `on_shutdown` at the end."""
+    while True:
+        message: Mapping[str, Any] = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await on_shutdown()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+
+
+class CancelOnDisconnect:
+    """Cancels the work inside its `async with` block when the client goes away.
+
+    The block then ends without an exception and `disconnected` is true: the same cancel and uncancel as in
+    `asyncio.timeout`, so that a cancellation from outside still goes through. The request's body has to be read before
+    the block begins (both would call `receive`), and the last message of the response belongs behind the block: a
+    server reports the end of a response as a disconnect too.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._left = False
+        self.disconnected = False
+
+    async def __aenter__(self) -> CancelOnDisconnect:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._watcher = asyncio.create_task(self._watch())
+        return self
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self._left:
+            self.disconnected = True
+            self._task.cancel()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self._left = True
+        self._watcher.cancel()
+        if not self.disconnected:
+            return False
+        return self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError

@@ -1,0 +1,166 @@
+"""What the agent knows of the cluster, from the board and from Ray Serve, as the reconciler wants it. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from dataplane.activation import Endpoint
+from dataplane.posts import (
+    APPLICATION_PREFIX,
+    ENGINE_PREFIX,
+    FAILURE_PREFIX,
+    INGRESS_PREFIX,
+    WAKE_PREFIX,
+    ApplicationRecord,
+    EngineReport,
+    IngressReport,
+    StartFailure,
+)
+from dataplane.reconciler import Application, Phase
+from dataplane.snapshot import Position
+
+WATCHED_PREFIXES = (APPLICATION_PREFIX, WAKE_PREFIX, INGRESS_PREFIX, ENGINE_PREFIX, FAILURE_PREFIX)
+
+REPORT_LIFETIME_S = 10.0
+"""A report that was not renewed for this long is from a replica that is gone."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class Track:
+    """What the agent remembers of one application beyond what is on the board."""
+
+    ready_at: float | None = None
+    """When it first had an endpoint; seconds since the epoch."""
+    deleting: bool = False
+    """It was told to go."""
+    left_sequence: int = 0
+    """Sequence of the first activation without it, after one with it."""
+    left_at: float | None = None
+    """When that was."""
+    serve_message: str = ""
+    """Ray Serve's words on it, while it starts."""
+    failure: tuple[str, str] | None = None
+    """Reason and words, when it could not start."""
+
+
+@dataclass(slots=True)
+class Cluster:
+    """The board's keys as last seen, and a `Track` for each application."""
+
+    values: dict[str, object] = field(default_factory=dict)
+    tracks: dict[str, Track] = field(default_factory=dict)
+
+    def apply(self, changed: Mapping[str, object], live: frozenset[str]) -> None:
+        """Take over what a long poll found."""
+        self.values.update(changed)
+        for key in self.values.keys() - live:
+            del self.values[key]
+
+    def _under(self, prefix: str, kind: type[_T]) -> dict[str, _T]:
+        return {
+            key.removeprefix(prefix): value
+            for key, value in self.values.items()
+            if key.startswith(prefix) and isinstance(value, kind)
+        }
+
+    def records(self) -> dict[str, ApplicationRecord]:
+        """The applications that the agent made, by name."""
+        return self._under(APPLICATION_PREFIX, ApplicationRecord)
+
+    def wakes(self) -> dict[str, float]:
+        """By model: when it was asked for."""
+        return self._under(WAKE_PREFIX, float)
+
+    def ingresses(self, now: float) -> list[IngressReport]:
+        """Reports of the ingress replicas that live."""
+        reports = self._under(INGRESS_PREFIX, IngressReport).values()
+        return [report for report in reports if now - report.reported_at < REPORT_LIFETIME_S]
+
+    def engines(self, now: float) -> dict[str, dict[str, EngineReport]]:
+        """Reports of the engine replicas that live: by application and replica id."""
+        found: dict[str, dict[str, EngineReport]] = defaultdict(dict)
+        for key, report in self._under(ENGINE_PREFIX, EngineReport).items():
+            if now - report.reported_at < REPORT_LIFETIME_S:
+                application, _, replica = key.partition("/")
+                found[application][replica] = report
+        return dict(found)
+
+    def note_start_failures(self) -> None:
+        """Take over why applications could not start."""
+        for key, failure in self._under(FAILURE_PREFIX, StartFailure).items():
+            track = self.tracks.get(key.partition("/")[0])
+            # One that has answered before is being healed by Ray Serve; it has not failed to start.
+            if track is not None and track.ready_at is None and not track.deleting:
+                track.failure = (failure.reason, failure.message)
+
+    def applications(self, now: float, drain_s: float) -> dict[str, Application]:
+        """What the reconciler plans with."""
+        engines = self.engines(now)
+        in_use: Counter[str] = Counter()
+        for report in self.ingresses(now):
+            in_use.update(report.applications)
+        found = {}
+        for name, record in self.records().items():
+            track = self.tracks.setdefault(name, Track())
+            endpoints = tuple(
+                Endpoint(replica_id=replica, url=report.url)
+                for replica, report in sorted(engines.get(name, {}).items())
+            )
+            if endpoints and track.ready_at is None:
+                track.ready_at = now
+                track.failure = None
+            found[name] = Application(
+                name=name,
+                model=record.model,
+                revision_number=record.revision_number,
+                phase=_phase(track),
+                created_at=record.created_at,
+                endpoints=() if track.deleting else endpoints,
+                secret=record.secret,
+                ready_at=track.ready_at,
+                in_use=in_use[name],
+                left_sequence=track.left_sequence,
+                reason=track.failure[0] if track.failure else "",
+                message=track.failure[1] if track.failure else track.serve_message,
+                drain_overdue=track.left_at is not None and now - track.left_at > drain_s,
+            )
+        return found
+
+    def in_flight(self, now: float) -> dict[str, int]:
+        """By model: requests held or forwarded, over all ingress replicas."""
+        total: Counter[str] = Counter()
+        for report in self.ingresses(now):
+            total.update({name: usage.in_flight for name, usage in report.models.items()})
+        return dict(total)
+
+    def note_activity(self, now: float, last_activity: dict[str, float]) -> None:
+        """Bring `last_activity` (by model) up to date with wakes and with the ingress replicas' reports."""
+        for model, at in self.wakes().items():
+            last_activity[model] = max(last_activity.get(model, 0.0), min(at, now))
+        for report in self._under(INGRESS_PREFIX, IngressReport).values():
+            for model, usage in report.models.items():
+                if usage.in_flight:
+                    last_activity[model] = now
+                else:
+                    last_activity[model] = max(last_activity.get(model, 0.0), min(usage.last_request_at, now))
+
+    def ingress_sequence(self, now: float) -> int | None:
+        """The oldest activation that some ingress replica decides by; None when there is no ingress replica."""
+        return min((report.activation_sequence for report in self.ingresses(now)), default=None)
+
+    def ingresses_hold(self, now: float, position: Position) -> bool:
+        """Whether every ingress replica decides by the snapshot at `position`."""
+        return all(report.position == position for report in self.ingresses(now))
+
+
+def _phase(track: Track) -> Phase:
+    if track.deleting:
+        return Phase.DELETING
+    if track.failure is not None:
+        return Phase.FAILED
+    return Phase.STARTING if track.ready_at is None else Phase.RUNNING

@@ -1,0 +1,32 @@
+"""Errors of the data plane. None of them is ever shown to a caller as it is: openai_errors makes the bodies."""
+
+from __future__ import annotations
+
+
+class DataPlaneError(Exception):
+    """Base of all below. `reason` is UPPER_SNAKE; the message is for operators and may name files."""
+
+    reason = "INTERNAL"
+
+    def __init__(self, message: str, *, reason: str | None = None) -> None:
+        super().__init__(message)
+        if reason is not None:
+            self.reason = reason
+
+
+class EngineStartError(DataPlaneError):
+    """An engine could not be started.
+
+    Reasons: SOURCE_NOT_FOUND, ENGINE_ARGS_INVALID, ENGINE_START_FAILED, OUT_OF_MEMORY.
+    """
+
+    reason = "ENGINE_START_FAILED"
+
+
+class AdapterError(DataPlaneError):
+    """An adapter's files could not be had or are not the registered ones.
+
+    Reasons: ADAPTER_SOURCE_NOT_FOUND, ADAPTER_DIGEST_MISMATCH, ADAPTER_UNREADABLE.
+    """
+
+    reason = "ADAPTER_UNREADABLE"

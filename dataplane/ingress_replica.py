@@ -1,0 +1,178 @@
+"""An ingress replica: the ingress app on a port that the ingress replicas of a node share, kept current by the board.
+
+The port is shared with SO_REUSEPORT: the kernel spreads connections over the replicas, and a new replica listens
+before an old one stops. Ray Serve starts, watches and replaces the replicas; its HTTP proxy is not used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+import time
+
+import ray
+import structlog
+import uvicorn
+from ray import serve
+
+from dataplane.accept import Policy, Rejection, accept
+from dataplane.activation import Activation, View
+from dataplane.board import Board, Changes
+from dataplane.ingress import IngressApp
+from dataplane.ingress_settings import IngressSettings
+from dataplane.logs import configure_logging
+from dataplane.posts import (
+    ACTIVATION_KEY,
+    INGRESS_PREFIX,
+    SNAPSHOT_KEY,
+    WAKE_PREFIX,
+    IngressReport,
+    ModelUsageReport,
+    SnapshotPost,
+)
+from dataplane.settings import Settings
+from dataplane.snapshot import Position, Snapshot
+from dataplane.view_holder import ViewHolder
+
+REPORT_INTERVAL_S = 1.0
+"""How often a replica renews its report; at once when it has taken over a new snapshot or activation."""
+
+_LISTEN_BACKLOG = 2048
+_WAKES_MAX = 10_000
+"""Models that may wait for being reported as asked for."""
+
+_log = structlog.get_logger("dataplane.ingress")
+
+
+class IngressReplica:
+    """The Ray Serve deployment's class. Ready when it listens; it starts no model."""
+
+    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray Serve awaits it
+        configure_logging()
+        self._settings = settings
+        self._replica_id = serve.get_replica_context().replica_id.unique_id
+        self._board = Board()
+        self._views = ViewHolder()
+        self._wakes: asyncio.Queue[str] = asyncio.Queue(_WAKES_MAX)
+        self._report_due = asyncio.Event()
+        self._stopping = False
+        self._app = IngressApp(
+            views=self._views,
+            wake=self._wake,
+            settings=IngressSettings(max_body_bytes=settings.max_body_bytes),
+            random=random.Random(),  # noqa: S311  # spreads load; nothing secret depends on it
+            clock=time.time,
+        )
+        config = uvicorn.Config(
+            self._app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_keep_alive=75,
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=max(1, int(settings.drain_s)),
+        )
+        self._server = uvicorn.Server(config)
+        listener = _shared_listener(settings.http_host, settings.http_port)
+        self._tasks = (
+            asyncio.create_task(self._server.serve(sockets=[listener]), name="http"),
+            asyncio.create_task(self._follow_board(), name="board"),
+            asyncio.create_task(self._send_wakes(), name="wakes"),
+            asyncio.create_task(self._keep_reported(), name="report"),
+        )
+        _log.info("ingress_listening", replica=self._replica_id, http=settings.http)
+
+    def _wake(self, model: str) -> None:
+        # Full: ten thousand models were asked for in a moment. The callers' deadlines take care of the rest.
+        with contextlib.suppress(asyncio.QueueFull):
+            self._wakes.put_nowait(model)
+
+    async def _send_wakes(self) -> None:
+        while True:
+            models = {await self._wakes.get()}
+            while not self._wakes.empty():
+                models.add(self._wakes.get_nowait())
+            now = time.time()
+            await self._board.put_once({f"{WAKE_PREFIX}{model}": now for model in models})
+
+    async def _follow_board(self) -> None:
+        known: Changes | None = None
+        snapshot: Snapshot | None = None
+        activation: Activation | None = None
+        policy = Policy(allowed_sources=self._settings.allowed_sources, allow_new_store=True)
+        while True:
+            known = await self._board.watch([SNAPSHOT_KEY, ACTIVATION_KEY], known)
+            post: SnapshotPost | None = known.changed.get(SNAPSHOT_KEY)
+            if post is not None and (snapshot is None or post.position != snapshot.position):
+                # In a thread: a hundred thousand entries take seconds, in which requests go on.
+                # An agent that fell back to an older snapshot is followed there: what is accepted is its decision.
+                held = snapshot if snapshot and post.position.revision >= snapshot.position.revision else None
+                accepted = await asyncio.to_thread(accept, post.position, post.entries, held=held, policy=policy)
+                if isinstance(accepted, Rejection):
+                    # The agent has accepted the same bytes: this is a fault in this process.
+                    _log.error("snapshot_refused", reason=accepted.reason, message=accepted.message)
+                    continue
+                snapshot = accepted
+            activation = known.changed.get(ACTIVATION_KEY, activation)
+            if snapshot is not None and activation is not None:
+                self._views.swap(View(snapshot=snapshot, activation=activation))
+                self._report_due.set()
+
+    async def _keep_reported(self) -> None:
+        key = f"{INGRESS_PREFIX}{self._replica_id}"
+        while True:
+            await self._board.put({key: self._report()})
+            self._report_due.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._report_due.wait(), REPORT_INTERVAL_S)
+
+    def _report(self) -> IngressReport:
+        view = self._views.current
+        position: Position | None = view.snapshot.position if view else None
+        return IngressReport(
+            position=position,
+            activation_sequence=view.activation.sequence if view else 0,
+            models={
+                name: ModelUsageReport(in_flight=usage.in_flight, last_request_at=usage.last_request_at)
+                for name, usage in self._app.usage().items()
+            },
+            applications=dict(self._app.applications_in_use()),
+            reported_at=time.time(),
+        )
+
+    async def check_health(self) -> None:
+        """Called by Ray Serve.
+
+        Raises:
+            RuntimeError: a part of this replica has ended; Ray Serve then replaces it.
+        """
+        for task in self._tasks:
+            if task.done() and not self._stopping:
+                raise RuntimeError(f"the ingress replica's {task.get_name()} task has ended")
+
+    async def __del__(self) -> None:
+        """Called by Ray Serve, which awaits it, when the replica is to stop: listen no more, let requests end."""
+        if not hasattr(self, "_tasks"):
+            return
+        self._stopping = True
+        serving, *others = self._tasks
+        self._server.should_exit = True
+        await asyncio.wait([serving], timeout=self._settings.drain_s)
+        for task in others:
+            task.cancel()
+        await self._app.aclose()
+        with contextlib.suppress(ray.exceptions.RayError):
+            await self._board.put({}, removed=[f"{INGRESS_PREFIX}{self._replica_id}"])
+
+
+def _shared_listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind((host, port))
+    listener.listen(_LISTEN_BACKLOG)
+    return listener

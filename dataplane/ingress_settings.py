@@ -1,0 +1,25 @@
+"""The limits of one ingress replica."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngressSettings:
+    """Limits of one ingress replica. Limits per model are in its `Admission`."""
+
+    max_body_bytes: int = 32 * 1024 * 1024
+    """Bytes of a request body; more is answered 413. Room for a few images or ten minutes of audio."""
+    max_header_bytes: int = 64 * 1024
+    """Bytes of all request headers together; more is answered 431. Servers that hold headers to less do so before."""
+    body_read_timeout_s: float = 120.0
+    """How long a client may take to send its body, in all; longer is answered 408."""
+    connect_timeout_s: float = 2.0
+    """How long connecting to an engine replica may take. They are in the same cluster."""
+    upstream_keepalive_s: float = 60.0
+    """How long an idle connection to an engine replica is kept. Below the 75 s after which a replica closes one."""
+    upstream_tries: int = 3
+    """How often a request is sent in all when it fails before the first byte of the answer."""
+    drain_timeout_s: float = 60.0
+    """How long `aclose` waits for requests in flight before it cuts them off."""

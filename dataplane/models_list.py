@@ -1,0 +1,91 @@
+"""The bodies of `GET /v1/models` and `GET /v1/models/{name}`: a function of the snapshot alone.
+
+They say nothing of a model's present state, so that the list is the same bytes until the catalog changes, and a model
+that has never run looks like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from dataplane.snapshot import Resource, Snapshot
+from modelplane.v1 import snapshot_pb2
+
+_DEFAULT_OWNER = "modelplane"
+_SLICE_ENTRIES = 1000
+"""Entries that are encoded in one go, about 10 ms; requests get their turn in between."""
+
+
+class ModelObject(msgspec.Struct, omit_defaults=True):
+    """A model as OpenAI shows it, with the fields that vLLM adds."""
+
+    id: str
+    created: int
+    """Unix time in seconds."""
+    owned_by: str
+    root: str
+    """Served name of the base; a base's own name for itself. vLLM shows a path here, which is nobody's business."""
+    object: str = msgspec.field(default_factory=lambda: "model")
+    parent: str | None = None
+    """Adapters: served name of the base."""
+    max_model_len: int | None = None
+    """Tokens that fit into one request with its answer, where the card or the engine's args state it."""
+
+
+def model_object(snapshot: Snapshot, entry: Resource) -> ModelObject:
+    """One entry of the list."""
+    base = snapshot.models[entry.model] if isinstance(entry, snapshot_pb2.AdapterEntry) else entry
+    base_card = base.revision.card
+    owned_by = entry.revision.card.owned_by or base_card.owned_by or _DEFAULT_OWNER
+    return ModelObject(
+        id=entry.served_name,
+        created=entry.create_time.seconds,
+        owned_by=owned_by,
+        root=base.served_name,
+        parent=base.served_name if base is not entry else None,
+        max_model_len=base_card.context_window or _max_model_len(base),
+    )
+
+
+def _max_model_len(model: snapshot_pb2.ModelEntry) -> int | None:
+    args = model.revision.spec.engine.args.fields
+    for key in ("max_model_len", "max-model-len"):
+        if key in args and args[key].number_value >= 1:
+            return int(args[key].number_value)
+    return None
+
+
+def encode_model(snapshot: Snapshot, served_name: str) -> bytes | None:
+    """The body for one name; None when the snapshot does not have it."""
+    entry = snapshot.served.get(served_name)
+    return msgspec.json.encode(model_object(snapshot, entry)) if entry is not None else None
+
+
+class ModelsList:
+    """The body of the whole list, encoded once per snapshot."""
+
+    def __init__(self) -> None:
+        self._snapshot: Snapshot | None = None
+        self._body = b""
+        self._lock = asyncio.Lock()
+
+    async def body(self, snapshot: Snapshot) -> bytes:
+        """The list of that snapshot."""
+        if self._snapshot is snapshot:
+            return self._body
+        async with self._lock:  # many ask at once after a change; one encodes
+            if self._snapshot is not snapshot:
+                self._body, self._snapshot = await _encode(snapshot), snapshot
+            return self._body
+
+
+async def _encode(snapshot: Snapshot) -> bytes:
+    encoder = msgspec.json.Encoder()
+    encoded: list[bytes] = []
+    for entry in snapshot.served.values():
+        encoded.append(encoder.encode(model_object(snapshot, entry)))
+        if len(encoded) % _SLICE_ENTRIES == 0:
+            await asyncio.sleep(0)
+    return b'{"object":"list","data":[' + b",".join(encoded) + b"]}"

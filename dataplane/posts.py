@@ -1,0 +1,104 @@
+"""What is written on the board: the messages between agent, ingress replicas and engine replicas. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dataplane.snapshot import Position, RawEntry
+
+SNAPSHOT_KEY = "snapshot"
+ACTIVATION_KEY = "activation"
+APPLICATION_PREFIX = "application/"
+WAKE_PREFIX = "wake/"
+INGRESS_PREFIX = "ingress/"
+ENGINE_PREFIX = "engine/"
+FAILURE_PREFIX = "failure/"
+ADAPTERS_PREFIX = "adapters/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotPost:
+    """The active snapshot as bytes; every reader makes its own view of it with `accept`."""
+
+    position: Position
+    entries: tuple[RawEntry, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplicationRecord:
+    """A Ray Serve application that the agent made: what it needs to know to adopt it after a restart."""
+
+    name: str
+    model: str
+    """Resource name of the model."""
+    revision_number: int
+    entry: bytes = field(repr=False)
+    """The serialised ModelEntry that it was made from; a scaling-only change replaces it."""
+    secret: str = field(repr=False)
+    """What the replicas want in the `authorization: Bearer` header."""
+    created_at: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelUsageReport:
+    """What one ingress replica sees of one model."""
+
+    in_flight: int
+    """Requests that it is holding or forwarding now."""
+    last_request_at: float
+    """On the ingress replica's own clock: only a change of it means anything."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngressReport:
+    """What one ingress replica holds and does."""
+
+    position: Position | None
+    """The snapshot that it decides by."""
+    activation_sequence: int
+    """The activation that it decides by."""
+    models: Mapping[str, ModelUsageReport]
+    """By resource name; models with no recent request are left out."""
+    applications: Mapping[str, int]
+    """Requests in flight per application; those with none are left out."""
+    reported_at: float
+    """Seconds since the epoch; a report that is not renewed is from a replica that is gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineReport:
+    """What one engine replica is: renewed while it lives, removed first when it is asked to stop."""
+
+    url: str
+    """`http://{host}:{port}`."""
+    in_flight: int
+    """Requests in the engine."""
+    adapters: tuple[str, ...]
+    """Engine-side names of the adapters that are loaded."""
+    failed_adapters: Mapping[str, str]
+    """Why an adapter could not be loaded, by engine-side name."""
+    reported_at: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartFailure:
+    """Why an engine replica could not start."""
+
+    reason: str
+    """UPPER_SNAKE."""
+    message: str
+    """The engine's own words."""
+    failed_at: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveAdapters:
+    """The adapters of an application's model that are in the catalog."""
+
+    catalog_revision: int
+    names: frozenset[str]
+    """Engine-side names."""

@@ -1,0 +1,291 @@
+"""Plans what to do with Ray Serve applications, and what each model's activation is. Pure.
+
+`plan` looks at everything anew each time: what the snapshot wants, what runs, who asked for what. Nothing is remembered
+between plans but what the `Situation` carries, so it does not matter whether the agent has just started.
+
+The rules, for each model:
+
+- The application that it should have is named after the digest of all that needs a restart (`application_name`).
+- It is wanted while `min_replicas` is 1 or more, or requests have come within `downscale_to_zero_delay`.
+- A route moves to it when it has an endpoint; until then the one that served before goes on (make before break).
+- An application that serves nothing goes when every ingress replica has seen an activation without it, and none has a
+  request in it any more.
+- One that failed to start goes at once, and is tried again after a backoff while it is wanted.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from dataplane.activation import Endpoint, ModelActivation, State
+from dataplane.snapshot import Snapshot
+from modelplane.v1 import model_pb2, snapshot_pb2
+
+APPLICATION_PREFIX = "modelplane-"
+_APPLICATION_DIGEST_CHARACTERS = 12
+_RETRYING_S = 5.0
+"""When a caller is told to come back while a model that failed is being tried again."""
+
+
+class Phase(enum.Enum):
+    """Where an application is in its life."""
+
+    STARTING = "STARTING"
+    """Asked for, and not yet seen answering."""
+    RUNNING = "RUNNING"
+    """Has had an endpoint. It may have none at the moment, while Ray Serve replaces a replica."""
+    FAILED = "FAILED"
+    """Could not start."""
+    DELETING = "DELETING"
+    """Told to go, and still there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Application:
+    """One Ray Serve application as the agent sees it."""
+
+    name: str
+    model: str
+    revision_number: int
+    phase: Phase
+    created_at: float
+    endpoints: tuple[Endpoint, ...] = ()
+    secret: str = field(default="", repr=False)
+    ready_at: float | None = None
+    """When it first had an endpoint."""
+    in_use: int = 0
+    """Requests in it, over all ingress replicas."""
+    left_sequence: int = 0
+    """Sequence of the first activation that it was not in any more; 0 when it never was in one."""
+    reason: str = ""
+    """FAILED: UPPER_SNAKE."""
+    message: str = ""
+    """FAILED: the engine's own words. STARTING: what Ray Serve says it waits for."""
+    drain_overdue: bool = False
+    """It has been left for longer than requests may drain."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """That an application could not start, and when it is tried again."""
+
+    count: int
+    reason: str
+    message: str
+    retry_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """All that a plan is made from. Times are seconds since the epoch."""
+
+    now: float
+    snapshot: Snapshot
+    applications: Mapping[str, Application]
+    """By name."""
+    serving: Mapping[str, str]
+    """By model: the application that the last activation sent requests to."""
+    in_flight: Mapping[str, int]
+    """By model: requests held or forwarded, over all ingress replicas."""
+    last_activity: Mapping[str, float]
+    """By model: when it was last asked for."""
+    failures: Mapping[str, Failure]
+    """By application name."""
+    ingress_sequence: int | None
+    """The oldest activation that some ingress replica decides by; None when there is no ingress replica."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deploy:
+    """Make this application for this entry."""
+
+    application: str
+    entry: snapshot_pb2.ModelEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Let this application go."""
+
+    application: str
+
+
+Action = Deploy | Delete
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to do, and what is."""
+
+    actions: tuple[Action, ...]
+    models: Mapping[str, ModelActivation]
+    """By model; those that are simply IDLE are left out."""
+
+
+def application_name(entry: snapshot_pb2.ModelEntry) -> str:
+    """Name of the application for an entry: the model id, and a digest of all that needs new replicas when it changes.
+
+    The card, labels, served name, admission and the delay before scaling to zero are not in it.
+    """
+    spec = model_pb2.ModelSpec()
+    spec.CopyFrom(entry.revision.spec)
+    spec.ClearField("admission")
+    spec.scaling.ClearField("downscale_to_zero_delay")
+    # With 0 as with 1 an application is made with one replica; whether it is made at all is this module's matter.
+    spec.scaling.min_replicas = max(1, spec.scaling.min_replicas)
+    identity = entry.uid.encode() + b"\0" + spec.SerializeToString(deterministic=True)
+    model_id = entry.name.removeprefix("models/")
+    return f"{APPLICATION_PREFIX}{model_id}-{hashlib.sha256(identity).hexdigest()[:_APPLICATION_DIGEST_CHARACTERS]}"
+
+
+def plan(situation: Situation) -> Plan:
+    """What to do now, and the activation of each model that has or had an application."""
+    actions: list[Action] = []
+    models: dict[str, ModelActivation] = {}
+    by_model: dict[str, list[Application]] = {}
+    for application in situation.applications.values():
+        by_model.setdefault(application.model, []).append(application)
+    for name, entry in situation.snapshot.models.items():
+        own = by_model.pop(name, [])
+        if not own and not _may_be_wanted(situation, entry):
+            continue
+        activation = _plan_model(situation, entry, own, actions)
+        if activation is not None:
+            models[name] = activation
+    for orphans in by_model.values():
+        actions += _deletions(situation, orphans, keep=None)
+    return Plan(actions=tuple(actions), models=models)
+
+
+def next_failure(
+    previous: Failure | None, *, reason: str, message: str, now: float, backoff_s: float, backoff_max_s: float
+) -> Failure:
+    """The failure after `previous`; the wait until the next try doubles each time."""
+    count = previous.count + 1 if previous else 1
+    # The exponent is bounded so that the power stays a sane number however long a model goes on failing.
+    wait_s = min(backoff_s * 2 ** min(count - 1, 32), backoff_max_s)
+    return Failure(count=count, reason=reason, message=message, retry_at=now + wait_s)
+
+
+def _may_be_wanted(situation: Situation, entry: snapshot_pb2.ModelEntry) -> bool:
+    """Cheap test that spares a plan for the many models that nobody uses."""
+    return (
+        entry.revision.spec.scaling.min_replicas > 0
+        or entry.name in situation.last_activity
+        or situation.in_flight.get(entry.name, 0) > 0
+    )
+
+
+def _plan_model(
+    situation: Situation, entry: snapshot_pb2.ModelEntry, own: list[Application], actions: list[Action]
+) -> ModelActivation | None:
+    target_name = application_name(entry)
+    target = next((application for application in own if application.name == target_name), None)
+    failure = situation.failures.get(target_name)
+    wanted = _is_wanted(situation, entry, target)
+    previous = _previous(situation, entry.name, own, target_name) if wanted else None
+
+    if target is not None and target.phase in (Phase.STARTING, Phase.RUNNING) and wanted:
+        actions += _deletions(situation, own, keep={target_name} | ({previous.name} if previous else set()))
+        if target.endpoints:
+            return _activation(State.READY, target, revision_number=entry.revision.number)
+        if previous is not None:
+            state = State.DEGRADED if failure else State.READY
+            return _activation(state, previous, revision_number=previous.revision_number, failure=failure)
+        if failure is not None:
+            # It is being tried again. Until that has come to something, callers are told at once what they were told
+            # before, instead of being made to wait for the same answer.
+            return _failed(entry, failure, retry_after_s=_RETRYING_S)
+        return _deploying(entry, target.name, target.message)
+
+    actions += _deletions(situation, own, keep={previous.name} if previous else set())
+    if failure is not None:
+        if target is None and wanted and situation.now >= failure.retry_at:
+            actions.append(Deploy(target_name, entry))
+        if previous is not None:
+            return _activation(State.DEGRADED, previous, revision_number=previous.revision_number, failure=failure)
+        return _failed(entry, failure, retry_after_s=max(0.0, failure.retry_at - situation.now))
+    if not wanted:
+        return None
+    if target is None:
+        actions.append(Deploy(target_name, entry))
+    if previous is not None:
+        return _activation(State.READY, previous, revision_number=previous.revision_number)
+    return _deploying(entry, target_name)
+
+
+def _deploying(entry: snapshot_pb2.ModelEntry, application: str, message: str = "") -> ModelActivation:
+    return ModelActivation(
+        state=State.DEPLOYING, revision_number=entry.revision.number, application=application, message=message
+    )
+
+
+def _failed(entry: snapshot_pb2.ModelEntry, failure: Failure, *, retry_after_s: float) -> ModelActivation:
+    return ModelActivation(
+        state=State.FAILED,
+        revision_number=entry.revision.number,
+        reason=failure.reason,
+        message=failure.message,
+        retry_after_s=retry_after_s,
+    )
+
+
+def _is_wanted(situation: Situation, entry: snapshot_pb2.ModelEntry, target: Application | None) -> bool:
+    scaling = entry.revision.spec.scaling
+    if scaling.min_replicas > 0 or situation.in_flight.get(entry.name, 0) > 0:
+        return True
+    keep_s = scaling.downscale_to_zero_delay.ToTimedelta().total_seconds()
+    since = situation.last_activity.get(entry.name, float("-inf"))
+    if target is not None and target.ready_at is not None:
+        since = max(since, target.ready_at)
+    elif target is not None:
+        # It is still starting: whoever asked may have given up, but may also come back before the deadline for that.
+        since = max(since, target.created_at)
+        keep_s = max(keep_s, entry.revision.spec.admission.cold_start_timeout.ToTimedelta().total_seconds())
+    return situation.now - since < keep_s
+
+
+def _previous(situation: Situation, model: str, own: Iterable[Application], target_name: str) -> Application | None:
+    """The application of another revision that requests go to now, while it can still take them."""
+    serving = situation.serving.get(model)
+    for application in own:
+        if application.name == serving != target_name and application.phase is Phase.RUNNING and application.endpoints:
+            return application
+    return None
+
+
+def _deletions(situation: Situation, own: Iterable[Application], *, keep: set[str] | None) -> list[Action]:
+    return [
+        Delete(application.name)
+        for application in own
+        if application.name not in (keep or ())
+        and application.phase is not Phase.DELETING
+        and (application.phase is Phase.FAILED or _is_released(situation, application))
+    ]
+
+
+def _is_released(situation: Situation, application: Application) -> bool:
+    """Whether no ingress replica sends requests to the application any more, or has one in it."""
+    if application.drain_overdue:
+        return True
+    if application.name == situation.serving.get(application.model):
+        return False  # the activation without it is still to be published
+    seen = situation.ingress_sequence
+    return application.in_use == 0 and (seen is None or seen >= application.left_sequence)
+
+
+def _activation(
+    state: State, application: Application, *, revision_number: int, failure: Failure | None = None
+) -> ModelActivation:
+    return ModelActivation(
+        state=state,
+        revision_number=revision_number,
+        application=application.name,
+        endpoints=application.endpoints,
+        secret=application.secret,
+        reason=failure.reason if failure else "",
+        message=failure.message if failure else "",
+    )

@@ -1,0 +1,125 @@
+"""What stands before an engine's own OpenAI app in its replica: who may call, which name and adapter are asked for.
+
+The engine's app sees the request as it is. What the caller asked for is in `CURRENT_CALL` while the request is handled,
+also in the tasks that the engine starts for it (a context variable goes along).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextvars
+import hmac
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+from google.protobuf.message import DecodeError
+
+from dataplane.adapter_names import engine_adapter_name
+from dataplane.asgi import JSON, Receive, Scope, Send, send_whole
+from dataplane.errors import AdapterError
+from modelplane.v1 import snapshot_pb2
+
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+SERVED_NAME_HEADER = b"x-modelplane-served-name"
+ADAPTER_HEADER = b"x-modelplane-adapter"
+
+_log = structlog.get_logger("dataplane.engine")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What the request that is being handled asks for."""
+
+    served_name: str
+    """The name that the caller used, and that the answer carries."""
+    adapter: str | None
+    """The engine-side name of the adapter; None: the base model."""
+
+
+CURRENT_CALL: contextvars.ContextVar[Call | None] = contextvars.ContextVar("modelplane_call", default=None)
+
+
+class ReplicaApp:
+    """ASGI app: lets in who knows the secret, has the adapter put on disk, counts, and hands on to `inner`."""
+
+    def __init__(
+        self,
+        inner: AsgiApp,
+        *,
+        secret: str,
+        ensure_adapter: Callable[[snapshot_pb2.AdapterEntry], Awaitable[None]],
+    ) -> None:
+        self._inner = inner
+        self._authorization = f"Bearer {secret}".encode()
+        self._ensure_adapter = ensure_adapter
+        self.in_flight = 0
+        """Requests that are being handled."""
+        self.adapters_in_flight: Counter[str] = Counter()
+        """The same, by engine-side name of the adapter."""
+        self.failed_adapters: dict[str, str] = {}
+        """Why the last try to fetch an adapter failed, by engine-side name."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers = dict(scope["headers"])
+        if not hmac.compare_digest(headers.get(b"authorization", b""), self._authorization):
+            await _respond(send, 401, "This engine answers only the ingress of its data plane.", "UNAUTHENTICATED")
+            return
+        try:
+            entry = _adapter_entry(headers)
+        except ValueError:
+            await _respond(send, 400, f"The {ADAPTER_HEADER.decode()} header is not an AdapterEntry.", "BAD_ADAPTER")
+            return
+        adapter = engine_adapter_name(entry) if entry else None
+        call = Call(headers.get(SERVED_NAME_HEADER, b"").decode("latin-1"), adapter)
+        self.in_flight += 1
+        if adapter:
+            self.adapters_in_flight[adapter] += 1
+        try:
+            if entry and adapter and not await self._ensured(entry, adapter, send):
+                return
+            token = CURRENT_CALL.set(call)
+            try:
+                await self._inner(scope, receive, send)
+            finally:
+                CURRENT_CALL.reset(token)
+        finally:
+            self.in_flight -= 1
+            if adapter:
+                self.adapters_in_flight[adapter] -= 1
+                if not self.adapters_in_flight[adapter]:
+                    del self.adapters_in_flight[adapter]
+
+    async def _ensured(self, entry: snapshot_pb2.AdapterEntry, adapter: str, send: Send) -> bool:
+        try:
+            await self._ensure_adapter(entry)
+        except AdapterError as error:
+            _log.warning("adapter_unavailable", adapter=entry.name, reason=error.reason, message=str(error))
+            self.failed_adapters[adapter] = f"{error.reason}: {error}"
+            message = f"The adapter `{entry.served_name}` cannot be loaded: {error.reason}."
+            await _respond(send, 503, message, "adapter_unavailable")
+            return False
+        self.failed_adapters.pop(adapter, None)
+        return True
+
+
+def _adapter_entry(headers: dict[bytes, bytes]) -> snapshot_pb2.AdapterEntry | None:
+    encoded = headers.get(ADAPTER_HEADER)
+    if encoded is None:
+        return None
+    try:
+        return snapshot_pb2.AdapterEntry.FromString(base64.b64decode(encoded, validate=True))
+    except (binascii.Error, DecodeError) as error:
+        raise ValueError("not an AdapterEntry") from error
+
+
+async def _respond(send: Send, status: int, message: str, code: str) -> None:
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    body = msgspec.json.encode({"error": {"message": message, "type": kind, "param": None, "code": code}})
+    await send_whole(send, status, [JSON], body)

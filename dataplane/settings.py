@@ -1,0 +1,152 @@
+"""Settings of the data plane, from flags and environment. The only module that reads either."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
+
+from modelplane.names import RESOURCE_ID_PATTERN
+
+ENV_PREFIX = "MODELPLANE_DATAPLANE_"
+
+
+def _default_data_dir() -> Path:
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "modelplane" / "dataplane"
+
+
+class Settings(BaseSettings):
+    """Every setting of the data plane. Flags come before `MODELPLANE_DATAPLANE_*` environment variables."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        extra="forbid",
+        frozen=True,
+        cli_parse_args=False,
+        cli_kebab_case=True,
+        cli_prog_name="modelplane dataplane",
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+    )
+
+    controlplane: str = Field(
+        default="127.0.0.1:8300", description="Where the control plane is: HOST:PORT.", pattern=r"^\S+:\d{1,5}$"
+    )
+    http: str = Field(
+        default="127.0.0.1:8000", description="Where the OpenAI API listens: HOST:PORT.", pattern=r"^\S+:\d{1,5}$"
+    )
+    insecure: bool = Field(
+        default=False,
+        description="Listen beyond this machine although requests are not authenticated yet: anyone who reaches the "
+        "port may use every model.",
+    )
+    data_plane_id: str = Field(
+        default="local", description="Name of this data plane in the fleet.", pattern=f"^{RESOURCE_ID_PATTERN}$"
+    )
+    data_dir: Path = Field(
+        default_factory=_default_data_dir,
+        description="Where the last-known-good snapshot and verified adapters are kept.",
+    )
+    ray_address: str = Field(
+        default="", description="Ray cluster to join (`auto`, or HOST:PORT). Empty: start Ray on this machine."
+    )
+    ingress_replicas: int = Field(default=2, ge=1, le=64, description="Ingress replicas.")
+    allowed_sources: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("file:///", "hf://"),
+        description="Source URIs that models and adapters may have, as comma-separated prefixes.",
+    )
+    max_body_bytes: int = Field(
+        default=32 * 1024 * 1024, ge=1024, le=1024**3, description="Largest request body that is accepted, in bytes."
+    )
+    drain_s: float = Field(
+        default=120.0, ge=0, le=3600, description="How long a replica that stops may go on with its requests, in s."
+    )
+    failure_backoff_s: float = Field(
+        default=10.0, ge=0.1, le=3600, description="Wait after a model's first failed start, in s; doubles each time."
+    )
+    failure_backoff_max_s: float = Field(
+        default=300.0, ge=0.1, le=86400, description="Longest wait between tries of a model that fails to start, in s."
+    )
+
+    @field_validator("allowed_sources", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("controlplane", "http")
+    @classmethod
+    def _valid_port(cls, value: str) -> str:
+        port = int(value.rpartition(":")[2])
+        if not 1 <= port <= 65535:
+            raise ValueError(f"got port {port}, allowed is 1 to 65535")
+        return value
+
+    @model_validator(mode="after")
+    def _loopback_unless_insecure(self) -> Settings:
+        host = self.http_host
+        if not self.insecure and not _is_loopback(host):
+            raise ValueError(
+                f"http: got {self.http}, which others can reach, and requests are not authenticated yet; "
+                "use 127.0.0.1, or say --insecure"
+            )
+        return self
+
+    @property
+    def http_host(self) -> str:
+        """Host part of `http`, without the brackets of an IPv6 address."""
+        return self.http.rpartition(":")[0].strip("[]")
+
+    @property
+    def http_port(self) -> int:
+        """Port part of `http`."""
+        return int(self.http.rpartition(":")[2])
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class SettingsError(Exception):
+    """Flags or environment are not what is allowed; the message says which, what was got, and what is allowed."""
+
+
+def parse(argv: list[str]) -> Settings:
+    """Settings from flags and environment.
+
+    Raises:
+        SettingsError: a value is not allowed, or an environment variable with the prefix is unknown.
+        SystemExit: `--help` was asked for (0), or a flag is unknown (2).
+    """
+    known = {f"{ENV_PREFIX}{name}".upper() for name in Settings.model_fields}
+    unknown = sorted(name for name in os.environ if name.startswith(ENV_PREFIX) and name not in known)
+    if unknown:
+        raise SettingsError(f"unknown environment variable {unknown[0]}; known are {', '.join(sorted(known))}")
+    try:
+        return CliApp.run(Settings, cli_args=argv)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_describe(details) for details in error.errors())) from None
+
+
+def _describe(details: ErrorDetails) -> str:
+    path = ".".join(str(part) for part in details["loc"])
+    message = details["msg"].removeprefix("Value error, ")
+    if not path:
+        return message
+    return f"{path}: got {details['input']!r}: {message}"
