@@ -1,0 +1,151 @@
+"""What both clients send: arguments made into requests. Pure but for the working directory, which relative paths
+mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Protocol
+
+from google.protobuf.duration_pb2 import Duration
+
+from modelplane import names, specs
+from modelplane._channel import PAGE_SIZE
+from modelplane.errors import Internal, InvalidSpec
+from modelplane.types import AdapterCard, ModelCard, ModelSpec, Source
+from modelplane.v1 import fleet_service_pb2, registry_service_pb2, snapshot_service_pb2
+from modelplane.validation import FieldViolation
+
+
+def register_model(
+    model_id: str,
+    *,
+    spec: ModelSpec | Mapping[str, object],
+    card: ModelCard | Mapping[str, object] | None,
+    served_name: str,
+    labels: Mapping[str, str] | None,
+    validate_only: bool,
+) -> registry_service_pb2.RegisterModelRequest:
+    return registry_service_pb2.RegisterModelRequest(
+        model_id=model_id,
+        served_name=served_name,
+        spec=specs.to_message(spec, ModelSpec(), "spec"),
+        card=specs.to_message(card, ModelCard(), "card") if card is not None else None,
+        labels=labels or {},
+        validate_only=validate_only,
+    )
+
+
+def register_adapter(
+    model: str,
+    adapter_id: str,
+    *,
+    source: str | PathLike[str] | Source,
+    card: AdapterCard | Mapping[str, object] | None,
+    served_name: str,
+    labels: Mapping[str, str] | None,
+    validate_only: bool,
+) -> registry_service_pb2.RegisterAdapterRequest:
+    return registry_service_pb2.RegisterAdapterRequest(
+        parent=model_resource(model),
+        adapter_id=adapter_id,
+        served_name=served_name,
+        source=source if isinstance(source, Source) else Source(uri=_uri(fspath(source))),
+        card=specs.to_message(card, AdapterCard(), "card") if card is not None else None,
+        labels=labels or {},
+        validate_only=validate_only,
+    )
+
+
+def list_models() -> registry_service_pb2.ListModelsRequest:
+    return registry_service_pb2.ListModelsRequest(page_size=PAGE_SIZE)
+
+
+def list_model_revisions(model: str) -> registry_service_pb2.ListModelRevisionsRequest:
+    return registry_service_pb2.ListModelRevisionsRequest(parent=model_resource(model), page_size=PAGE_SIZE)
+
+
+def list_adapters(model: str | None) -> registry_service_pb2.ListAdaptersRequest:
+    parent = "models/-" if model is None else model_resource(model)
+    return registry_service_pb2.ListAdaptersRequest(parent=parent, page_size=PAGE_SIZE)
+
+
+def list_snapshots() -> snapshot_service_pb2.ListSnapshotsRequest:
+    return snapshot_service_pb2.ListSnapshotsRequest(page_size=PAGE_SIZE)
+
+
+def fetch_snapshot(revision: int | None) -> snapshot_service_pb2.FetchSnapshotRequest:
+    return snapshot_service_pb2.FetchSnapshotRequest(revision=revision, page_size=PAGE_SIZE)
+
+
+def list_data_planes() -> fleet_service_pb2.ListDataPlanesRequest:
+    return fleet_service_pb2.ListDataPlanesRequest(page_size=PAGE_SIZE)
+
+
+def wait_for_revision(
+    revision: int, data_planes: Iterable[str], timeout_s: float
+) -> fleet_service_pb2.WaitForRevisionRequest:
+    timeout = Duration()
+    timeout.FromNanoseconds(round(timeout_s * 1e9))
+    return fleet_service_pb2.WaitForRevisionRequest(
+        revision=revision, data_planes=[data_plane_resource(name) for name in data_planes], timeout=timeout
+    )
+
+
+def model_resource(name_or_id: str) -> str:
+    """`models/{model}` from itself or from the id. What is neither goes to the server, which says so."""
+    return name_or_id if name_or_id.startswith("models/") else names.model_name(name_or_id)
+
+
+def adapter_resource(name: str) -> str:
+    """`models/{model}/adapters/{adapter}` from itself or from `{model}/{adapter}`."""
+    if name.startswith("models/"):
+        return name
+    model_id, _, adapter_id = name.partition("/")
+    return names.adapter_name(model_id, adapter_id)
+
+
+def data_plane_resource(name_or_id: str) -> str:
+    """`dataPlanes/{data_plane}` from itself or from the id."""
+    return name_or_id if name_or_id.startswith("dataPlanes/") else names.data_plane_name(name_or_id)
+
+
+def is_adapter(resource: str) -> bool:
+    """Whether a resource name or shorthand is that of an adapter: `models/m/adapters/a` or `m/a`."""
+    return "/" in resource.removeprefix("models/")
+
+
+class PagedRequest(Protocol):
+    """A request for one page of several."""
+
+    page_token: str
+
+
+class PagedResponse(Protocol):
+    """The answer to one."""
+
+    @property
+    def next_page_token(self) -> str: ...
+
+
+def advance(request: PagedRequest, response: PagedResponse, name: str) -> bool:
+    """Make `request` ask for the page after `response`; False when that was the last one.
+
+    Raises:
+        Internal: The server would send the same page for ever.
+    """
+    if not response.next_page_token:
+        return False
+    if response.next_page_token == request.page_token:
+        raise Internal("the control plane sent the same page twice", reason="PAGE_REPEATED", request=name)
+    request.page_token = response.next_page_token
+    return True
+
+
+def _uri(text: str) -> str:
+    try:
+        return specs.source_uri(text, Path.cwd())
+    except ValueError as error:
+        violation = FieldViolation(field="source", description=str(error))
+        raise InvalidSpec("source is not valid", violations=(violation,)) from error

@@ -1,0 +1,296 @@
+"""The asyncio client: the methods of `modelplane.client`, with the same arguments, answers and exceptions.
+
+What they do is described there. The two classes are thin: requests, paging, errors and waiting are shared, and a test
+compares every signature.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from functools import cached_property
+from os import PathLike
+from types import TracebackType
+from typing import Self, TypeVar
+
+import grpc
+
+from modelplane import _requests
+from modelplane._channel import (
+    DEFAULT_ENDPOINT,
+    DEFAULT_TIMEOUT_S,
+    WAIT_GRACE_S,
+    channel_options,
+    check_endpoint,
+)
+from modelplane.errors import DeadlineExceeded, Unavailable, from_rpc_error
+from modelplane.serving import POLL_INTERVAL_S, ServingProgress, ServingWait
+from modelplane.types import (
+    Adapter,
+    AdapterCard,
+    DataPlane,
+    DeleteAdapterResponse,
+    DeleteModelResponse,
+    FetchSnapshotResponse,
+    Model,
+    ModelCard,
+    ModelRevision,
+    ModelSpec,
+    RegisterAdapterResponse,
+    RegisterModelResponse,
+    SnapshotSummary,
+    Source,
+    WaitForRevisionResponse,
+)
+from modelplane.v1 import (
+    fleet_service_pb2,
+    fleet_service_pb2_grpc,
+    registry_service_pb2,
+    registry_service_pb2_grpc,
+    snapshot_service_pb2_grpc,
+)
+
+_RequestT = TypeVar("_RequestT")
+_ResponseT = TypeVar("_ResponseT")
+_PagedRequestT = TypeVar("_PagedRequestT", bound=_requests.PagedRequest)
+_PagedResponseT = TypeVar("_PagedResponseT", bound=_requests.PagedResponse)
+
+
+class AsyncClient:
+    """`modelplane.Client` for asyncio. Use it as an async context manager, or `close` it; in one event loop only.
+
+    Methods that list are async iterators: `async for model in client.list_models()`.
+    """
+
+    def __init__(self, endpoint: str = DEFAULT_ENDPOINT, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        """As `Client`. May be called before the event loop runs."""
+        self._endpoint = check_endpoint(endpoint)
+        self._timeout_s = timeout_s
+        self._closed = False
+
+    # A channel of grpc.aio belongs to the event loop that runs when it is made, so it is made at the first call.
+    @cached_property
+    def _channel(self) -> grpc.aio.Channel:
+        return grpc.aio.insecure_channel(self._endpoint, options=channel_options(self._endpoint))
+
+    @cached_property
+    def _registry(self) -> registry_service_pb2_grpc.RegistryServiceAsyncStub:
+        return registry_service_pb2_grpc.RegistryServiceStub(self._channel)
+
+    @cached_property
+    def _snapshot(self) -> snapshot_service_pb2_grpc.SnapshotServiceAsyncStub:
+        return snapshot_service_pb2_grpc.SnapshotServiceStub(self._channel)
+
+    @cached_property
+    def _fleet(self) -> fleet_service_pb2_grpc.FleetServiceAsyncStub:
+        return fleet_service_pb2_grpc.FleetServiceStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, type_: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """As `Client.close`."""
+        self._closed = True
+        if "_channel" in self.__dict__:
+            await self._channel.close()
+
+    # --- models -------------------------------------------------------------------------------------------------------
+
+    async def register_model(
+        self,
+        model_id: str,
+        *,
+        spec: ModelSpec | Mapping[str, object],
+        card: ModelCard | Mapping[str, object] | None = None,
+        served_name: str = "",
+        labels: Mapping[str, str] | None = None,
+        validate_only: bool = False,
+        timeout_s: float | None = None,
+    ) -> RegisterModelResponse:
+        """As `Client.register_model`."""
+        request = _requests.register_model(
+            model_id, spec=spec, card=card, served_name=served_name, labels=labels, validate_only=validate_only
+        )
+        return await self._call("RegisterModel", self._registry.RegisterModel, request, timeout_s)
+
+    async def get_model(self, model: str, *, timeout_s: float | None = None) -> Model:
+        """As `Client.get_model`."""
+        request = registry_service_pb2.GetModelRequest(name=_requests.model_resource(model))
+        return (await self._call("GetModel", self._registry.GetModel, request, timeout_s)).model
+
+    async def list_models(self, *, timeout_s: float | None = None) -> AsyncIterator[Model]:
+        """As `Client.list_models`."""
+        async for page in self._pages("ListModels", self._registry.ListModels, _requests.list_models(), timeout_s):
+            for item in page.models:
+                yield item
+
+    async def list_model_revisions(self, model: str, *, timeout_s: float | None = None) -> AsyncIterator[ModelRevision]:
+        """As `Client.list_model_revisions`."""
+        request = _requests.list_model_revisions(model)
+        async for page in self._pages("ListModelRevisions", self._registry.ListModelRevisions, request, timeout_s):
+            for item in page.revisions:
+                yield item
+
+    async def delete_model(
+        self, model: str, *, force: bool = False, validate_only: bool = False, timeout_s: float | None = None
+    ) -> DeleteModelResponse:
+        """As `Client.delete_model`."""
+        request = registry_service_pb2.DeleteModelRequest(
+            name=_requests.model_resource(model), force=force, validate_only=validate_only
+        )
+        return await self._call("DeleteModel", self._registry.DeleteModel, request, timeout_s)
+
+    # --- adapters -----------------------------------------------------------------------------------------------------
+
+    async def register_adapter(
+        self,
+        model: str,
+        adapter_id: str,
+        *,
+        source: str | PathLike[str] | Source,
+        card: AdapterCard | Mapping[str, object] | None = None,
+        served_name: str = "",
+        labels: Mapping[str, str] | None = None,
+        validate_only: bool = False,
+        timeout_s: float | None = None,
+    ) -> RegisterAdapterResponse:
+        """As `Client.register_adapter`."""
+        request = _requests.register_adapter(
+            model,
+            adapter_id,
+            source=source,
+            card=card,
+            served_name=served_name,
+            labels=labels,
+            validate_only=validate_only,
+        )
+        return await self._call("RegisterAdapter", self._registry.RegisterAdapter, request, timeout_s)
+
+    async def get_adapter(self, adapter: str, *, timeout_s: float | None = None) -> Adapter:
+        """As `Client.get_adapter`."""
+        request = registry_service_pb2.GetAdapterRequest(name=_requests.adapter_resource(adapter))
+        return (await self._call("GetAdapter", self._registry.GetAdapter, request, timeout_s)).adapter
+
+    async def list_adapters(
+        self, model: str | None = None, *, timeout_s: float | None = None
+    ) -> AsyncIterator[Adapter]:
+        """As `Client.list_adapters`."""
+        request = _requests.list_adapters(model)
+        async for page in self._pages("ListAdapters", self._registry.ListAdapters, request, timeout_s):
+            for item in page.adapters:
+                yield item
+
+    async def delete_adapter(
+        self, adapter: str, *, validate_only: bool = False, timeout_s: float | None = None
+    ) -> DeleteAdapterResponse:
+        """As `Client.delete_adapter`."""
+        request = registry_service_pb2.DeleteAdapterRequest(
+            name=_requests.adapter_resource(adapter), validate_only=validate_only
+        )
+        return await self._call("DeleteAdapter", self._registry.DeleteAdapter, request, timeout_s)
+
+    # --- snapshots ----------------------------------------------------------------------------------------------------
+
+    async def list_snapshots(self, *, timeout_s: float | None = None) -> AsyncIterator[SnapshotSummary]:
+        """As `Client.list_snapshots`."""
+        request = _requests.list_snapshots()
+        async for page in self._pages("ListSnapshots", self._snapshot.ListSnapshots, request, timeout_s):
+            for item in page.snapshots:
+                yield item
+
+    async def fetch_snapshot(
+        self, revision: int | None = None, *, timeout_s: float | None = None
+    ) -> FetchSnapshotResponse:
+        """As `Client.fetch_snapshot`."""
+        request = _requests.fetch_snapshot(revision)
+        whole = FetchSnapshotResponse()
+        async for page in self._pages("FetchSnapshot", self._snapshot.FetchSnapshot, request, timeout_s):
+            whole.MergeFrom(page)
+        whole.ClearField("next_page_token")
+        return whole
+
+    # --- the fleet ----------------------------------------------------------------------------------------------------
+
+    async def list_data_planes(self, *, timeout_s: float | None = None) -> AsyncIterator[DataPlane]:
+        """As `Client.list_data_planes`."""
+        request = _requests.list_data_planes()
+        async for page in self._pages("ListDataPlanes", self._fleet.ListDataPlanes, request, timeout_s):
+            for item in page.data_planes:
+                yield item
+
+    async def get_data_plane(self, data_plane: str, *, timeout_s: float | None = None) -> DataPlane:
+        """As `Client.get_data_plane`."""
+        request = fleet_service_pb2.GetDataPlaneRequest(name=_requests.data_plane_resource(data_plane))
+        return (await self._call("GetDataPlane", self._fleet.GetDataPlane, request, timeout_s)).data_plane
+
+    async def wait_for_revision(
+        self, revision: int, *, data_planes: Iterable[str] = (), timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> WaitForRevisionResponse:
+        """As `Client.wait_for_revision`."""
+        request = _requests.wait_for_revision(revision, data_planes, timeout_s)
+        return await self._call("WaitForRevision", self._fleet.WaitForRevision, request, timeout_s + WAIT_GRACE_S)
+
+    async def wait_until_serving(
+        self,
+        resource: str,
+        *,
+        revision: int | None = None,
+        timeout_s: float = 600.0,
+        on_progress: Callable[[ServingProgress], None] | None = None,
+    ) -> ServingProgress:
+        """As `Client.wait_until_serving`."""
+        wait = ServingWait(revision=revision, timeout_s=timeout_s, started_s=time.monotonic())
+        while True:
+            try:
+                progress = wait.update(
+                    *await self._look(resource, wait.rpc_timeout_s(time.monotonic())), time.monotonic()
+                )
+                if on_progress is not None:
+                    on_progress(progress)
+                if progress.done:
+                    return progress
+            except (Unavailable, DeadlineExceeded) as error:
+                wait.missed(error)
+            wait.raise_if_late(time.monotonic())
+            await asyncio.sleep(POLL_INTERVAL_S)
+
+    async def _look(self, resource: str, timeout_s: float) -> tuple[Model | Adapter, list[DataPlane]]:
+        """The resource first: what a data plane is seen to have after that, it surely has."""
+        get = self.get_adapter if _requests.is_adapter(resource) else self.get_model
+        found = await get(resource, timeout_s=timeout_s)
+        return found, [plane async for plane in self.list_data_planes(timeout_s=timeout_s)]
+
+    # --- every RPC goes through here ----------------------------------------------------------------------------------
+
+    async def _call(
+        self,
+        name: str,
+        rpc: grpc.aio.UnaryUnaryMultiCallable[_RequestT, _ResponseT],
+        request: _RequestT,
+        timeout_s: float | None,
+    ) -> _ResponseT:
+        if self._closed:
+            raise RuntimeError("this AsyncClient is closed")
+        try:
+            return await rpc(request, timeout=self._timeout_s if timeout_s is None else timeout_s)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, name) from error
+
+    async def _pages(
+        self,
+        name: str,
+        rpc: grpc.aio.UnaryUnaryMultiCallable[_PagedRequestT, _PagedResponseT],
+        request: _PagedRequestT,
+        timeout_s: float | None,
+    ) -> AsyncIterator[_PagedResponseT]:
+        more = True
+        while more:
+            response = await self._call(name, rpc, request, timeout_s)
+            yield response
+            more = _requests.advance(request, response, name)

@@ -1,0 +1,101 @@
+"""The command line, `modelplane`.
+
+Exit codes: 0 done; 1 it failed; 2 wrong input or usage; 3 the control plane or data plane could not be reached, or did
+not answer in time; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import modelplane
+from modelplane._channel import DEFAULT_ENDPOINT
+from modelplane.cli import adapter, fleet, model, planes, snapshot
+from modelplane.cli.chat import chat
+from modelplane.cli.report import EXIT_FAILED, EXIT_INTERRUPTED, exit_code, print_error
+from modelplane.cli.session import Defaults, EndpointOption, OutputOption, command, console
+from modelplane.cli.up import up
+from modelplane.errors import ModelplaneError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="modelplane",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["--help", "-h"]},
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong input, 3 not reachable, 130 interrupted.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"modelplane {modelplane.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    *,
+    endpoint: EndpointOption = None,
+    output: OutputOption = None,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show the release and exit.")
+    ] = False,
+) -> None:
+    """A registry of language models that pushes versioned snapshots to data planes running vLLM on Ray Serve."""
+    context.obj = Defaults(endpoint=endpoint, output=output)
+
+
+app.add_typer(model.group, name="model")
+app.add_typer(adapter.group, name="adapter")
+app.add_typer(snapshot.group, name="snapshot")
+app.add_typer(fleet.group, name="fleet")
+command(app, "chat", example='modelplane chat smollm2 "What is the capital of France?"')(chat)
+app.command("up", epilog="Example: `modelplane up --demo`")(up)
+app.command(
+    "controlplane",
+    context_settings=planes.PASS_ON,
+    epilog="Example: `modelplane controlplane --listen 127.0.0.1:8300`",
+)(planes.controlplane)
+app.command(
+    "dataplane",
+    context_settings=planes.PASS_ON,
+    epilog="Example: `modelplane dataplane --controlplane 127.0.0.1:8300`",
+)(planes.dataplane)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: Without the name of the program. Default: those of this process.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(args=given, prog_name="modelplane")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else EXIT_FAILED if end.code else 0
+    except ModelplaneError as error:
+        print_error(console(sys.stderr), error, _endpoint(given))
+        return exit_code(error)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def _endpoint(arguments: Sequence[str]) -> str:
+    """The endpoint that a command used, for an error message."""
+    for index, argument in enumerate(arguments):
+        if argument.startswith("--endpoint="):
+            return argument.partition("=")[2]
+        if argument == "--endpoint" and index + 1 < len(arguments):
+            return arguments[index + 1]
+    return os.environ.get("MODELPLANE_ENDPOINT") or DEFAULT_ENDPOINT

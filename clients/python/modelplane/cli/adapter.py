@@ -1,0 +1,119 @@
+"""`modelplane adapter …`"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from modelplane import names, specs
+from modelplane.cli import output
+from modelplane.cli.fleet import states_by_resource
+from modelplane.cli.model import (
+    FileOption,
+    LabelOption,
+    ValidateOption,
+    WaitOption,
+    WaitTimeoutOption,
+    deleted,
+    key_values,
+    parse_label,
+    refuse_with_file,
+    registered,
+)
+from modelplane.cli.session import Output, Session, command
+from modelplane.cli.waiting import wait_and_show
+from modelplane.types import RegisterAdapterRequest
+
+group = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="markdown", help="LoRA adapters of models: register, look at, delete."
+)
+
+AdapterArgument = Annotated[
+    str, typer.Argument(metavar="ADAPTER", help="MODEL/ADAPTER, or models/MODEL/adapters/ADAPTER.")
+]
+
+
+@command(group, "register", example="modelplane adapter register smollm2 pirate --source ./pirate-lora --wait")
+def register(
+    session: Session,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="The base model; not with --file.")] = None,
+    adapter_id: Annotated[str | None, typer.Argument(metavar="ID", help="Adapter id; not with --file.")] = None,
+    *,
+    file: FileOption = None,
+    source: Annotated[
+        str | None,
+        typer.Option(metavar="DIR_OR_URI", help="Directory with adapter_config.json and adapter_model.safetensors."),
+    ] = None,
+    served_name: Annotated[str | None, typer.Option(help="Name for callers. Default: {base}:{id}.")] = None,
+    label: LabelOption = None,
+    validate_only: ValidateOption = False,
+    wait: WaitOption = False,
+    wait_timeout: WaitTimeoutOption = 600.0,
+) -> None:
+    """Register a LoRA adapter of a model, or a new revision of it.
+
+    The control plane reads and checks the files, so it must see them under the same path. The same files again write
+    nothing. With --file everything comes from a YAML file with the fields of RegisterAdapterRequest.
+    """
+    flags: dict[str, object] = {}
+    if model is not None:
+        flags["parent"] = model if model.startswith("models/") else names.model_name(model)
+    if adapter_id is not None:
+        flags["adapter_id"] = adapter_id
+    if source is not None:
+        flags["source"] = {"uri": source}
+    if served_name is not None:
+        flags["served_name"] = served_name
+    if label:
+        flags["labels"] = key_values(label, "--label", parse_label)
+    if file is not None:
+        refuse_with_file(flags)
+        request = specs.load_adapter_request(file)
+    elif model is None or adapter_id is None or source is None:
+        raise typer.BadParameter("MODEL, ID and --source, or --file FILE.yaml, are needed", param_hint="MODEL ID")
+    else:
+        request = specs.read_request(flags, RegisterAdapterRequest())
+    with session.client() as client:
+        response = client.register_adapter(
+            request.parent,
+            request.adapter_id,
+            source=request.source,
+            card=request.card if request.HasField("card") else None,
+            served_name=request.served_name,
+            labels=request.labels,
+            validate_only=validate_only,
+        )
+        adapter = response.adapter
+        what = f"{adapter.name} revision {adapter.revision.number}"
+        registered(session, output.to_json(response), what, response.catalog_revision, response.created, validate_only)
+        if wait and not validate_only:
+            wait_and_show(session, client, adapter.name, adapter.revision.number, wait_timeout)
+
+
+@command(group, "list", example="modelplane adapter list smollm2")
+def list_(
+    session: Session,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="Base model. Default: all models.")] = None,
+) -> None:
+    """List the adapters of a model, or of all models."""
+    with session.client() as client:
+        adapters = list(client.list_adapters(model))
+        states = states_by_resource(client, adapters) if session.output is Output.TABLE else {}
+    output.show(session, output.to_list("adapters", adapters), output.adapters_table(adapters, states))
+
+
+@command(group, "get", example="modelplane adapter get smollm2/pirate")
+def get(session: Session, adapter: AdapterArgument) -> None:
+    """Show an adapter: files, digest, and its state on each data plane with the reason."""
+    with session.client() as client:
+        found = client.get_adapter(adapter)
+    output.show(session, output.to_json(found), output.adapter_view(found))
+
+
+@command(group, "delete", example="modelplane adapter delete smollm2/pirate")
+def delete(session: Session, adapter: AdapterArgument, *, validate_only: ValidateOption = False) -> None:
+    """Delete an adapter."""
+    with session.client() as client:
+        response = client.delete_adapter(adapter, validate_only=validate_only)
+    deleted(session, output.to_json(response), adapter, response.catalog_revision, validate_only)

@@ -1,0 +1,221 @@
+"""`modelplane model …`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from modelplane import specs
+from modelplane.cli import output
+from modelplane.cli.fleet import states_by_resource
+from modelplane.cli.session import Output, Session, command
+from modelplane.cli.waiting import wait_and_show
+from modelplane.types import RegisterModelRequest
+
+group = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Models: register, look at, delete.")
+
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Model id, or models/ID.")]
+FileOption = Annotated[
+    Path | None,
+    typer.Option("--file", "-f", metavar="FILE.yaml", help="Take everything from a YAML spec.", show_default=False),
+]
+LabelOption = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label. Repeatable.")]
+WaitOption = Annotated[
+    bool, typer.Option("--wait", help="Wait until every connected data plane serves it; fail with the reason.")
+]
+WaitTimeoutOption = Annotated[
+    float, typer.Option("--wait-timeout", metavar="SECONDS", min=0, help="How long to --wait.")
+]
+ValidateOption = Annotated[bool, typer.Option("--validate-only", help="Check everything, and write nothing.")]
+
+
+@command(group, "register", example="modelplane model register smollm2 --source ./SmolLM2 --min-replicas 0 --wait")
+def register(
+    session: Session,
+    model_id: Annotated[str | None, typer.Argument(metavar="ID", help="Model id; not with --file.")] = None,
+    *,
+    file: FileOption = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="DIR_OR_URI", help="Weights: a directory, file:///… or hf://org/name.")
+    ] = None,
+    source_revision: Annotated[
+        str | None, typer.Option(metavar="REV", help="Branch, tag or commit of an hf:// source.")
+    ] = None,
+    served_name: Annotated[str | None, typer.Option(help="Name for callers. Default: the id.")] = None,
+    engine: Annotated[str | None, typer.Option(metavar="KIND", help="VLLM or SIMULATED. Default: VLLM.")] = None,
+    engine_arg: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Engine argument, such as max_model_len=2048. Repeatable."),
+    ] = None,
+    min_replicas: Annotated[int | None, typer.Option(help="Replicas kept at all times. Default: 0.")] = None,
+    max_replicas: Annotated[int | None, typer.Option(help="Replicas at most. Default: 1, or --min-replicas.")] = None,
+    idle_after: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Idle time before the last replica goes. Default: 300s.")
+    ] = None,
+    cpus: Annotated[float | None, typer.Option(help="CPUs of one replica. Default: 1.")] = None,
+    accelerators: Annotated[int | None, typer.Option(help="Accelerators of one replica. Default: 0, the CPU.")] = None,
+    accelerator_type: Annotated[str | None, typer.Option(help="Such as H100. Default: any.")] = None,
+    tensor_parallel_size: Annotated[int | None, typer.Option(help="Tensor parallelism. Default: 1.")] = None,
+    lora_max_rank: Annotated[int | None, typer.Option(help="Take LoRA adapters up to this rank.")] = None,
+    lora_max_adapters: Annotated[int | None, typer.Option(help="Adapters that a replica holds ready.")] = None,
+    label: LabelOption = None,
+    validate_only: ValidateOption = False,
+    wait: WaitOption = False,
+    wait_timeout: WaitTimeoutOption = 600.0,
+) -> None:
+    """Register a model, or a new revision of it.
+
+    It states the whole model: what is left out gets its default, also when the model exists. The same again writes
+    nothing. With --file everything comes from a YAML file with the fields of RegisterModelRequest.
+    """
+    flags = _without_empty(
+        {
+            "model_id": model_id,
+            "served_name": served_name,
+            "spec": {
+                "source": {"uri": source, "revision": source_revision},
+                "engine": {"kind": engine, "args": key_values(engine_arg, "--engine-arg", specs.parse_argument)},
+                "resources": {
+                    "cpus": cpus,
+                    "accelerators": accelerators,
+                    "accelerator_type": accelerator_type,
+                    "tensor_parallel_size": tensor_parallel_size,
+                },
+                "scaling": {
+                    "min_replicas": min_replicas,
+                    "max_replicas": max_replicas,
+                    "downscale_to_zero_delay": idle_after,
+                },
+                "lora": {"max_rank": lora_max_rank, "max_adapters": lora_max_adapters},
+            },
+            "labels": key_values(label, "--label", parse_label),
+        }
+    )
+    if file is not None:
+        refuse_with_file(flags)
+        request = specs.load_model_request(file)
+    elif model_id is None:
+        raise typer.BadParameter("a model id, or --file FILE.yaml, is needed", param_hint="ID")
+    else:
+        request = specs.read_request(flags, RegisterModelRequest())
+    with session.client() as client:
+        response = client.register_model(
+            request.model_id,
+            spec=request.spec,
+            card=request.card if request.HasField("card") else None,
+            served_name=request.served_name,
+            labels=request.labels,
+            validate_only=validate_only,
+        )
+        model = response.model
+        what = f"{model.name} revision {model.revision.number}"
+        registered(session, output.to_json(response), what, response.catalog_revision, response.created, validate_only)
+        if wait and not validate_only:
+            wait_and_show(session, client, model.name, model.revision.number, wait_timeout)
+
+
+@command(group, "list", example="modelplane model list")
+def list_(session: Session) -> None:
+    """List models, with their state over all data planes."""
+    with session.client() as client:
+        models = list(client.list_models())
+        states = states_by_resource(client) if session.output is Output.TABLE else {}
+    output.show(session, output.to_list("models", models), output.models_table(models, states))
+
+
+@command(group, "get", example="modelplane model get smollm2")
+def get(session: Session, model: ModelArgument) -> None:
+    """Show a model: spec, card, and its state on each data plane with the reason."""
+    with session.client() as client:
+        found = client.get_model(model)
+    output.show(session, output.to_json(found), output.model_view(found))
+
+
+@command(group, "revisions", example="modelplane model revisions smollm2")
+def revisions(session: Session, model: ModelArgument) -> None:
+    """List the revisions of a model, newest first."""
+    with session.client() as client:
+        found = list(client.list_model_revisions(model))
+        current = client.get_model(model).revision.number
+    output.show(session, output.to_list("revisions", found), output.revisions_table(found, current))
+
+
+@command(group, "delete", example="modelplane model delete smollm2 --force")
+def delete(
+    session: Session,
+    model: ModelArgument,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Delete its adapters too.")] = False,
+    validate_only: ValidateOption = False,
+) -> None:
+    """Delete a model. One that has adapters is refused, unless --force."""
+    with session.client() as client:
+        response = client.delete_model(model, force=force, validate_only=validate_only)
+    deleted(session, output.to_json(response), model, response.catalog_revision, validate_only)
+
+
+# --- shared with adapters ---------------------------------------------------------------------------------------------
+
+
+def registered(
+    session: Session, result: object, what: str, catalog_revision: int, created: bool, validate_only: bool
+) -> None:
+    """Say what a registration did."""
+    if validate_only:
+        done = f"{what} would be registered; nothing was written" if created else f"{what} would stay as it is"
+    elif created:
+        done = f"{what} registered; catalog revision {catalog_revision}"
+    else:
+        done = f"{what} exists already; catalog revision {catalog_revision}"
+    output.show(session, result, done)
+
+
+def deleted(session: Session, result: object, what: str, catalog_revision: int, validate_only: bool) -> None:
+    """Say what a delete did."""
+    done = f"{what} would be deleted" if validate_only else f"{what} deleted; catalog revision {catalog_revision}"
+    output.show(session, result, done)
+
+
+def refuse_with_file(flags: dict[str, object]) -> None:
+    """Flags beside --file would leave open which of the two holds."""
+    if flags:
+        raise typer.BadParameter(
+            "everything comes from the file; leave out the id and the other flags", param_hint="--file"
+        )
+
+
+def parse_label(text: str) -> tuple[str, object]:
+    """`team=search` as a pair.
+
+    Raises:
+        ValueError: There is no `=`.
+    """
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"got {text!r}; expected KEY=VALUE")
+    return key, value
+
+
+def key_values(texts: list[str] | None, flag: str, parse: specs.PairParser) -> dict[str, object]:
+    """The pairs of a repeatable flag."""
+    pairs: dict[str, object] = {}
+    for text in texts or []:
+        try:
+            key, value = parse(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint=flag) from error
+        if key in pairs:
+            raise typer.BadParameter(f"{key} is given twice", param_hint=flag)
+        pairs[key] = value
+    return pairs
+
+
+def _without_empty(fields: dict[str, object]) -> dict[str, object]:
+    """`fields` without those that no flag set."""
+    kept = {
+        key: _without_empty(value) if isinstance(value, dict) and key != "args" else value
+        for key, value in fields.items()
+    }
+    return {key: value for key, value in kept.items() if value is not None and value != {}}

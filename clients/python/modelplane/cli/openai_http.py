@@ -1,0 +1,63 @@
+"""Asking a data plane's OpenAI API: a client, and errors in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import httpx
+
+CONNECT_TIMEOUT_S = 5.0
+
+ANSWER_TIMEOUT_S = 900.0
+"""Longer than a cold start may take by default (600 s) and an answer after it: the data plane's own deadline comes
+first, and says more."""
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class AnswerError(Exception):
+    """The data plane answered, but with an error. The text is for people: status, message, type and code."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+    @classmethod
+    def of_body(cls, body: Mapping[str, Any], status: int | None = None) -> Self:
+        """From an OpenAI error body."""
+        error = body.get("error")
+        if not isinstance(error, dict):
+            return cls(f"HTTP {status}: {body}")
+        notes = [f"HTTP {status}"] if status is not None else []
+        notes += [str(error[key]) for key in ("type", "code") if error.get(key) is not None]
+        if error.get("param"):
+            notes.append(f"param {error['param']}")
+        return cls(f"{error.get('message', 'no message')} ({', '.join(notes)})")
+
+    @classmethod
+    def unless_success(cls, response: httpx.Response) -> dict[str, Any]:
+        """The JSON object in a successful response.
+
+        Raises:
+            AnswerError: It is an error, or no JSON object.
+        """
+        try:
+            body = response.json()
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            raise cls(f"HTTP {response.status_code}, and no JSON object: {response.text[:200]}")
+        if response.is_error:
+            error = cls.of_body(body, response.status_code)
+            retry_after = response.headers.get("retry-after")
+            raise cls(f"{error}; try again in {retry_after} s") if retry_after else error
+        return body
+
+
+def http_client(url: str) -> httpx.Client:
+    """A client for the data plane at `url`. Proxies of the environment are for other hosts than this one."""
+    return httpx.Client(
+        base_url=url,
+        timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+        trust_env=httpx.URL(url).host not in _LOOPBACK,
+    )

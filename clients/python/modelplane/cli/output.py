@@ -1,0 +1,419 @@
+"""Results on the screen: tables for people, JSON and YAML for programs. Nothing here asks the control plane
+anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+import yaml
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from modelplane.cli.session import Output, Session
+from modelplane.types import (
+    Adapter,
+    AdapterEntry,
+    DataPlane,
+    DataPlaneOutcome,
+    DataPlaneResourceStatus,
+    Engine,
+    FetchSnapshotResponse,
+    Model,
+    ModelEntry,
+    ModelRevision,
+    Phase,
+    Position,
+    ResourceState,
+    SnapshotSummary,
+)
+
+DIGEST_DIGITS = 8
+"""Hex digits of a digest in a table. The whole is in the JSON."""
+
+_ENTRIES: Mapping[str, type[ModelEntry] | type[AdapterEntry]] = {
+    ModelEntry.DESCRIPTOR.full_name: ModelEntry,
+    AdapterEntry.DESCRIPTOR.full_name: AdapterEntry,
+}
+
+_STYLES = {
+    "READY": "green",
+    "IDLE": "cyan",
+    "DEPLOYING": "yellow",
+    "DRAINING": "yellow",
+    "DEGRADED": "dark_orange",
+    "FAILED": "bold red",
+    "QUARANTINED": "bold red",
+    "ACTIVE": "green",
+    "ACTIVE_WITH_ERRORS": "dark_orange",
+    "RECEIVED": "yellow",
+    "PREPARED": "yellow",
+    "PENDING": "yellow",
+    "REJECTED": "bold red",
+    "MISSING": "bold red",
+    "connected": "green",
+    "gone": "bold red",
+}
+
+
+def show(session: Session, result: object, table: RenderableType) -> None:
+    """Print a result: `table` for people, else `result`, which is a JSON value."""
+    if session.output is Output.TABLE:
+        session.stdout.print(Text(table) if isinstance(table, str) else table)
+    elif session.output is Output.JSON:
+        session.stdout.file.write(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    else:
+        yaml.safe_dump(result, session.stdout.file, sort_keys=False, allow_unicode=True)
+
+
+def to_json(message: Message) -> dict[str, object]:
+    """Proto's JSON form, with the field names of the protos, and fields that are at their default."""
+    fields = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    return {name: _whole_numbers(value) for name, value in fields.items()}
+
+
+def to_list(name: str, messages: Iterable[Message]) -> dict[str, object]:
+    """The JSON of a list: an object with one field, like the API's own List responses."""
+    return {name: [to_json(message) for message in messages]}
+
+
+# --- models and adapters ----------------------------------------------------------------------------------------------
+
+
+def models_table(models: Iterable[Model], states: Mapping[str, Sequence[int]]) -> RenderableType:
+    """Models, one a line. `states` are those of the data planes by resource name."""
+    table = _table("MODEL", "SERVED NAME", "REVISION", "STATE", "ENGINE", "REPLICAS", "SOURCE", "UPDATED")
+    for model in models:
+        spec = model.revision.spec
+        _row(
+            table,
+            model.name.removeprefix("models/"),
+            model.served_name,
+            str(model.revision.number),
+            states_text(states.get(model.name, ())),
+            Engine.Kind.Name(spec.engine.kind).removeprefix("KIND_"),
+            f"{spec.scaling.min_replicas}–{spec.scaling.max_replicas}",
+            spec.source.uri or "-",
+            _ago(model.update_time),
+        )
+    return _or_none(table, "no models; register one: modelplane model register ID --source DIR_OR_URI")
+
+
+def model_view(model: Model) -> RenderableType:
+    """Everything about one model."""
+    revision = model.revision
+    facts = _facts(model, f"{revision.number}, registered {_ago(revision.create_time)}")
+    return Group(
+        facts,
+        _section("Spec", _plain_yaml(revision.spec)),
+        _section("Card", _plain_yaml(revision.card)),
+        _section("Data planes", statuses_table(model.statuses)),
+    )
+
+
+def revisions_table(revisions: Iterable[ModelRevision], current: int) -> RenderableType:
+    """Revisions of a model, newest first."""
+    table = _table("REVISION", "", "ENGINE", "SOURCE", "CATALOG REVISION", "REGISTERED")
+    for revision in revisions:
+        _row(
+            table,
+            str(revision.number),
+            "current" if revision.number == current else "",
+            Engine.Kind.Name(revision.spec.engine.kind).removeprefix("KIND_"),
+            revision.spec.source.uri or "-",
+            str(revision.catalog_revision),
+            _ago(revision.create_time),
+        )
+    return table
+
+
+def adapters_table(adapters: Iterable[Adapter], states: Mapping[str, Sequence[int]]) -> RenderableType:
+    """Adapters, one a line."""
+    table = _table("ADAPTER", "SERVED NAME", "REVISION", "STATE", "RANK", "SIZE", "DIGEST", "UPDATED")
+    for adapter in adapters:
+        weights = adapter.revision.weights
+        _row(
+            table,
+            adapter.name.removeprefix("models/").replace("/adapters/", "/"),
+            adapter.served_name,
+            str(adapter.revision.number),
+            states_text(states.get(adapter.name, ())),
+            str(weights.rank),
+            _bytes(weights.size_bytes),
+            weights.digest.hex()[:DIGEST_DIGITS],
+            _ago(adapter.update_time),
+        )
+    return _or_none(table, "no adapters; register one: modelplane adapter register MODEL ID --source DIR")
+
+
+def adapter_view(adapter: Adapter) -> RenderableType:
+    """Everything about one adapter."""
+    revision, weights = adapter.revision, adapter.revision.weights
+    files = _table("FILE", "SIZE", "SHA-256")
+    for file in weights.files:
+        _row(files, file.path, _bytes(file.size_bytes), file.sha256.hex()[:DIGEST_DIGITS])
+    facts = _facts(adapter, f"{revision.number}, registered {_ago(revision.create_time)}")
+    _row(facts, "Source", revision.source.uri)
+    _row(facts, "Digest", weights.digest.hex())
+    _row(facts, "Rank", f"{weights.rank} on {', '.join(weights.target_modules)}")
+    return Group(
+        facts,
+        _section("Files", files),
+        _section("Card", _plain_yaml(revision.card)),
+        _section("Data planes", statuses_table(adapter.statuses)),
+    )
+
+
+def statuses_table(statuses: Iterable[DataPlaneResourceStatus]) -> RenderableType:
+    """What each data plane made of a resource."""
+    table = _table("DATA PLANE", "STATE", "REVISION", "REPLICAS", "SINCE", "REASON", "MESSAGE")
+    for item in statuses:
+        status = item.status
+        name = item.data_plane.removeprefix("dataPlanes/")
+        _row(
+            table,
+            name if item.connected else f"{name} (gone)",
+            state_text(status.state),
+            str(status.revision_number),
+            str(status.ready_replicas),
+            _ago(status.update_time),
+            status.reason,
+            status.message,
+        )
+    return _or_none(table, "no data plane has reported it yet")
+
+
+# --- snapshots --------------------------------------------------------------------------------------------------------
+
+
+def snapshots_table(snapshots: Iterable[SnapshotSummary]) -> RenderableType:
+    """Snapshots, newest first."""
+    table = _table("REVISION", "DIGEST", "ENTRIES", "METHOD", "RESOURCE", "COMMITTED")
+    for snapshot in snapshots:
+        _row(
+            table,
+            str(snapshot.position.revision),
+            snapshot.position.digest.hex()[:DIGEST_DIGITS],
+            str(snapshot.entry_count),
+            snapshot.method or "-",
+            snapshot.resource or "-",
+            _ago(snapshot.create_time),
+        )
+    return table
+
+
+def snapshot_view(snapshot: FetchSnapshotResponse) -> RenderableType:
+    """A snapshot with its entries."""
+    facts = Table.grid(padding=(0, 2))
+    _row(facts, "Revision", str(snapshot.position.revision))
+    _row(facts, "Digest", snapshot.position.digest.hex())
+    _row(facts, "Store", snapshot.position.store_uid)
+    table = _table("ENTRY", "SERVED NAME", "REVISION", "DIGEST", "BYTES")
+    for entry in snapshot.entries:
+        content = _content(entry.ref.type, entry.blob)
+        _row(
+            table,
+            entry.ref.name,
+            content.served_name if content is not None else f"? ({entry.ref.type})",
+            str(content.revision.number) if content is not None else "?",
+            entry.ref.digest.hex()[:DIGEST_DIGITS],
+            str(len(entry.blob)),
+        )
+    return Group(facts, _section(f"{snapshot.entry_count} entries", table))
+
+
+def snapshot_json(snapshot: FetchSnapshotResponse) -> dict[str, object]:
+    """A snapshot whose entries are shown as what they are, not as bytes."""
+    result = to_json(snapshot)
+    result.pop("next_page_token", None)
+    result["entries"] = [
+        {"ref": to_json(entry.ref), "content": to_json(content) if content is not None else None}
+        for entry in snapshot.entries
+        for content in [_content(entry.ref.type, entry.blob)]
+    ]
+    return result
+
+
+def _content(type_: str, blob: bytes) -> ModelEntry | AdapterEntry | None:
+    """The message in a blob. None: of a type that this release does not know."""
+    return _ENTRIES[type_].FromString(blob) if type_ in _ENTRIES else None
+
+
+# --- the fleet --------------------------------------------------------------------------------------------------------
+
+
+def data_planes_table(data_planes: Iterable[DataPlane]) -> RenderableType:
+    """Data planes, one a line."""
+    table = _table("DATA PLANE", "STREAM", "SERVING", "TARGET", "PHASE", "HTTP", "LAST SEEN", "REASON")
+    for plane in data_planes:
+        _row(
+            table,
+            plane.name.removeprefix("dataPlanes/"),
+            _styled("connected" if plane.connected else "gone"),
+            _position(plane, "serving"),
+            _position(plane, "target"),
+            _styled(Phase.Name(plane.phase).removeprefix("PHASE_")),
+            plane.http_address or "-",
+            _ago(plane.last_seen_time),
+            plane.reason,
+        )
+    return _or_none(table, "no data plane has ever connected; start one: modelplane dataplane")
+
+
+def data_plane_view(plane: DataPlane) -> RenderableType:
+    """Everything about one data plane."""
+    facts = Table.grid(padding=(0, 2))
+    _row(facts, "Name", plane.name)
+    _row(facts, "Stream", _styled("connected" if plane.connected else "gone"))
+    _row(facts, "Serving", _position(plane, "serving"))
+    _row(facts, "Target", _position(plane, "target"))
+    _row(facts, "Phase", _styled(Phase.Name(plane.phase).removeprefix("PHASE_")))
+    if plane.reason:
+        _row(facts, "Reason", f"{plane.reason}: {plane.message}")
+    _row(facts, "HTTP", plane.http_address or "-")
+    _row(facts, "Release", plane.software_version or "-")
+    _row(facts, "Connected", _ago(plane.connect_time))
+    _row(facts, "Last seen", _ago(plane.last_seen_time))
+    table = _table("RESOURCE", "STATE", "REVISION", "REPLICAS", "SINCE", "APPLICATION", "REASON", "MESSAGE")
+    for status in plane.resources:
+        _row(
+            table,
+            status.name,
+            state_text(status.state),
+            str(status.revision_number),
+            str(status.ready_replicas),
+            _ago(status.update_time),
+            status.application or "-",
+            status.reason,
+            status.message,
+        )
+    return Group(facts, _section("Resources", _or_none(table, "none reported")))
+
+
+def outcomes_table(outcomes: Iterable[DataPlaneOutcome]) -> RenderableType:
+    """What each data plane did with a revision."""
+    table = _table("DATA PLANE", "OUTCOME", "SERVING", "REASON", "MESSAGE")
+    for item in outcomes:
+        _row(
+            table,
+            item.data_plane.removeprefix("dataPlanes/"),
+            _styled(DataPlaneOutcome.Outcome.Name(item.outcome).removeprefix("OUTCOME_")),
+            _position(item, "serving"),
+            item.reason,
+            item.message,
+        )
+    return _or_none(table, "no data plane is known")
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def state_text(state: int) -> Text:
+    """A resource state in its colour."""
+    name = ResourceState.Name(ResourceState.ValueType(state)).removeprefix("RESOURCE_STATE_")
+    return _styled("-" if name == "UNSPECIFIED" else name)
+
+
+def states_text(states: Sequence[int]) -> Text:
+    """The states of a resource on all data planes: one word where they agree, else each with its count."""
+    if not states:
+        return Text("-")
+    kinds = sorted(set(states))
+    if len(kinds) == 1:
+        return state_text(kinds[0])
+    return Text(", ").join(state_text(kind).append(f" {states.count(kind)}") for kind in kinds)
+
+
+def ago(seconds: float) -> str:
+    """A stretch of time, in the largest unit that is not zero."""
+    for unit, length_s in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length_s:
+            return f"{seconds // length_s:.0f} {unit} ago"
+    return f"{max(0, int(seconds))} s ago"
+
+
+def _ago(timestamp: Timestamp) -> str:
+    if timestamp.seconds == 0 and timestamp.nanos == 0:
+        return "-"
+    return ago((datetime.now(UTC) - timestamp.ToDatetime(tzinfo=UTC)).total_seconds())
+
+
+def _position(message: DataPlane | DataPlaneOutcome, field: str) -> str:
+    if not message.HasField(field):  # type: ignore[arg-type]  # one of the names above
+        return "-"
+    position: Position = getattr(message, field)
+    return f"{position.revision} · {position.digest.hex()[:DIGEST_DIGITS]}"
+
+
+def _facts(resource: Model | Adapter, revision: str) -> Table:
+    facts = Table.grid(padding=(0, 2))
+    _row(facts, "Name", resource.name)
+    _row(facts, "Served name", resource.served_name)
+    _row(facts, "Revision", revision)
+    _row(facts, "Catalog revision", str(resource.catalog_revision))
+    _row(facts, "Created", _ago(resource.create_time))
+    _row(facts, "Updated", _ago(resource.update_time))
+    _row(facts, "Labels", ", ".join(f"{key}={resource.labels[key]}" for key in sorted(resource.labels)) or "-")
+    _row(facts, "Uid", resource.uid)
+    return facts
+
+
+def _section(title: str, content: RenderableType) -> RenderableType:
+    return Group(Text(f"\n{title}", style="bold"), Padding(content, (0, 0, 0, 2), expand=False))
+
+
+def _whole_numbers(value: object) -> object:
+    """Engine arguments are doubles on the wire; 2048 is to be shown as 2048."""
+    if isinstance(value, dict):
+        return {key: _whole_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole_numbers(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _without_empty(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    kept = {key: _without_empty(item) for key, item in value.items()}
+    return {key: item for key, item in kept.items() if item not in ("", "0", [], {})}
+
+
+def _plain_yaml(message: Message) -> Text:
+    fields = _without_empty(to_json(message))
+    text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, default_flow_style=False) if fields else "-"
+    return Text(text.rstrip())
+
+
+def _row(table: Table, *cells: str | Text) -> None:
+    """Add a row. Text is shown as it is: rich would take the `[rank0]` of an engine's message for markup."""
+    table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _or_none(table: Table, otherwise: str) -> RenderableType:
+    return table if table.row_count else Text(otherwise, style="dim")
+
+
+def _styled(name: str) -> Text:
+    return Text(name, style=_STYLES.get(name, ""))
+
+
+def _bytes(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

@@ -1,0 +1,381 @@
+"""The blocking client. `modelplane.aio` has the same for asyncio."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from os import PathLike
+from types import TracebackType
+from typing import Self, TypeVar
+
+import grpc
+
+from modelplane import _requests
+from modelplane._channel import (
+    DEFAULT_ENDPOINT,
+    DEFAULT_TIMEOUT_S,
+    WAIT_GRACE_S,
+    channel_options,
+    check_endpoint,
+)
+from modelplane.errors import DeadlineExceeded, Unavailable, from_rpc_error
+from modelplane.serving import POLL_INTERVAL_S, ServingProgress, ServingWait
+from modelplane.types import (
+    Adapter,
+    AdapterCard,
+    DataPlane,
+    DeleteAdapterResponse,
+    DeleteModelResponse,
+    FetchSnapshotResponse,
+    Model,
+    ModelCard,
+    ModelRevision,
+    ModelSpec,
+    RegisterAdapterResponse,
+    RegisterModelResponse,
+    SnapshotSummary,
+    Source,
+    WaitForRevisionResponse,
+)
+from modelplane.v1 import (
+    fleet_service_pb2,
+    fleet_service_pb2_grpc,
+    registry_service_pb2,
+    registry_service_pb2_grpc,
+    snapshot_service_pb2_grpc,
+)
+
+_RequestT = TypeVar("_RequestT")
+_ResponseT = TypeVar("_ResponseT")
+_PagedRequestT = TypeVar("_PagedRequestT", bound=_requests.PagedRequest)
+_PagedResponseT = TypeVar("_PagedResponseT", bound=_requests.PagedResponse)
+
+
+class Client:
+    """Talks to a control plane. Safe to share between threads. Use it as a context manager, or `close` it.
+
+    Every method takes `timeout_s`, the deadline of one RPC in seconds; None means that of the client. Where a method
+    lists over several pages, the deadline is for each page. Every method raises subclasses of
+    `modelplane.ModelplaneError`, as `modelplane.errors` lists them; `Unavailable` and `DeadlineExceeded` any of them
+    may raise. Idempotent RPCs (all but the deletes) are tried up to four times within about two seconds while the
+    control plane is unavailable.
+
+    Names: a model is `smollm2` or `models/smollm2`; an adapter is `smollm2/pirate` or
+    `models/smollm2/adapters/pirate`; a data plane is `local` or `dataPlanes/local`.
+    """
+
+    def __init__(self, endpoint: str = DEFAULT_ENDPOINT, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        """Prepare; nothing is sent before the first call.
+
+        Args:
+            endpoint: `host:port` of the control plane.
+            timeout_s: Deadline of each RPC in seconds, unless the call says otherwise.
+
+        Raises:
+            ValueError: `endpoint` is not `host:port`.
+        """
+        self._timeout_s = timeout_s
+        self._channel = grpc.insecure_channel(check_endpoint(endpoint), options=channel_options(endpoint))
+        self._closed = False
+        self._registry = registry_service_pb2_grpc.RegistryServiceStub(self._channel)
+        self._snapshot = snapshot_service_pb2_grpc.SnapshotServiceStub(self._channel)
+        self._fleet = fleet_service_pb2_grpc.FleetServiceStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, type_: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection. Calls under way end as `Cancelled`. Closing twice does nothing."""
+        self._closed = True
+        self._channel.close()
+
+    # --- models -------------------------------------------------------------------------------------------------------
+
+    def register_model(
+        self,
+        model_id: str,
+        *,
+        spec: ModelSpec | Mapping[str, object],
+        card: ModelCard | Mapping[str, object] | None = None,
+        served_name: str = "",
+        labels: Mapping[str, str] | None = None,
+        validate_only: bool = False,
+        timeout_s: float | None = None,
+    ) -> RegisterModelResponse:
+        """Register a model, or a new revision of it. It states the whole model: what is left out gets its default.
+
+        The same spec and card again write nothing, and answer with the revision that exists and `created` False. That
+        is also the answer when a first try was carried out and its answer was lost.
+
+        Args:
+            model_id: Last part of the resource name: 1 to 63 of `a-z 0-9 . -`.
+            spec: How to run it, as a message or as a mapping with the fields of a YAML spec (`modelplane.specs`).
+            card: What to tell people about it.
+            served_name: What callers put into OpenAI's `model` field. Default: `model_id`.
+            labels: Free key-value pairs.
+            validate_only: Check everything, answer as if it had been done, and write nothing.
+
+        Raises:
+            InvalidSpec: A mapping has unknown fields or wrong types; nothing was sent.
+            InvalidArgument: A field breaks a rule.
+            AlreadyExists: The served name belongs to something else.
+            FailedPrecondition: Adapters that the model has do not fit the new spec.
+        """
+        request = _requests.register_model(
+            model_id, spec=spec, card=card, served_name=served_name, labels=labels, validate_only=validate_only
+        )
+        return self._call("RegisterModel", self._registry.RegisterModel, request, timeout_s)
+
+    def get_model(self, model: str, *, timeout_s: float | None = None) -> Model:
+        """Get a model with its state on every data plane.
+
+        Raises:
+            NotFound: There is no such model.
+        """
+        request = registry_service_pb2.GetModelRequest(name=_requests.model_resource(model))
+        return self._call("GetModel", self._registry.GetModel, request, timeout_s).model
+
+    def list_models(self, *, timeout_s: float | None = None) -> Iterator[Model]:
+        """List all models by id, page after page as they are asked for. Without states; see `get_model`."""
+        for page in self._pages("ListModels", self._registry.ListModels, _requests.list_models(), timeout_s):
+            yield from page.models
+
+    def list_model_revisions(self, model: str, *, timeout_s: float | None = None) -> Iterator[ModelRevision]:
+        """List the revisions of a model, newest first.
+
+        Raises:
+            NotFound: There is no such model.
+        """
+        request = _requests.list_model_revisions(model)
+        for page in self._pages("ListModelRevisions", self._registry.ListModelRevisions, request, timeout_s):
+            yield from page.revisions
+
+    def delete_model(
+        self, model: str, *, force: bool = False, validate_only: bool = False, timeout_s: float | None = None
+    ) -> DeleteModelResponse:
+        """Delete a model.
+
+        Args:
+            force: Delete its adapters too.
+            validate_only: Check everything, and write nothing.
+
+        Raises:
+            NotFound: There is no such model.
+            FailedPrecondition: It has adapters, and `force` is False.
+        """
+        request = registry_service_pb2.DeleteModelRequest(
+            name=_requests.model_resource(model), force=force, validate_only=validate_only
+        )
+        return self._call("DeleteModel", self._registry.DeleteModel, request, timeout_s)
+
+    # --- adapters -----------------------------------------------------------------------------------------------------
+
+    def register_adapter(
+        self,
+        model: str,
+        adapter_id: str,
+        *,
+        source: str | PathLike[str] | Source,
+        card: AdapterCard | Mapping[str, object] | None = None,
+        served_name: str = "",
+        labels: Mapping[str, str] | None = None,
+        validate_only: bool = False,
+        timeout_s: float | None = None,
+    ) -> RegisterAdapterResponse:
+        """Register a LoRA adapter of a model, or a new revision of it. The control plane reads and checks its files.
+
+        The same files and card again write nothing, as in `register_model`.
+
+        Args:
+            model: The base model.
+            adapter_id: Last part of the resource name: 1 to 63 of `a-z 0-9 . -`.
+            source: Directory with `adapter_config.json` and `adapter_model.safetensors`: a path on this machine (the
+                control plane and the data planes must see it under the same path) or a `file:///` URI.
+            card: What to tell people about it.
+            served_name: What callers put into OpenAI's `model` field. Default: `{served name of the
+                base}:{adapter_id}`.
+            labels: Free key-value pairs.
+            validate_only: Check everything, answer as if it had been done, and write nothing.
+
+        Raises:
+            InvalidSpec: `source` is a relative path that leads nowhere, or `card` has unknown fields; nothing was sent.
+            InvalidArgument: A field breaks a rule, or the files are not an adapter that this model can take.
+            NotFound: There is no such model.
+            AlreadyExists: The served name belongs to something else.
+            FailedPrecondition: The model takes no adapters, or none of this rank.
+        """
+        request = _requests.register_adapter(
+            model,
+            adapter_id,
+            source=source,
+            card=card,
+            served_name=served_name,
+            labels=labels,
+            validate_only=validate_only,
+        )
+        return self._call("RegisterAdapter", self._registry.RegisterAdapter, request, timeout_s)
+
+    def get_adapter(self, adapter: str, *, timeout_s: float | None = None) -> Adapter:
+        """Get an adapter with its state on every data plane.
+
+        Raises:
+            NotFound: There is no such adapter.
+        """
+        request = registry_service_pb2.GetAdapterRequest(name=_requests.adapter_resource(adapter))
+        return self._call("GetAdapter", self._registry.GetAdapter, request, timeout_s).adapter
+
+    def list_adapters(self, model: str | None = None, *, timeout_s: float | None = None) -> Iterator[Adapter]:
+        """List the adapters of a model, or of all models, by name. Without states; see `get_adapter`.
+
+        Raises:
+            NotFound: There is no such model.
+        """
+        request = _requests.list_adapters(model)
+        for page in self._pages("ListAdapters", self._registry.ListAdapters, request, timeout_s):
+            yield from page.adapters
+
+    def delete_adapter(
+        self, adapter: str, *, validate_only: bool = False, timeout_s: float | None = None
+    ) -> DeleteAdapterResponse:
+        """Delete an adapter.
+
+        Raises:
+            NotFound: There is no such adapter.
+        """
+        request = registry_service_pb2.DeleteAdapterRequest(
+            name=_requests.adapter_resource(adapter), validate_only=validate_only
+        )
+        return self._call("DeleteAdapter", self._registry.DeleteAdapter, request, timeout_s)
+
+    # --- snapshots ----------------------------------------------------------------------------------------------------
+
+    def list_snapshots(self, *, timeout_s: float | None = None) -> Iterator[SnapshotSummary]:
+        """List the snapshots that the control plane still has, newest first."""
+        request = _requests.list_snapshots()
+        for page in self._pages("ListSnapshots", self._snapshot.ListSnapshots, request, timeout_s):
+            yield from page.snapshots
+
+    def fetch_snapshot(self, revision: int | None = None, *, timeout_s: float | None = None) -> FetchSnapshotResponse:
+        """Get a whole snapshot; all pages are in the answer. `modelplane.types` has the messages in `Entry.blob`.
+
+        Args:
+            revision: Catalog revision. None: the newest.
+
+        Raises:
+            NotFound: There is no snapshot of that revision, or no more.
+        """
+        request = _requests.fetch_snapshot(revision)
+        whole = FetchSnapshotResponse()
+        for page in self._pages("FetchSnapshot", self._snapshot.FetchSnapshot, request, timeout_s):
+            whole.MergeFrom(page)
+        whole.ClearField("next_page_token")
+        return whole
+
+    # --- the fleet ----------------------------------------------------------------------------------------------------
+
+    def list_data_planes(self, *, timeout_s: float | None = None) -> Iterator[DataPlane]:
+        """List data planes by id. Without the states of their resources; see `get_data_plane`."""
+        request = _requests.list_data_planes()
+        for page in self._pages("ListDataPlanes", self._fleet.ListDataPlanes, request, timeout_s):
+            yield from page.data_planes
+
+    def get_data_plane(self, data_plane: str, *, timeout_s: float | None = None) -> DataPlane:
+        """Get a data plane with the state of each of its resources.
+
+        Raises:
+            NotFound: No data plane of that id has ever connected.
+        """
+        request = fleet_service_pb2.GetDataPlaneRequest(name=_requests.data_plane_resource(data_plane))
+        return self._call("GetDataPlane", self._fleet.GetDataPlane, request, timeout_s).data_plane
+
+    def wait_for_revision(
+        self, revision: int, *, data_planes: Iterable[str] = (), timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> WaitForRevisionResponse:
+        """Wait until data planes have dealt with a catalog revision, and say what each did.
+
+        Args:
+            revision: Catalog revision; at most the newest.
+            data_planes: Those to wait for. Empty: every data plane known now.
+            timeout_s: How long to wait, in seconds; up to 3600. When it is over the answer says who is still PENDING.
+
+        Raises:
+            InvalidArgument: The control plane has no such revision yet, or `timeout_s` is negative or too long.
+        """
+        request = _requests.wait_for_revision(revision, data_planes, timeout_s)
+        return self._call("WaitForRevision", self._fleet.WaitForRevision, request, timeout_s + WAIT_GRACE_S)
+
+    def wait_until_serving(
+        self,
+        resource: str,
+        *,
+        revision: int | None = None,
+        timeout_s: float = 600.0,
+        on_progress: Callable[[ServingProgress], None] | None = None,
+    ) -> ServingProgress:
+        """Wait until every connected data plane serves a model or adapter: it is READY there, or IDLE.
+
+        A model with `min_replicas` 0 is IDLE as soon as a data plane has it; that its engine can start is known after
+        the first request only. While the control plane is away the wait goes on.
+
+        Args:
+            resource: A model or an adapter.
+            revision: Number of the model or adapter revision; a later one will do. None: the current one.
+            timeout_s: How long to wait, in seconds.
+            on_progress: Called with each state of affairs, about twice a second.
+
+        Raises:
+            NotFound: There is no such model or adapter, or no more.
+            ServingFailed: A data plane reports FAILED or QUARANTINED, or rejected the snapshot.
+            ServingTimeout: It took too long, or no data plane is connected.
+        """
+        wait = ServingWait(revision=revision, timeout_s=timeout_s, started_s=time.monotonic())
+        while True:
+            try:
+                progress = wait.update(*self._look(resource, wait.rpc_timeout_s(time.monotonic())), time.monotonic())
+                if on_progress is not None:
+                    on_progress(progress)
+                if progress.done:
+                    return progress
+            except (Unavailable, DeadlineExceeded) as error:
+                wait.missed(error)
+            wait.raise_if_late(time.monotonic())
+            time.sleep(POLL_INTERVAL_S)
+
+    def _look(self, resource: str, timeout_s: float) -> tuple[Model | Adapter, list[DataPlane]]:
+        """The resource first: what a data plane is seen to have after that, it surely has."""
+        get = self.get_adapter if _requests.is_adapter(resource) else self.get_model
+        return get(resource, timeout_s=timeout_s), list(self.list_data_planes(timeout_s=timeout_s))
+
+    # --- every RPC goes through here ----------------------------------------------------------------------------------
+
+    def _call(
+        self,
+        name: str,
+        rpc: grpc.UnaryUnaryMultiCallable[_RequestT, _ResponseT],
+        request: _RequestT,
+        timeout_s: float | None,
+    ) -> _ResponseT:
+        if self._closed:
+            raise RuntimeError("this Client is closed")
+        try:
+            return rpc(request, timeout=self._timeout_s if timeout_s is None else timeout_s)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, name) from error
+
+    def _pages(
+        self,
+        name: str,
+        rpc: grpc.UnaryUnaryMultiCallable[_PagedRequestT, _PagedResponseT],
+        request: _PagedRequestT,
+        timeout_s: float | None,
+    ) -> Iterator[_PagedResponseT]:
+        more = True
+        while more:
+            response = self._call(name, rpc, request, timeout_s)
+            yield response
+            more = _requests.advance(request, response, name)

@@ -1,0 +1,67 @@
+"""The messages of Modelplane's API, in one place. They are the generated classes of `modelplane.v1`, not copies."""
+
+from __future__ import annotations
+
+from modelplane.v1.adapter_pb2 import Adapter, AdapterCard, AdapterFile, AdapterRevision, AdapterWeights
+from modelplane.v1.fleet_service_pb2 import DataPlane, DataPlaneOutcome, WaitForRevisionResponse
+from modelplane.v1.model_pb2 import (
+    Admission,
+    Engine,
+    Lora,
+    Model,
+    ModelCard,
+    ModelRevision,
+    ModelSpec,
+    Resources,
+    Scaling,
+    Source,
+)
+from modelplane.v1.registry_service_pb2 import (
+    DeleteAdapterResponse,
+    DeleteModelResponse,
+    RegisterAdapterRequest,
+    RegisterAdapterResponse,
+    RegisterModelRequest,
+    RegisterModelResponse,
+)
+from modelplane.v1.snapshot_pb2 import AdapterEntry, Entry, EntryRef, ModelEntry, Position
+from modelplane.v1.snapshot_service_pb2 import FetchSnapshotResponse, Phase, SnapshotSummary
+from modelplane.v1.status_pb2 import DataPlaneResourceStatus, ResourceState, ResourceStatus
+
+__all__ = [
+    "Adapter",
+    "AdapterCard",
+    "AdapterEntry",
+    "AdapterFile",
+    "AdapterRevision",
+    "AdapterWeights",
+    "Admission",
+    "DataPlane",
+    "DataPlaneOutcome",
+    "DataPlaneResourceStatus",
+    "DeleteAdapterResponse",
+    "DeleteModelResponse",
+    "Engine",
+    "Entry",
+    "EntryRef",
+    "FetchSnapshotResponse",
+    "Lora",
+    "Model",
+    "ModelCard",
+    "ModelEntry",
+    "ModelRevision",
+    "ModelSpec",
+    "Phase",
+    "Position",
+    "RegisterAdapterRequest",
+    "RegisterAdapterResponse",
+    "RegisterModelRequest",
+    "RegisterModelResponse",
+    "ResourceState",
+    "ResourceStatus",
+    "Resources",
+    "Scaling",
+    "SnapshotSummary",
+    "Source",
+    "WaitForRevisionResponse",
+]
