@@ -1,0 +1,145 @@
+"""Any sequence of registrations and deletions, against a model of what the registry is to hold."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from controlplane import domain, errors
+from tests.adapter_directories import write_adapter
+from tests.registry_world import World, open_world, spec
+
+MODELS = st.sampled_from(["a", "b", "c"])
+ADAPTERS = st.sampled_from(["x", "y"])
+NAMES = st.sampled_from(["", "a", "one", "two", "a:x"])
+REPLICAS = st.integers(0, 2)
+
+
+class RegistryMachine(RuleBasedStateMachine):
+    """The registry beside dictionaries that say what it should hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp())
+        self.runner = asyncio.Runner()
+        self.stack = AsyncExitStack()
+        url = f"sqlite+aiosqlite:///{self.directory}/registry.db"
+        self.world: World = self.runner.run(self.stack.enter_async_context(open_world(url, self.directory)))
+        self.sources = [write_adapter(self.directory / f"lora{fill}", fill=bytes([fill])) for fill in range(2)]
+        self.models: dict[str, tuple[str, int]] = {}
+        self.adapters: dict[tuple[str, str], tuple[str, int]] = {}
+        self.revision = 0
+        self.snapshots: dict[int, Sequence[domain.Entry]] = {0: ()}
+
+    def teardown(self) -> None:
+        self.runner.run(self.stack.aclose())
+        self.runner.close()
+        shutil.rmtree(self.directory)
+
+    def _taken(self, served_name: str, *, by_other_than: object) -> bool:
+        owners = [key for key, (name, _) in (*self.models.items(), *self.adapters.items()) if name == served_name]
+        return any(owner != by_other_than for owner in owners)
+
+    def _changed(self, catalog_revision: int) -> None:
+        self.revision += 1
+        assert catalog_revision == self.revision
+
+    @rule(model=MODELS, name=NAMES, replicas=REPLICAS, dry_run=st.booleans())
+    def register_model(self, model: str, name: str, replicas: int, dry_run: bool) -> None:
+        wanted = (name or model, replicas)
+        request = self.world.register_model(
+            model, spec(scaling={"minReplicas": replicas}), served_name=name, validate_only=dry_run
+        )
+        if self._taken(wanted[0], by_other_than=model):
+            with pytest.raises(errors.AlreadyExists):
+                self.runner.run(request)
+            return
+        answer = self.runner.run(request)
+        before = self.models.get(model)
+        assert answer.created == (before is None or before[1] != replicas)
+        if before == wanted:
+            assert answer.catalog_revision == self.revision
+        elif dry_run:
+            assert answer.catalog_revision == self.revision + 1
+        else:
+            self._changed(answer.catalog_revision)
+            self.models[model] = wanted
+
+    @rule(model=MODELS, adapter=ADAPTERS, name=NAMES, source=st.integers(0, 1))
+    def register_adapter(self, model: str, adapter: str, name: str, source: int) -> None:
+        request = self.world.register_adapter(model, adapter, self.sources[source], served_name=name)
+        if model not in self.models:
+            with pytest.raises(errors.NotFound):
+                self.runner.run(request)
+            return
+        wanted = (name or f"{self.models[model][0]}:{adapter}", source)
+        if self._taken(wanted[0], by_other_than=(model, adapter)):
+            with pytest.raises(errors.AlreadyExists):
+                self.runner.run(request)
+            return
+        answer = self.runner.run(request)
+        if self.adapters.get((model, adapter)) == wanted:
+            assert (answer.created, answer.catalog_revision) == (False, self.revision)
+        else:
+            self._changed(answer.catalog_revision)
+            self.adapters[model, adapter] = wanted
+
+    @rule(model=MODELS, force=st.booleans())
+    def delete_model(self, model: str, force: bool) -> None:
+        request = self.world.delete_model(model, force=force)
+        its_adapters = [key for key in self.adapters if key[0] == model]
+        if model not in self.models:
+            with pytest.raises(errors.NotFound):
+                self.runner.run(request)
+        elif its_adapters and not force:
+            with pytest.raises(errors.FailedPrecondition):
+                self.runner.run(request)
+        else:
+            self._changed(self.runner.run(request))
+            del self.models[model]
+            for key in its_adapters:
+                del self.adapters[key]
+
+    @rule(model=MODELS, adapter=ADAPTERS)
+    def delete_adapter(self, model: str, adapter: str) -> None:
+        request = self.world.delete_adapter(model, adapter)
+        if (model, adapter) not in self.adapters:
+            with pytest.raises(errors.NotFound):
+                self.runner.run(request)
+        else:
+            self._changed(self.runner.run(request))
+            del self.adapters[model, adapter]
+
+    @invariant()
+    def holds_exactly_what_was_registered(self) -> None:
+        entries = self.runner.run(self.world.entries(self.revision))
+        expected = {f"models/{model}" for model in self.models}
+        expected |= {f"models/{model}/adapters/{adapter}" for model, adapter in self.adapters}
+        assert {entry.name for entry in entries} == expected
+        self.snapshots.setdefault(self.revision, entries)
+        assert self.runner.run(self.world.revision()) == self.revision
+
+    @invariant()
+    def every_snapshot_is_what_it_was_and_hashes_to_its_digest(self) -> None:
+        for revision, entries in self.snapshots.items():
+            assert list(self.runner.run(self.world.entries(revision))) == list(entries)
+        self.runner.run(self.world.check_digest(self.revision))
+
+
+TestRegistryStates = RegistryMachine.TestCase
+TestRegistryStates.settings = settings(
+    max_examples=15,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=True,
+)

@@ -1,0 +1,80 @@
+"""What is SQLite's own: the schema that migrations make, and one process per file."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, create_engine, text
+
+from controlplane import errors, store_sqlite
+from controlplane.store import Store
+from controlplane.store_schema import metadata
+
+
+def _statements(connection: Connection) -> list[str]:
+    """What made each table and index, which says more than a comparison of columns does."""
+    rows = connection.execute(text("SELECT sql FROM sqlite_master WHERE name != 'alembic_version' ORDER BY name"))
+    return [" ".join(row.sql.split()) for row in rows if row.sql is not None]
+
+
+async def test_migrations_make_the_schema_that_the_code_uses(tmp_path: Path) -> None:
+    async with Store.open(f"sqlite+aiosqlite:///{tmp_path}/a.db"):
+        pass
+    migrated = create_engine(f"sqlite:///{tmp_path}/a.db")
+    created = create_engine(f"sqlite:///{tmp_path}/b.db")
+    with migrated.connect() as connection, created.begin() as other:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        metadata.create_all(other)
+        assert _statements(connection) == _statements(other)
+    migrated.dispose()
+    created.dispose()
+
+
+async def test_commits_are_durable_and_references_hold(tmp_path: Path) -> None:
+    engine = store_sqlite.create_engine(tmp_path / "a.db")
+    async with engine.connect() as connection:
+        pragmas = {}
+        for name in ("journal_mode", "synchronous", "foreign_keys"):
+            pragmas[name] = (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one()
+    await engine.dispose()
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+
+
+async def test_a_second_holder_is_told_who_has_the_file(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/a.db"
+    async with Store.open(url):
+        with pytest.raises(errors.SetupError, match=r"in use by process \d+ on "):
+            async with Store.open(url):
+                pass
+    async with Store.open(url):
+        pass
+
+
+async def test_a_database_of_a_newer_release_is_left_alone(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/a.db"
+    async with Store.open(url):
+        pass
+    with sqlite3.connect(tmp_path / "a.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(errors.SetupError, match="9999"):
+        async with Store.open(url):
+            pass
+
+
+async def test_a_file_that_is_no_database_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "a.db").write_text("some text that is no database at all" * 100)
+    with pytest.raises(errors.SetupError, match="not a database"):
+        async with Store.open(f"sqlite+aiosqlite:///{tmp_path}/a.db"):
+            pass
+
+
+async def test_a_directory_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(errors.SetupError, match="file"):
+        async with Store.open(f"sqlite+aiosqlite:///{tmp_path}/file/a.db"):
+            pass

@@ -1,0 +1,1 @@
+"""Real planes, real Ray Serve, real vLLM."""

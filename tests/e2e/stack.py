@@ -1,0 +1,185 @@
+"""Both planes as processes of their own, the way a user runs them, and a look into their Ray cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import openai
+
+from modelplane import Client
+
+START_S = 90.0
+STOP_S = 60.0
+
+_LOOK = """
+import json, sys, ray
+ray.init(address=sys.argv[1], namespace="modelplane", log_to_driver=False, configure_logging=False)
+from ray.serve.context import _get_global_client
+details = _get_global_client().get_serve_details()
+print(json.dumps({
+    name: sorted(
+        replica["replica_id"]
+        for deployment in application["deployments"].values()
+        for replica in deployment["replicas"]
+        if replica["state"] in ("STARTING", "RUNNING")
+    )
+    for name, application in details["applications"].items()
+}))
+"""
+
+_PROCESS = """
+import sys, ray
+ray.init(address=sys.argv[1], namespace="modelplane", log_to_driver=False, configure_logging=False)
+from ray.serve.context import _get_global_client
+details = _get_global_client().get_serve_details()
+for deployment in details["applications"][sys.argv[2]]["deployments"].values():
+    print(deployment["replicas"][0]["pid"])
+"""
+
+
+def free_port() -> int:
+    """A port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+    """Wait for `condition`, or fail saying what was waited for."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout_s:g} s for {what}"
+        time.sleep(0.1)
+
+
+@dataclass
+class Process:
+    """One plane."""
+
+    command: Sequence[str]
+    log: Path
+    environment: dict[str, str]
+    popen: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.popen = subprocess.Popen(self.command, stdout=log, stderr=log, env=self.environment)
+
+    def kill(self, number: signal.Signals) -> int:
+        assert self.popen is not None
+        self.popen.send_signal(number)
+        return self.popen.wait(STOP_S)
+
+    def stop(self) -> None:
+        """Stop it in an orderly way, if it runs."""
+        if self.popen is not None and self.popen.poll() is None:
+            self.kill(signal.SIGTERM)
+
+
+@dataclass
+class Stack:
+    """A control plane and a data plane on this machine. Start it with `start`, end it with `stop`."""
+
+    directory: Path
+    controlplane_address: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
+    http_address: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
+
+    def __post_init__(self) -> None:
+        # Ray's sockets have paths of at most 107 characters, so its directory is not below pytest's.
+        self._ray_directory = tempfile.mkdtemp(prefix="mp-ray-")
+        self.environment = {**os.environ, "RAY_TMPDIR": self._ray_directory, "HF_HUB_OFFLINE": "1"}
+        self.controlplane = self._process(
+            "controlplane", "--listen", self.controlplane_address, "--data-dir", str(self.directory / "controlplane")
+        )
+        self.dataplane = self._process(
+            "dataplane",
+            *("--controlplane", self.controlplane_address, "--http", self.http_address),
+            *("--data-dir", str(self.directory / "dataplane"), "--drain-s", "10", "--failure-backoff-s", "2"),
+        )
+
+    def _process(self, plane: str, *arguments: str) -> Process:
+        command = [str(Path(sys.executable).parent / "modelplane"), plane, *arguments]
+        return Process(command, self.directory / f"{plane}.log", self.environment)
+
+    @property
+    def url(self) -> str:
+        """Where the OpenAI API is."""
+        return f"http://{self.http_address}"
+
+    def start(self) -> None:
+        self.controlplane.start()
+        self.dataplane.start()
+        self.await_ready()
+
+    def await_ready(self) -> None:
+        """Wait until the ingress is ready."""
+        until(lambda: self.readyz() == 200, START_S, f"/readyz; see {self.directory}")
+
+    def stop(self) -> None:
+        self.dataplane.stop()
+        self.controlplane.stop()
+
+    def readyz(self) -> int:
+        """Status of /readyz; 0 when nobody answers."""
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=2).status_code
+        except httpx.HTTPError:
+            return 0
+
+    def client(self) -> Client:
+        return Client(self.controlplane_address)
+
+    def openai(self, *, timeout_s: float = 300.0) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", timeout=timeout_s, max_retries=0)
+
+    def _ray_address(self) -> str:
+        """Of this stack's own Ray: others may run on this machine."""
+        found: list[str] = re.findall(r"ray_ready .*?address=(\S+)", self.dataplane.log.read_text(errors="replace"))
+        return "127.0.0.1:" + found[-1].rpartition(":")[2]  # where a Ray of this machine alone listens
+
+    def applications(self) -> dict[str, list[str]]:
+        """What Ray Serve itself says: ids of the live replicas, by application."""
+        looked = subprocess.run(
+            [sys.executable, "-c", _LOOK, self._ray_address()],
+            env=self.environment,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        found: dict[str, list[str]] = json.loads(looked.stdout.splitlines()[-1])
+        return found
+
+    def kill_replica(self, application: str) -> None:
+        """`kill -9` the process of an application's first live replica."""
+        looked = subprocess.run(
+            [sys.executable, "-c", _PROCESS, self._ray_address(), application],
+            env=self.environment,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        os.kill(int(looked.stdout.splitlines()[-1]), signal.SIGKILL)
+
+    def engine_replicas(self, model_id: str) -> list[str]:
+        """Ids of the live engine replicas of a model."""
+        return sorted(
+            replica
+            for name, replicas in self.applications().items()
+            if name.rpartition("-")[0] == f"modelplane-{model_id}"
+            for replica in replicas
+        )

@@ -1,0 +1,64 @@
+"""Snapshots as bytes, for tests of what is sent, accepted and kept on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from dataplane.accept import Policy
+from dataplane.snapshot import Position, RawEntry, Resource
+from modelplane.catalog_digest import CatalogDigest, blob_digest
+from modelplane.v1 import snapshot_pb2
+
+STORE = "store-a"
+POLICY = Policy(allowed_sources=("file:///", "hf://"))
+
+
+def model(model_id: str, *, uri: str = "file:///models/some", number: int = 1) -> snapshot_pb2.ModelEntry:
+    """A vLLM model's entry."""
+    entry = snapshot_pb2.ModelEntry(name=f"models/{model_id}", uid=f"uid-{model_id}", served_name=model_id)
+    entry.revision.name = f"models/{model_id}/revisions/{number}"
+    entry.revision.number = number
+    entry.revision.spec.source.uri = uri
+    return entry
+
+
+def adapter(model_id: str, adapter_id: str, *, uri: str = "file:///adapters/some") -> snapshot_pb2.AdapterEntry:
+    """An adapter's entry."""
+    name = f"models/{model_id}/adapters/{adapter_id}"
+    entry = snapshot_pb2.AdapterEntry(name=name, served_name=f"{model_id}:{adapter_id}", model=f"models/{model_id}")
+    entry.revision.name = f"{name}/revisions/1"
+    entry.revision.number = 1
+    entry.revision.source.uri = uri
+    return entry
+
+
+def raw(message: Resource, *, name: str = "", blob: bytes | None = None, type_: str = "") -> RawEntry:
+    """A message as an entry; parts of it can be given otherwise."""
+    blob = message.SerializeToString(deterministic=True) if blob is None else blob
+    return RawEntry(
+        name=name or message.name, type=type_ or message.DESCRIPTOR.full_name, digest=blob_digest(blob), blob=blob
+    )
+
+
+def raws(*messages: Resource) -> tuple[RawEntry, ...]:
+    """Messages as entries, ordered by name."""
+    return tuple(sorted(map(raw, messages), key=lambda entry: entry.name))
+
+
+def digest_of(entries: Iterable[RawEntry]) -> bytes:
+    """Root digest of these entries."""
+    root = CatalogDigest()
+    for entry in entries:
+        root = root.added(entry.name, entry.type, entry.digest)
+    return root.root()
+
+
+def position(entries: Sequence[RawEntry], revision: int = 1, *, store_uid: str = STORE) -> Position:
+    """What these entries are at `revision`."""
+    return Position(store_uid=store_uid, revision=revision, digest=digest_of(entries))
+
+
+def entry_proto(entry: RawEntry) -> snapshot_pb2.Entry:
+    """An entry as it travels."""
+    ref = snapshot_pb2.EntryRef(name=entry.name, type=entry.type, digest=entry.digest)
+    return snapshot_pb2.Entry(ref=ref, blob=entry.blob)

@@ -1,0 +1,125 @@
+"""A registry on a real store, called without gRPC, and what tests want to know of it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import grpc
+from google.protobuf import json_format
+
+from controlplane import domain
+from controlplane.adapter_files import AdapterReader
+from controlplane.service import Context, RegistryServicer
+from controlplane.snapshot_service import SnapshotServicer
+from controlplane.store import Store
+from modelplane.catalog_digest import CatalogDigest, blob_digest
+from modelplane.v1 import (
+    model_pb2,
+    registry_service_pb2,
+    snapshot_service_pb2,
+    status_pb2,
+)
+from tests.adapter_directories import write_adapter
+
+NO_CONTEXT = cast(Context, None)
+"""The handlers answer or raise; none of them looks at its gRPC context."""
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def spec(**fields: Any) -> model_pb2.ModelSpec:
+    """A spec with LoRA that needs no files, and `fields` as in JSON."""
+    return json_format.ParseDict({"engine": {"kind": "KIND_SIMULATED"}, "lora": {}, **fields}, model_pb2.ModelSpec())
+
+
+def no_statuses(name: str, *, idle_since_revision: int | None = None) -> Sequence[status_pb2.DataPlaneResourceStatus]:
+    """A fleet that has said nothing."""
+    return ()
+
+
+async def no_sync(requests: AsyncIterator[snapshot_service_pb2.SyncRequest], context: Context) -> None:
+    """A Sync that serves nobody."""
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED)
+
+
+class World:
+    """A registry and its snapshots, with short ways to use them."""
+
+    def __init__(self, store: Store, directory: Path) -> None:
+        self.store = store
+        self.directory = directory
+        self.published: list[domain.Head] = []
+        self.reader = AdapterReader(size_bytes_max=1024 * 1024, allowed_sources=())
+        self.registry = RegistryServicer(
+            store, self.reader, on_commit=self.published.append, resource_statuses=no_statuses
+        )
+        self.snapshots = SnapshotServicer(store, no_sync)
+
+    async def register_model(
+        self, model_id: str, model_spec: model_pb2.ModelSpec | None = None, **fields: Any
+    ) -> registry_service_pb2.RegisterModelResponse:
+        request = registry_service_pb2.RegisterModelRequest(
+            model_id=model_id, spec=model_spec if model_spec is not None else spec(), **fields
+        )
+        return await self.registry.RegisterModel(request, NO_CONTEXT)
+
+    async def delete_model(self, model_id: str, **fields: Any) -> int:
+        request = registry_service_pb2.DeleteModelRequest(name=f"models/{model_id}", **fields)
+        return (await self.registry.DeleteModel(request, NO_CONTEXT)).catalog_revision
+
+    async def register_adapter(
+        self, model_id: str, adapter_id: str, directory: Path | None = None, **fields: Any
+    ) -> registry_service_pb2.RegisterAdapterResponse:
+        if directory is None:
+            directory = self.directory / "an-adapter"
+            if not directory.exists():
+                write_adapter(directory)
+        request = registry_service_pb2.RegisterAdapterRequest(
+            parent=f"models/{model_id}",
+            adapter_id=adapter_id,
+            source=model_pb2.Source(uri=f"file://{directory}"),
+            **fields,
+        )
+        return await self.registry.RegisterAdapter(request, NO_CONTEXT)
+
+    async def delete_adapter(self, model_id: str, adapter_id: str, **fields: Any) -> int:
+        name = f"models/{model_id}/adapters/{adapter_id}"
+        request = registry_service_pb2.DeleteAdapterRequest(name=name, **fields)
+        return (await self.registry.DeleteAdapter(request, NO_CONTEXT)).catalog_revision
+
+    async def revision(self) -> int:
+        """The newest catalog revision."""
+        return (await self.store.head()).position.revision
+
+    async def entries(self, revision: int | None = None) -> Sequence[domain.Entry]:
+        """Every entry of a snapshot; of the newest, if none is named."""
+        if revision is None:
+            revision = await self.revision()
+        return await self.store.read_entries(revision, after_name="", limit=10_000)
+
+    async def check_digest(self, revision: int) -> None:
+        """The position at `revision` is what its entries hash to."""
+        digest = CatalogDigest()
+        for entry in await self.entries(revision):
+            assert blob_digest(entry.blob) == entry.digest
+            digest = digest.added(entry.name, entry.type, entry.digest)
+        commit = await self.store.commit_at(revision)
+        assert commit.head.position.digest == digest.root()
+        assert commit.head.entry_count == digest.entry_count
+
+
+@asynccontextmanager
+async def open_world(url: str, directory: Path) -> AsyncIterator[World]:
+    """A world on the store at `url`; adapters are written below `directory`."""
+    ticks = itertools.count()
+    async with Store.open(url, clock=lambda: START + timedelta(seconds=next(ticks))) as store:
+        world = World(store, directory)
+        try:
+            yield world
+        finally:
+            world.reader.close()

@@ -1,0 +1,148 @@
+"""A real control plane on a real port, in a thread, and a data plane that says what a test tells it to say.
+
+The thread leaves the test free to block: in `Client`, and in the command line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+from structlog.testing import capture_logs
+
+from controlplane.adapter_files import AdapterReader
+from controlplane.fleet import FleetServicer
+from controlplane.hub import Hub
+from controlplane.server import Server
+from controlplane.service import RegistryServicer
+from controlplane.snapshot_service import SnapshotServicer
+from controlplane.store import Store
+from controlplane.sync import SyncHandler
+from modelplane.types import Phase, Position, ResourceState, ResourceStatus
+from modelplane.v1 import snapshot_service_pb2 as pb
+from modelplane.v1 import snapshot_service_pb2_grpc
+
+START_TIMEOUT_S = 30.0
+
+
+@contextmanager
+def running_control_plane(directory: Path) -> Iterator[str]:
+    """A control plane with a new database below `directory`; its endpoint."""
+    started: queue.Queue[str | BaseException] = queue.Queue()
+    stop: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    async def serve() -> None:
+        ended = asyncio.Event()
+        async with Store.open(f"sqlite+aiosqlite:///{directory}/registry.db") as store:
+            reader = AdapterReader(size_bytes_max=1024 * 1024, allowed_sources=())
+            hub = Hub(store, head=await store.head(), now=lambda: datetime.now(UTC))
+            server = Server(message_bytes_max=4 << 20, streams_max=100)
+            server.add(
+                RegistryServicer(store, reader, on_commit=hub.publish, resource_statuses=hub.resource_statuses),
+                SnapshotServicer(store, SyncHandler(hub)),
+                FleetServicer(store, hub),
+            )
+            writing = asyncio.create_task(hub.run())
+            try:
+                address = await server.start("127.0.0.1:0")
+                stop.append((asyncio.get_running_loop(), ended))
+                started.put(address)
+                await ended.wait()
+                await hub.shutdown()
+            finally:
+                await server.stop(0)
+                reader.close()
+                writing.cancel()
+                await asyncio.gather(writing, return_exceptions=True)
+
+    def run() -> None:
+        try:
+            asyncio.run(serve())
+        except BaseException as error:
+            started.put(error)
+            raise
+
+    # It logs to this process's stdout, where tests of the command line look for other things.
+    with capture_logs():
+        thread = threading.Thread(target=run)
+        thread.start()
+        outcome = started.get(timeout=START_TIMEOUT_S)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        try:
+            yield outcome
+        finally:
+            loop, ended = stop[0]
+            loop.call_soon_threadsafe(ended.set)
+            thread.join()
+
+
+def state(
+    name: str, value: ResourceState.ValueType, number: int = 1, reason: str = "", message: str = ""
+) -> ResourceStatus:
+    """A resource's state, as a data plane reports it."""
+    return ResourceStatus(name=name, state=value, revision_number=number, reason=reason, message=message)
+
+
+class ScriptedDataPlane:
+    """The other end of a Sync stream: takes every snapshot, and reports the states that it is given."""
+
+    def __init__(self, endpoint: str, data_plane: str = "local", *, rejects: str = "") -> None:
+        self._rejects = rejects
+        self._requests: queue.Queue[pb.SyncRequest | None] = queue.Queue()
+        self._serving: Position | None = None
+        self._channel = grpc.insecure_channel(endpoint)
+        hello = pb.Hello(data_plane=data_plane, instance_uid="1", http_address="http://127.0.0.1:1")
+        self._requests.put(pb.SyncRequest(hello=hello))
+        self._responses = snapshot_service_pb2_grpc.SnapshotServiceStub(self._channel).Sync(
+            iter(self._requests.get, None)
+        )
+        self._connected = threading.Event()
+        self._thread = threading.Thread(target=self._follow)
+        self._thread.start()
+        assert self._connected.wait(START_TIMEOUT_S)
+
+    def report(self, *resources: ResourceStatus, removed: Sequence[str] = ()) -> None:
+        """Report states. They hold until others are reported."""
+        self._requests.put(
+            pb.SyncRequest(status=pb.Status(serving=self._serving, resources=resources, removed=removed))
+        )
+
+    def close(self) -> None:
+        self._requests.put(None)
+        self._responses.cancel()
+        self._thread.join()
+        self._channel.close()
+
+    def _follow(self) -> None:
+        try:
+            for response in self._responses:
+                self._connected.set()
+                if response.HasField("commit"):
+                    self._requests.put(pb.SyncRequest(status=self._answer(response.commit.to)))
+        except grpc.RpcError:
+            pass  # closed, or the control plane has gone
+
+    def _answer(self, target: Position) -> pb.Status:
+        if self._rejects:
+            return pb.Status(
+                target=target, serving=self._serving, phase=Phase.PHASE_REJECTED, reason=self._rejects, message="no"
+            )
+        self._serving = target
+        return pb.Status(target=target, serving=target, phase=Phase.PHASE_ACTIVE)
+
+
+@contextmanager
+def scripted_data_plane(endpoint: str, data_plane: str = "local", *, rejects: str = "") -> Iterator[ScriptedDataPlane]:
+    """A `ScriptedDataPlane` for the time of a block."""
+    plane = ScriptedDataPlane(endpoint, data_plane, rejects=rejects)
+    try:
+        yield plane
+    finally:
+        plane.close()

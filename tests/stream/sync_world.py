@@ -1,0 +1,226 @@
+"""A control plane on a real gRPC server and a real SQLite store, and data planes with the real Sync client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+from google.protobuf import duration_pb2, json_format
+
+from controlplane.adapter_files import AdapterReader
+from controlplane.fleet import FleetServicer
+from controlplane.hub import Hub, HubSettings
+from controlplane.server import Server
+from controlplane.service import RegistryServicer
+from controlplane.snapshot_service import SnapshotServicer
+from controlplane.store import Store
+from controlplane.subscription import Limits
+from controlplane.sync import SyncHandler
+from dataplane.accept import Policy, Rejection, accept
+from dataplane.snapshot import Position, RawEntry, Snapshot
+from dataplane.subscriber import Accepted, Identity, Rejected
+from dataplane.sync_client import Connection, SyncClient, Timing
+from modelplane.v1 import fleet_service_pb2, model_pb2, registry_service_pb2, status_pb2
+from modelplane.v1 import snapshot_service_pb2 as pb
+from modelplane.v1.fleet_service_pb2_grpc import FleetServiceStub
+from modelplane.v1.registry_service_pb2_grpc import RegistryServiceStub
+from modelplane.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
+from tests.full_catalog import fill
+from tests.raw import POLICY, model, raws
+
+LIMITS = Limits(heartbeat_s=0.1, hello_timeout_s=0.5, answer_timeout_s=5.0, silence_timeout_s=5.0)
+HUB_SETTINGS = HubSettings(
+    last_seen_write_s=0.2, write_retry_s=0.05, superseded_reconnect_after_s=30.0, shutdown_reconnect_after_s=0.05
+)
+TIMING = Timing(heartbeat_s=0.1, missed_heartbeats_max=10, backoff_base_s=0.02, backoff_cap_s=0.1)
+PATIENCE_S = 10.0
+
+
+class ControlPlane:
+    """One that runs."""
+
+    def __init__(self, store: Store, hub: Hub, server: Server, address: str, channel: grpc.aio.Channel) -> None:
+        self.store = store
+        self.hub = hub
+        self.server = server
+        self.address = address
+        self.registry = RegistryServiceStub(channel)
+        self.fleet = FleetServiceStub(channel)
+        self.snapshots = SnapshotServiceStub(channel)
+
+    async def register(self, model_id: str, *, text: str = "", **spec: Any) -> int:
+        """Register a model that needs no files; the catalog revision."""
+        full_spec = {"engine": {"kind": "KIND_SIMULATED"}, **spec}
+        request = registry_service_pb2.RegisterModelRequest(
+            model_id=model_id,
+            spec=json_format.ParseDict(full_spec, model_pb2.ModelSpec()),
+            card=model_pb2.ModelCard(description=text),
+        )
+        response = await self.registry.RegisterModel(request)
+        return int(response.catalog_revision)
+
+    async def fill(self, count: int, *, text: str) -> None:
+        """Make a catalog of `count` models, as the next revision."""
+        models = []
+        for number in range(count):
+            entry = model(f"m{number}")
+            entry.revision.card.description = text
+            models.append(entry)
+        self.hub.publish(await fill(self.store, raws(*models)))
+
+    async def data_plane(self, data_plane_id: str = "dp") -> fleet_service_pb2.DataPlane:
+        request = fleet_service_pb2.GetDataPlaneRequest(name=f"dataPlanes/{data_plane_id}")
+        response: fleet_service_pb2.GetDataPlaneResponse = await self.fleet.GetDataPlane(request)
+        return response.data_plane
+
+    async def wait_for(
+        self, revision: int, *data_plane_ids: str, timeout_s: float = PATIENCE_S
+    ) -> fleet_service_pb2.WaitForRevisionResponse:
+        request = fleet_service_pb2.WaitForRevisionRequest(
+            revision=revision,
+            data_planes=[f"dataPlanes/{one}" for one in data_plane_ids],
+            timeout=duration_pb2.Duration(nanos=round(timeout_s * 1e9) % 10**9, seconds=int(timeout_s)),
+        )
+        response: fleet_service_pb2.WaitForRevisionResponse = await self.fleet.WaitForRevision(request)
+        return response
+
+
+@asynccontextmanager
+async def control_plane(
+    directory: Path,
+    *,
+    listen: str = "127.0.0.1:0",
+    limits: Limits = LIMITS,
+    wrap_store: Callable[[Store], Any] = lambda store: store,
+    orderly: bool = True,
+    watch_s: float = 0.2,
+) -> AsyncIterator[ControlPlane]:
+    """A control plane on the store in `directory`. `orderly`: it says Goodbye in the end; else it just goes."""
+    async with Store.open(f"sqlite+aiosqlite:///{directory}/registry.db") as store:
+        reader = AdapterReader(size_bytes_max=1024 * 1024, allowed_sources=())
+        hub = Hub(wrap_store(store), head=await store.head(), now=lambda: datetime.now(UTC), settings=HUB_SETTINGS)
+        server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=1000)
+        server.add(
+            RegistryServicer(store, reader, on_commit=hub.publish, resource_statuses=hub.resource_statuses),
+            SnapshotServicer(store, SyncHandler(hub, limits=limits, watch_s=watch_s)),
+            FleetServicer(store, hub),
+        )
+        address = await server.start(listen)
+        running = asyncio.create_task(hub.run())
+        try:
+            async with grpc.aio.insecure_channel(address) as channel:
+                yield ControlPlane(store, hub, server, address, channel)
+        finally:
+            if orderly:
+                await hub.shutdown()
+            running.cancel()
+            await server.stop(0)
+            reader.close()
+
+
+class DataPlane:
+    """What an agent does with snapshots, without a cluster."""
+
+    def __init__(self, policy: Policy = POLICY, *, decide: Callable[[Position], Awaitable[None]] | None = None) -> None:
+        self.policy = policy
+        self.snapshot: Snapshot | None = None
+        self.doomed: set[int] = set()
+        """Revisions that it refuses."""
+        self.offered: list[int] = []
+        self.activated: list[int] = []
+        self.rejected: list[Rejected] = []
+        self.connections: list[Connection] = []
+        self.client: SyncClient | None = None
+        self._decide = decide
+        self._changed = asyncio.Event()
+
+    async def on_snapshot(self, position: Position, entries: Sequence[RawEntry]) -> Accepted | Rejection:
+        self.offered.append(position.revision)
+        if self._decide is not None:
+            await self._decide(position)
+        if position.revision in self.doomed:
+            return Rejection(reason="DOOMED", message="it was to be refused")
+        outcome = await asyncio.to_thread(accept, position, entries, held=self.snapshot, policy=self.policy)
+        if isinstance(outcome, Rejection):
+            return outcome
+        self.snapshot = outcome
+        self.activated.append(position.revision)
+        self._notify()
+        return Accepted(with_errors=bool(outcome.quarantined))
+
+    async def on_rejected(self, rejected: Rejected) -> None:
+        self.rejected.append(rejected)
+        self._notify()
+
+    def on_connection(self, connection: Connection) -> None:
+        self.connections.append(connection)
+        self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something is so."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not holds():
+                await self._changed.wait()
+
+    async def active(self, revision: int) -> Snapshot:
+        """Wait until a revision, or a later one, is in service."""
+        await self.until(lambda: self.snapshot is not None and self.snapshot.position.revision >= revision)
+        assert self.snapshot is not None
+        return self.snapshot
+
+    def report(self, statuses: Mapping[str, status_pb2.ResourceState.ValueType]) -> None:
+        assert self.client is not None
+        self.client.report(
+            {name: status_pb2.ResourceStatus(name=name, state=state) for name, state in statuses.items()}
+        )
+
+    @asynccontextmanager
+    async def running(
+        self,
+        address: str,
+        data_plane_id: str = "dp",
+        *,
+        instance_uid: str = "instance-1",
+        timing: Timing = TIMING,
+    ) -> AsyncIterator[SyncClient]:
+        """Keep it connected for a while."""
+        self.client = SyncClient(
+            address,
+            identity=Identity(data_plane=data_plane_id, instance_uid=instance_uid, software_version="9.9"),
+            policy=self.policy,
+            handlers=self,
+            serving=self.snapshot.position if self.snapshot else None,
+            rejected=self.rejected,
+            timing=timing,
+        )
+        task = asyncio.create_task(self.client.run())
+        try:
+            yield self.client
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled() and (error := task.exception()):
+                raise error
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Ask until it is so."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            if await holds():
+                return
+            await asyncio.sleep(0.01)
+
+
+def hello(data_plane_id: str = "dp", **fields: Any) -> pb.SyncRequest:
+    """The first message of a stream that a test speaks itself."""
+    return pb.SyncRequest(hello=pb.Hello(data_plane=data_plane_id, instance_uid="by-hand", **fields))

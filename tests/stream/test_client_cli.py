@@ -1,0 +1,233 @@
+"""The command line against a real control plane: what it prints, where, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from modelplane.cli import main
+from modelplane.client import Client
+from modelplane.types import ResourceState
+from tests.adapter_directories import write_adapter
+from tests.stream.client_world import running_control_plane, scripted_data_plane, state
+
+SIMULATED = ("--engine", "SIMULATED")
+
+
+class Cli:
+    """Runs commands, and keeps what the last one printed."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self.out = ""
+        self.err = ""
+
+    def __call__(self, *arguments: str) -> int:
+        self._capsys.readouterr()
+        code = main(arguments)
+        self.out, self.err = self._capsys.readouterr()
+        assert "Traceback" not in self.out + self.err
+        return code
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with running_control_plane(tmp_path) as address:
+        monkeypatch.setenv("MODELPLANE_ENDPOINT", address)
+        yield address
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(capsys)
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_register_list_get_revisions_delete(cli: Cli) -> None:
+    assert cli("model", "register", "m", *SIMULATED, "--min-replicas", "0", "--engine-arg", "ttft_ms=5") == 0
+    assert cli.out == "models/m revision 1 registered; catalog revision 1\n"
+    assert cli("model", "register", "m", *SIMULATED, "--engine-arg", "ttft_ms=5") == 0
+    assert "exists already" in cli.out
+    assert cli("model", "list") == 0
+    assert cli.out.splitlines()[1].split()[:3] == ["m", "m", "1"]
+    assert cli("model", "get", "m") == 0
+    assert "ttft_ms: 5" in cli.out
+    assert "min_replicas: 0" in cli.out
+    assert cli("model", "revisions", "m") == 0
+    assert "current" in cli.out
+    assert cli("model", "delete", "m", "--validate-only") == 0
+    assert cli("model", "delete", "m") == 0
+    assert cli("model", "get", "m") == 1
+    assert "models/m does not exist" in cli.err
+    assert "MODEL_NOT_FOUND" in cli.err
+    assert cli.out == ""
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_adapters(cli: Cli, tmp_path: Path) -> None:
+    lora = write_adapter(tmp_path / "lora")
+    assert cli("model", "register", "m", *SIMULATED, "--lora-max-rank", "8") == 0
+    assert cli("adapter", "register", "m", "a", "--source", str(lora)) == 0
+    assert cli("adapter", "list") == 0
+    assert cli.out.splitlines()[1].split()[:2] == ["m/a", "m:a"]
+    assert cli("adapter", "get", "m/a") == 0
+    assert "adapter_model.safetensors" in cli.out
+    assert cli("model", "delete", "m") == 1
+    assert "--force" in cli.err
+    assert cli("adapter", "delete", "m/a") == 0
+    assert cli("adapter", "list", "m") == 0
+    assert "no adapters" in cli.out
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_json_is_all_there_is_on_stdout(cli: Cli) -> None:
+    assert cli("--output", "json", "model", "register", "m", *SIMULATED) == 0
+    response = json.loads(cli.out)
+    assert (response["created"], response["model"]["name"]) == (True, "models/m")
+    for command in (["model", "list"], ["model", "get", "m"], ["model", "revisions", "m"], ["adapter", "list"]):
+        assert cli(*command, "-o", "json") == 0
+        json.loads(cli.out)
+    for command in (["snapshot", "list"], ["snapshot", "show"], ["snapshot", "show", "0"], ["fleet", "list"]):
+        assert cli(*command, "--output", "json") == 0
+        json.loads(cli.out)
+    assert cli("model", "get", "m", "-o", "yaml") == 0
+    assert yaml.safe_load(cli.out)["revision"]["spec"]["engine"]["kind"] == "KIND_SIMULATED"
+    assert cli("model", "get", "nope", "-o", "json") == 1
+    assert cli.out == ""
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_snapshots_show_their_entries(cli: Cli) -> None:
+    cli("model", "register", "m", *SIMULATED)
+    assert cli("snapshot", "show") == 0
+    assert "models/m" in cli.out
+    assert cli("snapshot", "show", "-o", "json") == 0
+    (entry,) = json.loads(cli.out)["entries"]
+    assert entry["content"]["served_name"] == "m"
+    assert cli("snapshot", "list", "--limit", "1") == 0
+    assert len(cli.out.splitlines()) == 2
+    assert cli("snapshot", "show", "7") == 1
+    assert "REVISION_NOT_FOUND" in cli.err
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_a_yaml_file_registers(cli: Cli, tmp_path: Path) -> None:
+    spec = tmp_path / "model.yaml"
+    spec.write_text(
+        "model_id: m\nspec: {engine: {kind: SIMULATED}, lora: {max_rank: 8}}\ncard: {display_name: The M}\n"
+    )
+    assert cli("model", "register", "-f", str(spec)) == 0
+    assert cli("model", "get", "m") == 0
+    assert "The M" in cli.out
+    write_adapter(tmp_path / "lora")
+    adapter = tmp_path / "adapter.yaml"
+    adapter.write_text("parent: models/m\nadapter_id: a\nsource: {uri: file:./lora}\n")
+    assert cli("adapter", "register", "-f", str(adapter)) == 0
+
+
+def test_a_bad_file_is_exit_code_2_and_nothing_is_sent(cli: Cli, endpoint: str, tmp_path: Path) -> None:
+    spec = tmp_path / "model.yaml"
+    spec.write_text("model_id: m\nspec:\n  engin: {}\n")
+    assert cli("model", "register", "-f", str(spec)) == 2
+    assert f"{spec} is not valid; nothing was sent" in cli.err
+    assert "spec.engin (line 3): unknown field (did you mean engine?)" in cli.err
+    assert cli("--endpoint", "127.0.0.1:1", "model", "register", "-f", str(spec)) == 2
+    with Client(endpoint) as client:
+        assert client.fetch_snapshot().position.revision == 0
+
+
+@pytest.mark.usefixtures("endpoint")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("model", "register"),
+        ("model", "register", "m", "--engine-arg", "x"),
+        ("model", "register", "m", *SIMULATED, "--engine-arg", "x=1", "--engine-arg", "x=2"),
+        ("model", "register", "m", *SIMULATED, "--label", "team"),
+        ("model", "register", "m", "--engine", "VLM"),
+        ("model", "register", "m", *SIMULATED, "--min-replicas", "-1"),
+        ("model", "register", "m", *SIMULATED, "--min-replicas", "2", "--max-replicas", "1"),
+        ("model", "register", "m", *SIMULATED, "--idle-after", "soon"),
+        ("model", "register", "m", "--source", "org/name"),
+        ("model", "register", "", *SIMULATED),
+        ("model", "register", "M", *SIMULATED),
+        ("model", "register", "m" * 64, *SIMULATED),
+        ("model", "register", "m", "--file", "x.yaml"),
+        ("model", "register", "m", *SIMULATED, "--engine-arg", "port=1", "--output", "xml"),
+        ("model", "get", "Not An Id"),
+        ("adapter", "register", "m"),
+        ("adapter", "get", "m"),
+        ("snapshot", "show", "-1"),
+        ("snapshot", "show", "x"),
+        ("fleet", "wait", "1", "--timeout", "-1"),
+        ("nonsense",),
+        ("model", "list", "--endpoint", "http://127.0.0.1:1"),
+    ],
+)
+def test_bad_input_is_exit_code_2(cli: Cli, arguments: tuple[str, ...]) -> None:
+    assert cli(*arguments) == 2
+    assert cli.out == ""
+    assert cli.err
+    cli("snapshot", "list", "-o", "json")
+    assert len(json.loads(cli.out)["snapshots"]) == 1
+
+
+def test_nobody_there_is_exit_code_3_with_a_hint(cli: Cli) -> None:
+    assert cli("--endpoint", "127.0.0.1:1", "model", "list") == 3
+    assert "cannot reach the control plane at 127.0.0.1:1" in cli.err
+    assert "modelplane controlplane" in cli.err
+    assert cli.out == ""
+
+
+def test_the_option_after_the_subcommand_comes_first(cli: Cli, endpoint: str) -> None:
+    assert cli("--endpoint", "127.0.0.1:1", "model", "list", "--endpoint", endpoint) == 0
+    assert cli("--output", "yaml", "model", "list", "--output", "json") == 0
+    assert json.loads(cli.out) == {"models": []}
+
+
+def test_wait_shows_progress_and_ends_with_the_state(cli: Cli, endpoint: str) -> None:
+    with scripted_data_plane(endpoint) as plane:
+        plane.report(state("models/m", ResourceState.RESOURCE_STATE_READY))
+        assert cli("model", "register", "m", *SIMULATED, "--wait", "--wait-timeout", "20", "-o", "json") == 0
+        assert "models/m: READY on local" in cli.err
+        json.loads(cli.out)
+        assert cli("model", "list") == 0
+        assert "READY" in cli.out
+        assert cli("fleet", "list") == 0
+        assert "connected" in cli.out
+        assert cli("fleet", "wait", "--timeout", "20") == 0
+        assert "ACTIVE" in cli.out
+
+
+def test_wait_fails_with_the_reason(cli: Cli, endpoint: str) -> None:
+    failed = ResourceState.RESOURCE_STATE_FAILED
+    with scripted_data_plane(endpoint) as plane:
+        plane.report(state("models/m", failed, reason="ENGINE_FAILED", message="[rank0] no such file: weights"))
+        assert cli("model", "register", "m", *SIMULATED, "--wait", "--wait-timeout", "20") == 1
+        assert "models/m is FAILED on dataPlanes/local: [rank0] no such file: weights" in cli.err
+        assert "reason: ENGINE_FAILED" in cli.err
+        assert cli("model", "get", "m") == 0
+        assert "ENGINE_FAILED" in cli.out
+        assert cli("fleet", "get", "local") == 0
+        assert "[rank0] no such file: weights" in cli.out
+        assert cli("fleet", "get", "nope") == 1
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_wait_without_a_data_plane_says_what_to_start(cli: Cli) -> None:
+    assert cli("model", "register", "m", *SIMULATED, "--wait", "--wait-timeout", "0.5") == 1
+    assert "no data plane has ever connected" in cli.err
+    assert "modelplane dataplane" in cli.err
+    assert cli("fleet", "wait", "--timeout", "0.2") == 1
+
+
+def test_a_rejected_revision_is_exit_code_1(cli: Cli, endpoint: str) -> None:
+    cli("model", "register", "m", *SIMULATED)
+    with scripted_data_plane(endpoint, rejects="BAD_DIGEST"):
+        assert cli("fleet", "wait", "1", "--data-plane", "local", "--timeout", "20") == 1
+        assert "REJECTED" in cli.out
+        assert "BAD_DIGEST" in cli.out

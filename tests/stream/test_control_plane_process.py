@@ -1,0 +1,138 @@
+"""The control plane as a process: it starts, says where it is, drains and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import duration_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from modelplane.v1 import (
+    fleet_service_pb2,
+    fleet_service_pb2_grpc,
+    registry_service_pb2,
+    registry_service_pb2_grpc,
+    snapshot_service_pb2,
+    snapshot_service_pb2_grpc,
+)
+from tests.registry_world import spec
+
+START_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 8
+"""Below the 10 s that RPCs may take to end: whatever does not end by itself is noticed."""
+
+
+class Process:
+    """A running control plane."""
+
+    def __init__(self, process: asyncio.subprocess.Process, listening: dict[str, Any]) -> None:
+        self.process = process
+        self.address: str = listening["address"]
+        self.store_uid: str = listening["store_uid"]
+        self.catalog_revision: int = listening["catalog_revision"]
+
+    async def stop(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            return await self.process.wait()
+
+
+async def start(data_dir: Path, *flags: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "controlplane",
+        "--data-dir",
+        str(data_dir),
+        "--log-format",
+        "json",
+        *flags,
+        stderr=asyncio.subprocess.PIPE,
+        env={key: value for key, value in os.environ.items() if not key.startswith("MODELPLANE_")},
+        cwd=Path(__file__).parents[2],
+    )
+
+
+@asynccontextmanager
+async def running(data_dir: Path) -> AsyncIterator[Process]:
+    process = await start(data_dir, "--listen", "127.0.0.1:0")
+    try:
+        assert process.stderr is not None
+        async with asyncio.timeout(START_TIMEOUT_S):
+            listening = json.loads(await process.stderr.readline())
+        assert listening["event"] == "listening", listening
+        yield Process(process, listening)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_drains_and_ends_with_status_0(tmp_path: Path, number: signal.Signals) -> None:
+    async with running(tmp_path) as plane, grpc.aio.insecure_channel(plane.address) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest())
+        states = aiter(watch)
+        assert (await anext(states)).status == health_pb2.HealthCheckResponse.SERVING
+        assert await plane.stop(number) == 0
+        assert (await anext(states)).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        watch.cancel()
+
+
+async def test_calls_and_streams_under_way_are_answered_before_the_end(tmp_path: Path) -> None:
+    async with running(tmp_path) as plane, grpc.aio.insecure_channel(plane.address) as channel:
+        stream = snapshot_service_pb2_grpc.SnapshotServiceStub(channel).Sync()
+        hello = snapshot_service_pb2.Hello(data_plane="d", instance_uid="one")
+        await stream.write(snapshot_service_pb2.SyncRequest(hello=hello))
+        messages = aiter(stream)
+        intent = (await anext(messages)).intent
+        assert intent.mode == snapshot_service_pb2.Intent.MODE_FULL
+        # The data plane does not answer, so this call waits for it.
+        request = fleet_service_pb2.WaitForRevisionRequest(revision=0, timeout=duration_pb2.Duration(seconds=60))
+        waiting = asyncio.ensure_future(fleet_service_pb2_grpc.FleetServiceStub(channel).WaitForRevision(request))
+        done, _ = await asyncio.wait((waiting,), timeout=0.5)
+        assert not done
+        assert await plane.stop(signal.SIGTERM) == 0
+        answer = await waiting
+        assert [outcome.data_plane for outcome in answer.outcomes] == ["dataPlanes/d"]
+        assert not answer.active_everywhere
+        said = [message.WhichOneof("message") async for message in messages]
+        assert said[-1] == "goodbye"
+
+
+async def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path) -> None:
+    async with running(tmp_path) as plane, grpc.aio.insecure_channel(plane.address) as channel:
+        registry = registry_service_pb2_grpc.RegistryServiceStub(channel)
+        await registry.RegisterModel(registry_service_pb2.RegisterModelRequest(model_id="m", spec=spec()))
+        assert await plane.stop(signal.SIGKILL) == -signal.SIGKILL
+    async with running(tmp_path) as again, grpc.aio.insecure_channel(again.address) as channel:
+        assert (again.store_uid, again.catalog_revision) == (plane.store_uid, 1)
+        registry = registry_service_pb2_grpc.RegistryServiceStub(channel)
+        answer = await registry.GetModel(registry_service_pb2.GetModelRequest(name="models/m"))
+        assert answer.model.served_name == "m"
+
+
+async def test_a_second_process_is_told_what_is_in_its_way(tmp_path: Path) -> None:
+    async with running(tmp_path / "first") as plane:
+        for data_dir, flags, told in (
+            (tmp_path / "first", ("--listen", "127.0.0.1:0"), f"in use by process {plane.process.pid} on "),
+            (tmp_path / "second", ("--listen", plane.address), f"cannot listen on {plane.address}"),
+        ):
+            second = await start(data_dir, *flags)
+            _, error = await second.communicate()
+            assert second.returncode == 1
+            assert told in error.decode()
+            assert "Traceback" not in error.decode()

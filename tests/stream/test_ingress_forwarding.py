@@ -1,0 +1,304 @@
+"""What an engine gets, and what comes back from it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+
+from dataplane.asgi import JSON, Receive, Scope, Send, send_whole
+from dataplane.inference_routes import INFERENCE_ROUTES
+from dataplane.ingress import IngressSettings
+from modelplane.v1 import snapshot_pb2
+from tests import views
+from tests.stream.ingress_world import SECRET, Recorder, World, ready, until, unused_url
+
+CHAT = "/v1/chat/completions"
+CATALOG = views.snapshot(views.model("m"), views.adapter("m", "a", card_text="# Ahoy\n" * 1000))
+ENGINE_NAME = f"m:a@{'ab' * 16}"
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with contextlib.AsyncExitStack() as stack:
+        world = World(stack)
+        await world.start(IngressSettings())
+        yield world
+
+
+@pytest.fixture
+async def recorder(world: World) -> Recorder:
+    recorder = Recorder()
+    world.show(CATALOG, m=ready(await world.serve(recorder)))
+    return recorder
+
+
+async def test_bytes_path_and_query_reach_the_engine_as_they_are(world: World, recorder: Recorder) -> None:
+    raw = b'{ "model" :"m",\n"prompt":"\\u00e9\xc3\xa9","x":1.50 , "prompt":2}'
+    answer = await world.post("/v1/completions?a=%2F&b=x%20y", raw=raw)
+    assert answer.body == b'{"ok":true}'
+    [request] = recorder.requests
+    assert (request.method, request.path, request.query) == ("POST", "/v1/completions", b"a=%2F&b=x%20y")
+    assert request.body == raw
+
+
+async def test_for_an_adapter_only_the_model_changes(world: World, recorder: Recorder) -> None:
+    raw = b'{"prompt":"\\u00e9\xc3\xa9","model":"m:a","x":1.50,"y":{"a": [1 , 2]}}'
+    await world.post("/v1/completions", raw=raw)
+    [request] = recorder.requests
+    assert request.body == raw.replace(b'"m:a"', f'"{ENGINE_NAME}"'.encode())
+    assert request.header(b"content-length") == str(len(request.body)).encode()
+    entry = snapshot_pb2.AdapterEntry.FromString(base64.b64decode(request.header(b"x-modelplane-adapter") or b""))
+    assert entry.revision.weights.digest == b"\xab" * 32
+    assert (entry.name, entry.served_name) == ("models/m/adapters/a", "m:a")
+    assert not entry.revision.HasField("card")
+
+
+async def test_an_audio_form_reaches_the_engine_with_the_adapters_name(world: World, recorder: Recorder) -> None:
+    for name in ("m", "m:a"):
+        form = aiohttp.FormData(default_to_multipart=True)
+        form.add_field("file", bytes(range(256)) * 1000, filename="a.wav", content_type="audio/wav")
+        form.add_field("model", name)
+        async with world.http.post("/v1/audio/transcriptions", data=form) as response:
+            assert response.status == 200
+    base, adapted = recorder.requests
+    assert b'name="model"' in base.body
+    assert ENGINE_NAME.encode() not in base.body
+    assert ENGINE_NAME.encode() in adapted.body
+    assert bytes(range(256)) * 1000 in adapted.body
+    assert (adapted.header(b"content-type") or b"").startswith(b"multipart/form-data; boundary=")
+
+
+async def test_headers_to_the_engine(world: World, recorder: Recorder) -> None:
+    await world.post(
+        CHAT,
+        {"model": "m"},
+        headers={
+            "authorization": "Bearer the caller's",
+            "x-api-key": "the caller's",
+            "cookie": "session=1",
+            "x-modelplane-adapter": "forged",
+            "x-modelplane-served-name": "forged",
+            "connection": "x-hop, keep-alive",
+            "x-hop": "1",
+            "te": "trailers",
+            "traceparent": "00-abc-def-01",
+            "accept-encoding": "gzip",
+            "x-request-id": "mine-1",
+        },
+    )
+    [request] = recorder.requests
+    assert request.header(b"authorization") == f"Bearer {SECRET}".encode()
+    assert request.header(b"x-modelplane-served-name") == b"m"
+    assert request.header(b"x-request-id") == b"mine-1"
+    assert request.header(b"traceparent") == b"00-abc-def-01"
+    assert request.header(b"accept-encoding") == b"gzip"
+    assert request.header(b"content-type") == b"application/json"
+    names = [name for name, _ in request.headers]
+    assert len(names) == len(set(names))
+    for gone in (b"cookie", b"x-api-key", b"x-modelplane-adapter", b"x-hop", b"te"):
+        assert gone not in names
+
+
+async def test_headers_from_the_engine(world: World) -> None:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [
+            JSON,
+            (b"x-engine", b"yes"),
+            (b"content-encoding", b"gzip"),
+            (b"set-cookie", b"a=b"),
+            (b"x-request-id", b"the engine's"),
+            (b"x-modelplane-model", b"the engine's"),
+            (b"server", b"engine"),
+        ]
+        await send_whole(send, 418, headers, b"not gzip at all")
+
+    world.show(CATALOG, m=ready(await world.serve(Recorder(answer)), number=5))
+    async with world.http.post(CHAT, json={"model": "m"}, headers={"x-request-id": "mine"}) as response:
+        assert response.status == 418
+        assert await response.read() == b"not gzip at all"
+        headers = response.headers
+    assert headers.getall("x-request-id") == ["mine"]
+    assert headers.getall("x-modelplane-model") == ["models/m/revisions/5"]
+    assert headers["content-encoding"] == "gzip"
+    assert headers["x-engine"] == "yes"
+    assert headers["content-length"] == "15"
+    assert len(headers.getall("date")) == 1
+    assert "set-cookie" not in headers
+    assert "server" not in headers
+
+
+@pytest.mark.parametrize("asked", [None, "", "with space", "x" * 129, "caf\u00e9"])
+async def test_a_request_id_that_is_not_fit_is_replaced(world: World, recorder: Recorder, asked: str | None) -> None:
+    answer = await world.post(CHAT, {"model": "m"}, headers={} if asked is None else {"x-request-id": asked})
+    made = answer.headers["x-request-id"]
+    assert len(made) == 36
+    assert made != asked
+    assert recorder.requests[0].header(b"x-request-id") == made.encode()
+
+
+@pytest.mark.parametrize("path", [path for path, route in INFERENCE_ROUTES.items() if not route.form])
+async def test_every_inference_route_is_forwarded(world: World, recorder: Recorder, path: str) -> None:
+    assert (await world.post(path, {"model": "m"})).status == 200
+    assert recorder.requests[0].path == path
+
+
+async def test_a_large_body_and_a_large_answer_go_through(world: World) -> None:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await send_whole(send, 200, [JSON], b"y" * 5_000_000)
+
+    recorder = Recorder(answer)
+    world.show(CATALOG, m=ready(await world.serve(recorder)))
+    raw = json.dumps({"model": "m", "prompt": "x" * 5_000_000}).encode()
+    assert (await world.post(CHAT, raw=raw)).body == b"y" * 5_000_000
+    assert recorder.requests[0].body == raw
+
+
+async def test_a_stream_is_passed_on_piece_by_piece(world: World) -> None:
+    go_on = asyncio.Event()
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+        await go_on.wait()
+        await send({"type": "http.response.body", "body": b"data: 2\n\n", "more_body": False})
+
+    world.show(CATALOG, m=ready(await world.serve(Recorder(answer))))
+    async with world.http.post(CHAT, json={"model": "m"}) as response:
+        assert await response.content.readany() == b"data: 1\n\n"
+        go_on.set()
+        assert await response.content.read() == b"data: 2\n\n"
+
+
+# --- engines that fail ---------------------------------------------------------------------------------------
+
+
+async def test_a_connection_that_is_refused_is_tried_elsewhere(world: World) -> None:
+    engine, url = await world.engine()
+    world.show(CATALOG, m=ready(unused_url(), url, unused_url()))
+    for _ in range(10):
+        assert (await world.post("/v1/completions", {"model": "m", "prompt": "x"})).status == 200
+    assert engine.counters.requests == 10
+
+
+async def test_a_retry_asks_what_is_there_now(world: World) -> None:
+    _, url = await world.engine()
+    gone = unused_url()
+    world.show(CATALOG, m=ready(gone))
+    asked = asyncio.create_task(world.post("/v1/completions", {"model": "m", "prompt": "x"}))
+    await until(lambda: b"upstream_retries_total 0.0" not in world.app._metrics.exposition())
+    world.show(CATALOG, m=ready(url, number=2))
+    answer = await asked
+    assert (answer.status, answer.headers["x-modelplane-model"]) == (200, "models/m/revisions/2")
+
+
+async def test_when_no_endpoint_can_be_reached_it_says_so(world: World) -> None:
+    world.show(CATALOG, m=ready(unused_url(), unused_url()))
+    answer = await world.post("/v1/completions", {"model": "m", "prompt": "x"})
+    assert (answer.status, answer.code) == (503, "engine_unreachable")
+    assert answer.headers["retry-after"] == "1"
+    assert "x-modelplane-model" not in answer.headers
+    assert world.app.applications_in_use() == {}
+
+
+class RawServer:
+    """A TCP server that speaks just as much HTTP as a test needs."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self.answers = list(answers)
+        self.requests = 0
+        self.url = ""
+
+    async def __aenter__(self) -> RawServer:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        self.requests += 1
+        writer.write(self.answers.pop(0) if self.answers else b"")
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+        writer.close()
+
+
+EVENTS = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("before", [b"", EVENTS, b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", b"nonsense\r\n\r\n"])
+async def test_an_engine_that_dies_before_its_first_byte_is_replaced_by_another(world: World, before: bytes) -> None:
+    _, url = await world.engine()
+    async with RawServer(*[before] * 20) as dying:
+        world.show(CATALOG, m=ready(dying.url, url))
+        for _ in range(20):
+            answer = await world.post("/v1/completions", {"model": "m", "prompt": "x"})
+            assert (answer.status, json.loads(answer.body)["model"]) == (200, "m")
+        assert dying.requests > 0
+
+
+async def test_a_request_that_kills_engines_kills_no_more_than_two(world: World) -> None:
+    async with RawServer() as one, RawServer() as two, RawServer() as three, RawServer() as four:
+        servers = (one, two, three, four)
+        world.show(CATALOG, m=ready(*(server.url for server in servers)))
+        answer = await world.post("/v1/completions", {"model": "m", "prompt": "x"})
+        assert (answer.status, answer.code) == (503, "engine_unreachable")
+        assert sorted(server.requests for server in servers) == [0, 0, 1, 1]
+
+
+async def test_an_engine_of_another_application_on_the_same_port_is_not_believed(world: World) -> None:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await send_whole(send, 401, [JSON], b'{"error":"Unauthorized"}')
+
+    stranger = Recorder(answer)
+    _, url = await world.engine()
+    world.show(CATALOG, m=ready(await world.serve(stranger), url))
+    for _ in range(5):
+        assert (await world.post("/v1/completions", {"model": "m", "prompt": "x"})).status == 200
+    world.show(CATALOG, m=ready(await world.serve(stranger)))
+    assert (await world.post("/v1/completions", {"model": "m", "prompt": "x"})).code == "engine_unreachable"
+
+
+async def test_a_stream_that_is_cut_within_an_event_ends_with_an_error_event(world: World) -> None:
+    cut = EVENTS + b'c\r\ndata: {"a":1\r\n'
+    async with RawServer(cut) as dying:
+        world.show(CATALOG, m=ready(dying.url))
+        answer = await world.post(CHAT, {"model": "m"})
+    assert answer.status == 200
+    assert dying.requests == 1
+    first, error, rest = answer.body.split(b"\n\n", 2)
+    assert first == b'data: {"a":1'
+    assert json.loads(error.removeprefix(b"data: "))["error"]["code"] == "engine_disconnected"
+    assert rest == b""
+
+
+async def test_anthropics_streams_end_with_anthropics_error_event(world: World) -> None:
+    async with RawServer(EVENTS + b"a\r\ndata: {}\n\n\r\n") as dying:
+        world.show(CATALOG, m=ready(dying.url))
+        answer = await world.post("/v1/messages", {"model": "m"})
+    assert b'event: error\ndata: {"type":"error","error":{' in answer.body
+
+
+@pytest.mark.parametrize("framing", [b"content-length: 50\r\n\r\n{", b"transfer-encoding: chunked\r\n\r\n1\r\n{\r\n"])
+async def test_an_answer_that_is_no_stream_is_cut_when_its_engine_dies(world: World, framing: bytes) -> None:
+    async with RawServer(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n" + framing) as dying:
+        world.show(CATALOG, m=ready(dying.url))
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await world.post(CHAT, {"model": "m"})
+    await until(lambda: world.app.usage()["models/m"].in_flight == 0)
+
+
+async def test_a_kept_connection_that_the_engine_closed_is_not_noticed_by_the_caller(world: World) -> None:
+    ok = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: keep-alive\r\n\r\n{}"
+    async with RawServer(*[ok] * 20) as closing:
+        world.show(CATALOG, m=ready(closing.url))
+        for _ in range(10):
+            assert (await world.post(CHAT, {"model": "m"})).status == 200

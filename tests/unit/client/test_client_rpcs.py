@@ -1,0 +1,285 @@
+"""Every RPC of both clients: wrapped, with a deadline, with typed errors, and never a raw RpcError."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.descriptor import ServiceDescriptor
+
+from modelplane import errors
+from modelplane._channel import IDEMPOTENT_METHODS
+from modelplane.aio import AsyncClient
+from modelplane.client import Client
+from modelplane.types import Entry, EntryRef, Model, Position
+from modelplane.v1 import (
+    fleet_service_pb2,
+    registry_service_pb2,
+    snapshot_service_pb2,
+)
+from tests.unit.client.conftest import ScriptedServer, bad_request, error_info
+
+SPEC = {"source": {"uri": "hf://org/name"}}
+
+CALLS: Mapping[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
+    "RegisterModel": ("register_model", ("m",), {"spec": SPEC}),
+    "GetModel": ("get_model", ("m",), {}),
+    "ListModels": ("list_models", (), {}),
+    "ListModelRevisions": ("list_model_revisions", ("m",), {}),
+    "DeleteModel": ("delete_model", ("m",), {}),
+    "RegisterAdapter": ("register_adapter", ("m", "a"), {"source": "file:///a"}),
+    "GetAdapter": ("get_adapter", ("m/a",), {}),
+    "ListAdapters": ("list_adapters", (), {}),
+    "DeleteAdapter": ("delete_adapter", ("m/a",), {}),
+    "FetchSnapshot": ("fetch_snapshot", (), {}),
+    "ListSnapshots": ("list_snapshots", (), {}),
+    "ListDataPlanes": ("list_data_planes", (), {}),
+    "GetDataPlane": ("get_data_plane", ("local",), {}),
+    "WaitForRevision": ("wait_for_revision", (1,), {}),
+}
+"""How to make a client send each RPC."""
+
+NOT_FOR_CLIENTS = {"Sync"}
+"""The stream of data planes."""
+
+SERVICES: list[ServiceDescriptor] = [
+    module.DESCRIPTOR.services_by_name[name]
+    for module, name in (
+        (registry_service_pb2, "RegistryService"),
+        (snapshot_service_pb2, "SnapshotService"),
+        (fleet_service_pb2, "FleetService"),
+    )
+]
+
+
+def call(client: Client, method: str) -> object:
+    name, arguments, options = CALLS[method]
+    result = getattr(client, name)(*arguments, **options)
+    return list(result) if inspect.isgenerator(result) else result
+
+
+async def call_async(client: AsyncClient, method: str) -> object:
+    name, arguments, options = CALLS[method]
+    result = getattr(client, name)(*arguments, **options)
+    return [item async for item in result] if inspect.isasyncgen(result) else await result
+
+
+def test_every_rpc_of_the_api_has_a_client_method() -> None:
+    methods = {method.name for service in SERVICES for method in service.methods}
+    assert methods - NOT_FOR_CLIENTS == set(CALLS)
+
+
+def test_both_clients_have_the_same_methods_with_the_same_parameters() -> None:
+    def public(cls: type) -> dict[str, list[inspect.Parameter]]:
+        return {
+            name: list(inspect.signature(member).parameters.values())
+            for name, member in vars(cls).items()
+            if inspect.isfunction(member) and not name.startswith("_")
+        }
+
+    assert public(Client) == public(AsyncClient)
+    assert set(public(Client)) >= {name for name, _, _ in CALLS.values()}
+
+
+@pytest.mark.parametrize("method", CALLS)
+def test_errors_of_every_rpc_are_typed(server: ScriptedServer, method: str) -> None:
+    server.fail(grpc.StatusCode.FAILED_PRECONDITION, "not now", error_info("BECAUSE", holder="models/x"))
+    with Client(server.endpoint) as client, pytest.raises(errors.FailedPrecondition) as caught:
+        call(client, method)
+    assert caught.value.reason == "BECAUSE"
+    assert caught.value.metadata == {"holder": "models/x"}
+    assert caught.value.request == method
+    assert caught.value.message == "not now"
+
+
+@pytest.mark.parametrize("method", CALLS)
+async def test_errors_of_every_async_rpc_are_typed(server: ScriptedServer, method: str) -> None:
+    server.fail(grpc.StatusCode.FAILED_PRECONDITION, "not now", error_info("BECAUSE", holder="models/x"))
+    async with AsyncClient(server.endpoint) as client:
+        with pytest.raises(errors.FailedPrecondition) as caught:
+            await call_async(client, method)
+    assert caught.value.reason == "BECAUSE"
+    assert caught.value.request == method
+
+
+@pytest.mark.parametrize("method", CALLS)
+async def test_every_rpc_has_a_deadline(server: ScriptedServer, method: str) -> None:
+    with Client(server.endpoint, timeout_s=7.0) as client:
+        call(client, method)
+    async with AsyncClient(server.endpoint, timeout_s=7.0) as asynchronous:
+        await call_async(asynchronous, method)
+    limit_s = 40.0 if method == "WaitForRevision" else 7.0
+    assert [name for name, _ in server.calls] == [method, method]
+    # gRPC rounds deadlines up on the wire.
+    assert all(limit_s - 2.0 < remaining_s < limit_s + 0.5 for _, remaining_s in server.calls)
+
+
+def test_a_deadline_can_be_given_for_one_call(server: ScriptedServer) -> None:
+    with Client(server.endpoint) as client:
+        client.get_model("m", timeout_s=2.0)
+    assert server.calls[0][1] < 2.5
+
+
+@pytest.mark.parametrize("method", CALLS)
+def test_unavailable_is_retried_for_idempotent_rpcs_only(server: ScriptedServer, method: str) -> None:
+    server.fail(grpc.StatusCode.UNAVAILABLE)
+    with Client(server.endpoint) as client, pytest.raises(errors.Unavailable):
+        call(client, method)
+    is_idempotent = method in {name for _, name in IDEMPOTENT_METHODS}
+    assert is_idempotent is (not method.startswith("Delete"))
+    assert len(server.calls) == (4 if is_idempotent else 1)
+
+
+def test_a_control_plane_that_comes_back_is_not_noticed(server: ScriptedServer) -> None:
+    tries = itertools.count()
+
+    def answer(method: str, request: bytes, context: grpc.ServicerContext) -> bytes:
+        if next(tries) < 2:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "starting")
+        return registry_service_pb2.GetModelResponse(model=Model(name="models/m")).SerializeToString()
+
+    server.answer = answer
+    with Client(server.endpoint) as client:
+        assert client.get_model("m").name == "models/m"
+
+
+def test_nobody_there_is_unavailable() -> None:
+    with Client("127.0.0.1:1") as client, pytest.raises(errors.Unavailable) as caught:
+        client.get_model("m")
+    assert caught.value.reason == "UNAVAILABLE"
+
+
+def test_no_answer_in_time_is_deadline_exceeded(server: ScriptedServer) -> None:
+    def answer(method: str, request: bytes, context: grpc.ServicerContext) -> bytes:
+        while context.is_active():
+            pass
+        return b""
+
+    server.answer = answer
+    with Client(server.endpoint) as client, pytest.raises(errors.DeadlineExceeded):
+        client.get_model("m", timeout_s=0.2)
+
+
+def test_lists_go_on_over_all_pages(server: ScriptedServer) -> None:
+    seen: list[str] = []
+
+    def answer(method: str, request: bytes, context: grpc.ServicerContext) -> bytes:
+        token = registry_service_pb2.ListModelsRequest.FromString(request).page_token
+        seen.append(token)
+        page = int(token or "0")
+        return registry_service_pb2.ListModelsResponse(
+            models=[Model(name=f"models/{page}")], next_page_token=str(page + 1) if page < 2 else ""
+        ).SerializeToString()
+
+    server.answer = answer
+    with Client(server.endpoint) as client:
+        assert [model.name for model in client.list_models()] == ["models/0", "models/1", "models/2"]
+    assert seen == ["", "1", "2"]
+
+
+def test_a_server_that_repeats_a_page_does_not_hold_the_client_for_ever(server: ScriptedServer) -> None:
+    page = registry_service_pb2.ListModelsResponse(next_page_token="again").SerializeToString()
+    server.answer = lambda method, request, context: page
+    with Client(server.endpoint) as client, pytest.raises(errors.Internal, match="same page"):
+        list(client.list_models())
+
+
+def test_a_snapshot_of_several_pages_comes_as_one(server: ScriptedServer) -> None:
+    def answer(method: str, request: bytes, context: grpc.ServicerContext) -> bytes:
+        token = snapshot_service_pb2.FetchSnapshotRequest.FromString(request).page_token
+        return snapshot_service_pb2.FetchSnapshotResponse(
+            position=Position(revision=3, store_uid="s"),
+            entries=[Entry(ref=EntryRef(name=f"models/{token or 'first'}"))],
+            next_page_token="" if token else "second",
+            entry_count=2,
+        ).SerializeToString()
+
+    server.answer = answer
+    with Client(server.endpoint) as client:
+        snapshot = client.fetch_snapshot()
+    assert [entry.ref.name for entry in snapshot.entries] == ["models/first", "models/second"]
+    assert (snapshot.position.revision, snapshot.entry_count, snapshot.next_page_token) == (3, 2, "")
+
+
+def test_names_and_ids_mean_the_same(server: ScriptedServer) -> None:
+    seen: list[str] = []
+
+    def answer(method: str, request: bytes, context: grpc.ServicerContext) -> bytes:
+        seen.append(registry_service_pb2.GetModelRequest.FromString(request).name)
+        return b""
+
+    server.answer = answer
+    with Client(server.endpoint) as client:
+        client.get_model("m")
+        client.get_model("models/m")
+        client.get_adapter("m/a")
+        client.get_adapter("models/m/adapters/a")
+        client.get_data_plane("local")
+        client.get_data_plane("dataPlanes/local")
+    assert seen == [*["models/m"] * 2, *["models/m/adapters/a"] * 2, *["dataPlanes/local"] * 2]
+
+
+def test_an_answer_that_is_too_large_is_a_typed_error(server: ScriptedServer) -> None:
+    server.answer = lambda method, request, context: b"\0" * (65 << 20)
+    with Client(server.endpoint) as client, pytest.raises(errors.ResourceExhausted):
+        client.get_model("m")
+
+
+def test_violations_are_kept(server: ScriptedServer) -> None:
+    server.fail(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "the request is not valid",
+        error_info("INVALID_FIELDS"),
+        bad_request(model_id="got '': 1 to 63 characters"),
+    )
+    with Client(server.endpoint) as client, pytest.raises(errors.InvalidArgument) as caught:
+        client.get_model("m")
+    (violation,) = caught.value.violations
+    assert (violation.field, violation.description) == ("model_id", "got '': 1 to 63 characters")
+    assert str(caught.value) == "the request is not valid\n  model_id: got '': 1 to 63 characters"
+
+
+def test_a_closed_client_says_so(server: ScriptedServer) -> None:
+    client = Client(server.endpoint)
+    client.close()
+    client.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        client.get_model("m")
+
+
+async def test_a_closed_async_client_says_so(server: ScriptedServer) -> None:
+    client = AsyncClient(server.endpoint)
+    await client.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        await client.get_model("m")
+
+
+@pytest.mark.parametrize("make", [Client, AsyncClient])
+@pytest.mark.parametrize("endpoint", ["", "localhost", "http://127.0.0.1:8300", "https://x:1", "127.0.0.1:", "a b:1"])
+def test_endpoints_that_are_none_are_refused(make: Callable[[str], object], endpoint: str) -> None:
+    with pytest.raises(ValueError, match="endpoint"):
+        make(endpoint)
+
+
+async def test_cancelling_the_task_is_not_an_error_of_the_client(server: ScriptedServer) -> None:
+    started = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def answer(method: str, request: bytes, context: grpc.ServicerContext) -> bytes:
+        loop.call_soon_threadsafe(started.set)
+        while context.is_active():
+            pass
+        return b""
+
+    server.answer = answer
+    async with AsyncClient(server.endpoint) as client:
+        task = asyncio.create_task(client.get_model("m"))
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task

@@ -1,0 +1,60 @@
+"""Page tokens."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controlplane import errors, paging
+from modelplane.v1 import registry_service_pb2
+
+REQUEST = registry_service_pb2.ListAdaptersRequest(parent="models/m", page_size=5)
+
+
+@given(st.text(), st.text())
+def test_a_token_brings_its_cursor_back(model_id: str, adapter_id: str) -> None:
+    token = paging.token(REQUEST, (model_id, adapter_id))
+    assert paging.cursor(REQUEST, token, str, str) == (model_id, adapter_id)
+
+
+def test_no_token_is_the_first_page() -> None:
+    assert paging.cursor(REQUEST, "", str, str) is None
+
+
+def test_the_page_size_may_change_between_pages() -> None:
+    token = paging.token(REQUEST, ("m", "a"))
+    other = registry_service_pb2.ListAdaptersRequest(parent="models/m", page_size=9, page_token=token)
+    assert paging.cursor(other, token, str, str) == ("m", "a")
+
+
+@given(st.text(max_size=60))
+def test_whatever_is_no_token_is_refused(noise: str) -> None:
+    if noise:
+        with pytest.raises(errors.InvalidArgument) as caught:
+            paging.cursor(REQUEST, noise, str, str)
+        assert caught.value.reason == errors.Reason.INVALID_PAGE_TOKEN
+
+
+def test_a_token_is_of_one_request_one_method_and_one_version() -> None:
+    token = paging.token(REQUEST, ("m", "a"))
+    content = json.loads(base64.urlsafe_b64decode(token))
+    newer = base64.urlsafe_b64encode(json.dumps([content[0] + 1, *content[1:]]).encode()).decode()
+    revisions = registry_service_pb2.ListModelRevisionsRequest(parent="models/m")
+    for request, refused, types in (
+        (registry_service_pb2.ListAdaptersRequest(parent="models/n"), token, (str, str)),
+        (revisions, token, (str, str)),
+        (REQUEST, newer, (str, str)),
+        (REQUEST, token, (str,)),
+        (REQUEST, token, (str, int)),
+    ):
+        with pytest.raises(errors.InvalidArgument):
+            paging.cursor(request, refused, *types)
+
+
+@pytest.mark.parametrize(("requested", "size"), [(0, 50), (1, 1), (1000, 1000), (1001, 1000), (2**31 - 1, 1000)])
+def test_page_sizes(requested: int, size: int) -> None:
+    assert paging.page_size(requested) == size

@@ -1,0 +1,81 @@
+"""Settings: where they come from, and one clear line when they are wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from controlplane import __main__ as program
+from controlplane import errors, settings
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+
+
+def test_defaults_are_local(tmp_path: Path) -> None:
+    loaded = settings.load()
+    assert loaded.listen == "127.0.0.1:8300"
+    assert loaded.data_dir == tmp_path / "modelplane" / "controlplane"
+    assert loaded.store_url == f"sqlite+aiosqlite:///{tmp_path}/modelplane/controlplane/registry.db"
+    assert loaded.adapter_bytes_max == 2 * 1024**3
+
+
+def test_flags_come_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELPLANE_CONTROLPLANE_LISTEN", "127.0.0.1:1")
+    monkeypatch.setenv("MODELPLANE_CONTROLPLANE_ALLOWED_SOURCES", "file:///a, file:///b")
+    assert settings.load().listen == "127.0.0.1:1"
+    assert settings.load(["--listen", "127.0.0.1:2"]).listen == "127.0.0.1:2"
+    assert settings.load().allowed_sources == ("file:///a", "file:///b")
+
+
+def test_a_relative_data_directory_is_made_absolute() -> None:
+    assert settings.load(["--data-dir", "x"]).data_dir == Path("x").absolute()
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "127.1.2.3:1", "[::1]:8300", "localhost:1", "unix:/run/x.sock"])
+def test_this_machine_needs_no_permission(listen: str) -> None:
+    assert settings.load(["--listen", listen]).listen == listen
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:8300", "[::]:8300", "10.0.0.1:1", "example.org:1"])
+def test_listening_beyond_this_machine_must_be_said(listen: str) -> None:
+    with pytest.raises(errors.SetupError, match="no credentials yet"):
+        settings.load(["--listen", listen])
+    assert settings.load(["--listen", listen, "--insecure"]).listen == listen
+
+
+@pytest.mark.parametrize(
+    ("argv", "match"),
+    [
+        (["--listen", "nowhere"], "listen"),
+        (["--listen", "127.0.0.1:70000"], "65535"),
+        (["--drain-s", "-1"], "drain-s: got '-1'"),
+        (["--drain-s", "soon"], "drain-s: got 'soon'"),
+        (["--log-format", "xml"], "'console' or 'json'"),
+        (["--allowed-sources", "s3://x"], "file:///"),
+        (["--no-such-flag"], "no-such-flag"),
+        (["--listen"], "expected one argument"),
+        (["--database-url", "postgresql+asyncpg://u:secret@h/d"], "postgresql"),
+        (["--database-url", "sqlite+aiosqlite://"], "file"),
+        (["--database-url", "sqlite+aiosqlite:///:memory:"], "file"),
+        (["--database-url", "nonsense"], "not a URL"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_status_2(
+    argv: list[str], match: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert program.main(argv) == 2
+    error = capsys.readouterr().err
+    assert match in error
+    assert error.startswith("modelplane controlplane: ")
+    assert error.count("\n") == 1
+    assert "secret" not in error
+
+
+def test_an_unknown_variable_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELPLANE_CONTROLPLANE_LISTN", "x")
+    with pytest.raises(errors.SetupError, match="MODELPLANE_CONTROLPLANE_LISTN"):
+        settings.load()

@@ -1,0 +1,141 @@
+"""What the agent makes of the board."""
+
+from __future__ import annotations
+
+from dataplane.cluster import REPORT_LIFETIME_S, Cluster, Track
+from dataplane.posts import (
+    ApplicationRecord,
+    EngineReport,
+    IngressReport,
+    ModelUsageReport,
+    StartFailure,
+)
+from dataplane.reconciler import Phase
+from dataplane.snapshot import Position
+
+NOW = 1_000_000.0
+POSITION = Position(store_uid="s", revision=1, digest=b"\1" * 32)
+OTHER = Position(store_uid="s", revision=2, digest=b"\2" * 32)
+
+
+def record() -> ApplicationRecord:
+    return ApplicationRecord(
+        name="app", model="models/m", revision_number=1, entry=b"", secret="s", created_at=NOW - 100
+    )
+
+
+def engine(url: str = "http://127.0.0.1:1", *, age_s: float = 0.0) -> EngineReport:
+    return EngineReport(url=url, in_flight=0, adapters=(), failed_adapters={}, reported_at=NOW - age_s)
+
+
+def ingress(
+    *,
+    in_flight: int = 0,
+    last_request_at: float = 0.0,
+    in_app: int = 0,
+    sequence: int = 1,
+    position: Position = POSITION,
+    age_s: float = 0.0,
+) -> IngressReport:
+    return IngressReport(
+        position=position,
+        activation_sequence=sequence,
+        models={"models/m": ModelUsageReport(in_flight=in_flight, last_request_at=last_request_at)},
+        applications={"app": in_app} if in_app else {},
+        reported_at=NOW - age_s,
+    )
+
+
+def cluster(**values: object) -> Cluster:
+    made = Cluster()
+    keys = {key.replace("__", "/"): value for key, value in values.items()}
+    made.apply(keys, frozenset(keys))
+    return made
+
+
+def test_keys_that_are_gone_from_the_board_are_forgotten() -> None:
+    made = cluster(application__app=record(), wake__m=1.0)
+    made.apply({}, frozenset({"wake/m"}))
+    assert made.records() == {}
+    assert made.wakes() == {"m": 1.0}
+
+
+def test_application_starts_answers_and_stays_running_without_a_replica() -> None:
+    made = cluster(application__app=record())
+    assert made.applications(NOW, 10)["app"].phase is Phase.STARTING
+    made.values["engine/app/r1"] = engine()
+    running = made.applications(NOW, 10)["app"]
+    assert (running.phase, running.ready_at, [one.replica_id for one in running.endpoints]) == (
+        Phase.RUNNING,
+        NOW,
+        ["r1"],
+    )
+    del made.values["engine/app/r1"]
+    later = made.applications(NOW + 5, 10)["app"]
+    assert (later.phase, later.ready_at, later.endpoints) == (Phase.RUNNING, NOW, ())
+
+
+def test_report_that_is_not_renewed_is_no_endpoint() -> None:
+    made = cluster(application__app=record(), engine__app__r1=engine(age_s=REPORT_LIFETIME_S))
+    assert made.applications(NOW, 10)["app"].endpoints == ()
+
+
+def test_start_failure_counts_only_before_the_first_answer() -> None:
+    failure = StartFailure(reason="R", message="words", failed_at=NOW)
+    made = cluster(application__app=record(), failure__app__r1=failure)
+    made.applications(NOW, 10)
+    made.note_start_failures()
+    failed = made.applications(NOW, 10)["app"]
+    assert (failed.phase, failed.reason, failed.message) == (Phase.FAILED, "R", "words")
+
+    healed = cluster(application__app=record(), failure__app__r1=failure, engine__app__r2=engine())
+    healed.applications(NOW, 10)
+    healed.note_start_failures()
+    assert healed.applications(NOW, 10)["app"].phase is Phase.RUNNING
+
+
+def test_application_that_goes_has_no_endpoints() -> None:
+    made = cluster(application__app=record(), engine__app__r1=engine())
+    made.tracks["app"] = Track(deleting=True, ready_at=NOW)
+    going = made.applications(NOW, 10)["app"]
+    assert (going.phase, going.endpoints) == (Phase.DELETING, ())
+
+
+def test_use_is_summed_over_the_ingress_replicas_that_live() -> None:
+    made = cluster(
+        application__app=record(),
+        ingress__a=ingress(in_flight=2, in_app=1),
+        ingress__b=ingress(in_flight=3, in_app=3),
+        ingress__dead=ingress(in_flight=100, in_app=100, age_s=REPORT_LIFETIME_S),
+    )
+    assert made.in_flight(NOW) == {"models/m": 5}
+    assert made.applications(NOW, 10)["app"].in_use == 4
+
+
+def test_slowest_ingress_replica_counts() -> None:
+    made = cluster(ingress__a=ingress(sequence=4), ingress__b=ingress(sequence=7, position=OTHER))
+    assert made.ingress_sequence(NOW) == 4
+    assert not made.ingresses_hold(NOW, OTHER)
+    made.values["ingress/a"] = ingress(position=OTHER)
+    assert made.ingresses_hold(NOW, OTHER)
+    assert cluster().ingress_sequence(NOW) is None
+
+
+def test_activity_is_the_newest_of_wakes_requests_and_requests_under_way() -> None:
+    activity: dict[str, float] = {}
+    made = cluster(ingress__a=ingress(last_request_at=NOW - 50))
+    made.note_activity(NOW, activity)
+    assert activity == {"models/m": NOW - 50}
+    made.values["wake/models/m"] = NOW - 20
+    made.note_activity(NOW, activity)
+    assert activity == {"models/m": NOW - 20}
+    made.values["ingress/a"] = ingress(in_flight=1, last_request_at=NOW - 50)
+    made.note_activity(NOW, activity)
+    assert activity == {"models/m": NOW}
+
+
+def test_drain_is_overdue_after_its_limit() -> None:
+    made = cluster(application__app=record())
+    made.tracks["app"] = Track(ready_at=NOW - 50, left_at=NOW - 10)
+    assert not made.applications(NOW, 10)["app"].drain_overdue
+    assert made.applications(NOW + 1, 10)["app"].drain_overdue

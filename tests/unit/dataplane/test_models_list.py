@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import asyncio
+import json
+
+from dataplane.models_list import ModelsList, encode_model
+from tests import views
+
+
+async def test_the_list_of_a_snapshot_is_encoded_once() -> None:
+    catalog = views.snapshot(*(views.model(f"m{number}") for number in range(3000)))
+    models = ModelsList()
+    bodies = await asyncio.gather(*(models.body(catalog) for _ in range(10)))
+    assert all(body is bodies[0] for body in bodies)
+    assert len(json.loads(bodies[0])["data"]) == 3000
+
+
+async def test_each_caller_gets_the_list_of_its_own_snapshot() -> None:
+    models = ModelsList()
+    first, second = views.snapshot(views.model("a")), views.snapshot(views.model("b"))
+    bodies = await asyncio.gather(*(models.body(catalog) for catalog in (first, second) * 5))
+    assert [json.loads(body)["data"][0]["id"] for body in bodies] == ["a", "b"] * 5
+
+
+async def test_a_long_list_leaves_others_their_turn() -> None:
+    catalog = views.snapshot(*(views.model(f"m{number}") for number in range(20_000)))
+    loop = asyncio.get_running_loop()
+    longest = 0.0
+    listing = asyncio.create_task(ModelsList().body(catalog))
+    while not listing.done():
+        begun = loop.time()
+        await asyncio.sleep(0)
+        longest = max(longest, loop.time() - begun)
+    assert longest < 0.1
+
+
+def test_no_path_of_the_weights_is_shown() -> None:
+    entry = views.model("m")
+    entry.revision.spec.source.uri = "file:///srv/secret/place"
+    assert b"secret" not in (encode_model(views.snapshot(entry), "m") or b"")
+
+
+def test_a_window_is_taken_from_the_card_or_else_from_the_args() -> None:
+    def shown(entry: object) -> object:
+        return json.loads(encode_model(views.snapshot(entry), "m") or b"").get("max_model_len")  # type: ignore[arg-type]
+
+    assert shown(views.model("m")) is None
+    assert shown(views.model("m", args={"max-model-len": 5})) == 5
+    assert shown(views.model("m", args={"max_model_len": "auto"})) is None
+    assert shown(views.model("m", args={"max_model_len": 5}, card={"contextWindow": "9"})) == 9

@@ -1,0 +1,506 @@
+"""The reconciler's rules, one by one, and then all of them at once in a simulated cluster."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from dataplane.activation import Endpoint, ModelActivation, State
+from dataplane.reconciler import (
+    Application,
+    Delete,
+    Deploy,
+    Failure,
+    Phase,
+    Plan,
+    Situation,
+    application_name,
+    next_failure,
+    plan,
+)
+from dataplane.snapshot import Snapshot
+from modelplane.v1 import snapshot_pb2
+from tests import views
+
+NOW = 1_000_000.0
+IDLE_S = 300
+
+
+def entry(
+    model_id: str = "m", *, number: int = 1, min_replicas: int = 0, args: Mapping[str, object] | None = None
+) -> snapshot_pb2.ModelEntry:
+    made = views.model(model_id, number=number, args=args)
+    made.revision.spec.scaling.min_replicas = min_replicas
+    made.revision.spec.scaling.downscale_to_zero_delay.seconds = IDLE_S
+    made.revision.spec.admission.cold_start_timeout.seconds = 600
+    return made
+
+
+def application(of: snapshot_pb2.ModelEntry, phase: Phase = Phase.RUNNING, **changes: object) -> Application:
+    name = application_name(of)
+    running = phase is Phase.RUNNING
+    made = Application(
+        name=name,
+        model=of.name,
+        revision_number=of.revision.number,
+        phase=phase,
+        created_at=NOW - 1000,
+        endpoints=(Endpoint(replica_id=f"{name}-r", url="http://127.0.0.1:1"),) if running else (),
+        ready_at=NOW - 900 if running else None,
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]  # the tests' own keywords
+
+
+def situation(
+    *entries: snapshot_pb2.ModelEntry, applications: tuple[Application, ...] = (), **changes: object
+) -> Situation:
+    made = Situation(
+        now=NOW,
+        snapshot=views.snapshot(*entries),
+        applications={one.name: one for one in applications},
+        serving={},
+        in_flight={},
+        last_activity={},
+        failures={},
+        ingress_sequence=9,
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]  # the tests' own keywords
+
+
+def test_model_at_zero_that_nobody_asks_for_gets_nothing() -> None:
+    assert plan(situation(entry())) == Plan(actions=(), models={})
+
+
+def test_model_with_min_replicas_is_deployed_unasked() -> None:
+    wanted = entry(min_replicas=1)
+    made = plan(situation(wanted))
+    assert made.actions == (Deploy(application_name(wanted), wanted),)
+    assert made.models["models/m"].state is State.DEPLOYING
+
+
+def test_woken_model_is_deployed() -> None:
+    made = plan(situation(entry(), last_activity={"models/m": NOW}))
+    assert made.actions == (Deploy(application_name(entry()), entry()),)
+
+
+def test_held_request_alone_is_reason_enough_to_deploy() -> None:
+    made = plan(situation(entry(), in_flight={"models/m": 1}))
+    assert made.actions == (Deploy(application_name(entry()), entry()),)
+
+
+def test_starting_application_is_not_deployed_again() -> None:
+    starting = application(entry(), Phase.STARTING, message="waits for a GPU")
+    made = plan(situation(entry(), applications=(starting,), last_activity={"models/m": NOW}))
+    assert made.actions == ()
+    assert made.models["models/m"].state is State.DEPLOYING
+    assert made.models["models/m"].message == "waits for a GPU"
+
+
+def test_application_with_an_endpoint_is_ready() -> None:
+    running = application(entry())
+    made = plan(situation(entry(), applications=(running,), last_activity={"models/m": NOW}))
+    assert made.models["models/m"].state is State.READY
+    assert made.models["models/m"].endpoints == running.endpoints
+
+
+def test_running_application_without_endpoints_holds_requests_and_is_kept() -> None:
+    restarting = application(entry(), endpoints=())
+    made = plan(situation(entry(), applications=(restarting,), last_activity={"models/m": NOW}))
+    assert made.actions == ()
+    assert made.models["models/m"].state is State.DEPLOYING
+
+
+def test_card_change_keeps_the_application_and_answers_as_the_new_revision() -> None:
+    changed = entry(number=2)
+    changed.revision.card.description = "new words"
+    made = plan(situation(changed, applications=(application(entry()),), last_activity={"models/m": NOW}))
+    assert made.actions == ()
+    assert made.models["models/m"].revision_number == 2
+
+
+def test_changed_model_in_use_gets_the_new_application_beside_the_old_one() -> None:
+    old, new = application(entry()), entry(number=2, args={"tokens_per_second": 5})
+    made = plan(situation(new, applications=(old,), serving={"models/m": old.name}, last_activity={"models/m": NOW}))
+    assert made.actions == (Deploy(application_name(new), new),)
+    assert (made.models["models/m"].application, made.models["models/m"].revision_number) == (old.name, 1)
+    assert made.models["models/m"].state is State.READY
+
+
+def test_route_moves_when_the_new_application_answers_and_the_old_one_stays_until_let_go() -> None:
+    old, new = application(entry()), entry(number=2, args={"tokens_per_second": 5})
+    both = (old, application(new))
+    at_first = situation(new, applications=both, serving={"models/m": old.name}, last_activity={"models/m": NOW})
+    made = plan(at_first)
+    assert made.models["models/m"].application == application_name(new)
+    assert made.actions == ()
+
+    moved = replace(at_first, serving={"models/m": application_name(new)})
+
+    def with_old(changed: Application) -> Situation:
+        return replace(moved, applications={**moved.applications, old.name: changed})
+
+    left = replace(old, left_sequence=9)
+    assert plan(with_old(replace(old, left_sequence=10))).actions == ()  # an ingress replica still decides by 9
+    assert plan(with_old(replace(left, in_use=1))).actions == ()  # a request is still in it
+    assert plan(with_old(left)).actions == (Delete(old.name),)
+    assert plan(with_old(replace(left, in_use=1, drain_overdue=True))).actions == (Delete(old.name),)
+
+
+def test_new_revision_that_fails_leaves_the_old_one_serving_and_says_so() -> None:
+    old, new = application(entry()), entry(number=2, args={"tokens_per_second": 5})
+    failed = application(new, Phase.FAILED)
+    made = plan(
+        situation(
+            new,
+            applications=(old, failed),
+            serving={"models/m": old.name},
+            last_activity={"models/m": NOW},
+            failures={failed.name: Failure(count=1, reason="ENGINE_ARGS_INVALID", message="no", retry_at=NOW + 10)},
+        )
+    )
+    assert made.actions == (Delete(failed.name),)
+    activation = made.models["models/m"]
+    assert (activation.state, activation.application, activation.reason) == (
+        State.DEGRADED,
+        old.name,
+        "ENGINE_ARGS_INVALID",
+    )
+
+
+def failed_situation(*, retry_in_s: float, **changes: object) -> Situation:
+    failure = Failure(count=1, reason="SOURCE_NOT_FOUND", message="nothing there", retry_at=NOW + retry_in_s)
+    made = situation(entry(), failures={application_name(entry()): failure})
+    return replace(made, **changes)  # type: ignore[arg-type]  # the tests' own keywords
+
+
+def test_failed_model_says_why_and_waits() -> None:
+    made = plan(failed_situation(retry_in_s=10, last_activity={"models/m": NOW}))
+    assert made.actions == ()
+    activation = made.models["models/m"]
+    assert (activation.state, activation.reason, activation.message) == (
+        State.FAILED,
+        "SOURCE_NOT_FOUND",
+        "nothing there",
+    )
+    assert activation.retry_after_s == 10
+
+
+def test_failed_model_is_tried_again_after_the_backoff_while_it_is_wanted() -> None:
+    made = plan(failed_situation(retry_in_s=-1, last_activity={"models/m": NOW}))
+    assert made.actions == (Deploy(application_name(entry()), entry()),)
+    assert made.models["models/m"].state is State.FAILED
+
+
+def test_failed_model_goes_on_saying_why_while_it_is_tried_again() -> None:
+    again = application(entry(), Phase.STARTING)
+    made = plan(failed_situation(retry_in_s=-1, last_activity={"models/m": NOW}, applications={again.name: again}))
+    assert made.actions == ()
+    assert (made.models["models/m"].state, made.models["models/m"].reason) == (State.FAILED, "SOURCE_NOT_FOUND")
+
+
+def test_failed_model_that_nobody_asks_for_any_more_still_says_why() -> None:
+    made = plan(failed_situation(retry_in_s=-1, last_activity={"models/m": NOW - 2 * IDLE_S}))
+    assert made.actions == ()
+    assert made.models["models/m"].state is State.FAILED
+
+
+def test_failure_of_an_earlier_spec_does_not_hold_back_the_next() -> None:
+    fixed = entry(number=2, args={"start_up_s": 0})
+    made = plan(failed_situation(retry_in_s=10, last_activity={"models/m": NOW}, snapshot=views.snapshot(fixed)))
+    assert made.actions == (Deploy(application_name(fixed), fixed),)
+
+
+def test_idle_model_leaves_the_activation_first_and_goes_after_that() -> None:
+    running = application(entry(), ready_at=NOW - 2 * IDLE_S)
+    idle = situation(
+        entry(), applications=(running,), serving={"models/m": running.name}, last_activity={"models/m": NOW - IDLE_S}
+    )
+    assert plan(idle) == Plan(actions=(), models={})
+    left = replace(idle, serving={}, applications={running.name: replace(running, left_sequence=9)})
+    assert plan(left) == Plan(actions=(Delete(running.name),), models={})
+
+
+def test_model_is_not_idle_before_its_delay_is_over_since_it_became_ready() -> None:
+    running = application(entry(), ready_at=NOW - IDLE_S + 1)
+    made = plan(
+        situation(
+            entry(),
+            applications=(running,),
+            serving={"models/m": running.name},
+            last_activity={"models/m": NOW - 2 * IDLE_S},
+        )
+    )
+    assert made.models["models/m"].state is State.READY
+
+
+def test_idle_model_that_is_asked_for_before_it_went_goes_on() -> None:
+    running = application(entry(), left_sequence=9)
+    made = plan(situation(entry(), applications=(running,), last_activity={"models/m": NOW}))
+    assert made.actions == ()
+    assert made.models["models/m"].state is State.READY
+
+
+def test_deleted_model_goes_when_it_is_let_go() -> None:
+    orphan = application(entry())
+    assert plan(situation(applications=(replace(orphan, in_use=1),))).actions == ()
+    assert plan(situation(applications=(orphan,))).actions == (Delete(orphan.name),)
+
+
+def test_application_is_deleted_once() -> None:
+    assert plan(situation(applications=(application(entry(), Phase.DELETING, endpoints=()),))).actions == ()
+
+
+def test_application_that_is_going_is_deployed_again_only_when_it_is_gone() -> None:
+    going = application(entry(), Phase.DELETING, endpoints=())
+    made = plan(situation(entry(), applications=(going,), last_activity={"models/m": NOW}))
+    assert made.actions == ()
+    assert made.models["models/m"].state is State.DEPLOYING
+
+
+def test_without_an_ingress_nothing_holds_an_application() -> None:
+    orphan = application(entry(), left_sequence=10)
+    assert plan(situation(applications=(orphan,), ingress_sequence=None)).actions == (Delete(orphan.name),)
+
+
+def test_one_failed_model_does_not_touch_another() -> None:
+    broken, healthy = entry("broken", min_replicas=1), entry("healthy", min_replicas=1)
+    running = application(healthy)
+    failure = Failure(count=3, reason="SOURCE_NOT_FOUND", message="", retry_at=NOW + 60)
+    made = plan(
+        situation(
+            broken,
+            healthy,
+            applications=(running, application(broken, Phase.FAILED)),
+            serving={healthy.name: running.name},
+            failures={application_name(broken): failure},
+        )
+    )
+    assert made.models[healthy.name].state is State.READY
+    assert made.models[broken.name].state is State.FAILED
+    assert made.actions == (Delete(application_name(broken)),)
+
+
+def test_name_of_an_application_changes_only_with_what_needs_new_replicas() -> None:
+    base = application_name(entry())
+
+    def after(change: str) -> str:
+        changed = copy.deepcopy(entry())
+        exec(change, {"entry": changed})  # noqa: S102
+        return application_name(changed)
+
+    spec = "entry.revision.spec."
+    for harmless in (
+        "entry.served_name = 'x'",
+        "entry.labels['a'] = 'b'",
+        "entry.revision.number = 7",
+        "entry.revision.card.description = 'x'",
+        f"{spec}admission.max_ongoing_requests = 3",
+        f"{spec}scaling.downscale_to_zero_delay.seconds = 1",
+        f"{spec}scaling.min_replicas = 1",
+    ):
+        assert after(harmless) == base, harmless
+    for restart in (
+        "entry.uid = 'another'",
+        f"{spec}source.uri = 'file:///x'",
+        f"{spec}engine.args['a'] = 1",
+        f"{spec}resources.cpus = 2",
+        f"{spec}lora.max_rank = 8",
+        f"{spec}scaling.min_replicas = 2",
+        f"{spec}scaling.max_replicas = 4",
+    ):
+        assert after(restart) != base, restart
+
+
+def test_backoff_doubles_up_to_its_maximum() -> None:
+    def after(previous: Failure | None) -> Failure:
+        return next_failure(previous, reason="R", message="", now=NOW, backoff_s=10, backoff_max_s=100)
+
+    failure, waits = after(None), []
+    for _ in range(6):
+        waits.append(failure.retry_at - NOW)
+        failure = after(failure)
+    assert waits == [10, 20, 40, 80, 100, 100]
+    assert after(replace(failure, count=10**6)).retry_at == NOW + 100
+
+
+# -- all at once ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class SimulatedApplication:
+    entry: snapshot_pb2.ModelEntry
+    created_at: float
+    ready_at: float | None = None
+    failed: bool = False
+    deleting: bool = False
+    left_sequence: int = 0
+    requests: int = 0
+
+
+@dataclass
+class SimulatedIngress:
+    sequence: int = 0
+    models: Mapping[str, ModelActivation] = field(default_factory=dict)
+
+
+class ClusterMachine(RuleBasedStateMachine):
+    """A cluster that carries out plans in every order: two ingress replicas, two models with two specs each.
+
+    No drain is ever overdue here, so nothing excuses the loss of a request.
+    """
+
+    @initialize()
+    def start(self) -> None:
+        self.now = NOW
+        self.entries = {name: entry(name) for name in ("a", "b")}
+        self.applications: dict[str, SimulatedApplication] = {}
+        self.failures: dict[str, Failure] = {}
+        self.last_activity: dict[str, float] = {}
+        self.sequence = 0
+        self.models: Mapping[str, ModelActivation] = {}
+        self.ingresses = [SimulatedIngress(), SimulatedIngress()]
+
+    def snapshot(self) -> Snapshot:
+        return views.snapshot(*self.entries.values())
+
+    @rule(model=st.sampled_from("ab"), spec=st.integers(0, 1), number=st.integers(1, 9))
+    def register(self, model: str, spec: int, number: int) -> None:
+        self.entries[model] = entry(model, number=number, args={"start_up_s": spec})
+
+    @rule(model=st.sampled_from("ab"))
+    def delete(self, model: str) -> None:
+        self.entries.pop(model, None)
+
+    @rule(model=st.sampled_from("ab"), ingress=st.integers(0, 1))
+    def request(self, model: str, ingress: int) -> None:
+        self.last_activity[f"models/{model}"] = self.now
+        activation = self.ingresses[ingress].models.get(f"models/{model}")
+        if activation is not None and activation.endpoints:
+            self.applications[activation.application].requests += 1
+
+    @rule(index=st.integers(0, 9))
+    def request_ends(self, index: int) -> None:
+        busy = [one for one in self.applications.values() if one.requests]
+        if busy:
+            busy[index % len(busy)].requests -= 1
+
+    @rule(index=st.integers(0, 9), fails=st.booleans())
+    def start_ends(self, index: int, fails: bool) -> None:
+        starting = [
+            (name, one)
+            for name, one in self.applications.items()
+            if one.ready_at is None and not one.failed and not one.deleting
+        ]
+        if starting:
+            name, one = starting[index % len(starting)]
+            if fails:
+                one.failed = True
+                self.failures[name] = next_failure(
+                    self.failures.get(name), reason="R", message="", now=self.now, backoff_s=10, backoff_max_s=100
+                )
+            else:
+                one.ready_at = self.now
+                self.failures.pop(name, None)
+
+    @rule()
+    def deletions_end(self) -> None:
+        self.applications = {name: one for name, one in self.applications.items() if not one.deleting}
+
+    @rule(index=st.integers(0, 1))
+    def ingress_swaps(self, index: int) -> None:
+        self.ingresses[index] = SimulatedIngress(self.sequence, self.models)
+
+    @rule(seconds=st.sampled_from([1, 20, IDLE_S + 1]))
+    def time_passes(self, seconds: int) -> None:
+        self.now += seconds
+
+    @rule()
+    def reconcile(self) -> None:
+        made = plan(
+            Situation(
+                now=self.now,
+                snapshot=self.snapshot(),
+                applications={name: self._observed(name, one) for name, one in self.applications.items()},
+                serving={name: model.application for name, model in self.models.items() if model.endpoints},
+                in_flight={},
+                last_activity=self.last_activity,
+                failures=self.failures,
+                ingress_sequence=min(ingress.sequence for ingress in self.ingresses),
+            )
+        )
+        if made.models != self.models:
+            self._publish(made.models)
+        for action in made.actions:
+            if isinstance(action, Deploy):
+                assert action.application not in self.applications, "deployed while it is there"
+                self.applications[action.application] = SimulatedApplication(action.entry, self.now)
+            else:
+                one = self.applications[action.application]
+                assert one.requests == 0, "deleted with a request in it"
+                one.deleting = True
+
+    def _publish(self, models: Mapping[str, ModelActivation]) -> None:
+        self.sequence += 1
+        before = {model.application for model in self.models.values() if model.endpoints}
+        after = {model.application for model in models.values() if model.endpoints}
+        for name in before - after:
+            self.applications[name].left_sequence = self.sequence
+        for name in after - before:
+            self.applications[name].left_sequence = 0
+        self.models = models
+
+    def _observed(self, name: str, one: SimulatedApplication) -> Application:
+        if one.deleting:
+            phase = Phase.DELETING
+        elif one.failed:
+            phase = Phase.FAILED
+        else:
+            phase = Phase.STARTING if one.ready_at is None else Phase.RUNNING
+        return Application(
+            name=name,
+            model=one.entry.name,
+            revision_number=one.entry.revision.number,
+            phase=phase,
+            created_at=one.created_at,
+            endpoints=(Endpoint(replica_id=name, url="http://x"),) if phase is Phase.RUNNING else (),
+            ready_at=one.ready_at,
+            in_use=one.requests,
+            left_sequence=one.left_sequence,
+        )
+
+    @invariant()
+    def no_ingress_sends_requests_to_what_is_going(self) -> None:
+        for ingress in self.ingresses:
+            for activation in ingress.models.values():
+                if activation.endpoints:
+                    assert activation.application in self.applications
+                    assert not self.applications[activation.application].deleting
+
+    def teardown(self) -> None:
+        """Left alone, everything that is in use comes to answer, and everything else goes."""
+        for name in self.entries:
+            self.last_activity[f"models/{name}"] = self.now
+        for _ in range(12):
+            self.now += 10
+            self.reconcile()
+            for index in range(2):
+                self.ingress_swaps(index)
+            for one in self.applications.values():
+                one.requests = 0
+                if one.ready_at is None and not one.failed and not one.deleting:
+                    one.ready_at = self.now
+            self.deletions_end()
+        assert {one.entry.name for one in self.applications.values()} == {f"models/{name}" for name in self.entries}
+        assert self.applications.keys() == {application_name(one) for one in self.entries.values()}
+        assert {name: model.state for name, model in self.models.items()} == {
+            f"models/{name}": State.READY for name in self.entries
+        }
+
+
+TestCluster = ClusterMachine.TestCase
+TestCluster.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)

@@ -1,0 +1,138 @@
+"""What stands before an engine: who is let in, and what the engine is told."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+
+import httpx
+import pytest
+
+from dataplane.adapter_names import engine_adapter_name
+from dataplane.asgi import Receive, Scope, Send, send_whole
+from dataplane.errors import AdapterError
+from dataplane.replica_app import CURRENT_CALL, Call, ReplicaApp
+from modelplane.v1 import snapshot_pb2
+from tests import views
+
+SECRET = "s3cret"
+ADAPTER = views.adapter("m", "a")
+ADAPTER_HEADERS = {
+    "authorization": f"Bearer {SECRET}",
+    "x-modelplane-served-name": ADAPTER.served_name,
+    "x-modelplane-adapter": base64.b64encode(ADAPTER.SerializeToString()).decode(),
+}
+
+
+class Engine:
+    """An engine's app that notes what it was told."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call | None] = []
+        self.asked = asyncio.Event()
+        self.hold = asyncio.Event()
+        self.hold.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.calls.append(CURRENT_CALL.get())
+        self.asked.set()
+        await self.hold.wait()
+        await send_whole(send, 200, [], b"answer")
+
+
+class Adapters:
+    def __init__(self) -> None:
+        self.fails: AdapterError | None = None
+        self.asked: list[str] = []
+
+    async def ensure(self, entry: snapshot_pb2.AdapterEntry) -> None:
+        self.asked.append(entry.name)
+        if self.fails is not None:
+            raise self.fails
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine()
+
+
+@pytest.fixture
+def adapters() -> Adapters:
+    return Adapters()
+
+
+@pytest.fixture
+def app(engine: Engine, adapters: Adapters) -> ReplicaApp:
+    return ReplicaApp(engine, secret=SECRET, ensure_adapter=adapters.ensure)
+
+
+def client(app: ReplicaApp) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://engine")
+
+
+@pytest.mark.parametrize("authorization", [None, "", "Bearer", "Bearer wrong", SECRET, f"bearer {SECRET}"])
+async def test_without_the_secret_nothing_reaches_the_engine(
+    app: ReplicaApp, engine: Engine, authorization: str | None
+) -> None:
+    headers = {} if authorization is None else {"authorization": authorization}
+    async with client(app) as http:
+        answer = await http.post("/v1/completions", headers=headers)
+    assert answer.status_code == 401
+    assert answer.json()["error"]["code"] == "UNAUTHENTICATED"
+    assert engine.calls == []
+
+
+async def test_engine_is_told_the_name_that_was_asked_for(app: ReplicaApp, engine: Engine) -> None:
+    headers = {"authorization": f"Bearer {SECRET}", "x-modelplane-served-name": "public/name"}
+    async with client(app) as http:
+        answer = await http.post("/v1/completions", headers=headers)
+    assert answer.text == "answer"
+    assert engine.calls == [Call("public/name", None)]
+    assert CURRENT_CALL.get() is None
+
+
+async def test_adapter_is_ensured_before_the_engine_is_asked(
+    app: ReplicaApp, engine: Engine, adapters: Adapters
+) -> None:
+    async with client(app) as http:
+        await http.post("/v1/completions", headers=ADAPTER_HEADERS)
+    assert adapters.asked == [ADAPTER.name]
+    assert engine.calls == [Call(ADAPTER.served_name, engine_adapter_name(ADAPTER))]
+
+
+async def test_adapter_that_cannot_be_had_is_a_503_that_names_no_file(
+    app: ReplicaApp, engine: Engine, adapters: Adapters
+) -> None:
+    adapters.fails = AdapterError("/secret/path: no such file", reason="ADAPTER_SOURCE_NOT_FOUND")
+    async with client(app) as http:
+        answer = await http.post("/v1/completions", headers=ADAPTER_HEADERS)
+        assert answer.status_code == 503
+        assert "ADAPTER_SOURCE_NOT_FOUND" in answer.json()["error"]["message"]
+        assert "/secret/path" not in answer.text
+        assert engine.calls == []
+        assert app.failed_adapters == {
+            engine_adapter_name(ADAPTER): "ADAPTER_SOURCE_NOT_FOUND: /secret/path: no such file"
+        }
+        adapters.fails = None
+        assert (await http.post("/v1/completions", headers=ADAPTER_HEADERS)).status_code == 200
+    assert app.failed_adapters == {}
+
+
+async def test_adapter_header_that_is_no_entry_is_refused(app: ReplicaApp, engine: Engine) -> None:
+    async with client(app) as http:
+        for broken in ("%%%", base64.b64encode(b"\xff\xff\xff").decode()):
+            answer = await http.post("/", headers={**ADAPTER_HEADERS, "x-modelplane-adapter": broken})
+            assert answer.status_code == 400
+    assert engine.calls == []
+
+
+async def test_requests_are_counted_while_they_run(app: ReplicaApp, engine: Engine) -> None:
+    engine.hold.clear()
+    async with client(app) as http, asyncio.TaskGroup() as group:
+        group.create_task(http.post("/", headers=ADAPTER_HEADERS))
+        await engine.asked.wait()
+        assert app.in_flight == 1
+        assert app.adapters_in_flight == {engine_adapter_name(ADAPTER): 1}
+        engine.hold.set()
+    assert app.in_flight == 0
+    assert app.adapters_in_flight == {}

@@ -1,0 +1,65 @@
+"""What the control plane is told."""
+
+from __future__ import annotations
+
+from dataplane.activation import ModelActivation, State
+from dataplane.adapter_names import engine_adapter_name
+from dataplane.posts import EngineReport
+from dataplane.resource_status import Stamps, resource_statuses
+from modelplane.v1 import status_pb2
+from tests import views
+
+ADAPTER = views.adapter("m", "a")
+SNAPSHOT = views.snapshot(views.model("m", number=3), ADAPTER)
+
+
+def report(*, adapters: tuple[str, ...] = (), failed: dict[str, str] | None = None) -> EngineReport:
+    return EngineReport(url="http://x", in_flight=0, adapters=adapters, failed_adapters=failed or {}, reported_at=0)
+
+
+def test_model_without_activation_is_idle_and_its_adapter_is_left_out() -> None:
+    statuses = resource_statuses(SNAPSHOT, {}, {}, frozenset())
+    assert statuses == {
+        "models/m": status_pb2.ResourceStatus(name="models/m", revision_number=3, state=status_pb2.RESOURCE_STATE_IDLE)
+    }
+
+
+def test_model_that_finishes_its_last_requests_is_draining() -> None:
+    statuses = resource_statuses(SNAPSHOT, {}, {}, frozenset({"models/m"}))
+    assert statuses["models/m"].state == status_pb2.RESOURCE_STATE_DRAINING
+
+
+def test_failed_model_carries_the_reason_in_bounded_words() -> None:
+    failed = ModelActivation(state=State.FAILED, revision_number=3, reason="R", message="x" * 10_000)
+    status = resource_statuses(SNAPSHOT, {"models/m": failed}, {}, frozenset())["models/m"]
+    assert (status.state, status.reason) == (status_pb2.RESOURCE_STATE_FAILED, "R")
+    assert len(status.message) == 2000
+
+
+def test_every_state_has_its_counterpart_in_the_protocol() -> None:
+    for state in State:
+        activation = ModelActivation(state=state, revision_number=3)
+        status = resource_statuses(SNAPSHOT, {"models/m": activation}, {}, frozenset())["models/m"]
+        assert status_pb2.ResourceState.Name(status.state) == f"RESOURCE_STATE_{state.value}"
+
+
+def test_loaded_adapter_is_ready_and_one_that_could_not_be_is_failed() -> None:
+    name = engine_adapter_name(ADAPTER)
+    loaded = {"app": {"r1": report(adapters=(name,)), "r2": report(adapters=(name,))}}
+    status = resource_statuses(SNAPSHOT, {}, loaded, frozenset())[ADAPTER.name]
+    assert (status.state, status.ready_replicas) == (status_pb2.RESOURCE_STATE_READY, 2)
+    failed = {"app": {"r1": report(failed={name: "ADAPTER_DIGEST_MISMATCH: other: bytes"})}}
+    status = resource_statuses(SNAPSHOT, {}, failed, frozenset())[ADAPTER.name]
+    assert (status.state, status.reason, status.message) == (
+        status_pb2.RESOURCE_STATE_FAILED,
+        "ADAPTER_DIGEST_MISMATCH",
+        "other: bytes",
+    )
+
+
+def test_update_time_is_when_the_state_began_and_not_when_it_was_last_seen() -> None:
+    stamps = Stamps()
+    ready = {"models/m": ModelActivation(state=State.READY, revision_number=3)}
+    for now, activations, expected in ((10, {}, 10), (20, {}, 10), (30, ready, 30), (40, ready, 30), (50, {}, 50)):
+        status = stamps.stamped(resource_statuses(SNAPSHOT, activations, {}, frozenset()), now)["models/m"]
+        assert status.update_time.seconds == expected

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import pytest
+
+from dataplane.activation import Endpoint, ModelActivation, State
+from dataplane.adapter_names import engine_adapter_name
+from dataplane.routing import AFFINITY_SLACK_REQUESTS, NotFound, Route, choose_endpoint, resolve
+from tests import views
+
+CATALOG = views.snapshot(
+    views.model("smol"),
+    views.model("big", served_name="org/Big-1:latest"),
+    views.adapter("smol", "pirate"),
+    views.adapter("big", "law", served_name="law"),
+)
+
+
+@pytest.mark.parametrize(
+    ("served_name", "model", "adapter"),
+    [
+        ("smol", "models/smol", None),
+        ("org/Big-1:latest", "models/big", None),
+        ("smol:pirate", "models/smol", "models/smol/adapters/pirate"),
+        ("law", "models/big", "models/big/adapters/law"),
+    ],
+)
+def test_a_served_name_is_looked_up(served_name: str, model: str, adapter: str | None) -> None:
+    route = resolve(views.view(CATALOG), served_name)
+    assert isinstance(route, Route)
+    assert route.model.name == model
+    assert (route.adapter.name if route.adapter else None) == adapter
+
+
+@pytest.mark.parametrize(
+    "served_name", ["", "Smol", "smol:", "smol:nobody", "big", "models/smol", "smol:pirate@abab", "org/Big-1"]
+)
+def test_names_are_not_taken_apart_or_guessed(served_name: str) -> None:
+    assert resolve(views.view(CATALOG), served_name) == NotFound(served_name=served_name)
+
+
+def test_an_engine_side_adapter_name_is_not_a_served_name() -> None:
+    name = engine_adapter_name(CATALOG.adapters["models/smol/adapters/pirate"])
+    assert name == "smol:pirate@" + "ab" * 16
+    assert isinstance(resolve(views.view(CATALOG), name), NotFound)
+
+
+def test_other_weights_have_another_engine_side_name() -> None:
+    assert engine_adapter_name(views.adapter("m", "a", digest=b"\x01" * 32)) != engine_adapter_name(
+        views.adapter("m", "a", digest=b"\x02" * 32)
+    )
+
+
+def test_a_model_without_activation_is_idle() -> None:
+    route = resolve(views.view(CATALOG), "smol")
+    assert isinstance(route, Route)
+    assert route.activation.state is State.IDLE
+
+
+def test_the_revision_that_answers_is_the_activations() -> None:
+    degraded = ModelActivation(state=State.DEGRADED, revision_number=4, endpoints=views.endpoints("http://a"))
+    route = resolve(views.view(CATALOG, {"smol": degraded}), "smol:pirate")
+    assert isinstance(route, Route)
+    assert route.model_revision_name == "models/smol/revisions/4"
+
+
+def choose(
+    names: str,
+    in_flight: dict[str, int],
+    *,
+    limit: int = 100,
+    affinity: str | None = None,
+    avoid: str = "",
+    down: str = "",
+    seed: int = 0,
+) -> str | None:
+    chosen = choose_endpoint(
+        tuple(Endpoint(replica_id=name, url=f"http://{name}") for name in names),
+        in_flight,
+        limit=limit,
+        affinity=affinity,
+        avoid=set(avoid),
+        down=set(down),
+        randrange=Random(seed).randrange,
+    )
+    return chosen.replica_id if chosen else None
+
+
+def test_of_two_endpoints_the_less_loaded_is_taken() -> None:
+    assert {choose("ab", {"a": 3, "b": 2}, seed=seed) for seed in range(20)} == {"b"}
+
+
+def test_the_most_loaded_of_many_is_never_taken_and_the_others_share() -> None:
+    taken = Counter(choose("abcdefgh", {"a": 9}, seed=seed) for seed in range(800))
+    assert taken["a"] == 0
+    assert min(taken[name] for name in "bcdefgh") > 50
+
+
+def test_two_choices_keep_loads_close() -> None:
+    in_flight: Counter[str] = Counter()
+    randrange = Random(1).randrange
+    endpoints = tuple(Endpoint(replica_id=str(number), url="") for number in range(20))
+    for _ in range(2000):
+        chosen = choose_endpoint(
+            endpoints, in_flight, limit=10**6, affinity=None, avoid=(), down=(), randrange=randrange
+        )
+        assert chosen is not None
+        in_flight[chosen.replica_id] += 1
+    assert max(in_flight.values()) - min(in_flight.values()) <= 6  # one random choice would spread by about 40
+
+
+def test_none_is_taken_when_all_are_full() -> None:
+    assert choose("ab", {"a": 2, "b": 2}, limit=2) is None
+    assert choose("a", {"a": 1}, limit=1) is None
+
+
+def test_the_one_with_room_is_found_among_many_full() -> None:
+    full = dict.fromkeys("abcdefgh", 5) | {"f": 4}
+    assert {choose("abcdefgh", full, limit=5, seed=seed) for seed in range(30)} == {"f"}
+
+
+def test_what_was_tried_is_avoided_while_another_has_room() -> None:
+    assert {choose("ab", {"b": 50}, avoid="a", seed=seed) for seed in range(20)} == {"b"}
+    assert choose("ab", {"b": 100}, avoid="a") == "a"
+    assert choose("a", {}, avoid="a") == "a"
+
+
+def test_an_endpoint_that_is_down_is_taken_only_when_all_are() -> None:
+    assert {choose("ab", {"b": 50}, down="a", seed=seed) for seed in range(20)} == {"b"}
+    assert choose("ab", {"b": 100}, down="a") is None
+    assert choose("ab", {}, down="ab") in ("a", "b")
+
+
+def test_an_adapter_stays_at_its_home() -> None:
+    homes = {choose("abcdefgh", {}, affinity="pirate@1", seed=seed) for seed in range(30)}
+    assert len(homes) == 1
+
+
+def test_adapters_spread_over_endpoints() -> None:
+    homes = Counter(choose("abcd", {}, affinity=f"adapter-{number}@1") for number in range(400))
+    assert min(homes[name] for name in "abcd") > 60
+
+
+def test_an_adapter_goes_to_its_second_home_when_the_first_is_busy() -> None:
+    home = choose("abcdefgh", {}, affinity="pirate@1")
+    assert home is not None
+    assert choose("abcdefgh", {home: AFFINITY_SLACK_REQUESTS}, affinity="pirate@1") == home
+    second = {
+        choose("abcdefgh", {home: AFFINITY_SLACK_REQUESTS + 1}, affinity="pirate@1", seed=seed) for seed in range(30)
+    }
+    assert len(second) == 1
+    assert second != {home}
+
+
+def test_an_adapters_home_moves_only_with_its_endpoint() -> None:
+    home = choose("abcdefgh", {}, affinity="pirate@1")
+    assert home is not None
+    others = "".join(name for name in "abcdefgh" if name != home)
+    moved = choose(others, {}, affinity="pirate@1")
+    for gone in others:
+        if gone != moved:
+            assert choose(others.replace(gone, "") + home, {}, affinity="pirate@1") == home

@@ -1,0 +1,60 @@
+"""Settings that are not allowed are refused with the name, what was got, and what is allowed."""
+
+from __future__ import annotations
+
+import pytest
+
+from dataplane.settings import SettingsError, parse
+
+
+def test_defaults_stay_on_this_machine() -> None:
+    settings = parse([])
+    assert (settings.controlplane, settings.http, settings.data_plane_id) == (
+        "127.0.0.1:8300",
+        "127.0.0.1:8000",
+        "local",
+    )
+
+
+def test_flags_come_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELPLANE_DATAPLANE_DATA_PLANE_ID", "from-environment")
+    assert parse([]).data_plane_id == "from-environment"
+    assert parse(["--data-plane-id", "from-flag"]).data_plane_id == "from-flag"
+
+
+def test_sources_are_comma_separated_prefixes() -> None:
+    assert parse(["--allowed-sources", "file:///models/, hf://org/"]).allowed_sources == (
+        "file:///models/",
+        "hf://org/",
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--http", "0.0.0.0:8000"], ["http", "0.0.0.0:8000", "--insecure"]),
+        (["--http", "[::]:8000"], ["http", "--insecure"]),
+        (["--http", "127.0.0.1"], ["http", "127.0.0.1"]),
+        (["--http", "127.0.0.1:99999"], ["http", "99999", "65535"]),
+        (["--controlplane", "host:0"], ["controlplane", "0", "65535"]),
+        (["--data-plane-id", "Not An Id"], ["data_plane_id", "Not An Id"]),
+        (["--ingress-replicas", "0"], ["ingress_replicas", "0", "1"]),
+        (["--drain-s", "soon"], ["drain_s", "soon", "number"]),
+        (["--max-body-bytes", "1"], ["max_body_bytes", "1", "1024"]),
+    ],
+)
+def test_value_that_is_not_allowed_is_refused(argv: list[str], words: list[str]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse(argv)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_unknown_environment_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELPLANE_DATAPLANE_HTTTP", "127.0.0.1:1")
+    with pytest.raises(SettingsError, match="MODELPLANE_DATAPLANE_HTTTP"):
+        parse([])
+
+
+def test_insecure_allows_any_address() -> None:
+    assert parse(["--http", "0.0.0.0:8000", "--insecure"]).http_host == "0.0.0.0"

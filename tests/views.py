@@ -1,0 +1,86 @@
+"""Catalogs and views for the tests of the data plane's request path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from google.protobuf import json_format
+
+from dataplane.activation import Activation, Endpoint, ModelActivation, State, View
+from dataplane.snapshot import Position, Snapshot, build
+from modelplane.v1 import snapshot_pb2
+
+
+def model(
+    model_id: str,
+    *,
+    served_name: str = "",
+    number: int = 1,
+    admission: Mapping[str, object] | None = None,
+    card: Mapping[str, object] | None = None,
+    args: Mapping[str, object] | None = None,
+) -> snapshot_pb2.ModelEntry:
+    """A model's entry. `admission` and `card` as in JSON; what they leave out stays unset."""
+    spec = {"engine": {"kind": "KIND_SIMULATED", "args": dict(args or {})}, "admission": dict(admission or {})}
+    return json_format.ParseDict(
+        {
+            "name": f"models/{model_id}",
+            "servedName": served_name or model_id,
+            "revision": {
+                "name": f"models/{model_id}/revisions/{number}",
+                "number": number,
+                "spec": spec,
+                "card": dict(card or {}),
+            },
+            "createTime": "2026-01-02T03:04:05Z",
+        },
+        snapshot_pb2.ModelEntry(),
+    )
+
+
+def adapter(
+    model_id: str, adapter_id: str, *, served_name: str = "", digest: bytes = b"\xab" * 32, card_text: str = ""
+) -> snapshot_pb2.AdapterEntry:
+    """An adapter's entry."""
+    entry = snapshot_pb2.AdapterEntry(
+        name=f"models/{model_id}/adapters/{adapter_id}",
+        served_name=served_name or f"{model_id}:{adapter_id}",
+        model=f"models/{model_id}",
+    )
+    entry.revision.number = 1
+    entry.revision.weights.digest = digest
+    entry.revision.card.description = card_text
+    return entry
+
+
+def snapshot(*entries: snapshot_pb2.ModelEntry | snapshot_pb2.AdapterEntry, revision: int = 7) -> Snapshot:
+    """A snapshot of these entries."""
+    return build(
+        Position(store_uid="store", revision=revision, digest=b"\0" * 32),
+        (),
+        [entry for entry in entries if isinstance(entry, snapshot_pb2.ModelEntry)],
+        [entry for entry in entries if isinstance(entry, snapshot_pb2.AdapterEntry)],
+        {},
+    )
+
+
+def endpoints(*urls: str) -> tuple[Endpoint, ...]:
+    """Endpoints whose replica ids are their URLs."""
+    return tuple(Endpoint(replica_id=url, url=url) for url in urls)
+
+
+def ready(*urls: str, number: int = 1, application: str = "app-1", secret: str = "") -> ModelActivation:
+    """A model that answers at these URLs."""
+    return ModelActivation(
+        state=State.READY,
+        revision_number=number,
+        application=application,
+        endpoints=endpoints(*urls),
+        secret=secret,
+    )
+
+
+def view(catalog: Snapshot, activations: Mapping[str, ModelActivation] | None = None) -> View:
+    """A view; `activations` by model id."""
+    models = {f"models/{model_id}": activation for model_id, activation in (activations or {}).items()}
+    return View(snapshot=catalog, activation=Activation(sequence=1, models=models))
