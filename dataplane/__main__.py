@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import shutil
 import signal
 import socket
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import structlog
 
@@ -19,6 +21,8 @@ from dataplane.settings import Settings, SettingsError, parse
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024
 """Nothing but snapshots goes through Ray's object store; its default would be a third of the memory."""
 _WATCH_INTERVAL_S = 5.0
+RAY_TOKEN_FILE = "ray_auth_token"  # noqa: S105  # the name of a file
+"""In the data directory: what lets a process into the Ray that was started here (`RAY_AUTH_TOKEN_PATH`)."""
 
 _log = structlog.get_logger("dataplane")
 
@@ -74,7 +78,7 @@ class _Cluster:
 
     def start(self) -> None:
         """Start or join Ray, then the agent and the ingress; back when the ingress listens."""
-        _prepare_environment()
+        _prepare_environment(self._settings)  # before the import: Ray reads it then
         import ray
         from ray import serve
 
@@ -155,7 +159,7 @@ def _ray_namespace() -> str:
     return RAY_NAMESPACE
 
 
-def _prepare_environment() -> None:
+def _prepare_environment(settings: Settings) -> None:
     """What Ray and the engines have to find in their environment, unless the operator set it otherwise."""
     defaults = {
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -166,6 +170,29 @@ def _prepare_environment() -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    if not settings.ray_address:
+        _protect_own_ray(settings.data_dir / RAY_TOKEN_FILE)
+
+
+def _protect_own_ray(token_file: Path) -> None:
+    """Have the Ray that is started here let in only who knows a token, unless the operator decided about that.
+
+    Ray listens on all addresses, and whoever may call it runs code here. Its own default token is one file in the home
+    directory, readable by everybody.
+    """
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    os.environ["RAY_AUTH_MODE"] = "token"
+    if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
+        return
+    if not token_file.exists():
+        token_file.parent.mkdir(parents=True, exist_ok=True)
+        scratch = token_file.with_suffix(".tmp")
+        scratch.unlink(missing_ok=True)
+        with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+        scratch.rename(token_file)
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(token_file)
 
 
 def _port_in_use(settings: Settings) -> str | None:

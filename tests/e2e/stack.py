@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 import openai
 
+from dataplane.__main__ import RAY_TOKEN_FILE
 from modelplane import Client
 
 START_S = 90.0
@@ -78,6 +79,10 @@ class Process:
         with self.log.open("ab") as log:
             self.popen = subprocess.Popen(self.command, stdout=log, stderr=log, env=self.environment)
 
+    @property
+    def runs(self) -> bool:
+        return self.popen is not None and self.popen.poll() is None
+
     def kill(self, number: signal.Signals) -> int:
         assert self.popen is not None
         self.popen.send_signal(number)
@@ -85,7 +90,7 @@ class Process:
 
     def stop(self) -> None:
         """Stop it in an orderly way, if it runs."""
-        if self.popen is not None and self.popen.poll() is None:
+        if self.runs:
             self.kill(signal.SIGTERM)
 
 
@@ -126,7 +131,12 @@ class Stack:
 
     def await_ready(self) -> None:
         """Wait until the ingress is ready."""
-        until(lambda: self.readyz() == 200, START_S, f"/readyz; see {self.directory}")
+
+        def ready() -> bool:
+            assert self.dataplane.runs, self.dataplane.log.read_text(errors="replace")[-4000:]
+            return self.readyz() == 200
+
+        until(ready, START_S, f"/readyz; see {self.directory}")
 
     def stop(self) -> None:
         self.dataplane.stop()
@@ -148,32 +158,32 @@ class Stack:
     def _ray_address(self) -> str:
         """Of this stack's own Ray: others may run on this machine."""
         found: list[str] = re.findall(r"ray_ready .*?address=(\S+)", self.dataplane.log.read_text(errors="replace"))
-        return "127.0.0.1:" + found[-1].rpartition(":")[2]  # where a Ray of this machine alone listens
+        return found[-1]
 
-    def applications(self) -> dict[str, list[str]]:
-        """What Ray Serve itself says: ids of the live replicas, by application."""
+    def _look(self, script: str, *arguments: str) -> str:
+        """The last line that `script` prints, run in a process of its own with the address of this stack's Ray."""
         looked = subprocess.run(
-            [sys.executable, "-c", _LOOK, self._ray_address()],
-            env=self.environment,
-            check=True,
+            [sys.executable, "-c", script, self._ray_address(), *arguments],
+            env={
+                **self.environment,
+                "RAY_AUTH_MODE": "token",
+                "RAY_AUTH_TOKEN_PATH": str(self.directory / "dataplane" / RAY_TOKEN_FILE),
+            },
             capture_output=True,
             text=True,
             timeout=60,
         )
-        found: dict[str, list[str]] = json.loads(looked.stdout.splitlines()[-1])
+        assert looked.returncode == 0, looked.stderr
+        return looked.stdout.splitlines()[-1]
+
+    def applications(self) -> dict[str, list[str]]:
+        """What Ray Serve itself says: ids of the live replicas, by application."""
+        found: dict[str, list[str]] = json.loads(self._look(_LOOK))
         return found
 
     def kill_replica(self, application: str) -> None:
         """`kill -9` the process of an application's first live replica."""
-        looked = subprocess.run(
-            [sys.executable, "-c", _PROCESS, self._ray_address(), application],
-            env=self.environment,
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        os.kill(int(looked.stdout.splitlines()[-1]), signal.SIGKILL)
+        os.kill(int(self._look(_PROCESS, application)), signal.SIGKILL)
 
     def engine_replicas(self, model_id: str) -> list[str]:
         """Ids of the live engine replicas of a model."""
