@@ -101,6 +101,7 @@ class Stack:
     directory: Path
     controlplane_address: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
     http_address: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
+    _openai: openai.OpenAI | None = None
 
     def __post_init__(self) -> None:
         # Ray's sockets have paths of at most 107 characters, so its directory is not below pytest's.
@@ -139,6 +140,8 @@ class Stack:
         until(ready, START_S, f"/readyz; see {self.directory}")
 
     def stop(self) -> None:
+        if self._openai is not None:
+            self._openai.close()
         self.dataplane.stop()
         self.controlplane.stop()
 
@@ -152,8 +155,11 @@ class Stack:
     def client(self) -> Client:
         return Client(self.controlplane_address)
 
-    def openai(self, *, timeout_s: float = 300.0) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", timeout=timeout_s, max_retries=0)
+    def openai(self) -> openai.OpenAI:
+        """The one client of the OpenAI API, which `stop` closes. It does not retry: every failure is seen."""
+        if self._openai is None:
+            self._openai = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", timeout=300.0, max_retries=0)
+        return self._openai
 
     def _ray_address(self) -> str:
         """Of this stack's own Ray: others may run on this machine."""
