@@ -7,6 +7,7 @@ import contextlib
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, NoReturn
+from urllib.parse import unquote
 
 import grpc
 import structlog
@@ -14,7 +15,7 @@ from google.protobuf import message as protobuf_message
 from google.rpc import status_pb2  # type: ignore[import-untyped]  # ships no stubs
 from grpc_status import rpc_status
 
-from controlplane import errors, status
+from controlplane import errors, principal, status
 from modelplane.validation import violations_of
 
 _log = structlog.get_logger("controlplane.rpc")
@@ -90,7 +91,8 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
             async with self._surrounded(method, context):
                 if ruled:
                     check(request)
-                return await handler(request, context)
+                with principal.called_from(_origin(request, context)):
+                    return await handler(request, context)
 
         return wrapped
 
@@ -173,6 +175,12 @@ def check(request: protobuf_message.Message) -> None:
     violations = violations_of(request)
     if violations:
         raise errors.InvalidArgument.of_fields(violations)
+
+
+def _origin(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> principal.Origin:
+    # `ipv4:127.0.0.1:50000`, `ipv6:%5B::1%5D:50000` or `unix:/path`.
+    address = unquote(context.peer()).removeprefix("ipv4:").removeprefix("ipv6:")
+    return principal.Origin(address=address, request_id=getattr(request, "request_id", ""))
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], rich: status_pb2.Status) -> NoReturn:
