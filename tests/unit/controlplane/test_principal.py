@@ -19,9 +19,13 @@ def test_nobody_acts_from_here_unless_it_is_said() -> None:
 
 
 def test_a_block_says_who_and_ends_also_with_an_error() -> None:
-    with pytest.raises(KeyError), principal.acting_as(ALICE), principal.called_from(DESK):
-        assert (principal.current(), principal.origin()) == (ALICE, DESK)
-        raise KeyError
+    def fail() -> None:
+        with principal.acting_as(ALICE), principal.called_from(DESK):
+            assert (principal.current(), principal.origin()) == (ALICE, DESK)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert (principal.current(), principal.origin()) == (ANONYMOUS, HERE)
 
 
@@ -33,5 +37,5 @@ async def test_concurrent_tasks_do_not_see_each_other_and_their_children_do() ->
             assert await child == who
             return principal.current()
 
-    assert await asyncio.gather(act(ALICE), act(BOB)) == [ALICE, BOB]
+    assert list(await asyncio.gather(act(ALICE), act(BOB))) == [ALICE, BOB]
     assert principal.current() == ANONYMOUS
