@@ -106,7 +106,7 @@ def refuse_position(position: Position, held: Position | None, *, allow_new_stor
         return Rejection(
             reason=STORE_UID_MISMATCH,
             message=f"it is of store {position.store_uid}, and this data plane follows store {held.store_uid} until an "
-            "operator allows another",
+            "operator allows another (--allow-new-store)",
         )
     if position.revision < held.revision:
         return Rejection(

@@ -12,9 +12,9 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from dataplane.errors import AdapterError
+from modelplane import sources
 from modelplane.adapter_digest import weights_digest
 from modelplane.v1 import adapter_pb2, snapshot_pb2
 
@@ -65,10 +65,10 @@ def _fetch(uri: str, weights: adapter_pb2.AdapterWeights, target: Path) -> None:
 
 
 def _local_directory(uri: str) -> Path:
-    parts = urlsplit(uri)
-    if parts.scheme != "file":
-        raise AdapterError(f"{uri}: adapters are fetched from file:/// sources only")
-    directory = Path(unquote(parts.path))
+    try:
+        directory = Path(sources.file_path(uri))
+    except ValueError as error:
+        raise AdapterError(f"{uri}: adapters are fetched from file:/// sources only: {error}") from error
     if not directory.is_dir():
         raise AdapterError(f"{uri}: no such directory on this node", reason="ADAPTER_SOURCE_NOT_FOUND")
     return directory

@@ -67,7 +67,7 @@ class Agent:
         self._keeper = SnapshotKeeper(
             settings,
             instance_uid=uuid.uuid4().hex,
-            policy=Policy(allowed_sources=settings.allowed_sources),
+            policy=Policy(allowed_sources=settings.allowed_sources, allow_new_store=settings.allow_new_store),
             activate=self._activate,
         )
         self._activation = Activation(sequence=0, models={})

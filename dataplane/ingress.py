@@ -53,6 +53,7 @@ class IngressApp:
         settings: IngressSettings,
         random: Random,
         clock: Callable[[], float],
+        replica: str,
     ) -> None:
         """Nothing happens before the first call.
 
@@ -63,6 +64,7 @@ class IngressApp:
             settings: limits.
             random: for the choice between replicas.
             clock: seconds; only what `usage` reports is read from it.
+            replica: id of this ingress replica, in its metrics.
         """
         self._views = views
         self._settings = settings
@@ -74,7 +76,10 @@ class IngressApp:
         self._idle = asyncio.Event()
         self._idle.set()
         self._metrics = metrics.IngressMetrics(
-            in_flight=self._admission.in_flight, waiting=self._admission.waiting, revision=self._revision
+            replica=replica,
+            in_flight=self._admission.in_flight,
+            waiting=self._admission.waiting,
+            revision=self._revision,
         )
         self._unsubscribe = views.subscribe(self._admission.on_view)
 

@@ -64,6 +64,7 @@ class IngressReplica:
             settings=IngressSettings(max_body_bytes=settings.max_body_bytes),
             random=random.Random(),  # noqa: S311  # spreads load; nothing secret depends on it
             clock=time.time,
+            replica=self._replica_id,
         )
         config = uvicorn.Config(
             self._app,
@@ -73,6 +74,7 @@ class IngressReplica:
             timeout_keep_alive=75,
             server_header=False,
             date_header=False,
+            proxy_headers=False,  # nothing here depends on who calls: nobody's headers are believed
             timeout_graceful_shutdown=max(1, int(settings.drain_s)),
         )
         self._server = uvicorn.Server(config)
@@ -159,6 +161,7 @@ class IngressReplica:
             return
         self._stopping = True
         serving, *others = self._tasks
+        self._app.begin_drain()  # those that wait for a model get their answer now, and can go elsewhere
         self._server.should_exit = True
         await asyncio.wait([serving], timeout=self._settings.drain_s)
         for task in others:
@@ -173,6 +176,7 @@ def _shared_listener(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it: a token waits for no ACK
     listener.bind((host, port))
     listener.listen(_LISTEN_BACKLOG)
     return listener

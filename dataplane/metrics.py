@@ -1,4 +1,8 @@
-"""What one ingress replica counts. No label's values grow with the catalog."""
+"""What one ingress replica counts. No label's values grow with the catalog.
+
+Ingress replicas of a node share a port, so a scrape reaches any one of them: every series carries the replica's id, and
+so is one replica's own, with gaps, and never a mixture.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +20,19 @@ class IngressMetrics:
     """The ingress's own registry: several ingresses may live in one process."""
 
     def __init__(
-        self, *, in_flight: Callable[[], float], waiting: Callable[[], float], revision: Callable[[], float]
+        self,
+        *,
+        replica: str,
+        in_flight: Callable[[], float],
+        waiting: Callable[[], float],
+        revision: Callable[[], float],
     ) -> None:
         self.registry = CollectorRegistry()
+        self._replica = replica
         self._requests = Counter(
             "modelplane_ingress_requests",
             "Requests answered. kind: model, adapter, or none when no name was resolved; status 499: the client left.",
-            ("route", "kind", "status"),
+            ("replica", "route", "kind", "status"),
             registry=self.registry,
         )
         self._request_counts: dict[tuple[str, str, int], Counter] = {}
@@ -30,42 +40,47 @@ class IngressMetrics:
         self._first_byte = Histogram(
             "modelplane_ingress_time_to_first_byte_seconds",
             "From the request's arrival to the first byte of an engine's answer.",
-            ("route",),
+            ("replica", "route"),
             buckets=_FIRST_BYTE_BUCKETS_S,
             registry=self.registry,
         )
         self._refusals = Counter(
             "modelplane_ingress_refusals",
             "Requests that the ingress answered with an error of its own, by the error's code.",
-            ("code",),
+            ("replica", "code"),
             registry=self.registry,
         )
         self.retries = Counter(
             "modelplane_ingress_upstream_retries",
             "Requests sent once more because a replica failed before the first byte.",
+            ("replica",),
             registry=self.registry,
-        )
+        ).labels(replica)
         for name, text, read in (
             ("in_flight", "Requests at engine replicas.", in_flight),
             ("held", "Requests that wait for a replica to start or to have room.", waiting),
             ("snapshot_revision", "Catalog revision of the snapshot that requests are decided by; -1: none.", revision),
         ):
-            Gauge(f"modelplane_ingress_{name}", text, registry=self.registry).set_function(read)
+            Gauge(f"modelplane_ingress_{name}", text, ("replica",), registry=self.registry).labels(
+                replica
+            ).set_function(read)
 
     def count_request(self, route: str, kind: str, status: int) -> None:
         """Count one answered request."""
         child = self._request_counts.get((route, kind, status))
         if child is None:
-            child = self._request_counts[route, kind, status] = self._requests.labels(route, kind, str(status))
+            child = self._request_counts[route, kind, status] = self._requests.labels(
+                self._replica, route, kind, str(status)
+            )
         child.inc()
 
     def count_refusal(self, code: str) -> None:
         """Count one error that the ingress made."""
-        self._refusals.labels(code).inc()
+        self._refusals.labels(self._replica, code).inc()
 
     def observe_first_byte(self, route: str, seconds: float) -> None:
         """Note how long an engine's answer took to begin."""
-        self._first_byte.labels(route).observe(seconds)
+        self._first_byte.labels(self._replica, route).observe(seconds)
 
     def exposition(self) -> bytes:
         """Everything, in Prometheus's text format."""

@@ -62,6 +62,11 @@ class Settings(BaseSettings):
         default=("file:///", "hf://"),
         description="Source URIs that models and adapters may have, as comma-separated prefixes.",
     )
+    allow_new_store: bool = Field(
+        default=False,
+        description="Take snapshots of another store than the one served so far: after the control plane's database "
+        "was restored from a backup or replaced. Say it once, and leave it out at the next start.",
+    )
     max_body_bytes: int = Field(
         default=32 * 1024 * 1024, ge=1024, le=1024**3, description="Largest request body that is accepted, in bytes."
     )

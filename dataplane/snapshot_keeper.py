@@ -22,6 +22,10 @@ _SETTLE_INTERVAL_S = 5.0
 _log = structlog.get_logger("dataplane.agent")
 
 
+class ActivationFailed(Exception):
+    """An accepted snapshot could not be put into service: a fault of this process, not of the snapshot."""
+
+
 class SnapshotKeeper:
     """Owns the directory on disk and the Sync stream. `load` first, then `run`.
 
@@ -57,6 +61,8 @@ class SnapshotKeeper:
         self._disk_open = False
         self._client: SyncClient | None = None
         self._resources: Mapping[str, status_pb2.ResourceStatus] = {}
+        self._fault: Exception | None = None
+        self._failed = asyncio.Event()
 
     async def load(self) -> None:
         """Put the last-known-good snapshot on disk into service, if there is one.
@@ -87,7 +93,11 @@ class SnapshotKeeper:
         )
 
     async def run(self) -> None:
-        """Stay connected to the control plane. Ends by being cancelled."""
+        """Stay connected to the control plane. Ends by being cancelled.
+
+        Raises:
+            ActivationFailed: a snapshot that is held, also on disk, could not be put into service.
+        """
         assert self._client is not None, "load comes first"
         try:
             if self.snapshot is not None:
@@ -96,6 +106,7 @@ class SnapshotKeeper:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._client.run())
                 group.create_task(self._settle())
+                group.create_task(self._watch_for_fault())
         finally:
             self._disk.close()
 
@@ -104,6 +115,10 @@ class SnapshotKeeper:
         self._resources = resources
         if self._client is not None:
             self._client.report(resources)
+
+    async def _watch_for_fault(self) -> None:
+        await self._failed.wait()
+        raise ActivationFailed("a snapshot could not be put into service") from self._fault
 
     async def _settle(self) -> None:
         while True:
@@ -118,9 +133,17 @@ class SnapshotKeeper:
         accepted = await asyncio.to_thread(accept, position, entries, held=self.snapshot, policy=self._policy)
         if isinstance(accepted, Rejection):
             return accepted
+        # On disk first: whoever was served by it once is not served by an older one after a crash.
         await self._save(accepted)
         self.snapshot = accepted
-        await self._activate(accepted)
+        try:
+            await self._activate(accepted)
+        except Exception as error:
+            # It is held, so it cannot be refused any more, and it does not serve, so it cannot be acknowledged. The
+            # agent ends, which cancels this wait; the next one begins with what is on disk.
+            self._fault = error
+            self._failed.set()
+            await asyncio.Event().wait()
         _log.info(
             "snapshot_active",
             revision=position.revision,

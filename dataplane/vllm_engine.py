@@ -11,12 +11,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import unquote, urlsplit
 
 from google.protobuf import json_format
 
 from dataplane.errors import EngineStartError
 from dataplane.replica_app import CURRENT_CALL, AsgiApp
+from modelplane import sources
 from modelplane.v1 import model_pb2, snapshot_pb2
 
 _RESOLVER_NAME = "modelplane"
@@ -173,10 +173,12 @@ def _integral(value: object) -> object:
 
 
 def _model_path(source: model_pb2.Source) -> str:
-    parts = urlsplit(source.uri)
-    if parts.scheme == "hf":
-        return parts.netloc + parts.path
-    path = Path(unquote(parts.path))
+    if source.uri.startswith(sources.HUB_SCHEME):
+        return source.uri.removeprefix(sources.HUB_SCHEME)
+    try:
+        path = Path(sources.file_path(source.uri))
+    except ValueError as error:
+        raise EngineStartError(f"{source.uri}: {error}", reason="SOURCE_NOT_FOUND") from error
     if not path.exists():
         raise EngineStartError(f"{source.uri}: no such directory on this node", reason="SOURCE_NOT_FOUND")
     return str(path)

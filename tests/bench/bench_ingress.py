@@ -46,7 +46,12 @@ def run_ingress(port: int, engine_port: int) -> None:
     """Serve an ingress that knows a thousand models, one of them ready."""
     holder = ViewHolder()
     app = IngressApp(
-        views=holder, wake=lambda _: None, settings=IngressSettings(), random=random.Random(0), clock=time.time
+        views=holder,
+        wake=lambda _: None,
+        settings=IngressSettings(),
+        random=random.Random(0),
+        clock=time.time,
+        replica="bench",
     )
     names = ["m", *(f"m{number}" for number in range(1, CATALOG_MODELS))]
     catalog = views.snapshot(*(views.model(name) for name in names), views.adapter("m", "a"))

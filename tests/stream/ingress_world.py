@@ -116,7 +116,12 @@ class World:
 
     async def start(self, settings: IngressSettings) -> None:
         self.app = IngressApp(
-            views=self.views, wake=self.woken.append, settings=settings, random=random.Random(0), clock=time.time
+            views=self.views,
+            wake=self.woken.append,
+            settings=settings,
+            random=random.Random(0),
+            clock=time.time,
+            replica="r1",
         )
         self._stack.push_async_callback(self.app.aclose)
         self.url = await self._stack.enter_async_context(serving(self.app))

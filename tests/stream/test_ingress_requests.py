@@ -250,14 +250,14 @@ async def test_metrics(world: World, engine: SimulatedEngine) -> None:
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     lines = answer.body.decode().splitlines()
     name = "modelplane_ingress_requests_total"
-    assert f'{name}{{kind="model",route="/v1/completions",status="200"}} 1.0' in lines
-    assert f'{name}{{kind="adapter",route="/v1/completions",status="200"}} 1.0' in lines
-    assert f'{name}{{kind="none",route="/v1/completions",status="404"}} 20.0' in lines
-    assert f'{name}{{kind="none",route="other",status="404"}} 20.0' in lines
-    assert f'{name}{{kind="none",route="/v1/models/{{name}}",status="404"}} 20.0' in lines
-    assert "modelplane_ingress_snapshot_revision 7.0" in lines
-    assert "modelplane_ingress_in_flight 0.0" in lines
-    assert "modelplane_ingress_held 0.0" in lines
-    assert 'modelplane_ingress_time_to_first_byte_seconds_count{route="/v1/completions"} 2.0' in lines
-    assert 'modelplane_ingress_refusals_total{code="model_not_found"} 40.0' in lines
+    assert f'{name}{{kind="model",replica="r1",route="/v1/completions",status="200"}} 1.0' in lines
+    assert f'{name}{{kind="adapter",replica="r1",route="/v1/completions",status="200"}} 1.0' in lines
+    assert f'{name}{{kind="none",replica="r1",route="/v1/completions",status="404"}} 20.0' in lines
+    assert f'{name}{{kind="none",replica="r1",route="other",status="404"}} 20.0' in lines
+    assert f'{name}{{kind="none",replica="r1",route="/v1/models/{{name}}",status="404"}} 20.0' in lines
+    assert 'modelplane_ingress_snapshot_revision{replica="r1"} 7.0' in lines
+    assert 'modelplane_ingress_in_flight{replica="r1"} 0.0' in lines
+    assert 'modelplane_ingress_held{replica="r1"} 0.0' in lines
+    assert 'modelplane_ingress_time_to_first_byte_seconds_count{replica="r1",route="/v1/completions"} 2.0' in lines
+    assert 'modelplane_ingress_refusals_total{code="model_not_found",replica="r1"} 40.0' in lines
     assert len([line for line in lines if line.startswith(name)]) == 5

@@ -31,7 +31,7 @@ def cache(tmp_path: Path) -> AdapterCache:
 
 def entry(source: Path) -> snapshot_pb2.AdapterEntry:
     made = snapshot_pb2.AdapterEntry(name="models/m/adapters/a")
-    made.revision.source.uri = source.as_uri()
+    made.revision.source.uri = f"file://{source}"
     for name, content in FILES.items():
         file = adapter_pb2.AdapterFile(path=name, size_bytes=len(content), sha256=hashlib.sha256(content).digest())
         made.revision.weights.files.append(file)

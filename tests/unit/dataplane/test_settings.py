@@ -58,3 +58,8 @@ def test_unknown_environment_variable_is_refused(monkeypatch: pytest.MonkeyPatch
 
 def test_insecure_allows_any_address() -> None:
     assert parse(["--http", "0.0.0.0:8000", "--insecure"]).http_host == "0.0.0.0"
+
+
+def test_another_store_is_taken_only_when_an_operator_says_so() -> None:
+    assert parse([]).allow_new_store is False
+    assert parse(["--allow-new-store"]).allow_new_store is True

@@ -26,7 +26,7 @@ def engine(args: Mapping[str, object]) -> dict[str, object]:
 def test_source_is_a_directory_of_this_node_or_a_repository(tmp_path: Path) -> None:
     directory = tmp_path / "my model"
     directory.mkdir()
-    assert command_line(entry(directory.as_uri()))[:2] == ["--model", str(directory)]
+    assert command_line(entry(f"file://{directory}"))[:2] == ["--model", str(directory)]
     repository = entry("hf://org/name")
     repository.revision.spec.source.revision = "abc123"
     line = command_line(repository)

@@ -165,7 +165,7 @@ def _register(screen: Console, steps: Steps, client: Client, weights: Path) -> N
         client.register_model(
             MODEL_ID,
             spec={
-                "source": {"uri": weights.as_uri()},
+                "source": {"uri": f"file://{weights}"},
                 "engine": {
                     "kind": "VLLM",
                     # float32: in bfloat16 so small a model answers differently on CPUs with AMX and on those without.
