@@ -27,6 +27,8 @@ class Reason(enum.StrEnum):
     """Fields break a rule. Correct those that BadRequest lists."""
     INVALID_PAGE_TOKEN = "INVALID_PAGE_TOKEN"  # noqa: S105  # no password
     """The token is not one that this method gave for this request. Start at the first page."""
+    REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
+    """Another request was carried out under this request id. Send a fresh UUID4 with each request."""
     UNSUPPORTED_SOURCE = "UNSUPPORTED_SOURCE"
     """This release takes no source of this kind here. Use a `file:///` source."""
     SOURCE_NOT_ALLOWED = "SOURCE_NOT_ALLOWED"

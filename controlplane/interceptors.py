@@ -67,9 +67,9 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         ruled = method.startswith(_OWN_PACKAGE)
         if handler.unary_unary is not None:
             wrapped = self._unary(method, handler.unary_unary, ruled=ruled)
-            return grpc.unary_unary_rpc_method_handler(
-                wrapped, handler.request_deserializer, handler.response_serializer
-            )
+            # Maps have no order of their own: without one, the repeat of an answer could differ from the first.
+            serializer = _deterministic if ruled else handler.response_serializer
+            return grpc.unary_unary_rpc_method_handler(wrapped, handler.request_deserializer, serializer)
         if handler.stream_unary is not None:
             wrapped = self._unary(method, handler.stream_unary, ruled=False)
             return grpc.stream_unary_rpc_method_handler(
@@ -181,6 +181,10 @@ def _origin(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> princi
     # `ipv4:127.0.0.1:50000`, `ipv6:%5B::1%5D:50000` or `unix:/path`.
     address = unquote(context.peer()).removeprefix("ipv4:").removeprefix("ipv6:")
     return principal.Origin(address=address, request_id=getattr(request, "request_id", ""))
+
+
+def _deterministic(response: protobuf_message.Message) -> bytes:
+    return response.SerializeToString(deterministic=True)
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], rich: status_pb2.Status) -> NoReturn:

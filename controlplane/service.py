@@ -6,21 +6,18 @@ Requests reach these methods checked by the rules in their protos (`interceptors
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import grpc
-import structlog
 from google.protobuf import message as protobuf_message
 
 from controlplane import convert, domain, errors, paging, registration, spec
 from controlplane.adapter_files import AdapterReader
+from controlplane.changes import Changes
 from controlplane.store import Store
 from controlplane.store_write import WriteTransaction
 from modelplane import names
 from modelplane.v1 import registry_service_pb2, registry_service_pb2_grpc, status_pb2
-
-_log = structlog.get_logger("controlplane.service")
 
 _ALL_MODELS = "models/-"
 """Parent of the adapters of all models."""
@@ -37,16 +34,6 @@ class ResourceStatuses(Protocol):
         self, name: str, *, idle_since_revision: int | None = None
     ) -> Sequence[status_pb2.DataPlaneResourceStatus]:
         """By data plane id. `idle_since_revision` is given for an adapter, whose idling data planes do not report."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Registered:
-    """What a registration came to."""
-
-    catalog_revision: int
-    """The first catalog revision whose snapshot surely holds it."""
-    created: bool
-    """Whether a model or adapter revision was made."""
 
 
 class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
@@ -69,7 +56,7 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
         """
         self._store = store
         self._adapter_reader = adapter_reader
-        self._on_commit = on_commit
+        self._changes = Changes(store, on_commit=on_commit)
         self._resource_statuses = resource_statuses
 
     # --- models ---
@@ -86,29 +73,24 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
         )
         name = names.model_name(draft.id)
 
-        async def work(transaction: WriteTransaction) -> tuple[domain.Model, _Registered]:
+        async def work(transaction: WriteTransaction) -> registry_service_pb2.RegisterModelResponse:
             current = await transaction.model(draft.id)
             model = registration.registered_model(current, draft, transaction.stamp)
+            answer = registry_service_pb2.RegisterModelResponse(model=convert.model_to_proto(model))
             if model is current:
-                return model, _Registered(transaction.head.position.revision, created=False)
+                answer.catalog_revision = transaction.head.position.revision
+                return answer
             await _check_served_name(transaction, draft.served_name, name)
-            created = current is None or current.revision.number != model.revision.number
-            if created and current is not None:
+            answer.catalog_revision = transaction.stamp.catalog_revision
+            answer.created = current is None or current.revision.number != model.revision.number
+            if answer.created and current is not None:
                 rank_max = draft.spec.lora.max_rank if draft.spec.HasField("lora") else 0
                 misfits, count = await transaction.adapters_of(draft.id, rank_above=rank_max)
                 spec.check_adapters_fit(draft.spec, name, misfits, count)
             await transaction.put_model(model, current)
-            return model, _Registered(transaction.stamp.catalog_revision, created=created)
+            return answer
 
-        model, registered = await self._store.write(
-            work, method="RegisterModel", resource=name, dry_run=request.validate_only, on_commit=self._on_commit
-        )
-        _log_change("model_registered", name, registered, dry_run=request.validate_only)
-        return registry_service_pb2.RegisterModelResponse(
-            model=convert.model_to_proto(model),
-            catalog_revision=registered.catalog_revision,
-            created=registered.created,
-        )
+        return await self._changes.commit(request, registry_service_pb2.RegisterModelResponse, work, resource=name)
 
     async def GetModel(
         self, request: registry_service_pb2.GetModelRequest, context: Context
@@ -157,7 +139,7 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
     ) -> registry_service_pb2.DeleteModelResponse:
         model_id = names.parse_model(request.name)
 
-        async def work(transaction: WriteTransaction) -> _Registered:
+        async def work(transaction: WriteTransaction) -> registry_service_pb2.DeleteModelResponse:
             model = await transaction.model(model_id)
             if model is None:
                 raise errors.model_not_found(request.name)
@@ -165,19 +147,21 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
                 adapters, count = await transaction.adapters_of(model_id)
                 registration.check_deletable(model, tuple(name for name, _ in adapters), count)
             await transaction.delete_model(model_id)
-            return _Registered(transaction.stamp.catalog_revision, created=False)
+            return registry_service_pb2.DeleteModelResponse(catalog_revision=transaction.stamp.catalog_revision)
 
-        deleted = await self._store.write(
-            work, method="DeleteModel", resource=request.name, dry_run=request.validate_only, on_commit=self._on_commit
+        return await self._changes.commit(
+            request, registry_service_pb2.DeleteModelResponse, work, resource=request.name
         )
-        _log_change("model_deleted", request.name, deleted, dry_run=request.validate_only)
-        return registry_service_pb2.DeleteModelResponse(catalog_revision=deleted.catalog_revision)
 
     # --- adapters ---
 
     async def RegisterAdapter(
         self, request: registry_service_pb2.RegisterAdapterRequest, context: Context
     ) -> registry_service_pb2.RegisterAdapterResponse:
+        # A repeat gets its answer even when the files, or the base, have gone meanwhile.
+        first = await self._changes.first_answer(request, registry_service_pb2.RegisterAdapterResponse)
+        if first is not None:
+            return first
         model_id = names.parse_model(request.parent)
         source = _known_fields(request.source)
         violations = tuple(spec.source_violations(source, "source"))
@@ -192,7 +176,7 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
         )
         name = names.adapter_name(model_id, request.adapter_id)
 
-        async def work(transaction: WriteTransaction) -> tuple[domain.Adapter, _Registered]:
+        async def work(transaction: WriteTransaction) -> registry_service_pb2.RegisterAdapterResponse:
             model = registration.unchanged_base(base, await transaction.model(model_id))
             registration.check_takes_adapter(model)
             registration.check_rank(model, weights.rank)
@@ -208,22 +192,17 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
             )
             current = await transaction.adapter(model_id, request.adapter_id)
             adapter = registration.registered_adapter(current, draft, transaction.stamp)
+            answer = registry_service_pb2.RegisterAdapterResponse(adapter=convert.adapter_to_proto(adapter))
             if adapter is current:
-                return adapter, _Registered(transaction.head.position.revision, created=False)
+                answer.catalog_revision = transaction.head.position.revision
+                return answer
             await _check_served_name(transaction, draft.served_name, name)
             await transaction.put_adapter(adapter, current)
-            created = current is None or current.revision.number != adapter.revision.number
-            return adapter, _Registered(transaction.stamp.catalog_revision, created=created)
+            answer.catalog_revision = transaction.stamp.catalog_revision
+            answer.created = current is None or current.revision.number != adapter.revision.number
+            return answer
 
-        adapter, registered = await self._store.write(
-            work, method="RegisterAdapter", resource=name, dry_run=request.validate_only, on_commit=self._on_commit
-        )
-        _log_change("adapter_registered", name, registered, dry_run=request.validate_only)
-        return registry_service_pb2.RegisterAdapterResponse(
-            adapter=convert.adapter_to_proto(adapter),
-            catalog_revision=registered.catalog_revision,
-            created=registered.created,
-        )
+        return await self._changes.commit(request, registry_service_pb2.RegisterAdapterResponse, work, resource=name)
 
     async def GetAdapter(
         self, request: registry_service_pb2.GetAdapterRequest, context: Context
@@ -258,21 +237,15 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
     ) -> registry_service_pb2.DeleteAdapterResponse:
         model_id, adapter_id = names.parse_adapter(request.name)
 
-        async def work(transaction: WriteTransaction) -> _Registered:
+        async def work(transaction: WriteTransaction) -> registry_service_pb2.DeleteAdapterResponse:
             if await transaction.adapter(model_id, adapter_id) is None:
                 raise errors.adapter_not_found(request.name)
             await transaction.delete_adapter(model_id, adapter_id)
-            return _Registered(transaction.stamp.catalog_revision, created=False)
+            return registry_service_pb2.DeleteAdapterResponse(catalog_revision=transaction.stamp.catalog_revision)
 
-        deleted = await self._store.write(
-            work,
-            method="DeleteAdapter",
-            resource=request.name,
-            dry_run=request.validate_only,
-            on_commit=self._on_commit,
+        return await self._changes.commit(
+            request, registry_service_pb2.DeleteAdapterResponse, work, resource=request.name
         )
-        _log_change("adapter_deleted", request.name, deleted, dry_run=request.validate_only)
-        return registry_service_pb2.DeleteAdapterResponse(catalog_revision=deleted.catalog_revision)
 
 
 async def _check_served_name(transaction: WriteTransaction, served_name: str, resource: str) -> None:
@@ -287,13 +260,3 @@ def _known_fields(message: M) -> M:
     known.CopyFrom(message)
     known.DiscardUnknownFields()
     return known
-
-
-def _log_change(event: str, resource: str, registered: _Registered, *, dry_run: bool) -> None:
-    _log.info(
-        event,
-        resource=resource,
-        catalog_revision=registered.catalog_revision,
-        created=registered.created,
-        validate_only=dry_run,
-    )

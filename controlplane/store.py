@@ -10,7 +10,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from alembic import command
@@ -20,7 +20,8 @@ from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from controlplane import domain, errors, store_rows, store_sqlite
+from controlplane import domain, errors, store_requests, store_rows, store_sqlite
+from controlplane.request_ids import AnsweredRequest
 from controlplane.store_read import StoreReads, database_errors
 from controlplane.store_schema import catalog, catalog_revisions
 from controlplane.store_write import WriteTransaction
@@ -142,6 +143,15 @@ class Store(StoreReads):
             return result
 
         return await self._exclusively(body)
+
+    async def answered_request(self, request_id: str, retention: timedelta) -> AnsweredRequest | None:
+        """The request that was carried out under this id within the last `retention`, if there was one.
+
+        Raises:
+            errors.Unavailable: the database failed.
+        """
+        async with self._begin_read() as connection:
+            return await store_requests.find(connection, request_id, since=self._clock() - retention)
 
     async def upsert_data_plane(self, record: domain.DataPlaneRecord) -> None:
         """Keep what is known of a data plane. No catalog revision is made for it.

@@ -151,6 +151,18 @@ served_names = Table(
     Column("resource", String(256), nullable=False, unique=True),
 )
 
+answered_requests = Table(
+    "answered_requests",
+    metadata,
+    # Mutating requests that were carried out under a request_id, with their answers, for request_ids.RETENTION.
+    Column("request_id", String(36), primary_key=True),
+    Column("method", String(64), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("response", LargeBinary, nullable=False),
+    Column("create_time_us", BigInteger, nullable=False),
+    Index("ix_answered_requests_create_time_us", "create_time_us"),
+)
+
 data_planes = Table(
     "data_planes",
     metadata,

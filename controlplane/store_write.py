@@ -9,8 +9,9 @@ from datetime import datetime
 from sqlalchemy import Table, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from controlplane import domain, snapshot, store_rows
+from controlplane import domain, snapshot, store_requests, store_rows
 from controlplane.registration import Stamp
+from controlplane.request_ids import AnsweredRequest
 from controlplane.store_schema import (
     adapter_revisions,
     adapters,
@@ -159,6 +160,14 @@ class WriteTransaction:
             delete(adapters).where(adapters.c.model_id == model_id, adapters.c.id == adapter_id)
         )
         await self._set_entry(name, None)
+
+    async def answered_request(self, request_id: str, *, since: datetime) -> AnsweredRequest | None:
+        """The request that was carried out under this id after `since`, if there was one."""
+        return await store_requests.find(self._connection, request_id, since=since)
+
+    async def keep_answered_request(self, answered: AnsweredRequest, *, since: datetime) -> None:
+        """Keep a request that is carried out in this transaction; those before `since` may be forgotten."""
+        await store_requests.keep(self._connection, answered, since=since)
 
     async def put_data_plane(self, record: domain.DataPlaneRecord) -> None:
         """Write what is known of a data plane. It is no part of the catalog: no revision is made for it."""

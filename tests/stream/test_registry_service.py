@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -446,3 +447,19 @@ async def test_refusals_are_logged_once_and_without_a_traceback(plane: ControlPl
     with capture_logs() as logs:
         await refusal(plane.registry.GetModel(registry_service_pb2.GetModelRequest(name="models/m")))
     assert [(entry["event"], entry["reason"]) for entry in logs] == [("rpc_refused", "MODEL_NOT_FOUND")]
+
+
+async def test_a_repeat_is_answered_with_the_same_bytes(plane: ControlPlane) -> None:
+    call = plane.channel.unary_unary("/modelplane.v1.RegistryService/RegisterModel")
+    labels = {f"key{index}": str(index) for index in range(64)}
+    request = model_request(labels=labels, request_id=str(uuid.uuid4())).SerializeToString()
+    first = await call(request)
+    assert registry_service_pb2.RegisterModelResponse.FromString(first).created
+    assert [await call(request) for _ in range(5)] == [first] * 5
+
+
+@pytest.mark.parametrize("request_id", ["x", "00000000-0000-1000-8000-000000000000", "a" * 36])
+async def test_a_request_id_that_is_no_uuid4_is_refused(plane: ControlPlane, request_id: str) -> None:
+    refused = await refusal(plane.registry.RegisterModel(model_request(request_id=request_id)))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS")
+    assert set(refused.fields) == {"request_id"}

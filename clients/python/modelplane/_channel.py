@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 
+from modelplane.v1 import fleet_service_pb2, registry_service_pb2, snapshot_service_pb2
+
 DEFAULT_ENDPOINT = "127.0.0.1:8300"
 DEFAULT_TIMEOUT_S = 30.0
 
@@ -25,25 +27,19 @@ KEEPALIVE_TIME_MS = 30_000
 KEEPALIVE_TIMEOUT_MS = 10_000
 """A peer that vanished without a word is noticed in 40 s. Only while a call is open: idle clients send nothing."""
 
-_REGISTRY, _SNAPSHOT, _FLEET = (
-    f"modelplane.v1.{name}" for name in ("RegistryService", "SnapshotService", "FleetService")
+_SERVICES = (
+    registry_service_pb2.DESCRIPTOR.services_by_name["RegistryService"],
+    snapshot_service_pb2.DESCRIPTOR.services_by_name["SnapshotService"],
+    fleet_service_pb2.DESCRIPTOR.services_by_name["FleetService"],
 )
 
-IDEMPOTENT_METHODS = (
-    (_REGISTRY, "RegisterModel"),  # the same again writes nothing
-    (_REGISTRY, "GetModel"),
-    (_REGISTRY, "ListModels"),
-    (_REGISTRY, "ListModelRevisions"),
-    (_REGISTRY, "RegisterAdapter"),
-    (_REGISTRY, "GetAdapter"),
-    (_REGISTRY, "ListAdapters"),
-    (_SNAPSHOT, "FetchSnapshot"),
-    (_SNAPSHOT, "ListSnapshots"),
-    (_FLEET, "ListDataPlanes"),
-    (_FLEET, "GetDataPlane"),
-    (_FLEET, "WaitForRevision"),
+IDEMPOTENT_METHODS = tuple(
+    (service.full_name, method.name)
+    for service in _SERVICES
+    for method in service.methods
+    if not (method.client_streaming or method.server_streaming)
 )
-"""Tried again when UNAVAILABLE. Deletes are not here: a second try would answer NOT_FOUND for a delete that worked."""
+"""Tried again when UNAVAILABLE: those that change something carry a request id, which makes them happen once."""
 
 _SERVICE_CONFIG = {
     "methodConfig": [

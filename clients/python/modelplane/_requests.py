@@ -1,12 +1,13 @@
 """What both clients send: arguments made into requests. Pure but for the working directory, which relative paths
-mean."""
+mean, and for fresh request ids."""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Mapping
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -114,6 +115,19 @@ def data_plane_resource(name_or_id: str) -> str:
 def is_adapter(resource: str) -> bool:
     """Whether a resource name or shorthand is that of an adapter: `models/m/adapters/a` or `m/a`."""
     return "/" in resource.removeprefix("models/")
+
+
+def identify(request: object) -> None:
+    """Give a request that changes something an id of its own, unless it has one: sent again, it is carried out once."""
+    if isinstance(request, _Identified) and not request.request_id:
+        request.request_id = str(uuid.uuid4())
+
+
+@runtime_checkable
+class _Identified(Protocol):
+    """A request that changes something."""
+
+    request_id: str
 
 
 class PagedRequest(Protocol):

@@ -277,6 +277,7 @@ class AsyncClient:
     ) -> _ResponseT:
         if self._closed:
             raise RuntimeError("this AsyncClient is closed")
+        _requests.identify(request)
         try:
             return await rpc(request, timeout=self._timeout_s if timeout_s is None else timeout_s)
         except grpc.RpcError as error:

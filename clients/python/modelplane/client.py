@@ -57,8 +57,8 @@ class Client:
     Every method takes `timeout_s`, the deadline of one RPC in seconds; None means that of the client. Where a method
     lists over several pages, the deadline is for each page. Every method raises subclasses of
     `modelplane.ModelplaneError`, as `modelplane.errors` lists them; `Unavailable` and `DeadlineExceeded` any of them
-    may raise. Idempotent RPCs (all but the deletes) are tried up to four times within about two seconds while the
-    control plane is unavailable.
+    may raise. RPCs are tried up to four times within about two seconds while the control plane is unavailable; those
+    that change something carry a request id, so that they are carried out once.
 
     Names: a model is `smollm2` or `models/smollm2`; an adapter is `smollm2/pirate` or
     `models/smollm2/adapters/pirate`; a data plane is `local` or `dataPlanes/local`.
@@ -362,6 +362,7 @@ class Client:
     ) -> _ResponseT:
         if self._closed:
             raise RuntimeError("this Client is closed")
+        _requests.identify(request)
         try:
             return rpc(request, timeout=self._timeout_s if timeout_s is None else timeout_s)
         except grpc.RpcError as error:

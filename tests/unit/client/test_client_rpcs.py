@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,7 +14,6 @@ import pytest
 from google.protobuf.descriptor import ServiceDescriptor
 
 from modelplane import errors
-from modelplane._channel import IDEMPOTENT_METHODS
 from modelplane.aio import AsyncClient
 from modelplane.client import Client
 from modelplane.types import Entry, EntryRef, Model, Position
@@ -126,13 +126,43 @@ def test_a_deadline_can_be_given_for_one_call(server: ScriptedServer) -> None:
 
 
 @pytest.mark.parametrize("method", CALLS)
-def test_unavailable_is_retried_for_idempotent_rpcs_only(server: ScriptedServer, method: str) -> None:
-    server.fail(grpc.StatusCode.UNAVAILABLE)
+def test_unavailable_is_retried_with_the_same_request(server: ScriptedServer, method: str) -> None:
+    sent: list[bytes] = []
+
+    def answer(method: str, request: bytes, context: grpc.ServicerContext) -> bytes:
+        sent.append(request)
+        context.abort(grpc.StatusCode.UNAVAILABLE, "starting")
+
+    server.answer = answer
     with Client(server.endpoint) as client, pytest.raises(errors.Unavailable):
         call(client, method)
-    is_idempotent = method in {name for _, name in IDEMPOTENT_METHODS}
-    assert is_idempotent is (not method.startswith("Delete"))
-    assert len(server.calls) == (4 if is_idempotent else 1)
+    assert len(sent) == 4
+    assert len(set(sent)) == 1
+
+
+READS = ("Get", "List", "Fetch", "Wait", "Diff")
+"""Methods that begin so change nothing."""
+
+
+@pytest.mark.parametrize("method", [name for name in CALLS if not name.startswith(READS)])
+async def test_every_request_that_changes_something_has_an_id_of_its_own(server: ScriptedServer, method: str) -> None:
+    ids: list[str] = []
+    request_class = next(
+        found.input_type._concrete_class for service in SERVICES for found in service.methods if found.name == method
+    )
+
+    def answer(method: str, request: bytes, context: grpc.ServicerContext) -> bytes:
+        ids.append(request_class.FromString(request).request_id)
+        return b""
+
+    server.answer = answer
+    with Client(server.endpoint) as client:
+        call(client, method)
+        call(client, method)
+    async with AsyncClient(server.endpoint) as asynchronous:
+        await call_async(asynchronous, method)
+    assert [uuid.UUID(one).version for one in ids] == [4, 4, 4]
+    assert len(set(ids)) == 3
 
 
 def test_a_control_plane_that_comes_back_is_not_noticed(server: ScriptedServer) -> None:

@@ -38,6 +38,7 @@ HINTS: Mapping[str, str] = {
     "ADAPTER_BASE_MISMATCH": "register the adapter under the model that it was trained for",
     "MODEL_TAKES_NO_ADAPTERS": "register the model again with --lora-max-rank",
     "MODEL_HAS_ADAPTERS": "delete them first, or say --force",
+    "REQUEST_ID_REUSED": "send a fresh UUID4 with each request",
     "MODEL_NOT_FOUND": "modelplane model list shows what there is",
     "ADAPTER_NOT_FOUND": "modelplane adapter list shows what there is",
     "DATA_PLANE_NOT_FOUND": "modelplane fleet list shows what there is",

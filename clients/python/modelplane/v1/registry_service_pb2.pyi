@@ -52,12 +52,15 @@ class RegisterModelRequest(_message.Message):
     CARD_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     """Last part of the resource name."""
     served_name: _builtins.str
     """Default: model_id."""
     validate_only: _builtins.bool
     """Check everything, answer as if it had been done, and write nothing."""
+    request_id: _builtins.str
+    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and changes nothing."""
     @_builtins.property
     def spec(self) -> _model_pb2.ModelSpec:
         """How to run it."""
@@ -79,10 +82,11 @@ class RegisterModelRequest(_message.Message):
         card: _model_pb2.ModelCard | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         validate_only: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "labels", b"labels", "model_id", b"model_id", "served_name", b"served_name", "spec", b"spec", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "labels", b"labels", "model_id", b"model_id", "request_id", b"request_id", "served_name", b"served_name", "spec", b"spec", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -287,22 +291,26 @@ class DeleteModelRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`models/{model}`."""
     force: _builtins.bool
     """Delete its adapters too."""
     validate_only: _builtins.bool
     """Check everything, answer as if it had been done, and write nothing."""
+    request_id: _builtins.str
+    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and changes nothing."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         force: _builtins.bool = ...,
         validate_only: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "name", b"name", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -363,6 +371,7 @@ class RegisterAdapterRequest(_message.Message):
     CARD_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """The base model, `models/{model}`."""
     adapter_id: _builtins.str
@@ -371,6 +380,8 @@ class RegisterAdapterRequest(_message.Message):
     """Default: `{served name of the base}:{adapter_id}`."""
     validate_only: _builtins.bool
     """Check everything, answer as if it had been done, and write nothing."""
+    request_id: _builtins.str
+    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and changes nothing."""
     @_builtins.property
     def source(self) -> _model_pb2.Source:
         """Directory with adapter_config.json and adapter_model.safetensors, as PEFT writes them, readable by the control
@@ -395,10 +406,11 @@ class RegisterAdapterRequest(_message.Message):
         card: _adapter_pb2.AdapterCard | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         validate_only: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_id", b"adapter_id", "card", b"card", "labels", b"labels", "parent", b"parent", "served_name", b"served_name", "source", b"source", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_id", b"adapter_id", "card", b"card", "labels", b"labels", "parent", b"parent", "request_id", b"request_id", "served_name", b"served_name", "source", b"source", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -548,19 +560,23 @@ class DeleteAdapterRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`models/{model}/adapters/{adapter}`."""
     validate_only: _builtins.bool
     """Check everything, answer as if it had been done, and write nothing."""
+    request_id: _builtins.str
+    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and changes nothing."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,6 +30,8 @@ class RegistryServiceStub:
 
     Errors carry google.rpc.ErrorInfo (domain `modelplane`) and, for INVALID_ARGUMENT, google.rpc.BadRequest with the path
     of each field, what was got and what is allowed.
+
+    Requests that change something take a `request_id`, a UUID4: so a caller who got no answer can safely ask again.
     """
 
     def __init__(self, channel):
@@ -90,6 +92,8 @@ class RegistryServiceServicer:
 
     Errors carry google.rpc.ErrorInfo (domain `modelplane`) and, for INVALID_ARGUMENT, google.rpc.BadRequest with the path
     of each field, what was got and what is allowed.
+
+    Requests that change something take a `request_id`, a UUID4: so a caller who got no answer can safely ask again.
     """
 
     def RegisterModel(self, request, context):
@@ -217,6 +221,8 @@ class RegistryService:
 
     Errors carry google.rpc.ErrorInfo (domain `modelplane`) and, for INVALID_ARGUMENT, google.rpc.BadRequest with the path
     of each field, what was got and what is allowed.
+
+    Requests that change something take a `request_id`, a UUID4: so a caller who got no answer can safely ask again.
     """
 
     @staticmethod

@@ -31,6 +31,8 @@ class RegistryServiceStub:
 
     Errors carry google.rpc.ErrorInfo (domain `modelplane`) and, for INVALID_ARGUMENT, google.rpc.BadRequest with the path
     of each field, what was got and what is allowed.
+
+    Requests that change something take a `request_id`, a UUID4: so a caller who got no answer can safely ask again.
     """
 
     @_typing.overload
@@ -64,6 +66,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
 
     Errors carry google.rpc.ErrorInfo (domain `modelplane`) and, for INVALID_ARGUMENT, google.rpc.BadRequest with the path
     of each field, what was got and what is allowed.
+
+    Requests that change something take a `request_id`, a UUID4: so a caller who got no answer can safely ask again.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -93,6 +97,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Errors carry google.rpc.ErrorInfo (domain `modelplane`) and, for INVALID_ARGUMENT, google.rpc.BadRequest with the path
     of each field, what was got and what is allowed.
+
+    Requests that change something take a `request_id`, a UUID4: so a caller who got no answer can safely ask again.
     """
 
     @_abc_1.abstractmethod
