@@ -450,7 +450,9 @@ async def test_refusals_are_logged_once_and_without_a_traceback(plane: ControlPl
 
 
 async def test_a_repeat_is_answered_with_the_same_bytes(plane: ControlPlane) -> None:
-    call = plane.channel.unary_unary("/modelplane.v1.RegistryService/RegisterModel")
+    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = plane.channel.unary_unary(
+        "/modelplane.v1.RegistryService/RegisterModel"
+    )
     labels = {f"key{index}": str(index) for index in range(64)}
     request = model_request(labels=labels, request_id=str(uuid.uuid4())).SerializeToString()
     first = await call(request)
