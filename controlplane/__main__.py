@@ -61,7 +61,8 @@ async def run(settings: Settings) -> None:
         errors.SetupError: it cannot start.
     """
     stop = asyncio.Event()
-    async with _signals(stop), Store.open(settings.store_url) as store:
+    opening = Store.open(settings.store_url, connections_max=settings.database_connections_max)
+    async with _signals(stop), opening as store:
         reader = AdapterReader(size_bytes_max=settings.adapter_bytes_max, allowed_sources=settings.allowed_sources)
         hub = Hub(store, head=await store.head(), now=lambda: datetime.now(UTC))
         server = Server(message_bytes_max=settings.message_bytes_max, streams_max=settings.streams_max)
