@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from controlplane import errors, logs, settings
+from controlplane import access, errors, logs, settings
 from controlplane.adapter_files import AdapterReader
 from controlplane.fleet import FleetServicer
 from controlplane.hub import Hub
@@ -61,11 +61,13 @@ async def run(settings: Settings) -> None:
         errors.SetupError: it cannot start.
     """
     stop = asyncio.Event()
-    opening = Store.open(settings.store_url, connections_max=settings.database_connections_max)
-    async with _signals(stop), opening as store:
+    authenticator, generated = access.configured(settings, now=lambda: datetime.now(UTC))
+    async with _signals(stop), Store.open(settings.store_url) as store:
         reader = AdapterReader(size_bytes_max=settings.adapter_bytes_max, allowed_sources=settings.allowed_sources)
         hub = Hub(store, head=await store.head(), now=lambda: datetime.now(UTC))
-        server = Server(message_bytes_max=settings.message_bytes_max, streams_max=settings.streams_max)
+        server = Server(
+            message_bytes_max=settings.message_bytes_max, streams_max=settings.streams_max, admit=authenticator.admit
+        )
         server.add(
             RegistryServicer(store, reader, on_commit=hub.publish, resource_statuses=hub.resource_statuses),
             SnapshotServicer(store, SyncHandler(hub)),
@@ -73,18 +75,23 @@ async def run(settings: Settings) -> None:
         )
         try:
             address = await server.start(settings.listen)
-            position = hub.head.position
-            _log.info("listening", address=address, store_uid=position.store_uid, catalog_revision=position.revision)
-            async with asyncio.TaskGroup() as group:
-                writing = group.create_task(hub.run())
-                await stop.wait()
-                await _drain(server, hub, settings.drain_s)
-                writing.cancel()
+            with generated.left_for(address) if generated is not None else contextlib.nullcontext():
+                await _serve(server, hub, address, stop, settings.drain_s)
             _log.info("stopped")
         finally:
             # After a failure too: an RPC must not outlive the store.
             await server.stop(0)
             reader.close()
+
+
+async def _serve(server: Server, hub: Hub, address: str, stop: asyncio.Event, drain_s: float) -> None:
+    position = hub.head.position
+    _log.info("listening", address=address, store_uid=position.store_uid, catalog_revision=position.revision)
+    async with asyncio.TaskGroup() as group:
+        writing = group.create_task(hub.run())
+        await stop.wait()
+        await _drain(server, hub, drain_s)
+        writing.cancel()
 
 
 async def _drain(server: Server, hub: Hub, drain_s: float) -> None:

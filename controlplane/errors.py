@@ -7,6 +7,8 @@ DomainError
  ├── FailedPrecondition   it is right, but not in the registry's present state
  ├── Aborted              something changed meanwhile; the same request may work now
  ├── ResourceExhausted    a limit of the registry is reached
+ ├── Unauthenticated      nobody knows who asks
+ ├── PermissionDenied     who asks may not do this
  └── Unavailable          the control plane cannot work at the moment
 SetupError                the process cannot start; never reaches a caller
 """
@@ -85,6 +87,21 @@ class Reason(enum.StrEnum):
     TOO_MANY_WAITERS = "TOO_MANY_WAITERS"
     """Too many calls wait for revisions already. Try again later."""
 
+    TOKEN_MISSING = "TOKEN_MISSING"  # noqa: S105  # no password
+    """The call carries no credentials. Send `authorization: Bearer TOKEN`, or show a client certificate."""
+    TOKEN_INVALID = "TOKEN_INVALID"  # noqa: S105  # no password
+    """The control plane does not know the token. Check that it is complete, and meant for this control plane."""
+    TOKEN_EXPIRED = "TOKEN_EXPIRED"  # noqa: S105  # no password
+    """The token was good until a time that has passed. Get a new one."""
+    CERTIFICATE_UNKNOWN = "CERTIFICATE_UNKNOWN"
+    """The client certificate is good, but no role is given to any of its names. Ask the operator for one."""
+    PERMISSION_DENIED = "PERMISSION_DENIED"
+    """The role of these credentials may not do this. The metadata names the permission, and the roles that have it."""
+    DATA_PLANE_MISMATCH = "DATA_PLANE_MISMATCH"
+    """These credentials are for another data plane. Use those made for this one, or correct its id."""
+    IDENTITY_PROVIDER_UNAVAILABLE = "IDENTITY_PROVIDER_UNAVAILABLE"
+    """The keys that tokens are checked by cannot be had at the moment. Try again later."""
+
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
     """The database does not answer, or its disk is full. Whether a write took place is not known: try again."""
     SHUTTING_DOWN = "SHUTTING_DOWN"
@@ -150,6 +167,14 @@ class Aborted(DomainError):
 
 class ResourceExhausted(DomainError):
     """A limit of the registry is reached."""
+
+
+class Unauthenticated(DomainError):
+    """Nobody knows who asks."""
+
+
+class PermissionDenied(DomainError):
+    """Who asks may not do this."""
 
 
 class Unavailable(DomainError):

@@ -28,6 +28,9 @@ _LAST_WORDS_S = 0.2
 """For a health watch to say that the service is going."""
 
 
+Admit = Callable[[str, grpc.aio.ServicerContext[Any, Any]], Awaitable[principal.Principal]]
+
+
 class StatusInterceptor(grpc.aio.ServerInterceptor):
     """Turns what a handler raises into a status with details. Nothing of an unknown exception reaches the caller.
 
@@ -35,12 +38,14 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
     the handler's to check, as a wrong one need not end the stream.
     """
 
-    def __init__(self, new_error_id: Callable[[], str]) -> None:
+    def __init__(self, new_error_id: Callable[[], str], admit: Admit) -> None:
         """
         Args:
             new_error_id: Makes the id under which an internal error is logged and told.
+            admit: Says who calls a method, when they may; raises a domain error when not. Asked before anything else.
         """
         self._new_error_id = new_error_id
+        self._admit = admit
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -88,7 +93,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
 
     def _unary(self, method: str, handler: Callable[..., Any], *, ruled: bool) -> Callable[..., Awaitable[Any]]:
         async def wrapped(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            async with self._surrounded(method, context):
+            async with self._surrounded(method, context), self._admitted(method, context):
                 if ruled:
                     check(request)
                 with principal.called_from(_origin(request, context)):
@@ -100,7 +105,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         # grpc.aio takes a handler that yields or one that calls `context.write`. The wrapper is of the second kind,
         # which serves both.
         async def wrapped(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-            async with self._surrounded(method, context):
+            async with self._surrounded(method, context), self._admitted(method, context):
                 if ruled:
                     check(request)
                 if method.startswith(_OWN_PACKAGE):
@@ -141,6 +146,12 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
             await _abort(context, status.internal(error_id))
         finally:
             self._count(-1 if counted else 0)
+
+    @contextlib.asynccontextmanager
+    async def _admitted(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+        # Before the request is looked at: who may not call a method learns nothing of what it would have said.
+        with principal.acting_as(await self._admit(method, context)):
+            yield
 
     def _count(self, change: int) -> None:
         self._running += change

@@ -22,6 +22,8 @@ class Principal:
     """The role that it acts in, such as `admin`. Empty: roles are not in force."""
     authentication: str
     """How it proved who it is: `none`, `token`, `oidc`, `mtls`."""
+    data_plane: str = ""
+    """The only data plane that it may speak for. Empty: any."""
 
 
 ANONYMOUS = Principal(name="anonymous", role="", authentication="none")

@@ -10,7 +10,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from controlplane import errors
-from controlplane.interceptors import StatusInterceptor
+from controlplane.interceptors import Admit, StatusInterceptor
 from controlplane.sync import SERVER_OPTIONS
 from modelplane.v1 import (
     fleet_service_pb2,
@@ -37,15 +37,16 @@ SERVICES = (
 class Server:
     """A gRPC server with Modelplane's services, health and reflection."""
 
-    def __init__(self, *, message_bytes_max: int, streams_max: int) -> None:
+    def __init__(self, *, message_bytes_max: int, streams_max: int, admit: Admit) -> None:
         """
         Args:
             message_bytes_max: Largest message that is received.
             streams_max: Concurrent RPCs of one connection.
+            admit: Says who calls a method, when they may.
         """
         self._health = health.aio.HealthServicer()
         self._stopping: asyncio.Task[None] | None = None
-        self._interceptor = StatusInterceptor(new_error_id=lambda: uuid.uuid4().hex)
+        self._interceptor = StatusInterceptor(new_error_id=lambda: uuid.uuid4().hex, admit=admit)
         self._server = grpc.aio.server(
             interceptors=(self._interceptor,),
             maximum_concurrent_rpcs=RPCS_MAX,

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict, SettingsError
 
-from controlplane import database, errors, store_postgres, store_sqlite
+from controlplane import errors, store_sqlite
+from controlplane.auth import Role
 from modelplane import sources
+from modelplane.addresses import UNIX, is_local
 
 ENV_PREFIX = "MODELPLANE_CONTROLPLANE_"
-
-_UNIX = "unix:"
 
 _SECRET = frozenset({"database_url"})
 """May hold a password, so a wrong one is not repeated."""
@@ -56,15 +56,7 @@ class Settings(BaseSettings):
     )
     data_dir: Path = Field(default_factory=_default_data_dir, description="Where the database is kept.")
     database_url: str = Field(
-        default="",
-        description="Where the registry is kept: postgresql+asyncpg://user:password@host/database for several control "
-        "planes, or sqlite+aiosqlite:///path. Empty: SQLite in the data directory.",
-    )
-    database_connections_max: int = Field(
-        default=store_postgres.CONNECTIONS_MAX,
-        ge=store_postgres.CONNECTIONS_MIN,
-        le=1000,
-        description="Connections to PostgreSQL at a time; half of them for writes. One more waits for news.",
+        default="", description="SQLAlchemy URL of the database. Empty: SQLite in the data directory."
     )
     drain_s: float = Field(
         default=10.0, ge=0, le=3600, description="How long RPCs may go on after a signal to stop, in s."
@@ -85,9 +77,25 @@ class Settings(BaseSettings):
         default=(),
         description="Directories that adapters may be in, as comma-separated file:/// URIs. Empty: any.",
     )
+    tokens_file: Path | None = Field(
+        default=None,
+        description="YAML file with the hashes of bearer tokens and the role of each; read again when it changes. "
+        "Without it and without OIDC: tokens that are made at the first start and kept in the data directory.",
+    )
+    oidc_issuer: str = Field(default="", description="Issuer (`iss`) whose JWTs are taken. Empty: none.")
+    oidc_audience: str = Field(default="", description="Audience (`aud`) that the JWTs must be made for.")
+    oidc_jwks: str = Field(default="", description="The issuer's keys: an https:// URL, or a file.")
+    oidc_role_claim: str = Field(
+        default="roles", min_length=1, description="Claim with the roles; a dot goes into an object."
+    )
+    oidc_roles: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="What values of the role claim mean, as comma-separated VALUE=ROLE. Empty: they are the roles' own "
+        "names.",
+    )
     log_format: Literal["console", "json"] = Field(default="console", description="How logs are written.")
 
-    @field_validator("allowed_sources", mode="before")
+    @field_validator("allowed_sources", "oidc_roles", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -99,6 +107,28 @@ class Settings(BaseSettings):
             sources.file_path(prefix)
         return value
 
+    @field_validator("oidc_roles")
+    @classmethod
+    def _are_roles(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pair in value:
+            claimed, _, role = pair.rpartition("=")
+            if not claimed or role not in set(Role):
+                raise ValueError(f"got {pair!r}; expected VALUE=ROLE, where ROLE is one of {', '.join(Role)}")
+        return value
+
+    @field_validator("oidc_jwks")
+    @classmethod
+    def _private_to_the_issuer(cls, value: str) -> str:
+        url = urlsplit(value)
+        if url.scheme and not (url.scheme == "https" or (url.scheme == "http" and is_local(f"{url.hostname}:0"))):
+            raise ValueError("whoever can change the keys on their way can sign tokens: use https://, or a file")
+        return value
+
+    @field_validator("tokens_file")
+    @classmethod
+    def _absolute_if_given(cls, value: Path | None) -> Path | None:
+        return value.expanduser().absolute() if value is not None else None
+
     @field_validator("data_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
@@ -107,7 +137,7 @@ class Settings(BaseSettings):
     @field_validator("listen")
     @classmethod
     def _valid_port(cls, value: str) -> str:
-        if not value.startswith(_UNIX) and int(value.rpartition(":")[2]) > 65535:
+        if not value.startswith(UNIX) and int(value.rpartition(":")[2]) > 65535:
             raise ValueError(f"got {value}; ports go up to 65535")
         return value
 
@@ -116,14 +146,21 @@ class Settings(BaseSettings):
     def _supported(cls, value: str) -> str:
         if value:
             try:
-                database.parse_url(value)
+                store_sqlite.database_path(value)
             except errors.SetupError as error:
                 raise ValueError(str(error)) from None
         return value
 
     @model_validator(mode="after")
+    def _oidc_is_complete(self) -> Settings:
+        given = (self.oidc_issuer, self.oidc_audience, self.oidc_jwks)
+        if any(given) and not all(given):
+            raise ValueError("oidc-issuer, oidc-audience and oidc-jwks belong together: give all three or none")
+        return self
+
+    @model_validator(mode="after")
     def _local_unless_insecure(self) -> Settings:
-        if not self.insecure and not _is_local(self.listen):
+        if not self.insecure and not is_local(self.listen):
             raise ValueError(
                 f"listen: got {self.listen}, which others can reach, and there are no credentials yet; "
                 "use 127.0.0.1, or say --insecure"
@@ -131,20 +168,14 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def oidc_role_values(self) -> Mapping[str, Role]:
+        """Roles by values of the role claim."""
+        return {pair.rpartition("=")[0]: Role(pair.rpartition("=")[2]) for pair in self.oidc_roles}
+
+    @property
     def store_url(self) -> str:
         """URL of the database."""
         return self.database_url or store_sqlite.database_url(self.data_dir / "registry.db")
-
-
-def _is_local(listen: str) -> bool:
-    host = listen.rpartition(":")[0].strip("[]")
-    if listen.startswith(_UNIX) or host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        # A name may resolve to anything.
-        return False
 
 
 def load(argv: Sequence[str] = ()) -> Settings:

@@ -21,6 +21,8 @@ CODES: Mapping[type[errors.DomainError], int] = MappingProxyType(
         errors.FailedPrecondition: code_pb2.FAILED_PRECONDITION,
         errors.Aborted: code_pb2.ABORTED,
         errors.ResourceExhausted: code_pb2.RESOURCE_EXHAUSTED,
+        errors.Unauthenticated: code_pb2.UNAUTHENTICATED,
+        errors.PermissionDenied: code_pb2.PERMISSION_DENIED,
         errors.Unavailable: code_pb2.UNAVAILABLE,
     }
 )

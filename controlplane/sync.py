@@ -9,6 +9,7 @@ from collections.abc import AsyncIterable, Callable
 import grpc.aio
 import structlog
 
+from controlplane import auth, principal
 from controlplane.errors import FailedPrecondition, InvalidArgument, Reason, Unavailable
 from controlplane.hub import Hub, Stream
 from controlplane.subscription import ChunkRequest, Limits, ProtocolViolation, State, Subscription
@@ -63,6 +64,7 @@ class SyncHandler:
 
         Raises:
             InvalidArgument: a message is invalid.
+            PermissionDenied: the credentials are for another data plane.
             FailedPrecondition: a message came at the wrong time.
             Unavailable: the client does not read or speak, or the control plane is stopping.
         """
@@ -89,6 +91,7 @@ class SyncHandler:
         async for request in requests:
             change = subscription.receive(request, self._clock())
             if not attached.is_set():
+                auth.check_speaks_for(principal.current(), _data_plane(stream))
                 await self._hub.prepare(_data_plane(stream))
                 self._hub.attach(stream)
                 attached.set()

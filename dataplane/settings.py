@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 
+from modelplane.addresses import host_of, is_local
+from modelplane.credentials import Credentials
 from modelplane.names import RESOURCE_ID_PATTERN
 
 ENV_PREFIX = "MODELPLANE_DATAPLANE_"
@@ -38,6 +39,22 @@ class Settings(BaseSettings):
 
     controlplane: str = Field(
         default="127.0.0.1:8300", description="Where the control plane is: HOST:PORT.", pattern=r"^\S+:\d{1,5}$"
+    )
+    controlplane_token: SecretStr = Field(
+        default=SecretStr(""), description="Bearer token for the control plane. Better given as a file."
+    )
+    controlplane_token_file: Path | None = Field(
+        default=None,
+        description="File with the bearer token; read again for each connection. Without either: the token that a "
+        "control plane on this machine has left for this user.",
+    )
+    controlplane_tls_ca: Path | None = Field(
+        default=None, description="PEM file with the authorities to check the control plane by. Empty: gRPC's own."
+    )
+    controlplane_tls_cert: Path | None = Field(default=None, description="PEM file with a client certificate (mTLS).")
+    controlplane_tls_key: Path | None = Field(default=None, description="PEM file with its key.")
+    controlplane_insecure: bool = Field(
+        default=False, description="Talk to a control plane on another machine without TLS."
     )
     http: str = Field(
         default="127.0.0.1:8000", description="Where the OpenAI API listens: HOST:PORT.", pattern=r"^\S+:\d{1,5}$"
@@ -100,32 +117,39 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _loopback_unless_insecure(self) -> Settings:
-        host = self.http_host
-        if not self.insecure and not _is_loopback(host):
+        if not self.insecure and not is_local(self.http):
             raise ValueError(
                 f"http: got {self.http}, which others can reach, and requests are not authenticated yet; "
                 "use 127.0.0.1, or say --insecure"
             )
         return self
 
+    @model_validator(mode="after")
+    def _credentials_fit(self) -> Settings:
+        _ = self.credentials
+        return self
+
+    @property
+    def credentials(self) -> Credentials:
+        """What the control plane is shown."""
+        return Credentials(
+            token=self.controlplane_token.get_secret_value(),
+            token_file=self.controlplane_token_file,
+            tls_ca=self.controlplane_tls_ca,
+            tls_cert=self.controlplane_tls_cert,
+            tls_key=self.controlplane_tls_key,
+            insecure=self.controlplane_insecure,
+        )
+
     @property
     def http_host(self) -> str:
         """Host part of `http`, without the brackets of an IPv6 address."""
-        return self.http.rpartition(":")[0].strip("[]")
+        return host_of(self.http)
 
     @property
     def http_port(self) -> int:
         """Port part of `http`."""
         return int(self.http.rpartition(":")[2])
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class SettingsError(Exception):

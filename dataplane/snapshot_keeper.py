@@ -14,7 +14,8 @@ from dataplane.disk import Disk, DiskError
 from dataplane.settings import Settings
 from dataplane.snapshot import Position, RawEntry, Snapshot
 from dataplane.subscriber import Accepted, Identity, Rejected
-from dataplane.sync_client import Connection, SyncClient
+from dataplane.sync_client import Connection, SyncClient, channel
+from modelplane import local_tokens
 from modelplane.v1 import status_pb2
 
 _SETTLE_INTERVAL_S = 5.0
@@ -82,6 +83,7 @@ class SnapshotKeeper:
             self.snapshot, rejected = boot.snapshot, boot.rejected
             for unreadable in boot.unreadable:
                 _log.error("snapshot_unreadable", file=unreadable.file, reason=unreadable.reason)
+        credentials = self._settings.credentials
         self._client = SyncClient(
             self._settings.controlplane,
             identity=self._identity,
@@ -90,6 +92,8 @@ class SnapshotKeeper:
             serving=self.snapshot.position if self.snapshot else None,
             with_errors=bool(self.snapshot and self.snapshot.quarantined),
             rejected=rejected,
+            open_channel=functools.partial(channel, credentials),
+            metadata=lambda: credentials.metadata(self._settings.controlplane, local_tokens.DATA_PLANE),
         )
 
     async def run(self) -> None:

@@ -24,6 +24,7 @@ from dataplane.subscriber import (
     Rejected,
     Subscriber,
 )
+from modelplane.credentials import Credentials
 from modelplane.v1 import snapshot_service_pb2 as pb
 from modelplane.v1 import status_pb2
 from modelplane.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
@@ -93,9 +94,22 @@ class Timing:
     """A stream that lived this long resets the backoff."""
 
 
+Metadata = tuple[tuple[str, str], ...]
+
+
 def insecure_channel(target: str) -> grpc.aio.Channel:
     """A channel without TLS. To be called inside the running event loop, and never before a fork."""
     return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+
+
+def channel(credentials: Credentials, target: str) -> grpc.aio.Channel:
+    """A channel with or without TLS, as the credentials say. To be called as `insecure_channel`.
+
+    Raises:
+        CredentialsError: a file cannot be read.
+    """
+    tls = credentials.channel_credentials(target)
+    return insecure_channel(target) if tls is None else grpc.aio.secure_channel(target, tls, options=CHANNEL_OPTIONS)
 
 
 class SyncClient:
@@ -112,6 +126,7 @@ class SyncClient:
         with_errors: bool = False,
         rejected: Iterable[Rejected] = (),
         open_channel: Callable[[str], grpc.aio.Channel] = insecure_channel,
+        metadata: Callable[[], Metadata] = tuple,
         timing: Timing | None = None,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -124,13 +139,16 @@ class SyncClient:
             serving: The snapshot that was found on disk and is in service; None: none.
             with_errors: Entries of it are quarantined.
             rejected: What was rejected before, the oldest first.
-            open_channel: Makes a channel to `target`; called inside the running loop, once per stream.
+            open_channel: Makes a channel to `target`; called inside the running loop, once per stream. It raises
+                ValueError when a file that it needs cannot be read.
+            metadata: What goes with each stream, such as a token; called once per stream. It raises ValueError too.
             timing: How long things may take.
             uniform: Randomness of the backoff.
         """
         self._target = target
         self._handlers = handlers
         self._open_channel = open_channel
+        self._metadata = metadata
         self._timing = timing or Timing()
         self._uniform = uniform
         self._subscriber = Subscriber(
@@ -194,9 +212,13 @@ class SyncClient:
 
     async def _run_stream(self) -> Ended:
         """One stream, from Hello to its end, however it ends."""
-        channel = self._open_channel(self._target)
         try:
-            call = SnapshotServiceStub(channel).Sync()
+            metadata = self._metadata()
+            channel = self._open_channel(self._target)
+        except ValueError as error:
+            return Ended(reason=f"CREDENTIALS: {error}", reconnect_after_s=0.0)
+        try:
+            call = SnapshotServiceStub(channel).Sync(metadata=metadata)
             self._subscriber.open()
             try:
                 return await self._talk(call)

@@ -27,6 +27,7 @@ from controlplane.sync import SyncHandler
 from modelplane.types import Phase, Position, ResourceState, ResourceStatus
 from modelplane.v1 import snapshot_service_pb2 as pb
 from modelplane.v1 import snapshot_service_pb2_grpc
+from tests.access import everybody_is_admin
 
 START_TIMEOUT_S = 30.0
 
@@ -42,7 +43,7 @@ def running_control_plane(directory: Path) -> Iterator[str]:
         async with Store.open(f"sqlite+aiosqlite:///{directory}/registry.db") as store:
             reader = AdapterReader(size_bytes_max=1024 * 1024, allowed_sources=())
             hub = Hub(store, head=await store.head(), now=lambda: datetime.now(UTC))
-            server = Server(message_bytes_max=4 << 20, streams_max=100)
+            server = Server(message_bytes_max=4 << 20, streams_max=100, admit=everybody_is_admin)
             server.add(
                 RegistryServicer(store, reader, on_commit=hub.publish, resource_statuses=hub.resource_statuses),
                 SnapshotServicer(store, SyncHandler(hub)),

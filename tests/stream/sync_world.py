@@ -30,6 +30,7 @@ from modelplane.v1 import snapshot_service_pb2 as pb
 from modelplane.v1.fleet_service_pb2_grpc import FleetServiceStub
 from modelplane.v1.registry_service_pb2_grpc import RegistryServiceStub
 from modelplane.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
+from tests.access import everybody_is_admin
 from tests.full_catalog import fill
 from tests.raw import POLICY, model, raws
 
@@ -104,7 +105,7 @@ async def control_plane(
     async with Store.open(f"sqlite+aiosqlite:///{directory}/registry.db") as store:
         reader = AdapterReader(size_bytes_max=1024 * 1024, allowed_sources=())
         hub = Hub(wrap_store(store), head=await store.head(), now=lambda: datetime.now(UTC), settings=HUB_SETTINGS)
-        server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=1000)
+        server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=1000, admit=everybody_is_admin)
         server.add(
             RegistryServicer(store, reader, on_commit=hub.publish, resource_statuses=hub.resource_statuses),
             SnapshotServicer(store, SyncHandler(hub, limits=limits, watch_s=watch_s)),

@@ -17,6 +17,9 @@ import pytest
 from google.protobuf import duration_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from modelplane import AsyncClient, local_tokens
+from modelplane.credentials import Credentials
+from modelplane.errors import PermissionDenied, Unauthenticated
 from modelplane.v1 import (
     fleet_service_pb2,
     fleet_service_pb2_grpc,
@@ -40,6 +43,11 @@ class Process:
         self.address: str = listening["address"]
         self.store_uid: str = listening["store_uid"]
         self.catalog_revision: int = listening["catalog_revision"]
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """The token that it has left for clients on this machine."""
+        return Credentials().metadata(self.address)
 
     async def stop(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
@@ -94,7 +102,7 @@ async def test_a_signal_drains_and_ends_with_status_0(tmp_path: Path, number: si
 
 async def test_calls_and_streams_under_way_are_answered_before_the_end(tmp_path: Path) -> None:
     async with running(tmp_path) as plane, grpc.aio.insecure_channel(plane.address) as channel:
-        stream = snapshot_service_pb2_grpc.SnapshotServiceStub(channel).Sync()
+        stream = snapshot_service_pb2_grpc.SnapshotServiceStub(channel).Sync(metadata=plane.metadata)
         hello = snapshot_service_pb2.Hello(data_plane="d", instance_uid="one")
         await stream.write(snapshot_service_pb2.SyncRequest(hello=hello))
         messages = aiter(stream)
@@ -102,7 +110,9 @@ async def test_calls_and_streams_under_way_are_answered_before_the_end(tmp_path:
         assert intent.mode == snapshot_service_pb2.Intent.MODE_FULL
         # The data plane does not answer, so this call waits for it.
         request = fleet_service_pb2.WaitForRevisionRequest(revision=0, timeout=duration_pb2.Duration(seconds=60))
-        waiting = asyncio.ensure_future(fleet_service_pb2_grpc.FleetServiceStub(channel).WaitForRevision(request))
+        waiting = asyncio.ensure_future(
+            fleet_service_pb2_grpc.FleetServiceStub(channel).WaitForRevision(request, metadata=plane.metadata)
+        )
         done, _ = await asyncio.wait((waiting,), timeout=0.5)
         assert not done
         assert await plane.stop(signal.SIGTERM) == 0
@@ -116,12 +126,14 @@ async def test_calls_and_streams_under_way_are_answered_before_the_end(tmp_path:
 async def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path) -> None:
     async with running(tmp_path) as plane, grpc.aio.insecure_channel(plane.address) as channel:
         registry = registry_service_pb2_grpc.RegistryServiceStub(channel)
-        await registry.RegisterModel(registry_service_pb2.RegisterModelRequest(model_id="m", spec=spec()))
+        await registry.RegisterModel(
+            registry_service_pb2.RegisterModelRequest(model_id="m", spec=spec()), metadata=plane.metadata
+        )
         assert await plane.stop(signal.SIGKILL) == -signal.SIGKILL
     async with running(tmp_path) as again, grpc.aio.insecure_channel(again.address) as channel:
         assert (again.store_uid, again.catalog_revision) == (plane.store_uid, 1)
         registry = registry_service_pb2_grpc.RegistryServiceStub(channel)
-        answer = await registry.GetModel(registry_service_pb2.GetModelRequest(name="models/m"))
+        answer = await registry.GetModel(registry_service_pb2.GetModelRequest(name="models/m"), metadata=again.metadata)
         assert answer.model.served_name == "m"
 
 
@@ -136,3 +148,29 @@ async def test_a_second_process_is_told_what_is_in_its_way(tmp_path: Path) -> No
             assert second.returncode == 1
             assert told in error.decode()
             assert "Traceback" not in error.decode()
+
+
+async def test_generated_tokens_are_left_for_this_user_alone_and_taken_back(tmp_path: Path) -> None:
+    async with running(tmp_path) as plane:
+        place = local_tokens.directory(plane.address)
+        assert place is not None
+        token = local_tokens.find(plane.address, local_tokens.ADMIN)
+        for file in (place / "admin", place / "data-plane", tmp_path / "admin_token", tmp_path / "data-plane_token"):
+            assert file.stat().st_mode & 0o777 == 0o600, file
+        async with AsyncClient(plane.address) as client:
+            assert [model async for model in client.list_models()] == []
+        async with AsyncClient(plane.address, credentials=Credentials(token="wrong")) as stranger:
+            with pytest.raises(Unauthenticated):
+                await stranger.get_model("m")
+        data_plane = Credentials(token_file=place / "data-plane")
+        async with AsyncClient(plane.address, credentials=data_plane) as limited:
+            with pytest.raises(PermissionDenied, match="data-plane"):
+                await limited.get_model("m")
+        assert await plane.stop(signal.SIGTERM) == 0
+        assert not place.exists()
+    async with running(tmp_path) as again:
+        assert local_tokens.find(again.address, local_tokens.ADMIN) == token
+        (tmp_path / "admin_token").chmod(0o644)
+    process = await start(tmp_path, "--listen", "127.0.0.1:0")
+    _, error = await process.communicate()
+    assert (process.returncode, "others can read" in error.decode()) == (1, True)

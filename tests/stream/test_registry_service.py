@@ -33,6 +33,7 @@ from modelplane.v1 import (
     snapshot_service_pb2,
     snapshot_service_pb2_grpc,
 )
+from tests.access import everybody_is_admin
 from tests.adapter_directories import lora_shapes, write_adapter, write_base
 from tests.registry_world import START, World, open_world, spec
 
@@ -54,7 +55,7 @@ class ControlPlane:
 async def plane(tmp_path: Path) -> AsyncIterator[ControlPlane]:
     async with open_world(f"sqlite+aiosqlite:///{tmp_path}/registry.db", tmp_path) as world:
         hub = Hub(world.store, head=await world.store.head(), now=lambda: START)
-        server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=100)
+        server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=100, admit=everybody_is_admin)
         registry = RegistryServicer(
             world.store, world.reader, on_commit=hub.publish, resource_statuses=hub.resource_statuses
         )
@@ -370,7 +371,7 @@ def _every_method() -> list[tuple[str, Any]]:
 
 async def test_nothing_of_an_unknown_exception_leaves_any_rpc() -> None:
     faulty: Any = _Faulty()
-    server = Server(message_bytes_max=1024 * 1024, streams_max=100)
+    server = Server(message_bytes_max=1024 * 1024, streams_max=100, admit=everybody_is_admin)
     server.add(faulty, faulty, faulty)
     address = await server.start("127.0.0.1:0")
     assert len(_every_method()) == 15

@@ -24,6 +24,7 @@ from modelplane._channel import (
     channel_options,
     check_endpoint,
 )
+from modelplane.credentials import Credentials
 from modelplane.errors import DeadlineExceeded, Unavailable, from_rpc_error
 from modelplane.serving import POLL_INTERVAL_S, ServingProgress, ServingWait
 from modelplane.types import (
@@ -63,16 +64,27 @@ class AsyncClient:
     Methods that list are async iterators: `async for model in client.list_models()`.
     """
 
-    def __init__(self, endpoint: str = DEFAULT_ENDPOINT, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        endpoint: str = DEFAULT_ENDPOINT,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        credentials: Credentials | None = None,
+    ) -> None:
         """As `Client`. May be called before the event loop runs."""
         self._endpoint = check_endpoint(endpoint)
         self._timeout_s = timeout_s
+        self._credentials = credentials or Credentials()
+        self._tls = self._credentials.channel_credentials(endpoint)
         self._closed = False
 
     # A channel of grpc.aio belongs to the event loop that runs when it is made, so it is made at the first call.
     @cached_property
     def _channel(self) -> grpc.aio.Channel:
-        return grpc.aio.insecure_channel(self._endpoint, options=channel_options(self._endpoint))
+        options = channel_options(self._endpoint)
+        if self._tls is None:
+            return grpc.aio.insecure_channel(self._endpoint, options=options)
+        return grpc.aio.secure_channel(self._endpoint, self._tls, options=options)
 
     @cached_property
     def _registry(self) -> registry_service_pb2_grpc.RegistryServiceAsyncStub:
@@ -279,7 +291,8 @@ class AsyncClient:
             raise RuntimeError("this AsyncClient is closed")
         _requests.identify(request)
         try:
-            return await rpc(request, timeout=self._timeout_s if timeout_s is None else timeout_s)
+            metadata = self._credentials.metadata(self._endpoint)
+            return await rpc(request, timeout=self._timeout_s if timeout_s is None else timeout_s, metadata=metadata)
         except grpc.RpcError as error:
             raise from_rpc_error(error, name) from error
 

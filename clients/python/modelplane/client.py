@@ -18,6 +18,7 @@ from modelplane._channel import (
     channel_options,
     check_endpoint,
 )
+from modelplane.credentials import Credentials
 from modelplane.errors import DeadlineExceeded, Unavailable, from_rpc_error
 from modelplane.serving import POLL_INTERVAL_S, ServingProgress, ServingWait
 from modelplane.types import (
@@ -64,18 +65,34 @@ class Client:
     `models/smollm2/adapters/pirate`; a data plane is `local` or `dataPlanes/local`.
     """
 
-    def __init__(self, endpoint: str = DEFAULT_ENDPOINT, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        endpoint: str = DEFAULT_ENDPOINT,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        credentials: Credentials | None = None,
+    ) -> None:
         """Prepare; nothing is sent before the first call.
 
         Args:
-            endpoint: `host:port` of the control plane.
+            endpoint: `host:port` of the control plane. Another machine is spoken to over TLS only, unless the
+                credentials say otherwise.
             timeout_s: Deadline of each RPC in seconds, unless the call says otherwise.
+            credentials: Token and TLS. Default: the token that a control plane on this machine left for this user.
 
         Raises:
-            ValueError: `endpoint` is not `host:port`.
+            ValueError: `endpoint` is not `host:port`, or a file with a certificate or key cannot be read.
         """
         self._timeout_s = timeout_s
-        self._channel = grpc.insecure_channel(check_endpoint(endpoint), options=channel_options(endpoint))
+        self._endpoint = check_endpoint(endpoint)
+        self._credentials = credentials or Credentials()
+        options = channel_options(endpoint)
+        tls = self._credentials.channel_credentials(endpoint)
+        self._channel = (
+            grpc.insecure_channel(endpoint, options=options)
+            if tls is None
+            else grpc.secure_channel(endpoint, tls, options=options)
+        )
         self._closed = False
         self._registry = registry_service_pb2_grpc.RegistryServiceStub(self._channel)
         self._snapshot = snapshot_service_pb2_grpc.SnapshotServiceStub(self._channel)
@@ -364,7 +381,8 @@ class Client:
             raise RuntimeError("this Client is closed")
         _requests.identify(request)
         try:
-            return rpc(request, timeout=self._timeout_s if timeout_s is None else timeout_s)
+            metadata = self._credentials.metadata(self._endpoint)
+            return rpc(request, timeout=self._timeout_s if timeout_s is None else timeout_s, metadata=metadata)
         except grpc.RpcError as error:
             raise from_rpc_error(error, name) from error
 

@@ -17,9 +17,22 @@ import modelplane
 from modelplane._channel import DEFAULT_ENDPOINT
 from modelplane.cli import adapter, fleet, model, planes, snapshot
 from modelplane.cli.chat import chat
-from modelplane.cli.report import EXIT_FAILED, EXIT_INTERRUPTED, exit_code, print_error
-from modelplane.cli.session import Defaults, EndpointOption, OutputOption, command, console
+from modelplane.cli.report import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, exit_code, print_error, print_failure
+from modelplane.cli.session import (
+    Defaults,
+    EndpointOption,
+    InsecureOption,
+    OutputOption,
+    TlsCaOption,
+    TlsCertOption,
+    TlsKeyOption,
+    TokenFileOption,
+    TokenOption,
+    command,
+    console,
+)
 from modelplane.cli.up import up
+from modelplane.credentials import CredentialsError
 from modelplane.errors import ModelplaneError
 
 __all__ = ["app", "main"]
@@ -46,12 +59,29 @@ def options(
     *,
     endpoint: EndpointOption = None,
     output: OutputOption = None,
+    token: TokenOption = None,
+    token_file: TokenFileOption = None,
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    insecure: InsecureOption = None,
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show the release and exit.")
     ] = False,
 ) -> None:
     """A registry of language models that pushes versioned snapshots to data planes running vLLM on Ray Serve."""
-    context.obj = Defaults(endpoint=endpoint, output=output)
+    context.obj = Defaults(
+        given={
+            "endpoint": endpoint,
+            "output": output,
+            "token": token,
+            "token_file": token_file,
+            "tls_ca": tls_ca,
+            "tls_cert": tls_cert,
+            "tls_key": tls_key,
+            "insecure": insecure,
+        }
+    )
 
 
 app.add_typer(model.group, name="model")
@@ -86,6 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModelplaneError as error:
         print_error(console(sys.stderr), error, _endpoint(given))
         return exit_code(error)
+    except CredentialsError as error:
+        print_failure(console(sys.stderr), str(error))
+        return EXIT_USAGE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return 0

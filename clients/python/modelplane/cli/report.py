@@ -44,6 +44,12 @@ HINTS: Mapping[str, str] = {
     "DATA_PLANE_NOT_FOUND": "modelplane fleet list shows what there is",
     "REVISION_NOT_FOUND": "modelplane snapshot list shows what there is",
     "SERVED_NAME_TAKEN": "choose another --served-name, or delete the one that has it",
+    "TOKEN_MISSING": "give a token: --token, --token-file or $MODELPLANE_TOKEN; a control plane that nobody configured "
+    "tokens for keeps one in admin_token in its data directory",
+    "TOKEN_INVALID": "is the token complete, and for this control plane? --token, --token-file, $MODELPLANE_TOKEN",
+    "TOKEN_EXPIRED": "get a new token",
+    "CERTIFICATE_UNKNOWN": "ask the operator for a role for this certificate, or give a token",
+    "PERMISSION_DENIED": "use credentials of a role that may, or ask whoever has one",
     "CONCURRENT_CHANGE": "try again",
     "STORE_UNAVAILABLE": "try again; if it stays so, look at the control plane's database and disk",
     "SHUTTING_DOWN": "try again in a moment",

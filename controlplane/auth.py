@@ -1,0 +1,177 @@
+"""Who may do what: roles, permissions, and the one table from RPC to permission. Pure.
+
+Authentication (whose token or certificate it is) is `authentication.py`'s; this module decides what follows from it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from controlplane import errors
+from controlplane.principal import Principal
+
+
+class Role(enum.StrEnum):
+    """What somebody is there for. The names are those of tokens files, OIDC claims and certificates."""
+
+    VIEWER = "viewer"
+    """Looks at the catalog and the fleet."""
+    PUBLISHER = "publisher"
+    """A viewer who also changes the catalog: models, adapters, routes."""
+    OPERATOR = "operator"
+    """A publisher who also rolls the whole catalog back, reads the audit log, and sees and revokes API keys."""
+    ADMIN = "admin"
+    """May do everything."""
+    DATA_PLANE = "data-plane"
+    """Opens a Sync stream, and does nothing else."""
+
+
+class Permission(enum.StrEnum):
+    """What an RPC needs."""
+
+    OPEN = "open"
+    """Nothing, not even credentials."""
+    REFLECT = "reflect"
+    """Ask which services and messages there are."""
+    CATALOG_READ = "catalog.read"
+    CATALOG_WRITE = "catalog.write"
+    CATALOG_ROLL_BACK = "catalog.roll-back"
+    FLEET_READ = "fleet.read"
+    AUDIT_READ = "audit.read"
+    KEYS_READ = "keys.read"
+    KEYS_REVOKE = "keys.revoke"
+    KEYS_CREATE = "keys.create"
+    """Whoever makes keys gives access to others."""
+    SYNC = "sync"
+    """Follow the catalog as a data plane."""
+
+
+_VIEWER = frozenset({Permission.REFLECT, Permission.CATALOG_READ, Permission.FLEET_READ})
+_PUBLISHER = _VIEWER | {Permission.CATALOG_WRITE}
+_OPERATOR = _PUBLISHER | {
+    Permission.CATALOG_ROLL_BACK,
+    Permission.AUDIT_READ,
+    Permission.KEYS_READ,
+    Permission.KEYS_REVOKE,
+}
+
+PERMISSIONS_OF_ROLE: Mapping[Role, frozenset[Permission]] = MappingProxyType(
+    {
+        Role.VIEWER: _VIEWER,
+        Role.PUBLISHER: _PUBLISHER,
+        Role.OPERATOR: _OPERATOR,
+        Role.ADMIN: frozenset(Permission) - {Permission.OPEN},
+        Role.DATA_PLANE: frozenset({Permission.SYNC}),
+    }
+)
+"""What each role may do. `OPEN` is nobody's: it needs none."""
+
+_REGISTRY: Mapping[str, Permission] = {
+    "RegisterModel": Permission.CATALOG_WRITE,
+    "GetModel": Permission.CATALOG_READ,
+    "ListModels": Permission.CATALOG_READ,
+    "UpdateModel": Permission.CATALOG_WRITE,
+    "DeleteModel": Permission.CATALOG_WRITE,
+    "UndeleteModel": Permission.CATALOG_WRITE,
+    "ListModelRevisions": Permission.CATALOG_READ,
+    "RollbackModel": Permission.CATALOG_WRITE,
+    "RegisterAdapter": Permission.CATALOG_WRITE,
+    "GetAdapter": Permission.CATALOG_READ,
+    "ListAdapters": Permission.CATALOG_READ,
+    "UpdateAdapter": Permission.CATALOG_WRITE,
+    "DeleteAdapter": Permission.CATALOG_WRITE,
+    "UndeleteAdapter": Permission.CATALOG_WRITE,
+    "ListAdapterRevisions": Permission.CATALOG_READ,
+    "RollbackAdapter": Permission.CATALOG_WRITE,
+    "SetRoute": Permission.CATALOG_WRITE,
+    "GetRoute": Permission.CATALOG_READ,
+    "ListRoutes": Permission.CATALOG_READ,
+    "ListRouteRevisions": Permission.CATALOG_READ,
+    "RollbackRoute": Permission.CATALOG_WRITE,
+    "DeleteRoute": Permission.CATALOG_WRITE,
+    "UndeleteRoute": Permission.CATALOG_WRITE,
+    "CreateApiKey": Permission.KEYS_CREATE,
+    "GetApiKey": Permission.KEYS_READ,
+    "ListApiKeys": Permission.KEYS_READ,
+    "RevokeApiKey": Permission.KEYS_REVOKE,
+    "ListAuditEvents": Permission.AUDIT_READ,
+}
+
+_SNAPSHOT: Mapping[str, Permission] = {
+    "Sync": Permission.SYNC,
+    "FetchSnapshot": Permission.CATALOG_READ,
+    "ListSnapshots": Permission.CATALOG_READ,
+    "DiffSnapshots": Permission.CATALOG_READ,
+    "RollbackCatalog": Permission.CATALOG_ROLL_BACK,
+}
+
+_FLEET: Mapping[str, Permission] = {
+    "ListDataPlanes": Permission.FLEET_READ,
+    "GetDataPlane": Permission.FLEET_READ,
+    "WaitForRevision": Permission.FLEET_READ,
+}
+
+PERMISSION_OF_METHOD: Mapping[str, Permission] = MappingProxyType(
+    {
+        **{f"/modelplane.v1.RegistryService/{name}": needed for name, needed in _REGISTRY.items()},
+        **{f"/modelplane.v1.SnapshotService/{name}": needed for name, needed in _SNAPSHOT.items()},
+        **{f"/modelplane.v1.FleetService/{name}": needed for name, needed in _FLEET.items()},
+        "/grpc.health.v1.Health/Check": Permission.OPEN,
+        "/grpc.health.v1.Health/List": Permission.OPEN,
+        "/grpc.health.v1.Health/Watch": Permission.OPEN,
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Permission.REFLECT,
+    }
+)
+"""What each RPC needs. A test fails when a service of the server has one that is not here; it would be nobody's."""
+
+
+def needs_credentials(method: str) -> bool:
+    """Whether `method` (`/package.Service/Method`) is closed to those who show none."""
+    return PERMISSION_OF_METHOD.get(method) is not Permission.OPEN
+
+
+def highest(roles: Iterable[Role]) -> Role | None:
+    """The role to act in, of several that somebody has: the one that may do most. None: there is none."""
+    return max(roles, key=lambda role: len(PERMISSIONS_OF_ROLE[role]), default=None)
+
+
+def authorize(principal: Principal, method: str) -> None:
+    """Let `principal` call `method`, or refuse.
+
+    Raises:
+        errors.PermissionDenied: its role may not.
+    """
+    needed = PERMISSION_OF_METHOD.get(method)
+    if needed is Permission.OPEN:
+        return
+    allowed = [role for role in Role if needed in PERMISSIONS_OF_ROLE[role]]
+    if principal.role in allowed:
+        return
+    name = method.rpartition("/")[2]
+    raise errors.PermissionDenied(
+        errors.Reason.PERMISSION_DENIED,
+        f"{principal.name} has the role {principal.role or '(none)'}; {name} needs {needed or 'what no role has'}, "
+        f"which is for {', '.join(allowed) or 'nobody'}",
+        metadata={
+            "principal": principal.name,
+            "role": principal.role,
+            "permission": needed or "",
+            "allowedRoles": ",".join(allowed),
+        },
+    )
+
+
+def check_speaks_for(principal: Principal, data_plane_id: str) -> None:
+    """Refuse a data plane that says that it is another one.
+
+    Raises:
+        errors.PermissionDenied: its credentials name another data plane.
+    """
+    if principal.data_plane and principal.data_plane != data_plane_id:
+        raise errors.PermissionDenied(
+            errors.Reason.DATA_PLANE_MISMATCH,
+            f"{principal.name} is for the data plane {principal.data_plane}, not for {data_plane_id}",
+            metadata={"principal": principal.name, "dataPlane": principal.data_plane},
+        )

@@ -1,0 +1,111 @@
+"""A control plane with real authentication, and one token of each role."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc.aio
+import yaml
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import MethodDescriptor
+from grpc_health.v1 import health
+from grpc_reflection.v1alpha import reflection
+
+from controlplane.adapter_files import AdapterReader
+from controlplane.auth import Role
+from controlplane.authentication import Authenticator, TokenSource
+from controlplane.fleet import FleetServicer
+from controlplane.hub import Hub
+from controlplane.server import SERVICES, Server
+from controlplane.service import RegistryServicer
+from controlplane.snapshot_service import SnapshotServicer
+from controlplane.store import Store
+from controlplane.sync import SyncHandler
+from controlplane.tokens_file import TokensFile
+
+TOKENS = {role: secrets.token_urlsafe(32) for role in Role}
+"""A good token of each role."""
+
+DATA_PLANE_1_TOKEN = secrets.token_urlsafe(32)
+"""For the data plane `dp-1` only."""
+
+EXPIRED_TOKEN = secrets.token_urlsafe(32)
+
+
+def sha256(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def write_tokens(file: Path, entries: Sequence[dict[str, str]]) -> Path:
+    """Write a tokens file as an operator should."""
+    file.touch(mode=0o600)
+    file.write_text(yaml.safe_dump({"tokens": list(entries)}))
+    return file
+
+
+def entries() -> list[dict[str, str]]:
+    """What `TOKENS` and the others are in a tokens file."""
+    return [
+        *({"name": f"the-{role}", "role": role.value, "sha256": sha256(token)} for role, token in TOKENS.items()),
+        {"name": "dp-1", "role": "data-plane", "data_plane": "dp-1", "sha256": sha256(DATA_PLANE_1_TOKEN)},
+        {"name": "old", "role": "admin", "sha256": sha256(EXPIRED_TOKEN), "expire_time": "2020-01-01T00:00:00Z"},
+    ]
+
+
+def methods() -> list[MethodDescriptor]:
+    """Every RPC of every service that the server has."""
+    pool = descriptor_pool.Default()
+    services = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    return [method for name in services for method in pool.FindServiceByName(name).methods]
+
+
+def path(method: MethodDescriptor) -> str:
+    return f"/{method.containing_service.full_name}/{method.name}"
+
+
+def bearer(token: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {token}"),)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One that runs."""
+
+    address: str
+    channel: grpc.aio.Channel
+    tokens_file: Path
+
+
+@asynccontextmanager
+async def guarded_plane(directory: Path, *more: TokenSource) -> AsyncIterator[Plane]:
+    """A control plane that knows the tokens of this module, and those of `more`."""
+    file = write_tokens(directory / "tokens.yaml", entries())
+    source = TokensFile(file, now=lambda: datetime.now(UTC))
+    async with Store.open(f"sqlite+aiosqlite:///{directory}/registry.db") as store:
+        reader = AdapterReader(size_bytes_max=1024, allowed_sources=())
+        hub = Hub(store, head=await store.head(), now=lambda: datetime.now(UTC))
+        server = Server(
+            message_bytes_max=1 << 20, streams_max=100, admit=Authenticator([source, *more], certificates={}).admit
+        )
+        server.add(
+            RegistryServicer(store, reader, on_commit=hub.publish, resource_statuses=hub.resource_statuses),
+            SnapshotServicer(store, SyncHandler(hub)),
+            FleetServicer(store, hub),
+        )
+        address = await server.start("127.0.0.1:0")
+        writing = asyncio.create_task(hub.run())
+        try:
+            async with grpc.aio.insecure_channel(address) as channel:
+                yield Plane(address, channel, file)
+        finally:
+            await server.stop(0)
+            writing.cancel()
+            await asyncio.wait([writing])
+            reader.close()
