@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from controlplane import access, errors, logs, settings
+from controlplane import access, errors, logs, settings, tls
 from controlplane.adapter_files import AdapterReader
 from controlplane.fleet import FleetServicer
 from controlplane.hub import Hub
@@ -61,6 +61,9 @@ async def run(settings: Settings) -> None:
         errors.SetupError: it cannot start.
     """
     stop = asyncio.Event()
+    credentials = None
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        credentials = tls.server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
     authenticator, generated = access.configured(settings, now=lambda: datetime.now(UTC))
     async with _signals(stop), Store.open(settings.store_url) as store:
         reader = AdapterReader(size_bytes_max=settings.adapter_bytes_max, allowed_sources=settings.allowed_sources)
@@ -74,7 +77,7 @@ async def run(settings: Settings) -> None:
             FleetServicer(store, hub),
         )
         try:
-            address = await server.start(settings.listen)
+            address = await server.start(settings.listen, credentials)
             with generated.left_for(address) if generated is not None else contextlib.nullcontext():
                 await _serve(server, hub, address, stop, settings.drain_s)
             _log.info("stopped")

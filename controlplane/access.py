@@ -31,7 +31,8 @@ def configured(settings: Settings, *, now: Callable[[], datetime]) -> tuple[Auth
         )
         jwks = settings.oidc_jwks
         sources.append(OidcTokens(oidc, UrlKeys(jwks) if "://" in jwks else FileKeys(Path(jwks))))
-    generated = GeneratedTokens(settings.data_dir) if not sources else None
+    certificates = settings.certificate_principals
+    generated = GeneratedTokens(settings.data_dir) if not sources and not certificates else None
     if generated is not None:
         sources.append(generated.source())
-    return Authenticator(sources, {}), generated
+    return Authenticator(sources, certificates), generated

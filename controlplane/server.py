@@ -73,11 +73,12 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
-    async def start(self, listen: str) -> str:
+    async def start(self, listen: str, credentials: grpc.ServerCredentials | None = None) -> str:
         """Listen, and say that all services are healthy.
 
         Args:
             listen: `HOST:PORT` or `unix:/path`.
+            credentials: Of TLS; None: without.
 
         Returns:
             Where it listens, with the port that was taken for port 0.
@@ -86,7 +87,10 @@ class Server:
             errors.SetupError: it cannot listen there.
         """
         try:
-            port = self._server.add_insecure_port(listen)
+            if credentials is None:
+                port = self._server.add_insecure_port(listen)
+            else:
+                port = self._server.add_secure_port(listen, credentials)
         except RuntimeError:
             raise errors.SetupError(f"cannot listen on {listen}; is another process there already?") from None
         await self._server.start()

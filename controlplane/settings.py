@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 
 from controlplane import errors, store_sqlite
 from controlplane.auth import Role
+from controlplane.principal import Principal
 from modelplane import sources
 from modelplane.addresses import UNIX, is_local
 
@@ -51,8 +52,7 @@ class Settings(BaseSettings):
     )
     insecure: bool = Field(
         default=False,
-        description="Listen beyond this machine although there are no credentials yet: anyone who reaches the port may "
-        "change the catalog.",
+        description="Listen beyond this machine without TLS: who listens on the way reads tokens and everything else.",
     )
     data_dir: Path = Field(default_factory=_default_data_dir, description="Where the database is kept.")
     database_url: str = Field(
@@ -77,6 +77,19 @@ class Settings(BaseSettings):
         default=(),
         description="Directories that adapters may be in, as comma-separated file:/// URIs. Empty: any.",
     )
+    tls_cert: Path | None = Field(
+        default=None, description="PEM file with the certificate chain to listen with TLS; read again when replaced."
+    )
+    tls_key: Path | None = Field(default=None, description="PEM file with its key, without a password.")
+    tls_client_ca: Path | None = Field(
+        default=None,
+        description="PEM file with authorities of client certificates (mTLS). With it every client has to show one.",
+    )
+    certificate_roles: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Roles by subject alternative name of client certificates, as comma-separated NAME=ROLE, or "
+        "NAME=data-plane:ID for one data plane only.",
+    )
     tokens_file: Path | None = Field(
         default=None,
         description="YAML file with the hashes of bearer tokens and the role of each; read again when it changes. "
@@ -95,7 +108,7 @@ class Settings(BaseSettings):
     )
     log_format: Literal["console", "json"] = Field(default="console", description="How logs are written.")
 
-    @field_validator("allowed_sources", "oidc_roles", mode="before")
+    @field_validator("allowed_sources", "certificate_roles", "oidc_roles", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -124,7 +137,19 @@ class Settings(BaseSettings):
             raise ValueError("whoever can change the keys on their way can sign tokens: use https://, or a file")
         return value
 
-    @field_validator("tokens_file")
+    @field_validator("certificate_roles")
+    @classmethod
+    def _name_roles(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pair in value:
+            name, _, granted = pair.rpartition("=")
+            role, _, data_plane = granted.partition(":")
+            if not name or role not in set(Role) or (data_plane and role != Role.DATA_PLANE):
+                raise ValueError(
+                    f"got {pair!r}; expected NAME=ROLE, where ROLE is one of {', '.join(Role)}, or NAME=data-plane:ID"
+                )
+        return value
+
+    @field_validator("tokens_file", "tls_cert", "tls_key", "tls_client_ca")
     @classmethod
     def _absolute_if_given(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value is not None else None
@@ -159,13 +184,37 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _tls_is_complete(self) -> Settings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls-cert and tls-key belong together: give both or neither")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls-client-ca needs tls-cert and tls-key")
+        if self.certificate_roles and self.tls_client_ca is None:
+            raise ValueError("certificate-roles needs tls-client-ca: without it no client shows a certificate")
+        return self
+
+    @model_validator(mode="after")
     def _local_unless_insecure(self) -> Settings:
-        if not self.insecure and not is_local(self.listen):
+        if self.tls_cert is None and not self.insecure and not is_local(self.listen):
             raise ValueError(
-                f"listen: got {self.listen}, which others can reach, and there are no credentials yet; "
-                "use 127.0.0.1, or say --insecure"
+                f"listen: got {self.listen}, which others can reach, without TLS; give --tls-cert and --tls-key, use "
+                "127.0.0.1, or say --insecure"
             )
         return self
+
+    @property
+    def certificate_principals(self) -> Mapping[str, Principal]:
+        """Who clients are, by subject alternative name of their certificates."""
+        granted = {name: role for name, _, role in (pair.rpartition("=") for pair in self.certificate_roles)}
+        return {
+            name: Principal(
+                name=name,
+                role=Role(role.partition(":")[0]),
+                authentication="mtls",
+                data_plane=role.partition(":")[2],
+            )
+            for name, role in granted.items()
+        }
 
     @property
     def oidc_role_values(self) -> Mapping[str, Role]:

@@ -17,6 +17,7 @@ import structlog
 
 from dataplane.logs import configure_logging
 from dataplane.settings import Settings, SettingsError, parse
+from modelplane.tls_files import TlsFiles, TlsFilesError
 
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024
 """Nothing but snapshots goes through Ray's object store; its default would be a third of the memory."""
@@ -42,6 +43,9 @@ async def run(settings: Settings) -> int:
     """Start everything, wait for SIGTERM or SIGINT, stop everything."""
     stop = asyncio.Event()
     _on_signals(stop)
+    if (fault := _tls_fault(settings)) is not None:
+        _log.error("http_certificate_not_usable", error=fault)
+        return 1
     if (busy := _port_in_use(settings)) is not None:
         _log.error("http_address_in_use", http=settings.http, error=busy)
         return 1
@@ -49,7 +53,7 @@ async def run(settings: Settings) -> int:
     try:
         await asyncio.to_thread(cluster.start)
         _on_signals(stop)  # again: Ray has put a handler over ours that prints a stack trace first
-        _log.info("serving", http=f"http://{settings.http}", data_plane=settings.data_plane_id)
+        _log.info("serving", http=settings.http_url, data_plane=settings.data_plane_id)
         watching = asyncio.create_task(cluster.watch())
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait((watching, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -193,6 +197,17 @@ def _protect_own_ray(token_file: Path) -> None:
             file.write(secrets.token_hex(32))
         scratch.rename(token_file)
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(token_file)
+
+
+def _tls_fault(settings: Settings) -> str | None:
+    """Why the certificate of HTTPS cannot be used; None: it can, or there is none."""
+    if settings.http_tls_cert is None or settings.http_tls_key is None:
+        return None
+    try:
+        TlsFiles(settings.http_tls_cert, settings.http_tls_key).read()
+    except TlsFilesError as error:
+        return str(error)
+    return None
 
 
 def _port_in_use(settings: Settings) -> str | None:

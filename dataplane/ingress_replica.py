@@ -22,6 +22,7 @@ from dataplane.activation import Activation, View
 from dataplane.board import Board, Changes
 from dataplane.ingress import IngressApp
 from dataplane.ingress_settings import IngressSettings
+from dataplane.ingress_tls import IngressTls
 from dataplane.logs import configure_logging
 from dataplane.posts import (
     ACTIVATION_KEY,
@@ -66,8 +67,10 @@ class IngressReplica:
             clock=time.time,
             replica=self._replica_id,
         )
+        tls = _tls(settings)
         config = uvicorn.Config(
             self._app,
+            ssl_context_factory=(lambda config, default: tls.context) if tls is not None else None,
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -84,6 +87,7 @@ class IngressReplica:
             asyncio.create_task(self._follow_board(), name="board"),
             asyncio.create_task(self._send_wakes(), name="wakes"),
             asyncio.create_task(self._keep_reported(), name="report"),
+            *((asyncio.create_task(tls.keep_current(), name="certificate"),) if tls is not None else ()),
         )
         _log.info("ingress_listening", replica=self._replica_id, http=settings.http)
 
@@ -169,6 +173,12 @@ class IngressReplica:
         await self._app.aclose()
         with contextlib.suppress(ray.exceptions.RayError):
             await self._board.put({}, removed=[f"{INGRESS_PREFIX}{self._replica_id}"])
+
+
+def _tls(settings: Settings) -> IngressTls | None:
+    if settings.http_tls_cert is None or settings.http_tls_key is None:
+        return None
+    return IngressTls(settings.http_tls_cert, settings.http_tls_key)
 
 
 def _shared_listener(host: str, port: int) -> socket.socket:

@@ -59,6 +59,10 @@ class Settings(BaseSettings):
     http: str = Field(
         default="127.0.0.1:8000", description="Where the OpenAI API listens: HOST:PORT.", pattern=r"^\S+:\d{1,5}$"
     )
+    http_tls_cert: Path | None = Field(
+        default=None, description="PEM file with the certificate chain to speak HTTPS; read again when replaced."
+    )
+    http_tls_key: Path | None = Field(default=None, description="PEM file with its key, without a password.")
     insecure: bool = Field(
         default=False,
         description="Listen beyond this machine although requests are not authenticated yet: anyone who reaches the "
@@ -124,6 +128,24 @@ class Settings(BaseSettings):
             )
         return self
 
+    @field_validator(
+        "controlplane_token_file",
+        "controlplane_tls_ca",
+        "controlplane_tls_cert",
+        "controlplane_tls_key",
+        "http_tls_cert",
+        "http_tls_key",
+    )
+    @classmethod
+    def _absolute_if_given(cls, value: Path | None) -> Path | None:
+        return value.expanduser().absolute() if value is not None else None
+
+    @model_validator(mode="after")
+    def _https_is_complete(self) -> Settings:
+        if (self.http_tls_cert is None) != (self.http_tls_key is None):
+            raise ValueError("http-tls-cert and http-tls-key belong together: give both or neither")
+        return self
+
     @model_validator(mode="after")
     def _credentials_fit(self) -> Settings:
         _ = self.credentials
@@ -140,6 +162,11 @@ class Settings(BaseSettings):
             tls_key=self.controlplane_tls_key,
             insecure=self.controlplane_insecure,
         )
+
+    @property
+    def http_url(self) -> str:
+        """Where the OpenAI API is."""
+        return f"{'http' if self.http_tls_cert is None else 'https'}://{self.http}"
 
     @property
     def http_host(self) -> str:

@@ -55,7 +55,7 @@ class SnapshotKeeper:
         self._identity = Identity(
             data_plane=settings.data_plane_id,
             instance_uid=instance_uid,
-            http_address=f"http://{settings.http}",
+            http_address=settings.http_url,
             software_version=version("modelplane"),
         )
         self._disk = Disk(settings.data_dir / "snapshots")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import grpc.aio
 import yaml
@@ -23,6 +24,7 @@ from controlplane.auth import Role
 from controlplane.authentication import Authenticator, TokenSource
 from controlplane.fleet import FleetServicer
 from controlplane.hub import Hub
+from controlplane.principal import Principal
 from controlplane.server import SERVICES, Server
 from controlplane.service import RegistryServicer
 from controlplane.snapshot_service import SnapshotServicer
@@ -84,7 +86,12 @@ class Plane:
 
 
 @asynccontextmanager
-async def guarded_plane(directory: Path, *more: TokenSource) -> AsyncIterator[Plane]:
+async def guarded_plane(
+    directory: Path,
+    *more: TokenSource,
+    tls: grpc.ServerCredentials | None = None,
+    certificates: Mapping[str, Principal] = MappingProxyType({}),
+) -> AsyncIterator[Plane]:
     """A control plane that knows the tokens of this module, and those of `more`."""
     file = write_tokens(directory / "tokens.yaml", entries())
     source = TokensFile(file, now=lambda: datetime.now(UTC))
@@ -92,14 +99,14 @@ async def guarded_plane(directory: Path, *more: TokenSource) -> AsyncIterator[Pl
         reader = AdapterReader(size_bytes_max=1024, allowed_sources=())
         hub = Hub(store, head=await store.head(), now=lambda: datetime.now(UTC))
         server = Server(
-            message_bytes_max=1 << 20, streams_max=100, admit=Authenticator([source, *more], certificates={}).admit
+            message_bytes_max=1 << 20, streams_max=100, admit=Authenticator([source, *more], certificates).admit
         )
         server.add(
             RegistryServicer(store, reader, on_commit=hub.publish, resource_statuses=hub.resource_statuses),
             SnapshotServicer(store, SyncHandler(hub)),
             FleetServicer(store, hub),
         )
-        address = await server.start("127.0.0.1:0")
+        address = await server.start("127.0.0.1:0", tls)
         writing = asyncio.create_task(hub.run())
         try:
             async with grpc.aio.insecure_channel(address) as channel:

@@ -28,6 +28,7 @@ from modelplane.v1 import (
     snapshot_service_pb2,
     snapshot_service_pb2_grpc,
 )
+from tests.certificates import Authority
 from tests.registry_world import spec
 
 START_TIMEOUT_S = 60
@@ -74,8 +75,8 @@ async def start(data_dir: Path, *flags: str) -> asyncio.subprocess.Process:
 
 
 @asynccontextmanager
-async def running(data_dir: Path) -> AsyncIterator[Process]:
-    process = await start(data_dir, "--listen", "127.0.0.1:0")
+async def running(data_dir: Path, *flags: str) -> AsyncIterator[Process]:
+    process = await start(data_dir, "--listen", "127.0.0.1:0", *flags)
     try:
         assert process.stderr is not None
         async with asyncio.timeout(START_TIMEOUT_S):
@@ -174,3 +175,16 @@ async def test_generated_tokens_are_left_for_this_user_alone_and_taken_back(tmp_
     process = await start(tmp_path, "--listen", "127.0.0.1:0")
     _, error = await process.communicate()
     assert (process.returncode, "others can read" in error.decode()) == (1, True)
+
+
+async def test_tls_of_the_flags_is_spoken(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    files, other = authority.issue(), authority.issue()
+    async with (
+        running(tmp_path, "--tls-cert", str(files.cert), "--tls-key", str(files.key)) as plane,
+        AsyncClient(plane.address, credentials=Credentials(tls_ca=authority.file)) as client,
+    ):
+        assert [model async for model in client.list_models()] == []
+    process = await start(tmp_path, "--tls-cert", str(files.cert), "--tls-key", str(other.key))
+    _, error = await process.communicate()
+    assert (process.returncode, "is not the key of the certificate" in error.decode()) == (1, True)

@@ -42,9 +42,10 @@ def test_this_machine_needs_no_permission(listen: str) -> None:
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:8300", "[::]:8300", "10.0.0.1:1", "example.org:1"])
 def test_listening_beyond_this_machine_must_be_said(listen: str) -> None:
-    with pytest.raises(errors.SetupError, match="no credentials yet"):
+    with pytest.raises(errors.SetupError, match="without TLS"):
         settings.load(["--listen", listen])
     assert settings.load(["--listen", listen, "--insecure"]).listen == listen
+    assert settings.load(["--listen", listen, "--tls-cert", "c", "--tls-key", "k"]).listen == listen
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,10 @@ def test_listening_beyond_this_machine_must_be_said(listen: str) -> None:
         (["--database-url", "sqlite+aiosqlite:///:memory:"], "file"),
         (["--database-url", "nonsense"], "not a URL"),
         (["--oidc-issuer", "https://i"], "belong together"),
+        (["--tls-cert", "cert.pem"], "tls-cert and tls-key belong together"),
+        (["--tls-client-ca", "ca.pem"], "tls-client-ca needs tls-cert"),
+        (["--certificate-roles", "gpu-1=viewer:x"], "NAME=data-plane:ID"),
+        (["--certificate-roles", "gpu-1=viewer"], "certificate-roles needs tls-client-ca"),
         (["--oidc-roles", "admins=king"], "viewer, publisher, operator, admin, data-plane"),
         (["--oidc-jwks", "http://elsewhere/keys"], "https://"),
     ],
