@@ -43,7 +43,9 @@ def server_credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.Se
         return _configuration(changed)
 
     return grpc.dynamic_ssl_server_credentials(
-        _configuration(first), fetch, require_client_authentication=client_ca is not None
+        _configuration(first),
+        fetch,  # type: ignore[arg-type]  # the stubs do not know that None means no change
+        require_client_authentication=client_ca is not None,
     )
 
 
