@@ -18,6 +18,7 @@ from controlplane.hub import Hub
 from controlplane.server import Server
 from controlplane.service import RegistryServicer
 from controlplane.settings import Settings
+from controlplane.shared_fleet import SharedFleet
 from controlplane.snapshot_service import SnapshotServicer
 from controlplane.store import Store
 from controlplane.sync import SyncHandler
@@ -65,9 +66,11 @@ async def run(settings: Settings) -> None:
     if settings.tls_cert is not None and settings.tls_key is not None:
         credentials = tls.server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
     authenticator, generated = access.configured(settings, now=lambda: datetime.now(UTC))
-    async with _signals(stop), Store.open(settings.store_url) as store:
+    opening = Store.open(settings.store_url, connections_max=settings.database_connections_max)
+    async with _signals(stop), opening as store:
         reader = AdapterReader(size_bytes_max=settings.adapter_bytes_max, allowed_sources=settings.allowed_sources)
-        hub = Hub(store, head=await store.head(), now=lambda: datetime.now(UTC))
+        shared = store.shared_fleet()
+        hub = Hub(store, head=await store.head(), now=lambda: datetime.now(UTC), shared=shared)
         server = Server(
             message_bytes_max=settings.message_bytes_max, streams_max=settings.streams_max, admit=authenticator.admit
         )
@@ -79,7 +82,7 @@ async def run(settings: Settings) -> None:
         try:
             address = await server.start(settings.listen, credentials)
             with generated.left_for(address) if generated is not None else contextlib.nullcontext():
-                await _serve(server, hub, address, stop, settings.drain_s)
+                await _serve(server, hub, shared, address, stop, settings.drain_s)
             _log.info("stopped")
         finally:
             # After a failure too: an RPC must not outlive the store.
@@ -87,14 +90,21 @@ async def run(settings: Settings) -> None:
             reader.close()
 
 
-async def _serve(server: Server, hub: Hub, address: str, stop: asyncio.Event, drain_s: float) -> None:
+async def _serve(
+    server: Server, hub: Hub, shared: SharedFleet | None, address: str, stop: asyncio.Event, drain_s: float
+) -> None:
     position = hub.head.position
     _log.info("listening", address=address, store_uid=position.store_uid, catalog_revision=position.revision)
     async with asyncio.TaskGroup() as group:
-        writing = group.create_task(hub.run())
+        background = [group.create_task(hub.run())]
+        if shared is not None:
+            background.append(group.create_task(shared.run(hub)))
         await stop.wait()
         await _drain(server, hub, drain_s)
-        writing.cancel()
+        for task in background:
+            task.cancel()
+    if shared is not None:
+        await shared.leave()
 
 
 async def _drain(server: Server, hub: Hub, drain_s: float) -> None:

@@ -66,6 +66,7 @@ class FleetServicer(FleetServiceServicer):
         size = paging.page_size(request.page_size)
         cursor = paging.cursor(request, request.page_token, str)
         after_id = str(cursor[0]) if cursor is not None else ""
+        await self._hub.catch_up()
         for record in await self._store.list_data_planes(after_id=after_id, limit=size + 1):
             self._hub.remember(record)
         ids = self._hub.data_plane_ids
@@ -79,6 +80,7 @@ class FleetServicer(FleetServiceServicer):
 
     async def GetDataPlane(self, request: pb.GetDataPlaneRequest, context: Context) -> pb.GetDataPlaneResponse:
         data_plane_id = parse_data_plane(request.name)
+        await self._hub.catch_up()
         await self._remember(data_plane_id)
         view = self._hub.data_plane(data_plane_id)
         if view is None:
@@ -89,6 +91,7 @@ class FleetServicer(FleetServiceServicer):
 
     async def WaitForRevision(self, request: pb.WaitForRevisionRequest, context: Context) -> pb.WaitForRevisionResponse:
         ids = [parse_data_plane(name) for name in request.data_planes]
+        await self._hub.catch_up()
         for data_plane_id in ids:
             await self._remember(data_plane_id)
         if not ids:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -18,6 +19,7 @@ import structlog
 from controlplane.chunks import ChunkCache, EntrySource
 from controlplane.domain import DataPlaneRecord, Head, Position
 from controlplane.errors import InvalidArgument, Reason, ResourceExhausted, Unavailable
+from controlplane.fleet_reports import FleetNews, FleetReport
 from controlplane.subscription import (
     SHUTTING_DOWN,
     SUPERSEDED,
@@ -36,6 +38,9 @@ RESOURCES_MAX = 1_000_000
 WAITERS_MAX = 1000
 """WaitForRevision calls at a time. Each looks at every data plane it waits for whenever something changes."""
 
+_REPORTS_PER_WRITE = 50
+"""Data planes whose reports are one transaction where control planes share a database."""
+
 _log = structlog.get_logger("controlplane.hub")
 
 
@@ -49,6 +54,19 @@ class HubStore(EntrySource, Protocol):
         """What is kept of a data plane; None: it has never connected."""
 
 
+class SharedReports(Protocol):
+    """How the hub and those of other control planes tell each other about data planes; `shared_fleet.py` has it."""
+
+    async def claim(self, data_plane_id: str) -> int:
+        """Number a new stream of a data plane."""
+
+    async def put(self, reports: Sequence[FleetReport]) -> None:
+        """Tell the others what has changed."""
+
+    async def catch_up(self, follower: Hub) -> None:
+        """Learn what others have committed or told before this call."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubSettings:
     """Bounds of the hub."""
@@ -57,6 +75,8 @@ class HubSettings:
     """Data planes that are remembered; their ids are given by whoever connects."""
     last_seen_write_s: float = 30.0
     """`last_seen_time` of a data plane of which nothing else changed is written this often. Seconds."""
+    write_interval_s: float = 0.05
+    """Between two writes where control planes share a database: what changes meanwhile is written together. Seconds."""
     write_retry_s: float = 1.0
     """Wait after a write that failed. Seconds."""
     superseded_reconnect_after_s: float = 30.0
@@ -113,6 +133,25 @@ class _DataPlane:
     resources: dict[str, status_pb2.ResourceStatus] = field(default_factory=dict)
     written: DataPlaneRecord | None = None
     """As it is in the store."""
+    elsewhere: FleetNews | None = None
+    """What the others know; None: nothing, or this process is the only one."""
+    session: int = 0
+    """Number of `stream`, or of the last one, among those that the data plane had at any control plane."""
+    untold: dict[str, status_pb2.ResourceStatus | None] = field(default_factory=dict)
+    """Changes of `resources` that the others have not been told. None: it is reported no more."""
+    untold_replace: bool = False
+    """The others are to forget all statuses before `untold`."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether it has a stream, here or elsewhere."""
+        return self.stream is not None or (self.elsewhere is not None and self.elsewhere.connected)
+
+    def settled_revision(self, head: Position) -> int | None:
+        """The head that it has dealt with; None: with none."""
+        if self.stream is not None:
+            return head.revision if self.stream.subscription.settled else None
+        return self.elsewhere.settled_revision if self.elsewhere is not None else None
 
 
 class Hub:
@@ -125,6 +164,7 @@ class Hub:
         head: Head,
         now: Callable[[], datetime],
         settings: HubSettings | None = None,
+        shared: SharedReports | None = None,
     ) -> None:
         """
         Args:
@@ -132,8 +172,11 @@ class Hub:
             head: The newest snapshot at start.
             now: The time (UTC, aware).
             settings: Bounds.
+            shared: Joins this hub with those of other control planes on the same database. None: there are none.
         """
         self._store = store
+        self._shared = shared
+        self._claims: dict[str, int] = {}
         self._head = head
         self._now = now
         self._settings = settings or HubSettings()
@@ -176,6 +219,8 @@ class Hub:
             ResourceExhausted: there are too many data planes.
             Unavailable: the control plane is stopping, or the database failed.
         """
+        # Another control plane may have served it a newer snapshot than this one knows.
+        await self.catch_up()
         if data_plane_id not in self._data_planes:
             record = await self._store.get_data_plane(data_plane_id)
             if record is not None:
@@ -187,6 +232,8 @@ class Hub:
                 Reason.TOO_MANY_DATA_PLANES,
                 f"{len(self._data_planes)} data planes have connected, and no more are let in",
             )
+        if self._shared is not None:
+            self._claims[data_plane_id] = await self._shared.claim(data_plane_id)
 
     def remember(self, record: DataPlaneRecord) -> None:
         """Take what the store knows of a data plane, unless more is known already."""
@@ -212,6 +259,7 @@ class Hub:
         if known is None:
             known = self._data_planes[hello.data_plane] = _DataPlane(record, stream.subscription.progress)
         known.record, known.progress, known.stream = record, stream.subscription.progress, stream
+        known.session = self._claims.pop(hello.data_plane, known.session)
         if self._closing:
             stream.subscription.end(SHUTTING_DOWN, reconnect_after_s=self._settings.shutdown_reconnect_after_s)
         # Between its first message and now, the head may have moved.
@@ -236,6 +284,8 @@ class Hub:
             data_plane.resources[resource.name] = resource
         for name in change.removed:
             data_plane.resources.pop(name, None)
+        if self._shared is not None:
+            self._tell(data_plane, change)
         now = self._now()
         progress = stream.subscription.progress
         if progress != data_plane.progress:
@@ -246,6 +296,15 @@ class Hub:
         data_plane.record = replace(data_plane.record, last_seen_time=now)
         written = data_plane.written
         if written is None or now - written.last_seen_time >= timedelta(seconds=self._settings.last_seen_write_s):
+            self._mark(data_plane.record.id)
+
+    def _tell(self, data_plane: _DataPlane, change: ResourceChange) -> None:
+        if change.replace:
+            data_plane.untold.clear()
+            data_plane.untold_replace = True
+        data_plane.untold.update({resource.name: resource for resource in change.updated})
+        data_plane.untold.update(dict.fromkeys(change.removed))
+        if change.replace or change.updated or change.removed:
             self._mark(data_plane.record.id)
 
     def detach(self, stream: Stream) -> None:
@@ -261,6 +320,60 @@ class Hub:
         data_plane = self._data_planes.get(hello.data_plane) if hello is not None else None
         return data_plane if data_plane is not None and data_plane.stream is stream else None
 
+    # -- what others know
+
+    async def catch_up(self) -> None:
+        """Learn what other control planes have committed, and what their data planes have said, before this call.
+
+        Raises:
+            Unavailable: the database failed.
+        """
+        if self._shared is not None:
+            await self._shared.catch_up(self)
+
+    def report_numbers(self) -> Mapping[str, int]:
+        """What is known of each data plane from other control planes: `FleetNews.number`."""
+        return {one: known.elsewhere.number for one, known in self._data_planes.items() if known.elsewhere is not None}
+
+    def learn(self, news: Sequence[FleetNews]) -> None:
+        """Take what has changed about data planes since `report_numbers`."""
+        changed = False
+        for one in news:
+            self.remember(one.record)
+            known = self._data_planes.get(one.record.id)
+            if known is not None and known.elsewhere != one:
+                changed = True
+                self._learn(known, one)
+        if changed:
+            self._notify()
+
+    def _learn(self, known: _DataPlane, news: FleetNews) -> None:
+        known.elsewhere = replace(news, replace=False, statuses={})
+        if known.stream is not None:
+            if news.session <= known.session:
+                # What this process told the others comes back.
+                return
+            known.stream.subscription.end(SUPERSEDED, reconnect_after_s=self._settings.superseded_reconnect_after_s)
+            known.stream.wake.set()
+            known.stream = None
+        elif known.session == news.session and (known.untold or known.untold_replace):
+            # Its stream was here, and its last words are still to be told.
+            return
+        known.session = news.session
+        if known.untold or known.untold_replace:
+            # These were never told, so all that is known is to be read anew.
+            known.elsewhere = replace(known.elsewhere, number=0)
+            known.untold, known.untold_replace = {}, False
+        known.record = known.written = news.record
+        known.progress = _progress(news.record)
+        if news.replace:
+            known.resources.clear()
+        for name, status in news.statuses.items():
+            if status is not None:
+                known.resources[name] = status
+            else:
+                known.resources.pop(name, None)
+
     # -- questions
 
     @property
@@ -273,7 +386,7 @@ class Hub:
         known = self._data_planes.get(data_plane_id)
         if known is None:
             return None
-        return DataPlaneView(record=known.record, connected=known.stream is not None)
+        return DataPlaneView(record=known.record, connected=known.connected)
 
     def resources(self, data_plane_id: str) -> Sequence[status_pb2.ResourceStatus]:
         """What a data plane has reported, by name. The messages belong to the hub and are not to be changed."""
@@ -298,7 +411,7 @@ class Hub:
             if status is not None:
                 statuses.append(
                     status_pb2.DataPlaneResourceStatus(
-                        data_plane=data_plane_name(data_plane_id), connected=known.stream is not None, status=status
+                        data_plane=data_plane_name(data_plane_id), connected=known.connected, status=status
                     )
                 )
         return statuses
@@ -335,11 +448,11 @@ class Hub:
             return DataPlaneOutcome(data_plane_id=data_plane_id, outcome=Outcome.MISSING)
         progress = known.progress
         answer = DataPlaneOutcome(data_plane_id=data_plane_id, outcome=Outcome.PENDING, serving=progress.serving)
-        if known.stream is None:
+        if not known.connected:
             return replace(answer, outcome=Outcome.MISSING)
         if self._follows_head(progress.serving) and _serves(progress, revision):
             return replace(answer, outcome=Outcome.ACTIVE_WITH_ERRORS if progress.with_errors else Outcome.ACTIVE)
-        if known.stream.subscription.settled:
+        if known.settled_revision(self._head.position) == self._head.position.revision:
             # Nothing more will be sent, and what it has is older: it has rejected the head.
             told = progress.target == self._head.position and progress.phase == pb.PHASE_REJECTED
             reason, message = (progress.reason, progress.message) if told else ("", "")
@@ -368,6 +481,8 @@ class Hub:
             self._write_due.clear()
             if not await self._write():
                 await asyncio.sleep(self._settings.write_retry_s)
+            elif self._shared is not None:
+                await asyncio.sleep(self._settings.write_interval_s)
 
     async def shutdown(self) -> None:
         """Say Goodbye on all streams, answer those who wait, and write what is still unwritten."""
@@ -395,6 +510,8 @@ class Hub:
 
     async def _write(self) -> bool:
         """Write the newest record of each data plane that changed. Returns whether all could be written."""
+        if self._shared is not None:
+            return await self._write_reports(self._shared)
         while self._unwritten:
             data_plane_id = next(iter(self._unwritten))
             del self._unwritten[data_plane_id]
@@ -410,6 +527,46 @@ class Hub:
                 return False
             known.written = record
         return True
+
+    async def _write_reports(self, shared: SharedReports) -> bool:
+        """The same where control planes share a database: with statuses, and several data planes at a time."""
+        while self._unwritten:
+            ids = list(itertools.islice(self._unwritten, _REPORTS_PER_WRITE))
+            for data_plane_id in ids:
+                del self._unwritten[data_plane_id]
+            batch = [self._data_planes[one] for one in ids]
+            reports = [self._take_report(known) for known in batch]
+            try:
+                await shared.put(reports)
+            except Exception as error:
+                _log.warning("reports_not_written", data_planes=len(batch), error=type(error).__name__)
+                for known, report in zip(batch, reports, strict=True):
+                    _give_back(known, report)
+                    self._unwritten[known.record.id] = None
+                self._write_due.set()
+                return False
+            for known, report in zip(batch, reports, strict=True):
+                known.written = report.record
+        return True
+
+    def _take_report(self, known: _DataPlane) -> FleetReport:
+        report = FleetReport(
+            record=known.record,
+            session=known.session,
+            connected=known.stream is not None,
+            settled_revision=known.settled_revision(self._head.position),
+            replace=known.untold_replace,
+            statuses=known.untold,
+        )
+        known.untold, known.untold_replace = {}, False
+        return report
+
+
+def _give_back(known: _DataPlane, report: FleetReport) -> None:
+    """Put what could not be told before what has come since."""
+    if known.session == report.session and not known.untold_replace:
+        known.untold = {**report.statuses, **known.untold}
+        known.untold_replace = report.replace
 
 
 def _serves(progress: Progress, revision: int) -> bool:

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict, SettingsError
 
-from controlplane import errors, store_sqlite
+from controlplane import database, errors, store_postgres, store_sqlite
 from controlplane.auth import Role
 from controlplane.principal import Principal
 from modelplane import sources
@@ -56,7 +56,15 @@ class Settings(BaseSettings):
     )
     data_dir: Path = Field(default_factory=_default_data_dir, description="Where the database is kept.")
     database_url: str = Field(
-        default="", description="SQLAlchemy URL of the database. Empty: SQLite in the data directory."
+        default="",
+        description="Where the registry is kept: postgresql+asyncpg://user:password@host/database for several control "
+        "planes, or sqlite+aiosqlite:///path. Empty: SQLite in the data directory.",
+    )
+    database_connections_max: int = Field(
+        default=store_postgres.CONNECTIONS_MAX,
+        ge=store_postgres.CONNECTIONS_MIN,
+        le=1000,
+        description="Connections to PostgreSQL at a time; half of them for writes. One more waits for news.",
     )
     drain_s: float = Field(
         default=10.0, ge=0, le=3600, description="How long RPCs may go on after a signal to stop, in s."
@@ -171,7 +179,7 @@ class Settings(BaseSettings):
     def _supported(cls, value: str) -> str:
         if value:
             try:
-                store_sqlite.database_path(value)
+                database.parse_url(value)
             except errors.SetupError as error:
                 raise ValueError(str(error)) from None
         return value

@@ -7,25 +7,35 @@ not at all.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-from alembic import command
-from alembic.config import Config
+import structlog
 from alembic.util import CommandError
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import insert, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from controlplane import domain, errors, store_requests, store_rows, store_sqlite
+from controlplane import database, domain, errors, store_postgres, store_requests, store_rows
 from controlplane.request_ids import AnsweredRequest
+from controlplane.shared_fleet import SharedFleet, SharingSettings
+from controlplane.store_fleet import FleetTables
 from controlplane.store_read import StoreReads, database_errors
 from controlplane.store_schema import catalog, catalog_revisions
 from controlplane.store_write import WriteTransaction
 from modelplane.catalog_digest import CatalogDigest
+
+WRITE_ATTEMPTS_MAX = 4
+"""A write that the database gave up for another's sake is tried so often in all."""
+
+_RETRY_AFTER_S = 0.02
+"""Wait before the second attempt; doubled for each further one. Seconds."""
+
+_log = structlog.get_logger("controlplane.store")
 
 T = TypeVar("T")
 
@@ -43,47 +53,63 @@ def _new_uid() -> str:
 class Store(StoreReads):
     """The registry's store. Make one with `Store.open`; share it among all tasks of one event loop."""
 
-    def __init__(self, engine: AsyncEngine, clock: Callable[[], datetime], new_uid: Callable[[], str]) -> None:
-        super().__init__(engine)
+    def __init__(self, opened: database.Database, clock: Callable[[], datetime], new_uid: Callable[[], str]) -> None:
+        super().__init__(opened.engine)
+        self._database = opened
         self._clock = clock
         self._new_uid = new_uid
-        # SQLite has one writer. Waiting here is fair and can be cancelled; waiting in the database is neither.
-        self._write_lock = asyncio.Lock()
+        self._writers = asyncio.Semaphore(opened.writers_max)
         self._writes: set[asyncio.Task[object]] = set()
 
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, url: str, *, clock: Callable[[], datetime] = _now, new_uid: Callable[[], str] = _new_uid
+        cls,
+        url: str,
+        *,
+        connections_max: int = store_postgres.CONNECTIONS_MAX,
+        clock: Callable[[], datetime] = _now,
+        new_uid: Callable[[], str] = _new_uid,
     ) -> AsyncIterator[Store]:
         """The store at `url`, made or migrated to the newest schema if need be.
 
         Args:
-            url: `sqlite+aiosqlite:///path/to/file`.
+            url: `sqlite+aiosqlite:///path/to/file` or `postgresql+asyncpg://user@host/database`.
+            connections_max: Connections to PostgreSQL at a time.
             clock: The time in UTC, aware.
             new_uid: Makes an identity that no other has.
 
         Raises:
             errors.SetupError: it cannot be used, or another process uses it.
         """
-        path = store_sqlite.database_path(url)
-        with store_sqlite.exclusively(path):
-            engine = store_sqlite.create_engine(path)
-            store = cls(engine, clock, new_uid)
+        async with database.open_database(url, connections_max=connections_max) as opened:
+            store = cls(opened, clock, new_uid)
             try:
-                try:
-                    await store._prepare()
-                except (CommandError, SQLAlchemyError) as error:
-                    raise errors.SetupError(f"{path}: {_first_line(error)}") from error
+                await store._prepare()
+            except (CommandError, OSError, SQLAlchemyError, TimeoutError) as error:
+                raise errors.SetupError(f"{opened.name}: {_first_line(error)}") from error
+            try:
                 yield store
             finally:
                 # A write that was begun ends, though its caller may have gone: it may be durable already.
                 await asyncio.gather(*store._writes, return_exceptions=True)
-                await engine.dispose()
+
+    def shared_fleet(self, settings: SharingSettings | None = None) -> SharedFleet | None:
+        """How this process and others on the same database keep each other up to date. None: there are no others."""
+        if not isinstance(self._database, store_postgres.PostgresDatabase):
+            return None
+        return SharedFleet(
+            tables=FleetTables(self._database),
+            read_head=self.head,
+            new_engine=self._database.separate_engine,
+            replica_uid=self._new_uid(),
+            settings=settings,
+        )
 
     async def _prepare(self) -> None:
-        async with self._begin_write() as connection:
-            await connection.run_sync(_migrate)
+        async with self._database.begin_setup() as connection:
+            await connection.run_sync(database.migrate)
+            await self._database.finish_schema(connection)
             if (await connection.execute(select(catalog.c.id))).one_or_none() is None:
                 await self._make_catalog(connection)
 
@@ -120,29 +146,49 @@ class Store(StoreReads):
         `on_commit` must hear of it.
 
         Args:
-            work: Makes the change. What it raises rolls everything back.
+            work: Makes the change, and may be run several times. What it raises rolls everything back.
             method: What to say in the history, such as `RegisterModel`.
             resource: Which resource changed.
             dry_run: Roll back in the end, having run every check.
-            on_commit: Called with the new head when the commit is durable, in commit order. Must not block or raise.
+            on_commit: Called with the new head when the commit is durable; perhaps after a later one. Must not block
+                or raise.
 
         Raises:
             errors.Unavailable: the database failed.
         """
 
+        async def change(connection: AsyncConnection) -> tuple[T, domain.Head | None]:
+            transaction = await WriteTransaction.begin(connection, now=self._clock(), uid=self._new_uid())
+            result = await work(transaction)
+            head = await transaction.finish(method=method, resource=resource)
+            if dry_run:
+                await connection.rollback()
+            return result, head
+
         async def body() -> T:
             with database_errors():
-                async with self._begin_write() as connection:
-                    transaction = await WriteTransaction.begin(connection, now=self._clock(), uid=self._new_uid())
-                    result = await work(transaction)
-                    head = await transaction.finish(method=method, resource=resource)
-                    if dry_run:
-                        await connection.rollback()
+                result, head = await self._committed(change)
             if head is not None and not dry_run:
                 on_commit(head)
             return result
 
-        return await self._exclusively(body)
+        return await self._in_turn(body)
+
+    async def _committed(self, change: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """What `change` returned in a transaction that was committed; run again where that is safe and of use."""
+        for attempt in itertools.count(1):
+            committing = False
+            try:
+                async with self._database.begin_write() as connection:
+                    result = await change(connection)
+                    committing = True
+                return result
+            except DBAPIError as error:
+                if attempt == WRITE_ATTEMPTS_MAX or not self._database.is_retryable(error, committing=committing):
+                    raise
+                _log.info("write_tried_again", attempt=attempt, error=type(error.orig).__name__)
+                await asyncio.sleep(_RETRY_AFTER_S * 2 ** (attempt - 1))
+        raise AssertionError("the loop ends by itself")
 
     async def answered_request(self, request_id: str, retention: timedelta) -> AnsweredRequest | None:
         """The request that was carried out under this id within the last `retention`, if there was one.
@@ -165,14 +211,14 @@ class Store(StoreReads):
 
         await self.write(work, method="", resource="")
 
-    async def _exclusively(self, body: Callable[[], Coroutine[object, object, T]]) -> T:
-        await self._write_lock.acquire()
+    async def _in_turn(self, body: Callable[[], Coroutine[object, object, T]]) -> T:
+        await self._writers.acquire()
 
         async def run() -> T:
             try:
                 return await body()
             finally:
-                self._write_lock.release()
+                self._writers.release()
 
         task = asyncio.create_task(run())
         self._writes.add(task)
@@ -184,20 +230,6 @@ class Store(StoreReads):
         if not task.cancelled():
             # Marks the exception as seen: when the caller has gone, there is nobody to tell.
             task.exception()
-
-    @asynccontextmanager
-    async def _begin_write(self) -> AsyncIterator[AsyncConnection]:
-        async with self._engine.connect() as plain:
-            connection = await plain.execution_options(**{store_sqlite.WRITE: True})
-            async with connection.begin():
-                yield connection
-
-
-def _migrate(connection: Connection) -> None:
-    config = Config()
-    config.set_main_option("script_location", "controlplane:migrations")
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
 
 
 def _first_line(error: Exception) -> str:

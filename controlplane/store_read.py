@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, select, tuple_
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from controlplane import domain, errors, store_rows
@@ -246,7 +247,8 @@ def database_errors() -> Iterator[None]:
         yield
     except IntegrityError:
         raise
-    except DBAPIError as error:
+    except (DBAPIError, OSError, PoolTimeoutError, TimeoutError) as error:
+        # A server that can't be reached is an OSError of the driver's, and one that does not answer a TimeoutError.
         raise errors.Unavailable(
             errors.Reason.STORE_UNAVAILABLE, "the registry's database does not answer as it should; try again"
         ) from error

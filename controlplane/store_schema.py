@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     ForeignKey,
@@ -178,4 +179,42 @@ data_planes = Table(
     Column("software_version", String(64), nullable=False),
     Column("connect_time_us", BigInteger, nullable=False),
     Column("last_seen_time_us", BigInteger, nullable=False),
+)
+
+# What several control planes on one database tell each other. With SQLite there is one, and these stay empty.
+
+replicas = Table(
+    "replicas",
+    metadata,
+    # A control plane process that runs. By the database's clock, so that those of the machines do not matter.
+    Column("uid", String(64), primary_key=True),
+    Column("heartbeat_time_us", BigInteger, nullable=False),
+)
+
+data_plane_reports = Table(
+    "data_plane_reports",
+    metadata,
+    Column("data_plane_id", String(63), primary_key=True),
+    # Counts the streams that the data plane has had; the newest is the one that counts.
+    Column("session", BigInteger, nullable=False),
+    # Who has that stream.
+    Column("replica_uid", String(64), nullable=False),
+    Column("connected", Boolean, nullable=False),
+    # The head that it has dealt with: it serves or has rejected it. NULL: with none.
+    Column("settled_revision", BigInteger),
+    # Counts the changes of the report; each row of resource_statuses has that of its own last change.
+    Column("number", BigInteger, nullable=False),
+    # Number of the last change that replaced all statuses.
+    Column("replaced_number", BigInteger, nullable=False),
+)
+
+resource_statuses = Table(
+    "resource_statuses",
+    metadata,
+    Column("data_plane_id", String(63), primary_key=True),
+    Column("name", String(256), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    # Serialised modelplane.v1.ResourceStatus. NULL: it is reported no more.
+    Column("status", LargeBinary),
+    Index("ix_resource_statuses_number", "data_plane_id", "number"),
 )

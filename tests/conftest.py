@@ -1,4 +1,4 @@
-"""What holds for every test."""
+"""What tests of every kind share."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.postgres_server import PostgresServer, running_server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for the whole session; started by the first test that asks for it."""
+    with running_server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,7 +24,7 @@ async def fill(store: Store, raws: Sequence[RawEntry]) -> domain.Head:
     digest = CatalogDigest()
     for raw in raws:
         digest = digest.added(raw.name, raw.type, raw.digest)
-    async with store._begin_write() as connection:
+    async with store._database.begin_write() as connection:
         await connection.execute(
             insert(blobs),
             [{"digest": raw.digest, "size_bytes": len(raw.blob), "blob": raw.blob} for raw in raws],

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
+from tests.postgres_server import PostgresServer
 from tests.registry_world import World, open_world
 
 
-@pytest.fixture(params=["sqlite"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture(params=["sqlite", "postgres"])
+def new_store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Makes URLs of empty databases of each kind."""
+    if request.param == "postgres":
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        return server.new_database
+    numbers = itertools.count()
+    return lambda: f"sqlite+aiosqlite:///{tmp_path}/registry{next(numbers)}.db"
+
+
+@pytest.fixture
+def store_url(new_store_url: Callable[[], str]) -> str:
     """URL of an empty database of each kind."""
-    return {"sqlite": f"sqlite+aiosqlite:///{tmp_path}/registry.db"}[request.param]
+    return new_store_url()
 
 
 @pytest.fixture

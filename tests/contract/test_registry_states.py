@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from controlplane import domain, errors
 from tests.adapter_directories import write_adapter
@@ -27,14 +25,12 @@ REPLICAS = st.integers(0, 2)
 class RegistryMachine(RuleBasedStateMachine):
     """The registry beside dictionaries that say what it should hold."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str, directory: Path) -> None:
         super().__init__()
-        self.directory = Path(tempfile.mkdtemp())
         self.runner = asyncio.Runner()
         self.stack = AsyncExitStack()
-        url = f"sqlite+aiosqlite:///{self.directory}/registry.db"
-        self.world: World = self.runner.run(self.stack.enter_async_context(open_world(url, self.directory)))
-        self.sources = [write_adapter(self.directory / f"lora{fill}", fill=bytes([fill])) for fill in range(2)]
+        self.world: World = self.runner.run(self.stack.enter_async_context(open_world(url, directory)))
+        self.sources = [directory / f"lora{fill}" for fill in range(2)]
         self.models: dict[str, tuple[str, int]] = {}
         self.adapters: dict[tuple[str, str], tuple[str, int]] = {}
         self.revision = 0
@@ -43,7 +39,6 @@ class RegistryMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.runner.run(self.stack.aclose())
         self.runner.close()
-        shutil.rmtree(self.directory)
 
     def _taken(self, served_name: str, *, by_other_than: object) -> bool:
         owners = [key for key, (name, _) in (*self.models.items(), *self.adapters.items()) if name == served_name]
@@ -135,11 +130,21 @@ class RegistryMachine(RuleBasedStateMachine):
         self.runner.run(self.world.check_digest(self.revision))
 
 
-TestRegistryStates = RegistryMachine.TestCase
-TestRegistryStates.settings = settings(
-    max_examples=15,
-    stateful_step_count=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-    derandomize=True,
-)
+def test_registry_states(new_store_url: Callable[[], str], tmp_path: Path) -> None:
+    for fill in range(2):
+        write_adapter(tmp_path / f"lora{fill}", fill=bytes([fill]))
+
+    class Machine(RegistryMachine):
+        def __init__(self) -> None:
+            super().__init__(new_store_url(), tmp_path)
+
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=15,
+            stateful_step_count=25,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow],
+            derandomize=True,
+        ),
+    )

@@ -17,6 +17,7 @@ from controlplane.fleet import FleetServicer
 from controlplane.hub import Hub, HubSettings
 from controlplane.server import Server
 from controlplane.service import RegistryServicer
+from controlplane.shared_fleet import SharingSettings
 from controlplane.snapshot_service import SnapshotServicer
 from controlplane.store import Store
 from controlplane.subscription import Limits
@@ -100,11 +101,23 @@ async def control_plane(
     wrap_store: Callable[[Store], Any] = lambda store: store,
     orderly: bool = True,
     watch_s: float = 0.2,
+    url: str | None = None,
+    sharing: SharingSettings | None = None,
 ) -> AsyncIterator[ControlPlane]:
-    """A control plane on the store in `directory`. `orderly`: it says Goodbye in the end; else it just goes."""
-    async with Store.open(f"sqlite+aiosqlite:///{directory}/registry.db") as store:
+    """A control plane on the store in `directory`. `orderly`: it says Goodbye in the end; else it just goes.
+
+    `url` names another database, and `sharing` how often control planes on it look at each other.
+    """
+    async with Store.open(url or f"sqlite+aiosqlite:///{directory}/registry.db") as store:
         reader = AdapterReader(size_bytes_max=1024 * 1024, allowed_sources=())
-        hub = Hub(wrap_store(store), head=await store.head(), now=lambda: datetime.now(UTC), settings=HUB_SETTINGS)
+        shared = store.shared_fleet(sharing)
+        hub = Hub(
+            wrap_store(store),
+            head=await store.head(),
+            now=lambda: datetime.now(UTC),
+            settings=HUB_SETTINGS,
+            shared=shared,
+        )
         server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=1000, admit=everybody_is_admin)
         server.add(
             RegistryServicer(store, reader, on_commit=hub.publish, resource_statuses=hub.resource_statuses),
@@ -112,14 +125,20 @@ async def control_plane(
             FleetServicer(store, hub),
         )
         address = await server.start(listen)
-        running = asyncio.create_task(hub.run())
+        running = [asyncio.create_task(hub.run())]
+        if shared is not None:
+            running.append(asyncio.create_task(shared.run(hub)))
         try:
             async with grpc.aio.insecure_channel(address) as channel:
                 yield ControlPlane(store, hub, server, address, channel)
         finally:
             if orderly:
                 await hub.shutdown()
-            running.cancel()
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running)
+            if shared is not None and orderly:
+                await shared.leave()
             await server.stop(0)
             reader.close()
 

@@ -1,0 +1,153 @@
+"""How PostgreSQL is used: one locked row orders the writers of all processes, and nothing waits for ever.
+
+Isolation. Writers run READ COMMITTED, and their first statement locks the catalog's row. From then on no other writer
+changes anything that they read, and each of their statements sees all that was committed before. REPEATABLE READ would
+take its view of the database before it waits for that row, and so fail whenever it had to wait. Readers run REPEATABLE
+READ, READ ONLY: the statements of one transaction see one state, and never wait for writers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from controlplane import errors
+
+DRIVER = "postgresql+asyncpg"
+
+CATALOG_CHANNEL = "modelplane_catalog"
+"""NOTIFY says here that a catalog revision was committed."""
+
+CONNECTIONS_MAX = 16
+"""Connections of one process by default. PostgreSQL takes 100 from all together unless told otherwise."""
+
+CONNECTIONS_MIN = 4
+"""Two for writers, two for readers."""
+
+_STATEMENT_TIMEOUT_MS = 15_000
+"""No statement of ours takes a second; what does is stuck."""
+
+_LOCK_TIMEOUT_MS = 5_000
+"""For the catalog's row: at 100 commits/s, as many as 500 writers may be ahead."""
+
+_IDLE_IN_TRANSACTION_TIMEOUT_MS = 30_000
+"""A process that was stopped in the middle of a write must not hold the row for ever."""
+
+_CONNECT_TIMEOUT_S = 5.0
+_COMMAND_TIMEOUT_S = 20.0
+"""The client's own: a server that is cut off from the network can't time anything out. Above the server's timeout."""
+
+_POOL_TIMEOUT_S = 5.0
+_RECYCLE_S = 1800
+"""Connections are replaced after half an hour: memory of long-lived backends grows, and balancers cut old ones."""
+
+_SETUP_LOCK = 0x6D6F64656C706C  # "modelpl"
+"""Key of the advisory lock for changes of the schema."""
+
+# SQLSTATEs after which a transaction was rolled back, and may succeed when it is run again.
+_SERIALIZATION_FAILURE = "40001"
+_DEADLOCK = "40P01"
+_RETRYABLE = frozenset({_SERIALIZATION_FAILURE, _DEADLOCK})
+
+
+def check_url(url: URL) -> None:
+    """Raises errors.SetupError: it names no database."""
+    if not url.database:
+        raise errors.SetupError(f"database url: must name a database, as in {DRIVER}://user@host/database")
+
+
+class PostgresDatabase:
+    """A PostgreSQL database, shared with other control planes."""
+
+    def __init__(self, url: URL, *, connections_max: int) -> None:
+        """
+        Args:
+            url: `postgresql+asyncpg://…`.
+            connections_max: Connections of this process, at least CONNECTIONS_MIN.
+        """
+        self._url = url
+        # Half for writers, which mostly wait for each other: readers always find a connection.
+        self.writers_max = connections_max // 2
+        self._pool = create_async_engine(
+            url,
+            pool_size=connections_max,
+            max_overflow=0,
+            pool_timeout=_POOL_TIMEOUT_S,
+            pool_recycle=_RECYCLE_S,
+            # One round trip, for which a restarted server costs no request.
+            pool_pre_ping=True,
+            connect_args=_connect_args(),
+        )
+        self._reading = self._pool.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        self._writing = self._pool.execution_options(isolation_level="READ COMMITTED")
+
+    @property
+    def name(self) -> str:
+        return f"PostgreSQL database {self._url.database}"
+
+    @property
+    def engine(self) -> AsyncEngine:
+        return self._reading
+
+    def separate_engine(self) -> AsyncEngine:
+        """Connections outside the pool, for what keeps one to itself."""
+        return create_async_engine(self._url, poolclass=NullPool, connect_args=_connect_args())
+
+    @asynccontextmanager
+    async def begin_write(self) -> AsyncIterator[AsyncConnection]:
+        async with self._writing.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def begin_setup(self) -> AsyncIterator[AsyncConnection]:
+        async with self._writing.begin() as connection:
+            # A migration may take its time, and the others wait for it.
+            await connection.execute(text("SET LOCAL statement_timeout = 0"))
+            await connection.execute(text("SET LOCAL lock_timeout = 0"))
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SETUP_LOCK})
+            yield connection
+
+    async def finish_schema(self, connection: AsyncConnection) -> None:
+        """Let all text compare by its bytes, as in SQLite: the order of a list must not depend on the server's locale.
+
+        Done to the schema as it is, so that no migration can forget it.
+        """
+        columns = await connection.execute(
+            text(
+                "SELECT c.table_name, c.column_name, c.character_maximum_length FROM information_schema.columns c "
+                "JOIN information_schema.tables t USING (table_schema, table_name) "
+                "WHERE c.table_schema = current_schema() AND t.table_type = 'BASE TABLE' "
+                "AND c.data_type IN ('character varying', 'text') AND c.collation_name IS DISTINCT FROM 'C'"
+            )
+        )
+        for table, column, length in columns.all():
+            kind = "TEXT" if length is None else f"VARCHAR({length})"
+            await connection.execute(text(f'ALTER TABLE "{table}" ALTER COLUMN "{column}" TYPE {kind} COLLATE "C"'))
+
+    def is_retryable(self, error: Exception, *, committing: bool) -> bool:
+        if not isinstance(error, DBAPIError):
+            return False
+        if error.connection_invalidated:
+            # A lost connection takes its transaction with it, unless COMMIT may have reached the server.
+            return not committing
+        return getattr(error.orig, "sqlstate", None) in _RETRYABLE
+
+
+def _connect_args() -> dict[str, Any]:
+    return {
+        "timeout": _CONNECT_TIMEOUT_S,
+        "command_timeout": _COMMAND_TIMEOUT_S,
+        "server_settings": {
+            "application_name": "modelplane-controlplane",
+            "statement_timeout": str(_STATEMENT_TIMEOUT_MS),
+            "lock_timeout": str(_LOCK_TIMEOUT_MS),
+            "idle_in_transaction_session_timeout": str(_IDLE_IN_TRANSACTION_TIMEOUT_MS),
+        },
+    }
