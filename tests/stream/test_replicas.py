@@ -92,6 +92,12 @@ async def test_any_control_plane_answers_for_the_fleet(
     first, second, third = planes
     data_plane = DataPlane()
     async with data_plane.running(second.address):
+
+        async def known() -> bool:
+            listed = (await third.fleet.ListDataPlanes(ListDataPlanesRequest())).data_planes
+            return [one.connected for one in listed] == [True]
+
+        await eventually(known)
         revision = await first.register("good")
         answer = await third.wait_for(revision, "dp")
         assert (answer.active_everywhere, answer.outcomes[0].outcome) == (True, Outcome.OUTCOME_ACTIVE)
