@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from google.protobuf import timestamp_pb2
 
 from controlplane import domain
+from controlplane.routes import Route, RouteRevision
 from modelplane import names
-from modelplane.v1 import adapter_pb2, model_pb2, snapshot_pb2, snapshot_service_pb2, status_pb2
+from modelplane.v1 import adapter_pb2, model_pb2, route_pb2, snapshot_pb2, snapshot_service_pb2, status_pb2
 
 
 def position_to_proto(position: domain.Position) -> snapshot_pb2.Position:
@@ -63,10 +64,11 @@ def model_to_proto(model: domain.Model, statuses: Sequence[status_pb2.DataPlaneR
     )
 
 
-def adapter_revision_to_proto(adapter: domain.Adapter) -> adapter_pb2.AdapterRevision:
-    revision = adapter.revision
+def adapter_revision_to_proto(
+    model_id: str, adapter_id: str, revision: domain.AdapterRevision
+) -> adapter_pb2.AdapterRevision:
     return adapter_pb2.AdapterRevision(
-        name=names.adapter_revision_name(adapter.model_id, adapter.id, revision.number),
+        name=names.adapter_revision_name(model_id, adapter_id, revision.number),
         number=revision.number,
         source=revision.source,
         weights=revision.weights,
@@ -84,11 +86,34 @@ def adapter_to_proto(
         uid=adapter.uid,
         served_name=adapter.served_name,
         labels=adapter.labels,
-        revision=adapter_revision_to_proto(adapter),
+        revision=adapter_revision_to_proto(adapter.model_id, adapter.id, adapter.revision),
         create_time=timestamp_to_proto(adapter.create_time),
         update_time=timestamp_to_proto(adapter.update_time),
         catalog_revision=adapter.catalog_revision,
         statuses=statuses,
+    )
+
+
+def route_revision_to_proto(route_id: str, revision: RouteRevision) -> route_pb2.RouteRevision:
+    return route_pb2.RouteRevision(
+        name=names.route_revision_name(route_id, revision.number),
+        number=revision.number,
+        spec=revision.spec,
+        create_time=timestamp_to_proto(revision.create_time),
+        catalog_revision=revision.catalog_revision,
+    )
+
+
+def route_to_proto(route: Route) -> route_pb2.Route:
+    return route_pb2.Route(
+        name=route.name,
+        uid=route.uid,
+        served_name=route.served_name,
+        labels=route.labels,
+        revision=route_revision_to_proto(route.id, route.revision),
+        create_time=timestamp_to_proto(route.create_time),
+        update_time=timestamp_to_proto(route.update_time),
+        catalog_revision=route.catalog_revision,
     )
 
 

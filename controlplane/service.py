@@ -14,6 +14,7 @@ from google.protobuf import message as protobuf_message
 from controlplane import convert, domain, errors, paging, registration, spec
 from controlplane.adapter_files import AdapterReader
 from controlplane.changes import Changes
+from controlplane.route_service import RouteRpcs, release_from_routes
 from controlplane.store import Store
 from controlplane.store_write import WriteTransaction
 from modelplane import names
@@ -36,8 +37,8 @@ class ResourceStatuses(Protocol):
         """By data plane id. `idle_since_revision` is given for an adapter, whose idling data planes do not report."""
 
 
-class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
-    """The registry of models and adapters."""
+class RegistryServicer(RouteRpcs, registry_service_pb2_grpc.RegistryServiceServicer):
+    """The registry of models, adapters and routes."""
 
     def __init__(
         self,
@@ -146,6 +147,7 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
             if not request.force:
                 adapters, count = await transaction.adapters_of(model_id)
                 registration.check_deletable(model, tuple(name for name, _ in adapters), count)
+            await release_from_routes(transaction, model_id, force=request.force)
             await transaction.delete_model(model_id)
             return registry_service_pb2.DeleteModelResponse(catalog_revision=transaction.stamp.catalog_revision)
 
@@ -240,6 +242,7 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
         async def work(transaction: WriteTransaction) -> registry_service_pb2.DeleteAdapterResponse:
             if await transaction.adapter(model_id, adapter_id) is None:
                 raise errors.adapter_not_found(request.name)
+            await release_from_routes(transaction, model_id, adapter_id, force=request.force)
             await transaction.delete_adapter(model_id, adapter_id)
             return registry_service_pb2.DeleteAdapterResponse(catalog_revision=transaction.stamp.catalog_revision)
 

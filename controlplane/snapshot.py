@@ -5,6 +5,7 @@ from __future__ import annotations
 from google.protobuf import message as protobuf_message
 
 from controlplane import convert, domain, errors
+from controlplane.routes import Route
 from modelplane import catalog_digest, names
 from modelplane.v1 import snapshot_pb2
 
@@ -47,10 +48,53 @@ def adapter_entry(adapter: domain.Adapter) -> domain.Entry:
         served_name=adapter.served_name,
         labels=adapter.labels,
         model=names.model_name(adapter.model_id),
-        revision=convert.adapter_revision_to_proto(adapter),
+        revision=convert.adapter_revision_to_proto(adapter.model_id, adapter.id, adapter.revision),
         create_time=convert.timestamp_to_proto(adapter.create_time),
     )
     return _entry(adapter.name, message)
+
+
+def route_entry(route: Route) -> domain.Entry:
+    """The entry of a route.
+
+    Raises:
+        errors.InvalidArgument: it is larger than an entry may be.
+    """
+    message = snapshot_pb2.RouteEntry(
+        name=route.name,
+        uid=route.uid,
+        served_name=route.served_name,
+        labels=route.labels,
+        revision=convert.route_revision_to_proto(route.id, route.revision),
+        create_time=convert.timestamp_to_proto(route.create_time),
+    )
+    return _entry(route.name, message)
+
+
+def model_revision_entry(model_id: str, model_uid: str, revision: domain.ModelRevision) -> domain.Entry:
+    """The entry of a model revision that a route pins."""
+    name = names.model_revision_name(model_id, revision.number)
+    message = snapshot_pb2.ModelRevisionEntry(
+        name=name,
+        model=names.model_name(model_id),
+        model_uid=model_uid,
+        revision=convert.model_revision_to_proto(model_id, revision),
+    )
+    return _entry(name, message)
+
+
+def adapter_revision_entry(
+    model_id: str, adapter_id: str, adapter_uid: str, revision: domain.AdapterRevision
+) -> domain.Entry:
+    """The entry of an adapter revision that a route pins."""
+    name = names.adapter_revision_name(model_id, adapter_id, revision.number)
+    message = snapshot_pb2.AdapterRevisionEntry(
+        name=name,
+        adapter=names.adapter_name(model_id, adapter_id),
+        adapter_uid=adapter_uid,
+        revision=convert.adapter_revision_to_proto(model_id, adapter_id, revision),
+    )
+    return _entry(name, message)
 
 
 def _entry(name: str, message: protobuf_message.Message) -> domain.Entry:
@@ -77,6 +121,6 @@ def check_entry_count(entry_count: int) -> None:
     if entry_count > ENTRIES_MAX:
         raise errors.ResourceExhausted(
             errors.Reason.CATALOG_FULL,
-            f"the catalog holds {ENTRIES_MAX} models and adapters, which is as many as it may",
+            f"the catalog holds {ENTRIES_MAX} models, adapters and routes, which is as many as it may",
             metadata={"entryCountMax": str(ENTRIES_MAX)},
         )

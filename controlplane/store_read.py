@@ -12,6 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from controlplane import domain, errors, store_rows
+from controlplane.store_routes import RouteReads
 from controlplane.store_schema import (
     adapters,
     blobs,
@@ -25,7 +26,7 @@ from controlplane.store_schema import (
 from modelplane import names
 
 
-class StoreReads:
+class StoreReads(RouteReads):
     """The reading half of the store.
 
     Every method raises errors.Unavailable when the database fails.

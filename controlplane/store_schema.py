@@ -146,7 +146,7 @@ adapter_revisions = Table(
 served_names = Table(
     "served_names",
     metadata,
-    # One flat namespace over models and adapters.
+    # One flat namespace over models, adapters and routes.
     Column("served_name", String(256), primary_key=True),
     # Resource name of who has it.
     Column("resource", String(256), nullable=False, unique=True),
@@ -162,6 +162,41 @@ answered_requests = Table(
     Column("response", LargeBinary, nullable=False),
     Column("create_time_us", BigInteger, nullable=False),
     Index("ix_answered_requests_create_time_us", "create_time_us"),
+)
+
+routes = Table(
+    "routes",
+    metadata,
+    Column("id", String(63), primary_key=True),
+    Column("uid", String(64), nullable=False),
+    Column("served_name", String(256), nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("revision_number", BigInteger, nullable=False),
+    Column("create_time_us", BigInteger, nullable=False),
+    Column("update_time_us", BigInteger, nullable=False),
+    Column("catalog_revision", BigInteger, nullable=False),
+)
+
+route_revisions = Table(
+    "route_revisions",
+    metadata,
+    Column("route_id", String(63), ForeignKey("routes.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    # Serialised modelplane.v1.RouteSpec.
+    Column("spec", LargeBinary, nullable=False),
+    Column("create_time_us", BigInteger, nullable=False),
+    Column("catalog_revision", BigInteger, nullable=False),
+)
+
+route_references = Table(
+    "route_references",
+    metadata,
+    # What the current revision of a route refers to. Empty adapter_id: the model itself; number 0: what is served.
+    Column("route_id", String(63), ForeignKey("routes.id", ondelete="CASCADE"), primary_key=True),
+    Column("model_id", String(63), primary_key=True),
+    Column("adapter_id", String(63), primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Index("ix_route_references_model_id", "model_id", "adapter_id"),
 )
 
 data_planes = Table(

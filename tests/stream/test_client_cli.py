@@ -84,6 +84,44 @@ def test_adapters(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("endpoint")
+def test_routes(cli: Cli, tmp_path: Path) -> None:
+    assert cli("route", "list") == 0
+    assert "no routes" in cli.out
+    for model in ("a", "b"):
+        assert cli("model", "register", model, *SIMULATED) == 0
+    chat = ("route", "set", "chat", "--target", "models/a=90", "--target", "b=10")
+    assert cli(*chat, "--fallback", "a=queue_full", "--sticky", "header:X-Team", "--validate-only") == 0
+    assert cli.out == "routes/chat revision 1 would be set; nothing was written\n"
+    assert cli(*chat, "--fallback", "a=queue_full", "--sticky", "header:X-Team") == 0
+    assert cli.out == "routes/chat revision 1 set; catalog revision 3\n"
+    assert cli("route", "get", "chat") == 0
+    assert "90.0 %" in cli.out
+    assert "QUEUE_FULL" in cli.out
+    assert "UNAVAILABLE" not in cli.out
+    assert "header x-team" in cli.out
+    assert cli(*chat) == 0
+    assert cli("route", "revisions", "chat") == 0
+    assert [line.split()[0] for line in cli.out.splitlines()[1:]] == ["2", "1"]
+    assert cli("route", "list") == 0
+    assert cli.out.splitlines()[1].split()[:5] == ["chat", "chat", "2", "a=90,", "b=10"]
+    assert cli("snapshot", "show") == 0
+    assert "routes/chat" in cli.out
+    assert cli("model", "delete", "a") == 1
+    assert "REFERRED_TO_BY_ROUTES" in cli.err
+    assert cli("route", "set", "loop", "--target", "routes/chat") == 2
+    assert "a route cannot refer to a route" in cli.err
+    assert cli("route", "set", "chat", "--target", "a=x") == 2
+    file = tmp_path / "route.yaml"
+    file.write_text("route_id: alias\nspec: {targets: [{resource: models/a}], sticky: {user: true}}\n")
+    assert cli("route", "set", "-f", str(file)) == 0
+    assert cli("--output", "json", "route", "get", "alias") == 0
+    assert json.loads(cli.out)["revision"]["spec"]["sticky"] == {"user": True}
+    assert cli("route", "delete", "alias") == 0
+    assert cli("route", "get", "alias") == 1
+    assert "ROUTE_NOT_FOUND" in cli.err
+
+
+@pytest.mark.usefixtures("endpoint")
 def test_json_is_all_there_is_on_stdout(cli: Cli) -> None:
     assert cli("--output", "json", "model", "register", "m", *SIMULATED) == 0
     response = json.loads(cli.out)

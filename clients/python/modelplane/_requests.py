@@ -14,8 +14,8 @@ from google.protobuf.duration_pb2 import Duration
 from modelplane import names, specs
 from modelplane._channel import PAGE_SIZE
 from modelplane.errors import Internal, InvalidSpec
-from modelplane.types import AdapterCard, ModelCard, ModelSpec, Source
-from modelplane.v1 import fleet_service_pb2, registry_service_pb2, snapshot_service_pb2
+from modelplane.types import AdapterCard, ModelCard, ModelSpec, RouteSpec, Source
+from modelplane.v1 import fleet_service_pb2, registry_service_pb2, route_pb2, snapshot_service_pb2
 from modelplane.validation import FieldViolation
 
 
@@ -72,6 +72,31 @@ def list_adapters(model: str | None) -> registry_service_pb2.ListAdaptersRequest
     return registry_service_pb2.ListAdaptersRequest(parent=parent, page_size=PAGE_SIZE)
 
 
+def set_route(
+    route_id: str,
+    *,
+    spec: RouteSpec | Mapping[str, object],
+    served_name: str,
+    labels: Mapping[str, str] | None,
+    validate_only: bool,
+) -> route_pb2.SetRouteRequest:
+    return route_pb2.SetRouteRequest(
+        route_id=route_id,
+        served_name=served_name,
+        spec=specs.to_message(spec, RouteSpec(), "spec"),
+        labels=labels or {},
+        validate_only=validate_only,
+    )
+
+
+def list_routes() -> route_pb2.ListRoutesRequest:
+    return route_pb2.ListRoutesRequest(page_size=PAGE_SIZE)
+
+
+def list_route_revisions(route: str) -> route_pb2.ListRouteRevisionsRequest:
+    return route_pb2.ListRouteRevisionsRequest(parent=route_resource(route), page_size=PAGE_SIZE)
+
+
 def list_snapshots() -> snapshot_service_pb2.ListSnapshotsRequest:
     return snapshot_service_pb2.ListSnapshotsRequest(page_size=PAGE_SIZE)
 
@@ -105,6 +130,18 @@ def adapter_resource(name: str) -> str:
         return name
     model_id, _, adapter_id = name.partition("/")
     return names.adapter_name(model_id, adapter_id)
+
+
+def route_resource(name_or_id: str) -> str:
+    """`routes/{route}` from itself or from the id."""
+    return name_or_id if name_or_id.startswith("routes/") else names.route_name(name_or_id)
+
+
+def target_resource(name: str) -> str:
+    """What a route refers to, from itself or from `{model}` or `{model}/{adapter}`."""
+    if name.startswith(("models/", "routes/")):
+        return name
+    return adapter_resource(name) if "/" in name else model_resource(name)
 
 
 def data_plane_resource(name_or_id: str) -> str:

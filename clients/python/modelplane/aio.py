@@ -33,6 +33,7 @@ from modelplane.types import (
     DataPlane,
     DeleteAdapterResponse,
     DeleteModelResponse,
+    DeleteRouteResponse,
     FetchSnapshotResponse,
     Model,
     ModelCard,
@@ -40,6 +41,10 @@ from modelplane.types import (
     ModelSpec,
     RegisterAdapterResponse,
     RegisterModelResponse,
+    Route,
+    RouteRevision,
+    RouteSpec,
+    SetRouteResponse,
     SnapshotSummary,
     Source,
     WaitForRevisionResponse,
@@ -49,6 +54,7 @@ from modelplane.v1 import (
     fleet_service_pb2_grpc,
     registry_service_pb2,
     registry_service_pb2_grpc,
+    route_pb2,
     snapshot_service_pb2_grpc,
 )
 
@@ -199,13 +205,56 @@ class AsyncClient:
                 yield item
 
     async def delete_adapter(
-        self, adapter: str, *, validate_only: bool = False, timeout_s: float | None = None
+        self, adapter: str, *, force: bool = False, validate_only: bool = False, timeout_s: float | None = None
     ) -> DeleteAdapterResponse:
         """As `Client.delete_adapter`."""
         request = registry_service_pb2.DeleteAdapterRequest(
-            name=_requests.adapter_resource(adapter), validate_only=validate_only
+            name=_requests.adapter_resource(adapter), force=force, validate_only=validate_only
         )
         return await self._call("DeleteAdapter", self._registry.DeleteAdapter, request, timeout_s)
+
+    # --- routes -------------------------------------------------------------------------------------------------------
+
+    async def set_route(
+        self,
+        route_id: str,
+        *,
+        spec: RouteSpec | Mapping[str, object],
+        served_name: str = "",
+        labels: Mapping[str, str] | None = None,
+        validate_only: bool = False,
+        timeout_s: float | None = None,
+    ) -> SetRouteResponse:
+        """As `Client.set_route`."""
+        request = _requests.set_route(
+            route_id, spec=spec, served_name=served_name, labels=labels, validate_only=validate_only
+        )
+        return await self._call("SetRoute", self._registry.SetRoute, request, timeout_s)
+
+    async def get_route(self, route: str, *, timeout_s: float | None = None) -> Route:
+        """As `Client.get_route`."""
+        request = route_pb2.GetRouteRequest(name=_requests.route_resource(route))
+        return (await self._call("GetRoute", self._registry.GetRoute, request, timeout_s)).route
+
+    async def list_routes(self, *, timeout_s: float | None = None) -> AsyncIterator[Route]:
+        """As `Client.list_routes`."""
+        async for page in self._pages("ListRoutes", self._registry.ListRoutes, _requests.list_routes(), timeout_s):
+            for item in page.routes:
+                yield item
+
+    async def list_route_revisions(self, route: str, *, timeout_s: float | None = None) -> AsyncIterator[RouteRevision]:
+        """As `Client.list_route_revisions`."""
+        request = _requests.list_route_revisions(route)
+        async for page in self._pages("ListRouteRevisions", self._registry.ListRouteRevisions, request, timeout_s):
+            for item in page.revisions:
+                yield item
+
+    async def delete_route(
+        self, route: str, *, validate_only: bool = False, timeout_s: float | None = None
+    ) -> DeleteRouteResponse:
+        """As `Client.delete_route`."""
+        request = route_pb2.DeleteRouteRequest(name=_requests.route_resource(route), validate_only=validate_only)
+        return await self._call("DeleteRoute", self._registry.DeleteRoute, request, timeout_s)
 
     # --- snapshots ----------------------------------------------------------------------------------------------------
 

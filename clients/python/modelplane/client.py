@@ -27,6 +27,7 @@ from modelplane.types import (
     DataPlane,
     DeleteAdapterResponse,
     DeleteModelResponse,
+    DeleteRouteResponse,
     FetchSnapshotResponse,
     Model,
     ModelCard,
@@ -34,6 +35,10 @@ from modelplane.types import (
     ModelSpec,
     RegisterAdapterResponse,
     RegisterModelResponse,
+    Route,
+    RouteRevision,
+    RouteSpec,
+    SetRouteResponse,
     SnapshotSummary,
     Source,
     WaitForRevisionResponse,
@@ -43,6 +48,7 @@ from modelplane.v1 import (
     fleet_service_pb2_grpc,
     registry_service_pb2,
     registry_service_pb2_grpc,
+    route_pb2,
     snapshot_service_pb2_grpc,
 )
 
@@ -178,12 +184,13 @@ class Client:
         """Delete a model.
 
         Args:
-            force: Delete its adapters too.
+            force: Delete its adapters too, and take it and them out of the routes that refer to them.
             validate_only: Check everything, and write nothing.
 
         Raises:
             NotFound: There is no such model.
-            FailedPrecondition: It has adapters, and `force` is False.
+            FailedPrecondition: It has adapters or routes refer to it, and `force` is False; or a route would be left
+                without a target.
         """
         request = registry_service_pb2.DeleteModelRequest(
             name=_requests.model_resource(model), force=force, validate_only=validate_only
@@ -257,17 +264,94 @@ class Client:
             yield from page.adapters
 
     def delete_adapter(
-        self, adapter: str, *, validate_only: bool = False, timeout_s: float | None = None
+        self, adapter: str, *, force: bool = False, validate_only: bool = False, timeout_s: float | None = None
     ) -> DeleteAdapterResponse:
         """Delete an adapter.
 
+        Args:
+            force: Take it out of the routes that refer to it.
+            validate_only: Check everything, and write nothing.
+
         Raises:
             NotFound: There is no such adapter.
+            FailedPrecondition: Routes refer to it, and `force` is False; or one would be left without a target.
         """
         request = registry_service_pb2.DeleteAdapterRequest(
-            name=_requests.adapter_resource(adapter), validate_only=validate_only
+            name=_requests.adapter_resource(adapter), force=force, validate_only=validate_only
         )
         return self._call("DeleteAdapter", self._registry.DeleteAdapter, request, timeout_s)
+
+    # --- routes -------------------------------------------------------------------------------------------------------
+
+    def set_route(
+        self,
+        route_id: str,
+        *,
+        spec: RouteSpec | Mapping[str, object],
+        served_name: str = "",
+        labels: Mapping[str, str] | None = None,
+        validate_only: bool = False,
+        timeout_s: float | None = None,
+    ) -> SetRouteResponse:
+        """Make a route, or change it. It states the whole route: what is left out gets its default.
+
+        The same again writes nothing, as in `register_model`.
+
+        Args:
+            route_id: Last part of the resource name: 1 to 63 of `a-z 0-9 . -`.
+            spec: What it does, as a message or as a mapping such as `{"targets": [{"resource": "models/a",
+                "weight": 90}, {"resource": "models/b", "weight": 10}], "fallbacks": [{"resource": "models/a"}]}`.
+            served_name: What callers put into OpenAI's `model` field. Default: `route_id`.
+            labels: Free key-value pairs.
+            validate_only: Check everything, answer as if it had been done, and write nothing.
+
+        Raises:
+            InvalidSpec: A mapping has unknown fields or wrong types; nothing was sent.
+            InvalidArgument: A field breaks a rule, or it refers to something that does not exist.
+            AlreadyExists: The served name belongs to something else.
+        """
+        request = _requests.set_route(
+            route_id, spec=spec, served_name=served_name, labels=labels, validate_only=validate_only
+        )
+        return self._call("SetRoute", self._registry.SetRoute, request, timeout_s)
+
+    def get_route(self, route: str, *, timeout_s: float | None = None) -> Route:
+        """Get a route.
+
+        Raises:
+            NotFound: There is no such route.
+        """
+        request = route_pb2.GetRouteRequest(name=_requests.route_resource(route))
+        return self._call("GetRoute", self._registry.GetRoute, request, timeout_s).route
+
+    def list_routes(self, *, timeout_s: float | None = None) -> Iterator[Route]:
+        """List all routes by id, page after page as they are asked for."""
+        for page in self._pages("ListRoutes", self._registry.ListRoutes, _requests.list_routes(), timeout_s):
+            yield from page.routes
+
+    def list_route_revisions(self, route: str, *, timeout_s: float | None = None) -> Iterator[RouteRevision]:
+        """List the revisions of a route, newest first.
+
+        Raises:
+            NotFound: There is no such route.
+        """
+        request = _requests.list_route_revisions(route)
+        for page in self._pages("ListRouteRevisions", self._registry.ListRouteRevisions, request, timeout_s):
+            yield from page.revisions
+
+    def delete_route(
+        self, route: str, *, validate_only: bool = False, timeout_s: float | None = None
+    ) -> DeleteRouteResponse:
+        """Delete a route. What it refers to stays.
+
+        Args:
+            validate_only: Check everything, and write nothing.
+
+        Raises:
+            NotFound: There is no such route.
+        """
+        request = route_pb2.DeleteRouteRequest(name=_requests.route_resource(route), validate_only=validate_only)
+        return self._call("DeleteRoute", self._registry.DeleteRoute, request, timeout_s)
 
     # --- snapshots ----------------------------------------------------------------------------------------------------
 

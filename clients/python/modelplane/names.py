@@ -6,6 +6,7 @@ Pure. Both planes and the client build and take apart resource names here and no
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 RESOURCE_ID_PATTERN = r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?"
 """A resource id: 1 to 63 of `a-z 0-9 . -`, with a letter or digit at both ends. The protos state the same pattern."""
@@ -15,6 +16,11 @@ SERVED_NAME_PATTERN = r"[A-Za-z0-9._:/@-]{1,256}"
 
 _MODEL = re.compile(rf"models/(?P<model>{RESOURCE_ID_PATTERN})")
 _ADAPTER = re.compile(rf"models/(?P<model>{RESOURCE_ID_PATTERN})/adapters/(?P<adapter>{RESOURCE_ID_PATTERN})")
+_ROUTE = re.compile(rf"routes/(?P<route>{RESOURCE_ID_PATTERN})")
+_TARGET = re.compile(
+    rf"models/(?P<model>{RESOURCE_ID_PATTERN})(/adapters/(?P<adapter>{RESOURCE_ID_PATTERN}))?"
+    r"(/revisions/(?P<number>[1-9][0-9]{0,17}))?"
+)
 _DATA_PLANE = re.compile(rf"dataPlanes/(?P<data_plane>{RESOURCE_ID_PATTERN})")
 
 
@@ -36,6 +42,16 @@ def adapter_name(model_id: str, adapter_id: str) -> str:
 def adapter_revision_name(model_id: str, adapter_id: str, number: int) -> str:
     """Resource name of an adapter revision."""
     return f"models/{model_id}/adapters/{adapter_id}/revisions/{number}"
+
+
+def route_name(route_id: str) -> str:
+    """Resource name of a route."""
+    return f"routes/{route_id}"
+
+
+def route_revision_name(route_id: str, number: int) -> str:
+    """Resource name of a route revision."""
+    return f"routes/{route_id}/revisions/{number}"
 
 
 def data_plane_name(data_plane_id: str) -> str:
@@ -77,3 +93,52 @@ def parse_data_plane(name: str) -> str:
     if match is None:
         raise ValueError(f"{name!r} is not a data plane name; expected dataPlanes/{{data_plane}}")
     return match["data_plane"]
+
+
+def parse_route(name: str) -> str:
+    """The route id in `routes/{route}`.
+
+    Raises:
+        ValueError: `name` is not the name of a route.
+    """
+    match = _ROUTE.fullmatch(name)
+    if match is None:
+        raise ValueError(f"{name!r} is not a route name; expected routes/{{route}}")
+    return match["route"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What a route may refer to: a model or an adapter, as it is or at one revision."""
+
+    model_id: str
+    adapter_id: str | None
+    """None: the model itself."""
+    number: int | None
+    """Of the model's or adapter's revision. None: the one that is served."""
+
+    @property
+    def resource(self) -> str:
+        """Resource name of the model or adapter, without its revision."""
+        return model_name(self.model_id) if self.adapter_id is None else adapter_name(self.model_id, self.adapter_id)
+
+    @property
+    def name(self) -> str:
+        """Resource name, with the revision where one is pinned."""
+        return self.resource if self.number is None else f"{self.resource}/revisions/{self.number}"
+
+
+def parse_target(name: str) -> Target:
+    """What a route's target or fallback names.
+
+    Raises:
+        ValueError: `name` is not the name of a model, an adapter, or a revision of one.
+    """
+    match = _TARGET.fullmatch(name)
+    if match is None:
+        raise ValueError(
+            f"{name!r} cannot be a target; expected models/{{model}} or models/{{model}}/adapters/{{adapter}}, "
+            "with or without /revisions/{number}"
+        )
+    number = match["number"]
+    return Target(model_id=match["model"], adapter_id=match["adapter"], number=int(number) if number else None)

@@ -1,6 +1,6 @@
 """Specs as people write them, YAML files and mappings, made into requests. Strict: what is not understood is refused.
 
-A spec has the fields of `RegisterModelRequest` or `RegisterAdapterRequest`, in snake_case:
+A spec has the fields of `RegisterModelRequest`, `RegisterAdapterRequest` or `SetRouteRequest`, in snake_case:
 
     model_id: smollm2
     spec:
@@ -32,7 +32,15 @@ from google.protobuf.struct_pb2 import Struct
 
 from modelplane import sources
 from modelplane.errors import InvalidSpec
-from modelplane.types import AdapterCard, ModelCard, ModelSpec, RegisterAdapterRequest, RegisterModelRequest
+from modelplane.types import (
+    AdapterCard,
+    ModelCard,
+    ModelSpec,
+    RegisterAdapterRequest,
+    RegisterModelRequest,
+    RouteSpec,
+    SetRouteRequest,
+)
 from modelplane.validation import FieldViolation, shorten, violations_of
 
 if TYPE_CHECKING:
@@ -85,8 +93,17 @@ def load_adapter_request(path: Path) -> RegisterAdapterRequest:
     return _load(path, RegisterAdapterRequest())
 
 
+def load_route_request(path: Path) -> SetRouteRequest:
+    """The request in the YAML file `path`.
+
+    Raises:
+        InvalidSpec: The file cannot be read, or is not a valid request.
+    """
+    return _load(path, SetRouteRequest())
+
+
 def to_message(
-    value: ModelSpec | ModelCard | AdapterCard | Mapping[str, object], into: _MessageT, path: str
+    value: ModelSpec | ModelCard | AdapterCard | RouteSpec | Mapping[str, object], into: _MessageT, path: str
 ) -> _MessageT:
     """`value` as a message of the type of `into`: copied when it is one, read strictly when it is a mapping.
 
@@ -378,6 +395,9 @@ class _Reader:
                 self._wrong(node, path, "a list")
                 return
             for index, item in enumerate(node.value):
+                if type_ is not None:
+                    self.message(item, getattr(into, descriptor.name).add(), f"{path}[{index}]")
+                    continue
                 value = self._scalar(item, descriptor, f"{path}[{index}]")
                 if value is not None:
                     getattr(into, descriptor.name).append(value)

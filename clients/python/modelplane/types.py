@@ -24,7 +24,27 @@ from modelplane.v1.registry_service_pb2 import (
     RegisterModelRequest,
     RegisterModelResponse,
 )
-from modelplane.v1.snapshot_pb2 import AdapterEntry, Entry, EntryRef, ModelEntry, Position
+from modelplane.v1.route_pb2 import (
+    DeleteRouteResponse,
+    Route,
+    RouteFallback,
+    RouteRevision,
+    RouteSpec,
+    RouteSticky,
+    RouteTarget,
+    SetRouteRequest,
+    SetRouteResponse,
+)
+from modelplane.v1.snapshot_pb2 import (
+    AdapterEntry,
+    AdapterRevisionEntry,
+    Entry,
+    EntryRef,
+    ModelEntry,
+    ModelRevisionEntry,
+    Position,
+    RouteEntry,
+)
 from modelplane.v1.snapshot_service_pb2 import FetchSnapshotResponse, Phase, SnapshotSummary
 from modelplane.v1.status_pb2 import DataPlaneResourceStatus, ResourceState, ResourceStatus
 
@@ -34,6 +54,7 @@ __all__ = [
     "AdapterEntry",
     "AdapterFile",
     "AdapterRevision",
+    "AdapterRevisionEntry",
     "AdapterWeights",
     "Admission",
     "DataPlane",
@@ -41,6 +62,7 @@ __all__ = [
     "DataPlaneResourceStatus",
     "DeleteAdapterResponse",
     "DeleteModelResponse",
+    "DeleteRouteResponse",
     "Engine",
     "Entry",
     "EntryRef",
@@ -50,6 +72,7 @@ __all__ = [
     "ModelCard",
     "ModelEntry",
     "ModelRevision",
+    "ModelRevisionEntry",
     "ModelSpec",
     "Phase",
     "Position",
@@ -60,7 +83,16 @@ __all__ = [
     "ResourceState",
     "ResourceStatus",
     "Resources",
+    "Route",
+    "RouteEntry",
+    "RouteFallback",
+    "RouteRevision",
+    "RouteSpec",
+    "RouteSticky",
+    "RouteTarget",
     "Scaling",
+    "SetRouteRequest",
+    "SetRouteResponse",
     "SnapshotSummary",
     "Source",
     "WaitForRevisionResponse",

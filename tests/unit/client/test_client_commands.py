@@ -23,6 +23,7 @@ from modelplane.validation import FieldViolation
 COMMANDS = [
     *(("model", name) for name in ("register", "list", "get", "revisions", "delete")),
     *(("adapter", name) for name in ("register", "list", "get", "delete")),
+    *(("route", name) for name in ("set", "list", "get", "revisions", "delete")),
     *(("snapshot", name) for name in ("list", "show")),
     *(("fleet", name) for name in ("list", "get", "wait")),
     ("chat",),

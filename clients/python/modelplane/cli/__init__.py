@@ -15,7 +15,7 @@ import typer
 
 import modelplane
 from modelplane._channel import DEFAULT_ENDPOINT
-from modelplane.cli import adapter, fleet, model, planes, snapshot
+from modelplane.cli import adapter, fleet, model, planes, route, snapshot
 from modelplane.cli.chat import chat
 from modelplane.cli.report import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, exit_code, print_error, print_failure
 from modelplane.cli.session import (
@@ -86,6 +86,7 @@ def options(
 
 app.add_typer(model.group, name="model")
 app.add_typer(adapter.group, name="adapter")
+app.add_typer(route.group, name="route")
 app.add_typer(snapshot.group, name="snapshot")
 app.add_typer(fleet.group, name="fleet")
 command(app, "chat", example='modelplane chat smollm2 "What is the capital of France?"')(chat)

@@ -112,8 +112,14 @@ def get(session: Session, adapter: AdapterArgument) -> None:
 
 
 @command(group, "delete", example="modelplane adapter delete smollm2/pirate")
-def delete(session: Session, adapter: AdapterArgument, *, validate_only: ValidateOption = False) -> None:
-    """Delete an adapter."""
+def delete(
+    session: Session,
+    adapter: AdapterArgument,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Take it out of the routes that refer to it.")] = False,
+    validate_only: ValidateOption = False,
+) -> None:
+    """Delete an adapter. One that routes refer to is refused, unless --force."""
     with session.client() as client:
-        response = client.delete_adapter(adapter, validate_only=validate_only)
+        response = client.delete_adapter(adapter, force=force, validate_only=validate_only)
     deleted(session, output.to_json(response), adapter, response.catalog_revision, validate_only)

@@ -147,10 +147,10 @@ def delete(
     session: Session,
     model: ModelArgument,
     *,
-    force: Annotated[bool, typer.Option("--force", help="Delete its adapters too.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Delete its adapters too, and take it out of routes.")] = False,
     validate_only: ValidateOption = False,
 ) -> None:
-    """Delete a model. One that has adapters is refused, unless --force."""
+    """Delete a model. One that has adapters, or that routes refer to, is refused, unless --force."""
     with session.client() as client:
         response = client.delete_model(model, force=force, validate_only=validate_only)
     deleted(session, output.to_json(response), model, response.catalog_revision, validate_only)

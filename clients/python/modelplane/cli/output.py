@@ -20,6 +20,7 @@ from modelplane.cli.session import Output, Session
 from modelplane.types import (
     Adapter,
     AdapterEntry,
+    AdapterRevisionEntry,
     DataPlane,
     DataPlaneOutcome,
     DataPlaneResourceStatus,
@@ -28,18 +29,26 @@ from modelplane.types import (
     Model,
     ModelEntry,
     ModelRevision,
+    ModelRevisionEntry,
     Phase,
     Position,
     ResourceState,
+    Route,
+    RouteEntry,
+    RouteFallback,
+    RouteRevision,
+    RouteSpec,
     SnapshotSummary,
 )
 
 DIGEST_DIGITS = 8
 """Hex digits of a digest in a table. The whole is in the JSON."""
 
-_ENTRIES: Mapping[str, type[ModelEntry] | type[AdapterEntry]] = {
-    ModelEntry.DESCRIPTOR.full_name: ModelEntry,
-    AdapterEntry.DESCRIPTOR.full_name: AdapterEntry,
+_Content = ModelEntry | AdapterEntry | RouteEntry | ModelRevisionEntry | AdapterRevisionEntry
+
+_ENTRIES: Mapping[str, type[_Content]] = {
+    kind.DESCRIPTOR.full_name: kind
+    for kind in (ModelEntry, AdapterEntry, RouteEntry, ModelRevisionEntry, AdapterRevisionEntry)
 }
 
 _STYLES = {
@@ -189,6 +198,67 @@ def statuses_table(statuses: Iterable[DataPlaneResourceStatus]) -> RenderableTyp
     return _or_none(table, "no data plane has reported it yet")
 
 
+# --- routes -----------------------------------------------------------------------------------------------------------
+
+
+def routes_table(routes: Iterable[Route]) -> RenderableType:
+    """Routes, one a line."""
+    table = _table("ROUTE", "SERVED NAME", "REVISION", "TARGETS", "FALLBACKS", "STICKY BY", "UPDATED")
+    for route in routes:
+        spec = route.revision.spec
+        _row(
+            table,
+            route.name.removeprefix("routes/"),
+            route.served_name,
+            str(route.revision.number),
+            *_route_cells(spec),
+            _ago(route.update_time),
+        )
+    return _or_none(table, "no routes; set one: modelplane route set ID --target MODEL=WEIGHT")
+
+
+def route_view(route: Route) -> RenderableType:
+    """Everything about one route."""
+    revision = route.revision
+    facts = _facts(route, f"{revision.number}, set {_ago(revision.create_time)}")
+    targets = _table("TARGET", "WEIGHT", "SHARE")
+    total = sum(target.weight for target in revision.spec.targets)
+    for target in revision.spec.targets:
+        _row(targets, target.resource, str(target.weight), f"{100 * target.weight / max(1, total):.1f} %")
+    fallbacks = _table("FALLBACK", "WHEN")
+    for fallback in revision.spec.fallbacks:
+        conditions = (RouteFallback.Condition.Name(one).removeprefix("CONDITION_") for one in fallback.conditions)
+        _row(fallbacks, fallback.resource, ", ".join(conditions))
+    _row(facts, "Sticky by", _sticky(revision.spec))
+    return Group(facts, _section("Targets", targets), _section("Fallbacks, in order", _or_none(fallbacks, "none")))
+
+
+def route_revisions_table(revisions: Iterable[RouteRevision], current: int) -> RenderableType:
+    """Revisions of a route, newest first."""
+    table = _table("REVISION", "", "TARGETS", "FALLBACKS", "STICKY BY", "CATALOG REVISION", "SET")
+    for revision in revisions:
+        _row(
+            table,
+            str(revision.number),
+            "current" if revision.number == current else "",
+            *_route_cells(revision.spec),
+            str(revision.catalog_revision),
+            _ago(revision.create_time),
+        )
+    return table
+
+
+def _route_cells(spec: RouteSpec) -> tuple[str, str, str]:
+    targets = ", ".join(f"{target.resource.removeprefix('models/')}={target.weight}" for target in spec.targets)
+    fallbacks = ", ".join(fallback.resource.removeprefix("models/") for fallback in spec.fallbacks)
+    return targets, fallbacks or "-", _sticky(spec)
+
+
+def _sticky(spec: RouteSpec) -> str:
+    kind = spec.sticky.WhichOneof("key")
+    return "-" if kind is None else "user" if kind == "user" else f"header {spec.sticky.header}"
+
+
 # --- snapshots --------------------------------------------------------------------------------------------------------
 
 
@@ -220,7 +290,7 @@ def snapshot_view(snapshot: FetchSnapshotResponse) -> RenderableType:
         _row(
             table,
             entry.ref.name,
-            content.served_name if content is not None else f"? ({entry.ref.type})",
+            _served_name(content) if content is not None else f"? ({entry.ref.type})",
             str(content.revision.number) if content is not None else "?",
             entry.ref.digest.hex()[:DIGEST_DIGITS],
             str(len(entry.blob)),
@@ -240,7 +310,12 @@ def snapshot_json(snapshot: FetchSnapshotResponse) -> dict[str, object]:
     return result
 
 
-def _content(type_: str, blob: bytes) -> ModelEntry | AdapterEntry | None:
+def _served_name(content: _Content) -> str:
+    """Pinned revisions are asked for by the names of routes."""
+    return "-" if isinstance(content, ModelRevisionEntry | AdapterRevisionEntry) else content.served_name
+
+
+def _content(type_: str, blob: bytes) -> _Content | None:
     """The message in a blob. None: of a type that this release does not know."""
     return _ENTRIES[type_].FromString(blob) if type_ in _ENTRIES else None
 
@@ -351,7 +426,7 @@ def _position(message: DataPlane | DataPlaneOutcome, field: str) -> str:
     return f"{position.revision} · {position.digest.hex()[:DIGEST_DIGITS]}"
 
 
-def _facts(resource: Model | Adapter, revision: str) -> Table:
+def _facts(resource: Model | Adapter | Route, revision: str) -> Table:
     facts = Table.grid(padding=(0, 2))
     _row(facts, "Name", resource.name)
     _row(facts, "Served name", resource.served_name)

@@ -295,7 +295,9 @@ class DeleteModelRequest(_message.Message):
     name: _builtins.str
     """`models/{model}`."""
     force: _builtins.bool
-    """Delete its adapters too."""
+    """Delete its adapters too, and take it and them out of the routes that refer to them. A route that would be left
+    without a target is refused all the same.
+    """
     validate_only: _builtins.bool
     """Check everything, answer as if it had been done, and write nothing."""
     request_id: _builtins.str
@@ -561,22 +563,26 @@ class DeleteAdapterRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`models/{model}/adapters/{adapter}`."""
     validate_only: _builtins.bool
     """Check everything, answer as if it had been done, and write nothing."""
     request_id: _builtins.str
     """UUID4 of this request. The same request again, within 24 hours, gets the first answer and changes nothing."""
+    force: _builtins.bool
+    """Take it out of the routes that refer to it. A route that would be left without a target is refused all the same."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        force: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from modelplane.v1 import registry_service_pb2 as modelplane_dot_v1_dot_registry__service__pb2
+from modelplane.v1 import route_pb2 as modelplane_dot_v1_dot_route__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -85,6 +86,31 @@ class RegistryServiceStub:
                 request_serializer=modelplane_dot_v1_dot_registry__service__pb2.DeleteAdapterRequest.SerializeToString,
                 response_deserializer=modelplane_dot_v1_dot_registry__service__pb2.DeleteAdapterResponse.FromString,
                 _registered_method=True)
+        self.SetRoute = channel.unary_unary(
+                '/modelplane.v1.RegistryService/SetRoute',
+                request_serializer=modelplane_dot_v1_dot_route__pb2.SetRouteRequest.SerializeToString,
+                response_deserializer=modelplane_dot_v1_dot_route__pb2.SetRouteResponse.FromString,
+                _registered_method=True)
+        self.GetRoute = channel.unary_unary(
+                '/modelplane.v1.RegistryService/GetRoute',
+                request_serializer=modelplane_dot_v1_dot_route__pb2.GetRouteRequest.SerializeToString,
+                response_deserializer=modelplane_dot_v1_dot_route__pb2.GetRouteResponse.FromString,
+                _registered_method=True)
+        self.ListRoutes = channel.unary_unary(
+                '/modelplane.v1.RegistryService/ListRoutes',
+                request_serializer=modelplane_dot_v1_dot_route__pb2.ListRoutesRequest.SerializeToString,
+                response_deserializer=modelplane_dot_v1_dot_route__pb2.ListRoutesResponse.FromString,
+                _registered_method=True)
+        self.DeleteRoute = channel.unary_unary(
+                '/modelplane.v1.RegistryService/DeleteRoute',
+                request_serializer=modelplane_dot_v1_dot_route__pb2.DeleteRouteRequest.SerializeToString,
+                response_deserializer=modelplane_dot_v1_dot_route__pb2.DeleteRouteResponse.FromString,
+                _registered_method=True)
+        self.ListRouteRevisions = channel.unary_unary(
+                '/modelplane.v1.RegistryService/ListRouteRevisions',
+                request_serializer=modelplane_dot_v1_dot_route__pb2.ListRouteRevisionsRequest.SerializeToString,
+                response_deserializer=modelplane_dot_v1_dot_route__pb2.ListRouteRevisionsResponse.FromString,
+                _registered_method=True)
 
 
 class RegistryServiceServicer:
@@ -160,6 +186,41 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetRoute(self, request, context):
+        """Makes a route, or changes it. The same spec again writes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRoute(self, request, context):
+        """Gets a route.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRoutes(self, request, context):
+        """Lists routes by id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRoute(self, request, context):
+        """Deletes a route. What it refers to stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRouteRevisions(self, request, context):
+        """Lists the revisions of a route, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -207,6 +268,31 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.DeleteAdapter,
                     request_deserializer=modelplane_dot_v1_dot_registry__service__pb2.DeleteAdapterRequest.FromString,
                     response_serializer=modelplane_dot_v1_dot_registry__service__pb2.DeleteAdapterResponse.SerializeToString,
+            ),
+            'SetRoute': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetRoute,
+                    request_deserializer=modelplane_dot_v1_dot_route__pb2.SetRouteRequest.FromString,
+                    response_serializer=modelplane_dot_v1_dot_route__pb2.SetRouteResponse.SerializeToString,
+            ),
+            'GetRoute': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRoute,
+                    request_deserializer=modelplane_dot_v1_dot_route__pb2.GetRouteRequest.FromString,
+                    response_serializer=modelplane_dot_v1_dot_route__pb2.GetRouteResponse.SerializeToString,
+            ),
+            'ListRoutes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRoutes,
+                    request_deserializer=modelplane_dot_v1_dot_route__pb2.ListRoutesRequest.FromString,
+                    response_serializer=modelplane_dot_v1_dot_route__pb2.ListRoutesResponse.SerializeToString,
+            ),
+            'DeleteRoute': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRoute,
+                    request_deserializer=modelplane_dot_v1_dot_route__pb2.DeleteRouteRequest.FromString,
+                    response_serializer=modelplane_dot_v1_dot_route__pb2.DeleteRouteResponse.SerializeToString,
+            ),
+            'ListRouteRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRouteRevisions,
+                    request_deserializer=modelplane_dot_v1_dot_route__pb2.ListRouteRevisionsRequest.FromString,
+                    response_serializer=modelplane_dot_v1_dot_route__pb2.ListRouteRevisionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -458,6 +544,141 @@ class RegistryService:
             '/modelplane.v1.RegistryService/DeleteAdapter',
             modelplane_dot_v1_dot_registry__service__pb2.DeleteAdapterRequest.SerializeToString,
             modelplane_dot_v1_dot_registry__service__pb2.DeleteAdapterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetRoute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelplane.v1.RegistryService/SetRoute',
+            modelplane_dot_v1_dot_route__pb2.SetRouteRequest.SerializeToString,
+            modelplane_dot_v1_dot_route__pb2.SetRouteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRoute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelplane.v1.RegistryService/GetRoute',
+            modelplane_dot_v1_dot_route__pb2.GetRouteRequest.SerializeToString,
+            modelplane_dot_v1_dot_route__pb2.GetRouteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRoutes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelplane.v1.RegistryService/ListRoutes',
+            modelplane_dot_v1_dot_route__pb2.ListRoutesRequest.SerializeToString,
+            modelplane_dot_v1_dot_route__pb2.ListRoutesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRoute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelplane.v1.RegistryService/DeleteRoute',
+            modelplane_dot_v1_dot_route__pb2.DeleteRouteRequest.SerializeToString,
+            modelplane_dot_v1_dot_route__pb2.DeleteRouteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRouteRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelplane.v1.RegistryService/ListRouteRevisions',
+            modelplane_dot_v1_dot_route__pb2.ListRouteRevisionsRequest.SerializeToString,
+            modelplane_dot_v1_dot_route__pb2.ListRouteRevisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

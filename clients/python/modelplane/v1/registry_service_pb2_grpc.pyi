@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from modelplane.v1 import registry_service_pb2 as _registry_service_pb2
+from modelplane.v1 import route_pb2 as _route_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -59,6 +60,16 @@ class RegistryServiceStub:
     """Lists the adapters of a model, or of all, by name."""
     DeleteAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteAdapterRequest, _registry_service_pb2.DeleteAdapterResponse]
     """Deletes an adapter."""
+    SetRoute: _grpc.UnaryUnaryMultiCallable[_route_pb2.SetRouteRequest, _route_pb2.SetRouteResponse]
+    """Makes a route, or changes it. The same spec again writes nothing."""
+    GetRoute: _grpc.UnaryUnaryMultiCallable[_route_pb2.GetRouteRequest, _route_pb2.GetRouteResponse]
+    """Gets a route."""
+    ListRoutes: _grpc.UnaryUnaryMultiCallable[_route_pb2.ListRoutesRequest, _route_pb2.ListRoutesResponse]
+    """Lists routes by id."""
+    DeleteRoute: _grpc.UnaryUnaryMultiCallable[_route_pb2.DeleteRouteRequest, _route_pb2.DeleteRouteResponse]
+    """Deletes a route. What it refers to stays."""
+    ListRouteRevisions: _grpc.UnaryUnaryMultiCallable[_route_pb2.ListRouteRevisionsRequest, _route_pb2.ListRouteRevisionsResponse]
+    """Lists the revisions of a route, newest first."""
 
 @_typing.type_check_only
 class RegistryServiceAsyncStub(RegistryServiceStub):
@@ -91,6 +102,16 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Lists the adapters of a model, or of all, by name."""
     DeleteAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteAdapterRequest, _registry_service_pb2.DeleteAdapterResponse]  # type: ignore[assignment]
     """Deletes an adapter."""
+    SetRoute: _aio.UnaryUnaryMultiCallable[_route_pb2.SetRouteRequest, _route_pb2.SetRouteResponse]  # type: ignore[assignment]
+    """Makes a route, or changes it. The same spec again writes nothing."""
+    GetRoute: _aio.UnaryUnaryMultiCallable[_route_pb2.GetRouteRequest, _route_pb2.GetRouteResponse]  # type: ignore[assignment]
+    """Gets a route."""
+    ListRoutes: _aio.UnaryUnaryMultiCallable[_route_pb2.ListRoutesRequest, _route_pb2.ListRoutesResponse]  # type: ignore[assignment]
+    """Lists routes by id."""
+    DeleteRoute: _aio.UnaryUnaryMultiCallable[_route_pb2.DeleteRouteRequest, _route_pb2.DeleteRouteResponse]  # type: ignore[assignment]
+    """Deletes a route. What it refers to stays."""
+    ListRouteRevisions: _aio.UnaryUnaryMultiCallable[_route_pb2.ListRouteRevisionsRequest, _route_pb2.ListRouteRevisionsResponse]  # type: ignore[assignment]
+    """Lists the revisions of a route, newest first."""
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     """The registry of models and adapters. Every committed change makes one catalog revision, and with it one snapshot.
@@ -174,5 +195,45 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.DeleteAdapterResponse, _abc.Awaitable[_registry_service_pb2.DeleteAdapterResponse]]:
         """Deletes an adapter."""
+
+    @_abc_1.abstractmethod
+    def SetRoute(
+        self,
+        request: _route_pb2.SetRouteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_route_pb2.SetRouteResponse, _abc.Awaitable[_route_pb2.SetRouteResponse]]:
+        """Makes a route, or changes it. The same spec again writes nothing."""
+
+    @_abc_1.abstractmethod
+    def GetRoute(
+        self,
+        request: _route_pb2.GetRouteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_route_pb2.GetRouteResponse, _abc.Awaitable[_route_pb2.GetRouteResponse]]:
+        """Gets a route."""
+
+    @_abc_1.abstractmethod
+    def ListRoutes(
+        self,
+        request: _route_pb2.ListRoutesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_route_pb2.ListRoutesResponse, _abc.Awaitable[_route_pb2.ListRoutesResponse]]:
+        """Lists routes by id."""
+
+    @_abc_1.abstractmethod
+    def DeleteRoute(
+        self,
+        request: _route_pb2.DeleteRouteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_route_pb2.DeleteRouteResponse, _abc.Awaitable[_route_pb2.DeleteRouteResponse]]:
+        """Deletes a route. What it refers to stays."""
+
+    @_abc_1.abstractmethod
+    def ListRouteRevisions(
+        self,
+        request: _route_pb2.ListRouteRevisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_route_pb2.ListRouteRevisionsResponse, _abc.Awaitable[_route_pb2.ListRouteRevisionsResponse]]:
+        """Lists the revisions of a route, newest first."""
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from modelplane.v1 import adapter_pb2 as _adapter_pb2
 from modelplane.v1 import model_pb2 as _model_pb2
+from modelplane.v1 import route_pb2 as _route_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -63,7 +64,9 @@ class EntryRef(_message.Message):
     name: _builtins.str
     """Resource name; unique within a snapshot."""
     type: _builtins.str
-    """Full name of the message in the blob: `modelplane.v1.ModelEntry` or `modelplane.v1.AdapterEntry`."""
+    """Full name of the message in the blob, such as `modelplane.v1.ModelEntry`. A data plane serves a snapshot without
+    the entries of types that it does not know.
+    """
     digest: _builtins.bytes
     """SHA-256 of the blob."""
     def __init__(
@@ -248,3 +251,143 @@ class AdapterEntry(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AdapterEntry: _TypeAlias = AdapterEntry  # noqa: Y015
+
+@_typing.final
+class RouteEntry(_message.Message):
+    """A route in a snapshot. Everything that it refers to is in the same snapshot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    SERVED_NAME_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`routes/{route}`."""
+    uid: _builtins.str
+    """Identity of the route for its whole life."""
+    served_name: _builtins.str
+    """The string in OpenAI's `model` field."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The owner's labels."""
+
+    @_builtins.property
+    def revision(self) -> _route_pb2.RouteRevision:
+        """What it does."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When the route was first set; `created` in OpenAI's model list."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        uid: _builtins.str = ...,
+        served_name: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        revision: _route_pb2.RouteRevision | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "revision", b"revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "labels", b"labels", "name", b"name", "revision", b"revision", "served_name", b"served_name", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RouteEntry: _TypeAlias = RouteEntry  # noqa: Y015
+
+@_typing.final
+class ModelRevisionEntry(_message.Message):
+    """A model revision that a route refers to by its number, whether or not it is the one that the model serves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_UID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`models/{model}/revisions/{number}`."""
+    model: _builtins.str
+    """Its model, `models/{model}`; always in the same snapshot."""
+    model_uid: _builtins.str
+    """Identity of the model for its whole life."""
+    @_builtins.property
+    def revision(self) -> _model_pb2.ModelRevision:
+        """The revision."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        model: _builtins.str = ...,
+        model_uid: _builtins.str = ...,
+        revision: _model_pb2.ModelRevision | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "model_uid", b"model_uid", "name", b"name", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelRevisionEntry: _TypeAlias = ModelRevisionEntry  # noqa: Y015
+
+@_typing.final
+class AdapterRevisionEntry(_message.Message):
+    """An adapter revision that a route refers to by its number, whether or not it is the one that the adapter serves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ADAPTER_FIELD_NUMBER: _builtins.int
+    ADAPTER_UID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`models/{model}/adapters/{adapter}/revisions/{number}`."""
+    adapter: _builtins.str
+    """Its adapter, `models/{model}/adapters/{adapter}`; always in the same snapshot."""
+    adapter_uid: _builtins.str
+    """Identity of the adapter for its whole life."""
+    @_builtins.property
+    def revision(self) -> _adapter_pb2.AdapterRevision:
+        """The revision."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        adapter: _builtins.str = ...,
+        adapter_uid: _builtins.str = ...,
+        revision: _adapter_pb2.AdapterRevision | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "adapter_uid", b"adapter_uid", "name", b"name", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdapterRevisionEntry: _TypeAlias = AdapterRevisionEntry  # noqa: Y015
