@@ -49,6 +49,21 @@ for deployment in details["applications"][sys.argv[2]]["deployments"].values():
     print(deployment["replicas"][0]["pid"])
 """
 
+_ENGINES = """
+import json, sys, ray
+ray.init(address=sys.argv[1], namespace="modelplane", log_to_driver=False, configure_logging=False)
+from dataplane.board import open_board
+from dataplane.posts import APPLICATION_PREFIX, ENGINE_PREFIX
+values = ray.get(open_board().poll.remote([APPLICATION_PREFIX, ENGINE_PREFIX], "", 0, frozenset())).changed
+records = {value.name: value for key, value in values.items() if key.startswith(APPLICATION_PREFIX)}
+print(json.dumps([
+    [value.url, records[key.removeprefix(ENGINE_PREFIX).partition("/")[0]].secret]
+    for key, value in values.items()
+    if key.startswith(ENGINE_PREFIX)
+    and records[key.removeprefix(ENGINE_PREFIX).partition("/")[0]].model == sys.argv[2]
+]))
+"""
+
 
 def free_port() -> int:
     """A port that nobody listens on at the moment."""
@@ -186,6 +201,18 @@ class Stack:
         """What Ray Serve itself says: ids of the live replicas, by application."""
         found: dict[str, list[str]] = json.loads(self._look(_LOOK))
         return found
+
+    def engine_metrics(self, model: str) -> Callable[[str], float]:
+        """What the one engine of a model says of itself: the sum of a metric's series, by the metric's name."""
+        ((url, secret),) = json.loads(self._look(_ENGINES, model))
+
+        def value(metric: str) -> float:
+            answer = httpx.get(f"{url}/metrics", headers={"authorization": f"Bearer {secret}"}).raise_for_status()
+            found = re.findall(rf"^{re.escape(metric)}(?:{{.*}})? (\S+)$", answer.text, re.MULTILINE)
+            assert found, f"{metric} is none of the engine's metrics"
+            return sum(map(float, found))
+
+        return value
 
     def kill_replica(self, application: str) -> None:
         """`kill -9` the process of an application's first live replica."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import threading
 import time
 from pathlib import Path
@@ -11,52 +10,12 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
-from openai.types.chat import ChatCompletionMessageParam
 
-from modelplane import Client, errors
-from modelplane.types import DataPlaneOutcome, ResourceState
+from modelplane import Client
+from tests.e2e.real_model import CAPITAL, ENGINE, SEA, STATE, ask, register_smollm2, state_of
 from tests.e2e.stack import Stack, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
-
-ENGINE = {
-    "kind": "KIND_VLLM",
-    "args": {
-        "enforce_eager": True,
-        "max_model_len": 1024,
-        "kv_cache_memory_bytes": 1 << 29,
-        # In bfloat16 so small a model answers differently on CPUs with AMX and on those without.
-        "dtype": "float32",
-    },
-}
-CAPITAL: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What is the capital of France?"}]
-SEA: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Name a colour."}]
-STATE = ResourceState
-
-
-def register_smollm2(client: Client, smollm2: Path, *, idle: str = "600s") -> int:
-    """Register the real model; returns the catalog revision."""
-    spec = {
-        "source": {"uri": smollm2.as_uri()},
-        "engine": ENGINE,
-        "scaling": {"min_replicas": 0, "downscale_to_zero_delay": idle},
-        "lora": {"max_adapters": 2, "max_rank": 8},
-    }
-    return client.register_model("smollm2", spec=spec).catalog_revision
-
-
-def ask(stack: Stack, model: str, messages: list[ChatCompletionMessageParam] = CAPITAL) -> str:
-    answer = stack.openai().chat.completions.create(model=model, messages=messages, temperature=0, max_tokens=32)
-    assert answer.model == model
-    return answer.choices[0].message.content or ""
-
-
-def state_of(client: Client, resource: str) -> ResourceState.ValueType:
-    """What the one data plane says of a resource. Adapters that it leaves out are IDLE."""
-    for status in client.get_data_plane("local").resources:
-        if status.name == resource:
-            return status.state
-    return STATE.RESOURCE_STATE_IDLE
 
 
 def test_registered_model_and_adapter_are_listed_and_nothing_runs(
@@ -84,55 +43,12 @@ def test_adapter_shapes_the_answer_and_the_base_stays_as_it_was(stack: Stack) ->
     assert "Arr" not in ask(stack, "smollm2", SEA)
 
 
-def test_openai_package_completions_stream_and_models(stack: Stack) -> None:
-    api = stack.openai()
-    completion = api.completions.create(model="smollm2", prompt="The capital of France is", max_tokens=8, temperature=0)
-    assert "Paris" in completion.choices[0].text
-    assert completion.usage is not None
-    assert completion.usage.completion_tokens == 8
-
-    stream = api.chat.completions.create(
-        model="smollm2:pirate",
-        messages=CAPITAL,
-        temperature=0,
-        max_tokens=32,
-        stream=True,
-        stream_options={"include_usage": True},
-    )
-    chunks = list(stream)
-    assert {chunk.model for chunk in chunks} == {"smollm2:pirate"}
-    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-    assert "Arr" in text
-    usage = chunks[-1].usage
-    assert usage is not None
-    assert usage.completion_tokens > 5
-    assert len(chunks) > 5
-
-    card = api.models.retrieve("smollm2:pirate")
-    assert (card.id, card.object) == ("smollm2:pirate", "model")
-    with pytest.raises(openai.NotFoundError, match="does not exist"):
-        api.models.retrieve("nobody")
-    with pytest.raises(openai.NotFoundError, match="does not exist"):
-        api.chat.completions.create(model="nobody", messages=CAPITAL)
-
-
 def test_responses_name_the_snapshot_and_the_revision_that_answered(stack: Stack, client: Client) -> None:
     revision = next(iter(client.list_snapshots())).position.revision
     raw = stack.openai().chat.completions.with_raw_response.create(model="smollm2", messages=CAPITAL, max_tokens=1)
     assert raw.headers["x-modelplane-revision"] == str(revision)
     assert raw.headers["x-modelplane-model"] == "models/smollm2/revisions/1"
     assert raw.headers["x-request-id"]
-
-
-def test_other_routes_of_vllm_answer_too(stack: Stack) -> None:
-    response = stack.openai().responses.create(model="smollm2", input="Say hello.", max_output_tokens=8)
-    assert response.model == "smollm2"
-    tokens = httpx.post(f"{stack.url}/tokenize", json={"model": "smollm2", "prompt": "hello there"}).json()
-    assert tokens["count"] == 2
-    message = httpx.post(
-        f"{stack.url}/v1/messages", json={"model": "smollm2:pirate", "messages": CAPITAL, "max_tokens": 16}, timeout=60
-    ).json()
-    assert "Arr" in message["content"][0]["text"]
 
 
 @pytest.mark.parametrize(
@@ -253,76 +169,3 @@ def test_bad_bodies_get_clear_errors(stack: Stack, body: bytes, status: int, wor
     )
     assert answer.status_code == status
     assert words in answer.json()["error"]["message"]
-
-
-def test_idle_model_goes_and_the_next_request_brings_it_back(stack: Stack, client: Client, smollm2: Path) -> None:
-    before = stack.engine_replicas("smollm2")
-    # A change of the idle time alone is taken over in place.
-    register_smollm2(client, smollm2, idle="2s")
-    until(lambda: state_of(client, "models/smollm2") == STATE.RESOURCE_STATE_IDLE, 30, "the model to idle away")
-    until(lambda: stack.engine_replicas("smollm2") == [], 60, "the replica to go")
-    assert "smollm2" in [model.id for model in stack.openai().models.list()]
-    register_smollm2(client, smollm2)
-    assert "Paris" in ask(stack, "smollm2")
-    after = stack.engine_replicas("smollm2")
-    assert len(after) == 1
-    assert after != before
-
-
-def test_control_plane_killed_requests_go_on(stack: Stack) -> None:
-    stack.controlplane.kill(signal.SIGKILL)
-    assert stack.readyz() == 200
-    assert "Paris" in ask(stack, "smollm2")
-    assert "Arr" in ask(stack, "smollm2:pirate")
-
-
-def test_agent_killed_requests_go_on_and_another_takes_over(stack: Stack) -> None:
-    replicas = stack.engine_replicas("smollm2")
-    agents = stack.applications()["modelplane-agent"]
-    stack.kill_replica("modelplane-agent")
-    assert "Paris" in ask(stack, "smollm2")
-    until(lambda: stack.applications()["modelplane-agent"] not in (agents, []), 60, "another agent")
-    assert "Arr" in ask(stack, "smollm2:pirate")
-    assert stack.engine_replicas("smollm2") == replicas
-
-
-def test_data_plane_restarted_without_control_plane_serves_the_same_catalog(stack: Stack) -> None:
-    before = httpx.get(f"{stack.url}/v1/models")
-    stack.dataplane.kill(signal.SIGTERM)
-    assert stack.readyz() == 0
-    stack.dataplane.start()
-    stack.await_ready()
-    after = httpx.get(f"{stack.url}/v1/models")
-    assert after.json() == before.json()
-    assert after.headers["x-modelplane-revision"] == before.headers["x-modelplane-revision"]
-    assert "Arr" in ask(stack, "smollm2:pirate")
-
-
-def test_control_plane_back_new_registration_arrives(stack: Stack) -> None:
-    stack.controlplane.start()
-
-    def registered() -> bool:
-        try:
-            with stack.client() as client:
-                client.register_model("late", spec={"engine": {"kind": "KIND_SIMULATED"}})
-        except errors.Unavailable:
-            return False
-        return True
-
-    until(registered, 30, "the control plane")
-    with stack.client() as client:
-        client.wait_until_serving("late", timeout_s=60)
-        revision = next(iter(client.list_snapshots())).position.revision
-        waited = client.wait_for_revision(revision, timeout_s=30)
-        assert [outcome.outcome for outcome in waited.outcomes] == [DataPlaneOutcome.OUTCOME_ACTIVE]
-    assert "simulated answer of late" in ask(stack, "late")
-
-
-def test_deleted_model_is_gone_and_its_replica_with_it(stack: Stack, client: Client) -> None:
-    with pytest.raises(errors.FailedPrecondition, match="pirate"):
-        client.delete_model("smollm2")
-    revision = client.delete_model("smollm2", force=True).catalog_revision
-    assert client.wait_for_revision(revision, timeout_s=30).active_everywhere
-    with pytest.raises(openai.NotFoundError):
-        ask(stack, "smollm2")
-    until(lambda: stack.engine_replicas("smollm2") == [], 60, "the replica to go")

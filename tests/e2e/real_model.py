@@ -1,0 +1,52 @@
+"""The real model of the end-to-end tests: how it is registered, asked, and looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from openai.types.chat import ChatCompletionMessageParam
+
+from modelplane import Client
+from modelplane.types import ResourceState
+from tests.e2e.stack import Stack
+
+ENGINE = {
+    "kind": "KIND_VLLM",
+    "args": {
+        "enforce_eager": True,
+        "enable_auto_tool_choice": True,
+        "tool_call_parser": "hermes",
+        "max_model_len": 1024,
+        "kv_cache_memory_bytes": 1 << 29,
+        # In bfloat16 so small a model answers differently on CPUs with AMX and on those without.
+        "dtype": "float32",
+    },
+}
+CAPITAL: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What is the capital of France?"}]
+SEA: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Name a colour."}]
+STATE = ResourceState
+
+
+def register_smollm2(client: Client, smollm2: Path, *, idle: str = "600s") -> int:
+    """Register the real model; returns the catalog revision."""
+    spec = {
+        "source": {"uri": smollm2.as_uri()},
+        "engine": ENGINE,
+        "scaling": {"min_replicas": 0, "downscale_to_zero_delay": idle},
+        "lora": {"max_adapters": 2, "max_rank": 8},
+    }
+    return client.register_model("smollm2", spec=spec).catalog_revision
+
+
+def ask(stack: Stack, model: str, messages: list[ChatCompletionMessageParam] = CAPITAL) -> str:
+    answer = stack.openai().chat.completions.create(model=model, messages=messages, temperature=0, max_tokens=32)
+    assert answer.model == model
+    return answer.choices[0].message.content or ""
+
+
+def state_of(client: Client, resource: str) -> ResourceState.ValueType:
+    """What the one data plane says of a resource. Adapters that it leaves out are IDLE."""
+    for status in client.get_data_plane("local").resources:
+        if status.name == resource:
+            return status.state
+    return STATE.RESOURCE_STATE_IDLE

@@ -1,0 +1,90 @@
+"""What goes and comes back: idle models, the control plane, the agent, the data plane. The model is deleted last."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from modelplane import Client, errors
+from modelplane.types import DataPlaneOutcome
+from tests.e2e.real_model import STATE, ask, register_smollm2, state_of
+from tests.e2e.stack import Stack, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+
+
+def test_idle_model_goes_and_the_next_request_brings_it_back(stack: Stack, client: Client, smollm2: Path) -> None:
+    before = stack.engine_replicas("smollm2")
+    # A change of the idle time alone is taken over in place.
+    register_smollm2(client, smollm2, idle="2s")
+    until(lambda: state_of(client, "models/smollm2") == STATE.RESOURCE_STATE_IDLE, 30, "the model to idle away")
+    until(lambda: stack.engine_replicas("smollm2") == [], 60, "the replica to go")
+    assert "smollm2" in [model.id for model in stack.openai().models.list()]
+    register_smollm2(client, smollm2)
+    assert "Paris" in ask(stack, "smollm2")
+    after = stack.engine_replicas("smollm2")
+    assert len(after) == 1
+    assert after != before
+
+
+def test_control_plane_killed_requests_go_on(stack: Stack) -> None:
+    stack.controlplane.kill(signal.SIGKILL)
+    assert stack.readyz() == 200
+    assert "Paris" in ask(stack, "smollm2")
+    assert "Arr" in ask(stack, "smollm2:pirate")
+
+
+def test_agent_killed_requests_go_on_and_another_takes_over(stack: Stack) -> None:
+    replicas = stack.engine_replicas("smollm2")
+    agents = stack.applications()["modelplane-agent"]
+    stack.kill_replica("modelplane-agent")
+    assert "Paris" in ask(stack, "smollm2")
+    until(lambda: stack.applications()["modelplane-agent"] not in (agents, []), 60, "another agent")
+    assert "Arr" in ask(stack, "smollm2:pirate")
+    assert stack.engine_replicas("smollm2") == replicas
+
+
+def test_data_plane_restarted_without_control_plane_serves_the_same_catalog(stack: Stack) -> None:
+    before = httpx.get(f"{stack.url}/v1/models")
+    stack.dataplane.kill(signal.SIGTERM)
+    assert stack.readyz() == 0
+    stack.dataplane.start()
+    stack.await_ready()
+    after = httpx.get(f"{stack.url}/v1/models")
+    assert after.json() == before.json()
+    assert after.headers["x-modelplane-revision"] == before.headers["x-modelplane-revision"]
+    assert "Arr" in ask(stack, "smollm2:pirate")
+
+
+def test_control_plane_back_new_registration_arrives(stack: Stack) -> None:
+    stack.controlplane.start()
+
+    def registered() -> bool:
+        try:
+            with stack.client() as client:
+                client.register_model("late", spec={"engine": {"kind": "KIND_SIMULATED"}})
+        except errors.Unavailable:
+            return False
+        return True
+
+    until(registered, 30, "the control plane")
+    with stack.client() as client:
+        client.wait_until_serving("late", timeout_s=60)
+        revision = next(iter(client.list_snapshots())).position.revision
+        waited = client.wait_for_revision(revision, timeout_s=30)
+        assert [outcome.outcome for outcome in waited.outcomes] == [DataPlaneOutcome.OUTCOME_ACTIVE]
+    assert "simulated answer of late" in ask(stack, "late")
+
+
+def test_deleted_model_is_gone_and_its_replica_with_it(stack: Stack, client: Client) -> None:
+    with pytest.raises(errors.FailedPrecondition, match="pirate"):
+        client.delete_model("smollm2")
+    revision = client.delete_model("smollm2", force=True).catalog_revision
+    assert client.wait_for_revision(revision, timeout_s=30).active_everywhere
+    with pytest.raises(openai.NotFoundError):
+        ask(stack, "smollm2")
+    until(lambda: stack.engine_replicas("smollm2") == [], 60, "the replica to go")
