@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+from openai.types.chat import ChatCompletionChunk
 
 from modelplane import Client
 from tests.e2e.real_model import CAPITAL, ENGINE, SEA, STATE, ask, register_smollm2, state_of
@@ -98,13 +99,18 @@ def test_adapter_comes_and_goes_while_its_base_streams(
     replicas = stack.engine_replicas("smollm2")
     source = tmp_path / "corsair"
     shutil.copytree(pirate, source)
-    streamed: list[str] = []
+    streamed: list[ChatCompletionChunk] = []
 
     def stream() -> None:
         chunks = stack.openai().chat.completions.create(
-            model="smollm2", messages=CAPITAL, max_tokens=200, stream=True, extra_body={"ignore_eos": True}
+            model="smollm2",
+            messages=CAPITAL,
+            max_tokens=200,
+            stream=True,
+            stream_options={"include_usage": True},
+            extra_body={"ignore_eos": True},
         )
-        streamed.extend(chunk.choices[0].finish_reason or "" for chunk in chunks)
+        streamed.extend(chunks)
 
     reader = threading.Thread(target=stream)
     reader.start()
@@ -124,8 +130,10 @@ def test_adapter_comes_and_goes_while_its_base_streams(
         ask(stack, "corsair")
     reader.join(120)
     assert not reader.is_alive()
-    assert streamed[-1] == "length", "the stream ended as it should"
-    assert len(streamed) >= 200
+    *_, last, usage = streamed
+    assert last.choices[0].finish_reason == "length", "the stream ended as it should"
+    assert usage.usage is not None
+    assert usage.usage.completion_tokens == 200
     assert stack.engine_replicas("smollm2") == replicas
     # The replica has forgotten it: registered again from files that are gone, nothing is left to answer with.
     log = stack.dataplane.log
