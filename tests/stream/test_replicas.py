@@ -145,10 +145,11 @@ async def test_any_control_plane_says_who_rejected_what(
     offered = len(data_plane.offered)
     async with data_plane.running(third.address, instance_uid="instance-2"):
 
-        async def connected() -> bool:
-            return (await first.data_plane()).connected
+        async def moved() -> bool:
+            shown = await first.data_plane()
+            return shown.connected and shown.instance_uid == "instance-2"
 
-        await eventually(connected)
+        await eventually(moved)
         (outcome,) = (await first.wait_for(bad, "dp")).outcomes
         assert outcome.outcome == Outcome.OUTCOME_REJECTED
         assert len(data_plane.offered) == offered
