@@ -356,9 +356,11 @@ class Hub:
             known.stream.subscription.end(SUPERSEDED, reconnect_after_s=self._settings.superseded_reconnect_after_s)
             known.stream.wake.set()
             known.stream = None
-        elif known.session == news.session and (known.untold or known.untold_replace):
+        elif known.session == news.session and news.record.id in self._unwritten:
             # Its stream was here, and its last words are still to be told.
             return
+        # What this process still had to say was about an older stream.
+        self._unwritten.pop(news.record.id, None)
         known.session = news.session
         if known.untold or known.untold_replace:
             # These were never told, so all that is known is to be read anew.
@@ -541,8 +543,9 @@ class Hub:
             except Exception as error:
                 _log.warning("reports_not_written", data_planes=len(batch), error=type(error).__name__)
                 for known, report in zip(batch, reports, strict=True):
-                    _give_back(known, report)
-                    self._unwritten[known.record.id] = None
+                    if known.session == report.session:
+                        _give_back(known, report)
+                        self._unwritten[known.record.id] = None
                 self._write_due.set()
                 return False
             for known, report in zip(batch, reports, strict=True):
@@ -564,7 +567,7 @@ class Hub:
 
 def _give_back(known: _DataPlane, report: FleetReport) -> None:
     """Put what could not be told before what has come since."""
-    if known.session == report.session and not known.untold_replace:
+    if not known.untold_replace:
         known.untold = {**report.statuses, **known.untold}
         known.untold_replace = report.replace
 
