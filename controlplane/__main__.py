@@ -15,6 +15,7 @@ from controlplane import access, errors, logs, settings, tls
 from controlplane.adapter_files import AdapterReader
 from controlplane.fleet import FleetServicer
 from controlplane.hub import Hub
+from controlplane.retention import run_compaction
 from controlplane.server import Server
 from controlplane.service import RegistryServicer
 from controlplane.settings import Settings
@@ -82,7 +83,7 @@ async def run(settings: Settings) -> None:
         try:
             address = await server.start(settings.listen, credentials)
             with generated.left_for(address) if generated is not None else contextlib.nullcontext():
-                await _serve(server, hub, shared, address, stop, settings.drain_s)
+                await _serve(settings, store, server, hub, shared, address, stop)
             _log.info("stopped")
         finally:
             # After a failure too: an RPC must not outlive the store.
@@ -91,16 +92,25 @@ async def run(settings: Settings) -> None:
 
 
 async def _serve(
-    server: Server, hub: Hub, shared: SharedFleet | None, address: str, stop: asyncio.Event, drain_s: float
+    settings: Settings,
+    store: Store,
+    server: Server,
+    hub: Hub,
+    shared: SharedFleet | None,
+    address: str,
+    stop: asyncio.Event,
 ) -> None:
     position = hub.head.position
     _log.info("listening", address=address, store_uid=position.store_uid, catalog_revision=position.revision)
     async with asyncio.TaskGroup() as group:
-        background = [group.create_task(hub.run())]
+        background = [
+            group.create_task(hub.run()),
+            group.create_task(run_compaction(store, settings.retention, lambda: hub.oldest_in_use)),
+        ]
         if shared is not None:
             background.append(group.create_task(shared.run(hub)))
         await stop.wait()
-        await _drain(server, hub, drain_s)
+        await _drain(server, hub, settings.drain_s)
         for task in background:
             task.cancel()
     if shared is not None:

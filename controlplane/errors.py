@@ -212,12 +212,16 @@ def data_plane_not_found(name: str) -> NotFound:
     return NotFound(Reason.DATA_PLANE_NOT_FOUND, f"{name} has never connected", metadata={"resource": name})
 
 
-def revision_not_found(revision: int, newest: int) -> NotFound:
-    """No snapshot of this catalog revision."""
+def revision_not_found(revision: int, oldest: int, newest: int) -> NotFound:
+    """No snapshot of this catalog revision: not yet, or not any more."""
+    if revision < oldest:
+        message = f"catalog revision {revision} is not kept any more; the oldest that is kept is {oldest}"
+    else:
+        message = f"catalog revision {revision} does not exist; the newest is {newest}"
     return NotFound(
         Reason.REVISION_NOT_FOUND,
-        f"catalog revision {revision} does not exist; the newest is {newest}",
-        metadata={"revision": str(revision), "newestRevision": str(newest)},
+        message,
+        metadata={"revision": str(revision), "oldestRevision": str(oldest), "newestRevision": str(newest)},
     )
 
 

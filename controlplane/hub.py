@@ -379,6 +379,12 @@ class Hub:
     # -- questions
 
     @property
+    def oldest_in_use(self) -> int | None:
+        """The oldest catalog revision that a data plane is being sent here; None: none is."""
+        under_way = (stream.subscription.in_flight for stream in self._streams())
+        return min((head.position.revision for head in under_way if head is not None), default=None)
+
+    @property
     def data_plane_ids(self) -> Sequence[str]:
         """Ids of the data planes that the hub knows, in order."""
         return sorted(self._data_planes)

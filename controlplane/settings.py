@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 from controlplane import database, errors, store_postgres, store_sqlite
 from controlplane.auth import Role
 from controlplane.principal import Principal
+from controlplane.retention import SNAPSHOTS_MIN, Retention
 from modelplane import sources
 from modelplane.addresses import UNIX, is_local
 
@@ -65,6 +67,14 @@ class Settings(BaseSettings):
         ge=store_postgres.CONNECTIONS_MIN,
         le=1000,
         description="Connections to PostgreSQL at a time; half of them for writes. One more waits for news.",
+    )
+    retain_snapshots: int = Field(
+        default=1000,
+        ge=SNAPSHOTS_MIN,
+        description="The newest so many snapshots are kept, whatever their age: to be listed and gone back to.",
+    )
+    retain_days: float = Field(
+        default=30.0, ge=0, le=36500, description="Snapshots younger than this are kept, however many. In days."
     )
     drain_s: float = Field(
         default=10.0, ge=0, le=3600, description="How long RPCs may go on after a signal to stop, in s."
@@ -228,6 +238,11 @@ class Settings(BaseSettings):
     def oidc_role_values(self) -> Mapping[str, Role]:
         """Roles by values of the role claim."""
         return {pair.rpartition("=")[0]: Role(pair.rpartition("=")[2]) for pair in self.oidc_roles}
+
+    @property
+    def retention(self) -> Retention:
+        """Which snapshots are kept."""
+        return Retention(snapshots=self.retain_snapshots, age=timedelta(days=self.retain_days))
 
     @property
     def store_url(self) -> str:

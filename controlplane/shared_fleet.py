@@ -44,6 +44,10 @@ class Follower(Protocol):
     def publish(self, head: Head) -> None:
         """There is a snapshot."""
 
+    @property
+    def oldest_in_use(self) -> int | None:
+        """The oldest snapshot that it is sending; None: none."""
+
     def report_numbers(self) -> Mapping[str, int]:
         """What is known of data planes, as `FleetNews.number`."""
 
@@ -117,7 +121,7 @@ class SharedFleet:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow(follower))
             group.create_task(self._listen())
-            group.create_task(self._beat())
+            group.create_task(self._beat(follower))
 
     async def leave(self) -> None:
         """This process ends: say so, as far as the database answers."""
@@ -141,10 +145,10 @@ class SharedFleet:
                 await asyncio.sleep(self._settings.retry_s)
             await asyncio.sleep(self._settings.pause_s)
 
-    async def _beat(self) -> None:
+    async def _beat(self, follower: Follower) -> None:
         while True:
             try:
-                await self._tables.heartbeat(self._replica_uid)
+                await self._tables.heartbeat(self._replica_uid, follower.oldest_in_use)
             except Unavailable:
                 _log.warning("heartbeat_not_written")
             await asyncio.sleep(self._settings.heartbeat_s)

@@ -20,8 +20,9 @@ from sqlalchemy import insert, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from controlplane import database, domain, errors, store_postgres, store_requests, store_rows
+from controlplane import database, domain, errors, store_postgres, store_requests, store_retention, store_rows
 from controlplane.request_ids import AnsweredRequest
+from controlplane.retention import Retention
 from controlplane.shared_fleet import SharedFleet, SharingSettings
 from controlplane.store_fleet import FleetTables
 from controlplane.store_read import StoreReads, database_errors
@@ -210,6 +211,29 @@ class Store(StoreReads):
             await transaction.put_data_plane(record)
 
         await self.write(work, method="", resource="")
+
+    async def compact(self, retention: Retention, oldest_in_use: int | None) -> int:
+        """Remove a few things that no kept snapshot needs, in a small transaction.
+
+        Args:
+            retention: Which snapshots are kept.
+            oldest_in_use: The oldest catalog revision that a data plane is being sent by this process. None: none is.
+
+        Returns:
+            How many were removed. 0: there were none.
+
+        Raises:
+            errors.Unavailable: the database failed.
+        """
+
+        async def change(connection: AsyncConnection) -> int:
+            return await store_retention.compact(connection, retention, now=self._clock(), oldest_in_use=oldest_in_use)
+
+        async def body() -> int:
+            with database_errors():
+                return await self._committed(change)
+
+        return await self._in_turn(body)
 
     async def _in_turn(self, body: Callable[[], Coroutine[object, object, T]]) -> T:
         await self._writers.acquire()

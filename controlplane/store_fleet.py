@@ -27,7 +27,8 @@ _NOW_US: ColumnElement[int] = literal_column("(extract(epoch from clock_timestam
 _STATUSES_PER_STATEMENT = 500
 """PostgreSQL takes 32,767 parameters in one statement."""
 
-_FORGET_REPLICAS_AFTER_US = 24 * 3600 * 1_000_000
+_FORGET_REPLICAS_AFTER_US = 60 * 1_000_000
+"""Far beyond any lease. Until then, what one that died was sending is kept."""
 
 
 class FleetTables:
@@ -39,14 +40,13 @@ class FleetTables:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def heartbeat(self, replica_uid: str) -> None:
-        """Say that this control plane runs, and forget those that have not for a day."""
+    async def heartbeat(self, replica_uid: str, oldest_in_use: int | None) -> None:
+        """Say that this control plane runs, and the oldest snapshot that it sends; forget those that are gone."""
+        values = {"heartbeat_time_us": _NOW_US, "oldest_in_use": oldest_in_use}
         with database_errors():
             async with self._database.begin_write() as connection:
-                beat = insert(replicas).values(uid=replica_uid, heartbeat_time_us=_NOW_US)
-                await connection.execute(
-                    beat.on_conflict_do_update(index_elements=["uid"], set_={"heartbeat_time_us": _NOW_US})
-                )
+                beat = insert(replicas).values(uid=replica_uid, **values)
+                await connection.execute(beat.on_conflict_do_update(index_elements=["uid"], set_=values))
                 await connection.execute(
                     delete(replicas).where(replicas.c.heartbeat_time_us < _NOW_US - _FORGET_REPLICAS_AFTER_US)
                 )

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, select, tuple_
+from sqlalchemy import ColumnElement, Row, func, select, tuple_
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -72,7 +72,8 @@ class StoreReads(RouteReads):
         # A number beyond 64 bits fits no column, and is no revision.
         row = (await connection.execute(query)).one_or_none() if revision <= head.position.revision else None
         if row is None:
-            raise errors.revision_not_found(revision, head.position.revision)
+            oldest = (await connection.execute(select(func.min(catalog_revisions.c.revision)))).scalar_one()
+            raise errors.revision_not_found(revision, oldest, head.position.revision)
         return _commit(row, head.position.store_uid)
 
     async def position_at(self, revision: int) -> domain.Position:

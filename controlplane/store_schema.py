@@ -79,6 +79,9 @@ entries = Table(
         sqlite_where=text("to_revision IS NULL"),
         postgresql_where=text("to_revision IS NULL"),
     ),
+    # For compaction, and for the reference to blobs, which is looked up when one of these goes.
+    Index("ix_entries_to_revision", "to_revision"),
+    Index("ix_entries_digest", "digest"),
 )
 
 models = Table(
@@ -224,6 +227,8 @@ replicas = Table(
     # A control plane process that runs. By the database's clock, so that those of the machines do not matter.
     Column("uid", String(64), primary_key=True),
     Column("heartbeat_time_us", BigInteger, nullable=False),
+    # The oldest snapshot that it is sending to a data plane. NULL: none.
+    Column("oldest_in_use", BigInteger),
 )
 
 data_plane_reports = Table(
