@@ -7,11 +7,11 @@ import contextlib
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from controlplane import access, errors, logs, settings, tls
+from controlplane import access, audit_retention, errors, logs, settings, tls
 from controlplane.adapter_files import AdapterReader
 from controlplane.fleet import FleetServicer
 from controlplane.hub import Hub
@@ -107,6 +107,9 @@ async def _serve(
             group.create_task(hub.run()),
             group.create_task(run_compaction(store, settings.retention, lambda: hub.oldest_in_use)),
         ]
+        if settings.audit_retention_days:
+            kept = timedelta(days=settings.audit_retention_days)
+            background.append(group.create_task(audit_retention.run(store, kept, now=lambda: datetime.now(UTC))))
         if shared is not None:
             background.append(group.create_task(shared.run(hub)))
         await stop.wait()

@@ -11,14 +11,14 @@ from typing import Any, Protocol, TypeVar
 import grpc
 from google.protobuf import message as protobuf_message
 
-from controlplane import convert, domain, errors, paging, registration, spec
+from controlplane import audit, convert, domain, errors, paging, registration, spec
 from controlplane.adapter_files import AdapterReader
 from controlplane.changes import Changes
 from controlplane.route_service import RouteRpcs, release_from_routes
 from controlplane.store import Store
 from controlplane.store_write import WriteTransaction
 from modelplane import names
-from modelplane.v1 import registry_service_pb2, registry_service_pb2_grpc, status_pb2
+from modelplane.v1 import audit_pb2, registry_service_pb2, registry_service_pb2_grpc, status_pb2
 
 _ALL_MODELS = "models/-"
 """Parent of the adapters of all models."""
@@ -248,6 +248,29 @@ class RegistryServicer(RouteRpcs, registry_service_pb2_grpc.RegistryServiceServi
 
         return await self._changes.commit(
             request, registry_service_pb2.DeleteAdapterResponse, work, resource=request.name
+        )
+
+    # --- audit ---
+
+    async def ListAuditEvents(
+        self, request: audit_pb2.ListAuditEventsRequest, context: Context
+    ) -> audit_pb2.ListAuditEventsResponse:
+        matching = audit.filter_from_proto(request)
+
+        async def read(cursor: paging.Cursor | None, limit: int) -> Sequence[audit.AuditEvent]:
+            before_revision = int(cursor[0]) if cursor is not None else None
+            return await self._store.list_audit_events(matching, before_revision=before_revision, limit=limit)
+
+        first = paging.cursor(request, request.page_token, int)
+        events, following = await paging.read_page(
+            read,
+            lambda event: (event.catalog_revision,),
+            audit.event_to_proto,
+            first,
+            paging.page_size(request.page_size),
+        )
+        return audit_pb2.ListAuditEventsResponse(
+            events=events, next_page_token=paging.token(request, following) if following is not None else ""
         )
 
 

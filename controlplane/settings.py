@@ -76,6 +76,9 @@ class Settings(BaseSettings):
     retain_days: float = Field(
         default=30.0, ge=0, le=36500, description="Snapshots younger than this are kept, however many. In days."
     )
+    audit_retention_days: int = Field(
+        default=365, ge=0, le=36_500, description="How long audit events are kept, in days. 0: for ever."
+    )
     drain_s: float = Field(
         default=10.0, ge=0, le=3600, description="How long RPCs may go on after a signal to stop, in s."
     )

@@ -212,6 +212,18 @@ class Store(StoreReads):
 
         await self.write(work, method="", resource="")
 
+    async def delete_audit_events(self, *, before: datetime, limit: int) -> int:
+        """Delete up to `limit` of the oldest audit events that were made before this time; how many those were.
+
+        Raises:
+            errors.Unavailable: the database failed.
+        """
+
+        async def work(transaction: WriteTransaction) -> int:
+            return await transaction.delete_audit_events(before=before, limit=limit)
+
+        return await self.write(work, method="", resource="")
+
     async def compact(self, retention: Retention, oldest_in_use: int | None) -> int:
         """Remove a few things that no kept snapshot needs, in a small transaction.
 

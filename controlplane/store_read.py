@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from controlplane import domain, errors, store_rows
+from controlplane import audit, domain, errors, store_audit, store_rows
 from controlplane.store_routes import RouteReads
 from controlplane.store_schema import (
     adapters,
@@ -217,6 +217,13 @@ class StoreReads(RouteReads):
                 if await store_rows.find_model(connection, model_id) is None:
                     raise errors.model_not_found(names.model_name(model_id))
             return [store_rows.adapter(row) for row in await connection.execute(query)]
+
+    async def list_audit_events(
+        self, matching: audit.EventFilter, *, before_revision: int | None, limit: int
+    ) -> Sequence[audit.AuditEvent]:
+        """Audit events, newest first; those before `before_revision` if it is given."""
+        async with self._begin_read() as connection:
+            return await store_audit.list_events(connection, matching, before_revision=before_revision, limit=limit)
 
     async def get_data_plane(self, data_plane_id: str) -> domain.DataPlaneRecord | None:
         """What is known of a data plane. None: it has never connected."""

@@ -55,6 +55,41 @@ catalog_revisions = Table(
     Column("resource", String(256), nullable=False),
 )
 
+audit_events = Table(
+    "audit_events",
+    metadata,
+    # One per catalog revision. No reference to catalog_revisions: events outlive the snapshots that they tell of.
+    Column("catalog_revision", BigInteger, primary_key=True, autoincrement=False),
+    Column("create_time_us", BigInteger, nullable=False, index=True),
+    Column("principal", String(256), nullable=False),
+    Column("role", String(64), nullable=False),
+    Column("authentication", String(64), nullable=False),
+    Column("address", String(256), nullable=False),
+    Column("request_id", String(256), nullable=False),
+    Column("method", String(64), nullable=False),
+    Column("resource", String(256), nullable=False),
+    Column("change_count", BigInteger, nullable=False),
+    Index("ix_audit_events_principal", "principal", "catalog_revision"),
+    Index("ix_audit_events_resource", "resource", "catalog_revision"),
+)
+
+audit_changes = Table(
+    "audit_changes",
+    metadata,
+    Column(
+        "catalog_revision",
+        BigInteger,
+        ForeignKey("audit_events.catalog_revision", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    # Resource name.
+    Column("name", String(256), primary_key=True),
+    # Serialised modelplane.v1.ResourceChange, without secrets.
+    Column("change", LargeBinary, nullable=False),
+    Index("ix_audit_changes_name", "name", "catalog_revision"),
+)
+
 blobs = Table(
     "blobs",
     metadata,

@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import Table, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from controlplane import domain, snapshot, store_requests, store_rows
+from controlplane import audit, domain, principal, snapshot, store_audit, store_requests, store_rows
 from controlplane.registration import Stamp
 from controlplane.request_ids import AnsweredRequest
 from controlplane.store_postgres import CATALOG_CHANNEL
@@ -43,6 +43,8 @@ class WriteTransaction(RouteWrites):
         self._connection = connection
         self._digest = digest
         self._changed = False
+        self._changes: dict[str, audit.EntryChange] = {}
+        self._change_count = 0
         self.head = head
         """The newest committed snapshot."""
         self.stamp = stamp
@@ -87,6 +89,19 @@ class WriteTransaction(RouteWrites):
                 method=method,
                 resource=resource,
             )
+        )
+        await store_audit.insert_event(
+            self._connection,
+            audit.AuditEvent(
+                catalog_revision=revision,
+                create_time=self.stamp.now,
+                principal=principal.current(),
+                origin=principal.origin(),
+                method=method,
+                resource=resource,
+                changes=await store_audit.read_changes(self._connection, self._changes.values()),
+                change_count=self._change_count,
+            ),
         )
         position = dataclasses.replace(self.head.position, revision=revision, digest=root)
         return domain.Head(position=position, entry_count=self._digest.entry_count)
@@ -182,6 +197,10 @@ class WriteTransaction(RouteWrites):
         if updated.rowcount == 0:
             await self._connection.execute(insert(data_planes).values(**values))
 
+    async def delete_audit_events(self, *, before: datetime, limit: int) -> int:
+        """Delete up to `limit` of the oldest audit events of before this time. No revision is made for it."""
+        return await store_audit.delete_events(self._connection, before=before, limit=limit)
+
     async def _put(self, table: Table, values: Mapping[str, object], key: Mapping[str, object] | None) -> None:
         if key is None:
             await self._connection.execute(insert(table).values(**values))
@@ -200,7 +219,10 @@ class WriteTransaction(RouteWrites):
     async def _set_entry(self, name: str, entry: domain.Entry | None) -> None:
         revision = self.stamp.catalog_revision
         current = entries.c.to_revision.is_(None) & (entries.c.name == name)
-        before = (await self._connection.execute(select(entries.c.type, entries.c.digest).where(current))).one_or_none()
+        query = select(entries.c.type, entries.c.digest, blobs.c.size_bytes).join(
+            blobs, blobs.c.digest == entries.c.digest
+        )
+        before = (await self._connection.execute(query.where(current))).one_or_none()
         if before is not None:
             await self._connection.execute(update(entries).where(current).values(to_revision=revision))
             self._digest = self._digest.removed(name, before.type, before.digest)
@@ -210,7 +232,21 @@ class WriteTransaction(RouteWrites):
                 insert(entries).values(name=name, from_revision=revision, type=entry.type, digest=entry.digest)
             )
             self._digest = self._digest.added(name, entry.type, entry.digest)
+        self._note(
+            name,
+            audit.EntryRef(type=before.type, digest=before.digest, size_bytes=before.size_bytes) if before else None,
+            audit.EntryRef(type=entry.type, digest=entry.digest, size_bytes=len(entry.blob)) if entry else None,
+        )
         self._changed = True
+
+    def _note(self, name: str, before: audit.EntryRef | None, after: audit.EntryRef | None) -> None:
+        noted = self._changes.get(name)
+        if noted is not None:
+            self._changes[name] = dataclasses.replace(noted, after=after)
+            return
+        self._change_count += 1
+        if len(self._changes) < audit.CHANGES_MAX:
+            self._changes[name] = audit.EntryChange(name=name, before=before, after=after)
 
     async def _put_blob(self, entry: domain.Entry) -> None:
         known = await self._connection.execute(select(blobs.c.digest).where(blobs.c.digest == entry.digest))

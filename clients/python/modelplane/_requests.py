@@ -5,18 +5,23 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from modelplane import names, specs
 from modelplane._channel import PAGE_SIZE
 from modelplane.errors import Internal, InvalidSpec
 from modelplane.types import AdapterCard, ModelCard, ModelSpec, RouteSpec, Source
-from modelplane.v1 import fleet_service_pb2, registry_service_pb2, route_pb2, snapshot_service_pb2
+from modelplane.v1 import audit_pb2, fleet_service_pb2, registry_service_pb2, route_pb2, snapshot_service_pb2
 from modelplane.validation import FieldViolation
+
+_COLLECTIONS = ("models", "routes", "apiKeys", "snapshots", "dataPlanes")
+"""First parts of resource names."""
 
 
 def register_model(
@@ -97,6 +102,28 @@ def list_route_revisions(route: str) -> route_pb2.ListRouteRevisionsRequest:
     return route_pb2.ListRouteRevisionsRequest(parent=route_resource(route), page_size=PAGE_SIZE)
 
 
+def list_audit_events(
+    *,
+    resource: str,
+    principal: str,
+    method: str,
+    min_revision: int | None,
+    max_revision: int | None,
+    start_time: datetime | None,
+    end_time: datetime | None,
+) -> audit_pb2.ListAuditEventsRequest:
+    return audit_pb2.ListAuditEventsRequest(
+        resource=any_resource(resource) if resource else "",
+        principal=principal,
+        method=method,
+        min_revision=min_revision,
+        max_revision=max_revision,
+        start_time=_timestamp(start_time),
+        end_time=_timestamp(end_time),
+        page_size=PAGE_SIZE,
+    )
+
+
 def list_snapshots() -> snapshot_service_pb2.ListSnapshotsRequest:
     return snapshot_service_pb2.ListSnapshotsRequest(page_size=PAGE_SIZE)
 
@@ -149,6 +176,14 @@ def data_plane_resource(name_or_id: str) -> str:
     return name_or_id if name_or_id.startswith("dataPlanes/") else names.data_plane_name(name_or_id)
 
 
+def any_resource(name: str) -> str:
+    """The resource name that `name` stands for: of a model (`m`) or an adapter (`m/a`), if it is none already."""
+    collection, slash, _ = name.partition("/")
+    if not slash:
+        return names.model_name(name)
+    return name if collection in _COLLECTIONS else adapter_resource(name)
+
+
 def is_adapter(resource: str) -> bool:
     """Whether a resource name or shorthand is that of an adapter: `models/m/adapters/a` or `m/a`."""
     return "/" in resource.removeprefix("models/")
@@ -192,6 +227,14 @@ def advance(request: PagedRequest, response: PagedResponse, name: str) -> bool:
         raise Internal("the control plane sent the same page twice", reason="PAGE_REPEATED", request=name)
     request.page_token = response.next_page_token
     return True
+
+
+def _timestamp(moment: datetime | None) -> Timestamp | None:
+    if moment is None:
+        return None
+    timestamp = Timestamp()
+    timestamp.FromDatetime(moment.astimezone(UTC))
+    return timestamp
 
 
 def _uri(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from datetime import datetime
 from functools import cached_property
 from os import PathLike
 from types import TracebackType
@@ -30,6 +31,7 @@ from modelplane.serving import POLL_INTERVAL_S, ServingProgress, ServingWait
 from modelplane.types import (
     Adapter,
     AdapterCard,
+    AuditEvent,
     DataPlane,
     DeleteAdapterResponse,
     DeleteModelResponse,
@@ -255,6 +257,34 @@ class AsyncClient:
         """As `Client.delete_route`."""
         request = route_pb2.DeleteRouteRequest(name=_requests.route_resource(route), validate_only=validate_only)
         return await self._call("DeleteRoute", self._registry.DeleteRoute, request, timeout_s)
+
+    # --- audit --------------------------------------------------------------------------------------------------------
+
+    async def list_audit_events(
+        self,
+        *,
+        resource: str = "",
+        principal: str = "",
+        method: str = "",
+        min_revision: int | None = None,
+        max_revision: int | None = None,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[AuditEvent]:
+        """As `Client.list_audit_events`."""
+        request = _requests.list_audit_events(
+            resource=resource,
+            principal=principal,
+            method=method,
+            min_revision=min_revision,
+            max_revision=max_revision,
+            start_time=start_time,
+            end_time=end_time,
+        )
+        async for page in self._pages("ListAuditEvents", self._registry.ListAuditEvents, request, timeout_s):
+            for item in page.events:
+                yield item
 
     # --- snapshots ----------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from os import PathLike
 from types import TracebackType
 from typing import Self, TypeVar
@@ -24,6 +25,7 @@ from modelplane.serving import POLL_INTERVAL_S, ServingProgress, ServingWait
 from modelplane.types import (
     Adapter,
     AdapterCard,
+    AuditEvent,
     DataPlane,
     DeleteAdapterResponse,
     DeleteModelResponse,
@@ -352,6 +354,46 @@ class Client:
         """
         request = route_pb2.DeleteRouteRequest(name=_requests.route_resource(route), validate_only=validate_only)
         return self._call("DeleteRoute", self._registry.DeleteRoute, request, timeout_s)
+
+    # --- audit --------------------------------------------------------------------------------------------------------
+
+    def list_audit_events(
+        self,
+        *,
+        resource: str = "",
+        principal: str = "",
+        method: str = "",
+        min_revision: int | None = None,
+        max_revision: int | None = None,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        timeout_s: float | None = None,
+    ) -> Iterator[AuditEvent]:
+        """List who changed what, one event per catalog revision, newest first. An event matches every argument given.
+
+        Args:
+            resource: A model, adapter or other resource that the event is about, or that it changed.
+            principal: Name of who made the change.
+            method: Such as `RegisterModel`.
+            min_revision: The lowest catalog revision.
+            max_revision: The highest catalog revision.
+            start_time: Made at this time or later. A time without a zone is local time.
+            end_time: Made before this time.
+
+        Raises:
+            InvalidArgument: A value can be none, or the lowest revision is above the highest.
+        """
+        request = _requests.list_audit_events(
+            resource=resource,
+            principal=principal,
+            method=method,
+            min_revision=min_revision,
+            max_revision=max_revision,
+            start_time=start_time,
+            end_time=end_time,
+        )
+        for page in self._pages("ListAuditEvents", self._registry.ListAuditEvents, request, timeout_s):
+            yield from page.events
 
     # --- snapshots ----------------------------------------------------------------------------------------------------
 

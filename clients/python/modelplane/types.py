@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from modelplane.v1.adapter_pb2 import Adapter, AdapterCard, AdapterFile, AdapterRevision, AdapterWeights
+from modelplane.v1.audit_pb2 import AuditEvent, Principal
+from modelplane.v1.change_pb2 import FieldChange, ResourceChange
 from modelplane.v1.fleet_service_pb2 import DataPlane, DataPlaneOutcome, WaitForRevisionResponse
 from modelplane.v1.model_pb2 import (
     Admission,
@@ -57,6 +59,7 @@ __all__ = [
     "AdapterRevisionEntry",
     "AdapterWeights",
     "Admission",
+    "AuditEvent",
     "DataPlane",
     "DataPlaneOutcome",
     "DataPlaneResourceStatus",
@@ -67,6 +70,7 @@ __all__ = [
     "Entry",
     "EntryRef",
     "FetchSnapshotResponse",
+    "FieldChange",
     "Lora",
     "Model",
     "ModelCard",
@@ -76,10 +80,12 @@ __all__ = [
     "ModelSpec",
     "Phase",
     "Position",
+    "Principal",
     "RegisterAdapterRequest",
     "RegisterAdapterResponse",
     "RegisterModelRequest",
     "RegisterModelResponse",
+    "ResourceChange",
     "ResourceState",
     "ResourceStatus",
     "Resources",

@@ -42,6 +42,7 @@ CALLS: Mapping[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
     "ListRoutes": ("list_routes", (), {}),
     "DeleteRoute": ("delete_route", ("r",), {}),
     "ListRouteRevisions": ("list_route_revisions", ("r",), {}),
+    "ListAuditEvents": ("list_audit_events", (), {}),
     "FetchSnapshot": ("fetch_snapshot", (), {}),
     "ListSnapshots": ("list_snapshots", (), {}),
     "ListDataPlanes": ("list_data_planes", (), {}),

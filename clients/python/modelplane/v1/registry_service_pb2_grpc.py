@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from modelplane.v1 import audit_pb2 as modelplane_dot_v1_dot_audit__pb2
 from modelplane.v1 import registry_service_pb2 as modelplane_dot_v1_dot_registry__service__pb2
 from modelplane.v1 import route_pb2 as modelplane_dot_v1_dot_route__pb2
 
@@ -110,6 +111,11 @@ class RegistryServiceStub:
                 '/modelplane.v1.RegistryService/ListRouteRevisions',
                 request_serializer=modelplane_dot_v1_dot_route__pb2.ListRouteRevisionsRequest.SerializeToString,
                 response_deserializer=modelplane_dot_v1_dot_route__pb2.ListRouteRevisionsResponse.FromString,
+                _registered_method=True)
+        self.ListAuditEvents = channel.unary_unary(
+                '/modelplane.v1.RegistryService/ListAuditEvents',
+                request_serializer=modelplane_dot_v1_dot_audit__pb2.ListAuditEventsRequest.SerializeToString,
+                response_deserializer=modelplane_dot_v1_dot_audit__pb2.ListAuditEventsResponse.FromString,
                 _registered_method=True)
 
 
@@ -221,6 +227,13 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAuditEvents(self, request, context):
+        """Lists who changed what, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -293,6 +306,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.ListRouteRevisions,
                     request_deserializer=modelplane_dot_v1_dot_route__pb2.ListRouteRevisionsRequest.FromString,
                     response_serializer=modelplane_dot_v1_dot_route__pb2.ListRouteRevisionsResponse.SerializeToString,
+            ),
+            'ListAuditEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditEvents,
+                    request_deserializer=modelplane_dot_v1_dot_audit__pb2.ListAuditEventsRequest.FromString,
+                    response_serializer=modelplane_dot_v1_dot_audit__pb2.ListAuditEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -679,6 +697,33 @@ class RegistryService:
             '/modelplane.v1.RegistryService/ListRouteRevisions',
             modelplane_dot_v1_dot_route__pb2.ListRouteRevisionsRequest.SerializeToString,
             modelplane_dot_v1_dot_route__pb2.ListRouteRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelplane.v1.RegistryService/ListAuditEvents',
+            modelplane_dot_v1_dot_audit__pb2.ListAuditEventsRequest.SerializeToString,
+            modelplane_dot_v1_dot_audit__pb2.ListAuditEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from modelplane.v1 import audit_pb2 as _audit_pb2
 from modelplane.v1 import registry_service_pb2 as _registry_service_pb2
 from modelplane.v1 import route_pb2 as _route_pb2
 import abc as _abc_1
@@ -70,6 +71,8 @@ class RegistryServiceStub:
     """Deletes a route. What it refers to stays."""
     ListRouteRevisions: _grpc.UnaryUnaryMultiCallable[_route_pb2.ListRouteRevisionsRequest, _route_pb2.ListRouteRevisionsResponse]
     """Lists the revisions of a route, newest first."""
+    ListAuditEvents: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ListAuditEventsRequest, _audit_pb2.ListAuditEventsResponse]
+    """Lists who changed what, newest first."""
 
 @_typing.type_check_only
 class RegistryServiceAsyncStub(RegistryServiceStub):
@@ -112,6 +115,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Deletes a route. What it refers to stays."""
     ListRouteRevisions: _aio.UnaryUnaryMultiCallable[_route_pb2.ListRouteRevisionsRequest, _route_pb2.ListRouteRevisionsResponse]  # type: ignore[assignment]
     """Lists the revisions of a route, newest first."""
+    ListAuditEvents: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListAuditEventsRequest, _audit_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
+    """Lists who changed what, newest first."""
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     """The registry of models and adapters. Every committed change makes one catalog revision, and with it one snapshot.
@@ -235,5 +240,13 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_route_pb2.ListRouteRevisionsResponse, _abc.Awaitable[_route_pb2.ListRouteRevisionsResponse]]:
         """Lists the revisions of a route, newest first."""
+
+    @_abc_1.abstractmethod
+    def ListAuditEvents(
+        self,
+        request: _audit_pb2.ListAuditEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.ListAuditEventsResponse, _abc.Awaitable[_audit_pb2.ListAuditEventsResponse]]:
+        """Lists who changed what, newest first."""
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,218 @@
+"""Resources as JSON for people to read, with what may be secret left out. Pure.
+
+What is redacted: fields that a proto marks `debug_redact`, text and bytes fields whose last word says secret
+(`client_secret`, `hash`), engine arguments and labels with such a word anywhere in their name, and inside the text of
+URIs, engine arguments and labels: credentials and query strings of URLs, bearer tokens, and values of `SECRET=…`. Too
+much is redacted rather than too little: `before` and `after` are for seeing what changed, not for restoring it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from google.protobuf import duration_pb2, struct_pb2, timestamp_pb2
+from google.protobuf import message as protobuf_message
+from google.protobuf.descriptor import FieldDescriptor
+
+from modelplane import field_changes
+
+if TYPE_CHECKING:
+    from google._upb import _message as _upb
+
+    # What generated classes say of themselves, by their stubs: either of two implementations of the same thing.
+    _FieldDescriptor = FieldDescriptor | _upb.FieldDescriptor
+
+REDACTED = "[redacted]"
+REDACTED_CHANGED = "[redacted, changed]"
+"""Stands for a secret that is another than the one before."""
+
+_SECRET_ENDINGS = (
+    "auth",
+    "authorization",
+    "cookie",
+    "credential",
+    "credentials",
+    "hash",
+    "key",
+    "passphrase",
+    "passwd",
+    "password",
+    "passwords",
+    "pwd",
+    "secret",
+    "secrets",
+    "token",
+)
+"""A word that ends so says secret: `apikey` too. Not `tokens`, which engines count, nor `keys`."""
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_USERINFO = re.compile(r"(?<=://)[^\s/?#]*@")
+_URL = re.compile(r"\S+")
+_QUERY_START = re.compile(r"[?#]")
+_BEARER = re.compile(r"(?i)\b(bearer|basic)\s+\S+")
+_ASSIGNMENT = re.compile(r"(?<![\w.-])([\w.-]{1,128})(\s{0,8}[=:]\s{0,8})(?!//)(\S+)")
+# All of these take time in proportion to the text, which its sender chose: they start at fixed words, or at none that
+# another start has already passed.
+
+_INTEGER_MAX = 1 << 53
+"""JSON numbers are doubles; beyond this they would silently be another number."""
+
+
+def redacted(
+    before: protobuf_message.Message | None, after: protobuf_message.Message | None
+) -> tuple[dict[str, object] | None, dict[str, object] | None]:
+    """Two states of a resource as JSON objects without secrets. `None` stays None.
+
+    Fields have the names that they have in their proto. Bytes are hexadecimal digits, enums their names, times and
+    durations as in proto's JSON form.
+    """
+    first = _Reader({})
+    shown_before = first.message(before, "") if before is not None else None
+    second = _Reader(first.secrets if before is not None else None)
+    shown_after = second.message(after, "") if after is not None else None
+    return shown_before, shown_after
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a setting of this name may hold a secret: `hf_token`, `api-key`, `clientSecret`."""
+    return any(_is_secret_word(word) for word in _WORD.findall(name))
+
+
+def _is_secret_word(word: str) -> bool:
+    return word.lower().endswith(_SECRET_ENDINGS)
+
+
+class _Reader:
+    """Reads one state, and remembers its secrets by path so that a later one can be compared."""
+
+    def __init__(self, earlier: Mapping[str, object] | None) -> None:
+        """`earlier`: the secrets of the state before. None: there was none, so nothing has changed."""
+        self.secrets: dict[str, object] = {}
+        self._earlier = earlier
+
+    def message(self, message: protobuf_message.Message, path: str) -> dict[str, object]:
+        if isinstance(message, struct_pb2.Struct):
+            return self._mapping(_plain_struct(message), path)
+        fields: dict[str, object] = {}
+        for descriptor in message.DESCRIPTOR.fields:
+            if descriptor.has_presence and not message.HasField(descriptor.name):
+                continue
+            value = getattr(message, descriptor.name)
+            inner = field_changes.join(path, descriptor.name)
+            if _is_map(descriptor):
+                fields[descriptor.name] = self._mapping({key: value[key] for key in sorted(value)}, inner)
+            elif descriptor.is_repeated:
+                fields[descriptor.name] = [
+                    self._field(item, descriptor, f"{inner}[{index}]") for index, item in enumerate(value)
+                ]
+            else:
+                fields[descriptor.name] = self._field(value, descriptor, inner)
+        return fields
+
+    def _field(self, value: object, descriptor: _FieldDescriptor, path: str) -> object:
+        if _is_secret_field(descriptor):
+            return self._secret(value, path) if value else ""
+        if isinstance(value, timestamp_pb2.Timestamp | duration_pb2.Duration):
+            return value.ToJsonString()
+        if isinstance(value, protobuf_message.Message):
+            return self.message(value, path)
+        if descriptor.enum_type is not None and isinstance(value, int):
+            known = descriptor.enum_type.values_by_number.get(value)
+            return known.name if known is not None else value
+        if isinstance(value, bytes):
+            return value.hex()
+        if isinstance(value, str) and descriptor.name.rpartition("_")[2] in ("uri", "url"):
+            return self._text(value, path)
+        return _number(value)
+
+    def _mapping(self, mapping: Mapping[str, object], path: str) -> dict[str, object]:
+        return {key: self._named(key, value, field_changes.join(path, key)) for key, value in mapping.items()}
+
+    def _named(self, name: str, value: object, path: str) -> object:
+        """A value that its owner named: an engine argument or a label, or a part of one."""
+        if isinstance(value, protobuf_message.Message):
+            return self.message(value, path)
+        if value is None or isinstance(value, bool):
+            return value
+        if is_secret_name(name):
+            return self._secret(value, path)
+        if isinstance(value, dict):
+            return self._mapping(value, path)
+        if isinstance(value, list):
+            # An item has the name of its list.
+            return [self._named(name, item, f"{path}[{index}]") for index, item in enumerate(value)]
+        if isinstance(value, str):
+            return self._json_text(value, path) or self._text(value, path)
+        return _number(value)
+
+    def _json_text(self, text: str, path: str) -> str:
+        """`text` without its secrets if it is a JSON object, as engines take them; else nothing."""
+        if not text.lstrip().startswith("{"):
+            return ""
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError):
+            return ""
+        shown = self._mapping(content, path)
+        return text if shown == content else json.dumps(shown)
+
+    def _text(self, text: str, path: str) -> str:
+        shown = _USERINFO.sub(f"{REDACTED}@", text)
+        shown = _URL.sub(lambda match: _without_query(match[0]), shown)
+        shown = _BEARER.sub(rf"\1 {REDACTED}", shown)
+        shown = _ASSIGNMENT.sub(
+            lambda match: f"{match[1]}{match[2]}{REDACTED}" if is_secret_name(match[1]) else match[0], shown
+        )
+        if shown == text:
+            return text
+        return shown.replace(REDACTED, self._secret(text, path))
+
+    def _secret(self, value: object, path: str) -> str:
+        self.secrets[path] = value
+        changed = self._earlier is not None and self._earlier.get(path, value) != value
+        return REDACTED_CHANGED if changed else REDACTED
+
+
+def _without_query(word: str) -> str:
+    scheme, separator, rest = word.partition("://")
+    start = _QUERY_START.search(rest)
+    return f"{scheme}{separator}{rest[: start.start()]}?{REDACTED}" if start is not None else word
+
+
+def _is_map(descriptor: _FieldDescriptor) -> bool:
+    return descriptor.message_type is not None and bool(descriptor.message_type.GetOptions().map_entry)
+
+
+def _is_secret_field(descriptor: _FieldDescriptor) -> bool:
+    if descriptor.GetOptions().debug_redact:
+        return True
+    is_text = descriptor.cpp_type == FieldDescriptor.CPPTYPE_STRING
+    return is_text and _is_secret_word(descriptor.name.rpartition("_")[2])
+
+
+def _plain_struct(message: struct_pb2.Struct) -> dict[str, object]:
+    return {key: _plain(message.fields[key]) for key in sorted(message.fields)}
+
+
+def _plain(value: struct_pb2.Value) -> object:
+    # Not MessageToDict, which fails on numbers that JSON has no words for; no change may fail because of its shape.
+    kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return _plain_struct(value.struct_value)
+    if kind == "list_value":
+        return [_plain(item) for item in value.list_value.values]
+    return None if kind in (None, "null_value") else getattr(value, kind)
+
+
+def _number(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _INTEGER_MAX:
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _INTEGER_MAX:
+        return str(value)
+    return value
