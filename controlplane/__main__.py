@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from controlplane import access, audit_retention, errors, logs, settings, tls
+from controlplane import access, audit_retention, backup_command, errors, logs, settings, tls
 from controlplane.adapter_files import AdapterReader
 from controlplane.fleet import FleetServicer
 from controlplane.hub import Hub
@@ -39,8 +39,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0 after a signal to stop.
     """
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments and arguments[0] in backup_command.COMMANDS:
+        try:
+            backup_command.run(arguments[0], arguments[1:])
+        except errors.SetupError as error:
+            return _complain(error, EXIT_SETUP)
+        return 0
     try:
-        loaded = settings.load(sys.argv[1:] if argv is None else argv)
+        loaded = settings.load(arguments)
     except errors.SetupError as error:
         return _complain(error, EXIT_USAGE)
     logs.configure(loaded.log_format)

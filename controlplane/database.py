@@ -10,7 +10,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from controlplane import errors, store_postgres, store_sqlite
@@ -66,8 +66,13 @@ def parse_url(url: str) -> URL:
 
 
 @asynccontextmanager
-async def open_database(url: str, *, connections_max: int) -> AsyncIterator[Database]:
-    """The database at `url`. For SQLite, `connections_max` is its own.
+async def open_database(url: str, *, connections_max: int, only_read: bool = False) -> AsyncIterator[Database]:
+    """The database at `url`.
+
+    Args:
+        url: Where it is.
+        connections_max: Connections to PostgreSQL at a time.
+        only_read: Nothing will be written, so another process may hold SQLite's file.
 
     Raises:
         errors.SetupError: the URL is wrong, or another process holds the file.
@@ -75,7 +80,7 @@ async def open_database(url: str, *, connections_max: int) -> AsyncIterator[Data
     parsed = parse_url(url)
     if parsed.drivername == store_sqlite.DRIVER:
         path = store_sqlite.database_path(parsed)
-        with store_sqlite.exclusively(path):
+        with store_sqlite.present(path) if only_read else store_sqlite.exclusively(path):
             sqlite = store_sqlite.SqliteDatabase(path)
             try:
                 yield sqlite
@@ -94,9 +99,15 @@ def migrate(connection: Connection, revision: str = "head") -> None:
     command.upgrade(migrations(connection), revision)
 
 
-def migrations(connection: Connection) -> Config:
+def migrations(connection: Connection | None) -> Config:
     """Alembic's configuration for the database of `connection`."""
     config = Config()
     config.set_main_option("script_location", "controlplane:migrations")
     config.attributes["connection"] = connection
     return config
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, for the person who started the process."""
+    original = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return str(original).partition("\n")[0]

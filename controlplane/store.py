@@ -88,7 +88,7 @@ class Store(StoreReads):
             try:
                 await store._prepare()
             except (CommandError, OSError, SQLAlchemyError, TimeoutError) as error:
-                raise errors.SetupError(f"{opened.name}: {_first_line(error)}") from error
+                raise errors.SetupError(f"{opened.name}: {database.first_line(error)}") from error
             try:
                 yield store
             finally:
@@ -266,8 +266,3 @@ class Store(StoreReads):
         if not task.cancelled():
             # Marks the exception as seen: when the caller has gone, there is nobody to tell.
             task.exception()
-
-
-def _first_line(error: Exception) -> str:
-    original = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    return str(original).partition("\n")[0]

@@ -67,6 +67,18 @@ def exclusively(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def present(path: Path) -> Iterator[None]:
+    """Use the file beside the process that holds it, if one does.
+
+    Raises:
+        errors.SetupError: there is no such file.
+    """
+    if not path.is_file():
+        raise errors.SetupError(f"{path}: there is no registry")
+    yield
+
+
 def _lock(descriptor: int, path: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
