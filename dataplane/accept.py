@@ -17,18 +17,23 @@ from google.protobuf.message import DecodeError
 
 from dataplane.snapshot import (
     ADAPTER_ENTRY,
+    ADAPTER_REVISION_ENTRY,
     MODEL_ENTRY,
+    MODEL_REVISION_ENTRY,
+    ROUTE_ENTRY,
+    Message,
+    Pin,
     Position,
     Quarantine,
     RawEntry,
-    Resource,
     Snapshot,
     build,
+    model_of,
 )
 from modelplane import sources
 from modelplane.catalog_digest import CatalogDigest, blob_digest
-from modelplane.names import SERVED_NAME_PATTERN, parse_adapter, parse_model
-from modelplane.v1 import adapter_pb2, model_pb2, snapshot_pb2
+from modelplane.names import SERVED_NAME_PATTERN, parse_adapter, parse_model, parse_route, parse_target
+from modelplane.v1 import adapter_pb2, model_pb2, route_pb2, snapshot_pb2
 from modelplane.validation import shorten, violations_of
 
 # Reasons of rejections. Part of the API: operators and tests match on them.
@@ -45,6 +50,7 @@ ROOT_DIGEST_MISMATCH = "ROOT_DIGEST_MISMATCH"
 NAME_MISMATCH = "NAME_MISMATCH"
 SERVED_NAME_CONFLICT = "SERVED_NAME_CONFLICT"
 BASE_MODEL_MISSING = "BASE_MODEL_MISSING"
+ROUTE_TARGET_MISSING = "ROUTE_TARGET_MISSING"
 
 # Reasons of quarantines.
 TYPE_UNKNOWN = "TYPE_UNKNOWN"
@@ -56,9 +62,17 @@ BASE_MODEL_QUARANTINED = "BASE_MODEL_QUARANTINED"
 POSITION_DIGEST_BYTES = 32
 
 _SERVED_NAME = re.compile(SERVED_NAME_PATTERN)
-_MESSAGE_TYPES: Mapping[str, type[Resource]] = MappingProxyType(
-    {MODEL_ENTRY: snapshot_pb2.ModelEntry, ADAPTER_ENTRY: snapshot_pb2.AdapterEntry}
+_MESSAGE_TYPES: Mapping[str, type[Message]] = MappingProxyType(
+    {
+        MODEL_ENTRY: snapshot_pb2.ModelEntry,
+        ADAPTER_ENTRY: snapshot_pb2.AdapterEntry,
+        ROUTE_ENTRY: snapshot_pb2.RouteEntry,
+        MODEL_REVISION_ENTRY: snapshot_pb2.ModelRevisionEntry,
+        ADAPTER_REVISION_ENTRY: snapshot_pb2.AdapterRevisionEntry,
+    }
 )
+
+_PINS = (snapshot_pb2.ModelRevisionEntry, snapshot_pb2.AdapterRevisionEntry)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +224,7 @@ def accept(
     if rejection is not None:
         return rejection
     checked = [_check_entry(entry, known, policy) for entry, known in _with_known(entries, held)]
-    rejection = _refuse_names(entries, checked) or _refuse_served_names(checked) or _refuse_bases(entries, checked)
+    rejection = _refuse_names(entries, checked) or _refuse_served_names(checked) or _refuse_references(entries, checked)
     if rejection is not None:
         return rejection
     return _put_together(position, entries, checked)
@@ -220,7 +234,7 @@ def accept(
 class _Checked:
     """What became of one entry: a message, a quarantine, or both (readable, but not to be served)."""
 
-    message: Resource | None
+    message: Message | None
     quarantine: Quarantine | None
 
 
@@ -259,8 +273,8 @@ class _Known:
     """The same entry (name, type, digest) in the held snapshot."""
 
     entry: RawEntry
-    message: Resource | None
-    """None: quarantined there, so it has to be looked at again."""
+    message: Message | None
+    """None: quarantined there, or a pin, of which there are few. It has to be looked at again."""
 
 
 def _with_known(entries: Iterable[RawEntry], held: Snapshot | None) -> Iterator[tuple[RawEntry, _Known | None]]:
@@ -271,7 +285,7 @@ def _with_known(entries: Iterable[RawEntry], held: Snapshot | None) -> Iterator[
         while known is not None and known.name < entry.name:
             known = next(known_entries, None)
         if held is not None and known is not None and _is_same(known, entry):
-            message = held.models.get(entry.name) or held.adapters.get(entry.name)
+            message = held.models.get(entry.name) or held.adapters.get(entry.name) or held.routes.get(entry.name)
             yield entry, _Known(known, message)
         else:
             yield entry, None
@@ -297,11 +311,11 @@ def _check_entry(entry: RawEntry, known: _Known | None, policy: Policy) -> _Chec
     return _Checked(message, _quarantine(message, policy))
 
 
-def _quarantine(message: Resource, policy: Policy) -> Quarantine | None:
+def _quarantine(message: Message, policy: Policy) -> Quarantine | None:
     """Why a readable entry is not to be served; None: it is."""
     number = message.revision.number
     faults = [f"{violation.field}: {violation.description}" for violation in violations_of(message)]
-    if _SERVED_NAME.fullmatch(message.served_name) is None:
+    if not isinstance(message, _PINS) and _SERVED_NAME.fullmatch(message.served_name) is None:
         faults.append(f"served_name: got {shorten(message.served_name)}: must match {SERVED_NAME_PATTERN}")
     faults.extend(_own_faults(message))
     if faults:
@@ -317,12 +331,16 @@ def _quarantine(message: Resource, policy: Policy) -> Quarantine | None:
     return None
 
 
-def _own_faults(message: Resource) -> list[str]:
+def _own_faults(message: Message) -> list[str]:
     """Faults that the protos' rules cannot state."""
     faults = []
     try:
         if isinstance(message, snapshot_pb2.ModelEntry):
             parse_model(message.name)
+        elif isinstance(message, snapshot_pb2.RouteEntry):
+            parse_route(message.name)
+        elif isinstance(message, _PINS):
+            faults.extend(_pin_faults(message))
         elif f"models/{parse_adapter(message.name)[0]}" != message.model:
             faults.append(f"model: got {shorten(message.model)}, but the name is {shorten(message.name)}")
     except ValueError as error:
@@ -334,15 +352,29 @@ def _own_faults(message: Resource) -> list[str]:
     return faults
 
 
-def _source(message: Resource) -> model_pb2.Source:
-    revision: model_pb2.ModelRevision | adapter_pb2.AdapterRevision = message.revision
-    return revision.spec.source if isinstance(revision, model_pb2.ModelRevision) else revision.source
+def _pin_faults(pin: Pin) -> list[str]:
+    """Faults in what a pinned revision says of itself."""
+    target = parse_target(pin.name)
+    owner = pin.model if isinstance(pin, snapshot_pb2.ModelRevisionEntry) else pin.adapter
+    is_adapter = isinstance(pin, snapshot_pb2.AdapterRevisionEntry)
+    if (target.resource, target.number, target.adapter_id is not None) == (owner, pin.revision.number, is_adapter):
+        return []
+    return [f"name: got {shorten(pin.name)}, but it is revision {pin.revision.number} of {shorten(owner)}"]
 
 
-def _needs_source(message: Resource) -> bool:
-    if isinstance(message, snapshot_pb2.ModelEntry):
-        return message.revision.spec.engine.kind != model_pb2.Engine.KIND_SIMULATED
-    return True
+def _source(message: Message) -> model_pb2.Source:
+    """Where its files are; empty where there are none."""
+    revision: model_pb2.ModelRevision | adapter_pb2.AdapterRevision | route_pb2.RouteRevision = message.revision
+    if isinstance(revision, model_pb2.ModelRevision):
+        return revision.spec.source
+    return revision.source if isinstance(revision, adapter_pb2.AdapterRevision) else model_pb2.Source()
+
+
+def _needs_source(message: Message) -> bool:
+    revision: model_pb2.ModelRevision | adapter_pb2.AdapterRevision | route_pb2.RouteRevision = message.revision
+    if isinstance(revision, model_pb2.ModelRevision):
+        return revision.spec.engine.kind != model_pb2.Engine.KIND_SIMULATED
+    return isinstance(revision, adapter_pb2.AdapterRevision)
 
 
 def source_allowed(uri: str, allowed_sources: Iterable[str]) -> bool:
@@ -374,7 +406,7 @@ def _refuse_names(entries: Sequence[RawEntry], checked: Sequence[_Checked]) -> R
 def _refuse_served_names(checked: Iterable[_Checked]) -> Rejection | None:
     taken: dict[str, str] = {}
     for one in checked:
-        if one.message is None or not one.message.served_name:
+        if one.message is None or isinstance(one.message, _PINS) or not one.message.served_name:
             continue
         other = taken.setdefault(one.message.served_name, one.message.name)
         if other != one.message.name:
@@ -385,34 +417,59 @@ def _refuse_served_names(checked: Iterable[_Checked]) -> Rejection | None:
     return None
 
 
-def _refuse_bases(entries: Sequence[RawEntry], checked: Iterable[_Checked]) -> Rejection | None:
-    names = {entry.name for entry in entries if entry.type != ADAPTER_ENTRY}
+def _refuse_references(entries: Sequence[RawEntry], checked: Iterable[_Checked]) -> Rejection | None:
+    """Whether everything that is referred to is there, be it quarantined."""
+    models = {entry.name for entry in entries if entry.type != ADAPTER_ENTRY}
+    names = {entry.name for entry in entries}
     for one in checked:
-        if isinstance(one.message, snapshot_pb2.AdapterEntry) and one.message.model not in names:
+        message = one.message
+        if isinstance(message, snapshot_pb2.AdapterEntry) and message.model not in models:
             return Rejection(
                 reason=BASE_MODEL_MISSING,
-                message=f"{one.message.name} is an adapter of {shorten(one.message.model)}, which is missing",
+                message=f"{message.name} is an adapter of {shorten(message.model)}, which is missing",
             )
+        if isinstance(message, _PINS) and not _owners(message) <= names:
+            return Rejection(
+                reason=BASE_MODEL_MISSING, message=f"{message.name} is a revision of something that is missing"
+            )
+        if isinstance(message, snapshot_pb2.RouteEntry):
+            missing = next((name for name in _targets(message) if name not in names), None)
+            if missing is not None:
+                return Rejection(
+                    reason=ROUTE_TARGET_MISSING,
+                    message=f"{message.name} refers to {shorten(missing)}, which is missing",
+                )
     return None
+
+
+def _owners(pin: Pin) -> set[str]:
+    return {pin.model} if isinstance(pin, snapshot_pb2.ModelRevisionEntry) else {pin.adapter, model_of(pin.adapter)}
+
+
+def _targets(route: snapshot_pb2.RouteEntry) -> Iterator[str]:
+    spec = route.revision.spec
+    yield from (target.resource for target in spec.targets)
+    yield from (fallback.resource for fallback in spec.fallbacks)
 
 
 def _put_together(position: Position, entries: Sequence[RawEntry], checked: Sequence[_Checked]) -> Snapshot:
     quarantined: dict[str, Quarantine] = {}
-    models: dict[str, snapshot_pb2.ModelEntry] = {}
-    adapters: list[snapshot_pb2.AdapterEntry] = []
+    messages: dict[str, Message] = {}
     for entry, one in zip(entries, checked, strict=True):
         if one.quarantine is not None:
             quarantined[entry.name] = one.quarantine
-        elif isinstance(one.message, snapshot_pb2.ModelEntry):
-            models[entry.name] = one.message
         elif one.message is not None:
-            adapters.append(one.message)
-    for adapter in adapters:
-        if adapter.model not in models:
-            quarantined[adapter.name] = Quarantine(
-                reason=BASE_MODEL_QUARANTINED,
-                message=f"its base {adapter.model} is quarantined",
-                revision_number=adapter.revision.number,
-            )
-    served_adapters = (adapter for adapter in adapters if adapter.name not in quarantined)
-    return build(position, entries, models.values(), served_adapters, quarantined)
+            messages[entry.name] = one.message
+    for name in [name for name, message in messages.items() if _lacks_base(message, messages)]:
+        message = messages.pop(name)
+        quarantined[name] = Quarantine(
+            reason=BASE_MODEL_QUARANTINED,
+            message=f"its base {model_of(name)} is quarantined",
+            revision_number=message.revision.number,
+        )
+    return build(position, entries, messages.values(), quarantined)
+
+
+def _lacks_base(message: Message, served: Mapping[str, Message]) -> bool:
+    is_adapter = isinstance(message, snapshot_pb2.AdapterEntry | snapshot_pb2.AdapterRevisionEntry)
+    return is_adapter and model_of(message.name) not in served

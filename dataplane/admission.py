@@ -15,7 +15,7 @@ from google.protobuf import duration_pb2
 from dataplane import openai_errors
 from dataplane.activation import Endpoint, ModelActivation, State, View
 from dataplane.adapter_names import engine_adapter_name
-from dataplane.routing import NotFound, Route, choose_endpoint, resolve
+from dataplane.routing import Route, choose_endpoint, resolve
 from dataplane.view_holder import ViewHolder
 from modelplane.v1 import snapshot_pb2
 
@@ -92,10 +92,10 @@ class Lease:
 class _Waiter:
     """A request that waits. Invariant: it is in its model's queue exactly as long as `granted` is not done."""
 
+    resource: str
     served_name: str
     avoid: Container[str]
-    granted: asyncio.Future[Lease | None]
-    """None: the name now belongs to another model; ask again."""
+    granted: asyncio.Future[Lease]
     phase: Waiting
     deadlines: dict[Waiting, float] = field(default_factory=dict)
     """When waiting for this has been too long. Each is set once, so that going back and forth can't add up."""
@@ -141,31 +141,29 @@ class Admission:
 
     # --- what requests do ---------------------------------------------------------------------------------------------
 
-    async def acquire(self, served_name: str, *, avoid: Container[str] = ()) -> Lease:
-        """Wait for a place at an endpoint of the model behind `served_name`.
+    async def acquire(self, resource: str, served_name: str, *, avoid: Container[str] = ()) -> Lease:
+        """Wait for a place at an endpoint of a model, an adapter's base, or a pinned revision.
 
         Args:
+            resource: its resource name.
             served_name: what the caller asked for.
             avoid: replica ids that it has tried in vain; taken only when no other has room.
 
         Raises:
-            NotReady, ModelNotFound, ModelFailed: at once.
+            NotReady, NotServedHere, ModelFailed: at once.
             QueueFull: at once, when it would have to wait.
             ColdStartTimeout, Overloaded: it waited too long.
         """
-        while True:
-            view = self._views.current
-            if view is None:
-                raise openai_errors.NotReady
-            route = _resolve(view, served_name)
-            load = self._load_of(route.model)
-            load.last_request_at = self._clock()
-            outcome = self._decide(load, view, route, avoid, may_grant=not load.queue)
-            if isinstance(outcome, Lease):
-                return outcome
-            lease = await self._wait(load, route, avoid, outcome)
-            if lease is not None:
-                return lease
+        view = self._views.current
+        if view is None:
+            raise openai_errors.NotReady
+        route = _resolve(view, resource, served_name)
+        load = self._load_of(route.model)
+        load.last_request_at = self._clock()
+        outcome = self._decide(load, view, route, avoid, may_grant=not load.queue)
+        if isinstance(outcome, Lease):
+            return outcome
+        return await self._wait(load, resource, route, avoid, outcome)
 
     def release(self, lease: Lease) -> None:
         """Give a place back."""
@@ -285,10 +283,7 @@ class Admission:
         may_grant = True
         for waiter in tuple(load.queue):
             try:
-                route = _resolve(view, waiter.served_name)
-                if route.model.name != load.model.name:
-                    self._settle(load, waiter, None)
-                    continue
+                route = _resolve(view, waiter.resource, waiter.served_name)
                 self._load_of(route.model)
                 outcome = self._decide(load, view, route, waiter.avoid, may_grant=may_grant)
             except openai_errors.IngressError as error:
@@ -306,22 +301,22 @@ class Admission:
 
     # --- waiting ------------------------------------------------------------------------------------------------------
 
-    async def _wait(self, load: _ModelLoad, route: Route, avoid: Container[str], phase: Waiting) -> Lease | None:
+    async def _wait(
+        self, load: _ModelLoad, resource: str, route: Route, avoid: Container[str], phase: Waiting
+    ) -> Lease:
         if phase is Waiting.START:
             self._ask_to_wake(load)  # even if this request can't wait: the next one will find it awake
         if len(load.queue) >= load.limits.max_queued_requests:
             raise openai_errors.QueueFull(route.served_name, load.limits.max_queued_requests)
-        granted: asyncio.Future[Lease | None] = asyncio.get_running_loop().create_future()
-        waiter = _Waiter(served_name=route.served_name, avoid=avoid, granted=granted, phase=phase)
+        granted: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(resource=resource, served_name=route.served_name, avoid=avoid, granted=granted, phase=phase)
         load.queue[waiter] = None
         self._enter_phase(load, waiter, phase)
         try:
             return await granted
         except asyncio.CancelledError:
             if granted.done() and not granted.cancelled() and granted.exception() is None:
-                lease = granted.result()  # given in the very moment in which the client went away
-                if lease is not None:
-                    self.release(lease)
+                self.release(granted.result())  # given in the very moment in which the client went away
             raise
         finally:
             self._leave_queue(load, waiter)
@@ -345,7 +340,7 @@ class Admission:
         else:
             self._settle(load, waiter, openai_errors.Overloaded(waiter.served_name, load.limits.queue_timeout_s))
 
-    def _settle(self, load: _ModelLoad, waiter: _Waiter, outcome: Lease | openai_errors.IngressError | None) -> None:
+    def _settle(self, load: _ModelLoad, waiter: _Waiter, outcome: Lease | openai_errors.IngressError) -> None:
         self._leave_queue(load, waiter)
         if waiter.granted.done():  # its client has gone, and its task has not run since
             if isinstance(outcome, Lease):
@@ -392,14 +387,14 @@ class Admission:
         return load
 
     def _forget_if_gone(self, load: _ModelLoad, view: View) -> None:
-        if not load.leases and not load.queue and load.model.name not in view.snapshot.models:
+        if not load.leases and not load.queue and load.model.name not in view.snapshot.deployable:
             self._loads.pop(load.model.name, None)
 
 
-def _resolve(view: View, served_name: str) -> Route:
-    route = resolve(view, served_name)
-    if isinstance(route, NotFound):
-        raise openai_errors.ModelNotFound(served_name)
+def _resolve(view: View, resource: str, served_name: str) -> Route:
+    route = resolve(view, resource, served_name)
+    if route is None:
+        raise openai_errors.NotServedHere(served_name)
     return route
 
 

@@ -39,7 +39,7 @@ from dataplane.reconciler import APPLICATION_PREFIX as MODEL_APPLICATIONS
 from dataplane.reconciler import Delete, Deploy, Failure, Phase, Situation, application_name, next_failure, plan
 from dataplane.resource_status import Stamps, resource_statuses
 from dataplane.settings import Settings
-from dataplane.snapshot import Snapshot
+from dataplane.snapshot import Snapshot, model_of
 from dataplane.snapshot_keeper import SnapshotKeeper
 
 _TICK_S = 1.0
@@ -247,10 +247,10 @@ class Agent:
             elif track.ready_at is not None:
                 self._failures.pop(name, None)
         if self._failures:
-            current = {application_name(entry) for entry in snapshot.models.values()}
+            current = {application_name(entry) for entry in snapshot.deployable.values()}
             for name in self._failures.keys() - current:
                 del self._failures[name]
-        for model in self._last_activity.keys() - snapshot.models.keys():
+        for model in self._last_activity.keys() - snapshot.deployable.keys():
             del self._last_activity[model]
 
     async def _publish(self, models: Mapping[str, ModelActivation], now: float) -> None:
@@ -281,7 +281,7 @@ class Agent:
     async def _deploy(self, action: Deploy, now: float) -> None:
         record = ApplicationRecord(
             name=action.application,
-            model=action.entry.name,
+            model=model_of(action.entry.name),
             revision_number=action.entry.revision.number,
             entry=action.entry.SerializeToString(deterministic=True),
             secret=secrets.token_urlsafe(32),
@@ -316,7 +316,7 @@ class Agent:
         if not stale:
             return
         names: dict[str, set[str]] = {record.model: set() for record in stale.values()}
-        for adapter in snapshot.adapters.values():
+        for adapter in (*snapshot.adapters.values(), *snapshot.pinned_adapters.values()):
             if adapter.model in names:
                 names[adapter.model].add(engine_adapter_name(adapter))
         posts = {

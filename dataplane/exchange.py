@@ -28,6 +28,7 @@ class Exchange:
         "receive",
         "request_id",
         "route",
+        "route_name",
         "scope",
         "send",
         "started_at",
@@ -45,6 +46,8 @@ class Exchange:
         self.request_id = _request_id(scope)
         self.route = "other"
         """The route's path, as metrics show it."""
+        self.route_name = ""
+        """Resource name of the `Route` that was asked for; empty: none was."""
         self.kind = "none"
         self.anthropic = False
         self.status = 500
@@ -93,6 +96,8 @@ class Exchange:
         headers = [(b"x-request-id", self.request_id.encode())]
         if self.view is not None:
             headers.append((b"x-modelplane-revision", str(self.view.snapshot.position.revision).encode()))
+        if self.route_name:
+            headers.append((b"x-modelplane-route", self.route_name.encode()))
         return headers
 
 

@@ -24,8 +24,11 @@ from dataplane.inference_routes import INFERENCE_ROUTES, InferenceRoute
 from dataplane.ingress_body import Body, ClientGone, parse_form, parse_json, read_body
 from dataplane.ingress_settings import IngressSettings
 from dataplane.models_list import ModelsList, encode_model
+from dataplane.routing import Choice, Failing, NotFound, choose
+from dataplane.snapshot import Snapshot
 from dataplane.upstream import Answer, Upstream, UpstreamFailed, engine_headers
 from dataplane.view_holder import ViewHolder
+from modelplane.v1 import route_pb2
 
 __all__ = ["IngressApp", "IngressSettings"]
 
@@ -38,6 +41,15 @@ _RETRY_PAUSE_S = 0.25
 """Before trying again where there is no other replica, times the tries so far: by then the view shows a dead one."""
 _SENT_TRIES_MAX = 2
 """How many engines may lose their life to one request: the second that goes away over it is the last."""
+_FAILING: Mapping[type[openai_errors.IngressError], Failing] = {
+    openai_errors.NotServedHere: Failing.UNAVAILABLE,
+    openai_errors.ModelFailed: Failing.UNAVAILABLE,
+    openai_errors.ColdStartTimeout: Failing.UNAVAILABLE,
+    openai_errors.EngineUnreachable: Failing.UNAVAILABLE,
+    openai_errors.QueueFull: Failing.QUEUE_FULL,
+    openai_errors.Overloaded: Failing.QUEUE_FULL,
+}
+"""Refusals after which a route may fall back. Nothing of an answer has reached the caller at any of them."""
 _CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that left; it only shows in metrics."""
 
@@ -62,12 +74,13 @@ class IngressApp:
             wake: told the resource name of an idle model that is asked for, at most once a second each. It returns at
                 once, and swaps no view before it has returned.
             settings: limits.
-            random: for the choice between replicas.
+            random: for the choice between targets of a route, and between replicas.
             clock: seconds; only what `usage` reports is read from it.
             replica: id of this ingress replica, in its metrics.
         """
         self._views = views
         self._settings = settings
+        self._random = random
         self._admission = Admission(views=views, wake=wake, random=random, clock=clock)
         self._upstream = Upstream(settings)
         self._models = ModelsList()
@@ -224,11 +237,54 @@ class IngressApp:
         return parse_form(raw, header(scope, b"content-type") or b"") if route.form else parse_json(raw)
 
     async def _forward(self, exchange: Exchange, route: InferenceRoute, body: Body) -> bool:
+        """Get an answer to the caller. Returns whether the response is complete but for its end."""
+        snapshot, choice = self._choose(exchange, body)
+        refusal: openai_errors.IngressError | None = None
+        while True:
+            try:
+                return await self._forward_to(exchange, route, body, choice.resource)
+            except openai_errors.NotServedHere as error:
+                failed: openai_errors.IngressError = error
+                current = self._views.current
+                if current is not None and current.snapshot is not snapshot:
+                    # It left the catalog while the request waited for it: what does the name mean now?
+                    snapshot, choice = self._choose(exchange, body)
+                    continue
+            except openai_errors.IngressError as error:
+                failed = error
+            # The caller is told of what it was to get, not of what it might have got instead.
+            refusal = refusal or failed
+            failing = _FAILING.get(type(failed))
+            following = choice.after(failing) if failing is not None else None
+            if following is None:
+                raise refusal
+            choice = following
+            self._metrics.fallbacks.inc()
+
+    def _choose(self, exchange: Exchange, body: Body) -> tuple[Snapshot, Choice]:
+        """What the request goes to, and the snapshot that says so."""
+        view = self._views.current
+        if view is None:
+            raise openai_errors.NotReady
+
+        def sticky_key(sticky: route_pb2.RouteSticky) -> str | None:
+            if sticky.user:
+                return body.user()
+            value = header(exchange.scope, sticky.header.encode())
+            return value.decode("latin-1") if value is not None else None
+
+        choice = choose(view.snapshot, body.model, sticky_key=sticky_key, draw=self._random.random)
+        if isinstance(choice, NotFound):
+            raise openai_errors.ModelNotFound(body.model)
+        exchange.route_name = choice.route
+        return view.snapshot, choice
+
+    async def _forward_to(self, exchange: Exchange, route: InferenceRoute, body: Body, resource: str) -> bool:
         """Get the answer from a replica to the caller. Returns whether the response is complete but for its end."""
         tried: set[str] = set()
         sent_tries = 0
         for number in range(1, self._settings.upstream_tries + 1):
-            with await self._admission.acquire(body.model, avoid=tried) as lease:
+            with await self._admission.acquire(resource, body.model, avoid=tried) as lease:
                 exchange.decided_by(lease)
                 try:
                     answer = await self._ask_engine(exchange, route, body, lease)

@@ -70,6 +70,10 @@ class Body(Protocol):
         """The model that it asks for."""
         ...
 
+    def user(self) -> str | None:
+        """OpenAI's `user`, where the body has one that is text."""
+        ...
+
     def asking_for(self, model: str) -> bytes:
         """The body with another model in it, and every other value's bytes as they were."""
         ...
@@ -81,6 +85,12 @@ class JsonBody:
 
     raw: bytes
     model: str
+
+    def user(self) -> str | None:
+        try:
+            return _USER_ONLY.decode(self.raw).user
+        except msgspec.ValidationError:
+            return None  # no text; an engine will say so, if it minds
 
     def asking_for(self, model: str) -> bytes:
         fields = _FIELDS.decode(self.raw)
@@ -97,6 +107,9 @@ class FormBody:
     start: int
     end: int
 
+    def user(self) -> str | None:
+        return None  # OpenAI's forms have none
+
     def asking_for(self, model: str) -> bytes:
         return self.raw[: self.start] + model.encode() + self.raw[self.end :]
 
@@ -106,6 +119,11 @@ class _ModelOnly(msgspec.Struct):
     model: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
+class _UserOnly(msgspec.Struct):
+    user: str | None = None
+
+
+_USER_ONLY = msgspec.json.Decoder(_UserOnly)
 _MODEL_ONLY = msgspec.json.Decoder(_ModelOnly)
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _STRING = msgspec.json.Decoder(str)

@@ -56,6 +56,12 @@ class IngressMetrics:
             ("replica",),
             registry=self.registry,
         ).labels(replica)
+        self.fallbacks = Counter(
+            "modelplane_ingress_route_fallbacks",
+            "Requests that went on to a fallback of their route.",
+            ("replica",),
+            registry=self.registry,
+        ).labels(replica)
         for name, text, read in (
             ("in_flight", "Requests at engine replicas.", in_flight),
             ("held", "Requests that wait for a replica to start or to have room.", waiting),

@@ -10,7 +10,7 @@ import asyncio
 
 import msgspec
 
-from dataplane.snapshot import Resource, Snapshot
+from dataplane.snapshot import Resource, Snapshot, model_of
 from modelplane.v1 import snapshot_pb2
 
 _DEFAULT_OWNER = "modelplane"
@@ -36,6 +36,8 @@ class ModelObject(msgspec.Struct, omit_defaults=True):
 
 def model_object(snapshot: Snapshot, entry: Resource) -> ModelObject:
     """One entry of the list."""
+    if isinstance(entry, snapshot_pb2.RouteEntry):
+        return _route_object(snapshot, entry)
     base = snapshot.models[entry.model] if isinstance(entry, snapshot_pb2.AdapterEntry) else entry
     base_card = base.revision.card
     owned_by = entry.revision.card.owned_by or base_card.owned_by or _DEFAULT_OWNER
@@ -47,6 +49,26 @@ def model_object(snapshot: Snapshot, entry: Resource) -> ModelObject:
         parent=base.served_name if base is not entry else None,
         max_model_len=base_card.context_window or _max_model_len(base),
     )
+
+
+def _route_object(snapshot: Snapshot, route: snapshot_pb2.RouteEntry) -> ModelObject:
+    # What fits into whichever target a request goes to; nothing is said where one of them does not say it.
+    targets = [target.resource for target in route.revision.spec.targets]
+    bases = [snapshot.deployable.get(_base(snapshot, resource)) for resource in targets]
+    lengths = [base and (base.revision.card.context_window or _max_model_len(base)) for base in bases]
+    known = [length for length in lengths if length]
+    return ModelObject(
+        id=route.served_name,
+        created=route.create_time.seconds,
+        owned_by=_DEFAULT_OWNER,
+        root=route.served_name,
+        max_model_len=min(known) if len(known) == len(lengths) else None,
+    )
+
+
+def _base(snapshot: Snapshot, resource: str) -> str:
+    """What runs a target: a model or a pinned revision of one; for adapters their model."""
+    return resource if resource in snapshot.deployable else model_of(resource)
 
 
 def _max_model_len(model: snapshot_pb2.ModelEntry) -> int | None:

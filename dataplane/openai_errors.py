@@ -62,6 +62,15 @@ class ModelNotFound(IngressError):
         super().__init__(f"The model `{shown}` does not exist.")
 
 
+class NotServedHere(IngressError):
+    """What it stands for is not to be had on this data plane: it left the catalog just now, or is quarantined."""
+
+    retry_after_s = 5.0
+
+    def __init__(self, served_name: str) -> None:
+        super().__init__(f"The model `{served_name}` is not available here at the moment.")
+
+
 class UnknownPath(IngressError):
     def __init__(self, method: str, path: str) -> None:
         super().__init__(f"Unknown request URL: {method} {path[:_QUOTED_NAME_CHARACTERS_MAX]}.")
@@ -175,6 +184,7 @@ _TABLE: Mapping[type[IngressError], tuple[int, _Type, str]] = {
     NotReady: (503, _Type.SERVER, "not_ready"),
     ShuttingDown: (503, _Type.SERVER, "shutting_down"),
     ModelFailed: (503, _Type.SERVER, "model_failed"),
+    NotServedHere: (503, _Type.SERVER, "model_unavailable"),
     QueueFull: (503, _Type.SERVER, "queue_full"),
     ColdStartTimeout: (503, _Type.SERVER, "cold_start_timeout"),
     Overloaded: (503, _Type.SERVER, "overloaded"),

@@ -3,11 +3,12 @@
 `plan` looks at everything anew each time: what the snapshot wants, what runs, who asked for what. Nothing is remembered
 between plans but what the `Situation` carries, so it does not matter whether the agent has just started.
 
-The rules, for each model:
+The rules, for each model, and for each revision that a route pins as if it were a model of its own:
 
 - The application that it should have is named after the digest of all that needs a restart (`application_name`).
 - It is wanted while `min_replicas` is 1 or more, or requests have come within `downscale_to_zero_delay`.
 - A route moves to it when it has an endpoint; until then the one that served before goes on (make before break).
+- One application serves all that want the same: a model and a pin of its current revision, say.
 - An application that serves nothing goes when every ingress replica has seen an activation without it, and none has a
   request in it any more.
 - One that failed to start goes at once, and is tried again after a backoff while it is wanted.
@@ -21,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from dataplane.activation import Endpoint, ModelActivation, State
-from dataplane.snapshot import Snapshot
+from dataplane.snapshot import Snapshot, model_of
 from modelplane.v1 import model_pb2, snapshot_pb2
 
 APPLICATION_PREFIX = "modelplane-"
@@ -49,6 +50,7 @@ class Application:
 
     name: str
     model: str
+    """Resource name of its model, also when it was made for a pinned revision of it."""
     revision_number: int
     phase: Phase
     created_at: float
@@ -87,11 +89,11 @@ class Situation:
     applications: Mapping[str, Application]
     """By name."""
     serving: Mapping[str, str]
-    """By model: the application that the last activation sent requests to."""
+    """By model or pinned revision: the application that the last activation sent requests to."""
     in_flight: Mapping[str, int]
-    """By model: requests held or forwarded, over all ingress replicas."""
+    """By model or pinned revision: requests held or forwarded, over all ingress replicas."""
     last_activity: Mapping[str, float]
-    """By model: when it was last asked for."""
+    """By model or pinned revision: when it was last asked for."""
     failures: Mapping[str, Failure]
     """By application name."""
     ingress_sequence: int | None
@@ -122,7 +124,7 @@ class Plan:
 
     actions: tuple[Action, ...]
     models: Mapping[str, ModelActivation]
-    """By model; those that are simply IDLE are left out."""
+    """By model or pinned revision; those that are simply IDLE are left out."""
 
 
 def application_name(entry: snapshot_pb2.ModelEntry) -> str:
@@ -137,27 +139,29 @@ def application_name(entry: snapshot_pb2.ModelEntry) -> str:
     # With 0 as with 1 an application is made with one replica; whether it is made at all is this module's matter.
     spec.scaling.min_replicas = max(1, spec.scaling.min_replicas)
     identity = entry.uid.encode() + b"\0" + spec.SerializeToString(deterministic=True)
-    model_id = entry.name.removeprefix("models/")
+    model_id = model_of(entry.name).removeprefix("models/")
     return f"{APPLICATION_PREFIX}{model_id}-{hashlib.sha256(identity).hexdigest()[:_APPLICATION_DIGEST_CHARACTERS]}"
 
 
 def plan(situation: Situation) -> Plan:
     """What to do now, and the activation of each model that has or had an application."""
-    actions: list[Action] = []
+    deploys: dict[str, Deploy] = {}
+    keep: set[str] = set()
     models: dict[str, ModelActivation] = {}
     by_model: dict[str, list[Application]] = {}
     for application in situation.applications.values():
         by_model.setdefault(application.model, []).append(application)
-    for name, entry in situation.snapshot.models.items():
-        own = by_model.pop(name, [])
+    for name, entry in situation.snapshot.deployable.items():
+        own = by_model.get(model_of(name), [])
         if not own and not _may_be_wanted(situation, entry):
             continue
-        activation = _plan_model(situation, entry, own, actions)
+        activation = _plan_model(situation, entry, own, deploys, keep)
         if activation is not None:
             models[name] = activation
-    for orphans in by_model.values():
-        actions += _deletions(situation, orphans, keep=None)
-    return Plan(actions=tuple(actions), models=models)
+    return Plan(
+        actions=(*_deletions(situation, keep), *deploys.values()),
+        models=models,
+    )
 
 
 def next_failure(
@@ -180,16 +184,31 @@ def _may_be_wanted(situation: Situation, entry: snapshot_pb2.ModelEntry) -> bool
 
 
 def _plan_model(
-    situation: Situation, entry: snapshot_pb2.ModelEntry, own: list[Application], actions: list[Action]
+    situation: Situation,
+    entry: snapshot_pb2.ModelEntry,
+    own: list[Application],
+    deploys: dict[str, Deploy],
+    keep: set[str],
 ) -> ModelActivation | None:
+    """The activation of one model or pinned revision.
+
+    Args:
+        situation: all there is.
+        entry: what is wanted.
+        own: the applications of its model, those of other revisions too: what one revision leaves another may need.
+        deploys: applications to make, by name; added to.
+        keep: applications that are needed; added to.
+    """
     target_name = application_name(entry)
     target = next((application for application in own if application.name == target_name), None)
     failure = situation.failures.get(target_name)
     wanted = _is_wanted(situation, entry, target)
     previous = _previous(situation, entry.name, own, target_name) if wanted else None
+    if previous is not None:
+        keep.add(previous.name)
 
     if target is not None and target.phase in (Phase.STARTING, Phase.RUNNING) and wanted:
-        actions += _deletions(situation, own, keep={target_name} | ({previous.name} if previous else set()))
+        keep.add(target_name)
         if target.endpoints:
             return _activation(State.READY, target, revision_number=entry.revision.number)
         if previous is not None:
@@ -201,17 +220,16 @@ def _plan_model(
             return _failed(entry, failure, retry_after_s=_RETRYING_S)
         return _deploying(entry, target.name, target.message)
 
-    actions += _deletions(situation, own, keep={previous.name} if previous else set())
     if failure is not None:
         if target is None and wanted and situation.now >= failure.retry_at:
-            actions.append(Deploy(target_name, entry))
+            deploys.setdefault(target_name, Deploy(target_name, entry))
         if previous is not None:
             return _activation(State.DEGRADED, previous, revision_number=previous.revision_number, failure=failure)
         return _failed(entry, failure, retry_after_s=max(0.0, failure.retry_at - situation.now))
     if not wanted:
         return None
     if target is None:
-        actions.append(Deploy(target_name, entry))
+        deploys.setdefault(target_name, Deploy(target_name, entry))
     if previous is not None:
         return _activation(State.READY, previous, revision_number=previous.revision_number)
     return _deploying(entry, target_name)
@@ -257,22 +275,24 @@ def _previous(situation: Situation, model: str, own: Iterable[Application], targ
     return None
 
 
-def _deletions(situation: Situation, own: Iterable[Application], *, keep: set[str] | None) -> list[Action]:
+def _deletions(situation: Situation, keep: set[str]) -> list[Action]:
+    # The activation without one that is serving is still to be published.
+    serving = set(situation.serving.values())
     return [
         Delete(application.name)
-        for application in own
-        if application.name not in (keep or ())
+        for application in situation.applications.values()
+        if application.name not in keep
         and application.phase is not Phase.DELETING
-        and (application.phase is Phase.FAILED or _is_released(situation, application))
+        and (application.phase is Phase.FAILED or _is_released(situation, application, serving))
     ]
 
 
-def _is_released(situation: Situation, application: Application) -> bool:
+def _is_released(situation: Situation, application: Application, serving: set[str]) -> bool:
     """Whether no ingress replica sends requests to the application any more, or has one in it."""
     if application.drain_overdue:
         return True
-    if application.name == situation.serving.get(application.model):
-        return False  # the activation without it is still to be published
+    if application.name in serving:
+        return False
     seen = situation.ingress_sequence
     return application.in_use == 0 and (seen is None or seen >= application.left_sequence)
 

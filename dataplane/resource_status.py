@@ -29,16 +29,18 @@ def resource_statuses(
     engines: Mapping[str, Mapping[str, EngineReport]],
     draining: frozenset[str],
 ) -> dict[str, status_pb2.ResourceStatus]:
-    """The status of every model, of every quarantined entry, and of each adapter that is loaded or could not be.
+    """The status of every model and pinned revision, of each adapter that is loaded or could not be, and of every
+    quarantined entry.
 
     Args:
         snapshot: The active one.
-        activations: By model; one that is not in it is IDLE.
+        activations: By model or pinned revision; one that is not in it is IDLE.
         engines: Reports of the engine replicas, by application and replica id.
         draining: Models of which an application still finishes requests, and none answers new ones.
     """
     statuses = {
-        name: _model_status(entry, activations.get(name), name in draining) for name, entry in snapshot.models.items()
+        name: _model_status(entry, activations.get(name), name in draining)
+        for name, entry in snapshot.deployable.items()
     }
     for name, quarantine in snapshot.quarantined.items():
         statuses[name] = status_pb2.ResourceStatus(

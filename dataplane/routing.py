@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import enum
 import hashlib
+import math
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from dataplane.activation import Endpoint, ModelActivation, State, View
-from modelplane.v1 import snapshot_pb2
+from dataplane.snapshot import Snapshot, model_of
+from modelplane.v1 import route_pb2, snapshot_pb2
 
 AFFINITY_SLACK_REQUESTS = 8
 """How many more requests an adapter's home may have in flight than its second home before that one is taken. Half of
@@ -18,11 +21,12 @@ _IDLE = ModelActivation(state=State.IDLE, revision_number=0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """What a served name means in one view."""
+    """What answers a request in one view."""
 
     served_name: str
+    """What the caller asked for."""
     model: snapshot_pb2.ModelEntry
-    """The model, or the adapter's base."""
+    """The model, the pinned revision of one, or the adapter's base."""
     adapter: snapshot_pb2.AdapterEntry | None
     activation: ModelActivation
     """Of the model; IDLE where the view has none."""
@@ -30,7 +34,7 @@ class Route:
     @property
     def model_revision_name(self) -> str:
         """Resource name of the model revision that answers."""
-        return f"{self.model.name}/revisions/{self.activation.revision_number}"
+        return f"{model_of(self.model.name)}/revisions/{self.activation.revision_number}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,15 +44,114 @@ class NotFound:
     served_name: str
 
 
-def resolve(view: View, served_name: str) -> Route | NotFound:
-    """Look a served name up: by lookup only, never by taking the name apart."""
-    entry = view.snapshot.served.get(served_name)
+class Failing(enum.Enum):
+    """Why a resource cannot answer a request that something else may."""
+
+    UNAVAILABLE = enum.auto()
+    """It has failed to start, is not served on this data plane, or none of its replicas can be reached."""
+    QUEUE_FULL = enum.auto()
+    """It has as many requests waiting as it may have."""
+
+
+_CONDITIONS = {
+    Failing.UNAVAILABLE: route_pb2.RouteFallback.CONDITION_UNAVAILABLE,
+    Failing.QUEUE_FULL: route_pb2.RouteFallback.CONDITION_QUEUE_FULL,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What one request goes to, and what it may go on to."""
+
+    route: str
+    """Resource name of the route that was asked for; empty: a model or adapter was."""
+    resource: str
+    """Resource name of what it goes to."""
+    fallbacks: tuple[route_pb2.RouteFallback, ...] = ()
+    """What is left to try, in this order."""
+
+    def after(self, failing: Failing) -> Choice | None:
+        """What to try next when `resource` cannot answer. None: there is nothing."""
+        for index, fallback in enumerate(self.fallbacks):
+            if _CONDITIONS[failing] in fallback.conditions and fallback.resource != self.resource:
+                return Choice(route=self.route, resource=fallback.resource, fallbacks=self.fallbacks[index + 1 :])
+        return None
+
+
+def choose(
+    snapshot: Snapshot,
+    served_name: str,
+    *,
+    sticky_key: Callable[[route_pb2.RouteSticky], str | None],
+    draw: Callable[[], float],
+) -> Choice | NotFound:
+    """What a request for `served_name` goes to: by lookup only, never by taking the name apart.
+
+    Args:
+        snapshot: that of the view that decides.
+        served_name: what the caller asked for.
+        sticky_key: what tells the caller from others; None: the request does not say.
+        draw: `random.Random.random`.
+    """
+    entry = snapshot.served.get(served_name)
     if entry is None:
         return NotFound(served_name=served_name)
-    if isinstance(entry, snapshot_pb2.AdapterEntry):
-        model, adapter = view.snapshot.models[entry.model], entry
+    if not isinstance(entry, snapshot_pb2.RouteEntry):
+        return Choice(route="", resource=entry.name)
+    spec = entry.revision.spec
+    key = sticky_key(spec.sticky) if spec.HasField("sticky") else None
+    shares = [(target.resource, target.weight) for target in spec.targets if target.weight]
+    if len(shares) == 1:
+        resource = shares[0][0]
+    elif key is None:
+        resource = _drawn(shares, draw())
     else:
-        model, adapter = entry, None
+        resource = _sticky(shares, f"{entry.uid}\0{key}")
+    return Choice(route=entry.name, resource=resource, fallbacks=tuple(spec.fallbacks))
+
+
+def _drawn(shares: Sequence[tuple[str, int]], point: float) -> str:
+    """The resource at `point` (0 to 1) of all shares put in a row."""
+    left = point * sum(weight for _, weight in shares)
+    for resource, weight in shares:
+        left -= weight
+        if left < 0:
+            return resource
+    return shares[-1][0]
+
+
+def _sticky(shares: Sequence[tuple[str, int]], key: str) -> str:
+    """The resource of this key: each gets its share of keys, and a change of weights moves no more than it has to.
+
+    Weighted rendezvous hashing (Schindelhauer and Schomaker, "Weighted Distributed Hash Tables", SPAA 2005, the
+    logarithmic method): each resource draws, by hash, a time at which it would come; heavier ones come sooner.
+    """
+
+    def comes_at(share: tuple[str, int]) -> float:
+        resource, weight = share
+        digest = hashlib.blake2b(f"{key}\0{resource}".encode(), digest_size=8).digest()
+        # The half keeps it off both ends, where the logarithm is 0 or has no value.
+        return -math.log(((int.from_bytes(digest, "big") >> 12) + 0.5) / 2**52) / weight
+
+    return min(shares, key=comes_at)[0]
+
+
+def resolve(view: View, resource: str, served_name: str) -> Route | None:
+    """What answers for a resource in one view. None: it is not served here.
+
+    Args:
+        view: what decides.
+        resource: resource name of a model or adapter, or of a pinned revision of one.
+        served_name: what the caller asked for.
+    """
+    snapshot = view.snapshot
+    model = snapshot.deployable.get(resource)
+    adapter = None
+    if model is None:
+        adapter = snapshot.adapters.get(resource) or snapshot.pinned_adapters.get(resource)
+        if adapter is None:
+            return None
+        model = snapshot.models[adapter.model]
     activation = view.activation.models.get(model.name, _IDLE)
     return Route(served_name=served_name, model=model, adapter=adapter, activation=activation)
 

@@ -10,6 +10,9 @@ from modelplane.v1 import snapshot_pb2
 
 MODEL_ENTRY = "modelplane.v1.ModelEntry"
 ADAPTER_ENTRY = "modelplane.v1.AdapterEntry"
+ROUTE_ENTRY = "modelplane.v1.RouteEntry"
+MODEL_REVISION_ENTRY = "modelplane.v1.ModelRevisionEntry"
+ADAPTER_REVISION_ENTRY = "modelplane.v1.AdapterRevisionEntry"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +52,23 @@ class Quarantine:
     """Of the model or adapter revision; 0 when the entry could not be read that far."""
 
 
-Resource = snapshot_pb2.ModelEntry | snapshot_pb2.AdapterEntry
+Pin = snapshot_pb2.ModelRevisionEntry | snapshot_pb2.AdapterRevisionEntry
+"""A revision that a route pins."""
+
+Resource = snapshot_pb2.ModelEntry | snapshot_pb2.AdapterEntry | snapshot_pb2.RouteEntry
+"""What has a served name."""
+
+Message = Resource | Pin
+"""Everything that an entry may hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """One committed snapshot, ready to resolve names in.
 
-    Invariants: every adapter's base is in `models`; `served` holds each model and adapter exactly once; nothing that is
-    in `quarantined` is in the other three. The messages in it are shared by all readers and are never written to.
+    Invariants: every adapter's base is in `models`; `served` holds each model, adapter and route exactly once; nothing
+    that is in `quarantined` is in the other mappings. What a route refers to may be quarantined, and is then missing.
+    The messages in it are shared by all readers and are never written to.
     """
 
     position: Position
@@ -69,6 +80,13 @@ class Snapshot:
     """By resource name."""
     served: Mapping[str, Resource]
     """By served name."""
+    routes: Mapping[str, snapshot_pb2.RouteEntry]
+    """By resource name."""
+    deployable: Mapping[str, snapshot_pb2.ModelEntry]
+    """All that may have a Serve application: `models`, and each pinned revision as a model of its own, by its resource
+    name `models/{model}/revisions/{number}`."""
+    pinned_adapters: Mapping[str, snapshot_pb2.AdapterEntry]
+    """Each pinned adapter revision as an adapter of its own, by its resource name."""
     quarantined: Mapping[str, Quarantine]
     """By resource name."""
 
@@ -76,20 +94,67 @@ class Snapshot:
 def build(
     position: Position,
     entries: Iterable[RawEntry],
-    models: Iterable[snapshot_pb2.ModelEntry],
-    adapters: Iterable[snapshot_pb2.AdapterEntry],
+    messages: Iterable[Message],
     quarantined: Mapping[str, Quarantine],
 ) -> Snapshot:
-    """Put the indexes over entries that `accept` has checked."""
-    models_by_name = {model.name: model for model in models}
-    adapters_by_name = {adapter.name: adapter for adapter in adapters}
-    served: dict[str, Resource] = {model.served_name: model for model in models_by_name.values()}
-    served.update((adapter.served_name, adapter) for adapter in adapters_by_name.values())
+    """Put the indexes over messages that `accept` has checked and that are to be served."""
+    models: dict[str, snapshot_pb2.ModelEntry] = {}
+    adapters: dict[str, snapshot_pb2.AdapterEntry] = {}
+    routes: dict[str, snapshot_pb2.RouteEntry] = {}
+    pins: list[Pin] = []
+    for message in messages:
+        if isinstance(message, snapshot_pb2.ModelEntry):
+            models[message.name] = message
+        elif isinstance(message, snapshot_pb2.AdapterEntry):
+            adapters[message.name] = message
+        elif isinstance(message, snapshot_pb2.RouteEntry):
+            routes[message.name] = message
+        else:
+            pins.append(message)
+    served: dict[str, Resource] = {model.served_name: model for model in models.values()}
+    served.update((adapter.served_name, adapter) for adapter in adapters.values())
+    served.update((route.served_name, route) for route in routes.values())
     return Snapshot(
         position=position,
         entries=tuple(entries),
-        models=MappingProxyType(models_by_name),
-        adapters=MappingProxyType(adapters_by_name),
+        models=MappingProxyType(models),
+        adapters=MappingProxyType(adapters),
         served=MappingProxyType(served),
+        routes=MappingProxyType(routes),
+        deployable=MappingProxyType(
+            models
+            | {pin.name: _pinned_model(pin, models) for pin in pins if isinstance(pin, snapshot_pb2.ModelRevisionEntry)}
+        ),
+        pinned_adapters=MappingProxyType(
+            {pin.name: _pinned_adapter(pin) for pin in pins if isinstance(pin, snapshot_pb2.AdapterRevisionEntry)}
+        ),
         quarantined=MappingProxyType(dict(quarantined)),
+    )
+
+
+def model_of(name: str) -> str:
+    """The model that a revision or an adapter belongs to, by resource names; that of a model is its own."""
+    return "/".join(name.split("/", 2)[:2])
+
+
+def _pinned_model(
+    pin: snapshot_pb2.ModelRevisionEntry, models: Mapping[str, snapshot_pb2.ModelEntry]
+) -> snapshot_pb2.ModelEntry:
+    model = models.get(pin.model)
+    return snapshot_pb2.ModelEntry(
+        name=pin.name,
+        uid=pin.model_uid,
+        # Engines want some name to start with; callers ask by those of routes.
+        served_name=model.served_name if model is not None else pin.model.removeprefix("models/"),
+        revision=pin.revision,
+    )
+
+
+def _pinned_adapter(pin: snapshot_pb2.AdapterRevisionEntry) -> snapshot_pb2.AdapterEntry:
+    return snapshot_pb2.AdapterEntry(
+        name=pin.name,
+        uid=pin.adapter_uid,
+        served_name=pin.name,  # no other adapter's, so that its engine-side name is its own
+        model=model_of(pin.name),
+        revision=pin.revision,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from dataplane.accept import Policy
-from dataplane.snapshot import Position, RawEntry, Resource
+from dataplane.snapshot import Message, Position, RawEntry
 from modelplane.catalog_digest import CatalogDigest, blob_digest
 from modelplane.v1 import snapshot_pb2
 
@@ -32,7 +32,7 @@ def adapter(model_id: str, adapter_id: str, *, uri: str = "file:///adapters/some
     return entry
 
 
-def raw(message: Resource, *, name: str = "", blob: bytes | None = None, type_: str = "") -> RawEntry:
+def raw(message: Message, *, name: str = "", blob: bytes | None = None, type_: str = "") -> RawEntry:
     """A message as an entry; parts of it can be given otherwise."""
     blob = message.SerializeToString(deterministic=True) if blob is None else blob
     return RawEntry(
@@ -40,7 +40,7 @@ def raw(message: Resource, *, name: str = "", blob: bytes | None = None, type_: 
     )
 
 
-def raws(*messages: Resource) -> tuple[RawEntry, ...]:
+def raws(*messages: Message) -> tuple[RawEntry, ...]:
     """Messages as entries, ordered by name."""
     return tuple(sorted(map(raw, messages), key=lambda entry: entry.name))
 

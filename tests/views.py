@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from google.protobuf import json_format
 
 from dataplane.activation import Activation, Endpoint, ModelActivation, State, View
-from dataplane.snapshot import Position, Snapshot, build
+from dataplane.snapshot import Message, Position, Snapshot, build
 from modelplane.v1 import snapshot_pb2
 
 
@@ -53,13 +53,52 @@ def adapter(
     return entry
 
 
-def snapshot(*entries: snapshot_pb2.ModelEntry | snapshot_pb2.AdapterEntry, revision: int = 7) -> Snapshot:
+def route(
+    route_id: str,
+    targets: Mapping[str, int],
+    *,
+    fallbacks: Mapping[str, Sequence[str]] | None = None,
+    sticky: Mapping[str, object] | None = None,
+    served_name: str = "",
+) -> snapshot_pb2.RouteEntry:
+    """A route's entry. `targets` is weights by resource, `fallbacks` conditions by resource."""
+    spec: dict[str, object] = {
+        "targets": [{"resource": resource, "weight": weight} for resource, weight in targets.items()],
+        "fallbacks": [
+            {"resource": resource, "conditions": [f"CONDITION_{one}" for one in conditions]}
+            for resource, conditions in (fallbacks or {}).items()
+        ],
+    }
+    if sticky is not None:
+        spec["sticky"] = dict(sticky)
+    return json_format.ParseDict(
+        {
+            "name": f"routes/{route_id}",
+            "uid": f"uid of {route_id}",
+            "servedName": served_name or route_id,
+            "revision": {"name": f"routes/{route_id}/revisions/1", "number": 1, "spec": spec},
+            "createTime": "2026-01-02T03:04:05Z",
+        },
+        snapshot_pb2.RouteEntry(),
+    )
+
+
+def pinned(model: snapshot_pb2.ModelEntry) -> snapshot_pb2.ModelRevisionEntry:
+    """A pin of what is the revision of `model`."""
+    return snapshot_pb2.ModelRevisionEntry(
+        name=f"{model.name}/revisions/{model.revision.number}",
+        model=model.name,
+        model_uid=model.uid,
+        revision=model.revision,
+    )
+
+
+def snapshot(*entries: Message, revision: int = 7) -> Snapshot:
     """A snapshot of these entries."""
     return build(
         Position(store_uid="store", revision=revision, digest=b"\0" * 32),
         (),
-        [entry for entry in entries if isinstance(entry, snapshot_pb2.ModelEntry)],
-        [entry for entry in entries if isinstance(entry, snapshot_pb2.AdapterEntry)],
+        entries,
         {},
     )
 

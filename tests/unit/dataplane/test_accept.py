@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from dataplane import accept as accept_module
 from dataplane.accept import Assembler, Limits, Policy, Rejection, accept, source_allowed
+from dataplane.adapter_names import engine_adapter_name
 from dataplane.snapshot import Position, RawEntry, Snapshot
-from modelplane.v1 import model_pb2
+from modelplane.v1 import model_pb2, snapshot_pb2
 from modelplane.v1 import snapshot_service_pb2 as pb
+from tests import views
 from tests.raw import POLICY, adapter, digest_of, entry_proto, model, position, raw, raws
 
 CATALOG = raws(model("a"), adapter("a", "x"), adapter("a", "y"), model("b"), adapter("b", "x"))
@@ -131,11 +133,80 @@ def test_an_adapter_is_no_base() -> None:
 
 
 def test_an_unknown_type_is_quarantined_alone() -> None:
-    route = raw(model("r"), name="routes/r", type_="modelplane.v1.RouteEntry")
-    snapshot = accepted((*CATALOG, route))
-    assert snapshot.quarantined["routes/r"].reason == accept_module.TYPE_UNKNOWN
+    newer = raw(model("r"), name="widgets/r", type_="modelplane.v1.WidgetEntry")
+    snapshot = accepted((*CATALOG, newer))
+    assert snapshot.quarantined["widgets/r"].reason == accept_module.TYPE_UNKNOWN
     assert len(snapshot.served) == 5
     assert len(snapshot.entries) == 6
+
+
+PIN = views.pinned(model("a", number=4))
+ROUTED = raws(
+    model("a"), adapter("a", "x"), PIN, views.route("r", {"models/a": 1, "models/a/revisions/4": 2}, served_name="chat")
+)
+
+
+def test_routes_and_pinned_revisions_are_indexed() -> None:
+    snapshot = accepted(ROUTED)
+    assert snapshot.served["chat"] is snapshot.routes["routes/r"]
+    pinned = snapshot.deployable["models/a/revisions/4"]
+    assert (pinned.name, pinned.uid, pinned.revision.number) == ("models/a/revisions/4", "uid-a", 4)
+    assert set(snapshot.deployable) == {"models/a", "models/a/revisions/4"}
+    assert set(snapshot.models) == {"models/a"}
+    assert accepted(ROUTED, held=snapshot).routes == snapshot.routes
+
+
+def test_a_pinned_adapter_revision_has_an_engine_side_name_of_its_own() -> None:
+    pin = snapshot_pb2.AdapterRevisionEntry(
+        name="models/a/adapters/x/revisions/1", adapter="models/a/adapters/x", revision=adapter("a", "x").revision
+    )
+    snapshot = accepted(raws(model("a"), adapter("a", "x"), pin))
+    pinned = snapshot.pinned_adapters[pin.name]
+    assert pinned.model == "models/a"
+    assert engine_adapter_name(pinned) != engine_adapter_name(snapshot.adapters["models/a/adapters/x"])
+
+
+@pytest.mark.parametrize("missing", ["models/a", "models/a/revisions/4"])
+def test_a_route_to_something_that_is_missing_is_refused(missing: str) -> None:
+    reason = rejected(tuple(entry for entry in ROUTED if entry.name not in (missing, "models/a/adapters/x")))
+    assert reason == (accept_module.BASE_MODEL_MISSING if missing == "models/a" else accept_module.ROUTE_TARGET_MISSING)
+
+
+def test_a_route_with_the_served_name_of_a_model_is_refused() -> None:
+    route = views.route("r", {"models/a": 1}, served_name="a")
+    assert rejected(raws(model("a"), route)) == accept_module.SERVED_NAME_CONFLICT
+
+
+@pytest.mark.parametrize(
+    "targets", [{}, {"models/a": 0}, {"models/a": 10**6}, {"routes/r": 1}, {f"models/m{n}": 1 for n in range(17)}]
+)
+def test_a_route_that_breaks_a_rule_is_quarantined_alone(targets: dict[str, int]) -> None:
+    route = views.route("r", targets)
+    there = [model(name.removeprefix("models/")) for name in targets if name.startswith("models/m")]
+    snapshot = accepted(raws(model("a"), *there, route))
+    assert snapshot.quarantined["routes/r"].reason == accept_module.ENTRY_INVALID
+    assert not snapshot.routes
+    assert "a" in snapshot.served
+
+
+def test_a_pin_that_is_not_what_its_name_says_is_quarantined_alone() -> None:
+    pin = snapshot_pb2.ModelRevisionEntry()
+    pin.CopyFrom(PIN)
+    pin.revision.number = 5
+    snapshot = accepted(raws(model("a"), pin))
+    assert snapshot.quarantined["models/a/revisions/4"].reason == accept_module.ENTRY_INVALID
+    assert set(snapshot.deployable) == {"models/a"}
+
+
+def test_a_route_is_served_though_one_of_its_targets_is_quarantined() -> None:
+    route = views.route("r", {"models/a": 1, "models/b": 1})
+    snapshot = accepted(raws(model("a"), model("b", uri="s3://nowhere/b"), route))
+    assert set(snapshot.served) == {"a", "r"}
+
+
+def test_a_pinned_revision_is_served_though_the_models_own_is_quarantined() -> None:
+    snapshot = accepted(raws(model("a", uri="s3://nowhere/a"), PIN, views.route("r", {"models/a/revisions/4": 1})))
+    assert set(snapshot.deployable) == {"models/a/revisions/4"}
 
 
 def test_an_unreadable_blob_is_quarantined_alone() -> None:

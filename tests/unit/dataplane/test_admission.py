@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from random import Random
 
@@ -43,9 +43,15 @@ class Desk:
         self.views.swap(view)
         return view
 
+    async def acquire(self, name: str, *, avoid: Container[str] = ()) -> Lease:
+        """A request for a model `m` or an adapter `m:a` by its default served name."""
+        model_id, _, adapter_id = name.partition(":")
+        resource = f"models/{model_id}/adapters/{adapter_id}" if adapter_id else f"models/{model_id}"
+        return await self.admission.acquire(resource, name, avoid=avoid)
+
     async def ask(self, name: str = "m") -> asyncio.Task[Lease]:
         """A request, as far as it gets at once."""
-        task = asyncio.create_task(self.admission.acquire(name))
+        task = asyncio.create_task(self.acquire(name))
         await settle()
         return task
 
@@ -63,14 +69,14 @@ async def cancel(task: asyncio.Task[Lease]) -> None:
 
 async def test_without_a_view_nothing_is_let_in() -> None:
     with pytest.raises(openai_errors.NotReady):
-        await Desk().admission.acquire("m")
+        await Desk().acquire("m")
 
 
-async def test_an_unknown_name_is_refused_and_leaves_no_trace() -> None:
+async def test_what_is_not_served_is_refused_and_leaves_no_trace() -> None:
     desk = Desk()
     desk.show(CATALOG)
-    with pytest.raises(openai_errors.ModelNotFound):
-        await desk.admission.acquire("nobody")
+    with pytest.raises(openai_errors.NotServedHere):
+        await desk.acquire("nobody")
     assert desk.admission.usage() == {}
     assert desk.woken == []
 
@@ -78,7 +84,7 @@ async def test_an_unknown_name_is_refused_and_leaves_no_trace() -> None:
 async def test_a_ready_model_is_let_in_at_once_and_counted() -> None:
     desk = Desk()
     view = desk.show(CATALOG, m=views.ready("http://a", application="app-m"))
-    with await desk.admission.acquire("m:a") as lease:
+    with await desk.acquire("m:a") as lease:
         assert lease.endpoint.url == "http://a"
         assert lease.view is view
         assert desk.admission.usage() == {"models/m": ModelUsage(in_flight=1, waiting=0, last_request_at=100.0)}
@@ -129,7 +135,7 @@ async def test_a_model_whose_queue_holds_none_is_still_woken() -> None:
     desk = Desk()
     desk.show(limited(maxQueuedRequests=0))
     with pytest.raises(openai_errors.QueueFull):
-        await desk.admission.acquire("m")
+        await desk.acquire("m")
     assert desk.woken == ["models/m"]
 
 
@@ -137,7 +143,7 @@ async def test_a_failed_model_refuses_at_once_with_its_reason() -> None:
     desk = Desk()
     desk.show(CATALOG, m=FAILED)
     with pytest.raises(openai_errors.ModelFailed, match="OUT_OF_MEMORY: too big") as raised:
-        await desk.admission.acquire("m")
+        await desk.acquire("m")
     assert raised.value.retry_after_s == 4
 
 
@@ -156,7 +162,7 @@ async def test_one_more_than_may_wait_is_refused() -> None:
     desk.show(limited(maxQueuedRequests=2))
     waiting = [await desk.ask() for _ in range(2)]
     with pytest.raises(openai_errors.QueueFull, match="2 requests"):
-        await desk.admission.acquire("m:a")
+        await desk.acquire("m:a")
     await cancel(waiting[0])
     third = await desk.ask()
     assert not third.done()
@@ -168,7 +174,7 @@ async def test_a_start_that_takes_too_long_is_given_up() -> None:
     desk = Desk()
     desk.show(limited(coldStartTimeout="0.02s"), m=DEPLOYING)
     with pytest.raises(openai_errors.ColdStartTimeout):
-        await desk.admission.acquire("m")
+        await desk.acquire("m")
     assert desk.admission.usage()["models/m"].in_flight == 0
 
 
@@ -190,7 +196,7 @@ async def test_going_back_and_forth_does_not_add_up_deadlines() -> None:
     desk = Desk()
     catalog = limited(coldStartTimeout="0.05s", queueTimeout="60s", maxOngoingRequests=1)
     desk.show(catalog, m=views.ready("http://a"))
-    blocker = await desk.admission.acquire("m")
+    blocker = await desk.acquire("m")
     task = await desk.ask()
     loop = asyncio.get_running_loop()
     begun = loop.time()
@@ -207,14 +213,14 @@ async def test_going_back_and_forth_does_not_add_up_deadlines() -> None:
 async def test_no_room_is_waited_for_and_then_given_up() -> None:
     desk = Desk()
     desk.show(limited(maxOngoingRequests=1, queueTimeout="0.02s"), m=views.ready("http://a"))
-    with await desk.admission.acquire("m"), pytest.raises(openai_errors.Overloaded):
-        await desk.admission.acquire("m")
+    with await desk.acquire("m"), pytest.raises(openai_errors.Overloaded):
+        await desk.acquire("m")
 
 
 async def test_a_place_given_back_goes_to_the_oldest_who_waits() -> None:
     desk = Desk()
     desk.show(limited(maxOngoingRequests=1), m=views.ready("http://a"))
-    first = await desk.admission.acquire("m")
+    first = await desk.acquire("m")
     second, third = await desk.ask(), await desk.ask()
     desk.admission.release(first)
     newcomer = await desk.ask()
@@ -253,29 +259,21 @@ async def test_who_was_held_gets_the_view_of_now() -> None:
 
 
 @pytest.mark.parametrize("name", ["m", "m:a"])
-async def test_a_name_that_vanishes_while_held_is_not_found(name: str) -> None:
+async def test_what_vanishes_while_held_is_not_served_any_more(name: str) -> None:
     desk = Desk()
     desk.show(CATALOG, m=DEPLOYING)
     task = await desk.ask(name)
     desk.show(views.snapshot(views.model("other"), *([views.model("m")] if name == "m:a" else []), revision=8))
-    with pytest.raises(openai_errors.ModelNotFound):
+    with pytest.raises(openai_errors.NotServedHere):
         await task
-
-
-async def test_a_name_that_moves_to_another_model_while_held_is_asked_for_there() -> None:
-    desk = Desk()
-    desk.show(CATALOG, m=DEPLOYING)
-    task = await desk.ask("m")
-    moved = views.snapshot(views.model("other", served_name="m"), revision=8)
-    desk.show(moved, other=views.ready("http://o"))
-    assert (await task).route.model.name == "models/other"
-    assert "models/m" not in desk.admission.usage()
+    if name == "m":
+        assert "models/m" not in desk.admission.usage()
 
 
 async def test_a_running_request_keeps_its_view_and_its_application_in_use() -> None:
     desk = Desk()
     view = desk.show(CATALOG, m=views.ready("http://a", application="old"))
-    with await desk.admission.acquire("m") as lease:
+    with await desk.acquire("m") as lease:
         desk.show(views.snapshot(views.model("other"), revision=8))
         assert lease.view is view
         assert desk.admission.applications_in_use() == {"old": 1}
@@ -286,7 +284,7 @@ async def test_a_running_request_keeps_its_view_and_its_application_in_use() -> 
 async def test_usage_forgets_models_that_left_the_catalog() -> None:
     desk = Desk()
     desk.show(CATALOG, m=views.ready("http://a"))
-    with await desk.admission.acquire("m"):
+    with await desk.acquire("m"):
         pass
     desk.show(views.snapshot(views.model("other"), revision=8))
     assert desk.admission.usage() == {}
@@ -333,7 +331,7 @@ async def test_an_endpoint_that_refused_is_left_alone_for_a_while(monkeypatch: p
     async def taken() -> set[str]:
         urls = set()
         for _ in range(20):
-            with await desk.admission.acquire("m") as lease:
+            with await desk.acquire("m") as lease:
                 urls.add(lease.endpoint.url)
         return urls
 
@@ -347,7 +345,7 @@ async def test_who_waits_gets_an_endpoint_that_may_be_tried_again(monkeypatch: p
     desk = Desk()
     desk.show(limited(maxOngoingRequests=1), m=views.ready("http://a", "http://b"))
     desk.admission.report_down(views.endpoints("http://a")[0])
-    first = await desk.admission.acquire("m")
+    first = await desk.acquire("m")
     task = await desk.ask()
     assert (first.endpoint.url, task.done()) == ("http://b", False)
     lease = await asyncio.wait_for(task, 1)
@@ -368,7 +366,7 @@ async def test_a_thousand_held_requests_cost_little_per_view() -> None:
     desk = Desk()
     catalog = views.snapshot(views.model("m", admission={"maxQueuedRequests": 5000}), views.model("other"))
     desk.show(catalog, m=DEPLOYING)
-    tasks = [asyncio.create_task(desk.admission.acquire("m")) for _ in range(1000)]
+    tasks = [asyncio.create_task(desk.acquire("m")) for _ in range(1000)]
     await settle()
     loop = asyncio.get_running_loop()
     begun = loop.time()
@@ -404,7 +402,7 @@ async def test_invariant_counts_return_to_zero_whatever_happens() -> None:
         elif what == 2 and tasks:
             tasks.pop(draw.randrange(len(tasks))).cancel()
         else:
-            tasks.append(asyncio.create_task(desk.admission.acquire(draw.choice(["m", "m:a"]))))
+            tasks.append(asyncio.create_task(desk.acquire(draw.choice(["m", "m:a"]))))
         if draw.random() < 0.5:
             await settle()
         for task in [task for task in tasks if task.done()]:

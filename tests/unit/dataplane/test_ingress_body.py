@@ -161,3 +161,16 @@ async def test_a_body_that_does_not_arrive_times_out() -> None:
 async def test_a_client_that_leaves_while_sending_is_noticed() -> None:
     with pytest.raises(ClientGone):
         await read(receiving(chunk(b"1"), {"type": "http.disconnect"}))
+
+
+@pytest.mark.parametrize(
+    ("body", "user"),
+    [
+        (b'{"model":"m","user":"ann"}', "ann"),
+        (b'{"model":"m"}', None),
+        (b'{"model":"m","user":null}', None),
+        (b'{"model":"m","user":7}', None),
+    ],
+)
+def test_the_user_is_read_where_there_is_one(body: bytes, user: str | None) -> None:
+    assert parse_json(body).user() == user

@@ -48,3 +48,14 @@ def test_a_window_is_taken_from_the_card_or_else_from_the_args() -> None:
     assert shown(views.model("m", args={"max-model-len": 5})) == 5
     assert shown(views.model("m", args={"max_model_len": "auto"})) is None
     assert shown(views.model("m", args={"max_model_len": 5}, card={"contextWindow": "9"})) == 9
+
+
+def test_a_route_is_listed_with_what_fits_into_each_of_its_targets() -> None:
+    models = (views.model("a", card={"contextWindow": "9"}), views.model("b", card={"contextWindow": "5"}))
+    targets = {"models/a": 1, "models/b/adapters/x": 1}
+    catalog = views.snapshot(*models, views.adapter("b", "x"), views.route("r", targets, served_name="chat"))
+    shown = json.loads(encode_model(catalog, "chat") or b"")
+    assert (shown["id"], shown["root"], shown["owned_by"]) == ("chat", "chat", "modelplane")
+    assert shown["max_model_len"] == 5
+    unknown = views.snapshot(*models, views.model("c"), views.route("r", {"models/a": 1, "models/c": 1}))
+    assert "max_model_len" not in json.loads(encode_model(unknown, "r") or b"")

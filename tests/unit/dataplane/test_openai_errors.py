@@ -15,6 +15,7 @@ EXAMPLES: list[IngressError] = [
     openai_errors.ModelMissing(),
     openai_errors.ModelNotString(),
     openai_errors.ModelNotFound("x"),
+    openai_errors.NotServedHere("m"),
     openai_errors.UnknownPath("GET", "/x"),
     openai_errors.MethodNotAllowed("PUT", "GET, HEAD"),
     openai_errors.BodyTooLarge(10),

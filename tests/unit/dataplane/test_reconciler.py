@@ -23,7 +23,7 @@ from dataplane.reconciler import (
     next_failure,
     plan,
 )
-from dataplane.snapshot import Snapshot
+from dataplane.snapshot import Message, Snapshot, model_of
 from modelplane.v1 import snapshot_pb2
 from tests import views
 
@@ -46,7 +46,7 @@ def application(of: snapshot_pb2.ModelEntry, phase: Phase = Phase.RUNNING, **cha
     running = phase is Phase.RUNNING
     made = Application(
         name=name,
-        model=of.name,
+        model=model_of(of.name),
         revision_number=of.revision.number,
         phase=phase,
         created_at=NOW - 1000,
@@ -56,9 +56,7 @@ def application(of: snapshot_pb2.ModelEntry, phase: Phase = Phase.RUNNING, **cha
     return replace(made, **changes)  # type: ignore[arg-type]  # the tests' own keywords
 
 
-def situation(
-    *entries: snapshot_pb2.ModelEntry, applications: tuple[Application, ...] = (), **changes: object
-) -> Situation:
+def situation(*entries: Message, applications: tuple[Application, ...] = (), **changes: object) -> Situation:
     made = Situation(
         now=NOW,
         snapshot=views.snapshot(*entries),
@@ -328,6 +326,95 @@ def test_backoff_doubles_up_to_its_maximum() -> None:
     assert after(replace(failure, count=10**6)).retry_at == NOW + 100
 
 
+# -- revisions that routes pin ----------------------------------------------------------------------------------------
+
+OLD, NEW = entry(number=1), entry(number=2, args={"start_up_s": 1})
+PINNED = "models/m/revisions/1"
+
+
+def test_a_pinned_revision_is_deployed_beside_the_current_one_when_it_is_asked_for() -> None:
+    current = application(NEW)
+    made = plan(
+        situation(
+            NEW,
+            views.pinned(OLD),
+            applications=(current,),
+            serving={"models/m": current.name},
+            last_activity={"models/m": NOW, PINNED: NOW},
+        )
+    )
+    (deploy,) = made.actions
+    assert isinstance(deploy, Deploy)
+    assert (deploy.application, deploy.entry.revision.number) == (application_name(OLD), 1)
+    assert made.models["models/m"].application == current.name
+    assert made.models[PINNED].state is State.DEPLOYING
+
+
+def test_a_pinned_revision_at_zero_that_nobody_asks_for_gets_nothing() -> None:
+    assert plan(situation(NEW, views.pinned(OLD))) == Plan(actions=(), models={})
+
+
+def test_a_pin_of_the_current_revision_shares_its_application() -> None:
+    running = application(OLD)
+    made = plan(
+        situation(
+            OLD,
+            views.pinned(OLD),
+            applications=(running,),
+            serving={"models/m": running.name},
+            last_activity={"models/m": NOW, PINNED: NOW},
+        )
+    )
+    assert made.actions == ()
+    assert made.models["models/m"].application == made.models[PINNED].application == running.name
+    both = plan(situation(OLD, views.pinned(OLD), last_activity={"models/m": NOW, PINNED: NOW}))
+    assert len(both.actions) == 1
+
+
+def test_an_application_that_a_pin_takes_over_from_the_current_revision_goes_on() -> None:
+    old = application(OLD)
+    made = plan(
+        situation(
+            NEW,
+            views.pinned(OLD),
+            applications=(old, application(NEW)),
+            serving={"models/m": old.name},
+            last_activity={"models/m": NOW, PINNED: NOW},
+        )
+    )
+    assert made.actions == ()
+    assert made.models["models/m"].application == application_name(NEW)
+    assert made.models[PINNED].application == old.name
+
+
+def test_a_revision_that_is_not_pinned_any_more_goes_when_it_is_let_go() -> None:
+    old, new = application(OLD, left_sequence=9), application(NEW)
+    serving = {"models/m": new.name}
+    active = {"models/m": NOW}
+    made = plan(situation(NEW, applications=(old, new), serving=serving, last_activity=active))
+    assert made.actions == (Delete(old.name),)
+    busy = replace(old, in_use=1)
+    assert plan(situation(NEW, applications=(busy, new), serving=serving, last_activity=active)).actions == ()
+
+
+def test_a_pinned_revision_that_fails_leaves_the_current_one_alone() -> None:
+    current, failed = application(NEW), application(OLD, Phase.FAILED)
+    failure = Failure(count=1, reason="SOURCE_NOT_FOUND", message="no", retry_at=NOW + 10)
+    made = plan(
+        situation(
+            NEW,
+            views.pinned(OLD),
+            applications=(current, failed),
+            serving={"models/m": current.name},
+            last_activity={"models/m": NOW, PINNED: NOW},
+            failures={failed.name: failure},
+        )
+    )
+    assert made.models["models/m"].state is State.READY
+    assert (made.models[PINNED].state, made.models[PINNED].reason) == (State.FAILED, "SOURCE_NOT_FOUND")
+    assert made.actions == (Delete(failed.name),)
+
+
 # -- all at once ------------------------------------------------------------------------------------------------------
 
 
@@ -349,7 +436,8 @@ class SimulatedIngress:
 
 
 class ClusterMachine(RuleBasedStateMachine):
-    """A cluster that carries out plans in every order: two ingress replicas, two models with two specs each.
+    """A cluster that carries out plans in every order: two ingress replicas, two models with two specs each, either of
+    which may be pinned.
 
     No drain is ever overdue here, so nothing excuses the loss of a request.
     """
@@ -358,6 +446,7 @@ class ClusterMachine(RuleBasedStateMachine):
     def start(self) -> None:
         self.now = NOW
         self.entries = {name: entry(name) for name in ("a", "b")}
+        self.pins: dict[str, snapshot_pb2.ModelRevisionEntry] = {}
         self.applications: dict[str, SimulatedApplication] = {}
         self.failures: dict[str, Failure] = {}
         self.last_activity: dict[str, float] = {}
@@ -366,20 +455,29 @@ class ClusterMachine(RuleBasedStateMachine):
         self.ingresses = [SimulatedIngress(), SimulatedIngress()]
 
     def snapshot(self) -> Snapshot:
-        return views.snapshot(*self.entries.values())
+        pins = (pin for pin in self.pins.values() if pin.model.removeprefix("models/") in self.entries)
+        return views.snapshot(*self.entries.values(), *pins)
 
     @rule(model=st.sampled_from("ab"), spec=st.integers(0, 1), number=st.integers(1, 9))
     def register(self, model: str, spec: int, number: int) -> None:
         self.entries[model] = entry(model, number=number, args={"start_up_s": spec})
 
+    @rule(model=st.sampled_from("ab"), spec=st.integers(0, 1), pins=st.booleans())
+    def pin(self, model: str, spec: int, pins: bool) -> None:
+        pin = views.pinned(entry(model, number=spec + 1, args={"start_up_s": spec}))
+        if pins:
+            self.pins[pin.name] = pin
+        else:
+            self.pins.pop(pin.name, None)
+
     @rule(model=st.sampled_from("ab"))
     def delete(self, model: str) -> None:
         self.entries.pop(model, None)
 
-    @rule(model=st.sampled_from("ab"), ingress=st.integers(0, 1))
-    def request(self, model: str, ingress: int) -> None:
-        self.last_activity[f"models/{model}"] = self.now
-        activation = self.ingresses[ingress].models.get(f"models/{model}")
+    @rule(name=st.sampled_from(["a", "b", "a/revisions/1", "b/revisions/2"]), ingress=st.integers(0, 1))
+    def request(self, name: str, ingress: int) -> None:
+        self.last_activity[f"models/{name}"] = self.now
+        activation = self.ingresses[ingress].models.get(f"models/{name}")
         if activation is not None and activation.endpoints:
             self.applications[activation.application].requests += 1
 
@@ -463,7 +561,7 @@ class ClusterMachine(RuleBasedStateMachine):
             phase = Phase.STARTING if one.ready_at is None else Phase.RUNNING
         return Application(
             name=name,
-            model=one.entry.name,
+            model=model_of(one.entry.name),
             revision_number=one.entry.revision.number,
             phase=phase,
             created_at=one.created_at,
@@ -483,8 +581,9 @@ class ClusterMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Left alone, everything that is in use comes to answer, and everything else goes."""
-        for name in self.entries:
-            self.last_activity[f"models/{name}"] = self.now
+        wanted = self.snapshot().deployable
+        for name in wanted:
+            self.last_activity[name] = self.now
         for _ in range(12):
             self.now += 10
             self.reconcile()
@@ -495,11 +594,8 @@ class ClusterMachine(RuleBasedStateMachine):
                 if one.ready_at is None and not one.failed and not one.deleting:
                     one.ready_at = self.now
             self.deletions_end()
-        assert {one.entry.name for one in self.applications.values()} == {f"models/{name}" for name in self.entries}
-        assert self.applications.keys() == {application_name(one) for one in self.entries.values()}
-        assert {name: model.state for name, model in self.models.items()} == {
-            f"models/{name}": State.READY for name in self.entries
-        }
+        assert self.applications.keys() == {application_name(one) for one in wanted.values()}
+        assert {name: model.state for name, model in self.models.items()} == dict.fromkeys(wanted, State.READY)
 
 
 TestCluster = ClusterMachine.TestCase

@@ -7,7 +7,9 @@ import pytest
 
 from dataplane.activation import Endpoint, ModelActivation, State
 from dataplane.adapter_names import engine_adapter_name
-from dataplane.routing import AFFINITY_SLACK_REQUESTS, NotFound, Route, choose_endpoint, resolve
+from dataplane.routing import AFFINITY_SLACK_REQUESTS, Choice, Failing, NotFound, choose_endpoint, resolve
+from dataplane.routing import choose as choose_target
+from dataplane.snapshot import Snapshot
 from tests import views
 
 CATALOG = views.snapshot(
@@ -28,8 +30,11 @@ CATALOG = views.snapshot(
     ],
 )
 def test_a_served_name_is_looked_up(served_name: str, model: str, adapter: str | None) -> None:
-    route = resolve(views.view(CATALOG), served_name)
-    assert isinstance(route, Route)
+    choice = chosen(CATALOG, served_name)
+    assert isinstance(choice, Choice)
+    assert (choice.route, choice.fallbacks) == ("", ())
+    route = resolve(views.view(CATALOG), choice.resource, served_name)
+    assert route is not None
     assert route.model.name == model
     assert (route.adapter.name if route.adapter else None) == adapter
 
@@ -38,13 +43,13 @@ def test_a_served_name_is_looked_up(served_name: str, model: str, adapter: str |
     "served_name", ["", "Smol", "smol:", "smol:nobody", "big", "models/smol", "smol:pirate@abab", "org/Big-1"]
 )
 def test_names_are_not_taken_apart_or_guessed(served_name: str) -> None:
-    assert resolve(views.view(CATALOG), served_name) == NotFound(served_name=served_name)
+    assert chosen(CATALOG, served_name) == NotFound(served_name=served_name)
 
 
 def test_an_engine_side_adapter_name_is_not_a_served_name() -> None:
     name = engine_adapter_name(CATALOG.adapters["models/smol/adapters/pirate"])
     assert name == "smol:pirate@" + "ab" * 16
-    assert isinstance(resolve(views.view(CATALOG), name), NotFound)
+    assert isinstance(chosen(CATALOG, name), NotFound)
 
 
 def test_other_weights_have_another_engine_side_name() -> None:
@@ -54,16 +59,110 @@ def test_other_weights_have_another_engine_side_name() -> None:
 
 
 def test_a_model_without_activation_is_idle() -> None:
-    route = resolve(views.view(CATALOG), "smol")
-    assert isinstance(route, Route)
+    route = resolve(views.view(CATALOG), "models/smol", "smol")
+    assert route is not None
     assert route.activation.state is State.IDLE
 
 
 def test_the_revision_that_answers_is_the_activations() -> None:
     degraded = ModelActivation(state=State.DEGRADED, revision_number=4, endpoints=views.endpoints("http://a"))
-    route = resolve(views.view(CATALOG, {"smol": degraded}), "smol:pirate")
-    assert isinstance(route, Route)
+    route = resolve(views.view(CATALOG, {"smol": degraded}), "models/smol/adapters/pirate", "smol:pirate")
+    assert route is not None
     assert route.model_revision_name == "models/smol/revisions/4"
+
+
+def chosen(catalog: Snapshot, served_name: str, *, key: str | None = None, point: float = 0.0) -> Choice | NotFound:
+    return choose_target(catalog, served_name, sticky_key=lambda sticky: key, draw=lambda: point)
+
+
+def resource(catalog: Snapshot, *, key: str | None = None, point: float = 0.0) -> str:
+    """What a request for the route `r` goes to."""
+    choice = chosen(catalog, "r", key=key, point=point)
+    assert isinstance(choice, Choice)
+    return choice.resource
+
+
+def test_requests_are_split_by_weight() -> None:
+    catalog = views.snapshot(views.route("r", {"models/a": 90, "models/b": 0, "models/c": 10}))
+    taken = Counter(resource(catalog, point=index / 1000) for index in range(1000))
+    assert taken == {"models/a": 900, "models/c": 100}
+    assert resource(catalog, point=1 - 2**-53) == "models/c"
+
+
+def sticky_route(**weights: int) -> Snapshot:
+    targets = {f"models/{name}": weight for name, weight in weights.items()}
+    return views.snapshot(views.route("r", targets, sticky={"user": True}))
+
+
+def test_one_caller_meets_one_target_whatever_is_drawn() -> None:
+    catalog = sticky_route(a=50, b=50)
+    for key in ("ann", "bob", ""):
+        assert len({resource(catalog, key=key, point=point / 10) for point in range(10)}) == 1
+    assert len({resource(catalog, point=point / 10) for point in range(10)}) == 2  # who does not say is drawn
+
+
+def test_callers_are_split_by_weight() -> None:
+    catalog = sticky_route(a=90, b=10)
+    taken = Counter(resource(catalog, key=f"user {index}") for index in range(5000))
+    assert 400 < taken["models/b"] < 600
+
+
+def test_few_callers_move_when_weights_do_and_only_to_the_heavier() -> None:
+    keys = [f"user {index}" for index in range(5000)]
+    before = {key: resource(sticky_route(a=90, b=10), key=key) for key in keys}
+    after = {key: resource(sticky_route(a=80, b=20), key=key) for key in keys}
+    moved = [key for key in keys if before[key] != after[key]]
+    assert 400 < len(moved) < 600
+    assert {after[key] for key in moved} == {"models/b"}
+    three = {key: resource(sticky_route(a=90, b=10, c=25), key=key) for key in keys}
+    assert {three[key] for key in keys if three[key] != before[key]} == {"models/c"}
+
+
+def test_callers_of_two_routes_are_split_independently() -> None:
+    one = sticky_route(a=50, b=50)
+    other = views.snapshot(views.route("s", {"models/a": 50, "models/b": 50}, sticky={"user": True}))
+    keys = [f"user {index}" for index in range(1000)]
+    choices = [chosen(other, "s", key=key) for key in keys]
+    same = sum(
+        isinstance(it, Choice) and it.resource == resource(one, key=key) for it, key in zip(choices, keys, strict=True)
+    )
+    assert 400 < same < 600
+
+
+def test_fallbacks_are_taken_in_order_for_their_conditions() -> None:
+    fallbacks = {
+        "models/full": ["QUEUE_FULL"],
+        "models/gone": ["UNAVAILABLE"],
+        "models/any": ["UNAVAILABLE", "QUEUE_FULL"],
+    }
+    choice = chosen(views.snapshot(views.route("r", {"models/a": 1}, fallbacks=fallbacks)), "r")
+    assert isinstance(choice, Choice)
+    full, gone = choice.after(Failing.QUEUE_FULL), choice.after(Failing.UNAVAILABLE)
+    assert full is not None
+    assert gone is not None
+    assert (full.resource, gone.resource) == ("models/full", "models/gone")
+    last = gone.after(Failing.QUEUE_FULL)
+    assert last is not None
+    assert (last.resource, last.route, last.after(Failing.QUEUE_FULL)) == ("models/any", "routes/r", None)
+
+
+def test_a_fallback_that_is_what_has_just_failed_is_left_out() -> None:
+    catalog = views.snapshot(views.route("r", {"models/a": 1}, fallbacks={"models/a": ["UNAVAILABLE"]}))
+    choice = chosen(catalog, "r")
+    assert isinstance(choice, Choice)
+    assert choice.after(Failing.UNAVAILABLE) is None
+
+
+def test_a_pinned_revision_is_a_model_of_its_own() -> None:
+    old = views.model("smol", number=2)
+    catalog = views.snapshot(views.model("smol", number=3), views.pinned(old))
+    activations = {"smol": views.ready("http://3", number=3), "smol/revisions/2": views.ready("http://2", number=2)}
+    for name, url in (("models/smol", "http://3"), ("models/smol/revisions/2", "http://2")):
+        route = resolve(views.view(catalog, activations), name, "r")
+        assert route is not None
+        assert route.activation.endpoints[0].url == url
+        assert route.model_revision_name == f"models/smol/revisions/{url[-1]}"
+    assert resolve(views.view(catalog), "models/smol/revisions/1", "r") is None
 
 
 def choose(
