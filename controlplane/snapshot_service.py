@@ -5,14 +5,14 @@ Unary requests reach these methods checked by the rules in their protos (`interc
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
 
-from controlplane import convert, paging
+from controlplane import convert, paging, resource_changes, store_history
 from controlplane.store import Store
-from modelplane.v1 import snapshot_service_pb2, snapshot_service_pb2_grpc
+from modelplane.v1 import diff_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
 
 _FETCH_PAGE_SIZE_DEFAULT = 100
 
@@ -65,6 +65,36 @@ class SnapshotServicer(snapshot_service_pb2_grpc.SnapshotServiceServicer):
             entries=[convert.entry_to_proto(entry) for entry in page],
             next_page_token=paging.token(request, (revision, page[-1].name)) if following else "",
             entry_count=head.entry_count,
+        )
+
+    async def DiffSnapshots(
+        self, request: diff_pb2.DiffSnapshotsRequest, context: Context
+    ) -> diff_pb2.DiffSnapshotsResponse:
+        cursor = paging.cursor(request, request.page_token, int, str)
+        begin = await self._store.position_at(request.from_revision)
+        if cursor is not None:
+            end = await self._store.position_at(int(cursor[0]))
+        elif request.HasField("to_revision"):
+            end = await self._store.position_at(request.to_revision)
+        else:
+            end = (await self._store.head()).position
+
+        async def read(after: paging.Cursor | None, limit: int) -> Sequence[store_history.Difference]:
+            after_name = str(after[1]) if after is not None else ""
+            return await self._store.differences(begin.revision, end.revision, after_name=after_name, limit=limit)
+
+        changes, following = await paging.read_page(
+            read,
+            lambda difference: (end.revision, difference.name),
+            lambda difference: resource_changes.resource_change(difference.before, difference.after),
+            cursor,
+            paging.page_size(request.page_size, default=_FETCH_PAGE_SIZE_DEFAULT),
+        )
+        return diff_pb2.DiffSnapshotsResponse(
+            from_position=convert.position_to_proto(begin),
+            to_position=convert.position_to_proto(end),
+            changes=changes,
+            next_page_token=paging.token(request, following) if following is not None else "",
         )
 
     async def ListSnapshots(

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from controlplane import audit, domain, errors, store_audit, store_rows
+from controlplane import audit, domain, errors, store_audit, store_history, store_rows
 from controlplane.store_routes import RouteReads
 from controlplane.store_schema import (
     adapters,
@@ -125,6 +125,22 @@ class StoreReads(RouteReads):
             )
             rows = await connection.execute(query)
             return [domain.Entry(name=row.name, type=row.type, digest=row.digest, blob=row.blob) for row in rows]
+
+    async def differences(
+        self, from_revision: int, to_revision: int, *, after_name: str, limit: int
+    ) -> Sequence[store_history.Difference]:
+        """What differs between two snapshots, ordered by name; what comes after `after_name`.
+
+        Raises:
+            errors.NotFound: there is no such revision.
+        """
+        async with self._begin_read() as connection:
+            # Both in one transaction: what is kept at its beginning stays readable until its end.
+            await self._commit_at(connection, from_revision)
+            await self._commit_at(connection, to_revision)
+            return await store_history.differences(
+                connection, from_revision, to_revision, after_name=after_name, limit=limit
+            )
 
     async def _fitting(self, connection: AsyncConnection, held: ColumnElement[bool], limit: int, bytes_max: int) -> int:
         """How many of the first `limit` entries have blobs of `bytes_max` together; at least 1."""

@@ -117,6 +117,7 @@ entries = Table(
     # For compaction, and for the reference to blobs, which is looked up when one of these goes.
     Index("ix_entries_to_revision", "to_revision"),
     Index("ix_entries_digest", "digest"),
+    Index("ix_entries_from_revision", "from_revision"),
 )
 
 models = Table(

@@ -97,3 +97,26 @@ def test_audit_follows(two_revisions: str) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 130
         process.stdout.close()
+
+
+@pytest.mark.usefixtures("two_revisions")
+def test_diff_shows_what_a_person_wants_to_know(cli: Cli) -> None:
+    assert cli("model", "register", "n", *SIMULATED) == 0
+    assert cli("snapshot", "diff", "1") == 0
+    assert cli.out.splitlines() == [
+        "~ models/m",
+        "    labels.token: (unset) -> [redacted]",
+        "    revision: 1 -> 2",
+        "    spec.scaling.max_replicas: 1 -> 4",
+        "+ models/n",
+        "1 added, 1 changed, from revision 1 to 3",
+    ]
+    assert cli("snapshot", "diff", "3", "2") == 0
+    assert "- models/n" in cli.out
+    assert cli("snapshot", "diff", "2", "2") == 0
+    assert "same content" in cli.out
+    assert cli("snapshot", "diff", "0", "1", "-o", "json") == 0
+    (change,) = json.loads(cli.out)["changes"]
+    assert (change["name"], change["kind"]) == ("models/m", "KIND_ADDED")
+    assert cli("snapshot", "diff", "0", "9") == 1
+    assert "REVISION_NOT_FOUND" in cli.err

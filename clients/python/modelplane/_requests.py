@@ -17,7 +17,7 @@ from modelplane import names, specs
 from modelplane._channel import PAGE_SIZE
 from modelplane.errors import Internal, InvalidSpec
 from modelplane.types import AdapterCard, ModelCard, ModelSpec, RouteSpec, Source
-from modelplane.v1 import audit_pb2, fleet_service_pb2, registry_service_pb2, route_pb2, snapshot_service_pb2
+from modelplane.v1 import audit_pb2, diff_pb2, fleet_service_pb2, registry_service_pb2, route_pb2, snapshot_service_pb2
 from modelplane.validation import FieldViolation
 
 _COLLECTIONS = ("models", "routes", "apiKeys", "snapshots", "dataPlanes")
@@ -130,6 +130,10 @@ def list_snapshots() -> snapshot_service_pb2.ListSnapshotsRequest:
 
 def fetch_snapshot(revision: int | None) -> snapshot_service_pb2.FetchSnapshotRequest:
     return snapshot_service_pb2.FetchSnapshotRequest(revision=revision, page_size=PAGE_SIZE)
+
+
+def diff_snapshots(from_revision: int, to_revision: int | None) -> diff_pb2.DiffSnapshotsRequest:
+    return diff_pb2.DiffSnapshotsRequest(from_revision=from_revision, to_revision=to_revision, page_size=PAGE_SIZE)
 
 
 def list_data_planes() -> fleet_service_pb2.ListDataPlanesRequest:

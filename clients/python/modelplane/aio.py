@@ -36,6 +36,7 @@ from modelplane.types import (
     DeleteAdapterResponse,
     DeleteModelResponse,
     DeleteRouteResponse,
+    DiffSnapshotsResponse,
     FetchSnapshotResponse,
     Model,
     ModelCard,
@@ -304,6 +305,18 @@ class AsyncClient:
         async for page in self._pages("FetchSnapshot", self._snapshot.FetchSnapshot, request, timeout_s):
             whole.MergeFrom(page)
         whole.ClearField("next_page_token")
+        return whole
+
+    async def diff_snapshots(
+        self, from_revision: int, to_revision: int | None = None, *, timeout_s: float | None = None
+    ) -> DiffSnapshotsResponse:
+        """As `Client.diff_snapshots`."""
+        request = _requests.diff_snapshots(from_revision, to_revision)
+        whole = DiffSnapshotsResponse()
+        async for page in self._pages("DiffSnapshots", self._snapshot.DiffSnapshots, request, timeout_s):
+            whole.changes.extend(page.changes)
+            whole.from_position.CopyFrom(page.from_position)
+            whole.to_position.CopyFrom(page.to_position)
         return whole
 
     # --- the fleet ----------------------------------------------------------------------------------------------------

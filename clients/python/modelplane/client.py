@@ -30,6 +30,7 @@ from modelplane.types import (
     DeleteAdapterResponse,
     DeleteModelResponse,
     DeleteRouteResponse,
+    DiffSnapshotsResponse,
     FetchSnapshotResponse,
     Model,
     ModelCard,
@@ -417,6 +418,26 @@ class Client:
         for page in self._pages("FetchSnapshot", self._snapshot.FetchSnapshot, request, timeout_s):
             whole.MergeFrom(page)
         whole.ClearField("next_page_token")
+        return whole
+
+    def diff_snapshots(
+        self, from_revision: int, to_revision: int | None = None, *, timeout_s: float | None = None
+    ) -> DiffSnapshotsResponse:
+        """What differs between two snapshots, resource by resource and field by field; all pages are in the answer.
+
+        Args:
+            from_revision: Catalog revision of the snapshot to begin with. It may be the later one.
+            to_revision: That of the snapshot to end with. None: the newest.
+
+        Raises:
+            NotFound: There is no snapshot of such a revision, or no more.
+        """
+        request = _requests.diff_snapshots(from_revision, to_revision)
+        whole = DiffSnapshotsResponse()
+        for page in self._pages("DiffSnapshots", self._snapshot.DiffSnapshots, request, timeout_s):
+            whole.changes.extend(page.changes)
+            whole.from_position.CopyFrom(page.from_position)
+            whole.to_position.CopyFrom(page.to_position)
         return whole
 
     # --- the fleet ----------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from modelplane.v1.adapter_pb2 import Adapter, AdapterCard, AdapterFile, AdapterRevision, AdapterWeights
 from modelplane.v1.audit_pb2 import AuditEvent, Principal
 from modelplane.v1.change_pb2 import FieldChange, ResourceChange
+from modelplane.v1.diff_pb2 import DiffSnapshotsResponse
 from modelplane.v1.fleet_service_pb2 import DataPlane, DataPlaneOutcome, WaitForRevisionResponse
 from modelplane.v1.model_pb2 import (
     Admission,
@@ -66,6 +67,7 @@ __all__ = [
     "DeleteAdapterResponse",
     "DeleteModelResponse",
     "DeleteRouteResponse",
+    "DiffSnapshotsResponse",
     "Engine",
     "Entry",
     "EntryRef",

@@ -48,6 +48,17 @@ def summary(changes: Sequence[ResourceChange], change_count: int) -> Text:
 _SUMMARY_RESOURCES_MAX = 5
 
 
+def counted(changes: Sequence[ResourceChange]) -> str:
+    """`1 added, 2 changed`."""
+    kinds = (
+        (ResourceChange.KIND_ADDED, "added"),
+        (ResourceChange.KIND_REMOVED, "removed"),
+        (ResourceChange.KIND_CHANGED, "changed"),
+    )
+    counts = [(sum(change.kind == kind for change in changes), word) for kind, word in kinds]
+    return ", ".join(f"{count} {word}" for count, word in counts if count)
+
+
 def field_lines(change: ResourceChange) -> list[Text]:
     """The fields of a change that say something, one a line."""
     return [field_line(_short(field.path), *_sides(field)) for field in change.fields if field.path not in _BOOKKEEPING]

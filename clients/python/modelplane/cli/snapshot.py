@@ -6,9 +6,12 @@ from itertools import islice
 from typing import Annotated
 
 import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
 
-from modelplane.cli import output
+from modelplane.cli import change_view, output
 from modelplane.cli.session import Session, command
+from modelplane.types import DiffSnapshotsResponse
 
 group = typer.Typer(
     no_args_is_help=True,
@@ -40,3 +43,28 @@ def show(
     with session.client() as client:
         snapshot = client.fetch_snapshot(revision)
     output.show(session, output.snapshot_json(snapshot), output.snapshot_view(snapshot))
+
+
+@command(group, "diff", example="modelplane snapshot diff 11 12")
+def diff(
+    session: Session,
+    from_revision: Annotated[int, typer.Argument(metavar="FROM", min=0, help="Catalog revision to begin with.")],
+    to_revision: Annotated[
+        int | None, typer.Argument(metavar="TO", min=0, help="Catalog revision to end with. Default: the newest.")
+    ] = None,
+) -> None:
+    """Show what differs between two snapshots: resources added (+), removed (-) and changed (~), field by field."""
+    with session.client() as client:
+        difference = client.diff_snapshots(from_revision, to_revision)
+    output.show(session, output.to_json(difference), difference_view(difference))
+
+
+def difference_view(difference: DiffSnapshotsResponse) -> RenderableType:
+    """All changes, and how many there are."""
+    begin, end = difference.from_position.revision, difference.to_position.revision
+    if not difference.changes:
+        return Text(f"revisions {begin} and {end} have the same content", style="dim")
+    lines = change_view.change_lines(difference.changes)
+    return Group(
+        *lines, Text(f"{change_view.counted(difference.changes)}, from revision {begin} to {end}", style="dim")
+    )

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from modelplane.v1 import diff_pb2 as modelplane_dot_v1_dot_diff__pb2
 from modelplane.v1 import snapshot_service_pb2 as modelplane_dot_v1_dot_snapshot__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -50,6 +51,11 @@ class SnapshotServiceStub:
                 request_serializer=modelplane_dot_v1_dot_snapshot__service__pb2.ListSnapshotsRequest.SerializeToString,
                 response_deserializer=modelplane_dot_v1_dot_snapshot__service__pb2.ListSnapshotsResponse.FromString,
                 _registered_method=True)
+        self.DiffSnapshots = channel.unary_unary(
+                '/modelplane.v1.SnapshotService/DiffSnapshots',
+                request_serializer=modelplane_dot_v1_dot_diff__pb2.DiffSnapshotsRequest.SerializeToString,
+                response_deserializer=modelplane_dot_v1_dot_diff__pb2.DiffSnapshotsResponse.FromString,
+                _registered_method=True)
 
 
 class SnapshotServiceServicer:
@@ -80,6 +86,13 @@ class SnapshotServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DiffSnapshots(self, request, context):
+        """What differs between two snapshots, field by field, by resource name. Without secrets.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SnapshotServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -97,6 +110,11 @@ def add_SnapshotServiceServicer_to_server(servicer, server):
                     servicer.ListSnapshots,
                     request_deserializer=modelplane_dot_v1_dot_snapshot__service__pb2.ListSnapshotsRequest.FromString,
                     response_serializer=modelplane_dot_v1_dot_snapshot__service__pb2.ListSnapshotsResponse.SerializeToString,
+            ),
+            'DiffSnapshots': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiffSnapshots,
+                    request_deserializer=modelplane_dot_v1_dot_diff__pb2.DiffSnapshotsRequest.FromString,
+                    response_serializer=modelplane_dot_v1_dot_diff__pb2.DiffSnapshotsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -181,6 +199,33 @@ class SnapshotService:
             '/modelplane.v1.SnapshotService/ListSnapshots',
             modelplane_dot_v1_dot_snapshot__service__pb2.ListSnapshotsRequest.SerializeToString,
             modelplane_dot_v1_dot_snapshot__service__pb2.ListSnapshotsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiffSnapshots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelplane.v1.SnapshotService/DiffSnapshots',
+            modelplane_dot_v1_dot_diff__pb2.DiffSnapshotsRequest.SerializeToString,
+            modelplane_dot_v1_dot_diff__pb2.DiffSnapshotsResponse.FromString,
             options,
             channel_credentials,
             insecure,

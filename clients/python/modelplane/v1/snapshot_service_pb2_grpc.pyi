@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from modelplane.v1 import diff_pb2 as _diff_pb2
 from modelplane.v1 import snapshot_service_pb2 as _snapshot_service_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -43,6 +44,8 @@ class SnapshotServiceStub:
     """One page of the entries of a snapshot."""
     ListSnapshots: _grpc.UnaryUnaryMultiCallable[_snapshot_service_pb2.ListSnapshotsRequest, _snapshot_service_pb2.ListSnapshotsResponse]
     """Lists snapshots, newest first."""
+    DiffSnapshots: _grpc.UnaryUnaryMultiCallable[_diff_pb2.DiffSnapshotsRequest, _diff_pb2.DiffSnapshotsResponse]
+    """What differs between two snapshots, field by field, by resource name. Without secrets."""
 
 @_typing.type_check_only
 class SnapshotServiceAsyncStub(SnapshotServiceStub):
@@ -59,6 +62,8 @@ class SnapshotServiceAsyncStub(SnapshotServiceStub):
     """One page of the entries of a snapshot."""
     ListSnapshots: _aio.UnaryUnaryMultiCallable[_snapshot_service_pb2.ListSnapshotsRequest, _snapshot_service_pb2.ListSnapshotsResponse]  # type: ignore[assignment]
     """Lists snapshots, newest first."""
+    DiffSnapshots: _aio.UnaryUnaryMultiCallable[_diff_pb2.DiffSnapshotsRequest, _diff_pb2.DiffSnapshotsResponse]  # type: ignore[assignment]
+    """What differs between two snapshots, field by field, by resource name. Without secrets."""
 
 class SnapshotServiceServicer(metaclass=_abc_1.ABCMeta):
     """Pushes snapshots to data planes, and shows them to people."""
@@ -90,5 +95,13 @@ class SnapshotServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_snapshot_service_pb2.ListSnapshotsResponse, _abc.Awaitable[_snapshot_service_pb2.ListSnapshotsResponse]]:
         """Lists snapshots, newest first."""
+
+    @_abc_1.abstractmethod
+    def DiffSnapshots(
+        self,
+        request: _diff_pb2.DiffSnapshotsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_diff_pb2.DiffSnapshotsResponse, _abc.Awaitable[_diff_pb2.DiffSnapshotsResponse]]:
+        """What differs between two snapshots, field by field, by resource name. Without secrets."""
 
 def add_SnapshotServiceServicer_to_server(servicer: SnapshotServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

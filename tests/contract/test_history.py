@@ -1,0 +1,95 @@
+"""What differs between two snapshots, against what their entries say."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from controlplane import errors
+from modelplane.v1 import change_pb2, diff_pb2
+from tests.registry_world import NO_CONTEXT, World, spec
+
+Kind = change_pb2.ResourceChange
+
+
+async def diff(world: World, from_revision: int, to_revision: int | None = None) -> list[change_pb2.ResourceChange]:
+    request = diff_pb2.DiffSnapshotsRequest(from_revision=from_revision, to_revision=to_revision)
+    return list((await world.snapshots.DiffSnapshots(request, NO_CONTEXT)).changes)
+
+
+def kinds(changes: list[change_pb2.ResourceChange]) -> dict[str, str]:
+    return {change.name: Kind.Kind.Name(change.kind).removeprefix("KIND_") for change in changes}
+
+
+async def test_a_diff_says_what_is_added_removed_and_changed_field_by_field(world: World) -> None:
+    await world.register_model("a")
+    await world.register_model("b")
+    await world.register_model("a", spec(scaling={"maxReplicas": 4}))
+    await world.register_adapter("a", "x")
+    await world.delete_model("b")
+    changes = await diff(world, 2)
+    assert kinds(changes) == {"models/a": "CHANGED", "models/a/adapters/x": "ADDED", "models/b": "REMOVED"}
+    (field,) = [field for field in changes[0].fields if field.path == "revision.spec.scaling.max_replicas"]
+    assert (field.before.number_value, field.after.number_value) == (1, 4)
+    # The other way round.
+    assert kinds(await diff(world, 5, 2)) == {
+        "models/a": "CHANGED",
+        "models/a/adapters/x": "REMOVED",
+        "models/b": "ADDED",
+    }
+
+
+async def test_what_changed_and_changed_back_is_no_difference(world: World) -> None:
+    await world.register_model("m", labels={"team": "a"})
+    before = await world.entries()
+    await world.register_model("m", labels={"team": "b"})
+    await world.register_model("m", labels={"team": "a"})
+    assert await world.entries() == before
+    assert await diff(world, 1) == []
+    assert await diff(world, 2, 2) == []
+
+
+async def test_any_two_snapshots_differ_by_what_their_entries_differ(world: World) -> None:
+    choices = random.Random(1)
+    for _ in range(40):
+        model = choices.choice("abcd")
+        try:
+            if choices.random() < 0.3:
+                await world.delete_model(model)
+            else:
+                await world.register_model(model, spec(scaling={"minReplicas": choices.randrange(3)}))
+        except errors.NotFound:
+            pass
+    newest = await world.revision()
+    snapshots = {
+        revision: {entry.name: entry.digest for entry in await world.entries(revision)}
+        for revision in range(newest + 1)
+    }
+    for _ in range(60):
+        begin, end = choices.randrange(newest + 1), choices.randrange(newest + 1)
+        old, new = snapshots[begin], snapshots[end]
+        expected = {name: "ADDED" for name in new if name not in old}
+        expected |= {name: "REMOVED" for name in old if name not in new}
+        expected |= {name: "CHANGED" for name in old if name in new and old[name] != new[name]}
+        assert kinds(await diff(world, begin, end)) == expected, (begin, end)
+
+
+async def test_pages_of_a_diff_stay_with_the_snapshot_that_they_began_with(world: World) -> None:
+    for name in "abc":
+        await world.register_model(name)
+    request = diff_pb2.DiffSnapshotsRequest(page_size=2)
+    first = await world.snapshots.DiffSnapshots(request, NO_CONTEXT)
+    await world.register_model("d")
+    request.page_token = first.next_page_token
+    second = await world.snapshots.DiffSnapshots(request, NO_CONTEXT)
+    assert [change.name for change in (*first.changes, *second.changes)] == ["models/a", "models/b", "models/c"]
+    assert (second.to_position.revision, second.next_page_token) == (3, "")
+
+
+async def test_revisions_that_are_not_there_are_not_found(world: World) -> None:
+    await world.register_model("a")
+    for begin, end in ((0, 2), (2, 1), (1 << 62, None)):
+        with pytest.raises(errors.NotFound) as caught:
+            await diff(world, begin, end)
+        assert caught.value.reason == errors.Reason.REVISION_NOT_FOUND
