@@ -84,7 +84,7 @@ async def run(settings: Settings) -> None:
         )
         server.add(
             RegistryServicer(store, reader, on_commit=hub.publish, resource_statuses=hub.resource_statuses),
-            SnapshotServicer(store, SyncHandler(hub)),
+            SnapshotServicer(store, SyncHandler(hub), on_commit=hub.publish),
             FleetServicer(store, hub),
         )
         try:

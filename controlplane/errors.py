@@ -83,6 +83,10 @@ class Reason(enum.StrEnum):
     """A route would be left without a target that gets requests. Change or delete that route first."""
     CONCURRENT_CHANGE = "CONCURRENT_CHANGE"
     """Something that the request depends on changed meanwhile. Try again."""
+    ROLLBACK_TOO_LARGE = "ROLLBACK_TOO_LARGE"
+    """The snapshot differs in more resources than one change may have. Go back in smaller steps."""
+    PINNED_REVISION_GONE = "PINNED_REVISION_GONE"
+    """A route of the snapshot to go back to pins a revision of something that was deleted since. Choose another one."""
     CATALOG_FULL = "CATALOG_FULL"
     """The catalog holds as many entries as a snapshot may. Delete some."""
 

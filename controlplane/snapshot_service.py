@@ -10,9 +10,11 @@ from typing import Any
 
 import grpc
 
-from controlplane import convert, paging, resource_changes, store_history
+from controlplane import catalog_rollback, convert, domain, paging, resource_changes, store_history
+from controlplane.changes import Changes
 from controlplane.store import Store
-from modelplane.v1 import diff_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
+from controlplane.store_write import WriteTransaction
+from modelplane.v1 import diff_pb2, rollback_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
 
 _FETCH_PAGE_SIZE_DEFAULT = 100
 
@@ -25,14 +27,16 @@ Sync = Callable[[AsyncIterator[snapshot_service_pb2.SyncRequest], Context], Awai
 class SnapshotServicer(snapshot_service_pb2_grpc.SnapshotServiceServicer):
     """Snapshots, pushed and shown."""
 
-    def __init__(self, store: Store, sync: Sync) -> None:
+    def __init__(self, store: Store, sync: Sync, *, on_commit: Callable[[domain.Head], None]) -> None:
         """
         Args:
             store: Where snapshots are read from.
             sync: Serves Sync streams.
+            on_commit: Told of each new head, in commit order, once it is durable.
         """
         self._store = store
         self._sync = sync
+        self._changes = Changes(store, on_commit=on_commit)
 
     # grpc.aio also takes a handler that writes through its context; the stubs know only those that yield.
     async def Sync(  # type: ignore[override]
@@ -95,6 +99,23 @@ class SnapshotServicer(snapshot_service_pb2_grpc.SnapshotServiceServicer):
             to_position=convert.position_to_proto(end),
             changes=changes,
             next_page_token=paging.token(request, following) if following is not None else "",
+        )
+
+    async def RollbackCatalog(
+        self, request: rollback_pb2.RollbackCatalogRequest, context: Context
+    ) -> rollback_pb2.RollbackCatalogResponse:
+        expected = request.expected_revision if request.HasField("expected_revision") else None
+
+        async def work(transaction: WriteTransaction) -> rollback_pb2.RollbackCatalogResponse:
+            catalog_rollback.check_expected(expected, transaction.head)
+            count = await catalog_rollback.roll_back(transaction, request.to_revision)
+            stamp, head = transaction.stamp, transaction.head
+            return rollback_pb2.RollbackCatalogResponse(
+                catalog_revision=stamp.catalog_revision if count else head.position.revision, change_count=count
+            )
+
+        return await self._changes.commit(
+            request, rollback_pb2.RollbackCatalogResponse, work, resource=f"snapshots/{request.to_revision}"
         )
 
     async def ListSnapshots(

@@ -9,7 +9,17 @@ from datetime import datetime
 from sqlalchemy import Table, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from controlplane import audit, domain, principal, snapshot, store_audit, store_requests, store_rows
+from controlplane import (
+    audit,
+    domain,
+    errors,
+    principal,
+    snapshot,
+    store_audit,
+    store_history,
+    store_requests,
+    store_rows,
+)
 from controlplane.registration import Stamp
 from controlplane.request_ids import AnsweredRequest
 from controlplane.store_postgres import CATALOG_CHANNEL
@@ -196,6 +206,34 @@ class WriteTransaction(RouteWrites):
         )
         if updated.rowcount == 0:
             await self._connection.execute(insert(data_planes).values(**values))
+
+    async def differences_to(self, revision: int, *, limit: int) -> Sequence[store_history.Difference]:
+        """What a kept snapshot has otherwise than the newest, by name. To be asked before anything is changed.
+
+        Raises:
+            errors.NotFound: there is no such revision.
+        """
+        newest = self.head.position.revision
+        kept = catalog_revisions.c.revision
+        query = select(kept).where(kept == revision)
+        # A number beyond 64 bits fits no column, and is no revision.
+        if revision > newest or (await self._connection.execute(query)).one_or_none() is None:
+            oldest = (await self._connection.execute(select(func.min(kept)))).scalar_one()
+            raise errors.revision_not_found(revision, oldest, newest)
+        return await store_history.differences(self._connection, newest, revision, after_name="", limit=limit)
+
+    async def free_served_names(self, resources: Sequence[str]) -> None:
+        """Let go of the served names of these resources, until each takes one again in this transaction."""
+        query = select(served_names.c.resource).where(served_names.c.resource.in_(resources))
+        for resource in (await self._connection.execute(query)).scalars().all():
+            # No served name can have this form, so it is in nobody's way.
+            await self.retake_served_name(resource, f"~{resource}")
+
+    async def retake_served_name(self, resource: str, served_name: str) -> None:
+        """Let a resource that had a served name have this one."""
+        await self._connection.execute(
+            update(served_names).where(served_names.c.resource == resource).values(served_name=served_name)
+        )
 
     async def delete_audit_events(self, *, before: datetime, limit: int) -> int:
         """Delete up to `limit` of the oldest audit events of before this time. No revision is made for it."""

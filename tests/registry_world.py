@@ -58,7 +58,7 @@ class World:
         self.registry = RegistryServicer(
             store, self.reader, on_commit=self.published.append, resource_statuses=no_statuses
         )
-        self.snapshots = SnapshotServicer(store, no_sync)
+        self.snapshots = SnapshotServicer(store, no_sync, on_commit=self.published.append)
 
     async def register_model(
         self, model_id: str, model_spec: model_pb2.ModelSpec | None = None, **fields: Any

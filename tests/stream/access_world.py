@@ -103,7 +103,7 @@ async def guarded_plane(
         )
         server.add(
             RegistryServicer(store, reader, on_commit=hub.publish, resource_statuses=hub.resource_statuses),
-            SnapshotServicer(store, SyncHandler(hub)),
+            SnapshotServicer(store, SyncHandler(hub), on_commit=hub.publish),
             FleetServicer(store, hub),
         )
         address = await server.start("127.0.0.1:0", tls)

@@ -46,7 +46,7 @@ def running_control_plane(directory: Path) -> Iterator[str]:
             server = Server(message_bytes_max=4 << 20, streams_max=100, admit=everybody_is_admin)
             server.add(
                 RegistryServicer(store, reader, on_commit=hub.publish, resource_statuses=hub.resource_statuses),
-                SnapshotServicer(store, SyncHandler(hub)),
+                SnapshotServicer(store, SyncHandler(hub), on_commit=hub.publish),
                 FleetServicer(store, hub),
             )
             writing = asyncio.create_task(hub.run())

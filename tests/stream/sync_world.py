@@ -121,7 +121,7 @@ async def control_plane(
         server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=1000, admit=everybody_is_admin)
         server.add(
             RegistryServicer(store, reader, on_commit=hub.publish, resource_statuses=hub.resource_statuses),
-            SnapshotServicer(store, SyncHandler(hub, limits=limits, watch_s=watch_s)),
+            SnapshotServicer(store, SyncHandler(hub, limits=limits, watch_s=watch_s), on_commit=hub.publish),
             FleetServicer(store, hub),
         )
         address = await server.start(listen)

@@ -120,3 +120,22 @@ def test_diff_shows_what_a_person_wants_to_know(cli: Cli) -> None:
     assert (change["name"], change["kind"]) == ("models/m", "KIND_ADDED")
     assert cli("snapshot", "diff", "0", "9") == 1
     assert "REVISION_NOT_FOUND" in cli.err
+
+
+@pytest.mark.usefixtures("two_revisions")
+def test_rollback_shows_what_it_will_change_and_asks(cli: Cli) -> None:
+    assert cli("snapshot", "rollback", "1") == 2
+    assert "spec.scaling.max_replicas: 4 -> 1" in cli.err
+    assert "--yes" in cli.err
+    assert cli("snapshot", "rollback", "1", "--validate-only") == 0
+    assert "1 resources would change; nothing was written" in cli.out
+    assert cli("snapshot", "rollback", "1", "--yes") == 0
+    assert "spec.scaling.max_replicas: 4 -> 1" in cli.err
+    assert cli.out == "rolled back to revision 1: 1 resources changed; catalog revision 3\n"
+    assert cli("snapshot", "rollback", "1", "--yes", "-o", "json") == 0
+    assert json.loads(cli.out) == {"catalog_revision": "3", "change_count": "0"}
+    assert cli("audit", "--limit", "1") == 0
+    assert "RollbackCatalog" in cli.out
+    assert "snapshots/1" in cli.out
+    assert cli("snapshot", "rollback", "9", "--yes") == 1
+    assert "REVISION_NOT_FOUND" in cli.err

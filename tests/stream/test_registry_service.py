@@ -60,7 +60,8 @@ async def plane(tmp_path: Path) -> AsyncIterator[ControlPlane]:
         registry = RegistryServicer(
             world.store, world.reader, on_commit=hub.publish, resource_statuses=hub.resource_statuses
         )
-        server.add(registry, SnapshotServicer(world.store, SyncHandler(hub)), FleetServicer(world.store, hub))
+        snapshots = SnapshotServicer(world.store, SyncHandler(hub), on_commit=hub.publish)
+        server.add(registry, snapshots, FleetServicer(world.store, hub))
         address = await server.start("127.0.0.1:0")
         async with grpc.aio.insecure_channel(address) as channel:
             yield ControlPlane(

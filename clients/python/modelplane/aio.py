@@ -44,6 +44,7 @@ from modelplane.types import (
     ModelSpec,
     RegisterAdapterResponse,
     RegisterModelResponse,
+    RollbackCatalogResponse,
     Route,
     RouteRevision,
     RouteSpec,
@@ -57,6 +58,7 @@ from modelplane.v1 import (
     fleet_service_pb2_grpc,
     registry_service_pb2,
     registry_service_pb2_grpc,
+    rollback_pb2,
     route_pb2,
     snapshot_service_pb2_grpc,
 )
@@ -318,6 +320,20 @@ class AsyncClient:
             whole.from_position.CopyFrom(page.from_position)
             whole.to_position.CopyFrom(page.to_position)
         return whole
+
+    async def rollback_catalog(
+        self,
+        to_revision: int,
+        *,
+        expected_revision: int | None = None,
+        validate_only: bool = False,
+        timeout_s: float | None = None,
+    ) -> RollbackCatalogResponse:
+        """As `Client.rollback_catalog`."""
+        request = rollback_pb2.RollbackCatalogRequest(
+            to_revision=to_revision, expected_revision=expected_revision, validate_only=validate_only
+        )
+        return await self._call("RollbackCatalog", self._snapshot.RollbackCatalog, request, timeout_s)
 
     # --- the fleet ----------------------------------------------------------------------------------------------------
 

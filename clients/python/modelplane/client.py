@@ -38,6 +38,7 @@ from modelplane.types import (
     ModelSpec,
     RegisterAdapterResponse,
     RegisterModelResponse,
+    RollbackCatalogResponse,
     Route,
     RouteRevision,
     RouteSpec,
@@ -51,6 +52,7 @@ from modelplane.v1 import (
     fleet_service_pb2_grpc,
     registry_service_pb2,
     registry_service_pb2_grpc,
+    rollback_pb2,
     route_pb2,
     snapshot_service_pb2_grpc,
 )
@@ -439,6 +441,34 @@ class Client:
             whole.from_position.CopyFrom(page.from_position)
             whole.to_position.CopyFrom(page.to_position)
         return whole
+
+    def rollback_catalog(
+        self,
+        to_revision: int,
+        *,
+        expected_revision: int | None = None,
+        validate_only: bool = False,
+        timeout_s: float | None = None,
+    ) -> RollbackCatalogResponse:
+        """Make the models, adapters and routes of an earlier snapshot the newest again, as one change.
+
+        API keys stay as they are: revoked ones stay revoked, new ones valid. When nothing differs nothing is written.
+
+        Args:
+            to_revision: Catalog revision of the snapshot to go back to.
+            expected_revision: Refuse unless this is the newest catalog revision. None: whatever is the newest.
+            validate_only: Check everything, answer as if it had been done, and write nothing.
+
+        Raises:
+            NotFound: There is no snapshot of that revision, or no more.
+            Aborted: `expected_revision` is not the newest.
+            FailedPrecondition: A route of that snapshot pins a revision that does not exist any more.
+            ResourceExhausted: More differs than one change may have.
+        """
+        request = rollback_pb2.RollbackCatalogRequest(
+            to_revision=to_revision, expected_revision=expected_revision, validate_only=validate_only
+        )
+        return self._call("RollbackCatalog", self._snapshot.RollbackCatalog, request, timeout_s)
 
     # --- the fleet ----------------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from modelplane.v1.registry_service_pb2 import (
     RegisterModelRequest,
     RegisterModelResponse,
 )
+from modelplane.v1.rollback_pb2 import RollbackCatalogResponse
 from modelplane.v1.route_pb2 import (
     DeleteRouteResponse,
     Route,
@@ -91,6 +92,7 @@ __all__ = [
     "ResourceState",
     "ResourceStatus",
     "Resources",
+    "RollbackCatalogResponse",
     "Route",
     "RouteEntry",
     "RouteFallback",

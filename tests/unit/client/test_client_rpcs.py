@@ -44,6 +44,7 @@ CALLS: Mapping[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
     "ListRouteRevisions": ("list_route_revisions", ("r",), {}),
     "ListAuditEvents": ("list_audit_events", (), {}),
     "DiffSnapshots": ("diff_snapshots", (1,), {}),
+    "RollbackCatalog": ("rollback_catalog", (1,), {}),
     "FetchSnapshot": ("fetch_snapshot", (), {}),
     "ListSnapshots": ("list_snapshots", (), {}),
     "ListDataPlanes": ("list_data_planes", (), {}),

@@ -50,7 +50,9 @@ HINTS: Mapping[str, str] = {
     "TOKEN_EXPIRED": "get a new token",
     "CERTIFICATE_UNKNOWN": "ask the operator for a role for this certificate, or give a token",
     "PERMISSION_DENIED": "use credentials of a role that may, or ask whoever has one",
-    "CONCURRENT_CHANGE": "try again",
+    "CONCURRENT_CHANGE": "look at what is there now, and try again",
+    "ROLLBACK_TOO_LARGE": "modelplane snapshot list shows revisions between",
+    "PINNED_REVISION_GONE": "modelplane snapshot diff shows what else differs; change that by hand",
     "STORE_UNAVAILABLE": "try again; if it stays so, look at the control plane's database and disk",
     "SHUTTING_DOWN": "try again in a moment",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import islice
 from typing import Annotated
 
@@ -10,7 +11,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from modelplane.cli import change_view, output
-from modelplane.cli.session import Session, command
+from modelplane.cli.model import ValidateOption
+from modelplane.cli.session import Output, Session, command
 from modelplane.types import DiffSnapshotsResponse
 
 group = typer.Typer(
@@ -68,3 +70,35 @@ def difference_view(difference: DiffSnapshotsResponse) -> RenderableType:
     return Group(
         *lines, Text(f"{change_view.counted(difference.changes)}, from revision {begin} to {end}", style="dim")
     )
+
+
+@command(group, "rollback", example="modelplane snapshot rollback 11")
+def rollback(
+    session: Session,
+    to_revision: Annotated[int, typer.Argument(metavar="REVISION", min=0, help="Catalog revision to go back to.")],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    validate_only: ValidateOption = False,
+) -> None:
+    """Make the content of an earlier snapshot the newest again, as one change, after showing what that changes.
+
+    Models, adapters and routes get new revisions with their old content. API keys stay as they are.
+    """
+    with session.client() as client:
+        newest = next(client.list_snapshots()).position.revision
+        difference = client.diff_snapshots(newest, to_revision)
+        if session.output is Output.TABLE or not yes:
+            session.stderr.print(difference_view(difference))
+        if not yes and not validate_only and difference.changes:
+            if not sys.stdin.isatty():
+                raise typer.BadParameter("there is nobody to ask; look at the changes above, then say --yes")
+            typer.confirm("Roll back?", abort=True, err=True)
+        response = client.rollback_catalog(to_revision, expected_revision=newest, validate_only=validate_only)
+    if response.change_count == 0:
+        done = f"nothing to roll back: revision {newest} has that content"
+    elif validate_only:
+        done = f"{response.change_count} resources would change; nothing was written"
+    else:
+        done = f"rolled back to revision {to_revision}: {response.change_count} resources changed; "
+        done += f"catalog revision {response.catalog_revision}"
+    output.show(session, output.to_json(response), done)

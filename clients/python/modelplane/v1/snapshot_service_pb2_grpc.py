@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from modelplane.v1 import diff_pb2 as modelplane_dot_v1_dot_diff__pb2
+from modelplane.v1 import rollback_pb2 as modelplane_dot_v1_dot_rollback__pb2
 from modelplane.v1 import snapshot_service_pb2 as modelplane_dot_v1_dot_snapshot__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -56,6 +57,11 @@ class SnapshotServiceStub:
                 request_serializer=modelplane_dot_v1_dot_diff__pb2.DiffSnapshotsRequest.SerializeToString,
                 response_deserializer=modelplane_dot_v1_dot_diff__pb2.DiffSnapshotsResponse.FromString,
                 _registered_method=True)
+        self.RollbackCatalog = channel.unary_unary(
+                '/modelplane.v1.SnapshotService/RollbackCatalog',
+                request_serializer=modelplane_dot_v1_dot_rollback__pb2.RollbackCatalogRequest.SerializeToString,
+                response_deserializer=modelplane_dot_v1_dot_rollback__pb2.RollbackCatalogResponse.FromString,
+                _registered_method=True)
 
 
 class SnapshotServiceServicer:
@@ -93,6 +99,14 @@ class SnapshotServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RollbackCatalog(self, request, context):
+        """Makes the models, adapters and routes of an earlier snapshot the newest again, as one change: each gets a new
+        revision with its old content. API keys stay as they are, so that revoked ones stay revoked and new ones valid.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SnapshotServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -115,6 +129,11 @@ def add_SnapshotServiceServicer_to_server(servicer, server):
                     servicer.DiffSnapshots,
                     request_deserializer=modelplane_dot_v1_dot_diff__pb2.DiffSnapshotsRequest.FromString,
                     response_serializer=modelplane_dot_v1_dot_diff__pb2.DiffSnapshotsResponse.SerializeToString,
+            ),
+            'RollbackCatalog': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackCatalog,
+                    request_deserializer=modelplane_dot_v1_dot_rollback__pb2.RollbackCatalogRequest.FromString,
+                    response_serializer=modelplane_dot_v1_dot_rollback__pb2.RollbackCatalogResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -226,6 +245,33 @@ class SnapshotService:
             '/modelplane.v1.SnapshotService/DiffSnapshots',
             modelplane_dot_v1_dot_diff__pb2.DiffSnapshotsRequest.SerializeToString,
             modelplane_dot_v1_dot_diff__pb2.DiffSnapshotsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackCatalog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelplane.v1.SnapshotService/RollbackCatalog',
+            modelplane_dot_v1_dot_rollback__pb2.RollbackCatalogRequest.SerializeToString,
+            modelplane_dot_v1_dot_rollback__pb2.RollbackCatalogResponse.FromString,
             options,
             channel_credentials,
             insecure,

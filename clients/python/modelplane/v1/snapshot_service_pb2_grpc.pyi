@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from modelplane.v1 import diff_pb2 as _diff_pb2
+from modelplane.v1 import rollback_pb2 as _rollback_pb2
 from modelplane.v1 import snapshot_service_pb2 as _snapshot_service_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -46,6 +47,10 @@ class SnapshotServiceStub:
     """Lists snapshots, newest first."""
     DiffSnapshots: _grpc.UnaryUnaryMultiCallable[_diff_pb2.DiffSnapshotsRequest, _diff_pb2.DiffSnapshotsResponse]
     """What differs between two snapshots, field by field, by resource name. Without secrets."""
+    RollbackCatalog: _grpc.UnaryUnaryMultiCallable[_rollback_pb2.RollbackCatalogRequest, _rollback_pb2.RollbackCatalogResponse]
+    """Makes the models, adapters and routes of an earlier snapshot the newest again, as one change: each gets a new
+    revision with its old content. API keys stay as they are, so that revoked ones stay revoked and new ones valid.
+    """
 
 @_typing.type_check_only
 class SnapshotServiceAsyncStub(SnapshotServiceStub):
@@ -64,6 +69,10 @@ class SnapshotServiceAsyncStub(SnapshotServiceStub):
     """Lists snapshots, newest first."""
     DiffSnapshots: _aio.UnaryUnaryMultiCallable[_diff_pb2.DiffSnapshotsRequest, _diff_pb2.DiffSnapshotsResponse]  # type: ignore[assignment]
     """What differs between two snapshots, field by field, by resource name. Without secrets."""
+    RollbackCatalog: _aio.UnaryUnaryMultiCallable[_rollback_pb2.RollbackCatalogRequest, _rollback_pb2.RollbackCatalogResponse]  # type: ignore[assignment]
+    """Makes the models, adapters and routes of an earlier snapshot the newest again, as one change: each gets a new
+    revision with its old content. API keys stay as they are, so that revoked ones stay revoked and new ones valid.
+    """
 
 class SnapshotServiceServicer(metaclass=_abc_1.ABCMeta):
     """Pushes snapshots to data planes, and shows them to people."""
@@ -103,5 +112,15 @@ class SnapshotServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_diff_pb2.DiffSnapshotsResponse, _abc.Awaitable[_diff_pb2.DiffSnapshotsResponse]]:
         """What differs between two snapshots, field by field, by resource name. Without secrets."""
+
+    @_abc_1.abstractmethod
+    def RollbackCatalog(
+        self,
+        request: _rollback_pb2.RollbackCatalogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollback_pb2.RollbackCatalogResponse, _abc.Awaitable[_rollback_pb2.RollbackCatalogResponse]]:
+        """Makes the models, adapters and routes of an earlier snapshot the newest again, as one change: each gets a new
+        revision with its old content. API keys stay as they are, so that revoked ones stay revoked and new ones valid.
+        """
 
 def add_SnapshotServiceServicer_to_server(servicer: SnapshotServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
