@@ -82,6 +82,10 @@ proto: install ## Generate the Python code of protos/ anew
 bench-ingress: install ## Compare the ingress with the engine asked directly (ratios, median of several rounds)
 	@$(BIN)/python -m tests.bench.bench_ingress $(ARGS)
 
+.PHONY: bench-faults
+bench-faults: install ## Kill each part of a running data plane under load, and show what that costs the callers
+	@$(BIN)/python -m tests.bench.bench_faults $(ARGS)
+
 .PHONY: demo-adapter
 demo-adapter: install ## Train the demo's LoRA adapter anew (it is committed; 1 minute)
 	@$(BIN)/python scripts/train_demo_adapter.py

@@ -114,7 +114,7 @@ class Agent:
         if isinstance(activation, Activation):
             self._activation = activation
         known = await self._board.watch(WATCHED_PREFIXES, None)
-        self._cluster.apply(known.changed, known.live)
+        self._cluster.apply(known.changed, known.live, epoch=known.epoch, now=time.time())
         now = time.time()
         for record in self._cluster.records().values():
             self._last_activity[record.model] = now  # nobody knows better; it idles away if nobody uses it
@@ -143,7 +143,7 @@ class Agent:
     async def _follow_board(self, known: Changes) -> None:
         while True:
             known = await self._board.watch(WATCHED_PREFIXES, known)
-            self._cluster.apply(known.changed, known.live)
+            self._cluster.apply(known.changed, known.live, epoch=known.epoch, now=time.time())
             self._cluster.note_start_failures()
             self._poked.set()
 

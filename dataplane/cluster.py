@@ -54,11 +54,24 @@ class Cluster:
 
     values: dict[str, object] = field(default_factory=dict)
     tracks: dict[str, Track] = field(default_factory=dict)
+    _epoch: str = ""
+    _missed_until: dict[str, float] = field(default_factory=dict)
+    """Keys that a restarted board has not got back yet, and when they are given up; seconds since the epoch."""
 
-    def apply(self, changed: Mapping[str, object], live: frozenset[str]) -> None:
-        """Take over what a long poll found."""
+    def apply(self, changed: Mapping[str, object], live: frozenset[str], *, epoch: str, now: float) -> None:
+        """Take over what a long poll found.
+
+        A board of another epoch has forgotten everything and is told again by everyone, each in its time: until then
+        what it knew before holds, so that no application seems gone that only its record is.
+        """
+        if self._epoch and epoch != self._epoch:
+            self._missed_until = dict.fromkeys(self.values.keys() - live, now + REPORT_LIFETIME_S)
+        self._epoch = epoch
         self.values.update(changed)
-        for key in self.values.keys() - live:
+        self._missed_until = {
+            key: until for key, until in self._missed_until.items() if key not in live and until > now
+        }
+        for key in self.values.keys() - live - self._missed_until.keys():
             del self.values[key]
 
     def _under(self, prefix: str, kind: type[_T]) -> dict[str, _T]:

@@ -93,7 +93,12 @@ class EngineReplica:
         except EngineStartError as error:
             await self._report_failure(error)
             raise
-        self._app = ReplicaApp(self._engine.app, secret=secret, ensure_adapter=self._ensure_adapter)
+        self._app = ReplicaApp(
+            self._engine.app,
+            secret=secret,
+            ensure_adapter=self._ensure_adapter,
+            is_alive=lambda: self._engine.is_alive,
+        )
         self._server, self._url, self._serving = await _serve_http(self._app)
         self._tasks = (
             asyncio.create_task(self._keep_reported(), name="report"),

@@ -11,8 +11,9 @@ import binascii
 import contextvars
 import hmac
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import structlog
@@ -44,6 +45,12 @@ class Call:
 CURRENT_CALL: contextvars.ContextVar[Call | None] = contextvars.ContextVar("modelplane_call", default=None)
 
 
+ENGINE_DEAD_STATUS = 421
+"""Misdirected Request: said to the ingress when the engine behind the app has died; it asks another replica then."""
+ENGINE_HAD_REQUEST_HEADER = b"x-modelplane-engine-had-request"
+"""With that status: the engine died when it had the request, perhaps because of it."""
+
+
 class ReplicaApp:
     """ASGI app: lets in who knows the secret, has the adapter put on disk, counts, and hands on to `inner`."""
 
@@ -53,8 +60,10 @@ class ReplicaApp:
         *,
         secret: str,
         ensure_adapter: Callable[[snapshot_pb2.AdapterEntry], Awaitable[None]],
+        is_alive: Callable[[], bool],
     ) -> None:
         self._inner = inner
+        self._is_alive = is_alive
         self._authorization = f"Bearer {secret}".encode()
         self._ensure_adapter = ensure_adapter
         self.in_flight = 0
@@ -71,6 +80,9 @@ class ReplicaApp:
         if not hmac.compare_digest(headers.get(b"authorization", b""), self._authorization):
             await _respond(send, 401, "This engine answers only the ingress of its data plane.", "UNAUTHENTICATED")
             return
+        if not self._is_alive():
+            await send_whole(send, ENGINE_DEAD_STATUS, [], b"")
+            return
         try:
             entry = _adapter_entry(headers)
         except ValueError:
@@ -86,7 +98,7 @@ class ReplicaApp:
                 return
             token = CURRENT_CALL.set(call)
             try:
-                await self._inner(scope, receive, send)
+                await self._inner(scope, receive, self._unless_dead(send))
             finally:
                 CURRENT_CALL.reset(token)
         finally:
@@ -95,6 +107,20 @@ class ReplicaApp:
                 self.adapters_in_flight[adapter] -= 1
                 if not self.adapters_in_flight[adapter]:
                     del self.adapters_in_flight[adapter]
+
+    def _unless_dead(self, send: Send) -> Send:
+        """`send`, but an engine that has died says so instead of answering with an error about itself."""
+        replaced = False
+
+        async def checked(message: MutableMapping[str, Any]) -> None:
+            nonlocal replaced
+            if message["type"] == "http.response.start" and message["status"] >= 500 and not self._is_alive():
+                replaced = True
+                await send_whole(send, ENGINE_DEAD_STATUS, [(ENGINE_HAD_REQUEST_HEADER, b"1")], b"")
+            elif not replaced:
+                await send(message)
+
+        return checked
 
     async def _ensured(self, entry: snapshot_pb2.AdapterEntry, adapter: str, send: Send) -> bool:
         try:

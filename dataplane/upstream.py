@@ -20,6 +20,11 @@ SERVED_NAME_HEADER = "x-modelplane-served-name"
 ADAPTER_HEADER = "x-modelplane-adapter"
 """To the engine: the adapter's entry (base64 of a serialised `AdapterEntry` without card and labels)."""
 
+ENGINE_DEAD_STATUS = 421
+"""Misdirected Request, from a replica: its engine has died (`replica_app.py`)."""
+ENGINE_HAD_REQUEST_HEADER = "x-modelplane-engine-had-request"
+"""With that status: the engine died when it had the request, perhaps because of it."""
+
 _WHOLE_WRITE_BYTES_MAX = 1024 * 1024
 """aiohttp wants larger bodies in pieces, so that writing one does not hold up the event loop."""
 
@@ -128,6 +133,8 @@ class Upstream:
             if response.status == 401:
                 # About the secret that was sent, never about the caller: another process has taken over the port.
                 raise UpstreamFailed("wrong process at the endpoint", refused=True)
+            if response.status == ENGINE_DEAD_STATUS:
+                raise UpstreamFailed("engine dead", refused=ENGINE_HAD_REQUEST_HEADER not in response.headers)
             return Answer(response, await response.content.readany())
         except (aiohttp.ClientError, OSError) as error:
             _close(response)

@@ -267,6 +267,24 @@ async def test_an_engine_of_another_application_on_the_same_port_is_not_believed
     assert (await world.post("/v1/completions", {"model": "m", "prompt": "x"})).code == "engine_unreachable"
 
 
+async def test_a_replica_whose_engine_has_died_is_passed_over_and_may_die_of_a_request_once_more(world: World) -> None:
+    async def before(scope: Scope, receive: Receive, send: Send) -> None:
+        await send_whole(send, 421, [], b"")
+
+    async def during(scope: Scope, receive: Receive, send: Send) -> None:
+        await send_whole(send, 421, [(b"x-modelplane-engine-had-request", b"1")], b"")
+
+    _, url = await world.engine()
+    world.show(CATALOG, m=ready(await world.serve(before), url))
+    for _ in range(5):
+        assert (await world.post("/v1/completions", {"model": "m", "prompt": "x"})).status == 200
+    killed = [Recorder(during) for _ in range(4)]
+    world.show(CATALOG, m=ready(*[await world.serve(one) for one in killed]))
+    answer = await world.post("/v1/completions", {"model": "m", "prompt": "x"})
+    assert (answer.status, answer.code) == (503, "engine_unreachable")
+    assert sorted(len(one.requests) for one in killed) == [0, 0, 1, 1]
+
+
 async def test_a_stream_that_is_cut_within_an_event_ends_with_an_error_event(world: World) -> None:
     cut = EVENTS + b'c\r\ndata: {"a":1\r\n'
     async with RawServer(cut) as dying:

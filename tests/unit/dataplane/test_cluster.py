@@ -49,15 +49,28 @@ def ingress(
 def cluster(**values: object) -> Cluster:
     made = Cluster()
     keys = {key.replace("__", "/"): value for key, value in values.items()}
-    made.apply(keys, frozenset(keys))
+    made.apply(keys, frozenset(keys), epoch="one", now=NOW)
     return made
 
 
 def test_keys_that_are_gone_from_the_board_are_forgotten() -> None:
     made = cluster(application__app=record(), wake__m=1.0)
-    made.apply({}, frozenset({"wake/m"}))
+    made.apply({}, frozenset({"wake/m"}), epoch="one", now=NOW)
     assert made.records() == {}
     assert made.wakes() == {"m": 1.0}
+
+
+def test_what_a_restarted_board_has_forgotten_holds_until_everyone_had_time_to_say_it_again() -> None:
+    made = cluster(application__app=record(), engine__app_r1=engine())
+    made.apply({}, frozenset(), epoch="two", now=NOW)
+    assert set(made.records()) == {"app"}
+    again = {"application/app": record()}
+    made.apply(again, frozenset(again), epoch="two", now=NOW + 1)
+    assert set(made.values) == {"application/app", "engine/app_r1"}
+    made.apply({}, frozenset(), epoch="two", now=NOW + 2)
+    assert set(made.values) == {"engine/app_r1"}, "said again and then removed: gone"
+    made.apply({}, frozenset(), epoch="two", now=NOW + REPORT_LIFETIME_S)
+    assert made.values == {}
 
 
 def test_application_starts_answers_and_stays_running_without_a_replica() -> None:

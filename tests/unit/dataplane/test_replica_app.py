@@ -11,7 +11,7 @@ import pytest
 from dataplane.adapter_names import engine_adapter_name
 from dataplane.asgi import Receive, Scope, Send, send_whole
 from dataplane.errors import AdapterError
-from dataplane.replica_app import CURRENT_CALL, Call, ReplicaApp
+from dataplane.replica_app import CURRENT_CALL, ENGINE_DEAD_STATUS, ENGINE_HAD_REQUEST_HEADER, Call, ReplicaApp
 from modelplane.v1 import snapshot_pb2
 from tests import views
 
@@ -32,12 +32,14 @@ class Engine:
         self.asked = asyncio.Event()
         self.hold = asyncio.Event()
         self.hold.set()
+        self.alive = True
+        self.status = 200
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.calls.append(CURRENT_CALL.get())
         self.asked.set()
         await self.hold.wait()
-        await send_whole(send, 200, [], b"answer")
+        await send_whole(send, self.status, [], b"answer")
 
 
 class Adapters:
@@ -63,7 +65,7 @@ def adapters() -> Adapters:
 
 @pytest.fixture
 def app(engine: Engine, adapters: Adapters) -> ReplicaApp:
-    return ReplicaApp(engine, secret=SECRET, ensure_adapter=adapters.ensure)
+    return ReplicaApp(engine, secret=SECRET, ensure_adapter=adapters.ensure, is_alive=lambda: engine.alive)
 
 
 def client(app: ReplicaApp) -> httpx.AsyncClient:
@@ -136,3 +138,32 @@ async def test_requests_are_counted_while_they_run(app: ReplicaApp, engine: Engi
         engine.hold.set()
     assert app.in_flight == 0
     assert app.adapters_in_flight == {}
+
+
+async def test_a_dead_engine_is_not_asked_and_says_so(engine: Engine, app: ReplicaApp) -> None:
+    engine.alive = False
+    async with client(app) as http:
+        answer = await http.post("/v1/completions", headers={"authorization": f"Bearer {SECRET}"})
+    assert answer.status_code == ENGINE_DEAD_STATUS
+    assert ENGINE_HAD_REQUEST_HEADER.decode() not in answer.headers
+    assert engine.calls == []
+
+
+async def test_an_engine_that_dies_of_a_request_says_that_it_had_it(engine: Engine, app: ReplicaApp) -> None:
+    engine.hold.clear()
+    engine.status = 500
+    async with client(app) as http:
+        asking = asyncio.create_task(http.post("/v1/completions", headers={"authorization": f"Bearer {SECRET}"}))
+        await engine.asked.wait()
+        engine.alive = False
+        engine.hold.set()
+        answer = await asking
+    assert (answer.status_code, answer.content) == (ENGINE_DEAD_STATUS, b"")
+    assert answer.headers[ENGINE_HAD_REQUEST_HEADER.decode()] == "1"
+
+
+async def test_an_error_of_a_living_engine_is_its_answer(engine: Engine, app: ReplicaApp) -> None:
+    engine.status = 500
+    async with client(app) as http:
+        answer = await http.post("/v1/completions", headers={"authorization": f"Bearer {SECRET}"})
+    assert (answer.status_code, answer.content) == (500, b"answer")
