@@ -13,6 +13,7 @@ from google.protobuf import message as protobuf_message
 
 from controlplane import audit, convert, domain, errors, paging, registration, spec
 from controlplane.adapter_files import AdapterReader
+from controlplane.api_key_service import ApiKeyRpcs
 from controlplane.changes import Changes
 from controlplane.route_service import RouteRpcs, release_from_routes
 from controlplane.store import Store
@@ -37,8 +38,8 @@ class ResourceStatuses(Protocol):
         """By data plane id. `idle_since_revision` is given for an adapter, whose idling data planes do not report."""
 
 
-class RegistryServicer(RouteRpcs, registry_service_pb2_grpc.RegistryServiceServicer):
-    """The registry of models, adapters and routes."""
+class RegistryServicer(RouteRpcs, ApiKeyRpcs, registry_service_pb2_grpc.RegistryServiceServicer):
+    """The registry of models, adapters, routes and API keys."""
 
     def __init__(
         self,

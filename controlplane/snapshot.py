@@ -33,7 +33,7 @@ def model_entry(model: domain.Model) -> domain.Entry:
         revision=convert.model_revision_to_proto(model.id, model.revision),
         create_time=convert.timestamp_to_proto(model.create_time),
     )
-    return _entry(model.name, message)
+    return entry_of_message(model.name, message)
 
 
 def adapter_entry(adapter: domain.Adapter) -> domain.Entry:
@@ -51,7 +51,7 @@ def adapter_entry(adapter: domain.Adapter) -> domain.Entry:
         revision=convert.adapter_revision_to_proto(adapter.model_id, adapter.id, adapter.revision),
         create_time=convert.timestamp_to_proto(adapter.create_time),
     )
-    return _entry(adapter.name, message)
+    return entry_of_message(adapter.name, message)
 
 
 def route_entry(route: Route) -> domain.Entry:
@@ -68,7 +68,7 @@ def route_entry(route: Route) -> domain.Entry:
         revision=convert.route_revision_to_proto(route.id, route.revision),
         create_time=convert.timestamp_to_proto(route.create_time),
     )
-    return _entry(route.name, message)
+    return entry_of_message(route.name, message)
 
 
 def model_revision_entry(model_id: str, model_uid: str, revision: domain.ModelRevision) -> domain.Entry:
@@ -80,7 +80,7 @@ def model_revision_entry(model_id: str, model_uid: str, revision: domain.ModelRe
         model_uid=model_uid,
         revision=convert.model_revision_to_proto(model_id, revision),
     )
-    return _entry(name, message)
+    return entry_of_message(name, message)
 
 
 def adapter_revision_entry(
@@ -94,10 +94,15 @@ def adapter_revision_entry(
         adapter_uid=adapter_uid,
         revision=convert.adapter_revision_to_proto(model_id, adapter_id, revision),
     )
-    return _entry(name, message)
+    return entry_of_message(name, message)
 
 
-def _entry(name: str, message: protobuf_message.Message) -> domain.Entry:
+def entry_of_message(name: str, message: protobuf_message.Message) -> domain.Entry:
+    """The entry that holds `message`.
+
+    Raises:
+        errors.InvalidArgument: it is larger than an entry may be.
+    """
     # Deterministic, so that two equal messages made by this process are one blob. Nothing relies on other processes
     # serialising alike: the stored bytes are what is hashed and sent.
     blob = message.SerializeToString(deterministic=True)

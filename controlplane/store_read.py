@@ -12,6 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from controlplane import audit, domain, errors, store_audit, store_history, store_rows
+from controlplane.store_api_keys import ApiKeyReads
 from controlplane.store_routes import RouteReads
 from controlplane.store_schema import (
     adapters,
@@ -26,7 +27,7 @@ from controlplane.store_schema import (
 from modelplane import names
 
 
-class StoreReads(RouteReads):
+class StoreReads(RouteReads, ApiKeyReads):
     """The reading half of the store.
 
     Every method raises errors.Unavailable when the database fails.

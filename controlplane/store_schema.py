@@ -238,6 +238,26 @@ route_references = Table(
     Index("ix_route_references_model_id", "model_id", "adapter_id"),
 )
 
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(63), primary_key=True),
+    Column("uid", String(64), nullable=False),
+    # modelplane.api_keys.key_hash. The key itself is kept nowhere.
+    Column("key_hash", LargeBinary(32), nullable=False),
+    Column("key_prefix", String(16), nullable=False),
+    Column("display_name", String(256), nullable=False),
+    Column("labels", JSON, nullable=False),
+    # Serialised modelplane.v1.ApiKeyLimits.
+    Column("limits", LargeBinary, nullable=False),
+    # NULL: never.
+    Column("expire_time_us", BigInteger),
+    Column("create_time_us", BigInteger, nullable=False),
+    # NULL: it was not.
+    Column("revoke_time_us", BigInteger),
+    Column("catalog_revision", BigInteger, nullable=False),
+)
+
 data_planes = Table(
     "data_planes",
     metadata,

@@ -22,6 +22,7 @@ from controlplane import (
 )
 from controlplane.registration import Stamp
 from controlplane.request_ids import AnsweredRequest
+from controlplane.store_api_keys import ApiKeyWrites
 from controlplane.store_postgres import CATALOG_CHANNEL
 from controlplane.store_routes import RouteWrites
 from controlplane.store_schema import (
@@ -43,7 +44,7 @@ NAMED_MAX = 5
 """So many resources an error names; the others it counts."""
 
 
-class WriteTransaction(RouteWrites):
+class WriteTransaction(RouteWrites, ApiKeyWrites):
     """One change of the catalog in the making. It holds the lock on the catalog's row until it ends.
 
     Invariant: `_digest` is that of the entries as they are after the statements so far.

@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from dataplane.snapshot import (
     ADAPTER_ENTRY,
     ADAPTER_REVISION_ENTRY,
+    API_KEY_ENTRY,
     MODEL_ENTRY,
     MODEL_REVISION_ENTRY,
     ROUTE_ENTRY,
@@ -27,13 +28,15 @@ from dataplane.snapshot import (
     Quarantine,
     RawEntry,
     Snapshot,
+    Versioned,
     build,
     model_of,
 )
 from modelplane import sources
+from modelplane.api_keys import HASH_BYTES
 from modelplane.catalog_digest import CatalogDigest, blob_digest
-from modelplane.names import SERVED_NAME_PATTERN, parse_adapter, parse_model, parse_route, parse_target
-from modelplane.v1 import adapter_pb2, model_pb2, route_pb2, snapshot_pb2
+from modelplane.names import SERVED_NAME_PATTERN, parse_adapter, parse_api_key, parse_model, parse_route, parse_target
+from modelplane.v1 import adapter_pb2, api_key_pb2, model_pb2, route_pb2, snapshot_pb2
 from modelplane.validation import shorten, violations_of
 
 # Reasons of rejections. Part of the API: operators and tests match on them.
@@ -69,10 +72,13 @@ _MESSAGE_TYPES: Mapping[str, type[Message]] = MappingProxyType(
         ROUTE_ENTRY: snapshot_pb2.RouteEntry,
         MODEL_REVISION_ENTRY: snapshot_pb2.ModelRevisionEntry,
         ADAPTER_REVISION_ENTRY: snapshot_pb2.AdapterRevisionEntry,
+        API_KEY_ENTRY: api_key_pb2.ApiKeyEntry,
     }
 )
 
 _PINS = (snapshot_pb2.ModelRevisionEntry, snapshot_pb2.AdapterRevisionEntry)
+_UNNAMED = (*_PINS, api_key_pb2.ApiKeyEntry)
+"""Entries without a served name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,10 +291,13 @@ def _with_known(entries: Iterable[RawEntry], held: Snapshot | None) -> Iterator[
         while known is not None and known.name < entry.name:
             known = next(known_entries, None)
         if held is not None and known is not None and _is_same(known, entry):
-            message = held.models.get(entry.name) or held.adapters.get(entry.name) or held.routes.get(entry.name)
-            yield entry, _Known(known, message)
+            yield entry, _Known(known, _message_of(held, entry.name))
         else:
             yield entry, None
+
+
+def _message_of(held: Snapshot, name: str) -> Message | None:
+    return held.models.get(name) or held.adapters.get(name) or held.routes.get(name) or held.api_key_entries.get(name)
 
 
 def _is_same(known: RawEntry, entry: RawEntry) -> bool:
@@ -308,10 +317,26 @@ def _check_entry(entry: RawEntry, known: _Known | None, policy: Policy) -> _Chec
         message = message_type.FromString(entry.blob)
     except DecodeError:
         return _Checked(None, Quarantine(reason=BLOB_UNREADABLE, message=f"its content is no {entry.type}"))
+    if isinstance(message, api_key_pb2.ApiKeyEntry):
+        return _Checked(message, _quarantine_of_key(message))
     return _Checked(message, _quarantine(message, policy))
 
 
-def _quarantine(message: Message, policy: Policy) -> Quarantine | None:
+def _quarantine_of_key(key: api_key_pb2.ApiKeyEntry) -> Quarantine | None:
+    """Why a readable key is not to be accepted from callers; None: it is."""
+    faults = [f"{violation.field}: {violation.description}" for violation in violations_of(key)]
+    try:
+        parse_api_key(key.name)
+    except ValueError as error:
+        faults.append(f"name: {shorten(str(error))}")
+    if not key.revoked and len(key.key_hash) != HASH_BYTES:
+        faults.append(f"key_hash: got {len(key.key_hash)} bytes, must be {HASH_BYTES}")
+    if not key.revoked and not key.HasField("limits"):
+        faults.append("limits: missing")
+    return Quarantine(reason=ENTRY_INVALID, message="; ".join(faults[:8])) if faults else None
+
+
+def _quarantine(message: Versioned, policy: Policy) -> Quarantine | None:
     """Why a readable entry is not to be served; None: it is."""
     number = message.revision.number
     faults = [f"{violation.field}: {violation.description}" for violation in violations_of(message)]
@@ -331,7 +356,7 @@ def _quarantine(message: Message, policy: Policy) -> Quarantine | None:
     return None
 
 
-def _own_faults(message: Message) -> list[str]:
+def _own_faults(message: Versioned) -> list[str]:
     """Faults that the protos' rules cannot state."""
     faults = []
     try:
@@ -362,7 +387,7 @@ def _pin_faults(pin: Pin) -> list[str]:
     return [f"name: got {shorten(pin.name)}, but it is revision {pin.revision.number} of {shorten(owner)}"]
 
 
-def _source(message: Message) -> model_pb2.Source:
+def _source(message: Versioned) -> model_pb2.Source:
     """Where its files are; empty where there are none."""
     revision: model_pb2.ModelRevision | adapter_pb2.AdapterRevision | route_pb2.RouteRevision = message.revision
     if isinstance(revision, model_pb2.ModelRevision):
@@ -370,7 +395,7 @@ def _source(message: Message) -> model_pb2.Source:
     return revision.source if isinstance(revision, adapter_pb2.AdapterRevision) else model_pb2.Source()
 
 
-def _needs_source(message: Message) -> bool:
+def _needs_source(message: Versioned) -> bool:
     revision: model_pb2.ModelRevision | adapter_pb2.AdapterRevision | route_pb2.RouteRevision = message.revision
     if isinstance(revision, model_pb2.ModelRevision):
         return revision.spec.engine.kind != model_pb2.Engine.KIND_SIMULATED
@@ -406,7 +431,7 @@ def _refuse_names(entries: Sequence[RawEntry], checked: Sequence[_Checked]) -> R
 def _refuse_served_names(checked: Iterable[_Checked]) -> Rejection | None:
     taken: dict[str, str] = {}
     for one in checked:
-        if one.message is None or isinstance(one.message, _PINS) or not one.message.served_name:
+        if one.message is None or isinstance(one.message, _UNNAMED) or not one.message.served_name:
             continue
         other = taken.setdefault(one.message.served_name, one.message.name)
         if other != one.message.name:
@@ -460,16 +485,14 @@ def _put_together(position: Position, entries: Sequence[RawEntry], checked: Sequ
             quarantined[entry.name] = one.quarantine
         elif one.message is not None:
             messages[entry.name] = one.message
-    for name in [name for name, message in messages.items() if _lacks_base(message, messages)]:
-        message = messages.pop(name)
-        quarantined[name] = Quarantine(
-            reason=BASE_MODEL_QUARANTINED,
-            message=f"its base {model_of(name)} is quarantined",
-            revision_number=message.revision.number,
-        )
+    for message in tuple(messages.values()):
+        if not isinstance(message, snapshot_pb2.AdapterEntry | snapshot_pb2.AdapterRevisionEntry):
+            continue
+        if model_of(message.name) not in messages:
+            del messages[message.name]
+            quarantined[message.name] = Quarantine(
+                reason=BASE_MODEL_QUARANTINED,
+                message=f"its base {model_of(message.name)} is quarantined",
+                revision_number=message.revision.number,
+            )
     return build(position, entries, messages.values(), quarantined)
-
-
-def _lacks_base(message: Message, served: Mapping[str, Message]) -> bool:
-    is_adapter = isinstance(message, snapshot_pb2.AdapterEntry | snapshot_pb2.AdapterRevisionEntry)
-    return is_adapter and model_of(message.name) not in served

@@ -13,6 +13,7 @@ Keys (each has one writer):
     adapters/{application}             agent     LiveAdapters
     wake/{model}                       ingress   float, seconds since the epoch
     ingress/{replica}                  ingress   IngressReport
+    limits/{replica}                   ingress   dict, requests and tokens by uid of the API key
     engine/{application}/{replica}     engine    EngineReport
     failure/{application}/{replica}    engine    StartFailure
 """

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from dataplane.activation import View
 from dataplane.admission import Lease
+from dataplane.api_keys import ApiKey
 from dataplane.asgi import Headers, Receive, Scope, Send, header, send_whole
 
 _REQUEST_ID_CHARACTERS_MAX = 128
@@ -23,8 +24,10 @@ class Exchange:
     __slots__ = (
         "_model_header",
         "anthropic",
+        "api_key",
         "begun",
         "kind",
+        "limit_headers",
         "receive",
         "request_id",
         "route",
@@ -50,6 +53,10 @@ class Exchange:
         """Resource name of the `Route` that was asked for; empty: none was."""
         self.kind = "none"
         self.anthropic = False
+        self.api_key: ApiKey | None = None
+        """Of the caller; None: none was asked for."""
+        self.limit_headers: Headers = []
+        """What is left of the key's limits."""
         self.status = 500
         self.begun = False
         """Whether the response has begun."""
@@ -65,7 +72,7 @@ class Exchange:
         """Send status and headers of an engine's answer."""
         self.status = status
         self.begun = True
-        headers = headers + self._own_headers()
+        headers = headers + self._own_headers() + self.limit_headers
         if self._model_header is not None:
             headers.append((b"x-modelplane-model", self._model_header))
         await self.send({"type": "http.response.start", "status": status, "headers": headers})

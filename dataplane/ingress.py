@@ -18,14 +18,17 @@ from dataplane import metrics, openai_errors
 from dataplane.activation import View
 from dataplane.adapter_names import engine_adapter_name
 from dataplane.admission import Admission, Lease, ModelUsage
+from dataplane.api_keys import ApiKey
 from dataplane.asgi import JSON, CancelOnDisconnect, Receive, Scope, Send, answer_lifespan, header
 from dataplane.exchange import Exchange
+from dataplane.gate import Gate
 from dataplane.inference_routes import INFERENCE_ROUTES, InferenceRoute
 from dataplane.ingress_body import Body, ClientGone, parse_form, parse_json, read_body
 from dataplane.ingress_settings import IngressSettings
 from dataplane.models_list import ModelsList, encode_model
 from dataplane.routing import Choice, Failing, NotFound, choose
 from dataplane.snapshot import Snapshot
+from dataplane.token_usage import TokenMeter
 from dataplane.upstream import Answer, Upstream, UpstreamFailed, engine_headers
 from dataplane.view_holder import ViewHolder
 from modelplane.v1 import route_pb2
@@ -84,6 +87,8 @@ class IngressApp:
         self._admission = Admission(views=views, wake=wake, random=random, clock=clock)
         self._upstream = Upstream(settings)
         self._models = ModelsList()
+        self.gate = Gate(require_api_key=settings.require_api_key, clock=clock)
+        """What there is to know of callers' keys."""
         self._closing = False
         self._open_exchanges = 0
         self._idle = asyncio.Event()
@@ -95,6 +100,7 @@ class IngressApp:
             revision=self._revision,
         )
         self._unsubscribe = views.subscribe(self._admission.on_view)
+        self._unsubscribe_gate = views.subscribe(self.gate.on_view)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -125,6 +131,7 @@ class IngressApp:
             async with asyncio.timeout(self._settings.drain_timeout_s):
                 await self._idle.wait()
         self._unsubscribe()
+        self._unsubscribe_gate()
         await self._upstream.aclose()
 
     def _revision(self) -> int:
@@ -201,20 +208,29 @@ class IngressApp:
 
     async def _answer_from_view(self, exchange: Exchange, view: View, path: str) -> None:
         if path == "/readyz":
-            body: bytes | None = msgspec.json.encode({"status": "ready", "revision": view.snapshot.position.revision})
-        elif path == "/v1/models":
-            body = await self._models.body(view.snapshot)
+            body = msgspec.json.encode({"status": "ready", "revision": view.snapshot.position.revision})
         else:
-            body = encode_model(view.snapshot, path[len(_MODEL_PREFIX) :])
-        if body is None:
-            raise openai_errors.ModelNotFound(path[len(_MODEL_PREFIX) :])
+            body = await self._models_body(view.snapshot, self.gate.authenticate(exchange.scope, view.snapshot), path)
         await exchange.send_whole(200, [JSON], body)
+
+    async def _models_body(self, snapshot: Snapshot, key: ApiKey | None, path: str) -> bytes:
+        if path == "/v1/models":
+            return await self._models.body(snapshot, key)
+        served_name = path[len(_MODEL_PREFIX) :]
+        self.gate.check_name(key, served_name)
+        body = encode_model(snapshot, served_name)
+        if body is None:
+            raise openai_errors.ModelNotFound(served_name)
+        return body
 
     # --- inference ----------------------------------------------------------------------------------------------------
 
     async def _infer(self, exchange: Exchange, route: InferenceRoute) -> None:
-        self._ready_view(exchange)
+        exchange.api_key = self.gate.authenticate(exchange.scope, self._ready_view(exchange).snapshot)
         body = await self._read(exchange, route)
+        if exchange.api_key is not None:
+            self.gate.check_name(exchange.api_key, body.model)
+            exchange.limit_headers = self.gate.count_request(exchange.api_key)
         guard = CancelOnDisconnect(exchange.receive)
         complete = False
         async with guard:
@@ -333,8 +349,12 @@ class IngressApp:
         self._metrics.observe_first_byte(exchange.route, _now() - exchange.started_at)
         await exchange.begin(answer.status, answer.headers())
         chunk = answer.first
+        key = exchange.api_key
+        meter = TokenMeter(streams_events=answer.streams_events) if key is not None and key.tokens_per_minute else None
         try:
             while chunk:
+                if meter is not None:
+                    meter.feed(chunk)
                 await exchange.send({"type": "http.response.body", "body": chunk, "more_body": True})
                 chunk = await answer.more()
         except UpstreamFailed as failure:
@@ -343,6 +363,10 @@ class IngressApp:
                 return False  # a response without its end: the server cuts the connection, so the caller sees it
             event = openai_errors.event_for(openai_errors.EngineBroke(served_name), anthropic=exchange.anthropic)
             await exchange.send({"type": "http.response.body", "body": event, "more_body": True})
+        finally:
+            # Also when the caller goes away: what the engine has made was made for this key.
+            if key is not None and meter is not None:
+                self.gate.charge_tokens(key, meter.tokens())
         return True
 
 

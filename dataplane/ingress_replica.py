@@ -11,6 +11,7 @@ import contextlib
 import random
 import socket
 import time
+from collections.abc import Mapping
 
 import ray
 import structlog
@@ -27,12 +28,14 @@ from dataplane.logs import configure_logging
 from dataplane.posts import (
     ACTIVATION_KEY,
     INGRESS_PREFIX,
+    LIMITS_PREFIX,
     SNAPSHOT_KEY,
     WAKE_PREFIX,
     IngressReport,
     ModelUsageReport,
     SnapshotPost,
 )
+from dataplane.rate_limits import Used
 from dataplane.settings import Settings
 from dataplane.snapshot import Position, Snapshot
 from dataplane.view_holder import ViewHolder
@@ -62,7 +65,7 @@ class IngressReplica:
         self._app = IngressApp(
             views=self._views,
             wake=self._wake,
-            settings=IngressSettings(max_body_bytes=settings.max_body_bytes),
+            settings=IngressSettings(max_body_bytes=settings.max_body_bytes, require_api_key=settings.api_key_required),
             random=random.Random(),  # noqa: S311  # spreads load; nothing secret depends on it
             clock=time.time,
             replica=self._replica_id,
@@ -87,6 +90,7 @@ class IngressReplica:
             asyncio.create_task(self._follow_board(), name="board"),
             asyncio.create_task(self._send_wakes(), name="wakes"),
             asyncio.create_task(self._keep_reported(), name="report"),
+            asyncio.create_task(self._share_limits(), name="limits"),
             *((asyncio.create_task(tls.keep_current(), name="certificate"),) if tls is not None else ()),
         )
         _log.info("ingress_listening", replica=self._replica_id, http=settings.http)
@@ -129,11 +133,25 @@ class IngressReplica:
 
     async def _keep_reported(self) -> None:
         key = f"{INGRESS_PREFIX}{self._replica_id}"
+        posted: Mapping[str, Used] = {}
         while True:
-            await self._board.put({key: self._report()})
+            values: dict[str, object] = {key: self._report()}
+            used = dict(self._app.gate.used())
+            if used != posted:
+                values[f"{LIMITS_PREFIX}{self._replica_id}"] = posted = used
+            await self._board.put(values)
             self._report_due.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._report_due.wait(), REPORT_INTERVAL_S)
+
+    async def _share_limits(self) -> None:
+        """Hear what the other ingress replicas have let through."""
+        known: Changes | None = None
+        own = f"{LIMITS_PREFIX}{self._replica_id}"
+        while True:
+            known = await self._board.watch([LIMITS_PREFIX], known)
+            others = {key: used for key, used in known.changed.items() if key != own}
+            self._app.gate.take_over(others, known.live)
 
     def _report(self) -> IngressReport:
         view = self._views.current
@@ -172,7 +190,9 @@ class IngressReplica:
             task.cancel()
         await self._app.aclose()
         with contextlib.suppress(ray.exceptions.RayError):
-            await self._board.put({}, removed=[f"{INGRESS_PREFIX}{self._replica_id}"])
+            await self._board.put(
+                {}, removed=[f"{INGRESS_PREFIX}{self._replica_id}", f"{LIMITS_PREFIX}{self._replica_id}"]
+            )
 
 
 def _tls(settings: Settings) -> IngressTls | None:

@@ -21,5 +21,7 @@ class IngressSettings:
     """How long an idle connection to an engine replica is kept. Below the 75 s after which a replica closes one."""
     upstream_tries: int = 3
     """How often a request is sent in all when it fails before the first byte of the answer."""
+    require_api_key: bool = False
+    """Let nobody in without an API key, also while the catalog has none."""
     drain_timeout_s: float = 60.0
     """How long `aclose` waits for requests in flight before it cuts them off."""

@@ -10,10 +10,13 @@ import asyncio
 
 import msgspec
 
+from dataplane.api_keys import ApiKey
 from dataplane.snapshot import Resource, Snapshot, model_of
 from modelplane.v1 import snapshot_pb2
 
 _DEFAULT_OWNER = "modelplane"
+_BODIES_MAX = 16
+"""Lists that are kept for keys with different patterns. One of a hundred thousand names has about 15 MB."""
 _SLICE_ENTRIES = 1000
 """Entries that are encoded in one go, about 10 ms; requests get their turn in between."""
 
@@ -86,28 +89,36 @@ def encode_model(snapshot: Snapshot, served_name: str) -> bytes | None:
 
 
 class ModelsList:
-    """The body of the whole list, encoded once per snapshot."""
+    """The bodies of the list, encoded once per snapshot: the whole one, and those for keys that do not see it all."""
 
     def __init__(self) -> None:
         self._snapshot: Snapshot | None = None
-        self._body = b""
+        self._bodies: dict[tuple[str, ...], bytes] = {}
+        """By the patterns of who asks. Of one snapshot only."""
         self._lock = asyncio.Lock()
 
-    async def body(self, snapshot: Snapshot) -> bytes:
-        """The list of that snapshot."""
-        if self._snapshot is snapshot:
-            return self._body
+    async def body(self, snapshot: Snapshot, key: ApiKey | None = None) -> bytes:
+        """The list of that snapshot, as far as `key` may see it; None: all of it."""
+        patterns = () if key is None or key.sees_everything else key.patterns
+        if self._snapshot is snapshot and patterns in self._bodies:
+            return self._bodies[patterns]
         async with self._lock:  # many ask at once after a change; one encodes
             if self._snapshot is not snapshot:
-                self._body, self._snapshot = await _encode(snapshot), snapshot
-            return self._body
+                self._bodies, self._snapshot = {}, snapshot
+            if patterns not in self._bodies:
+                body = await _encode(snapshot, key if patterns else None)
+                if len(self._bodies) >= _BODIES_MAX:
+                    self._bodies.clear()
+                self._bodies[patterns] = body
+            return self._bodies[patterns]
 
 
-async def _encode(snapshot: Snapshot) -> bytes:
+async def _encode(snapshot: Snapshot, key: ApiKey | None) -> bytes:
     encoder = msgspec.json.Encoder()
     encoded: list[bytes] = []
-    for entry in snapshot.served.values():
-        encoded.append(encoder.encode(model_object(snapshot, entry)))
-        if len(encoded) % _SLICE_ENTRIES == 0:
+    for number, (served_name, entry) in enumerate(snapshot.served.items(), start=1):
+        if key is None or key.may_use(served_name):
+            encoded.append(encoder.encode(model_object(snapshot, entry)))
+        if number % _SLICE_ENTRIES == 0:
             await asyncio.sleep(0)
     return b'{"object":"list","data":[' + b",".join(encoded) + b"]}"

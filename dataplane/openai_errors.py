@@ -23,6 +23,8 @@ class IngressError(Exception):
     """When to try again; None: no use."""
     param: str | None = None
     """The request's parameter at fault."""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """Further headers of the answer."""
 
 
 class InvalidJson(IngressError):
@@ -69,6 +71,33 @@ class NotServedHere(IngressError):
 
     def __init__(self, served_name: str) -> None:
         super().__init__(f"The model `{served_name}` is not available here at the moment.")
+
+
+class ApiKeyMissing(IngressError):
+    def __init__(self) -> None:
+        super().__init__("You didn't provide an API key. Send it in the header `authorization: Bearer YOUR_KEY`.")
+
+
+class ApiKeyInvalid(IngressError):
+    def __init__(self) -> None:
+        super().__init__("Incorrect API key provided: it is unknown here, or was revoked.")
+
+
+class ApiKeyExpired(IngressError):
+    def __init__(self) -> None:
+        super().__init__("The API key provided has expired.")
+
+
+class RequestsLimited(IngressError):
+    def __init__(self, limit: int, retry_after_s: float) -> None:
+        super().__init__(f"Rate limit reached for this API key: {limit} requests per minute.")
+        self.retry_after_s = retry_after_s
+
+
+class TokensLimited(IngressError):
+    def __init__(self, limit: int, retry_after_s: float) -> None:
+        super().__init__(f"Rate limit reached for this API key: {limit} tokens per minute.")
+        self.retry_after_s = retry_after_s
 
 
 class UnknownPath(IngressError):
@@ -161,10 +190,12 @@ class InternalError(IngressError):
 
 
 class _Type(enum.Enum):
-    """OpenAI's `type`: whose fault it is."""
+    """OpenAI's `type`: whose fault it is, or which limit was reached."""
 
     CALLER = "invalid_request_error"
     SERVER = "server_error"
+    REQUESTS = "requests"
+    TOKENS = "tokens"
 
 
 _TABLE: Mapping[type[IngressError], tuple[int, _Type, str]] = {
@@ -173,11 +204,16 @@ _TABLE: Mapping[type[IngressError], tuple[int, _Type, str]] = {
     InvalidForm: (400, _Type.CALLER, "invalid_form"),
     ModelMissing: (400, _Type.CALLER, "missing_required_parameter"),
     ModelNotString: (400, _Type.CALLER, "invalid_type"),
+    ApiKeyMissing: (401, _Type.CALLER, "invalid_api_key"),
+    ApiKeyInvalid: (401, _Type.CALLER, "invalid_api_key"),
+    ApiKeyExpired: (401, _Type.CALLER, "invalid_api_key"),
     ModelNotFound: (404, _Type.CALLER, "model_not_found"),
     UnknownPath: (404, _Type.CALLER, "unknown_url"),
     MethodNotAllowed: (405, _Type.CALLER, "method_not_allowed"),
     BodyTimeout: (408, _Type.CALLER, "request_timeout"),
     BodyTooLarge: (413, _Type.CALLER, "request_too_large"),
+    RequestsLimited: (429, _Type.REQUESTS, "rate_limit_exceeded"),
+    TokensLimited: (429, _Type.TOKENS, "rate_limit_exceeded"),
     HeadersTooLarge: (431, _Type.CALLER, "headers_too_large"),
     InternalError: (500, _Type.SERVER, "internal_error"),
     EngineBroke: (502, _Type.SERVER, "engine_disconnected"),
@@ -213,9 +249,11 @@ def answer_for(error: IngressError, *, anthropic: bool = False) -> ErrorAnswer:
         anthropic: put Anthropic's envelope around it, which OpenAI's clients read as well.
     """
     status, kind, code = _TABLE[type(error)]
-    headers = [(b"content-type", b"application/json")]
+    headers = [(b"content-type", b"application/json"), *error.headers]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after_s))).encode()))
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allowed.encode()))
     if isinstance(error, _CLOSES_CONNECTION):

@@ -15,6 +15,7 @@ INGRESS_PREFIX = "ingress/"
 ENGINE_PREFIX = "engine/"
 FAILURE_PREFIX = "failure/"
 ADAPTERS_PREFIX = "adapters/"
+LIMITS_PREFIX = "limits/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

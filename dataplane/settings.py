@@ -65,8 +65,12 @@ class Settings(BaseSettings):
     http_tls_key: Path | None = Field(default=None, description="PEM file with its key, without a password.")
     insecure: bool = Field(
         default=False,
-        description="Listen beyond this machine although requests are not authenticated yet: anyone who reaches the "
-        "port may use every model.",
+        description="Listen beyond this machine without HTTPS, and without API keys while the catalog has none.",
+    )
+    require_api_key: bool = Field(
+        default=False,
+        description="Let nobody in without an API key, also while the catalog has none. Beyond this machine that is so "
+        "anyway, unless --insecure is said.",
     )
     data_plane_id: str = Field(
         default="local", description="Name of this data plane in the fleet.", pattern=f"^{RESOURCE_ID_PATTERN}$"
@@ -121,10 +125,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _loopback_unless_insecure(self) -> Settings:
-        if not self.insecure and not is_local(self.http):
+        if not self.insecure and self.http_tls_cert is None and not is_local(self.http):
             raise ValueError(
-                f"http: got {self.http}, which others can reach, and requests are not authenticated yet; "
-                "use 127.0.0.1, or say --insecure"
+                f"http: got {self.http}, which others can reach, without HTTPS; give --http-tls-cert and "
+                "--http-tls-key, use 127.0.0.1, or say --insecure"
             )
         return self
 
@@ -162,6 +166,11 @@ class Settings(BaseSettings):
             tls_key=self.controlplane_tls_key,
             insecure=self.controlplane_insecure,
         )
+
+    @property
+    def api_key_required(self) -> bool:
+        """Whether nobody is let in without an API key, also while the catalog has none."""
+        return self.require_api_key or not (self.insecure or is_local(self.http))
 
     @property
     def http_url(self) -> str:

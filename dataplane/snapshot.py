@@ -6,13 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from modelplane.v1 import snapshot_pb2
+from dataplane.api_keys import ApiKey
+from modelplane.v1 import api_key_pb2, snapshot_pb2
 
 MODEL_ENTRY = "modelplane.v1.ModelEntry"
 ADAPTER_ENTRY = "modelplane.v1.AdapterEntry"
 ROUTE_ENTRY = "modelplane.v1.RouteEntry"
 MODEL_REVISION_ENTRY = "modelplane.v1.ModelRevisionEntry"
 ADAPTER_REVISION_ENTRY = "modelplane.v1.AdapterRevisionEntry"
+API_KEY_ENTRY = "modelplane.v1.ApiKeyEntry"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,11 @@ class RawEntry:
     blob: bytes
 
 
+def is_api_key(entry: RawEntry) -> bool:
+    """Whether an entry is that of a key, also of a kind that a later release made."""
+    return entry.type == API_KEY_ENTRY or entry.name.startswith("apiKeys/")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quarantine:
     """Why one entry is not served although its snapshot is."""
@@ -58,7 +65,10 @@ Pin = snapshot_pb2.ModelRevisionEntry | snapshot_pb2.AdapterRevisionEntry
 Resource = snapshot_pb2.ModelEntry | snapshot_pb2.AdapterEntry | snapshot_pb2.RouteEntry
 """What has a served name."""
 
-Message = Resource | Pin
+Versioned = Resource | Pin
+"""What is served, by a revision."""
+
+Message = Versioned | api_key_pb2.ApiKeyEntry
 """Everything that an entry may hold."""
 
 
@@ -89,6 +99,13 @@ class Snapshot:
     """Each pinned adapter revision as an adapter of its own, by its resource name."""
     quarantined: Mapping[str, Quarantine]
     """By resource name."""
+    api_key_entries: Mapping[str, api_key_pb2.ApiKeyEntry]
+    """By resource name; those that were revoked too."""
+    api_keys: Mapping[bytes, ApiKey]
+    """Those that were not revoked, by the hash of the key."""
+    has_api_keys: bool
+    """Whether there is any entry of a key, of whatever kind: then nobody is let in without one. A key that is
+    quarantined or revoked lets nobody in, and must not open the door to everybody."""
 
 
 def build(
@@ -101,6 +118,7 @@ def build(
     models: dict[str, snapshot_pb2.ModelEntry] = {}
     adapters: dict[str, snapshot_pb2.AdapterEntry] = {}
     routes: dict[str, snapshot_pb2.RouteEntry] = {}
+    keys: dict[str, api_key_pb2.ApiKeyEntry] = {}
     pins: list[Pin] = []
     for message in messages:
         if isinstance(message, snapshot_pb2.ModelEntry):
@@ -109,14 +127,17 @@ def build(
             adapters[message.name] = message
         elif isinstance(message, snapshot_pb2.RouteEntry):
             routes[message.name] = message
+        elif isinstance(message, api_key_pb2.ApiKeyEntry):
+            keys[message.name] = message
         else:
             pins.append(message)
     served: dict[str, Resource] = {model.served_name: model for model in models.values()}
     served.update((adapter.served_name, adapter) for adapter in adapters.values())
     served.update((route.served_name, route) for route in routes.values())
+    entries = tuple(entries)
     return Snapshot(
         position=position,
-        entries=tuple(entries),
+        entries=entries,
         models=MappingProxyType(models),
         adapters=MappingProxyType(adapters),
         served=MappingProxyType(served),
@@ -129,6 +150,9 @@ def build(
             {pin.name: _pinned_adapter(pin) for pin in pins if isinstance(pin, snapshot_pb2.AdapterRevisionEntry)}
         ),
         quarantined=MappingProxyType(dict(quarantined)),
+        api_key_entries=MappingProxyType(keys),
+        api_keys=MappingProxyType({key.key_hash: ApiKey.of(key) for key in keys.values() if not key.revoked}),
+        has_api_keys=bool(keys) or any(is_api_key(entry) for entry in entries),
     )
 
 

@@ -8,7 +8,8 @@ from google.protobuf import json_format
 
 from dataplane.activation import Activation, Endpoint, ModelActivation, State, View
 from dataplane.snapshot import Message, Position, Snapshot, build
-from modelplane.v1 import snapshot_pb2
+from modelplane.api_keys import key_hash
+from modelplane.v1 import api_key_pb2, snapshot_pb2
 
 
 def model(
@@ -91,6 +92,23 @@ def pinned(model: snapshot_pb2.ModelEntry) -> snapshot_pb2.ModelRevisionEntry:
         model_uid=model.uid,
         revision=model.revision,
     )
+
+
+def api_key(key_id: str, key: str, *allowed: str, revoked: bool = False, **fields: object) -> api_key_pb2.ApiKeyEntry:
+    """The entry of a key. `fields` are those of its limits, and `expireTime`, as in JSON."""
+    expire = {"expireTime": fields.pop("expireTime")} if "expireTime" in fields else {}
+    entry = json_format.ParseDict(
+        {
+            "name": f"apiKeys/{key_id}",
+            "uid": f"uid-{key_id}",
+            "limits": {"allowedServedNames": list(allowed) or ["*"], **fields},
+            **expire,
+        },
+        api_key_pb2.ApiKeyEntry(),
+    )
+    entry.revoked = revoked
+    entry.key_hash = b"" if revoked else key_hash(key)
+    return entry
 
 
 def snapshot(*entries: Message, revision: int = 7) -> Snapshot:

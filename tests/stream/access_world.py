@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import queue
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +20,7 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
+from structlog.testing import capture_logs
 
 from controlplane.adapter_files import AdapterReader
 from controlplane.auth import Role
@@ -116,3 +119,25 @@ async def guarded_plane(
             writing.cancel()
             await asyncio.wait([writing])
             reader.close()
+
+
+@contextmanager
+def serving_guarded(directory: Path) -> Iterator[str]:
+    """`guarded_plane` in a thread, for tests that block; its address."""
+    started: queue.Queue[str] = queue.Queue()
+    stop: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    async def serve() -> None:
+        ended = asyncio.Event()
+        async with guarded_plane(directory) as plane:
+            stop.append((asyncio.get_running_loop(), ended))
+            started.put(plane.address)
+            await ended.wait()
+
+    with capture_logs():
+        thread = threading.Thread(target=asyncio.run, args=(serve(),))
+        thread.start()
+        yield started.get(timeout=30)
+        loop, ended = stop[0]
+        loop.call_soon_threadsafe(ended.set)
+        thread.join()

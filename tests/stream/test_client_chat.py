@@ -159,3 +159,15 @@ async def test_errors_of_other_servers_are_told_too(
     async with serving(app) as url:
         assert await chat("smol", "ahoy", "--no-stream", "--url", url) == 1
     assert expected in capsys.readouterr().err
+
+
+async def test_an_api_key_is_sent(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, url = await world.engine()
+    world.show(views.snapshot(views.model("smol"), views.api_key("alice", "mp-a")), smol=ready(url))
+    assert await chat("smol", "ahoy there") == 1
+    assert "invalid_api_key" in capsys.readouterr().err
+    assert await chat("smol", "ahoy there", "--api-key", "mp-a") == 0
+    monkeypatch.setenv("MODELPLANE_API_KEY", "mp-a")
+    assert await chat("smol", "ahoy there") == 0

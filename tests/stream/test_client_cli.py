@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from controlplane.auth import Role
 from modelplane.cli import main
 from modelplane.client import Client
 from modelplane.types import ResourceState
 from tests.adapter_directories import write_adapter
+from tests.stream.access_world import TOKENS, serving_guarded
 from tests.stream.client_world import running_control_plane, scripted_data_plane, state
 
 SIMULATED = ("--engine", "SIMULATED")
@@ -269,3 +271,52 @@ def test_a_rejected_revision_is_exit_code_1(cli: Cli, endpoint: str) -> None:
         assert cli("fleet", "wait", "1", "--data-plane", "local", "--timeout", "20") == 1
         assert "REJECTED" in cli.out
         assert "BAD_DIGEST" in cli.out
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_keys_are_created_shown_once_listed_and_revoked(cli: Cli) -> None:
+    assert cli("key", "create", "alice", "--allow", "smollm2*", "--requests-per-minute", "60", "--label", "team=a") == 0
+    key = cli.out.strip()
+    assert key.startswith("mp-")
+    assert "this once" in cli.err
+    assert cli("key", "create", "bob", "-o", "json", "--expires-in-days", "1") == 0
+    assert json.loads(cli.out)["key"].startswith("mp-")
+    assert cli("key", "list") == 0
+    assert "smollm2*" in cli.out
+    assert key not in cli.out
+    assert cli("key", "get", "alice") == 0
+    assert "team=a" in cli.out
+    assert cli("key", "create", "alice") == 1
+    assert "API_KEY_EXISTS" in cli.err
+    assert cli("key", "create", "x", "--allow", "[a]") == 2
+    assert "limits.allowed_served_names[0]" in cli.err
+    assert cli("key", "revoke", "alice", "--validate-only") == 0
+    assert cli("key", "revoke", "alice") == 0
+    assert cli("key", "list") == 0
+    assert "REVOKED" in cli.out
+    assert cli("snapshot", "show") == 0
+    assert "apiKeys/bob" in cli.out
+    assert cli("snapshot", "show", "-o", "json") == 0
+    assert json.loads(cli.out)["entries"][0]["content"]["revoked"] is True
+
+
+def test_a_token_is_sent_from_wherever_it_is_given(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving_guarded(tmp_path) as address:
+        at = ("--endpoint", address)
+        assert cli("model", "list", *at) == 1
+        assert "TOKEN_MISSING" in cli.err
+        assert "--token" in cli.err
+        assert cli("model", "list", *at, "--token", TOKENS[Role.VIEWER]) == 0
+        assert cli("--token", TOKENS[Role.VIEWER], "model", "list", *at) == 0
+        file = tmp_path / "token"
+        file.write_text(TOKENS[Role.VIEWER])
+        assert cli("model", "list", *at, "--token-file", str(file)) == 0
+        assert cli("model", "list", *at, "--token-file", str(tmp_path / "none")) == 2
+        assert "No such file" in cli.err
+        monkeypatch.setenv("MODELPLANE_TOKEN", TOKENS[Role.VIEWER])
+        assert cli("model", "list", *at) == 0
+        assert cli("model", "delete", "m", *at) == 1
+        assert "PERMISSION_DENIED" in cli.err
+        monkeypatch.delenv("MODELPLANE_TOKEN")
+        monkeypatch.setenv("MODELPLANE_TOKEN_FILE", str(file))
+        assert cli("model", "list", *at) == 0

@@ -26,6 +26,7 @@ from controlplane.service import RegistryServicer
 from controlplane.snapshot_service import SnapshotServicer
 from controlplane.sync import SyncHandler
 from modelplane.v1 import (
+    api_key_pb2,
     fleet_service_pb2,
     model_pb2,
     registry_service_pb2,
@@ -426,6 +427,11 @@ def _valid(path: str) -> bytes:
         "GetRoute": route_pb2.GetRouteRequest(name="routes/r"),
         "ListRouteRevisions": route_pb2.ListRouteRevisionsRequest(parent="routes/r"),
         "DeleteRoute": route_pb2.DeleteRouteRequest(name="routes/r"),
+        "CreateApiKey": api_key_pb2.CreateApiKeyRequest(
+            api_key_id="k", limits=api_key_pb2.ApiKeyLimits(allowed_served_names=["*"])
+        ),
+        "GetApiKey": api_key_pb2.GetApiKeyRequest(name="apiKeys/k"),
+        "RevokeApiKey": api_key_pb2.RevokeApiKeyRequest(name="apiKeys/k"),
         "GetDataPlane": fleet_service_pb2.GetDataPlaneRequest(name="dataPlanes/d"),
     }
     request = requests.get(path.rpartition("/")[2])

@@ -16,10 +16,12 @@ from controlplane.domain import DataPlaneRecord
 from controlplane.store import Store
 from controlplane.subscription import Limits
 from dataplane.accept import STORE_UID_MISMATCH, Policy, accept
+from dataplane.api_keys import find
 from dataplane.disk import Disk
+from dataplane.openai_errors import ApiKeyInvalid
 from dataplane.snapshot import Position
 from dataplane.sync_client import SyncCall, Timing
-from modelplane.v1 import fleet_service_pb2, registry_service_pb2, status_pb2
+from modelplane.v1 import api_key_pb2, fleet_service_pb2, registry_service_pb2, status_pb2
 from modelplane.v1 import snapshot_service_pb2 as pb
 from modelplane.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from tests.raw import POLICY
@@ -571,3 +573,22 @@ async def _state_is(plane: ControlPlane, state: status_pb2.ResourceState.ValueTy
 
 async def _reports_nothing(plane: ControlPlane) -> bool:
     return not (await plane.data_plane()).resources
+
+
+async def test_a_key_is_with_the_data_planes_as_soon_as_it_is_made_and_gone_as_soon_as_it_is_revoked(
+    plane: ControlPlane,
+) -> None:
+    data_plane = DataPlane()
+    async with data_plane.running(plane.address):
+        limits = api_key_pb2.ApiKeyLimits(allowed_served_names=["a*"])
+        request = api_key_pb2.CreateApiKeyRequest(api_key_id="alice", limits=limits)
+        created = await plane.registry.CreateApiKey(request)
+        snapshot = await data_plane.active(created.catalog_revision)
+        key = find(snapshot.api_keys, created.key, now=0.0)
+        assert (key.name, key.may_use("abc"), key.may_use("b")) == ("apiKeys/alice", True, False)
+        revoked = await plane.registry.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(name="apiKeys/alice"))
+        snapshot = await data_plane.active(revoked.catalog_revision)
+        with pytest.raises(ApiKeyInvalid):
+            find(snapshot.api_keys, created.key, now=0.0)
+        assert snapshot.has_api_keys
+        assert not snapshot.quarantined

@@ -15,9 +15,17 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from modelplane import names, specs
 from modelplane._channel import PAGE_SIZE
-from modelplane.errors import Internal, InvalidSpec
+from modelplane.errors import DataLoss, Internal, InvalidSpec
 from modelplane.types import AdapterCard, ModelCard, ModelSpec, RouteSpec, Source
-from modelplane.v1 import audit_pb2, diff_pb2, fleet_service_pb2, registry_service_pb2, route_pb2, snapshot_service_pb2
+from modelplane.v1 import (
+    api_key_pb2,
+    audit_pb2,
+    diff_pb2,
+    fleet_service_pb2,
+    registry_service_pb2,
+    route_pb2,
+    snapshot_service_pb2,
+)
 from modelplane.validation import FieldViolation
 
 _COLLECTIONS = ("models", "routes", "apiKeys", "snapshots", "dataPlanes")
@@ -122,6 +130,60 @@ def list_audit_events(
         end_time=_timestamp(end_time),
         page_size=PAGE_SIZE,
     )
+
+
+def create_api_key(
+    api_key_id: str,
+    *,
+    allowed_served_names: Iterable[str],
+    requests_per_minute: int,
+    tokens_per_minute: int,
+    expire_time: datetime | None,
+    display_name: str,
+    labels: Mapping[str, str] | None,
+    validate_only: bool,
+) -> api_key_pb2.CreateApiKeyRequest:
+    request = api_key_pb2.CreateApiKeyRequest(
+        api_key_id=api_key_id,
+        display_name=display_name,
+        labels=labels or {},
+        limits=api_key_pb2.ApiKeyLimits(
+            allowed_served_names=allowed_served_names,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+        ),
+        validate_only=validate_only,
+    )
+    if expire_time is not None:
+        request.expire_time.FromDatetime(expire_time)
+    return request
+
+
+def shown_once(
+    request: api_key_pb2.CreateApiKeyRequest, response: api_key_pb2.CreateApiKeyResponse
+) -> api_key_pb2.CreateApiKeyResponse:
+    """`response`, which has the key in it.
+
+    Raises:
+        DataLoss: It has not: a first try was carried out, its answer was lost, and the key is kept nowhere.
+    """
+    if response.key or request.validate_only:
+        return response
+    raise DataLoss(
+        f"{response.api_key.name} was created, but the answer with the key was lost, and nobody has it now; revoke it, "
+        "and create another",
+        reason="API_KEY_LOST",
+        request="CreateApiKey",
+    )
+
+
+def list_api_keys() -> api_key_pb2.ListApiKeysRequest:
+    return api_key_pb2.ListApiKeysRequest(page_size=PAGE_SIZE)
+
+
+def api_key_resource(name_or_id: str) -> str:
+    """`apiKeys/{api_key}` from itself or from the id."""
+    return name_or_id if name_or_id.startswith("apiKeys/") else names.api_key_name(name_or_id)
 
 
 def list_snapshots() -> snapshot_service_pb2.ListSnapshotsRequest:

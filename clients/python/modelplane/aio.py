@@ -31,7 +31,9 @@ from modelplane.serving import POLL_INTERVAL_S, ServingProgress, ServingWait
 from modelplane.types import (
     Adapter,
     AdapterCard,
+    ApiKey,
     AuditEvent,
+    CreateApiKeyResponse,
     DataPlane,
     DeleteAdapterResponse,
     DeleteModelResponse,
@@ -44,6 +46,7 @@ from modelplane.types import (
     ModelSpec,
     RegisterAdapterResponse,
     RegisterModelResponse,
+    RevokeApiKeyResponse,
     RollbackCatalogResponse,
     Route,
     RouteRevision,
@@ -54,6 +57,7 @@ from modelplane.types import (
     WaitForRevisionResponse,
 )
 from modelplane.v1 import (
+    api_key_pb2,
     fleet_service_pb2,
     fleet_service_pb2_grpc,
     registry_service_pb2,
@@ -288,6 +292,54 @@ class AsyncClient:
         async for page in self._pages("ListAuditEvents", self._registry.ListAuditEvents, request, timeout_s):
             for item in page.events:
                 yield item
+
+    # --- API keys -----------------------------------------------------------------------------------------------------
+
+    async def create_api_key(
+        self,
+        api_key_id: str,
+        *,
+        allowed_served_names: Iterable[str],
+        requests_per_minute: int = 0,
+        tokens_per_minute: int = 0,
+        expire_time: datetime | None = None,
+        display_name: str = "",
+        labels: Mapping[str, str] | None = None,
+        validate_only: bool = False,
+        timeout_s: float | None = None,
+    ) -> CreateApiKeyResponse:
+        """As `Client.create_api_key`."""
+        request = _requests.create_api_key(
+            api_key_id,
+            allowed_served_names=allowed_served_names,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            expire_time=expire_time,
+            display_name=display_name,
+            labels=labels,
+            validate_only=validate_only,
+        )
+        return _requests.shown_once(
+            request, await self._call("CreateApiKey", self._registry.CreateApiKey, request, timeout_s)
+        )
+
+    async def get_api_key(self, api_key: str, *, timeout_s: float | None = None) -> ApiKey:
+        """As `Client.get_api_key`."""
+        request = api_key_pb2.GetApiKeyRequest(name=_requests.api_key_resource(api_key))
+        return (await self._call("GetApiKey", self._registry.GetApiKey, request, timeout_s)).api_key
+
+    async def list_api_keys(self, *, timeout_s: float | None = None) -> AsyncIterator[ApiKey]:
+        """As `Client.list_api_keys`."""
+        async for page in self._pages("ListApiKeys", self._registry.ListApiKeys, _requests.list_api_keys(), timeout_s):
+            for item in page.api_keys:
+                yield item
+
+    async def revoke_api_key(
+        self, api_key: str, *, validate_only: bool = False, timeout_s: float | None = None
+    ) -> RevokeApiKeyResponse:
+        """As `Client.revoke_api_key`."""
+        request = api_key_pb2.RevokeApiKeyRequest(name=_requests.api_key_resource(api_key), validate_only=validate_only)
+        return await self._call("RevokeApiKey", self._registry.RevokeApiKey, request, timeout_s)
 
     # --- snapshots ----------------------------------------------------------------------------------------------------
 

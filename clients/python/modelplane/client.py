@@ -25,7 +25,9 @@ from modelplane.serving import POLL_INTERVAL_S, ServingProgress, ServingWait
 from modelplane.types import (
     Adapter,
     AdapterCard,
+    ApiKey,
     AuditEvent,
+    CreateApiKeyResponse,
     DataPlane,
     DeleteAdapterResponse,
     DeleteModelResponse,
@@ -38,6 +40,7 @@ from modelplane.types import (
     ModelSpec,
     RegisterAdapterResponse,
     RegisterModelResponse,
+    RevokeApiKeyResponse,
     RollbackCatalogResponse,
     Route,
     RouteRevision,
@@ -48,6 +51,7 @@ from modelplane.types import (
     WaitForRevisionResponse,
 )
 from modelplane.v1 import (
+    api_key_pb2,
     fleet_service_pb2,
     fleet_service_pb2_grpc,
     registry_service_pb2,
@@ -397,6 +401,77 @@ class Client:
         )
         for page in self._pages("ListAuditEvents", self._registry.ListAuditEvents, request, timeout_s):
             yield from page.events
+
+    # --- API keys -----------------------------------------------------------------------------------------------------
+
+    def create_api_key(
+        self,
+        api_key_id: str,
+        *,
+        allowed_served_names: Iterable[str],
+        requests_per_minute: int = 0,
+        tokens_per_minute: int = 0,
+        expire_time: datetime | None = None,
+        display_name: str = "",
+        labels: Mapping[str, str] | None = None,
+        validate_only: bool = False,
+        timeout_s: float | None = None,
+    ) -> CreateApiKeyResponse:
+        """Make a key for the OpenAI API of the data planes. The answer has the key in it, this once.
+
+        Args:
+            api_key_id: Last part of the resource name; it is never free again.
+            allowed_served_names: Patterns of what it may call and see: `*` stands for any characters, `?` for one.
+            requests_per_minute: 0: as many as one likes.
+            tokens_per_minute: 0: as many as one likes.
+            expire_time: From then on it is not accepted any more (aware, or naive in UTC). None: never.
+            display_name: A name for people.
+            labels: Free key-value pairs.
+            validate_only: Check everything, make no key, and write nothing.
+
+        Raises:
+            InvalidArgument: A field breaks a rule.
+            AlreadyExists: There is or was a key of this id.
+            DataLoss: It was made, but the answer with the key was lost: revoke it, and make another.
+        """
+        request = _requests.create_api_key(
+            api_key_id,
+            allowed_served_names=allowed_served_names,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            expire_time=expire_time,
+            display_name=display_name,
+            labels=labels,
+            validate_only=validate_only,
+        )
+        return _requests.shown_once(
+            request, self._call("CreateApiKey", self._registry.CreateApiKey, request, timeout_s)
+        )
+
+    def get_api_key(self, api_key: str, *, timeout_s: float | None = None) -> ApiKey:
+        """Get the description of a key.
+
+        Raises:
+            NotFound: There is no such key.
+        """
+        request = api_key_pb2.GetApiKeyRequest(name=_requests.api_key_resource(api_key))
+        return self._call("GetApiKey", self._registry.GetApiKey, request, timeout_s).api_key
+
+    def list_api_keys(self, *, timeout_s: float | None = None) -> Iterator[ApiKey]:
+        """List keys by id, those that were revoked too."""
+        for page in self._pages("ListApiKeys", self._registry.ListApiKeys, _requests.list_api_keys(), timeout_s):
+            yield from page.api_keys
+
+    def revoke_api_key(
+        self, api_key: str, *, validate_only: bool = False, timeout_s: float | None = None
+    ) -> RevokeApiKeyResponse:
+        """Revoke a key for good. Data planes refuse it as soon as they have the snapshot of this change.
+
+        Raises:
+            NotFound: There is no such key.
+        """
+        request = api_key_pb2.RevokeApiKeyRequest(name=_requests.api_key_resource(api_key), validate_only=validate_only)
+        return self._call("RevokeApiKey", self._registry.RevokeApiKey, request, timeout_s)
 
     # --- snapshots ----------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ _TARGET = re.compile(
     rf"models/(?P<model>{RESOURCE_ID_PATTERN})(/adapters/(?P<adapter>{RESOURCE_ID_PATTERN}))?"
     r"(/revisions/(?P<number>[1-9][0-9]{0,17}))?"
 )
+_API_KEY = re.compile(rf"apiKeys/(?P<api_key>{RESOURCE_ID_PATTERN})")
 _DATA_PLANE = re.compile(rf"dataPlanes/(?P<data_plane>{RESOURCE_ID_PATTERN})")
 
 
@@ -57,6 +58,23 @@ def route_revision_name(route_id: str, number: int) -> str:
 def data_plane_name(data_plane_id: str) -> str:
     """Resource name of a data plane."""
     return f"dataPlanes/{data_plane_id}"
+
+
+def api_key_name(api_key_id: str) -> str:
+    """Resource name of an API key."""
+    return f"apiKeys/{api_key_id}"
+
+
+def parse_api_key(name: str) -> str:
+    """The id in `apiKeys/{api_key}`.
+
+    Raises:
+        ValueError: `name` is not the name of an API key.
+    """
+    match = _API_KEY.fullmatch(name)
+    if match is None:
+        raise ValueError(f"{name!r} is not the name of an API key; expected apiKeys/{{api_key}}")
+    return match["api_key"]
 
 
 def parse_model(name: str) -> str:

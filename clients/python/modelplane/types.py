@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from modelplane.v1.adapter_pb2 import Adapter, AdapterCard, AdapterFile, AdapterRevision, AdapterWeights
+from modelplane.v1.api_key_pb2 import (
+    ApiKey,
+    ApiKeyEntry,
+    ApiKeyLimits,
+    CreateApiKeyResponse,
+    RevokeApiKeyResponse,
+)
 from modelplane.v1.audit_pb2 import AuditEvent, Principal
 from modelplane.v1.change_pb2 import FieldChange, ResourceChange
 from modelplane.v1.diff_pb2 import DiffSnapshotsResponse
@@ -61,7 +68,11 @@ __all__ = [
     "AdapterRevisionEntry",
     "AdapterWeights",
     "Admission",
+    "ApiKey",
+    "ApiKeyEntry",
+    "ApiKeyLimits",
     "AuditEvent",
+    "CreateApiKeyResponse",
     "DataPlane",
     "DataPlaneOutcome",
     "DataPlaneResourceStatus",
@@ -92,6 +103,7 @@ __all__ = [
     "ResourceState",
     "ResourceStatus",
     "Resources",
+    "RevokeApiKeyResponse",
     "RollbackCatalogResponse",
     "Route",
     "RouteEntry",

@@ -24,6 +24,7 @@ COMMANDS = [
     *(("model", name) for name in ("register", "list", "get", "revisions", "delete")),
     *(("adapter", name) for name in ("register", "list", "get", "delete")),
     *(("route", name) for name in ("set", "list", "get", "revisions", "delete")),
+    *(("key", name) for name in ("create", "list", "get", "revoke")),
     *(("snapshot", name) for name in ("list", "show")),
     *(("fleet", name) for name in ("list", "get", "wait")),
     ("chat",),

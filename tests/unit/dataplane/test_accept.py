@@ -11,10 +11,12 @@ from dataplane import accept as accept_module
 from dataplane.accept import Assembler, Limits, Policy, Rejection, accept, source_allowed
 from dataplane.adapter_names import engine_adapter_name
 from dataplane.snapshot import Position, RawEntry, Snapshot
+from modelplane.catalog_digest import blob_digest
 from modelplane.v1 import model_pb2, snapshot_pb2
 from modelplane.v1 import snapshot_service_pb2 as pb
 from tests import views
 from tests.raw import POLICY, adapter, digest_of, entry_proto, model, position, raw, raws
+from tests.views import api_key
 
 CATALOG = raws(model("a"), adapter("a", "x"), adapter("a", "y"), model("b"), adapter("b", "x"))
 
@@ -408,3 +410,36 @@ def test_another_number_of_entries_than_announced_is_refused() -> None:
     too_few = assembler.complete()
     assert isinstance(too_few, Rejection)
     assert too_few.reason == accept_module.ENTRY_COUNT_MISMATCH
+
+
+# --- API keys
+
+
+def test_keys_are_indexed_by_hash_and_are_no_models() -> None:
+    entries = raws(model("a"), api_key("alice", "mp-a"), api_key("bob", "mp-b", revoked=True))
+    snapshot = accepted(entries)
+    assert set(snapshot.models) == {"models/a"}
+    assert set(snapshot.served) == {"a"}
+    assert set(snapshot.api_key_entries) == {"apiKeys/alice", "apiKeys/bob"}
+    assert {key.name for key in snapshot.api_keys.values()} == {"apiKeys/alice"}
+    assert snapshot.has_api_keys
+    assert not accepted(raws(model("a"))).has_api_keys
+    # What is the same as before is taken from there.
+    later = accepted(raws(*[model("a"), model("b")], api_key("alice", "mp-a")), held=snapshot)
+    assert later.api_key_entries["apiKeys/alice"] is snapshot.api_key_entries["apiKeys/alice"]
+
+
+def test_a_damaged_key_is_quarantined_alone_and_still_closes_the_door() -> None:
+    short = api_key("short", "mp-s")
+    short.key_hash = b"short"
+    bad_pattern = api_key("pattern", "mp-p", "[a-z]")
+    unlimited = api_key("unlimited", "mp-u")
+    unlimited.ClearField("limits")
+    unreadable = RawEntry(
+        name="apiKeys/zzz", type="modelplane.v1.ApiKeyEntry", digest=blob_digest(b"\xff"), blob=b"\xff"
+    )
+    for damaged in (raw(short), raw(bad_pattern), raw(unlimited), unreadable, raw(short, type_="modelplane.v9.Key")):
+        snapshot = accepted((damaged, *raws(model("a"))))
+        assert set(snapshot.quarantined) == {damaged.name}
+        assert set(snapshot.served) == {"a"}
+        assert (snapshot.has_api_keys, dict(snapshot.api_keys)) == (True, {})

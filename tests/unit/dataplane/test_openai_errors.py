@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections import Counter
 
 import pytest
 
@@ -14,6 +15,11 @@ EXAMPLES: list[IngressError] = [
     openai_errors.InvalidForm("it has more than one model"),
     openai_errors.ModelMissing(),
     openai_errors.ModelNotString(),
+    openai_errors.ApiKeyMissing(),
+    openai_errors.ApiKeyInvalid(),
+    openai_errors.ApiKeyExpired(),
+    openai_errors.RequestsLimited(60, 1.0),
+    openai_errors.TokensLimited(60, 1.0),
     openai_errors.ModelNotFound("x"),
     openai_errors.NotServedHere("m"),
     openai_errors.UnknownPath("GET", "/x"),
@@ -48,14 +54,20 @@ def test_every_body_has_openais_shape(error: IngressError) -> None:
     body = json.loads(answer.body)
     assert set(body) == {"error"}
     assert set(body["error"]) == {"message", "type", "param", "code"}
-    assert body["error"]["type"] == ("invalid_request_error" if answer.status < 500 else "server_error")
+    limits = {openai_errors.RequestsLimited: "requests", openai_errors.TokensLimited: "tokens"}
+    usual = "invalid_request_error" if answer.status < 500 else "server_error"
+    assert body["error"]["type"] == limits.get(type(error), usual)
     assert body["error"]["code"] == answer.code
     assert (b"content-type", b"application/json") in answer.headers
-    assert (b"retry-after" in dict(answer.headers)) == (answer.status == 503)
+    assert (b"retry-after" in dict(answer.headers)) == (answer.status in (429, 503))
 
 
 def test_codes_are_told_apart() -> None:
-    assert len({answer_for(example).code for example in EXAMPLES}) == len(EXAMPLES)
+    # OpenAI has one code for all that can be wrong with a key, and one for all limits.
+    shared = {"invalid_api_key": 3, "rate_limit_exceeded": 2}
+    assert Counter(answer_for(example).code for example in EXAMPLES) == {
+        answer_for(example).code: shared.get(answer_for(example).code, 1) for example in EXAMPLES
+    }
 
 
 def test_an_unknown_model_reads_like_openais() -> None:

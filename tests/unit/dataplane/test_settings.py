@@ -56,6 +56,20 @@ def test_unknown_environment_variable_is_refused(monkeypatch: pytest.MonkeyPatch
         parse([])
 
 
+@pytest.mark.parametrize(
+    ("argv", "required"),
+    [
+        ([], False),
+        (["--require-api-key"], True),
+        (["--http", "0.0.0.0:8000", "--http-tls-cert", "c", "--http-tls-key", "k"], True),
+        (["--http", "0.0.0.0:8000", "--insecure"], False),
+        (["--http", "0.0.0.0:8000", "--insecure", "--require-api-key"], True),
+    ],
+)
+def test_beyond_this_machine_a_key_is_required_unless_told_otherwise(argv: list[str], required: bool) -> None:
+    assert parse(argv).api_key_required is required
+
+
 def test_insecure_allows_any_address() -> None:
     assert parse(["--http", "0.0.0.0:8000", "--insecure"]).http_host == "0.0.0.0"
 

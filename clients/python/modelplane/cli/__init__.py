@@ -15,7 +15,7 @@ import typer
 
 import modelplane
 from modelplane._channel import DEFAULT_ENDPOINT
-from modelplane.cli import adapter, fleet, model, planes, route, snapshot
+from modelplane.cli import adapter, fleet, key, model, planes, route, snapshot
 from modelplane.cli.audit import audit
 from modelplane.cli.chat import chat
 from modelplane.cli.report import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, exit_code, print_error, print_failure
@@ -88,6 +88,7 @@ def options(
 app.add_typer(model.group, name="model")
 app.add_typer(adapter.group, name="adapter")
 app.add_typer(route.group, name="route")
+app.add_typer(key.group, name="key")
 app.add_typer(snapshot.group, name="snapshot")
 app.add_typer(fleet.group, name="fleet")
 command(app, "audit", example="modelplane audit --resource smollm2 --limit 5")(audit)

@@ -32,6 +32,9 @@ def chat(
     url: Annotated[
         str | None, typer.Option(metavar="URL", help=f"Data plane. Default: $MODELPLANE_URL, else {DEFAULT_URL}.")
     ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="API key. Default: $MODELPLANE_API_KEY, else none.")
+    ] = None,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of an answer at most.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0.0, help="0: always the likeliest token.")] = None,
@@ -49,6 +52,7 @@ def chat(
     chat = _Chat(
         session=session,
         url=address,
+        api_key=api_key or os.environ.get("MODELPLANE_API_KEY") or "",
         # One document per answer is what `--output json` promises.
         stream=stream and session.output is Output.TABLE,
         body={"model": model} | {key: value for key, value in settings.items() if value is not None},
@@ -82,12 +86,14 @@ class _Chat:
         *,
         session: Session,
         url: str,
+        api_key: str,
         stream: bool,
         body: Mapping[str, object],
         messages: list[dict[str, str]],
     ) -> None:
         self._session = session
         self._url = url
+        self._api_key = api_key
         self._stream = stream
         self._body = body
         self._messages = messages
@@ -118,7 +124,7 @@ class _Chat:
         """
         asked = {"role": "user", "content": question}
         request = {**self._body, "messages": [*self._messages, asked], "stream": self._stream}
-        with http_client(self._url) as client:
+        with http_client(self._url, self._api_key) as client:
             answer = self._streamed(client, request) if self._stream else self._whole(client, request)
         self._messages += [asked, {"role": "assistant", "content": answer}]
 

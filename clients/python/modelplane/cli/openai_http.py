@@ -54,10 +54,11 @@ class AnswerError(Exception):
         return body
 
 
-def http_client(url: str) -> httpx.Client:
+def http_client(url: str, api_key: str = "") -> httpx.Client:
     """A client for the data plane at `url`. Proxies of the environment are for other hosts than this one."""
     return httpx.Client(
         base_url=url,
+        headers={"authorization": f"Bearer {api_key}"} if api_key else {},
         timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
         trust_env=httpx.URL(url).host not in _LOOPBACK,
     )

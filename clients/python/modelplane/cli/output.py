@@ -21,6 +21,7 @@ from modelplane.types import (
     Adapter,
     AdapterEntry,
     AdapterRevisionEntry,
+    ApiKeyEntry,
     DataPlane,
     DataPlaneOutcome,
     DataPlaneResourceStatus,
@@ -44,11 +45,11 @@ from modelplane.types import (
 DIGEST_DIGITS = 8
 """Hex digits of a digest in a table. The whole is in the JSON."""
 
-_Content = ModelEntry | AdapterEntry | RouteEntry | ModelRevisionEntry | AdapterRevisionEntry
+_Content = ModelEntry | AdapterEntry | RouteEntry | ModelRevisionEntry | AdapterRevisionEntry | ApiKeyEntry
 
 _ENTRIES: Mapping[str, type[_Content]] = {
     kind.DESCRIPTOR.full_name: kind
-    for kind in (ModelEntry, AdapterEntry, RouteEntry, ModelRevisionEntry, AdapterRevisionEntry)
+    for kind in (ModelEntry, AdapterEntry, RouteEntry, ModelRevisionEntry, AdapterRevisionEntry, ApiKeyEntry)
 }
 
 _STYLES = {
@@ -291,7 +292,7 @@ def snapshot_view(snapshot: FetchSnapshotResponse) -> RenderableType:
             table,
             entry.ref.name,
             _served_name(content) if content is not None else f"? ({entry.ref.type})",
-            str(content.revision.number) if content is not None else "?",
+            _number(content) if content is not None else "?",
             entry.ref.digest.hex()[:DIGEST_DIGITS],
             str(len(entry.blob)),
         )
@@ -312,7 +313,13 @@ def snapshot_json(snapshot: FetchSnapshotResponse) -> dict[str, object]:
 
 def _served_name(content: _Content) -> str:
     """Pinned revisions are asked for by the names of routes."""
-    return "-" if isinstance(content, ModelRevisionEntry | AdapterRevisionEntry) else content.served_name
+    if isinstance(content, ModelRevisionEntry | AdapterRevisionEntry | ApiKeyEntry):
+        return "-"
+    return content.served_name
+
+
+def _number(content: _Content) -> str:
+    return "-" if isinstance(content, ApiKeyEntry) else str(content.revision.number)
 
 
 def _content(type_: str, blob: bytes) -> _Content | None:

@@ -44,6 +44,8 @@ HINTS: Mapping[str, str] = {
     "DATA_PLANE_NOT_FOUND": "modelplane fleet list shows what there is",
     "REVISION_NOT_FOUND": "modelplane snapshot list shows what there is",
     "SERVED_NAME_TAKEN": "choose another --served-name, or delete the one that has it",
+    "API_KEY_NOT_FOUND": "modelplane key list shows what there is",
+    "API_KEY_EXISTS": "choose another id",
     "TOKEN_MISSING": "give a token: --token, --token-file or $MODELPLANE_TOKEN; a control plane that nobody configured "
     "tokens for keeps one in admin_token in its data directory",
     "TOKEN_INVALID": "is the token complete, and for this control plane? --token, --token-file, $MODELPLANE_TOKEN",

@@ -24,12 +24,13 @@ _sym_db = _symbol_database.Default()
 
 from modelplane._vendor.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from modelplane.v1 import adapter_pb2 as modelplane_dot_v1_dot_adapter__pb2
+from modelplane.v1 import api_key_pb2 as modelplane_dot_v1_dot_api__key__pb2
 from modelplane.v1 import audit_pb2 as modelplane_dot_v1_dot_audit__pb2
 from modelplane.v1 import model_pb2 as modelplane_dot_v1_dot_model__pb2
 from modelplane.v1 import route_pb2 as modelplane_dot_v1_dot_route__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelplane/v1/registry_service.proto\x12\rmodelplane.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1bmodelplane/v1/adapter.proto\x1a\x19modelplane/v1/audit.proto\x1a\x19modelplane/v1/model.proto\x1a\x19modelplane/v1/route.proto\"\xab\x04\n\x14RegisterModelRequest\x12>\n\x08model_id\x18\x01 \x01(\tB,\xbaH)r\'2%^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\x36\n\x0bserved_name\x18\x02 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[A-Za-z0-9._:/@-]{0,256}$\x12.\n\x04spec\x18\x03 \x01(\x0b\x32\x18.modelplane.v1.ModelSpecB\x06\xbaH\x03\xc8\x01\x01\x12&\n\x04\x63\x61rd\x18\x04 \x01(\x0b\x32\x18.modelplane.v1.ModelCard\x12\x86\x01\n\x06labels\x18\x05 \x03(\x0b\x32/.modelplane.v1.RegisterModelRequest.LabelsEntryBE\xbaHB\x9a\x01?\x10@\"4r220^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$*\x05r\x03\x18\x80\x02\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\x12t\n\nrequest_id\x18\x07 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"g\n\x15RegisterModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.modelplane.v1.Model\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\"T\n\x0fGetModelRequest\x12\x41\n\x04name\x18\x01 \x01(\tB3\xbaH0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\"7\n\x10GetModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.modelplane.v1.Model\"M\n\x11ListModelsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"S\n\x12ListModelsResponse\x12$\n\x06models\x18\x01 \x03(\x0b\x32\x14.modelplane.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9a\x01\n\x19ListModelRevisionsRequest\x12\x43\n\x06parent\x18\x01 \x01(\tB3\xbaH0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"f\n\x1aListModelRevisionsResponse\x12/\n\trevisions\x18\x01 \x03(\x0b\x32\x1c.modelplane.v1.ModelRevision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xf3\x01\n\x12\x44\x65leteModelRequest\x12\x41\n\x04name\x18\x01 \x01(\tB3\xbaH0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12t\n\nrequest_id\x18\x04 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\"/\n\x13\x44\x65leteModelResponse\x12\x18\n\x10\x63\x61talog_revision\x18\x01 \x01(\x03\"\xf7\x04\n\x16RegisterAdapterRequest\x12\x43\n\x06parent\x18\x01 \x01(\tB3\xbaH0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12@\n\nadapter_id\x18\x02 \x01(\tB,\xbaH)r\'2%^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\x36\n\x0bserved_name\x18\x03 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[A-Za-z0-9._:/@-]{0,256}$\x12-\n\x06source\x18\x04 \x01(\x0b\x32\x15.modelplane.v1.SourceB\x06\xbaH\x03\xc8\x01\x01\x12(\n\x04\x63\x61rd\x18\x05 \x01(\x0b\x32\x1a.modelplane.v1.AdapterCard\x12\x88\x01\n\x06labels\x18\x06 \x03(\x0b\x32\x31.modelplane.v1.RegisterAdapterRequest.LabelsEntryBE\xbaHB\x9a\x01?\x10@\"4r220^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$*\x05r\x03\x18\x80\x02\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\x12t\n\nrequest_id\x18\x08 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"m\n\x17RegisterAdapterResponse\x12\'\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x16.modelplane.v1.Adapter\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\"\x83\x01\n\x11GetAdapterRequest\x12n\n\x04name\x18\x01 \x01(\tB`\xbaH]r[2Y^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?/adapters/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\"=\n\x12GetAdapterResponse\x12\'\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x16.modelplane.v1.Adapter\"\x98\x01\n\x13ListAdaptersRequest\x12G\n\x06parent\x18\x01 \x01(\tB7\xbaH4r220^models/([a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?|-)$\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"Y\n\x14ListAdaptersResponse\x12(\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x16.modelplane.v1.Adapter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa2\x02\n\x14\x44\x65leteAdapterRequest\x12n\n\x04name\x18\x01 \x01(\tB`\xbaH]r[2Y^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?/adapters/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\x12t\n\nrequest_id\x18\x03 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\"1\n\x15\x44\x65leteAdapterResponse\x12\x18\n\x10\x63\x61talog_revision\x18\x01 \x01(\x03\x32\xc8\n\n\x0fRegistryService\x12Z\n\rRegisterModel\x12#.modelplane.v1.RegisterModelRequest\x1a$.modelplane.v1.RegisterModelResponse\x12K\n\x08GetModel\x12\x1e.modelplane.v1.GetModelRequest\x1a\x1f.modelplane.v1.GetModelResponse\x12Q\n\nListModels\x12 .modelplane.v1.ListModelsRequest\x1a!.modelplane.v1.ListModelsResponse\x12i\n\x12ListModelRevisions\x12(.modelplane.v1.ListModelRevisionsRequest\x1a).modelplane.v1.ListModelRevisionsResponse\x12T\n\x0b\x44\x65leteModel\x12!.modelplane.v1.DeleteModelRequest\x1a\".modelplane.v1.DeleteModelResponse\x12`\n\x0fRegisterAdapter\x12%.modelplane.v1.RegisterAdapterRequest\x1a&.modelplane.v1.RegisterAdapterResponse\x12Q\n\nGetAdapter\x12 .modelplane.v1.GetAdapterRequest\x1a!.modelplane.v1.GetAdapterResponse\x12W\n\x0cListAdapters\x12\".modelplane.v1.ListAdaptersRequest\x1a#.modelplane.v1.ListAdaptersResponse\x12Z\n\rDeleteAdapter\x12#.modelplane.v1.DeleteAdapterRequest\x1a$.modelplane.v1.DeleteAdapterResponse\x12K\n\x08SetRoute\x12\x1e.modelplane.v1.SetRouteRequest\x1a\x1f.modelplane.v1.SetRouteResponse\x12K\n\x08GetRoute\x12\x1e.modelplane.v1.GetRouteRequest\x1a\x1f.modelplane.v1.GetRouteResponse\x12Q\n\nListRoutes\x12 .modelplane.v1.ListRoutesRequest\x1a!.modelplane.v1.ListRoutesResponse\x12T\n\x0b\x44\x65leteRoute\x12!.modelplane.v1.DeleteRouteRequest\x1a\".modelplane.v1.DeleteRouteResponse\x12i\n\x12ListRouteRevisions\x12(.modelplane.v1.ListRouteRevisionsRequest\x1a).modelplane.v1.ListRouteRevisionsResponse\x12`\n\x0fListAuditEvents\x12%.modelplane.v1.ListAuditEventsRequest\x1a&.modelplane.v1.ListAuditEventsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelplane/v1/registry_service.proto\x12\rmodelplane.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1bmodelplane/v1/adapter.proto\x1a\x1bmodelplane/v1/api_key.proto\x1a\x19modelplane/v1/audit.proto\x1a\x19modelplane/v1/model.proto\x1a\x19modelplane/v1/route.proto\"\xab\x04\n\x14RegisterModelRequest\x12>\n\x08model_id\x18\x01 \x01(\tB,\xbaH)r\'2%^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\x36\n\x0bserved_name\x18\x02 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[A-Za-z0-9._:/@-]{0,256}$\x12.\n\x04spec\x18\x03 \x01(\x0b\x32\x18.modelplane.v1.ModelSpecB\x06\xbaH\x03\xc8\x01\x01\x12&\n\x04\x63\x61rd\x18\x04 \x01(\x0b\x32\x18.modelplane.v1.ModelCard\x12\x86\x01\n\x06labels\x18\x05 \x03(\x0b\x32/.modelplane.v1.RegisterModelRequest.LabelsEntryBE\xbaHB\x9a\x01?\x10@\"4r220^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$*\x05r\x03\x18\x80\x02\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\x12t\n\nrequest_id\x18\x07 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"g\n\x15RegisterModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.modelplane.v1.Model\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\"T\n\x0fGetModelRequest\x12\x41\n\x04name\x18\x01 \x01(\tB3\xbaH0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\"7\n\x10GetModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.modelplane.v1.Model\"M\n\x11ListModelsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"S\n\x12ListModelsResponse\x12$\n\x06models\x18\x01 \x03(\x0b\x32\x14.modelplane.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9a\x01\n\x19ListModelRevisionsRequest\x12\x43\n\x06parent\x18\x01 \x01(\tB3\xbaH0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"f\n\x1aListModelRevisionsResponse\x12/\n\trevisions\x18\x01 \x03(\x0b\x32\x1c.modelplane.v1.ModelRevision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xf3\x01\n\x12\x44\x65leteModelRequest\x12\x41\n\x04name\x18\x01 \x01(\tB3\xbaH0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12t\n\nrequest_id\x18\x04 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\"/\n\x13\x44\x65leteModelResponse\x12\x18\n\x10\x63\x61talog_revision\x18\x01 \x01(\x03\"\xf7\x04\n\x16RegisterAdapterRequest\x12\x43\n\x06parent\x18\x01 \x01(\tB3\xbaH0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12@\n\nadapter_id\x18\x02 \x01(\tB,\xbaH)r\'2%^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\x36\n\x0bserved_name\x18\x03 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[A-Za-z0-9._:/@-]{0,256}$\x12-\n\x06source\x18\x04 \x01(\x0b\x32\x15.modelplane.v1.SourceB\x06\xbaH\x03\xc8\x01\x01\x12(\n\x04\x63\x61rd\x18\x05 \x01(\x0b\x32\x1a.modelplane.v1.AdapterCard\x12\x88\x01\n\x06labels\x18\x06 \x03(\x0b\x32\x31.modelplane.v1.RegisterAdapterRequest.LabelsEntryBE\xbaHB\x9a\x01?\x10@\"4r220^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$*\x05r\x03\x18\x80\x02\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\x12t\n\nrequest_id\x18\x08 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"m\n\x17RegisterAdapterResponse\x12\'\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x16.modelplane.v1.Adapter\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\"\x83\x01\n\x11GetAdapterRequest\x12n\n\x04name\x18\x01 \x01(\tB`\xbaH]r[2Y^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?/adapters/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\"=\n\x12GetAdapterResponse\x12\'\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x16.modelplane.v1.Adapter\"\x98\x01\n\x13ListAdaptersRequest\x12G\n\x06parent\x18\x01 \x01(\tB7\xbaH4r220^models/([a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?|-)$\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"Y\n\x14ListAdaptersResponse\x12(\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x16.modelplane.v1.Adapter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa2\x02\n\x14\x44\x65leteAdapterRequest\x12n\n\x04name\x18\x01 \x01(\tB`\xbaH]r[2Y^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?/adapters/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\x12t\n\nrequest_id\x18\x03 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\"1\n\x15\x44\x65leteAdapterResponse\x12\x18\n\x10\x63\x61talog_revision\x18\x01 \x01(\x03\x32\xa0\r\n\x0fRegistryService\x12Z\n\rRegisterModel\x12#.modelplane.v1.RegisterModelRequest\x1a$.modelplane.v1.RegisterModelResponse\x12K\n\x08GetModel\x12\x1e.modelplane.v1.GetModelRequest\x1a\x1f.modelplane.v1.GetModelResponse\x12Q\n\nListModels\x12 .modelplane.v1.ListModelsRequest\x1a!.modelplane.v1.ListModelsResponse\x12i\n\x12ListModelRevisions\x12(.modelplane.v1.ListModelRevisionsRequest\x1a).modelplane.v1.ListModelRevisionsResponse\x12T\n\x0b\x44\x65leteModel\x12!.modelplane.v1.DeleteModelRequest\x1a\".modelplane.v1.DeleteModelResponse\x12`\n\x0fRegisterAdapter\x12%.modelplane.v1.RegisterAdapterRequest\x1a&.modelplane.v1.RegisterAdapterResponse\x12Q\n\nGetAdapter\x12 .modelplane.v1.GetAdapterRequest\x1a!.modelplane.v1.GetAdapterResponse\x12W\n\x0cListAdapters\x12\".modelplane.v1.ListAdaptersRequest\x1a#.modelplane.v1.ListAdaptersResponse\x12Z\n\rDeleteAdapter\x12#.modelplane.v1.DeleteAdapterRequest\x1a$.modelplane.v1.DeleteAdapterResponse\x12K\n\x08SetRoute\x12\x1e.modelplane.v1.SetRouteRequest\x1a\x1f.modelplane.v1.SetRouteResponse\x12K\n\x08GetRoute\x12\x1e.modelplane.v1.GetRouteRequest\x1a\x1f.modelplane.v1.GetRouteResponse\x12Q\n\nListRoutes\x12 .modelplane.v1.ListRoutesRequest\x1a!.modelplane.v1.ListRoutesResponse\x12T\n\x0b\x44\x65leteRoute\x12!.modelplane.v1.DeleteRouteRequest\x1a\".modelplane.v1.DeleteRouteResponse\x12i\n\x12ListRouteRevisions\x12(.modelplane.v1.ListRouteRevisionsRequest\x1a).modelplane.v1.ListRouteRevisionsResponse\x12`\n\x0fListAuditEvents\x12%.modelplane.v1.ListAuditEventsRequest\x1a&.modelplane.v1.ListAuditEventsResponse\x12W\n\x0c\x43reateApiKey\x12\".modelplane.v1.CreateApiKeyRequest\x1a#.modelplane.v1.CreateApiKeyResponse\x12N\n\tGetApiKey\x12\x1f.modelplane.v1.GetApiKeyRequest\x1a .modelplane.v1.GetApiKeyResponse\x12T\n\x0bListApiKeys\x12!.modelplane.v1.ListApiKeysRequest\x1a\".modelplane.v1.ListApiKeysResponse\x12W\n\x0cRevokeApiKey\x12\".modelplane.v1.RevokeApiKeyRequest\x1a#.modelplane.v1.RevokeApiKeyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -90,46 +91,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEADAPTERREQUEST'].fields_by_name['name']._serialized_options = b'\272H]r[2Y^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?/adapters/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'
   _globals['_DELETEADAPTERREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_DELETEADAPTERREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$'
-  _globals['_REGISTERMODELREQUEST']._serialized_start=195
-  _globals['_REGISTERMODELREQUEST']._serialized_end=750
-  _globals['_REGISTERMODELREQUEST_LABELSENTRY']._serialized_start=705
-  _globals['_REGISTERMODELREQUEST_LABELSENTRY']._serialized_end=750
-  _globals['_REGISTERMODELRESPONSE']._serialized_start=752
-  _globals['_REGISTERMODELRESPONSE']._serialized_end=855
-  _globals['_GETMODELREQUEST']._serialized_start=857
-  _globals['_GETMODELREQUEST']._serialized_end=941
-  _globals['_GETMODELRESPONSE']._serialized_start=943
-  _globals['_GETMODELRESPONSE']._serialized_end=998
-  _globals['_LISTMODELSREQUEST']._serialized_start=1000
-  _globals['_LISTMODELSREQUEST']._serialized_end=1077
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1079
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1162
-  _globals['_LISTMODELREVISIONSREQUEST']._serialized_start=1165
-  _globals['_LISTMODELREVISIONSREQUEST']._serialized_end=1319
-  _globals['_LISTMODELREVISIONSRESPONSE']._serialized_start=1321
-  _globals['_LISTMODELREVISIONSRESPONSE']._serialized_end=1423
-  _globals['_DELETEMODELREQUEST']._serialized_start=1426
-  _globals['_DELETEMODELREQUEST']._serialized_end=1669
-  _globals['_DELETEMODELRESPONSE']._serialized_start=1671
-  _globals['_DELETEMODELRESPONSE']._serialized_end=1718
-  _globals['_REGISTERADAPTERREQUEST']._serialized_start=1721
-  _globals['_REGISTERADAPTERREQUEST']._serialized_end=2352
-  _globals['_REGISTERADAPTERREQUEST_LABELSENTRY']._serialized_start=705
-  _globals['_REGISTERADAPTERREQUEST_LABELSENTRY']._serialized_end=750
-  _globals['_REGISTERADAPTERRESPONSE']._serialized_start=2354
-  _globals['_REGISTERADAPTERRESPONSE']._serialized_end=2463
-  _globals['_GETADAPTERREQUEST']._serialized_start=2466
-  _globals['_GETADAPTERREQUEST']._serialized_end=2597
-  _globals['_GETADAPTERRESPONSE']._serialized_start=2599
-  _globals['_GETADAPTERRESPONSE']._serialized_end=2660
-  _globals['_LISTADAPTERSREQUEST']._serialized_start=2663
-  _globals['_LISTADAPTERSREQUEST']._serialized_end=2815
-  _globals['_LISTADAPTERSRESPONSE']._serialized_start=2817
-  _globals['_LISTADAPTERSRESPONSE']._serialized_end=2906
-  _globals['_DELETEADAPTERREQUEST']._serialized_start=2909
-  _globals['_DELETEADAPTERREQUEST']._serialized_end=3199
-  _globals['_DELETEADAPTERRESPONSE']._serialized_start=3201
-  _globals['_DELETEADAPTERRESPONSE']._serialized_end=3250
-  _globals['_REGISTRYSERVICE']._serialized_start=3253
-  _globals['_REGISTRYSERVICE']._serialized_end=4605
+  _globals['_REGISTERMODELREQUEST']._serialized_start=224
+  _globals['_REGISTERMODELREQUEST']._serialized_end=779
+  _globals['_REGISTERMODELREQUEST_LABELSENTRY']._serialized_start=734
+  _globals['_REGISTERMODELREQUEST_LABELSENTRY']._serialized_end=779
+  _globals['_REGISTERMODELRESPONSE']._serialized_start=781
+  _globals['_REGISTERMODELRESPONSE']._serialized_end=884
+  _globals['_GETMODELREQUEST']._serialized_start=886
+  _globals['_GETMODELREQUEST']._serialized_end=970
+  _globals['_GETMODELRESPONSE']._serialized_start=972
+  _globals['_GETMODELRESPONSE']._serialized_end=1027
+  _globals['_LISTMODELSREQUEST']._serialized_start=1029
+  _globals['_LISTMODELSREQUEST']._serialized_end=1106
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1108
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1191
+  _globals['_LISTMODELREVISIONSREQUEST']._serialized_start=1194
+  _globals['_LISTMODELREVISIONSREQUEST']._serialized_end=1348
+  _globals['_LISTMODELREVISIONSRESPONSE']._serialized_start=1350
+  _globals['_LISTMODELREVISIONSRESPONSE']._serialized_end=1452
+  _globals['_DELETEMODELREQUEST']._serialized_start=1455
+  _globals['_DELETEMODELREQUEST']._serialized_end=1698
+  _globals['_DELETEMODELRESPONSE']._serialized_start=1700
+  _globals['_DELETEMODELRESPONSE']._serialized_end=1747
+  _globals['_REGISTERADAPTERREQUEST']._serialized_start=1750
+  _globals['_REGISTERADAPTERREQUEST']._serialized_end=2381
+  _globals['_REGISTERADAPTERREQUEST_LABELSENTRY']._serialized_start=734
+  _globals['_REGISTERADAPTERREQUEST_LABELSENTRY']._serialized_end=779
+  _globals['_REGISTERADAPTERRESPONSE']._serialized_start=2383
+  _globals['_REGISTERADAPTERRESPONSE']._serialized_end=2492
+  _globals['_GETADAPTERREQUEST']._serialized_start=2495
+  _globals['_GETADAPTERREQUEST']._serialized_end=2626
+  _globals['_GETADAPTERRESPONSE']._serialized_start=2628
+  _globals['_GETADAPTERRESPONSE']._serialized_end=2689
+  _globals['_LISTADAPTERSREQUEST']._serialized_start=2692
+  _globals['_LISTADAPTERSREQUEST']._serialized_end=2844
+  _globals['_LISTADAPTERSRESPONSE']._serialized_start=2846
+  _globals['_LISTADAPTERSRESPONSE']._serialized_end=2935
+  _globals['_DELETEADAPTERREQUEST']._serialized_start=2938
+  _globals['_DELETEADAPTERREQUEST']._serialized_end=3228
+  _globals['_DELETEADAPTERRESPONSE']._serialized_start=3230
+  _globals['_DELETEADAPTERRESPONSE']._serialized_end=3279
+  _globals['_REGISTRYSERVICE']._serialized_start=3282
+  _globals['_REGISTRYSERVICE']._serialized_end=4978
 # @@protoc_insertion_point(module_scope)

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from modelplane.v1 import api_key_pb2 as modelplane_dot_v1_dot_api__key__pb2
 from modelplane.v1 import audit_pb2 as modelplane_dot_v1_dot_audit__pb2
 from modelplane.v1 import registry_service_pb2 as modelplane_dot_v1_dot_registry__service__pb2
 from modelplane.v1 import route_pb2 as modelplane_dot_v1_dot_route__pb2
@@ -116,6 +117,26 @@ class RegistryServiceStub:
                 '/modelplane.v1.RegistryService/ListAuditEvents',
                 request_serializer=modelplane_dot_v1_dot_audit__pb2.ListAuditEventsRequest.SerializeToString,
                 response_deserializer=modelplane_dot_v1_dot_audit__pb2.ListAuditEventsResponse.FromString,
+                _registered_method=True)
+        self.CreateApiKey = channel.unary_unary(
+                '/modelplane.v1.RegistryService/CreateApiKey',
+                request_serializer=modelplane_dot_v1_dot_api__key__pb2.CreateApiKeyRequest.SerializeToString,
+                response_deserializer=modelplane_dot_v1_dot_api__key__pb2.CreateApiKeyResponse.FromString,
+                _registered_method=True)
+        self.GetApiKey = channel.unary_unary(
+                '/modelplane.v1.RegistryService/GetApiKey',
+                request_serializer=modelplane_dot_v1_dot_api__key__pb2.GetApiKeyRequest.SerializeToString,
+                response_deserializer=modelplane_dot_v1_dot_api__key__pb2.GetApiKeyResponse.FromString,
+                _registered_method=True)
+        self.ListApiKeys = channel.unary_unary(
+                '/modelplane.v1.RegistryService/ListApiKeys',
+                request_serializer=modelplane_dot_v1_dot_api__key__pb2.ListApiKeysRequest.SerializeToString,
+                response_deserializer=modelplane_dot_v1_dot_api__key__pb2.ListApiKeysResponse.FromString,
+                _registered_method=True)
+        self.RevokeApiKey = channel.unary_unary(
+                '/modelplane.v1.RegistryService/RevokeApiKey',
+                request_serializer=modelplane_dot_v1_dot_api__key__pb2.RevokeApiKeyRequest.SerializeToString,
+                response_deserializer=modelplane_dot_v1_dot_api__key__pb2.RevokeApiKeyResponse.FromString,
                 _registered_method=True)
 
 
@@ -234,6 +255,34 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateApiKey(self, request, context):
+        """Makes a key for the OpenAI API of the data planes, and shows it this once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetApiKey(self, request, context):
+        """Gets a key's description.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListApiKeys(self, request, context):
+        """Lists keys by id, those that were revoked too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeApiKey(self, request, context):
+        """Revokes a key for good. Data planes refuse it as soon as they have the snapshot of this change.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -311,6 +360,26 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.ListAuditEvents,
                     request_deserializer=modelplane_dot_v1_dot_audit__pb2.ListAuditEventsRequest.FromString,
                     response_serializer=modelplane_dot_v1_dot_audit__pb2.ListAuditEventsResponse.SerializeToString,
+            ),
+            'CreateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateApiKey,
+                    request_deserializer=modelplane_dot_v1_dot_api__key__pb2.CreateApiKeyRequest.FromString,
+                    response_serializer=modelplane_dot_v1_dot_api__key__pb2.CreateApiKeyResponse.SerializeToString,
+            ),
+            'GetApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetApiKey,
+                    request_deserializer=modelplane_dot_v1_dot_api__key__pb2.GetApiKeyRequest.FromString,
+                    response_serializer=modelplane_dot_v1_dot_api__key__pb2.GetApiKeyResponse.SerializeToString,
+            ),
+            'ListApiKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApiKeys,
+                    request_deserializer=modelplane_dot_v1_dot_api__key__pb2.ListApiKeysRequest.FromString,
+                    response_serializer=modelplane_dot_v1_dot_api__key__pb2.ListApiKeysResponse.SerializeToString,
+            ),
+            'RevokeApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeApiKey,
+                    request_deserializer=modelplane_dot_v1_dot_api__key__pb2.RevokeApiKeyRequest.FromString,
+                    response_serializer=modelplane_dot_v1_dot_api__key__pb2.RevokeApiKeyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -724,6 +793,114 @@ class RegistryService:
             '/modelplane.v1.RegistryService/ListAuditEvents',
             modelplane_dot_v1_dot_audit__pb2.ListAuditEventsRequest.SerializeToString,
             modelplane_dot_v1_dot_audit__pb2.ListAuditEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelplane.v1.RegistryService/CreateApiKey',
+            modelplane_dot_v1_dot_api__key__pb2.CreateApiKeyRequest.SerializeToString,
+            modelplane_dot_v1_dot_api__key__pb2.CreateApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelplane.v1.RegistryService/GetApiKey',
+            modelplane_dot_v1_dot_api__key__pb2.GetApiKeyRequest.SerializeToString,
+            modelplane_dot_v1_dot_api__key__pb2.GetApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApiKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelplane.v1.RegistryService/ListApiKeys',
+            modelplane_dot_v1_dot_api__key__pb2.ListApiKeysRequest.SerializeToString,
+            modelplane_dot_v1_dot_api__key__pb2.ListApiKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelplane.v1.RegistryService/RevokeApiKey',
+            modelplane_dot_v1_dot_api__key__pb2.RevokeApiKeyRequest.SerializeToString,
+            modelplane_dot_v1_dot_api__key__pb2.RevokeApiKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from modelplane.v1 import api_key_pb2 as _api_key_pb2
 from modelplane.v1 import audit_pb2 as _audit_pb2
 from modelplane.v1 import registry_service_pb2 as _registry_service_pb2
 from modelplane.v1 import route_pb2 as _route_pb2
@@ -73,6 +74,14 @@ class RegistryServiceStub:
     """Lists the revisions of a route, newest first."""
     ListAuditEvents: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ListAuditEventsRequest, _audit_pb2.ListAuditEventsResponse]
     """Lists who changed what, newest first."""
+    CreateApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.CreateApiKeyRequest, _api_key_pb2.CreateApiKeyResponse]
+    """Makes a key for the OpenAI API of the data planes, and shows it this once."""
+    GetApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.GetApiKeyRequest, _api_key_pb2.GetApiKeyResponse]
+    """Gets a key's description."""
+    ListApiKeys: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.ListApiKeysRequest, _api_key_pb2.ListApiKeysResponse]
+    """Lists keys by id, those that were revoked too."""
+    RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.RevokeApiKeyRequest, _api_key_pb2.RevokeApiKeyResponse]
+    """Revokes a key for good. Data planes refuse it as soon as they have the snapshot of this change."""
 
 @_typing.type_check_only
 class RegistryServiceAsyncStub(RegistryServiceStub):
@@ -117,6 +126,14 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Lists the revisions of a route, newest first."""
     ListAuditEvents: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListAuditEventsRequest, _audit_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
     """Lists who changed what, newest first."""
+    CreateApiKey: _aio.UnaryUnaryMultiCallable[_api_key_pb2.CreateApiKeyRequest, _api_key_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
+    """Makes a key for the OpenAI API of the data planes, and shows it this once."""
+    GetApiKey: _aio.UnaryUnaryMultiCallable[_api_key_pb2.GetApiKeyRequest, _api_key_pb2.GetApiKeyResponse]  # type: ignore[assignment]
+    """Gets a key's description."""
+    ListApiKeys: _aio.UnaryUnaryMultiCallable[_api_key_pb2.ListApiKeysRequest, _api_key_pb2.ListApiKeysResponse]  # type: ignore[assignment]
+    """Lists keys by id, those that were revoked too."""
+    RevokeApiKey: _aio.UnaryUnaryMultiCallable[_api_key_pb2.RevokeApiKeyRequest, _api_key_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
+    """Revokes a key for good. Data planes refuse it as soon as they have the snapshot of this change."""
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     """The registry of models and adapters. Every committed change makes one catalog revision, and with it one snapshot.
@@ -248,5 +265,37 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.ListAuditEventsResponse, _abc.Awaitable[_audit_pb2.ListAuditEventsResponse]]:
         """Lists who changed what, newest first."""
+
+    @_abc_1.abstractmethod
+    def CreateApiKey(
+        self,
+        request: _api_key_pb2.CreateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_key_pb2.CreateApiKeyResponse, _abc.Awaitable[_api_key_pb2.CreateApiKeyResponse]]:
+        """Makes a key for the OpenAI API of the data planes, and shows it this once."""
+
+    @_abc_1.abstractmethod
+    def GetApiKey(
+        self,
+        request: _api_key_pb2.GetApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_key_pb2.GetApiKeyResponse, _abc.Awaitable[_api_key_pb2.GetApiKeyResponse]]:
+        """Gets a key's description."""
+
+    @_abc_1.abstractmethod
+    def ListApiKeys(
+        self,
+        request: _api_key_pb2.ListApiKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_key_pb2.ListApiKeysResponse, _abc.Awaitable[_api_key_pb2.ListApiKeysResponse]]:
+        """Lists keys by id, those that were revoked too."""
+
+    @_abc_1.abstractmethod
+    def RevokeApiKey(
+        self,
+        request: _api_key_pb2.RevokeApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_key_pb2.RevokeApiKeyResponse, _abc.Awaitable[_api_key_pb2.RevokeApiKeyResponse]]:
+        """Revokes a key for good. Data planes refuse it as soon as they have the snapshot of this change."""
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
