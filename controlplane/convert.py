@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import TypeVar
 
+from google.protobuf import message as protobuf_message
 from google.protobuf import timestamp_pb2
 
-from controlplane import domain
+from controlplane import domain, etags
 from controlplane.routes import Route, RouteRevision
 from modelplane import names
 from modelplane.v1 import adapter_pb2, model_pb2, route_pb2, snapshot_pb2, snapshot_service_pb2, status_pb2
+
+M = TypeVar("M", bound=protobuf_message.Message)
+
+
+def known_fields(message: M) -> M:
+    """A copy without the fields that this release does not know: they would be stored, and mean nothing."""
+    known = type(message)()
+    known.CopyFrom(message)
+    known.DiscardUnknownFields()
+    return known
 
 
 def position_to_proto(position: domain.Position) -> snapshot_pb2.Position:
@@ -39,6 +51,10 @@ def timestamp_from_proto(message: timestamp_pb2.Timestamp) -> datetime:
     return message.ToDatetime(tzinfo=UTC)
 
 
+def _optional(moment: datetime | None) -> timestamp_pb2.Timestamp | None:
+    return timestamp_to_proto(moment) if moment is not None else None
+
+
 def model_revision_to_proto(model_id: str, revision: domain.ModelRevision) -> model_pb2.ModelRevision:
     return model_pb2.ModelRevision(
         name=names.model_revision_name(model_id, revision.number),
@@ -61,6 +77,9 @@ def model_to_proto(model: domain.Model, statuses: Sequence[status_pb2.DataPlaneR
         update_time=timestamp_to_proto(model.update_time),
         catalog_revision=model.catalog_revision,
         statuses=statuses,
+        etag=etags.etag_of(model),
+        delete_time=_optional(model.delete_time),
+        purge_time=_optional(model.purge_time),
     )
 
 
@@ -91,6 +110,9 @@ def adapter_to_proto(
         update_time=timestamp_to_proto(adapter.update_time),
         catalog_revision=adapter.catalog_revision,
         statuses=statuses,
+        etag=etags.etag_of(adapter),
+        delete_time=_optional(adapter.delete_time),
+        purge_time=_optional(adapter.purge_time),
     )
 
 

@@ -114,6 +114,10 @@ class Model:
     update_time: datetime
     catalog_revision: int
     """That of the last change."""
+    delete_time: datetime | None = None
+    """When it was deleted. None: it is not."""
+    purge_time: datetime | None = None
+    """When a deleted one is gone for good."""
 
     @property
     def name(self) -> str:
@@ -151,6 +155,10 @@ class Adapter:
     update_time: datetime
     catalog_revision: int
     """That of the last change."""
+    delete_time: datetime | None = None
+    """When it was deleted. None: it is not."""
+    purge_time: datetime | None = None
+    """When a deleted one is gone for good."""
 
     @property
     def name(self) -> str:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from types import MappingProxyType
 
 from modelplane.validation import FieldViolation
@@ -29,6 +30,8 @@ class Reason(enum.StrEnum):
     """Fields break a rule. Correct those that BadRequest lists."""
     INVALID_PAGE_TOKEN = "INVALID_PAGE_TOKEN"  # noqa: S105  # no password
     """The token is not one that this method gave for this request. Start at the first page."""
+    INVALID_UPDATE_MASK = "INVALID_UPDATE_MASK"
+    """The update mask names what no update changes. Use the paths that the description lists."""
     REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
     """Another request was carried out under this request id. Send a fresh UUID4 with each request."""
     UNSUPPORTED_SOURCE = "UNSUPPORTED_SOURCE"
@@ -68,7 +71,7 @@ class Reason(enum.StrEnum):
     API_KEY_EXISTS = "API_KEY_EXISTS"
     """There is an API key of this id, or was before it was revoked. Choose another id."""
     REVISION_NOT_FOUND = "REVISION_NOT_FOUND"
-    """There is no such catalog revision yet, or it is not kept any more."""
+    """There is no such revision of the catalog, model or adapter yet, or it is not kept any more."""
     SERVED_NAME_TAKEN = "SERVED_NAME_TAKEN"
     """Another model, adapter or route has this served name. Choose another name, or delete the one that has it."""
     MODEL_HAS_ADAPTERS = "MODEL_HAS_ADAPTERS"
@@ -85,6 +88,16 @@ class Reason(enum.StrEnum):
     """Routes refer to it. Change or delete them first, or delete with `force`, which takes it out of them."""
     ROUTE_WOULD_BE_EMPTY = "ROUTE_WOULD_BE_EMPTY"
     """A route would be left without a target that gets requests. Change or delete that route first."""
+    ALREADY_REGISTERED = "ALREADY_REGISTERED"
+    """It exists, and the request says that it must not. Choose another id, or leave `must_create` out."""
+    STILL_DELETED = "STILL_DELETED"
+    """Something deleted has this id until its purge time. Undelete it, or choose another id."""
+    NOT_DELETED = "NOT_DELETED"
+    """It is not deleted, so there is nothing to take back."""
+    BASE_MODEL_DELETED = "BASE_MODEL_DELETED"
+    """The adapter's base model is deleted. Undelete that first."""
+    ETAG_MISMATCH = "ETAG_MISMATCH"
+    """Somebody changed it since the etag was read. Read it again, and decide whether the change still holds."""
     CONCURRENT_CHANGE = "CONCURRENT_CHANGE"
     """Something that the request depends on changed meanwhile. Try again."""
     ROLLBACK_TOO_LARGE = "ROLLBACK_TOO_LARGE"
@@ -207,12 +220,32 @@ _VIOLATIONS_SHOWN = 3
 
 def model_not_found(name: str) -> NotFound:
     """No model of this resource name."""
-    return NotFound(Reason.MODEL_NOT_FOUND, f"{name} does not exist", metadata={"resource": name})
+    return NotFound(Reason.MODEL_NOT_FOUND, f"{name} does not exist, or is deleted", metadata={"resource": name})
 
 
 def adapter_not_found(name: str) -> NotFound:
     """No adapter of this resource name."""
-    return NotFound(Reason.ADAPTER_NOT_FOUND, f"{name} does not exist", metadata={"resource": name})
+    return NotFound(Reason.ADAPTER_NOT_FOUND, f"{name} does not exist, or is deleted", metadata={"resource": name})
+
+
+def still_deleted(name: str, purge_time: datetime | None) -> AlreadyExists:
+    """A deleted resource has this name until its purge time."""
+    until = purge_time.isoformat(timespec="seconds") if purge_time is not None else ""
+    return AlreadyExists(
+        Reason.STILL_DELETED,
+        f"{name} is deleted and keeps its id until {until}; undelete it, or choose another id",
+        metadata={"resource": name, "purgeTime": until},
+    )
+
+
+def revision_of_resource_not_found(name: str, number: int, newest: int) -> NotFound:
+    """A model or adapter has no revision of this number."""
+    return NotFound(
+        Reason.REVISION_NOT_FOUND,
+        f"{name} has no revision {number}; the newest is {newest}",
+        violations=(FieldViolation(field="revision_number", description=f"got {number}; 1 to {newest} is allowed"),),
+        metadata={"resource": name, "revisionNumber": str(number), "newestRevisionNumber": str(newest)},
+    )
 
 
 def data_plane_not_found(name: str) -> NotFound:

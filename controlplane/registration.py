@@ -5,14 +5,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import TypeVar
 
 from google.protobuf import message as protobuf_message
 
 from controlplane import domain, errors
+from modelplane import names
 from modelplane.v1 import adapter_pb2, model_pb2
+from modelplane.validation import FieldViolation
 
 SERVED_NAME_CHARACTERS_MAX = 256
+
+DELETED_RETENTION = timedelta(days=30)
+"""How long a deleted resource can be undeleted, unless the operator says otherwise. AIP-164 names 30 days."""
+
+R = TypeVar("R", domain.Model, domain.Adapter)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +32,13 @@ class Stamp:
     now: datetime
     catalog_revision: int
     """The one that the change will have."""
+    deleted_retention: timedelta = DELETED_RETENTION
+    """How long what the change deletes can be undeleted."""
+
+    @property
+    def purge_time(self) -> datetime:
+        """When what the change deletes is gone for good."""
+        return self.now + self.deleted_retention
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +63,75 @@ class AdapterDraft:
     source: model_pb2.Source
     weights: adapter_pb2.AdapterWeights
     card: adapter_pb2.AdapterCard
+
+
+def model_draft(model: domain.Model) -> ModelDraft:
+    """The draft that states a model as it is."""
+    return ModelDraft(
+        id=model.id,
+        served_name=model.served_name,
+        labels=model.labels,
+        spec=model.revision.spec,
+        card=model.revision.card,
+    )
+
+
+def adapter_draft(adapter: domain.Adapter) -> AdapterDraft:
+    """The draft that states an adapter as it is."""
+    return AdapterDraft(
+        model_id=adapter.model_id,
+        id=adapter.id,
+        served_name=adapter.served_name,
+        labels=adapter.labels,
+        source=adapter.revision.source,
+        weights=adapter.revision.weights,
+        card=adapter.revision.card,
+    )
+
+
+def check_registrable(current: domain.Model | domain.Adapter | None, *, must_create: bool) -> None:
+    """Refuse to register what is deleted, or with `must_create` what is there.
+
+    Raises:
+        errors.AlreadyExists: it is.
+    """
+    if current is None:
+        return
+    if current.delete_time is not None:
+        raise errors.still_deleted(current.name, current.purge_time)
+    if must_create:
+        raise errors.AlreadyExists(
+            errors.Reason.ALREADY_REGISTERED,
+            f"{current.name} exists since {current.create_time.isoformat(timespec='seconds')}, and must_create is set",
+            violations=(FieldViolation(field="must_create", description=f"got true, and {current.name} exists"),),
+            metadata={"resource": current.name},
+        )
+
+
+def deleted(current: R, stamp: Stamp) -> R:
+    """A resource after its deletion: it can be undeleted until its purge time."""
+    return dataclasses.replace(
+        current,
+        delete_time=stamp.now,
+        purge_time=stamp.purge_time,
+        update_time=stamp.now,
+        catalog_revision=stamp.catalog_revision,
+    )
+
+
+def undeleted(current: R, stamp: Stamp) -> R:
+    """A deleted resource after its deletion was taken back.
+
+    Raises:
+        errors.AlreadyExists: it is not deleted.
+    """
+    if current.delete_time is None:
+        raise errors.AlreadyExists(
+            errors.Reason.NOT_DELETED, f"{current.name} is not deleted", metadata={"resource": current.name}
+        )
+    return dataclasses.replace(
+        current, delete_time=None, purge_time=None, update_time=stamp.now, catalog_revision=stamp.catalog_revision
+    )
 
 
 def default_adapter_served_name(base_served_name: str, adapter_id: str) -> str:
@@ -180,6 +264,37 @@ def unchanged_base(before: domain.Model, now: domain.Model | None) -> domain.Mod
             metadata={"resource": before.name},
         )
     return now
+
+
+def check_same_files(name: str, earlier: domain.AdapterRevision, weights: adapter_pb2.AdapterWeights) -> None:
+    """Refuse to serve an earlier revision whose files are others by now.
+
+    Raises:
+        errors.FailedPrecondition: they are.
+    """
+    if weights.digest != earlier.weights.digest:
+        raise errors.FailedPrecondition(
+            errors.Reason.ADAPTER_FILES_CHANGED,
+            f"the files at {earlier.source.uri} are not those of revision {earlier.number} of {name} any more; put "
+            "them back, or register what is there",
+            metadata={"resource": name, "revisionNumber": str(earlier.number)},
+        )
+
+
+def base_for_undelete(adapter: domain.Adapter, base: domain.Model | None) -> domain.Model:
+    """The base of an adapter whose deletion is taken back.
+
+    Raises:
+        errors.FailedPrecondition: it is deleted itself.
+    """
+    if base is None:
+        base_name = names.model_name(adapter.model_id)
+        raise errors.FailedPrecondition(
+            errors.Reason.BASE_MODEL_DELETED,
+            f"{base_name}, the base of {adapter.name}, is deleted; undelete it first",
+            metadata={"resource": adapter.name, "base": base_name},
+        )
+    return base
 
 
 def check_rank(model: domain.Model, rank: int) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from controlplane import database, domain, errors, store_postgres, store_requests, store_retention, store_rows
+from controlplane import database, domain, errors, registration, store_postgres, store_requests, store_retention, store_rows
 from controlplane.request_ids import AnsweredRequest
 from controlplane.retention import Retention
 from controlplane.shared_fleet import SharedFleet, SharingSettings
@@ -54,11 +54,17 @@ def _new_uid() -> str:
 class Store(StoreReads):
     """The registry's store. Make one with `Store.open`; share it among all tasks of one event loop."""
 
-    def __init__(self, opened: database.Database, clock: Callable[[], datetime], new_uid: Callable[[], str]) -> None:
-        super().__init__(opened.engine)
+    def __init__(
+        self,
+        opened: database.Database,
+        clock: Callable[[], datetime],
+        new_uid: Callable[[], str],
+        deleted_retention: timedelta,
+    ) -> None:
+        super().__init__(opened.engine, clock)
         self._database = opened
-        self._clock = clock
         self._new_uid = new_uid
+        self._deleted_retention = deleted_retention
         self._writers = asyncio.Semaphore(opened.writers_max)
         self._writes: set[asyncio.Task[object]] = set()
 
@@ -71,6 +77,7 @@ class Store(StoreReads):
         connections_max: int = store_postgres.CONNECTIONS_MAX,
         clock: Callable[[], datetime] = _now,
         new_uid: Callable[[], str] = _new_uid,
+        deleted_retention: timedelta = registration.DELETED_RETENTION,
     ) -> AsyncIterator[Store]:
         """The store at `url`, made or migrated to the newest schema if need be.
 
@@ -79,12 +86,13 @@ class Store(StoreReads):
             connections_max: Connections to PostgreSQL at a time.
             clock: The time in UTC, aware.
             new_uid: Makes an identity that no other has.
+            deleted_retention: How long what is deleted can be undeleted.
 
         Raises:
             errors.SetupError: it cannot be used, or another process uses it.
         """
         async with database.open_database(url, connections_max=connections_max) as opened:
-            store = cls(opened, clock, new_uid)
+            store = cls(opened, clock, new_uid, deleted_retention)
             try:
                 await store._prepare()
             except (CommandError, OSError, SQLAlchemyError, TimeoutError) as error:
@@ -159,7 +167,9 @@ class Store(StoreReads):
         """
 
         async def change(connection: AsyncConnection) -> tuple[T, domain.Head | None]:
-            transaction = await WriteTransaction.begin(connection, now=self._clock(), uid=self._new_uid())
+            transaction = await WriteTransaction.begin(
+                connection, now=self._clock(), uid=self._new_uid(), deleted_retention=self._deleted_retention
+            )
             result = await work(transaction)
             head = await transaction.finish(method=method, resource=resource)
             if dry_run:

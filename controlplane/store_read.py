@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, func, select, tuple_
@@ -15,6 +16,7 @@ from controlplane import audit, domain, errors, store_audit, store_history, stor
 from controlplane.store_api_keys import ApiKeyReads
 from controlplane.store_routes import RouteReads
 from controlplane.store_schema import (
+    adapter_revisions,
     adapters,
     blobs,
     catalog,
@@ -33,8 +35,9 @@ class StoreReads(RouteReads, ApiKeyReads):
     Every method raises errors.Unavailable when the database fails.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, clock: Callable[[], datetime]) -> None:
         self._engine = engine
+        self._clock = clock
 
     @asynccontextmanager
     async def _begin_read(self) -> AsyncIterator[AsyncConnection]:
@@ -171,9 +174,25 @@ class StoreReads(RouteReads, ApiKeyReads):
             raise errors.model_not_found(names.model_name(model_id))
         return model
 
-    async def list_models(self, *, after_id: str, limit: int) -> Sequence[domain.Model]:
+    async def get_any_model(self, model_id: str) -> domain.Model:
+        """The model of this id, deleted or not.
+
+        Raises:
+            errors.NotFound: there is none, or its purge time has come.
+        """
+        async with self._begin_read() as connection:
+            model = await store_rows.find_any_model(connection, model_id)
+        if model is None or self._is_purged(model):
+            raise errors.model_not_found(names.model_name(model_id))
+        return model
+
+    def _is_purged(self, resource: domain.Model | domain.Adapter) -> bool:
+        return resource.purge_time is not None and resource.purge_time <= self._clock()
+
+    async def list_models(self, *, after_id: str, limit: int, show_deleted: bool = False) -> Sequence[domain.Model]:
         """Models by id; those after `after_id`."""
-        query = store_rows.SELECT_MODELS.where(models.c.id > after_id).order_by(models.c.id).limit(limit)
+        visible = store_rows.visible(models, self._clock(), show_deleted=show_deleted)
+        query = store_rows.SELECT_MODELS.where(visible, models.c.id > after_id).order_by(models.c.id).limit(limit)
         async with self._begin_read() as connection:
             return [store_rows.model(row) for row in await connection.execute(query)]
 
@@ -194,7 +213,8 @@ class StoreReads(RouteReads, ApiKeyReads):
         if before_number is not None:
             query = query.where(model_revisions.c.number < before_number)
         async with self._begin_read() as connection:
-            if (await connection.execute(select(models.c.id).where(models.c.id == model_id))).one_or_none() is None:
+            model = await store_rows.find_any_model(connection, model_id)
+            if model is None or self._is_purged(model):
                 raise errors.model_not_found(names.model_name(model_id))
             return [store_rows.model_revision(row) for row in await connection.execute(query)]
 
@@ -210,8 +230,62 @@ class StoreReads(RouteReads, ApiKeyReads):
             raise errors.adapter_not_found(names.adapter_name(model_id, adapter_id))
         return adapter
 
+    async def get_any_adapter(self, model_id: str, adapter_id: str) -> domain.Adapter:
+        """The adapter of this model and id, deleted or not.
+
+        Raises:
+            errors.NotFound: there is none, or its purge time has come.
+        """
+        async with self._begin_read() as connection:
+            adapter = await store_rows.find_any_adapter(connection, model_id, adapter_id)
+        if adapter is None or self._is_purged(adapter):
+            raise errors.adapter_not_found(names.adapter_name(model_id, adapter_id))
+        return adapter
+
+    async def get_adapter_revision(self, model_id: str, adapter_id: str, number: int) -> domain.AdapterRevision:
+        """The revision of this number.
+
+        Raises:
+            errors.NotFound: there is no such adapter, or it has none.
+        """
+        query = select(adapter_revisions).where(
+            adapter_revisions.c.model_id == model_id,
+            adapter_revisions.c.adapter_id == adapter_id,
+            adapter_revisions.c.number == number,
+        )
+        async with self._begin_read() as connection:
+            adapter = await store_rows.find_adapter(connection, model_id, adapter_id)
+            if adapter is None:
+                raise errors.adapter_not_found(names.adapter_name(model_id, adapter_id))
+            row = (await connection.execute(query)).one_or_none()
+        if row is None:
+            raise errors.revision_of_resource_not_found(adapter.name, number, adapter.revision.number)
+        return store_rows.adapter_revision(row)
+
+    async def list_adapter_revisions(
+        self, model_id: str, adapter_id: str, *, before_number: int | None, limit: int
+    ) -> Sequence[domain.AdapterRevision]:
+        """Revisions of an adapter, deleted or not, newest first; those before `before_number` if it is given.
+
+        Raises:
+            errors.NotFound: there is no such adapter, or its purge time has come.
+        """
+        query = (
+            select(adapter_revisions)
+            .where(adapter_revisions.c.model_id == model_id, adapter_revisions.c.adapter_id == adapter_id)
+            .order_by(adapter_revisions.c.number.desc())
+            .limit(limit)
+        )
+        if before_number is not None:
+            query = query.where(adapter_revisions.c.number < before_number)
+        async with self._begin_read() as connection:
+            adapter = await store_rows.find_any_adapter(connection, model_id, adapter_id)
+            if adapter is None or self._is_purged(adapter):
+                raise errors.adapter_not_found(names.adapter_name(model_id, adapter_id))
+            return [store_rows.adapter_revision(row) for row in await connection.execute(query)]
+
     async def list_adapters(
-        self, model_id: str | None, *, after: tuple[str, str], limit: int
+        self, model_id: str | None, *, after: tuple[str, str], limit: int, show_deleted: bool = False
     ) -> Sequence[domain.Adapter]:
         """Adapters by model id and adapter id; those after the pair `after`.
 
@@ -219,19 +293,22 @@ class StoreReads(RouteReads, ApiKeyReads):
             model_id: The base model. None: all.
             after: Model id and adapter id.
             limit: Adapters at most.
+            show_deleted: Deleted ones too, also those of a deleted model.
 
         Raises:
             errors.NotFound: there is no such model.
         """
+        visible = store_rows.visible(adapters, self._clock(), show_deleted=show_deleted)
         query = (
-            store_rows.SELECT_ADAPTERS.where(tuple_(adapters.c.model_id, adapters.c.id) > tuple_(*after))
+            store_rows.SELECT_ADAPTERS.where(visible, tuple_(adapters.c.model_id, adapters.c.id) > tuple_(*after))
             .order_by(adapters.c.model_id, adapters.c.id)
             .limit(limit)
         )
         async with self._begin_read() as connection:
             if model_id is not None:
                 query = query.where(adapters.c.model_id == model_id)
-                if await store_rows.find_model(connection, model_id) is None:
+                model = await store_rows.find_any_model(connection, model_id)
+                if model is None or self._is_purged(model) or not (show_deleted or model.delete_time is None):
                     raise errors.model_not_found(names.model_name(model_id))
             return [store_rows.adapter(row) for row in await connection.execute(query)]
 

@@ -103,12 +103,14 @@ class RouteWrites(ABC):
 
     async def adapter_rank(self, target: names.Target) -> int | None:
         """The rank of the adapter, or adapter revision, that a route refers to. None: there is no such thing."""
-        if target.number is None:
-            query = select(adapters.c.rank).where(
-                adapters.c.model_id == target.model_id, adapters.c.id == target.adapter_id
-            )
-            rank: int | None = (await self._connection.execute(query)).scalar_one_or_none()
-            return rank
+        live = select(adapters.c.rank).where(
+            adapters.c.model_id == target.model_id,
+            adapters.c.id == target.adapter_id,
+            adapters.c.delete_time_us.is_(None),
+        )
+        current_rank: int | None = (await self._connection.execute(live)).scalar_one_or_none()
+        if current_rank is None or target.number is None:
+            return current_rank
         query = select(adapter_revisions.c.weights).where(
             adapter_revisions.c.model_id == target.model_id,
             adapter_revisions.c.adapter_id == target.adapter_id,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, Select, select
+from sqlalchemy import ColumnElement, Row, Select, Table, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from controlplane import convert, domain
@@ -58,16 +58,35 @@ SELECT_ADAPTERS: Select[Any] = select(
 
 
 async def find_model(connection: AsyncConnection, model_id: str) -> domain.Model | None:
-    """The model of this id, if there is one."""
+    """The model of this id, if there is one. A deleted one is none."""
+    found = await find_any_model(connection, model_id)
+    return found if found is not None and found.delete_time is None else None
+
+
+async def find_adapter(connection: AsyncConnection, model_id: str, adapter_id: str) -> domain.Adapter | None:
+    """The adapter of this model and id, if there is one. A deleted one is none."""
+    found = await find_any_adapter(connection, model_id, adapter_id)
+    return found if found is not None and found.delete_time is None else None
+
+
+async def find_any_model(connection: AsyncConnection, model_id: str) -> domain.Model | None:
+    """The model of this id, if its row is there: a deleted one too, and one that is to be purged."""
     row = (await connection.execute(SELECT_MODELS.where(models.c.id == model_id))).one_or_none()
     return model(row) if row is not None else None
 
 
-async def find_adapter(connection: AsyncConnection, model_id: str, adapter_id: str) -> domain.Adapter | None:
-    """The adapter of this model and id, if there is one."""
+async def find_any_adapter(connection: AsyncConnection, model_id: str, adapter_id: str) -> domain.Adapter | None:
+    """The adapter of this model and id, if its row is there: a deleted one too, and one that is to be purged."""
     query = SELECT_ADAPTERS.where(adapters.c.model_id == model_id, adapters.c.id == adapter_id)
     row = (await connection.execute(query)).one_or_none()
     return adapter(row) if row is not None else None
+
+
+def visible(table: Table, now: datetime, *, show_deleted: bool) -> ColumnElement[bool]:
+    """Which rows of `models` or `adapters` a reader sees at `now`."""
+    if not show_deleted:
+        return table.c.delete_time_us.is_(None)
+    return table.c.purge_time_us.is_(None) | (table.c.purge_time_us > to_us(now))
 
 
 def model(row: Row[Any]) -> domain.Model:
@@ -87,6 +106,8 @@ def model(row: Row[Any]) -> domain.Model:
         create_time=from_us(row.create_time_us),
         update_time=from_us(row.update_time_us),
         catalog_revision=row.catalog_revision,
+        delete_time=_moment(row.delete_time_us),
+        purge_time=_moment(row.purge_time_us),
     )
 
 
@@ -120,6 +141,20 @@ def adapter(row: Row[Any]) -> domain.Adapter:
         create_time=from_us(row.create_time_us),
         update_time=from_us(row.update_time_us),
         catalog_revision=row.catalog_revision,
+        delete_time=_moment(row.delete_time_us),
+        purge_time=_moment(row.purge_time_us),
+    )
+
+
+def adapter_revision(row: Row[Any]) -> domain.AdapterRevision:
+    """A row of adapter_revisions."""
+    return domain.AdapterRevision(
+        number=row.number,
+        source=model_pb2.Source.FromString(row.source),
+        weights=adapter_pb2.AdapterWeights.FromString(row.weights),
+        card=adapter_pb2.AdapterCard.FromString(row.card),
+        create_time=from_us(row.create_time_us),
+        catalog_revision=row.catalog_revision,
     )
 
 
@@ -134,6 +169,8 @@ def model_values(model: domain.Model) -> Mapping[str, object]:
         "create_time_us": to_us(model.create_time),
         "update_time_us": to_us(model.update_time),
         "catalog_revision": model.catalog_revision,
+        "delete_time_us": _us(model.delete_time),
+        "purge_time_us": _us(model.purge_time),
     }
 
 
@@ -162,6 +199,8 @@ def adapter_values(adapter: domain.Adapter) -> Mapping[str, object]:
         "create_time_us": to_us(adapter.create_time),
         "update_time_us": to_us(adapter.update_time),
         "catalog_revision": adapter.catalog_revision,
+        "delete_time_us": _us(adapter.delete_time),
+        "purge_time_us": _us(adapter.purge_time),
     }
 
 
@@ -211,6 +250,14 @@ def data_plane_values(record: domain.DataPlaneRecord) -> Mapping[str, object]:
         "connect_time_us": to_us(record.connect_time),
         "last_seen_time_us": to_us(record.last_seen_time),
     }
+
+
+def _moment(microseconds: int | None) -> datetime | None:
+    return from_us(microseconds) if microseconds is not None else None
+
+
+def _us(moment: datetime | None) -> int | None:
+    return to_us(moment) if moment is not None else None
 
 
 def _position(serialised: bytes | None) -> domain.Position | None:

@@ -131,6 +131,10 @@ models = Table(
     Column("create_time_us", BigInteger, nullable=False),
     Column("update_time_us", BigInteger, nullable=False),
     Column("catalog_revision", BigInteger, nullable=False),
+    # NULL: it is not deleted. Deleted rows hold no served name and no entry, and are gone for readers at purge_time_us.
+    Column("delete_time_us", BigInteger),
+    Column("purge_time_us", BigInteger),
+    Index("ix_models_purge_time_us", "purge_time_us"),
 )
 
 model_revisions = Table(
@@ -159,6 +163,10 @@ adapters = Table(
     Column("create_time_us", BigInteger, nullable=False),
     Column("update_time_us", BigInteger, nullable=False),
     Column("catalog_revision", BigInteger, nullable=False),
+    # NULL: it is not deleted. Deleted rows hold no served name and no entry, and are gone for readers at purge_time_us.
+    Column("delete_time_us", BigInteger),
+    Column("purge_time_us", BigInteger),
+    Index("ix_adapters_purge_time_us", "purge_time_us"),
     Index("ix_adapters_rank", "model_id", "rank"),
 )
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import Table, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Table, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from controlplane import (
@@ -14,8 +14,10 @@ from controlplane import (
     domain,
     errors,
     principal,
+    registration,
     snapshot,
     store_audit,
+    store_deleted,
     store_history,
     store_requests,
     store_rows,
@@ -62,7 +64,14 @@ class WriteTransaction(RouteWrites, ApiKeyWrites):
         """What the change is marked with."""
 
     @classmethod
-    async def begin(cls, connection: AsyncConnection, *, now: datetime, uid: str) -> WriteTransaction:
+    async def begin(
+        cls,
+        connection: AsyncConnection,
+        *,
+        now: datetime,
+        uid: str,
+        deleted_retention: timedelta = registration.DELETED_RETENTION,
+    ) -> WriteTransaction:
         """Lock the catalog's row, and read where the catalog is."""
         row = (await connection.execute(select(catalog).with_for_update())).one()
         digest = CatalogDigest.from_bytes(row.digest_state, row.entry_count)
@@ -70,7 +79,8 @@ class WriteTransaction(RouteWrites, ApiKeyWrites):
             position=domain.Position(store_uid=row.store_uid, revision=row.revision, digest=digest.root()),
             entry_count=row.entry_count,
         )
-        return cls(connection, head, digest, Stamp(uid=uid, now=now, catalog_revision=row.revision + 1))
+        stamp = Stamp(uid=uid, now=now, catalog_revision=row.revision + 1, deleted_retention=deleted_retention)
+        return cls(connection, head, digest, stamp)
 
     async def finish(self, *, method: str, resource: str) -> domain.Head | None:
         """Allocate the revision of what was changed. None: nothing was.
@@ -118,12 +128,36 @@ class WriteTransaction(RouteWrites, ApiKeyWrites):
         return domain.Head(position=position, entry_count=self._digest.entry_count)
 
     async def model(self, model_id: str) -> domain.Model | None:
-        """The model of this id, if there is one."""
+        """The model of this id, if there is one. A deleted one is none."""
         return await store_rows.find_model(self._connection, model_id)
 
+    async def any_model(self, model_id: str) -> domain.Model | None:
+        """The model of this id, deleted or not, if there is one. One whose purge time has come is purged."""
+        found = await store_rows.find_any_model(self._connection, model_id)
+        if found is not None and found.purge_time is not None and found.purge_time <= self.stamp.now:
+            await store_deleted.purge_model(self._connection, model_id)
+            return None
+        return found
+
     async def adapter(self, model_id: str, adapter_id: str) -> domain.Adapter | None:
-        """The adapter of this model and id, if there is one."""
+        """The adapter of this model and id, if there is one. A deleted one is none."""
         return await store_rows.find_adapter(self._connection, model_id, adapter_id)
+
+    async def any_adapter(self, model_id: str, adapter_id: str) -> domain.Adapter | None:
+        """The adapter of this model and id, deleted or not, if there is one. One whose purge time came is purged."""
+        found = await store_rows.find_any_adapter(self._connection, model_id, adapter_id)
+        if found is not None and found.purge_time is not None and found.purge_time <= self.stamp.now:
+            await store_deleted.purge_adapter(self._connection, model_id, adapter_id)
+            return None
+        return found
+
+    async def adapters_deleted_with(self, model: domain.Model) -> Sequence[domain.Adapter]:
+        """The adapters that the deletion of `model` deleted."""
+        return await store_deleted.adapters_deleted_with(self._connection, model)
+
+    async def purge_expired(self, limit: int) -> int:
+        """Delete for good up to `limit` resources whose purge time has come. Returns how many those were."""
+        return await store_deleted.purge_expired(self._connection, self.stamp.now, limit)
 
     async def holder_of(self, served_name: str) -> str | None:
         """Resource name of who has this served name."""
@@ -133,7 +167,8 @@ class WriteTransaction(RouteWrites, ApiKeyWrites):
 
     async def adapters_of(self, model_id: str, *, rank_above: int = 0) -> tuple[Sequence[tuple[str, int]], int]:
         """Name and rank of some adapters of a model that have a rank above the given one, and how many those are."""
-        matching = (adapters.c.model_id == model_id) & (adapters.c.rank > rank_above)
+        live = adapters.c.delete_time_us.is_(None)
+        matching = live & (adapters.c.model_id == model_id) & (adapters.c.rank > rank_above)
         count = (
             await self._connection.execute(select(func.count()).select_from(adapters).where(matching))
         ).scalar_one()
@@ -152,7 +187,7 @@ class WriteTransaction(RouteWrites, ApiKeyWrites):
         await self._put(models, values, {"id": model.id} if previous is not None else None)
         if previous is None or previous.revision.number != model.revision.number:
             await self._connection.execute(insert(model_revisions).values(**store_rows.model_revision_values(model)))
-        await self._name(model.name, model.served_name, previous.served_name if previous is not None else None)
+        await self._name(model.name, model.served_name, _served_name(previous))
         await self._set_entry(model.name, entry)
 
     async def put_adapter(self, adapter: domain.Adapter, previous: domain.Adapter | None) -> None:
@@ -169,25 +204,33 @@ class WriteTransaction(RouteWrites, ApiKeyWrites):
             await self._connection.execute(
                 insert(adapter_revisions).values(**store_rows.adapter_revision_values(adapter))
             )
-        await self._name(adapter.name, adapter.served_name, previous.served_name if previous is not None else None)
+        await self._name(adapter.name, adapter.served_name, _served_name(previous))
         await self._set_entry(adapter.name, entry)
 
     async def delete_model(self, model_id: str) -> None:
-        """Delete a model and its adapters."""
-        query = select(adapters.c.id).where(adapters.c.model_id == model_id)
-        for adapter_id in (await self._connection.execute(query)).scalars().all():
+        """Delete a model and its adapters. They can be undeleted until the stamp's purge time."""
+        live = (adapters.c.model_id == model_id) & adapters.c.delete_time_us.is_(None)
+        for adapter_id in (await self._connection.execute(select(adapters.c.id).where(live))).scalars().all():
             await self.delete_adapter(model_id, adapter_id)
-        name = names.model_name(model_id)
-        await self._connection.execute(delete(served_names).where(served_names.c.resource == name))
-        await self._connection.execute(delete(models).where(models.c.id == model_id))
-        await self._set_entry(name, None)
+        await self._delete(models, names.model_name(model_id), models.c.id == model_id)
 
     async def delete_adapter(self, model_id: str, adapter_id: str) -> None:
-        """Delete an adapter."""
-        name = names.adapter_name(model_id, adapter_id)
+        """Delete an adapter. It can be undeleted until the stamp's purge time."""
+        condition = (adapters.c.model_id == model_id) & (adapters.c.id == adapter_id)
+        await self._delete(adapters, names.adapter_name(model_id, adapter_id), condition)
+
+    async def _delete(self, table: Table, name: str, condition: ColumnElement[bool]) -> None:
+        now_us = store_rows.to_us(self.stamp.now)
         await self._connection.execute(delete(served_names).where(served_names.c.resource == name))
         await self._connection.execute(
-            delete(adapters).where(adapters.c.model_id == model_id, adapters.c.id == adapter_id)
+            update(table)
+            .where(condition)
+            .values(
+                delete_time_us=now_us,
+                purge_time_us=store_rows.to_us(self.stamp.purge_time),
+                update_time_us=now_us,
+                catalog_revision=self.stamp.catalog_revision,
+            )
         )
         await self._set_entry(name, None)
 
@@ -293,3 +336,8 @@ class WriteTransaction(RouteWrites, ApiKeyWrites):
             await self._connection.execute(
                 insert(blobs).values(digest=entry.digest, size_bytes=len(entry.blob), blob=entry.blob)
             )
+
+
+def _served_name(resource: domain.Model | domain.Adapter | None) -> str | None:
+    """The served name that the resource holds; a deleted one holds none."""
+    return resource.served_name if resource is not None and resource.delete_time is None else None

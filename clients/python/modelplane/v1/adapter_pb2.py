@@ -28,7 +28,7 @@ from modelplane.v1 import model_pb2 as modelplane_dot_v1_dot_model__pb2
 from modelplane.v1 import status_pb2 as modelplane_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmodelplane/v1/adapter.proto\x12\rmodelplane.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19modelplane/v1/model.proto\x1a\x1amodelplane/v1/status.proto\"\x84\x03\n\x07\x41\x64\x61pter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x13\n\x0bserved_name\x18\x03 \x01(\t\x12\x32\n\x06labels\x18\x04 \x03(\x0b\x32\".modelplane.v1.Adapter.LabelsEntry\x12\x30\n\x08revision\x18\x05 \x01(\x0b\x32\x1e.modelplane.v1.AdapterRevision\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x63\x61talog_revision\x18\x08 \x01(\x03\x12\x38\n\x08statuses\x18\t \x03(\x0b\x32&.modelplane.v1.DataPlaneResourceStatus\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xfb\x01\n\x0f\x41\x64\x61pterRevision\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12%\n\x06source\x18\x03 \x01(\x0b\x32\x15.modelplane.v1.Source\x12.\n\x07weights\x18\x04 \x01(\x0b\x32\x1d.modelplane.v1.AdapterWeights\x12(\n\x04\x63\x61rd\x18\x05 \x01(\x0b\x32\x1a.modelplane.v1.AdapterCard\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x63\x61talog_revision\x18\x07 \x01(\x03\"\x85\x01\n\x0e\x41\x64\x61pterWeights\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12)\n\x05\x66iles\x18\x02 \x03(\x0b\x32\x1a.modelplane.v1.AdapterFile\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0c\n\x04rank\x18\x04 \x01(\x05\x12\x16\n\x0etarget_modules\x18\x05 \x03(\t\"?\n\x0b\x41\x64\x61pterFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\"\xa6\x01\n\x0b\x41\x64\x61pterCard\x12\x1e\n\x0c\x64isplay_name\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x1e\n\x0b\x64\x65scription\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x01\x12\x1a\n\x08owned_by\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x19\n\x07license\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12 \n\x04tags\x18\x05 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10@\x18\x01\"\x06r\x04\x10\x01\x18@b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmodelplane/v1/adapter.proto\x12\rmodelplane.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19modelplane/v1/model.proto\x1a\x1amodelplane/v1/status.proto\"\xc8\x05\n\x07\x41\x64\x61pter\x12n\n\x04name\x18\x01 \x01(\tB`\xbaH]r[2Y^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?/adapters/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x36\n\x0bserved_name\x18\x03 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[A-Za-z0-9._:/@-]{0,256}$\x12y\n\x06labels\x18\x04 \x03(\x0b\x32\".modelplane.v1.Adapter.LabelsEntryBE\xbaHB\x9a\x01?\x10@\"4r220^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$*\x05r\x03\x18\x80\x02\x12\x30\n\x08revision\x18\x05 \x01(\x0b\x32\x1e.modelplane.v1.AdapterRevision\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x63\x61talog_revision\x18\x08 \x01(\x03\x12\x38\n\x08statuses\x18\t \x03(\x0b\x32&.modelplane.v1.DataPlaneResourceStatus\x12\x15\n\x04\x65tag\x18\n \x01(\tB\x07\xbaH\x04r\x02\x18@\x12/\n\x0b\x64\x65lete_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\npurge_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xfb\x01\n\x0f\x41\x64\x61pterRevision\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12%\n\x06source\x18\x03 \x01(\x0b\x32\x15.modelplane.v1.Source\x12.\n\x07weights\x18\x04 \x01(\x0b\x32\x1d.modelplane.v1.AdapterWeights\x12(\n\x04\x63\x61rd\x18\x05 \x01(\x0b\x32\x1a.modelplane.v1.AdapterCard\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x63\x61talog_revision\x18\x07 \x01(\x03\"\x85\x01\n\x0e\x41\x64\x61pterWeights\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12)\n\x05\x66iles\x18\x02 \x03(\x0b\x32\x1a.modelplane.v1.AdapterFile\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0c\n\x04rank\x18\x04 \x01(\x05\x12\x16\n\x0etarget_modules\x18\x05 \x03(\t\"?\n\x0b\x41\x64\x61pterFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\"\xa6\x01\n\x0b\x41\x64\x61pterCard\x12\x1e\n\x0c\x64isplay_name\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x1e\n\x0b\x64\x65scription\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x01\x12\x1a\n\x08owned_by\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x19\n\x07license\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12 \n\x04tags\x18\x05 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10@\x18\x01\"\x06r\x04\x10\x01\x18@b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +37,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ADAPTER_LABELSENTRY']._loaded_options = None
   _globals['_ADAPTER_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_ADAPTER'].fields_by_name['name']._loaded_options = None
+  _globals['_ADAPTER'].fields_by_name['name']._serialized_options = b'\272H]r[2Y^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?/adapters/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'
+  _globals['_ADAPTER'].fields_by_name['served_name']._loaded_options = None
+  _globals['_ADAPTER'].fields_by_name['served_name']._serialized_options = b'\272H\036r\0342\032^[A-Za-z0-9._:/@-]{0,256}$'
+  _globals['_ADAPTER'].fields_by_name['labels']._loaded_options = None
+  _globals['_ADAPTER'].fields_by_name['labels']._serialized_options = b'\272HB\232\001?\020@\"4r220^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$*\005r\003\030\200\002'
+  _globals['_ADAPTER'].fields_by_name['etag']._loaded_options = None
+  _globals['_ADAPTER'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
   _globals['_ADAPTERCARD'].fields_by_name['display_name']._loaded_options = None
   _globals['_ADAPTERCARD'].fields_by_name['display_name']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_ADAPTERCARD'].fields_by_name['description']._loaded_options = None
@@ -48,15 +56,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADAPTERCARD'].fields_by_name['tags']._loaded_options = None
   _globals['_ADAPTERCARD'].fields_by_name['tags']._serialized_options = b'\272H\017\222\001\014\020@\030\001\"\006r\004\020\001\030@'
   _globals['_ADAPTER']._serialized_start=164
-  _globals['_ADAPTER']._serialized_end=552
-  _globals['_ADAPTER_LABELSENTRY']._serialized_start=507
-  _globals['_ADAPTER_LABELSENTRY']._serialized_end=552
-  _globals['_ADAPTERREVISION']._serialized_start=555
-  _globals['_ADAPTERREVISION']._serialized_end=806
-  _globals['_ADAPTERWEIGHTS']._serialized_start=809
-  _globals['_ADAPTERWEIGHTS']._serialized_end=942
-  _globals['_ADAPTERFILE']._serialized_start=944
-  _globals['_ADAPTERFILE']._serialized_end=1007
-  _globals['_ADAPTERCARD']._serialized_start=1010
-  _globals['_ADAPTERCARD']._serialized_end=1176
+  _globals['_ADAPTER']._serialized_end=876
+  _globals['_ADAPTER_LABELSENTRY']._serialized_start=831
+  _globals['_ADAPTER_LABELSENTRY']._serialized_end=876
+  _globals['_ADAPTERREVISION']._serialized_start=879
+  _globals['_ADAPTERREVISION']._serialized_end=1130
+  _globals['_ADAPTERWEIGHTS']._serialized_start=1133
+  _globals['_ADAPTERWEIGHTS']._serialized_end=1266
+  _globals['_ADAPTERFILE']._serialized_start=1268
+  _globals['_ADAPTERFILE']._serialized_end=1331
+  _globals['_ADAPTERCARD']._serialized_start=1334
+  _globals['_ADAPTERCARD']._serialized_end=1500
 # @@protoc_insertion_point(module_scope)

@@ -56,6 +56,9 @@ class Adapter(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     CATALOG_REVISION_FIELD_NUMBER: _builtins.int
     STATUSES_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    DELETE_TIME_FIELD_NUMBER: _builtins.int
+    PURGE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `models/{model}/adapters/{adapter}`."""
     uid: _builtins.str
@@ -64,9 +67,15 @@ class Adapter(_message.Message):
     """The string in OpenAI's `model` field. Unique among the served names of all models and adapters."""
     catalog_revision: _builtins.int
     """The catalog revision of that last change."""
+    etag: _builtins.str
+    """Changes with whatever a writer can change. Give it back with a request that changes the adapter to be refused when
+    somebody else has changed it meanwhile.
+    """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Free key-value pairs for the owner's own use."""
+        """Free key-value pairs for the owner's own use.
+        At most 64 pairs; keys of 1 to 63, values of at most 256 characters.
+        """
 
     @_builtins.property
     def revision(self) -> Global___AdapterRevision:
@@ -84,6 +93,14 @@ class Adapter(_message.Message):
     def statuses(self) -> _containers.RepeatedCompositeFieldContainer[_status_pb2.DataPlaneResourceStatus]:
         """What each data plane has made of the adapter, ordered by data plane id. Output of GetAdapter; empty in lists."""
 
+    @_builtins.property
+    def delete_time(self) -> _timestamp_pb2.Timestamp:
+        """When the adapter was deleted. Absent: it is not."""
+
+    @_builtins.property
+    def purge_time(self) -> _timestamp_pb2.Timestamp:
+        """When a deleted adapter is gone for good. Until then it can be undeleted."""
+
     def __init__(
         self,
         *,
@@ -96,10 +113,13 @@ class Adapter(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         catalog_revision: _builtins.int = ...,
         statuses: _abc.Iterable[_status_pb2.DataPlaneResourceStatus] | None = ...,
+        etag: _builtins.str = ...,
+        delete_time: _timestamp_pb2.Timestamp | None = ...,
+        purge_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "revision", b"revision", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "purge_time", b"purge_time", "revision", b"revision", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog_revision", b"catalog_revision", "create_time", b"create_time", "labels", b"labels", "name", b"name", "revision", b"revision", "served_name", b"served_name", "statuses", b"statuses", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog_revision", b"catalog_revision", "create_time", b"create_time", "delete_time", b"delete_time", "etag", b"etag", "labels", b"labels", "name", b"name", "purge_time", b"purge_time", "revision", b"revision", "served_name", b"served_name", "statuses", b"statuses", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

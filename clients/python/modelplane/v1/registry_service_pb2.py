@@ -23,6 +23,7 @@ _sym_db = _symbol_database.Default()
 
 
 from modelplane._vendor.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from modelplane.v1 import adapter_pb2 as modelplane_dot_v1_dot_adapter__pb2
 from modelplane.v1 import api_key_pb2 as modelplane_dot_v1_dot_api__key__pb2
 from modelplane.v1 import audit_pb2 as modelplane_dot_v1_dot_audit__pb2
@@ -30,7 +31,7 @@ from modelplane.v1 import model_pb2 as modelplane_dot_v1_dot_model__pb2
 from modelplane.v1 import route_pb2 as modelplane_dot_v1_dot_route__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelplane/v1/registry_service.proto\x12\rmodelplane.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1bmodelplane/v1/adapter.proto\x1a\x1bmodelplane/v1/api_key.proto\x1a\x19modelplane/v1/audit.proto\x1a\x19modelplane/v1/model.proto\x1a\x19modelplane/v1/route.proto\"\xab\x04\n\x14RegisterModelRequest\x12>\n\x08model_id\x18\x01 \x01(\tB,\xbaH)r\'2%^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\x36\n\x0bserved_name\x18\x02 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[A-Za-z0-9._:/@-]{0,256}$\x12.\n\x04spec\x18\x03 \x01(\x0b\x32\x18.modelplane.v1.ModelSpecB\x06\xbaH\x03\xc8\x01\x01\x12&\n\x04\x63\x61rd\x18\x04 \x01(\x0b\x32\x18.modelplane.v1.ModelCard\x12\x86\x01\n\x06labels\x18\x05 \x03(\x0b\x32/.modelplane.v1.RegisterModelRequest.LabelsEntryBE\xbaHB\x9a\x01?\x10@\"4r220^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$*\x05r\x03\x18\x80\x02\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\x12t\n\nrequest_id\x18\x07 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"g\n\x15RegisterModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.modelplane.v1.Model\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\"T\n\x0fGetModelRequest\x12\x41\n\x04name\x18\x01 \x01(\tB3\xbaH0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\"7\n\x10GetModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.modelplane.v1.Model\"M\n\x11ListModelsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"S\n\x12ListModelsResponse\x12$\n\x06models\x18\x01 \x03(\x0b\x32\x14.modelplane.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9a\x01\n\x19ListModelRevisionsRequest\x12\x43\n\x06parent\x18\x01 \x01(\tB3\xbaH0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"f\n\x1aListModelRevisionsResponse\x12/\n\trevisions\x18\x01 \x03(\x0b\x32\x1c.modelplane.v1.ModelRevision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xf3\x01\n\x12\x44\x65leteModelRequest\x12\x41\n\x04name\x18\x01 \x01(\tB3\xbaH0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12t\n\nrequest_id\x18\x04 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\"/\n\x13\x44\x65leteModelResponse\x12\x18\n\x10\x63\x61talog_revision\x18\x01 \x01(\x03\"\xf7\x04\n\x16RegisterAdapterRequest\x12\x43\n\x06parent\x18\x01 \x01(\tB3\xbaH0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12@\n\nadapter_id\x18\x02 \x01(\tB,\xbaH)r\'2%^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\x36\n\x0bserved_name\x18\x03 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[A-Za-z0-9._:/@-]{0,256}$\x12-\n\x06source\x18\x04 \x01(\x0b\x32\x15.modelplane.v1.SourceB\x06\xbaH\x03\xc8\x01\x01\x12(\n\x04\x63\x61rd\x18\x05 \x01(\x0b\x32\x1a.modelplane.v1.AdapterCard\x12\x88\x01\n\x06labels\x18\x06 \x03(\x0b\x32\x31.modelplane.v1.RegisterAdapterRequest.LabelsEntryBE\xbaHB\x9a\x01?\x10@\"4r220^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$*\x05r\x03\x18\x80\x02\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\x12t\n\nrequest_id\x18\x08 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"m\n\x17RegisterAdapterResponse\x12\'\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x16.modelplane.v1.Adapter\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\"\x83\x01\n\x11GetAdapterRequest\x12n\n\x04name\x18\x01 \x01(\tB`\xbaH]r[2Y^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?/adapters/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\"=\n\x12GetAdapterResponse\x12\'\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x16.modelplane.v1.Adapter\"\x98\x01\n\x13ListAdaptersRequest\x12G\n\x06parent\x18\x01 \x01(\tB7\xbaH4r220^models/([a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?|-)$\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"Y\n\x14ListAdaptersResponse\x12(\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x16.modelplane.v1.Adapter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa2\x02\n\x14\x44\x65leteAdapterRequest\x12n\n\x04name\x18\x01 \x01(\tB`\xbaH]r[2Y^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?/adapters/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\x12t\n\nrequest_id\x18\x03 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\"1\n\x15\x44\x65leteAdapterResponse\x12\x18\n\x10\x63\x61talog_revision\x18\x01 \x01(\x03\x32\xa0\r\n\x0fRegistryService\x12Z\n\rRegisterModel\x12#.modelplane.v1.RegisterModelRequest\x1a$.modelplane.v1.RegisterModelResponse\x12K\n\x08GetModel\x12\x1e.modelplane.v1.GetModelRequest\x1a\x1f.modelplane.v1.GetModelResponse\x12Q\n\nListModels\x12 .modelplane.v1.ListModelsRequest\x1a!.modelplane.v1.ListModelsResponse\x12i\n\x12ListModelRevisions\x12(.modelplane.v1.ListModelRevisionsRequest\x1a).modelplane.v1.ListModelRevisionsResponse\x12T\n\x0b\x44\x65leteModel\x12!.modelplane.v1.DeleteModelRequest\x1a\".modelplane.v1.DeleteModelResponse\x12`\n\x0fRegisterAdapter\x12%.modelplane.v1.RegisterAdapterRequest\x1a&.modelplane.v1.RegisterAdapterResponse\x12Q\n\nGetAdapter\x12 .modelplane.v1.GetAdapterRequest\x1a!.modelplane.v1.GetAdapterResponse\x12W\n\x0cListAdapters\x12\".modelplane.v1.ListAdaptersRequest\x1a#.modelplane.v1.ListAdaptersResponse\x12Z\n\rDeleteAdapter\x12#.modelplane.v1.DeleteAdapterRequest\x1a$.modelplane.v1.DeleteAdapterResponse\x12K\n\x08SetRoute\x12\x1e.modelplane.v1.SetRouteRequest\x1a\x1f.modelplane.v1.SetRouteResponse\x12K\n\x08GetRoute\x12\x1e.modelplane.v1.GetRouteRequest\x1a\x1f.modelplane.v1.GetRouteResponse\x12Q\n\nListRoutes\x12 .modelplane.v1.ListRoutesRequest\x1a!.modelplane.v1.ListRoutesResponse\x12T\n\x0b\x44\x65leteRoute\x12!.modelplane.v1.DeleteRouteRequest\x1a\".modelplane.v1.DeleteRouteResponse\x12i\n\x12ListRouteRevisions\x12(.modelplane.v1.ListRouteRevisionsRequest\x1a).modelplane.v1.ListRouteRevisionsResponse\x12`\n\x0fListAuditEvents\x12%.modelplane.v1.ListAuditEventsRequest\x1a&.modelplane.v1.ListAuditEventsResponse\x12W\n\x0c\x43reateApiKey\x12\".modelplane.v1.CreateApiKeyRequest\x1a#.modelplane.v1.CreateApiKeyResponse\x12N\n\tGetApiKey\x12\x1f.modelplane.v1.GetApiKeyRequest\x1a .modelplane.v1.GetApiKeyResponse\x12T\n\x0bListApiKeys\x12!.modelplane.v1.ListApiKeysRequest\x1a\".modelplane.v1.ListApiKeysResponse\x12W\n\x0cRevokeApiKey\x12\".modelplane.v1.RevokeApiKeyRequest\x1a#.modelplane.v1.RevokeApiKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelplane/v1/registry_service.proto\x12\rmodelplane.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1bmodelplane/v1/adapter.proto\x1a\x1bmodelplane/v1/api_key.proto\x1a\x19modelplane/v1/audit.proto\x1a\x19modelplane/v1/model.proto\x1a\x19modelplane/v1/route.proto\"\xd7\x04\n\x14RegisterModelRequest\x12>\n\x08model_id\x18\x01 \x01(\tB,\xbaH)r\'2%^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\x36\n\x0bserved_name\x18\x02 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[A-Za-z0-9._:/@-]{0,256}$\x12.\n\x04spec\x18\x03 \x01(\x0b\x32\x18.modelplane.v1.ModelSpecB\x06\xbaH\x03\xc8\x01\x01\x12&\n\x04\x63\x61rd\x18\x04 \x01(\x0b\x32\x18.modelplane.v1.ModelCard\x12\x86\x01\n\x06labels\x18\x05 \x03(\x0b\x32/.modelplane.v1.RegisterModelRequest.LabelsEntryBE\xbaHB\x9a\x01?\x10@\"4r220^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$*\x05r\x03\x18\x80\x02\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\x12t\n\nrequest_id\x18\x07 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\x12\x15\n\x04\x65tag\x18\x08 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x13\n\x0bmust_create\x18\t \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"g\n\x15RegisterModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.modelplane.v1.Model\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\"T\n\x0fGetModelRequest\x12\x41\n\x04name\x18\x01 \x01(\tB3\xbaH0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\"7\n\x10GetModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.modelplane.v1.Model\"c\n\x11ListModelsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x14\n\x0cshow_deleted\x18\x05 \x01(\x08\"S\n\x12ListModelsResponse\x12$\n\x06models\x18\x01 \x03(\x0b\x32\x14.modelplane.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9a\x01\n\x19ListModelRevisionsRequest\x12\x43\n\x06parent\x18\x01 \x01(\tB3\xbaH0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"f\n\x1aListModelRevisionsResponse\x12/\n\trevisions\x18\x01 \x03(\x0b\x32\x1c.modelplane.v1.ModelRevision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8a\x02\n\x12\x44\x65leteModelRequest\x12\x41\n\x04name\x18\x01 \x01(\tB3\xbaH0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12t\n\nrequest_id\x18\x04 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\x12\x15\n\x04\x65tag\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@\"T\n\x13\x44\x65leteModelResponse\x12\x18\n\x10\x63\x61talog_revision\x18\x01 \x01(\x03\x12#\n\x05model\x18\x02 \x01(\x0b\x32\x14.modelplane.v1.Model\"\xff\x01\n\x12UpdateModelRequest\x12+\n\x05model\x18\x01 \x01(\x0b\x32\x14.modelplane.v1.ModelB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12t\n\nrequest_id\x18\x03 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"e\n\x13UpdateModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.modelplane.v1.Model\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\"\x9f\x02\n\x14RollbackModelRequest\x12\x41\n\x04name\x18\x01 \x01(\tB3\xbaH0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12 \n\x0frevision_number\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12\x15\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12t\n\nrequest_id\x18\x04 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"g\n\x15RollbackModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.modelplane.v1.Model\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\"\xfd\x01\n\x14UndeleteModelRequest\x12\x41\n\x04name\x18\x01 \x01(\tB3\xbaH0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12t\n\nrequest_id\x18\x03 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"m\n\x15UndeleteModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.modelplane.v1.Model\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\x12\x15\n\radapter_count\x18\x03 \x01(\x03\"\xa3\x05\n\x16RegisterAdapterRequest\x12\x43\n\x06parent\x18\x01 \x01(\tB3\xbaH0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12@\n\nadapter_id\x18\x02 \x01(\tB,\xbaH)r\'2%^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\x36\n\x0bserved_name\x18\x03 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[A-Za-z0-9._:/@-]{0,256}$\x12-\n\x06source\x18\x04 \x01(\x0b\x32\x15.modelplane.v1.SourceB\x06\xbaH\x03\xc8\x01\x01\x12(\n\x04\x63\x61rd\x18\x05 \x01(\x0b\x32\x1a.modelplane.v1.AdapterCard\x12\x88\x01\n\x06labels\x18\x06 \x03(\x0b\x32\x31.modelplane.v1.RegisterAdapterRequest.LabelsEntryBE\xbaHB\x9a\x01?\x10@\"4r220^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$*\x05r\x03\x18\x80\x02\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\x12t\n\nrequest_id\x18\x08 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\x12\x15\n\x04\x65tag\x18\t \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x13\n\x0bmust_create\x18\n \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"m\n\x17RegisterAdapterResponse\x12\'\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x16.modelplane.v1.Adapter\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\"\x83\x01\n\x11GetAdapterRequest\x12n\n\x04name\x18\x01 \x01(\tB`\xbaH]r[2Y^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?/adapters/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\"=\n\x12GetAdapterResponse\x12\'\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x16.modelplane.v1.Adapter\"\xae\x01\n\x13ListAdaptersRequest\x12G\n\x06parent\x18\x01 \x01(\tB7\xbaH4r220^models/([a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?|-)$\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x14\n\x0cshow_deleted\x18\x06 \x01(\x08\"Y\n\x14ListAdaptersResponse\x12(\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x16.modelplane.v1.Adapter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb9\x02\n\x14\x44\x65leteAdapterRequest\x12n\n\x04name\x18\x01 \x01(\tB`\xbaH]r[2Y^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?/adapters/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\x12t\n\nrequest_id\x18\x03 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\x12\x15\n\x04\x65tag\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@\"Z\n\x15\x44\x65leteAdapterResponse\x12\x18\n\x10\x63\x61talog_revision\x18\x01 \x01(\x03\x12\'\n\x07\x61\x64\x61pter\x18\x02 \x01(\x0b\x32\x16.modelplane.v1.Adapter\"\xc9\x01\n\x1bListAdapterRevisionsRequest\x12p\n\x06parent\x18\x01 \x01(\tB`\xbaH]r[2Y^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?/adapters/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"j\n\x1cListAdapterRevisionsResponse\x12\x31\n\trevisions\x18\x01 \x03(\x0b\x32\x1e.modelplane.v1.AdapterRevision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x85\x02\n\x14UpdateAdapterRequest\x12/\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x16.modelplane.v1.AdapterB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12t\n\nrequest_id\x18\x03 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"k\n\x15UpdateAdapterResponse\x12\'\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x16.modelplane.v1.Adapter\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\"\xce\x02\n\x16RollbackAdapterRequest\x12n\n\x04name\x18\x01 \x01(\tB`\xbaH]r[2Y^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?/adapters/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12 \n\x0frevision_number\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12\x15\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12t\n\nrequest_id\x18\x04 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"m\n\x17RollbackAdapterResponse\x12\'\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x16.modelplane.v1.Adapter\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\"\xac\x02\n\x16UndeleteAdapterRequest\x12n\n\x04name\x18\x01 \x01(\tB`\xbaH]r[2Y^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?/adapters/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12t\n\nrequest_id\x18\x03 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\\\n\x17UndeleteAdapterResponse\x12\'\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x16.modelplane.v1.Adapter\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\x32\xbf\x12\n\x0fRegistryService\x12Z\n\rRegisterModel\x12#.modelplane.v1.RegisterModelRequest\x1a$.modelplane.v1.RegisterModelResponse\x12K\n\x08GetModel\x12\x1e.modelplane.v1.GetModelRequest\x1a\x1f.modelplane.v1.GetModelResponse\x12Q\n\nListModels\x12 .modelplane.v1.ListModelsRequest\x1a!.modelplane.v1.ListModelsResponse\x12i\n\x12ListModelRevisions\x12(.modelplane.v1.ListModelRevisionsRequest\x1a).modelplane.v1.ListModelRevisionsResponse\x12T\n\x0b\x44\x65leteModel\x12!.modelplane.v1.DeleteModelRequest\x1a\".modelplane.v1.DeleteModelResponse\x12T\n\x0bUpdateModel\x12!.modelplane.v1.UpdateModelRequest\x1a\".modelplane.v1.UpdateModelResponse\x12Z\n\rRollbackModel\x12#.modelplane.v1.RollbackModelRequest\x1a$.modelplane.v1.RollbackModelResponse\x12Z\n\rUndeleteModel\x12#.modelplane.v1.UndeleteModelRequest\x1a$.modelplane.v1.UndeleteModelResponse\x12`\n\x0fRegisterAdapter\x12%.modelplane.v1.RegisterAdapterRequest\x1a&.modelplane.v1.RegisterAdapterResponse\x12Q\n\nGetAdapter\x12 .modelplane.v1.GetAdapterRequest\x1a!.modelplane.v1.GetAdapterResponse\x12W\n\x0cListAdapters\x12\".modelplane.v1.ListAdaptersRequest\x1a#.modelplane.v1.ListAdaptersResponse\x12Z\n\rDeleteAdapter\x12#.modelplane.v1.DeleteAdapterRequest\x1a$.modelplane.v1.DeleteAdapterResponse\x12o\n\x14ListAdapterRevisions\x12*.modelplane.v1.ListAdapterRevisionsRequest\x1a+.modelplane.v1.ListAdapterRevisionsResponse\x12Z\n\rUpdateAdapter\x12#.modelplane.v1.UpdateAdapterRequest\x1a$.modelplane.v1.UpdateAdapterResponse\x12`\n\x0fRollbackAdapter\x12%.modelplane.v1.RollbackAdapterRequest\x1a&.modelplane.v1.RollbackAdapterResponse\x12`\n\x0fUndeleteAdapter\x12%.modelplane.v1.UndeleteAdapterRequest\x1a&.modelplane.v1.UndeleteAdapterResponse\x12K\n\x08SetRoute\x12\x1e.modelplane.v1.SetRouteRequest\x1a\x1f.modelplane.v1.SetRouteResponse\x12K\n\x08GetRoute\x12\x1e.modelplane.v1.GetRouteRequest\x1a\x1f.modelplane.v1.GetRouteResponse\x12Q\n\nListRoutes\x12 .modelplane.v1.ListRoutesRequest\x1a!.modelplane.v1.ListRoutesResponse\x12T\n\x0b\x44\x65leteRoute\x12!.modelplane.v1.DeleteRouteRequest\x1a\".modelplane.v1.DeleteRouteResponse\x12i\n\x12ListRouteRevisions\x12(.modelplane.v1.ListRouteRevisionsRequest\x1a).modelplane.v1.ListRouteRevisionsResponse\x12`\n\x0fListAuditEvents\x12%.modelplane.v1.ListAuditEventsRequest\x1a&.modelplane.v1.ListAuditEventsResponse\x12W\n\x0c\x43reateApiKey\x12\".modelplane.v1.CreateApiKeyRequest\x1a#.modelplane.v1.CreateApiKeyResponse\x12N\n\tGetApiKey\x12\x1f.modelplane.v1.GetApiKeyRequest\x1a .modelplane.v1.GetApiKeyResponse\x12T\n\x0bListApiKeys\x12!.modelplane.v1.ListApiKeysRequest\x1a\".modelplane.v1.ListApiKeysResponse\x12W\n\x0cRevokeApiKey\x12\".modelplane.v1.RevokeApiKeyRequest\x1a#.modelplane.v1.RevokeApiKeyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,6 +50,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTERMODELREQUEST'].fields_by_name['labels']._serialized_options = b'\272HB\232\001?\020@\"4r220^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$*\005r\003\030\200\002'
   _globals['_REGISTERMODELREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_REGISTERMODELREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$'
+  _globals['_REGISTERMODELREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_REGISTERMODELREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
   _globals['_GETMODELREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETMODELREQUEST'].fields_by_name['name']._serialized_options = b'\272H0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'
   _globals['_LISTMODELSREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -65,6 +68,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEMODELREQUEST'].fields_by_name['name']._serialized_options = b'\272H0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'
   _globals['_DELETEMODELREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_DELETEMODELREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$'
+  _globals['_DELETEMODELREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_DELETEMODELREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_UPDATEMODELREQUEST'].fields_by_name['model']._loaded_options = None
+  _globals['_UPDATEMODELREQUEST'].fields_by_name['model']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_UPDATEMODELREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_UPDATEMODELREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$'
+  _globals['_ROLLBACKMODELREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_ROLLBACKMODELREQUEST'].fields_by_name['name']._serialized_options = b'\272H0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'
+  _globals['_ROLLBACKMODELREQUEST'].fields_by_name['revision_number']._loaded_options = None
+  _globals['_ROLLBACKMODELREQUEST'].fields_by_name['revision_number']._serialized_options = b'\272H\004\"\002(\001'
+  _globals['_ROLLBACKMODELREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_ROLLBACKMODELREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_ROLLBACKMODELREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_ROLLBACKMODELREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$'
+  _globals['_UNDELETEMODELREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_UNDELETEMODELREQUEST'].fields_by_name['name']._serialized_options = b'\272H0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'
+  _globals['_UNDELETEMODELREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_UNDELETEMODELREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_UNDELETEMODELREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_UNDELETEMODELREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$'
   _globals['_REGISTERADAPTERREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_REGISTERADAPTERREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_REGISTERADAPTERREQUEST'].fields_by_name['parent']._loaded_options = None
@@ -79,6 +102,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTERADAPTERREQUEST'].fields_by_name['labels']._serialized_options = b'\272HB\232\001?\020@\"4r220^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$*\005r\003\030\200\002'
   _globals['_REGISTERADAPTERREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_REGISTERADAPTERREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$'
+  _globals['_REGISTERADAPTERREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_REGISTERADAPTERREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
   _globals['_GETADAPTERREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETADAPTERREQUEST'].fields_by_name['name']._serialized_options = b'\272H]r[2Y^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?/adapters/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'
   _globals['_LISTADAPTERSREQUEST'].fields_by_name['parent']._loaded_options = None
@@ -91,46 +116,100 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEADAPTERREQUEST'].fields_by_name['name']._serialized_options = b'\272H]r[2Y^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?/adapters/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'
   _globals['_DELETEADAPTERREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_DELETEADAPTERREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$'
-  _globals['_REGISTERMODELREQUEST']._serialized_start=224
-  _globals['_REGISTERMODELREQUEST']._serialized_end=779
-  _globals['_REGISTERMODELREQUEST_LABELSENTRY']._serialized_start=734
-  _globals['_REGISTERMODELREQUEST_LABELSENTRY']._serialized_end=779
-  _globals['_REGISTERMODELRESPONSE']._serialized_start=781
-  _globals['_REGISTERMODELRESPONSE']._serialized_end=884
-  _globals['_GETMODELREQUEST']._serialized_start=886
-  _globals['_GETMODELREQUEST']._serialized_end=970
-  _globals['_GETMODELRESPONSE']._serialized_start=972
-  _globals['_GETMODELRESPONSE']._serialized_end=1027
-  _globals['_LISTMODELSREQUEST']._serialized_start=1029
-  _globals['_LISTMODELSREQUEST']._serialized_end=1106
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1108
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1191
-  _globals['_LISTMODELREVISIONSREQUEST']._serialized_start=1194
-  _globals['_LISTMODELREVISIONSREQUEST']._serialized_end=1348
-  _globals['_LISTMODELREVISIONSRESPONSE']._serialized_start=1350
-  _globals['_LISTMODELREVISIONSRESPONSE']._serialized_end=1452
-  _globals['_DELETEMODELREQUEST']._serialized_start=1455
-  _globals['_DELETEMODELREQUEST']._serialized_end=1698
-  _globals['_DELETEMODELRESPONSE']._serialized_start=1700
-  _globals['_DELETEMODELRESPONSE']._serialized_end=1747
-  _globals['_REGISTERADAPTERREQUEST']._serialized_start=1750
-  _globals['_REGISTERADAPTERREQUEST']._serialized_end=2381
-  _globals['_REGISTERADAPTERREQUEST_LABELSENTRY']._serialized_start=734
-  _globals['_REGISTERADAPTERREQUEST_LABELSENTRY']._serialized_end=779
-  _globals['_REGISTERADAPTERRESPONSE']._serialized_start=2383
-  _globals['_REGISTERADAPTERRESPONSE']._serialized_end=2492
-  _globals['_GETADAPTERREQUEST']._serialized_start=2495
-  _globals['_GETADAPTERREQUEST']._serialized_end=2626
-  _globals['_GETADAPTERRESPONSE']._serialized_start=2628
-  _globals['_GETADAPTERRESPONSE']._serialized_end=2689
-  _globals['_LISTADAPTERSREQUEST']._serialized_start=2692
-  _globals['_LISTADAPTERSREQUEST']._serialized_end=2844
-  _globals['_LISTADAPTERSRESPONSE']._serialized_start=2846
-  _globals['_LISTADAPTERSRESPONSE']._serialized_end=2935
-  _globals['_DELETEADAPTERREQUEST']._serialized_start=2938
-  _globals['_DELETEADAPTERREQUEST']._serialized_end=3228
-  _globals['_DELETEADAPTERRESPONSE']._serialized_start=3230
-  _globals['_DELETEADAPTERRESPONSE']._serialized_end=3279
-  _globals['_REGISTRYSERVICE']._serialized_start=3282
-  _globals['_REGISTRYSERVICE']._serialized_end=4978
+  _globals['_DELETEADAPTERREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_DELETEADAPTERREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_LISTADAPTERREVISIONSREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_LISTADAPTERREVISIONSREQUEST'].fields_by_name['parent']._serialized_options = b'\272H]r[2Y^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?/adapters/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'
+  _globals['_LISTADAPTERREVISIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTADAPTERREVISIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_LISTADAPTERREVISIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTADAPTERREVISIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
+  _globals['_UPDATEADAPTERREQUEST'].fields_by_name['adapter']._loaded_options = None
+  _globals['_UPDATEADAPTERREQUEST'].fields_by_name['adapter']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_UPDATEADAPTERREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_UPDATEADAPTERREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$'
+  _globals['_ROLLBACKADAPTERREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_ROLLBACKADAPTERREQUEST'].fields_by_name['name']._serialized_options = b'\272H]r[2Y^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?/adapters/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'
+  _globals['_ROLLBACKADAPTERREQUEST'].fields_by_name['revision_number']._loaded_options = None
+  _globals['_ROLLBACKADAPTERREQUEST'].fields_by_name['revision_number']._serialized_options = b'\272H\004\"\002(\001'
+  _globals['_ROLLBACKADAPTERREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_ROLLBACKADAPTERREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_ROLLBACKADAPTERREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_ROLLBACKADAPTERREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$'
+  _globals['_UNDELETEADAPTERREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_UNDELETEADAPTERREQUEST'].fields_by_name['name']._serialized_options = b'\272H]r[2Y^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?/adapters/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'
+  _globals['_UNDELETEADAPTERREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_UNDELETEADAPTERREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_UNDELETEADAPTERREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_UNDELETEADAPTERREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$'
+  _globals['_REGISTERMODELREQUEST']._serialized_start=258
+  _globals['_REGISTERMODELREQUEST']._serialized_end=857
+  _globals['_REGISTERMODELREQUEST_LABELSENTRY']._serialized_start=812
+  _globals['_REGISTERMODELREQUEST_LABELSENTRY']._serialized_end=857
+  _globals['_REGISTERMODELRESPONSE']._serialized_start=859
+  _globals['_REGISTERMODELRESPONSE']._serialized_end=962
+  _globals['_GETMODELREQUEST']._serialized_start=964
+  _globals['_GETMODELREQUEST']._serialized_end=1048
+  _globals['_GETMODELRESPONSE']._serialized_start=1050
+  _globals['_GETMODELRESPONSE']._serialized_end=1105
+  _globals['_LISTMODELSREQUEST']._serialized_start=1107
+  _globals['_LISTMODELSREQUEST']._serialized_end=1206
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1208
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1291
+  _globals['_LISTMODELREVISIONSREQUEST']._serialized_start=1294
+  _globals['_LISTMODELREVISIONSREQUEST']._serialized_end=1448
+  _globals['_LISTMODELREVISIONSRESPONSE']._serialized_start=1450
+  _globals['_LISTMODELREVISIONSRESPONSE']._serialized_end=1552
+  _globals['_DELETEMODELREQUEST']._serialized_start=1555
+  _globals['_DELETEMODELREQUEST']._serialized_end=1821
+  _globals['_DELETEMODELRESPONSE']._serialized_start=1823
+  _globals['_DELETEMODELRESPONSE']._serialized_end=1907
+  _globals['_UPDATEMODELREQUEST']._serialized_start=1910
+  _globals['_UPDATEMODELREQUEST']._serialized_end=2165
+  _globals['_UPDATEMODELRESPONSE']._serialized_start=2167
+  _globals['_UPDATEMODELRESPONSE']._serialized_end=2268
+  _globals['_ROLLBACKMODELREQUEST']._serialized_start=2271
+  _globals['_ROLLBACKMODELREQUEST']._serialized_end=2558
+  _globals['_ROLLBACKMODELRESPONSE']._serialized_start=2560
+  _globals['_ROLLBACKMODELRESPONSE']._serialized_end=2663
+  _globals['_UNDELETEMODELREQUEST']._serialized_start=2666
+  _globals['_UNDELETEMODELREQUEST']._serialized_end=2919
+  _globals['_UNDELETEMODELRESPONSE']._serialized_start=2921
+  _globals['_UNDELETEMODELRESPONSE']._serialized_end=3030
+  _globals['_REGISTERADAPTERREQUEST']._serialized_start=3033
+  _globals['_REGISTERADAPTERREQUEST']._serialized_end=3708
+  _globals['_REGISTERADAPTERREQUEST_LABELSENTRY']._serialized_start=812
+  _globals['_REGISTERADAPTERREQUEST_LABELSENTRY']._serialized_end=857
+  _globals['_REGISTERADAPTERRESPONSE']._serialized_start=3710
+  _globals['_REGISTERADAPTERRESPONSE']._serialized_end=3819
+  _globals['_GETADAPTERREQUEST']._serialized_start=3822
+  _globals['_GETADAPTERREQUEST']._serialized_end=3953
+  _globals['_GETADAPTERRESPONSE']._serialized_start=3955
+  _globals['_GETADAPTERRESPONSE']._serialized_end=4016
+  _globals['_LISTADAPTERSREQUEST']._serialized_start=4019
+  _globals['_LISTADAPTERSREQUEST']._serialized_end=4193
+  _globals['_LISTADAPTERSRESPONSE']._serialized_start=4195
+  _globals['_LISTADAPTERSRESPONSE']._serialized_end=4284
+  _globals['_DELETEADAPTERREQUEST']._serialized_start=4287
+  _globals['_DELETEADAPTERREQUEST']._serialized_end=4600
+  _globals['_DELETEADAPTERRESPONSE']._serialized_start=4602
+  _globals['_DELETEADAPTERRESPONSE']._serialized_end=4692
+  _globals['_LISTADAPTERREVISIONSREQUEST']._serialized_start=4695
+  _globals['_LISTADAPTERREVISIONSREQUEST']._serialized_end=4896
+  _globals['_LISTADAPTERREVISIONSRESPONSE']._serialized_start=4898
+  _globals['_LISTADAPTERREVISIONSRESPONSE']._serialized_end=5004
+  _globals['_UPDATEADAPTERREQUEST']._serialized_start=5007
+  _globals['_UPDATEADAPTERREQUEST']._serialized_end=5268
+  _globals['_UPDATEADAPTERRESPONSE']._serialized_start=5270
+  _globals['_UPDATEADAPTERRESPONSE']._serialized_end=5377
+  _globals['_ROLLBACKADAPTERREQUEST']._serialized_start=5380
+  _globals['_ROLLBACKADAPTERREQUEST']._serialized_end=5714
+  _globals['_ROLLBACKADAPTERRESPONSE']._serialized_start=5716
+  _globals['_ROLLBACKADAPTERRESPONSE']._serialized_end=5825
+  _globals['_UNDELETEADAPTERREQUEST']._serialized_start=5828
+  _globals['_UNDELETEADAPTERREQUEST']._serialized_end=6128
+  _globals['_UNDELETEADAPTERRESPONSE']._serialized_start=6130
+  _globals['_UNDELETEADAPTERRESPONSE']._serialized_end=6222
+  _globals['_REGISTRYSERVICE']._serialized_start=6225
+  _globals['_REGISTRYSERVICE']._serialized_end=8592
 # @@protoc_insertion_point(module_scope)

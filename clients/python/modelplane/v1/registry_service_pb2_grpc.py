@@ -68,6 +68,21 @@ class RegistryServiceStub:
                 request_serializer=modelplane_dot_v1_dot_registry__service__pb2.DeleteModelRequest.SerializeToString,
                 response_deserializer=modelplane_dot_v1_dot_registry__service__pb2.DeleteModelResponse.FromString,
                 _registered_method=True)
+        self.UpdateModel = channel.unary_unary(
+                '/modelplane.v1.RegistryService/UpdateModel',
+                request_serializer=modelplane_dot_v1_dot_registry__service__pb2.UpdateModelRequest.SerializeToString,
+                response_deserializer=modelplane_dot_v1_dot_registry__service__pb2.UpdateModelResponse.FromString,
+                _registered_method=True)
+        self.RollbackModel = channel.unary_unary(
+                '/modelplane.v1.RegistryService/RollbackModel',
+                request_serializer=modelplane_dot_v1_dot_registry__service__pb2.RollbackModelRequest.SerializeToString,
+                response_deserializer=modelplane_dot_v1_dot_registry__service__pb2.RollbackModelResponse.FromString,
+                _registered_method=True)
+        self.UndeleteModel = channel.unary_unary(
+                '/modelplane.v1.RegistryService/UndeleteModel',
+                request_serializer=modelplane_dot_v1_dot_registry__service__pb2.UndeleteModelRequest.SerializeToString,
+                response_deserializer=modelplane_dot_v1_dot_registry__service__pb2.UndeleteModelResponse.FromString,
+                _registered_method=True)
         self.RegisterAdapter = channel.unary_unary(
                 '/modelplane.v1.RegistryService/RegisterAdapter',
                 request_serializer=modelplane_dot_v1_dot_registry__service__pb2.RegisterAdapterRequest.SerializeToString,
@@ -87,6 +102,26 @@ class RegistryServiceStub:
                 '/modelplane.v1.RegistryService/DeleteAdapter',
                 request_serializer=modelplane_dot_v1_dot_registry__service__pb2.DeleteAdapterRequest.SerializeToString,
                 response_deserializer=modelplane_dot_v1_dot_registry__service__pb2.DeleteAdapterResponse.FromString,
+                _registered_method=True)
+        self.ListAdapterRevisions = channel.unary_unary(
+                '/modelplane.v1.RegistryService/ListAdapterRevisions',
+                request_serializer=modelplane_dot_v1_dot_registry__service__pb2.ListAdapterRevisionsRequest.SerializeToString,
+                response_deserializer=modelplane_dot_v1_dot_registry__service__pb2.ListAdapterRevisionsResponse.FromString,
+                _registered_method=True)
+        self.UpdateAdapter = channel.unary_unary(
+                '/modelplane.v1.RegistryService/UpdateAdapter',
+                request_serializer=modelplane_dot_v1_dot_registry__service__pb2.UpdateAdapterRequest.SerializeToString,
+                response_deserializer=modelplane_dot_v1_dot_registry__service__pb2.UpdateAdapterResponse.FromString,
+                _registered_method=True)
+        self.RollbackAdapter = channel.unary_unary(
+                '/modelplane.v1.RegistryService/RollbackAdapter',
+                request_serializer=modelplane_dot_v1_dot_registry__service__pb2.RollbackAdapterRequest.SerializeToString,
+                response_deserializer=modelplane_dot_v1_dot_registry__service__pb2.RollbackAdapterResponse.FromString,
+                _registered_method=True)
+        self.UndeleteAdapter = channel.unary_unary(
+                '/modelplane.v1.RegistryService/UndeleteAdapter',
+                request_serializer=modelplane_dot_v1_dot_registry__service__pb2.UndeleteAdapterRequest.SerializeToString,
+                response_deserializer=modelplane_dot_v1_dot_registry__service__pb2.UndeleteAdapterResponse.FromString,
                 _registered_method=True)
         self.SetRoute = channel.unary_unary(
                 '/modelplane.v1.RegistryService/SetRoute',
@@ -157,7 +192,7 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Gets a model with its state on every data plane.
+        """Gets a model, also a deleted one, with its state on every data plane.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -178,7 +213,28 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteModel(self, request, context):
-        """Deletes a model. One that has adapters is refused, unless forced.
+        """Deletes a model. It can be undeleted until its purge_time. One that has adapters is refused, unless forced.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateModel(self, request, context):
+        """Changes the named fields of a model and leaves the others. A changed card or scaling makes a new revision.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackModel(self, request, context):
+        """Makes a new revision with the spec and card of an earlier one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteModel(self, request, context):
+        """Takes a deletion back, before the purge_time. The adapters that were deleted with the model come back with it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -193,7 +249,7 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetAdapter(self, request, context):
-        """Gets an adapter with its state on every data plane.
+        """Gets an adapter, also a deleted one, with its state on every data plane.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -207,7 +263,35 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteAdapter(self, request, context):
-        """Deletes an adapter.
+        """Deletes an adapter. It can be undeleted until its purge_time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAdapterRevisions(self, request, context):
+        """Lists the revisions of an adapter, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateAdapter(self, request, context):
+        """Changes the named fields of an adapter and leaves the others. A changed card makes a new revision.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackAdapter(self, request, context):
+        """Makes a new revision with the files and card of an earlier one, after checking that the files are still the same.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteAdapter(self, request, context):
+        """Takes a deletion back, before the purge_time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -311,6 +395,21 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     request_deserializer=modelplane_dot_v1_dot_registry__service__pb2.DeleteModelRequest.FromString,
                     response_serializer=modelplane_dot_v1_dot_registry__service__pb2.DeleteModelResponse.SerializeToString,
             ),
+            'UpdateModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateModel,
+                    request_deserializer=modelplane_dot_v1_dot_registry__service__pb2.UpdateModelRequest.FromString,
+                    response_serializer=modelplane_dot_v1_dot_registry__service__pb2.UpdateModelResponse.SerializeToString,
+            ),
+            'RollbackModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackModel,
+                    request_deserializer=modelplane_dot_v1_dot_registry__service__pb2.RollbackModelRequest.FromString,
+                    response_serializer=modelplane_dot_v1_dot_registry__service__pb2.RollbackModelResponse.SerializeToString,
+            ),
+            'UndeleteModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteModel,
+                    request_deserializer=modelplane_dot_v1_dot_registry__service__pb2.UndeleteModelRequest.FromString,
+                    response_serializer=modelplane_dot_v1_dot_registry__service__pb2.UndeleteModelResponse.SerializeToString,
+            ),
             'RegisterAdapter': grpc.unary_unary_rpc_method_handler(
                     servicer.RegisterAdapter,
                     request_deserializer=modelplane_dot_v1_dot_registry__service__pb2.RegisterAdapterRequest.FromString,
@@ -330,6 +429,26 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.DeleteAdapter,
                     request_deserializer=modelplane_dot_v1_dot_registry__service__pb2.DeleteAdapterRequest.FromString,
                     response_serializer=modelplane_dot_v1_dot_registry__service__pb2.DeleteAdapterResponse.SerializeToString,
+            ),
+            'ListAdapterRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAdapterRevisions,
+                    request_deserializer=modelplane_dot_v1_dot_registry__service__pb2.ListAdapterRevisionsRequest.FromString,
+                    response_serializer=modelplane_dot_v1_dot_registry__service__pb2.ListAdapterRevisionsResponse.SerializeToString,
+            ),
+            'UpdateAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateAdapter,
+                    request_deserializer=modelplane_dot_v1_dot_registry__service__pb2.UpdateAdapterRequest.FromString,
+                    response_serializer=modelplane_dot_v1_dot_registry__service__pb2.UpdateAdapterResponse.SerializeToString,
+            ),
+            'RollbackAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackAdapter,
+                    request_deserializer=modelplane_dot_v1_dot_registry__service__pb2.RollbackAdapterRequest.FromString,
+                    response_serializer=modelplane_dot_v1_dot_registry__service__pb2.RollbackAdapterResponse.SerializeToString,
+            ),
+            'UndeleteAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteAdapter,
+                    request_deserializer=modelplane_dot_v1_dot_registry__service__pb2.UndeleteAdapterRequest.FromString,
+                    response_serializer=modelplane_dot_v1_dot_registry__service__pb2.UndeleteAdapterResponse.SerializeToString,
             ),
             'SetRoute': grpc.unary_unary_rpc_method_handler(
                     servicer.SetRoute,
@@ -534,6 +653,87 @@ class RegistryService:
             _registered_method=True)
 
     @staticmethod
+    def UpdateModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelplane.v1.RegistryService/UpdateModel',
+            modelplane_dot_v1_dot_registry__service__pb2.UpdateModelRequest.SerializeToString,
+            modelplane_dot_v1_dot_registry__service__pb2.UpdateModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelplane.v1.RegistryService/RollbackModel',
+            modelplane_dot_v1_dot_registry__service__pb2.RollbackModelRequest.SerializeToString,
+            modelplane_dot_v1_dot_registry__service__pb2.RollbackModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelplane.v1.RegistryService/UndeleteModel',
+            modelplane_dot_v1_dot_registry__service__pb2.UndeleteModelRequest.SerializeToString,
+            modelplane_dot_v1_dot_registry__service__pb2.UndeleteModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def RegisterAdapter(request,
             target,
             options=(),
@@ -631,6 +831,114 @@ class RegistryService:
             '/modelplane.v1.RegistryService/DeleteAdapter',
             modelplane_dot_v1_dot_registry__service__pb2.DeleteAdapterRequest.SerializeToString,
             modelplane_dot_v1_dot_registry__service__pb2.DeleteAdapterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAdapterRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelplane.v1.RegistryService/ListAdapterRevisions',
+            modelplane_dot_v1_dot_registry__service__pb2.ListAdapterRevisionsRequest.SerializeToString,
+            modelplane_dot_v1_dot_registry__service__pb2.ListAdapterRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelplane.v1.RegistryService/UpdateAdapter',
+            modelplane_dot_v1_dot_registry__service__pb2.UpdateAdapterRequest.SerializeToString,
+            modelplane_dot_v1_dot_registry__service__pb2.UpdateAdapterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelplane.v1.RegistryService/RollbackAdapter',
+            modelplane_dot_v1_dot_registry__service__pb2.RollbackAdapterRequest.SerializeToString,
+            modelplane_dot_v1_dot_registry__service__pb2.RollbackAdapterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelplane.v1.RegistryService/UndeleteAdapter',
+            modelplane_dot_v1_dot_registry__service__pb2.UndeleteAdapterRequest.SerializeToString,
+            modelplane_dot_v1_dot_registry__service__pb2.UndeleteAdapterResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,23 +45,37 @@ class RegistryServiceStub:
     RegisterModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RegisterModelRequest, _registry_service_pb2.RegisterModelResponse]
     """Registers a model, or a new revision of it. The same spec and card again write nothing."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetModelRequest, _registry_service_pb2.GetModelResponse]
-    """Gets a model with its state on every data plane."""
+    """Gets a model, also a deleted one, with its state on every data plane."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelsRequest, _registry_service_pb2.ListModelsResponse]
     """Lists models by id."""
     ListModelRevisions: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelRevisionsRequest, _registry_service_pb2.ListModelRevisionsResponse]
     """Lists the revisions of a model, newest first."""
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteModelRequest, _registry_service_pb2.DeleteModelResponse]
-    """Deletes a model. One that has adapters is refused, unless forced."""
+    """Deletes a model. It can be undeleted until its purge_time. One that has adapters is refused, unless forced."""
+    UpdateModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateModelRequest, _registry_service_pb2.UpdateModelResponse]
+    """Changes the named fields of a model and leaves the others. A changed card or scaling makes a new revision."""
+    RollbackModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackModelRequest, _registry_service_pb2.RollbackModelResponse]
+    """Makes a new revision with the spec and card of an earlier one."""
+    UndeleteModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UndeleteModelRequest, _registry_service_pb2.UndeleteModelResponse]
+    """Takes a deletion back, before the purge_time. The adapters that were deleted with the model come back with it."""
     RegisterAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RegisterAdapterRequest, _registry_service_pb2.RegisterAdapterResponse]
     """Registers a LoRA adapter, or a new revision of it, after reading and checking its files. The same files and card
     again write nothing.
     """
     GetAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetAdapterRequest, _registry_service_pb2.GetAdapterResponse]
-    """Gets an adapter with its state on every data plane."""
+    """Gets an adapter, also a deleted one, with its state on every data plane."""
     ListAdapters: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListAdaptersRequest, _registry_service_pb2.ListAdaptersResponse]
     """Lists the adapters of a model, or of all, by name."""
     DeleteAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteAdapterRequest, _registry_service_pb2.DeleteAdapterResponse]
-    """Deletes an adapter."""
+    """Deletes an adapter. It can be undeleted until its purge_time."""
+    ListAdapterRevisions: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListAdapterRevisionsRequest, _registry_service_pb2.ListAdapterRevisionsResponse]
+    """Lists the revisions of an adapter, newest first."""
+    UpdateAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateAdapterRequest, _registry_service_pb2.UpdateAdapterResponse]
+    """Changes the named fields of an adapter and leaves the others. A changed card makes a new revision."""
+    RollbackAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackAdapterRequest, _registry_service_pb2.RollbackAdapterResponse]
+    """Makes a new revision with the files and card of an earlier one, after checking that the files are still the same."""
+    UndeleteAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UndeleteAdapterRequest, _registry_service_pb2.UndeleteAdapterResponse]
+    """Takes a deletion back, before the purge_time."""
     SetRoute: _grpc.UnaryUnaryMultiCallable[_route_pb2.SetRouteRequest, _route_pb2.SetRouteResponse]
     """Makes a route, or changes it. The same spec again writes nothing."""
     GetRoute: _grpc.UnaryUnaryMultiCallable[_route_pb2.GetRouteRequest, _route_pb2.GetRouteResponse]
@@ -97,23 +111,37 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     RegisterModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RegisterModelRequest, _registry_service_pb2.RegisterModelResponse]  # type: ignore[assignment]
     """Registers a model, or a new revision of it. The same spec and card again write nothing."""
     GetModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetModelRequest, _registry_service_pb2.GetModelResponse]  # type: ignore[assignment]
-    """Gets a model with its state on every data plane."""
+    """Gets a model, also a deleted one, with its state on every data plane."""
     ListModels: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelsRequest, _registry_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists models by id."""
     ListModelRevisions: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelRevisionsRequest, _registry_service_pb2.ListModelRevisionsResponse]  # type: ignore[assignment]
     """Lists the revisions of a model, newest first."""
     DeleteModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteModelRequest, _registry_service_pb2.DeleteModelResponse]  # type: ignore[assignment]
-    """Deletes a model. One that has adapters is refused, unless forced."""
+    """Deletes a model. It can be undeleted until its purge_time. One that has adapters is refused, unless forced."""
+    UpdateModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateModelRequest, _registry_service_pb2.UpdateModelResponse]  # type: ignore[assignment]
+    """Changes the named fields of a model and leaves the others. A changed card or scaling makes a new revision."""
+    RollbackModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackModelRequest, _registry_service_pb2.RollbackModelResponse]  # type: ignore[assignment]
+    """Makes a new revision with the spec and card of an earlier one."""
+    UndeleteModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UndeleteModelRequest, _registry_service_pb2.UndeleteModelResponse]  # type: ignore[assignment]
+    """Takes a deletion back, before the purge_time. The adapters that were deleted with the model come back with it."""
     RegisterAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RegisterAdapterRequest, _registry_service_pb2.RegisterAdapterResponse]  # type: ignore[assignment]
     """Registers a LoRA adapter, or a new revision of it, after reading and checking its files. The same files and card
     again write nothing.
     """
     GetAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetAdapterRequest, _registry_service_pb2.GetAdapterResponse]  # type: ignore[assignment]
-    """Gets an adapter with its state on every data plane."""
+    """Gets an adapter, also a deleted one, with its state on every data plane."""
     ListAdapters: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListAdaptersRequest, _registry_service_pb2.ListAdaptersResponse]  # type: ignore[assignment]
     """Lists the adapters of a model, or of all, by name."""
     DeleteAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteAdapterRequest, _registry_service_pb2.DeleteAdapterResponse]  # type: ignore[assignment]
-    """Deletes an adapter."""
+    """Deletes an adapter. It can be undeleted until its purge_time."""
+    ListAdapterRevisions: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListAdapterRevisionsRequest, _registry_service_pb2.ListAdapterRevisionsResponse]  # type: ignore[assignment]
+    """Lists the revisions of an adapter, newest first."""
+    UpdateAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateAdapterRequest, _registry_service_pb2.UpdateAdapterResponse]  # type: ignore[assignment]
+    """Changes the named fields of an adapter and leaves the others. A changed card makes a new revision."""
+    RollbackAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackAdapterRequest, _registry_service_pb2.RollbackAdapterResponse]  # type: ignore[assignment]
+    """Makes a new revision with the files and card of an earlier one, after checking that the files are still the same."""
+    UndeleteAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UndeleteAdapterRequest, _registry_service_pb2.UndeleteAdapterResponse]  # type: ignore[assignment]
+    """Takes a deletion back, before the purge_time."""
     SetRoute: _aio.UnaryUnaryMultiCallable[_route_pb2.SetRouteRequest, _route_pb2.SetRouteResponse]  # type: ignore[assignment]
     """Makes a route, or changes it. The same spec again writes nothing."""
     GetRoute: _aio.UnaryUnaryMultiCallable[_route_pb2.GetRouteRequest, _route_pb2.GetRouteResponse]  # type: ignore[assignment]
@@ -158,7 +186,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.GetModelResponse, _abc.Awaitable[_registry_service_pb2.GetModelResponse]]:
-        """Gets a model with its state on every data plane."""
+        """Gets a model, also a deleted one, with its state on every data plane."""
 
     @_abc_1.abstractmethod
     def ListModels(
@@ -182,7 +210,31 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.DeleteModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.DeleteModelResponse, _abc.Awaitable[_registry_service_pb2.DeleteModelResponse]]:
-        """Deletes a model. One that has adapters is refused, unless forced."""
+        """Deletes a model. It can be undeleted until its purge_time. One that has adapters is refused, unless forced."""
+
+    @_abc_1.abstractmethod
+    def UpdateModel(
+        self,
+        request: _registry_service_pb2.UpdateModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.UpdateModelResponse, _abc.Awaitable[_registry_service_pb2.UpdateModelResponse]]:
+        """Changes the named fields of a model and leaves the others. A changed card or scaling makes a new revision."""
+
+    @_abc_1.abstractmethod
+    def RollbackModel(
+        self,
+        request: _registry_service_pb2.RollbackModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.RollbackModelResponse, _abc.Awaitable[_registry_service_pb2.RollbackModelResponse]]:
+        """Makes a new revision with the spec and card of an earlier one."""
+
+    @_abc_1.abstractmethod
+    def UndeleteModel(
+        self,
+        request: _registry_service_pb2.UndeleteModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.UndeleteModelResponse, _abc.Awaitable[_registry_service_pb2.UndeleteModelResponse]]:
+        """Takes a deletion back, before the purge_time. The adapters that were deleted with the model come back with it."""
 
     @_abc_1.abstractmethod
     def RegisterAdapter(
@@ -200,7 +252,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.GetAdapterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.GetAdapterResponse, _abc.Awaitable[_registry_service_pb2.GetAdapterResponse]]:
-        """Gets an adapter with its state on every data plane."""
+        """Gets an adapter, also a deleted one, with its state on every data plane."""
 
     @_abc_1.abstractmethod
     def ListAdapters(
@@ -216,7 +268,39 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.DeleteAdapterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.DeleteAdapterResponse, _abc.Awaitable[_registry_service_pb2.DeleteAdapterResponse]]:
-        """Deletes an adapter."""
+        """Deletes an adapter. It can be undeleted until its purge_time."""
+
+    @_abc_1.abstractmethod
+    def ListAdapterRevisions(
+        self,
+        request: _registry_service_pb2.ListAdapterRevisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.ListAdapterRevisionsResponse, _abc.Awaitable[_registry_service_pb2.ListAdapterRevisionsResponse]]:
+        """Lists the revisions of an adapter, newest first."""
+
+    @_abc_1.abstractmethod
+    def UpdateAdapter(
+        self,
+        request: _registry_service_pb2.UpdateAdapterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.UpdateAdapterResponse, _abc.Awaitable[_registry_service_pb2.UpdateAdapterResponse]]:
+        """Changes the named fields of an adapter and leaves the others. A changed card makes a new revision."""
+
+    @_abc_1.abstractmethod
+    def RollbackAdapter(
+        self,
+        request: _registry_service_pb2.RollbackAdapterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.RollbackAdapterResponse, _abc.Awaitable[_registry_service_pb2.RollbackAdapterResponse]]:
+        """Makes a new revision with the files and card of an earlier one, after checking that the files are still the same."""
+
+    @_abc_1.abstractmethod
+    def UndeleteAdapter(
+        self,
+        request: _registry_service_pb2.UndeleteAdapterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.UndeleteAdapterResponse, _abc.Awaitable[_registry_service_pb2.UndeleteAdapterResponse]]:
+        """Takes a deletion back, before the purge_time."""
 
     @_abc_1.abstractmethod
     def SetRoute(

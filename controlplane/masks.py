@@ -1,0 +1,143 @@
+"""Field masks of updates (AIP-134, AIP-161): which fields a request may change, and the change itself. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from google.protobuf import field_mask_pb2
+from google.protobuf import message as protobuf_message
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+from controlplane import errors
+from modelplane.validation import FieldViolation, shorten, violations_of
+
+MODEL_PATHS = ("served_name", "labels", "revision.card", "revision.spec.scaling", "revision.spec.admission")
+"""Fields of a Model that an update may change, whole or, where they are messages, in part."""
+
+ADAPTER_PATHS = ("served_name", "labels", "revision.card")
+"""The same of an Adapter."""
+
+_IDENTITY = frozenset({"name", "etag"})
+"""Set in every request; they say what is changed, and are no change."""
+
+_OUTPUT_ONLY = frozenset(
+    {
+        "uid",
+        "create_time",
+        "update_time",
+        "catalog_revision",
+        "statuses",
+        "delete_time",
+        "purge_time",
+        "revision.name",
+        "revision.number",
+        "revision.create_time",
+        "revision.catalog_revision",
+    }
+)
+"""What the control plane fills in. A caller who sends back what it read need not clear them."""
+
+M = TypeVar("M", bound=protobuf_message.Message)
+
+
+def update_paths(given: protobuf_message.Message, mask: Sequence[str], updatable: Sequence[str]) -> Sequence[str]:
+    """The paths that an update changes: those of its mask; without one, those of the fields that are set.
+
+    Args:
+        given: The resource in the request.
+        mask: Paths of the request's mask; may be empty.
+        updatable: The paths that may be changed.
+
+    Raises:
+        errors.InvalidArgument: a path is none of a field, or may not be changed.
+    """
+    paths = mask or tuple(_set_paths(given, updatable, ""))
+    allowed = f"allowed: {', '.join(updatable)}, or fields of those that are messages"
+    wrong = [path for path in paths if not _is_updatable(given.DESCRIPTOR, path, updatable)]
+    if wrong:
+        raise errors.InvalidArgument.of_fields(
+            [FieldViolation(field="update_mask", description=f"got {_named(path)}; {allowed}") for path in wrong],
+            errors.Reason.INVALID_UPDATE_MASK,
+        )
+    if not paths:
+        raise errors.InvalidArgument.of_field(
+            "update_mask", f"got none, and no field to change is set; {allowed}", errors.Reason.INVALID_UPDATE_MASK
+        )
+    return paths
+
+
+def updated(current: M, given: M, paths: Sequence[str]) -> M:
+    """A copy of `current` with the fields at `paths` as they are in `given`, unset where they are unset there."""
+    source, result = type(given)(), type(current)()
+    source.CopyFrom(given)
+    result.CopyFrom(current)
+    for path in paths:
+        # A part of a message that is not there at all would be passed over instead of cleared.
+        _message_at(source, path.split(".")[:-1])
+    mask = field_mask_pb2.FieldMask(paths=paths)
+    mask.MergeMessage(source, result, replace_message_field=True, replace_repeated_field=True)
+    return result
+
+
+def check_merged(field: str, merged: protobuf_message.Message) -> None:
+    """Check a merged resource by the rules in its proto: what is right in parts may be wrong together.
+
+    Args:
+        field: Path of the resource in the request.
+        merged: The resource.
+
+    Raises:
+        errors.InvalidArgument: it breaks some.
+    """
+    violations = violations_of(merged)
+    if violations:
+        raise errors.InvalidArgument.of_fields([_below(field, violation) for violation in violations])
+
+
+@contextmanager
+def violations_below(field: str) -> Iterator[None]:
+    """Let violations that are found in the block name their path from the request: below `field`."""
+    try:
+        yield
+    except errors.InvalidArgument as error:
+        below = [_below(field, violation) for violation in error.violations]
+        raise errors.InvalidArgument.of_fields(below, error.reason) from None
+
+
+def _below(field: str, violation: FieldViolation) -> FieldViolation:
+    return FieldViolation(field=f"{field}.{violation.field}", description=violation.description)
+
+
+def _named(path: str) -> str:
+    return "'*', which no update takes: registering states the whole" if path == "*" else shorten(path)
+
+
+def _is_updatable(descriptor: Descriptor, path: str, updatable: Sequence[str]) -> bool:
+    if not any(path == root or path.startswith(f"{root}.") for root in updatable):
+        return False
+    return field_mask_pb2.FieldMask(paths=[path]).IsValidForDescriptor(descriptor)
+
+
+def _set_paths(message: protobuf_message.Message, updatable: Sequence[str], prefix: str) -> Iterator[str]:
+    for field, value in message.ListFields():
+        path = f"{prefix}{field.name}"
+        if path in _IDENTITY or path in _OUTPUT_ONLY:
+            continue
+        # Only parts of this message can be changed: look which of them are set.
+        if path not in updatable and _is_message(field) and any(one.startswith(f"{path}.") for one in updatable):
+            yield from _set_paths(value, updatable, f"{path}.")
+        else:
+            yield path
+
+
+def _is_message(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and not field.is_repeated
+
+
+def _message_at(message: protobuf_message.Message, parts: Sequence[str]) -> None:
+    for part in parts:
+        message = getattr(message, part)
+    if parts:
+        message.SetInParent()
