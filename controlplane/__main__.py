@@ -15,6 +15,7 @@ from controlplane import access, audit_retention, backup_command, errors, logs, 
 from controlplane.adapter_files import AdapterReader
 from controlplane.fleet import FleetServicer
 from controlplane.hub import Hub
+from controlplane.purging import purge_for_ever
 from controlplane.retention import run_compaction
 from controlplane.server import Server
 from controlplane.service import RegistryServicer
@@ -74,7 +75,11 @@ async def run(settings: Settings) -> None:
     if settings.tls_cert is not None and settings.tls_key is not None:
         credentials = tls.server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
     authenticator, generated = access.configured(settings, now=lambda: datetime.now(UTC))
-    opening = Store.open(settings.store_url, connections_max=settings.database_connections_max)
+    opening = Store.open(
+        settings.store_url,
+        connections_max=settings.database_connections_max,
+        deleted_retention=timedelta(days=settings.deleted_retention_days),
+    )
     async with _signals(stop), opening as store:
         reader = AdapterReader(size_bytes_max=settings.adapter_bytes_max, allowed_sources=settings.allowed_sources)
         shared = store.shared_fleet()
@@ -112,6 +117,7 @@ async def _serve(
     async with asyncio.TaskGroup() as group:
         background = [
             group.create_task(hub.run()),
+            group.create_task(purge_for_ever(store)),
             group.create_task(run_compaction(store, settings.retention, lambda: hub.oldest_in_use)),
         ]
         if settings.audit_retention_days:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from google.protobuf import field_mask_pb2
 from google.protobuf import message as protobuf_message
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 
 from controlplane import errors
 from modelplane.validation import FieldViolation, shorten, violations_of
@@ -55,7 +55,7 @@ def update_paths(given: protobuf_message.Message, mask: Sequence[str], updatable
     """
     paths = mask or tuple(_set_paths(given, updatable, ""))
     allowed = f"allowed: {', '.join(updatable)}, or fields of those that are messages"
-    wrong = [path for path in paths if not _is_updatable(given.DESCRIPTOR, path, updatable)]
+    wrong = [path for path in paths if not _is_updatable(given, path, updatable)]
     if wrong:
         raise errors.InvalidArgument.of_fields(
             [FieldViolation(field="update_mask", description=f"got {_named(path)}; {allowed}") for path in wrong],
@@ -114,10 +114,10 @@ def _named(path: str) -> str:
     return "'*', which no update takes: registering states the whole" if path == "*" else shorten(path)
 
 
-def _is_updatable(descriptor: Descriptor, path: str, updatable: Sequence[str]) -> bool:
+def _is_updatable(message: protobuf_message.Message, path: str, updatable: Sequence[str]) -> bool:
     if not any(path == root or path.startswith(f"{root}.") for root in updatable):
         return False
-    return field_mask_pb2.FieldMask(paths=[path]).IsValidForDescriptor(descriptor)
+    return field_mask_pb2.FieldMask(paths=[path]).IsValidForDescriptor(message.DESCRIPTOR)
 
 
 def _set_paths(message: protobuf_message.Message, updatable: Sequence[str], prefix: str) -> Iterator[str]:

@@ -18,7 +18,9 @@ from modelplane.v1 import registry_service_pb2_grpc
 __all__ = ["Context", "RegistryServicer", "ResourceStatuses"]
 
 
-class RegistryServicer(ModelRpcs, AdapterRpcs, RouteRpcs, ApiKeyRpcs, AuditRpcs, registry_service_pb2_grpc.RegistryServiceServicer):
+class RegistryServicer(
+    ModelRpcs, AdapterRpcs, RouteRpcs, ApiKeyRpcs, AuditRpcs, registry_service_pb2_grpc.RegistryServiceServicer
+):
     """The registry of models, adapters, routes and API keys, and the log of its changes."""
 
     def __init__(

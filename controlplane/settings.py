@@ -79,6 +79,12 @@ class Settings(BaseSettings):
     audit_retention_days: int = Field(
         default=365, ge=0, le=36_500, description="How long audit events are kept, in days. 0: for ever."
     )
+    deleted_retention_days: float = Field(
+        default=30.0,
+        ge=0,
+        le=3660,
+        description="How long a deleted model or adapter can be undeleted, in days. Then it is gone for good.",
+    )
     drain_s: float = Field(
         default=10.0, ge=0, le=3600, description="How long RPCs may go on after a signal to stop, in s."
     )

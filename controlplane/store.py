@@ -20,7 +20,16 @@ from sqlalchemy import insert, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from controlplane import database, domain, errors, registration, store_postgres, store_requests, store_retention, store_rows
+from controlplane import (
+    database,
+    domain,
+    errors,
+    registration,
+    store_postgres,
+    store_requests,
+    store_retention,
+    store_rows,
+)
 from controlplane.request_ids import AnsweredRequest
 from controlplane.retention import Retention
 from controlplane.shared_fleet import SharedFleet, SharingSettings
@@ -209,6 +218,18 @@ class Store(StoreReads):
         """
         async with self._begin_read() as connection:
             return await store_requests.find(connection, request_id, since=self._clock() - retention)
+
+    async def purge_expired(self, limit: int = 100) -> int:
+        """Delete for good up to `limit` models and adapters whose purge time has come. Returns how many those were.
+
+        Raises:
+            errors.Unavailable: the database failed.
+        """
+
+        async def work(transaction: WriteTransaction) -> int:
+            return await transaction.purge_expired(limit)
+
+        return await self.write(work, method="", resource="")
 
     async def upsert_data_plane(self, record: domain.DataPlaneRecord) -> None:
         """Keep what is known of a data plane. No catalog revision is made for it.

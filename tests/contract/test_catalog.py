@@ -141,15 +141,6 @@ async def test_changed_files_make_the_next_adapter_revision(world: World, tmp_pa
     assert first.adapter.revision.weights.digest != second.adapter.revision.weights.digest
 
 
-async def test_model_registered_again_after_deletion_is_another(world: World) -> None:
-    first = await world.register_model("m")
-    await world.register_model("m", spec(scaling={"minReplicas": 1}))
-    await world.delete_model("m")
-    again = await world.register_model("m")
-    assert (again.created, again.model.revision.number) == (True, 1)
-    assert again.model.uid != first.model.uid
-
-
 async def test_validate_only_answers_as_if_and_writes_nothing(world: World) -> None:
     await world.register_model("m")
     await world.register_adapter("m", "a")
@@ -275,8 +266,8 @@ async def test_base_that_changes_while_the_adapter_is_read_aborts_it(
 
     async def slow_read(*args: object, **kwargs: object) -> object:
         weights = await read(*args, **kwargs)  # type: ignore[arg-type]
-        await world.delete_model("m")
-        await world.register_model("m")
+        changed_source = model_pb2.Source(uri="file:///elsewhere")
+        await world.register_model("m", spec(source={"uri": changed_source.uri}))
         return weights
 
     monkeypatch.setattr(world.reader, "read", slow_read)

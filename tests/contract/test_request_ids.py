@@ -18,7 +18,7 @@ from controlplane.store import Store
 from modelplane.v1 import model_pb2, registry_service_pb2
 from tests.adapter_directories import write_adapter
 from tests.contract.test_store import failing_statement
-from tests.registry_world import NO_CONTEXT, START, World, open_world, spec
+from tests.registry_world import NO_CONTEXT, START, World, open_world
 
 Send = Callable[[World, str], Awaitable[protobuf_message.Message]]
 
@@ -65,7 +65,7 @@ async def test_a_repeat_gets_the_first_answer_byte_for_byte_and_changes_nothing(
     request_id = _new_id()
     first = await SENDS[method](world, request_id)
     # What the answer depends on is other by now.
-    await world.register_model("m", spec(scaling={"minReplicas": 1}), served_name="other")
+    await world.register_model("z", served_name="other")
     before = (await world.revision(), len(world.published))
     for spelt in (request_id, request_id.upper()):
         again = await SENDS[method](world, spelt)

@@ -15,10 +15,12 @@ from controlplane.store import Store
 from controlplane.store_schema import metadata
 
 
-def _statements(connection: Connection) -> list[str]:
-    """What made each table and index, which says more than a comparison of columns does."""
+def _statements(connection: Connection) -> list[list[str]]:
+    """What made each table and index, which says more than a comparison of columns does. Columns and constraints are
+    sorted: one that was added later stands last."""
     rows = connection.execute(text("SELECT sql FROM sqlite_master WHERE name != 'alembic_version' ORDER BY name"))
-    return [" ".join(row.sql.split()) for row in rows if row.sql is not None]
+    statements = [" ".join(row.sql.split()).removesuffix(")").rstrip() for row in rows if row.sql is not None]
+    return [sorted(statement.replace(" (", ", ", 1).split(", ")) for statement in statements]
 
 
 async def test_migrations_make_the_schema_that_the_code_uses(tmp_path: Path) -> None:

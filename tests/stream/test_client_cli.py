@@ -63,8 +63,8 @@ def test_register_list_get_revisions_delete(cli: Cli) -> None:
     assert "current" in cli.out
     assert cli("model", "delete", "m", "--validate-only") == 0
     assert cli("model", "delete", "m") == 0
-    assert cli("model", "get", "m") == 1
-    assert "models/m does not exist" in cli.err
+    assert cli("model", "get", "n") == 1
+    assert "models/n does not exist" in cli.err
     assert "MODEL_NOT_FOUND" in cli.err
     assert cli.out == ""
 

@@ -11,12 +11,23 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from modelplane import names, specs
 from modelplane._channel import PAGE_SIZE
 from modelplane.errors import DataLoss, Internal, InvalidSpec
-from modelplane.types import AdapterCard, ModelCard, ModelSpec, RouteSpec, Source
+from modelplane.types import (
+    Adapter,
+    AdapterCard,
+    Admission,
+    Model,
+    ModelCard,
+    ModelSpec,
+    RouteSpec,
+    Scaling,
+    Source,
+)
 from modelplane.v1 import (
     api_key_pb2,
     audit_pb2,
@@ -39,7 +50,10 @@ def register_model(
     card: ModelCard | Mapping[str, object] | None,
     served_name: str,
     labels: Mapping[str, str] | None,
+    etag: str,
+    must_create: bool,
     validate_only: bool,
+    request_id: str,
 ) -> registry_service_pb2.RegisterModelRequest:
     return registry_service_pb2.RegisterModelRequest(
         model_id=model_id,
@@ -47,7 +61,10 @@ def register_model(
         spec=specs.to_message(spec, ModelSpec(), "spec"),
         card=specs.to_message(card, ModelCard(), "card") if card is not None else None,
         labels=labels or {},
+        etag=etag,
+        must_create=must_create,
         validate_only=validate_only,
+        request_id=request_id,
     )
 
 
@@ -59,7 +76,10 @@ def register_adapter(
     card: AdapterCard | Mapping[str, object] | None,
     served_name: str,
     labels: Mapping[str, str] | None,
+    etag: str,
+    must_create: bool,
     validate_only: bool,
+    request_id: str,
 ) -> registry_service_pb2.RegisterAdapterRequest:
     return registry_service_pb2.RegisterAdapterRequest(
         parent=model_resource(model),
@@ -68,21 +88,86 @@ def register_adapter(
         source=source if isinstance(source, Source) else Source(uri=_uri(fspath(source))),
         card=specs.to_message(card, AdapterCard(), "card") if card is not None else None,
         labels=labels or {},
+        etag=etag,
+        must_create=must_create,
         validate_only=validate_only,
+        request_id=request_id,
     )
 
 
-def list_models() -> registry_service_pb2.ListModelsRequest:
-    return registry_service_pb2.ListModelsRequest(page_size=PAGE_SIZE)
+def update_model(
+    model: str,
+    *,
+    served_name: str | None,
+    labels: Mapping[str, str] | None,
+    card: ModelCard | Mapping[str, object] | None,
+    scaling: Scaling | Mapping[str, object] | None,
+    admission: Admission | Mapping[str, object] | None,
+    update_mask: Iterable[str] | None,
+    etag: str,
+    validate_only: bool,
+    request_id: str,
+) -> registry_service_pb2.UpdateModelRequest:
+    given = Model(name=model_resource(model), served_name=served_name or "", labels=labels or {}, etag=etag)
+    if card is not None:
+        specs.to_message(card, given.revision.card, "card")
+    if scaling is not None:
+        specs.to_message(scaling, given.revision.spec.scaling, "scaling")
+    if admission is not None:
+        specs.to_message(admission, given.revision.spec.admission, "admission")
+    fields = {
+        "served_name": served_name,
+        "labels": labels,
+        "revision.card": card,
+        "revision.spec.scaling": scaling,
+        "revision.spec.admission": admission,
+    }
+    return registry_service_pb2.UpdateModelRequest(
+        model=given, update_mask=_mask(update_mask, fields), validate_only=validate_only, request_id=request_id
+    )
+
+
+def update_adapter(
+    adapter: str,
+    *,
+    served_name: str | None,
+    labels: Mapping[str, str] | None,
+    card: AdapterCard | Mapping[str, object] | None,
+    update_mask: Iterable[str] | None,
+    etag: str,
+    validate_only: bool,
+    request_id: str,
+) -> registry_service_pb2.UpdateAdapterRequest:
+    given = Adapter(name=adapter_resource(adapter), served_name=served_name or "", labels=labels or {}, etag=etag)
+    if card is not None:
+        specs.to_message(card, given.revision.card, "card")
+    fields = {"served_name": served_name, "labels": labels, "revision.card": card}
+    return registry_service_pb2.UpdateAdapterRequest(
+        adapter=given, update_mask=_mask(update_mask, fields), validate_only=validate_only, request_id=request_id
+    )
+
+
+def _mask(paths: Iterable[str] | None, fields: Mapping[str, object]) -> FieldMask:
+    """The mask that was asked for, else that of the fields that were given."""
+    given = (path for path, value in fields.items() if value is not None)
+    return FieldMask(paths=list(given if paths is None else paths))
+
+
+def list_models(show_deleted: bool) -> registry_service_pb2.ListModelsRequest:
+    return registry_service_pb2.ListModelsRequest(page_size=PAGE_SIZE, show_deleted=show_deleted)
 
 
 def list_model_revisions(model: str) -> registry_service_pb2.ListModelRevisionsRequest:
     return registry_service_pb2.ListModelRevisionsRequest(parent=model_resource(model), page_size=PAGE_SIZE)
 
 
-def list_adapters(model: str | None) -> registry_service_pb2.ListAdaptersRequest:
+def list_adapter_revisions(adapter: str) -> registry_service_pb2.ListAdapterRevisionsRequest:
+    return registry_service_pb2.ListAdapterRevisionsRequest(parent=adapter_resource(adapter), page_size=PAGE_SIZE)
+
+
+def list_adapters(model: str | None, show_deleted: bool) -> registry_service_pb2.ListAdaptersRequest:
     parent = "models/-" if model is None else model_resource(model)
-    return registry_service_pb2.ListAdaptersRequest(parent=parent, page_size=PAGE_SIZE)
+    return registry_service_pb2.ListAdaptersRequest(parent=parent, page_size=PAGE_SIZE, show_deleted=show_deleted)
 
 
 def set_route(

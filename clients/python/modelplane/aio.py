@@ -31,6 +31,8 @@ from modelplane.serving import POLL_INTERVAL_S, ServingProgress, ServingWait
 from modelplane.types import (
     Adapter,
     AdapterCard,
+    AdapterRevision,
+    Admission,
     ApiKey,
     AuditEvent,
     CreateApiKeyResponse,
@@ -47,13 +49,20 @@ from modelplane.types import (
     RegisterAdapterResponse,
     RegisterModelResponse,
     RevokeApiKeyResponse,
+    RollbackAdapterResponse,
     RollbackCatalogResponse,
+    RollbackModelResponse,
     Route,
     RouteRevision,
     RouteSpec,
+    Scaling,
     SetRouteResponse,
     SnapshotSummary,
     Source,
+    UndeleteAdapterResponse,
+    UndeleteModelResponse,
+    UpdateAdapterResponse,
+    UpdateModelResponse,
     WaitForRevisionResponse,
 )
 from modelplane.v1 import (
@@ -137,12 +146,23 @@ class AsyncClient:
         card: ModelCard | Mapping[str, object] | None = None,
         served_name: str = "",
         labels: Mapping[str, str] | None = None,
+        etag: str = "",
+        must_create: bool = False,
         validate_only: bool = False,
+        request_id: str = "",
         timeout_s: float | None = None,
     ) -> RegisterModelResponse:
         """As `Client.register_model`."""
         request = _requests.register_model(
-            model_id, spec=spec, card=card, served_name=served_name, labels=labels, validate_only=validate_only
+            model_id,
+            spec=spec,
+            card=card,
+            served_name=served_name,
+            labels=labels,
+            etag=etag,
+            must_create=must_create,
+            validate_only=validate_only,
+            request_id=request_id,
         )
         return await self._call("RegisterModel", self._registry.RegisterModel, request, timeout_s)
 
@@ -151,9 +171,11 @@ class AsyncClient:
         request = registry_service_pb2.GetModelRequest(name=_requests.model_resource(model))
         return (await self._call("GetModel", self._registry.GetModel, request, timeout_s)).model
 
-    async def list_models(self, *, timeout_s: float | None = None) -> AsyncIterator[Model]:
+    async def list_models(self, *, show_deleted: bool = False, timeout_s: float | None = None) -> AsyncIterator[Model]:
         """As `Client.list_models`."""
-        async for page in self._pages("ListModels", self._registry.ListModels, _requests.list_models(), timeout_s):
+        async for page in self._pages(
+            "ListModels", self._registry.ListModels, _requests.list_models(show_deleted), timeout_s
+        ):
             for item in page.models:
                 yield item
 
@@ -165,13 +187,89 @@ class AsyncClient:
                 yield item
 
     async def delete_model(
-        self, model: str, *, force: bool = False, validate_only: bool = False, timeout_s: float | None = None
+        self,
+        model: str,
+        *,
+        force: bool = False,
+        etag: str = "",
+        validate_only: bool = False,
+        request_id: str = "",
+        timeout_s: float | None = None,
     ) -> DeleteModelResponse:
         """As `Client.delete_model`."""
         request = registry_service_pb2.DeleteModelRequest(
-            name=_requests.model_resource(model), force=force, validate_only=validate_only
+            name=_requests.model_resource(model),
+            force=force,
+            etag=etag,
+            validate_only=validate_only,
+            request_id=request_id,
         )
         return await self._call("DeleteModel", self._registry.DeleteModel, request, timeout_s)
+
+    async def update_model(
+        self,
+        model: str,
+        *,
+        served_name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        card: ModelCard | Mapping[str, object] | None = None,
+        scaling: Scaling | Mapping[str, object] | None = None,
+        admission: Admission | Mapping[str, object] | None = None,
+        update_mask: Iterable[str] | None = None,
+        etag: str = "",
+        validate_only: bool = False,
+        request_id: str = "",
+        timeout_s: float | None = None,
+    ) -> UpdateModelResponse:
+        """As `Client.update_model`."""
+        request = _requests.update_model(
+            model,
+            served_name=served_name,
+            labels=labels,
+            card=card,
+            scaling=scaling,
+            admission=admission,
+            update_mask=update_mask,
+            etag=etag,
+            validate_only=validate_only,
+            request_id=request_id,
+        )
+        return await self._call("UpdateModel", self._registry.UpdateModel, request, timeout_s)
+
+    async def rollback_model(
+        self,
+        model: str,
+        revision_number: int,
+        *,
+        etag: str = "",
+        validate_only: bool = False,
+        request_id: str = "",
+        timeout_s: float | None = None,
+    ) -> RollbackModelResponse:
+        """As `Client.rollback_model`."""
+        request = registry_service_pb2.RollbackModelRequest(
+            name=_requests.model_resource(model),
+            revision_number=revision_number,
+            etag=etag,
+            validate_only=validate_only,
+            request_id=request_id,
+        )
+        return await self._call("RollbackModel", self._registry.RollbackModel, request, timeout_s)
+
+    async def undelete_model(
+        self,
+        model: str,
+        *,
+        etag: str = "",
+        validate_only: bool = False,
+        request_id: str = "",
+        timeout_s: float | None = None,
+    ) -> UndeleteModelResponse:
+        """As `Client.undelete_model`."""
+        request = registry_service_pb2.UndeleteModelRequest(
+            name=_requests.model_resource(model), etag=etag, validate_only=validate_only, request_id=request_id
+        )
+        return await self._call("UndeleteModel", self._registry.UndeleteModel, request, timeout_s)
 
     # --- adapters -----------------------------------------------------------------------------------------------------
 
@@ -184,7 +282,10 @@ class AsyncClient:
         card: AdapterCard | Mapping[str, object] | None = None,
         served_name: str = "",
         labels: Mapping[str, str] | None = None,
+        etag: str = "",
+        must_create: bool = False,
         validate_only: bool = False,
+        request_id: str = "",
         timeout_s: float | None = None,
     ) -> RegisterAdapterResponse:
         """As `Client.register_adapter`."""
@@ -195,7 +296,10 @@ class AsyncClient:
             card=card,
             served_name=served_name,
             labels=labels,
+            etag=etag,
+            must_create=must_create,
             validate_only=validate_only,
+            request_id=request_id,
         )
         return await self._call("RegisterAdapter", self._registry.RegisterAdapter, request, timeout_s)
 
@@ -205,22 +309,103 @@ class AsyncClient:
         return (await self._call("GetAdapter", self._registry.GetAdapter, request, timeout_s)).adapter
 
     async def list_adapters(
-        self, model: str | None = None, *, timeout_s: float | None = None
+        self, model: str | None = None, *, show_deleted: bool = False, timeout_s: float | None = None
     ) -> AsyncIterator[Adapter]:
         """As `Client.list_adapters`."""
-        request = _requests.list_adapters(model)
+        request = _requests.list_adapters(model, show_deleted)
         async for page in self._pages("ListAdapters", self._registry.ListAdapters, request, timeout_s):
             for item in page.adapters:
                 yield item
 
     async def delete_adapter(
-        self, adapter: str, *, force: bool = False, validate_only: bool = False, timeout_s: float | None = None
+        self,
+        adapter: str,
+        *,
+        force: bool = False,
+        etag: str = "",
+        validate_only: bool = False,
+        request_id: str = "",
+        timeout_s: float | None = None,
     ) -> DeleteAdapterResponse:
         """As `Client.delete_adapter`."""
         request = registry_service_pb2.DeleteAdapterRequest(
-            name=_requests.adapter_resource(adapter), force=force, validate_only=validate_only
+            name=_requests.adapter_resource(adapter),
+            force=force,
+            etag=etag,
+            validate_only=validate_only,
+            request_id=request_id,
         )
         return await self._call("DeleteAdapter", self._registry.DeleteAdapter, request, timeout_s)
+
+    async def list_adapter_revisions(
+        self, adapter: str, *, timeout_s: float | None = None
+    ) -> AsyncIterator[AdapterRevision]:
+        """As `Client.list_adapter_revisions`."""
+        request = _requests.list_adapter_revisions(adapter)
+        async for page in self._pages("ListAdapterRevisions", self._registry.ListAdapterRevisions, request, timeout_s):
+            for item in page.revisions:
+                yield item
+
+    async def update_adapter(
+        self,
+        adapter: str,
+        *,
+        served_name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        card: AdapterCard | Mapping[str, object] | None = None,
+        update_mask: Iterable[str] | None = None,
+        etag: str = "",
+        validate_only: bool = False,
+        request_id: str = "",
+        timeout_s: float | None = None,
+    ) -> UpdateAdapterResponse:
+        """As `Client.update_adapter`."""
+        request = _requests.update_adapter(
+            adapter,
+            served_name=served_name,
+            labels=labels,
+            card=card,
+            update_mask=update_mask,
+            etag=etag,
+            validate_only=validate_only,
+            request_id=request_id,
+        )
+        return await self._call("UpdateAdapter", self._registry.UpdateAdapter, request, timeout_s)
+
+    async def rollback_adapter(
+        self,
+        adapter: str,
+        revision_number: int,
+        *,
+        etag: str = "",
+        validate_only: bool = False,
+        request_id: str = "",
+        timeout_s: float | None = None,
+    ) -> RollbackAdapterResponse:
+        """As `Client.rollback_adapter`."""
+        request = registry_service_pb2.RollbackAdapterRequest(
+            name=_requests.adapter_resource(adapter),
+            revision_number=revision_number,
+            etag=etag,
+            validate_only=validate_only,
+            request_id=request_id,
+        )
+        return await self._call("RollbackAdapter", self._registry.RollbackAdapter, request, timeout_s)
+
+    async def undelete_adapter(
+        self,
+        adapter: str,
+        *,
+        etag: str = "",
+        validate_only: bool = False,
+        request_id: str = "",
+        timeout_s: float | None = None,
+    ) -> UndeleteAdapterResponse:
+        """As `Client.undelete_adapter`."""
+        request = registry_service_pb2.UndeleteAdapterRequest(
+            name=_requests.adapter_resource(adapter), etag=etag, validate_only=validate_only, request_id=request_id
+        )
+        return await self._call("UndeleteAdapter", self._registry.UndeleteAdapter, request, timeout_s)
 
     # --- routes -------------------------------------------------------------------------------------------------------
 

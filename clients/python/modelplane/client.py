@@ -25,6 +25,8 @@ from modelplane.serving import POLL_INTERVAL_S, ServingProgress, ServingWait
 from modelplane.types import (
     Adapter,
     AdapterCard,
+    AdapterRevision,
+    Admission,
     ApiKey,
     AuditEvent,
     CreateApiKeyResponse,
@@ -41,13 +43,20 @@ from modelplane.types import (
     RegisterAdapterResponse,
     RegisterModelResponse,
     RevokeApiKeyResponse,
+    RollbackAdapterResponse,
     RollbackCatalogResponse,
+    RollbackModelResponse,
     Route,
     RouteRevision,
     RouteSpec,
+    Scaling,
     SetRouteResponse,
     SnapshotSummary,
     Source,
+    UndeleteAdapterResponse,
+    UndeleteModelResponse,
+    UpdateAdapterResponse,
+    UpdateModelResponse,
     WaitForRevisionResponse,
 )
 from modelplane.v1 import (
@@ -136,7 +145,10 @@ class Client:
         card: ModelCard | Mapping[str, object] | None = None,
         served_name: str = "",
         labels: Mapping[str, str] | None = None,
+        etag: str = "",
+        must_create: bool = False,
         validate_only: bool = False,
+        request_id: str = "",
         timeout_s: float | None = None,
     ) -> RegisterModelResponse:
         """Register a model, or a new revision of it. It states the whole model: what is left out gets its default.
@@ -150,16 +162,28 @@ class Client:
             card: What to tell people about it.
             served_name: What callers put into OpenAI's `model` field. Default: `model_id`.
             labels: Free key-value pairs.
+            etag: That of the resource as it was read: refuse when it is another by now.
+            must_create: Refuse when it exists.
             validate_only: Check everything, answer as if it had been done, and write nothing.
+            request_id: UUID4 of this request, to ask again later. Default: a fresh one.
 
         Raises:
             InvalidSpec: A mapping has unknown fields or wrong types; nothing was sent.
             InvalidArgument: A field breaks a rule.
-            AlreadyExists: The served name belongs to something else.
+            AlreadyExists: The served name belongs to something else; or it exists, or is deleted, and must be created.
+            Aborted: The etag is another.
             FailedPrecondition: Adapters that the model has do not fit the new spec.
         """
         request = _requests.register_model(
-            model_id, spec=spec, card=card, served_name=served_name, labels=labels, validate_only=validate_only
+            model_id,
+            spec=spec,
+            card=card,
+            served_name=served_name,
+            labels=labels,
+            etag=etag,
+            must_create=must_create,
+            validate_only=validate_only,
+            request_id=request_id,
         )
         return self._call("RegisterModel", self._registry.RegisterModel, request, timeout_s)
 
@@ -172,9 +196,11 @@ class Client:
         request = registry_service_pb2.GetModelRequest(name=_requests.model_resource(model))
         return self._call("GetModel", self._registry.GetModel, request, timeout_s).model
 
-    def list_models(self, *, timeout_s: float | None = None) -> Iterator[Model]:
+    def list_models(self, *, show_deleted: bool = False, timeout_s: float | None = None) -> Iterator[Model]:
         """List all models by id, page after page as they are asked for. Without states; see `get_model`."""
-        for page in self._pages("ListModels", self._registry.ListModels, _requests.list_models(), timeout_s):
+        for page in self._pages(
+            "ListModels", self._registry.ListModels, _requests.list_models(show_deleted), timeout_s
+        ):
             yield from page.models
 
     def list_model_revisions(self, model: str, *, timeout_s: float | None = None) -> Iterator[ModelRevision]:
@@ -188,23 +214,140 @@ class Client:
             yield from page.revisions
 
     def delete_model(
-        self, model: str, *, force: bool = False, validate_only: bool = False, timeout_s: float | None = None
+        self,
+        model: str,
+        *,
+        force: bool = False,
+        etag: str = "",
+        validate_only: bool = False,
+        request_id: str = "",
+        timeout_s: float | None = None,
     ) -> DeleteModelResponse:
-        """Delete a model.
+        """Delete a model. It can be undeleted until its purge time.
 
         Args:
             force: Delete its adapters too, and take it and them out of the routes that refer to them.
+            etag: That of the resource as it was read: refuse when it is another by now.
             validate_only: Check everything, and write nothing.
+            request_id: UUID4 of this request, to ask again later. Default: a fresh one.
 
         Raises:
             NotFound: There is no such model.
             FailedPrecondition: It has adapters or routes refer to it, and `force` is False; or a route would be left
                 without a target.
+            Aborted: The etag is another.
         """
         request = registry_service_pb2.DeleteModelRequest(
-            name=_requests.model_resource(model), force=force, validate_only=validate_only
+            name=_requests.model_resource(model),
+            force=force,
+            etag=etag,
+            validate_only=validate_only,
+            request_id=request_id,
         )
         return self._call("DeleteModel", self._registry.DeleteModel, request, timeout_s)
+
+    def update_model(
+        self,
+        model: str,
+        *,
+        served_name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        card: ModelCard | Mapping[str, object] | None = None,
+        scaling: Scaling | Mapping[str, object] | None = None,
+        admission: Admission | Mapping[str, object] | None = None,
+        update_mask: Iterable[str] | None = None,
+        etag: str = "",
+        validate_only: bool = False,
+        request_id: str = "",
+        timeout_s: float | None = None,
+    ) -> UpdateModelResponse:
+        """Change fields of a model and leave the others. What is given replaces what is there, as a whole.
+
+        Args:
+            update_mask: Paths to change, such as `revision.card.description`, where part of what is given is meant,
+                or a field is to get its default. Default: those of all that is given.
+            etag: That of the model as it was read: refuse when it is another by now.
+            validate_only: Check everything, answer as if it had been done, and write nothing.
+            request_id: UUID4 of this request, to ask again later. Default: a fresh one.
+
+        Raises:
+            InvalidSpec: A mapping has unknown fields or wrong types; nothing was sent.
+            InvalidArgument: A field breaks a rule, or the mask names what no update changes.
+            NotFound: There is no such model.
+            AlreadyExists: The served name belongs to something else.
+            Aborted: The etag is another.
+        """
+        request = _requests.update_model(
+            model,
+            served_name=served_name,
+            labels=labels,
+            card=card,
+            scaling=scaling,
+            admission=admission,
+            update_mask=update_mask,
+            etag=etag,
+            validate_only=validate_only,
+            request_id=request_id,
+        )
+        return self._call("UpdateModel", self._registry.UpdateModel, request, timeout_s)
+
+    def rollback_model(
+        self,
+        model: str,
+        revision_number: int,
+        *,
+        etag: str = "",
+        validate_only: bool = False,
+        request_id: str = "",
+        timeout_s: float | None = None,
+    ) -> RollbackModelResponse:
+        """Make a new revision with the spec and card of an earlier one. Served name and labels stay as they are.
+
+        Args:
+            revision_number: That of the earlier revision.
+            etag: That of the model as it was read: refuse when it is another by now.
+            validate_only: Check everything, answer as if it had been done, and write nothing.
+            request_id: UUID4 of this request, to ask again later. Default: a fresh one.
+
+        Raises:
+            NotFound: There is no such model, or it has no such revision.
+            FailedPrecondition: Adapters that the model has do not fit the earlier spec.
+            Aborted: The etag is another.
+        """
+        request = registry_service_pb2.RollbackModelRequest(
+            name=_requests.model_resource(model),
+            revision_number=revision_number,
+            etag=etag,
+            validate_only=validate_only,
+            request_id=request_id,
+        )
+        return self._call("RollbackModel", self._registry.RollbackModel, request, timeout_s)
+
+    def undelete_model(
+        self,
+        model: str,
+        *,
+        etag: str = "",
+        validate_only: bool = False,
+        request_id: str = "",
+        timeout_s: float | None = None,
+    ) -> UndeleteModelResponse:
+        """Take a deletion back. The adapters that were deleted with the model come back with it.
+
+        Args:
+            etag: That of the model as it was read: refuse when it is another by now.
+            validate_only: Check everything, answer as if it had been done, and write nothing.
+            request_id: UUID4 of this request, to ask again later. Default: a fresh one.
+
+        Raises:
+            NotFound: There is no such model, or its purge time has come.
+            AlreadyExists: It is not deleted, or something else has one of the served names by now.
+            Aborted: The etag is another.
+        """
+        request = registry_service_pb2.UndeleteModelRequest(
+            name=_requests.model_resource(model), etag=etag, validate_only=validate_only, request_id=request_id
+        )
+        return self._call("UndeleteModel", self._registry.UndeleteModel, request, timeout_s)
 
     # --- adapters -----------------------------------------------------------------------------------------------------
 
@@ -217,7 +360,10 @@ class Client:
         card: AdapterCard | Mapping[str, object] | None = None,
         served_name: str = "",
         labels: Mapping[str, str] | None = None,
+        etag: str = "",
+        must_create: bool = False,
         validate_only: bool = False,
+        request_id: str = "",
         timeout_s: float | None = None,
     ) -> RegisterAdapterResponse:
         """Register a LoRA adapter of a model, or a new revision of it. The control plane reads and checks its files.
@@ -233,13 +379,17 @@ class Client:
             served_name: What callers put into OpenAI's `model` field. Default: `{served name of the
                 base}:{adapter_id}`.
             labels: Free key-value pairs.
+            etag: That of the resource as it was read: refuse when it is another by now.
+            must_create: Refuse when it exists.
             validate_only: Check everything, answer as if it had been done, and write nothing.
+            request_id: UUID4 of this request, to ask again later. Default: a fresh one.
 
         Raises:
             InvalidSpec: `source` is a relative path that leads nowhere, or `card` has unknown fields; nothing was sent.
             InvalidArgument: A field breaks a rule, or the files are not an adapter that this model can take.
             NotFound: There is no such model.
-            AlreadyExists: The served name belongs to something else.
+            AlreadyExists: The served name belongs to something else; or it exists, or is deleted, and must be created.
+            Aborted: The etag is another.
             FailedPrecondition: The model takes no adapters, or none of this rank.
         """
         request = _requests.register_adapter(
@@ -249,7 +399,10 @@ class Client:
             card=card,
             served_name=served_name,
             labels=labels,
+            etag=etag,
+            must_create=must_create,
             validate_only=validate_only,
+            request_id=request_id,
         )
         return self._call("RegisterAdapter", self._registry.RegisterAdapter, request, timeout_s)
 
@@ -262,33 +415,158 @@ class Client:
         request = registry_service_pb2.GetAdapterRequest(name=_requests.adapter_resource(adapter))
         return self._call("GetAdapter", self._registry.GetAdapter, request, timeout_s).adapter
 
-    def list_adapters(self, model: str | None = None, *, timeout_s: float | None = None) -> Iterator[Adapter]:
+    def list_adapters(
+        self, model: str | None = None, *, show_deleted: bool = False, timeout_s: float | None = None
+    ) -> Iterator[Adapter]:
         """List the adapters of a model, or of all models, by name. Without states; see `get_adapter`.
 
         Raises:
             NotFound: There is no such model.
         """
-        request = _requests.list_adapters(model)
+        request = _requests.list_adapters(model, show_deleted)
         for page in self._pages("ListAdapters", self._registry.ListAdapters, request, timeout_s):
             yield from page.adapters
 
     def delete_adapter(
-        self, adapter: str, *, force: bool = False, validate_only: bool = False, timeout_s: float | None = None
+        self,
+        adapter: str,
+        *,
+        force: bool = False,
+        etag: str = "",
+        validate_only: bool = False,
+        request_id: str = "",
+        timeout_s: float | None = None,
     ) -> DeleteAdapterResponse:
-        """Delete an adapter.
+        """Delete an adapter. It can be undeleted until its purge time.
 
         Args:
             force: Take it out of the routes that refer to it.
+            etag: That of the resource as it was read: refuse when it is another by now.
             validate_only: Check everything, and write nothing.
+            request_id: UUID4 of this request, to ask again later. Default: a fresh one.
 
         Raises:
             NotFound: There is no such adapter.
             FailedPrecondition: Routes refer to it, and `force` is False; or one would be left without a target.
+            Aborted: The etag is another.
         """
         request = registry_service_pb2.DeleteAdapterRequest(
-            name=_requests.adapter_resource(adapter), force=force, validate_only=validate_only
+            name=_requests.adapter_resource(adapter),
+            force=force,
+            etag=etag,
+            validate_only=validate_only,
+            request_id=request_id,
         )
         return self._call("DeleteAdapter", self._registry.DeleteAdapter, request, timeout_s)
+
+    def list_adapter_revisions(self, adapter: str, *, timeout_s: float | None = None) -> Iterator[AdapterRevision]:
+        """List the revisions of an adapter, newest first.
+
+        Raises:
+            NotFound: There is no such adapter.
+        """
+        request = _requests.list_adapter_revisions(adapter)
+        for page in self._pages("ListAdapterRevisions", self._registry.ListAdapterRevisions, request, timeout_s):
+            yield from page.revisions
+
+    def update_adapter(
+        self,
+        adapter: str,
+        *,
+        served_name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        card: AdapterCard | Mapping[str, object] | None = None,
+        update_mask: Iterable[str] | None = None,
+        etag: str = "",
+        validate_only: bool = False,
+        request_id: str = "",
+        timeout_s: float | None = None,
+    ) -> UpdateAdapterResponse:
+        """Change fields of an adapter and leave the others. What is given replaces what is there, as a whole.
+
+        Args:
+            update_mask: Paths to change, such as `revision.card.description`, where part of what is given is meant,
+                or a field is to get its default. Default: those of all that is given.
+            etag: That of the adapter as it was read: refuse when it is another by now.
+            validate_only: Check everything, answer as if it had been done, and write nothing.
+            request_id: UUID4 of this request, to ask again later. Default: a fresh one.
+
+        Raises:
+            InvalidSpec: A mapping has unknown fields or wrong types; nothing was sent.
+            InvalidArgument: A field breaks a rule, or the mask names what no update changes.
+            NotFound: There is no such adapter.
+            AlreadyExists: The served name belongs to something else.
+            Aborted: The etag is another.
+        """
+        request = _requests.update_adapter(
+            adapter,
+            served_name=served_name,
+            labels=labels,
+            card=card,
+            update_mask=update_mask,
+            etag=etag,
+            validate_only=validate_only,
+            request_id=request_id,
+        )
+        return self._call("UpdateAdapter", self._registry.UpdateAdapter, request, timeout_s)
+
+    def rollback_adapter(
+        self,
+        adapter: str,
+        revision_number: int,
+        *,
+        etag: str = "",
+        validate_only: bool = False,
+        request_id: str = "",
+        timeout_s: float | None = None,
+    ) -> RollbackAdapterResponse:
+        """Make a new revision with the files and card of an earlier one. Served name and labels stay as they are.
+
+        Args:
+            revision_number: That of the earlier revision.
+            etag: That of the adapter as it was read: refuse when it is another by now.
+            validate_only: Check everything, answer as if it had been done, and write nothing.
+            request_id: UUID4 of this request, to ask again later. Default: a fresh one.
+
+        Raises:
+            NotFound: There is no such adapter, or it has no such revision.
+            FailedPrecondition: The files are not those of that revision any more.
+            Aborted: The etag is another.
+        """
+        request = registry_service_pb2.RollbackAdapterRequest(
+            name=_requests.adapter_resource(adapter),
+            revision_number=revision_number,
+            etag=etag,
+            validate_only=validate_only,
+            request_id=request_id,
+        )
+        return self._call("RollbackAdapter", self._registry.RollbackAdapter, request, timeout_s)
+
+    def undelete_adapter(
+        self,
+        adapter: str,
+        *,
+        etag: str = "",
+        validate_only: bool = False,
+        request_id: str = "",
+        timeout_s: float | None = None,
+    ) -> UndeleteAdapterResponse:
+        """Take a deletion back.
+
+        Args:
+            etag: That of the adapter as it was read: refuse when it is another by now.
+            validate_only: Check everything, answer as if it had been done, and write nothing.
+            request_id: UUID4 of this request, to ask again later. Default: a fresh one.
+
+        Raises:
+            NotFound: There is no such adapter, or its purge time has come.
+            AlreadyExists: It is not deleted, or something else has its served name by now.
+            Aborted: The etag is another.
+        """
+        request = registry_service_pb2.UndeleteAdapterRequest(
+            name=_requests.adapter_resource(adapter), etag=etag, validate_only=validate_only, request_id=request_id
+        )
+        return self._call("UndeleteAdapter", self._registry.UndeleteAdapter, request, timeout_s)
 
     # --- routes -------------------------------------------------------------------------------------------------------
 

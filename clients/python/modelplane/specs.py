@@ -33,12 +33,8 @@ from google.protobuf.struct_pb2 import Struct
 from modelplane import sources
 from modelplane.errors import InvalidSpec
 from modelplane.types import (
-    AdapterCard,
-    ModelCard,
-    ModelSpec,
     RegisterAdapterRequest,
     RegisterModelRequest,
-    RouteSpec,
     SetRouteRequest,
 )
 from modelplane.validation import FieldViolation, shorten, violations_of
@@ -102,9 +98,7 @@ def load_route_request(path: Path) -> SetRouteRequest:
     return _load(path, SetRouteRequest())
 
 
-def to_message(
-    value: ModelSpec | ModelCard | AdapterCard | RouteSpec | Mapping[str, object], into: _MessageT, path: str
-) -> _MessageT:
+def to_message(value: Message | Mapping[str, object], into: _MessageT, path: str) -> _MessageT:
     """`value` as a message of the type of `into`: copied when it is one, read strictly when it is a mapping.
 
     Rules that a message of the right shape may still break are left to the control plane.

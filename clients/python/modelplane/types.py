@@ -33,6 +33,12 @@ from modelplane.v1.registry_service_pb2 import (
     RegisterAdapterResponse,
     RegisterModelRequest,
     RegisterModelResponse,
+    RollbackAdapterResponse,
+    RollbackModelResponse,
+    UndeleteAdapterResponse,
+    UndeleteModelResponse,
+    UpdateAdapterResponse,
+    UpdateModelResponse,
 )
 from modelplane.v1.rollback_pb2 import RollbackCatalogResponse
 from modelplane.v1.route_pb2 import (
@@ -104,7 +110,9 @@ __all__ = [
     "ResourceStatus",
     "Resources",
     "RevokeApiKeyResponse",
+    "RollbackAdapterResponse",
     "RollbackCatalogResponse",
+    "RollbackModelResponse",
     "Route",
     "RouteEntry",
     "RouteFallback",
@@ -117,5 +125,9 @@ __all__ = [
     "SetRouteResponse",
     "SnapshotSummary",
     "Source",
+    "UndeleteAdapterResponse",
+    "UndeleteModelResponse",
+    "UpdateAdapterResponse",
+    "UpdateModelResponse",
     "WaitForRevisionResponse",
 ]

@@ -245,7 +245,7 @@ def test_a_message_is_copied_not_shared() -> None:
 
 def test_a_message_of_another_type_is_refused() -> None:
     with pytest.raises(InvalidSpec, match="got a RegisterModelRequest, expected ModelSpec"):
-        specs.to_message(RegisterModelRequest(), ModelSpec(), "spec")  # type: ignore[arg-type]  # the point of the test
+        specs.to_message(RegisterModelRequest(), ModelSpec(), "spec")
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,27 @@ from modelplane import names, specs
 from modelplane.cli import output
 from modelplane.cli.fleet import states_by_resource
 from modelplane.cli.model import (
+    DescriptionOption,
+    DisplayNameOption,
+    EtagOption,
     FileOption,
     LabelOption,
+    LabelsOption,
+    MustCreateOption,
+    NoLabelsOption,
+    OwnedByOption,
+    RevisionArgument,
+    ServedNameOption,
+    ShowDeletedOption,
     ValidateOption,
     WaitOption,
     WaitTimeoutOption,
+    changed,
     deleted,
+    given,
     key_values,
+    labels_of,
+    named,
     parse_label,
     refuse_with_file,
     registered,
@@ -47,6 +61,8 @@ def register(
     ] = None,
     served_name: Annotated[str | None, typer.Option(help="Name for callers. Default: {base}:{id}.")] = None,
     label: LabelOption = None,
+    etag: EtagOption = "",
+    must_create: MustCreateOption = False,
     validate_only: ValidateOption = False,
     wait: WaitOption = False,
     wait_timeout: WaitTimeoutOption = 600.0,
@@ -82,6 +98,8 @@ def register(
             card=request.card if request.HasField("card") else None,
             served_name=request.served_name,
             labels=request.labels,
+            etag=etag or request.etag,
+            must_create=must_create or request.must_create,
             validate_only=validate_only,
         )
         adapter = response.adapter
@@ -95,10 +113,12 @@ def register(
 def list_(
     session: Session,
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help="Base model. Default: all models.")] = None,
+    *,
+    show_deleted: ShowDeletedOption = False,
 ) -> None:
     """List the adapters of a model, or of all models."""
     with session.client() as client:
-        adapters = list(client.list_adapters(model))
+        adapters = list(client.list_adapters(model, show_deleted=show_deleted))
         states = states_by_resource(client, adapters) if session.output is Output.TABLE else {}
     output.show(session, output.to_list("adapters", adapters), output.adapters_table(adapters, states))
 
@@ -111,15 +131,86 @@ def get(session: Session, adapter: AdapterArgument) -> None:
     output.show(session, output.to_json(found), output.adapter_view(found))
 
 
+@command(group, "revisions", example="modelplane adapter revisions smollm2/pirate")
+def revisions(session: Session, adapter: AdapterArgument) -> None:
+    """List the revisions of an adapter, newest first."""
+    with session.client() as client:
+        found = list(client.list_adapter_revisions(adapter))
+        current = client.get_adapter(adapter).revision.number
+    output.show(session, output.to_list("revisions", found), output.adapter_revisions_table(found, current))
+
+
+@command(group, "update", example="modelplane adapter update smollm2/pirate --served-name pirate")
+def update(
+    session: Session,
+    adapter: AdapterArgument,
+    *,
+    served_name: ServedNameOption = None,
+    label: LabelsOption = None,
+    no_labels: NoLabelsOption = False,
+    display_name: DisplayNameOption = None,
+    description: DescriptionOption = None,
+    owned_by: OwnedByOption = None,
+    license_: Annotated[str | None, typer.Option("--license", help="SPDX identifier; '' for none.")] = None,
+    etag: EtagOption = "",
+    validate_only: ValidateOption = False,
+) -> None:
+    """Change what the flags name and leave the rest. A changed card makes a new revision."""
+    card = given(display_name=display_name, description=description, owned_by=owned_by, license=license_)
+    labels = labels_of(label, no_labels)
+    paths = [f"revision.card.{field}" for field in card]
+    with session.client() as client:
+        response = client.update_adapter(
+            adapter,
+            served_name=served_name,
+            labels=labels,
+            card=card,
+            update_mask=[*paths, *named(served_name=served_name, labels=labels)],
+            etag=etag,
+            validate_only=validate_only,
+        )
+    what = f"{response.adapter.name} revision {response.adapter.revision.number}"
+    changed(session, output.to_json(response), what, "updated", response.catalog_revision, validate_only)
+
+
+@command(group, "rollback", example="modelplane adapter rollback smollm2/pirate 1")
+def rollback(
+    session: Session,
+    adapter: AdapterArgument,
+    revision: RevisionArgument,
+    *,
+    etag: EtagOption = "",
+    validate_only: ValidateOption = False,
+) -> None:
+    """Make a new revision with the files and card of an earlier one, if its files are still the same."""
+    with session.client() as client:
+        response = client.rollback_adapter(adapter, revision, etag=etag, validate_only=validate_only)
+    what = f"{response.adapter.name} revision {response.adapter.revision.number}, the content of {revision},"
+    changed(session, output.to_json(response), what, "made", response.catalog_revision, validate_only)
+
+
+@command(group, "undelete", example="modelplane adapter undelete smollm2/pirate")
+def undelete(
+    session: Session, adapter: AdapterArgument, *, etag: EtagOption = "", validate_only: ValidateOption = False
+) -> None:
+    """Take a deletion back."""
+    with session.client() as client:
+        response = client.undelete_adapter(adapter, etag=etag, validate_only=validate_only)
+    changed(
+        session, output.to_json(response), response.adapter.name, "undeleted", response.catalog_revision, validate_only
+    )
+
+
 @command(group, "delete", example="modelplane adapter delete smollm2/pirate")
 def delete(
     session: Session,
     adapter: AdapterArgument,
     *,
     force: Annotated[bool, typer.Option("--force", help="Take it out of the routes that refer to it.")] = False,
+    etag: EtagOption = "",
     validate_only: ValidateOption = False,
 ) -> None:
     """Delete an adapter. One that routes refer to is refused, unless --force."""
     with session.client() as client:
-        response = client.delete_adapter(adapter, force=force, validate_only=validate_only)
+        response = client.delete_adapter(adapter, force=force, etag=etag, validate_only=validate_only)
     deleted(session, output.to_json(response), adapter, response.catalog_revision, validate_only)

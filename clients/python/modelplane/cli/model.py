@@ -28,6 +28,21 @@ WaitOption = Annotated[
 WaitTimeoutOption = Annotated[
     float, typer.Option("--wait-timeout", metavar="SECONDS", min=0, help="How long to --wait.")
 ]
+EtagOption = Annotated[
+    str, typer.Option(metavar="ETAG", help="As `get` showed it: refuse when somebody has changed it since.")
+]
+MustCreateOption = Annotated[bool, typer.Option("--must-create", help="Refuse when it exists.")]
+RevisionArgument = Annotated[int, typer.Argument(metavar="REVISION", min=1, help="Number of an earlier revision.")]
+ShowDeletedOption = Annotated[bool, typer.Option("--show-deleted", help="Deleted ones too.")]
+ServedNameOption = Annotated[str | None, typer.Option(help="Name for callers; '' for the default.")]
+LabelsOption = Annotated[
+    list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="All of its labels from now on. Repeatable.")
+]
+NoLabelsOption = Annotated[bool, typer.Option("--no-labels", help="Take all labels away.")]
+DisplayNameOption = Annotated[str | None, typer.Option(help="A name for people; '' for none.")]
+DescriptionOption = Annotated[str | None, typer.Option(help="What it is good for; '' for none.")]
+OwnedByOption = Annotated[str | None, typer.Option(help="Who owns it; '' for none.")]
+LicenseOption = Annotated[str | None, typer.Option(help="SPDX identifier; '' for none.")]
 ValidateOption = Annotated[bool, typer.Option("--validate-only", help="Check everything, and write nothing.")]
 
 
@@ -61,6 +76,8 @@ def register(
     lora_max_rank: Annotated[int | None, typer.Option(help="Take LoRA adapters up to this rank.")] = None,
     lora_max_adapters: Annotated[int | None, typer.Option(help="Adapters that a replica holds ready.")] = None,
     label: LabelOption = None,
+    etag: EtagOption = "",
+    must_create: MustCreateOption = False,
     validate_only: ValidateOption = False,
     wait: WaitOption = False,
     wait_timeout: WaitTimeoutOption = 600.0,
@@ -107,6 +124,8 @@ def register(
             card=request.card if request.HasField("card") else None,
             served_name=request.served_name,
             labels=request.labels,
+            etag=etag or request.etag,
+            must_create=must_create or request.must_create,
             validate_only=validate_only,
         )
         model = response.model
@@ -117,10 +136,10 @@ def register(
 
 
 @command(group, "list", example="modelplane model list")
-def list_(session: Session) -> None:
+def list_(session: Session, *, show_deleted: ShowDeletedOption = False) -> None:
     """List models, with their state over all data planes."""
     with session.client() as client:
-        models = list(client.list_models())
+        models = list(client.list_models(show_deleted=show_deleted))
         states = states_by_resource(client) if session.output is Output.TABLE else {}
     output.show(session, output.to_list("models", models), output.models_table(models, states))
 
@@ -142,17 +161,92 @@ def revisions(session: Session, model: ModelArgument) -> None:
     output.show(session, output.to_list("revisions", found), output.revisions_table(found, current))
 
 
+@command(group, "update", example="modelplane model update smollm2 --served-name smol --max-replicas 4")
+def update(
+    session: Session,
+    model: ModelArgument,
+    *,
+    served_name: ServedNameOption = None,
+    label: LabelsOption = None,
+    no_labels: NoLabelsOption = False,
+    display_name: DisplayNameOption = None,
+    description: DescriptionOption = None,
+    owned_by: OwnedByOption = None,
+    license_: Annotated[str | None, typer.Option("--license", help="SPDX identifier; '' for none.")] = None,
+    min_replicas: Annotated[int | None, typer.Option(help="Replicas kept at all times.")] = None,
+    max_replicas: Annotated[int | None, typer.Option(help="Replicas at most.")] = None,
+    idle_after: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Idle time before the last replica goes.")
+    ] = None,
+    etag: EtagOption = "",
+    validate_only: ValidateOption = False,
+) -> None:
+    """Change what the flags name and leave the rest. A changed card or scaling makes a new revision."""
+    card = given(display_name=display_name, description=description, owned_by=owned_by, license=license_)
+    scaling = given(min_replicas=min_replicas, max_replicas=max_replicas, downscale_to_zero_delay=idle_after)
+    paths = [f"revision.card.{field}" for field in card]
+    paths += [f"revision.spec.scaling.{field}" for field in scaling]
+    if min_replicas is not None or max_replicas is not None:
+        # Its default follows the other two; what it was before may not lie between them any more.
+        paths.append("revision.spec.scaling.initial_replicas")
+    labels = labels_of(label, no_labels)
+    with session.client() as client:
+        response = client.update_model(
+            model,
+            served_name=served_name,
+            labels=labels,
+            card=card,
+            scaling=scaling,
+            update_mask=[*paths, *named(served_name=served_name, labels=labels)],
+            etag=etag,
+            validate_only=validate_only,
+        )
+    what = f"{response.model.name} revision {response.model.revision.number}"
+    changed(session, output.to_json(response), what, "updated", response.catalog_revision, validate_only)
+
+
+@command(group, "rollback", example="modelplane model rollback smollm2 3")
+def rollback(
+    session: Session,
+    model: ModelArgument,
+    revision: RevisionArgument,
+    *,
+    etag: EtagOption = "",
+    validate_only: ValidateOption = False,
+) -> None:
+    """Make a new revision with the spec and card of an earlier one. Served name and labels stay as they are."""
+    with session.client() as client:
+        response = client.rollback_model(model, revision, etag=etag, validate_only=validate_only)
+    what = f"{response.model.name} revision {response.model.revision.number}, the content of {revision},"
+    changed(session, output.to_json(response), what, "made", response.catalog_revision, validate_only)
+
+
+@command(group, "undelete", example="modelplane model undelete smollm2")
+def undelete(
+    session: Session, model: ModelArgument, *, etag: EtagOption = "", validate_only: ValidateOption = False
+) -> None:
+    """Take a deletion back. The adapters that were deleted with the model come back with it."""
+    with session.client() as client:
+        response = client.undelete_model(model, etag=etag, validate_only=validate_only)
+    what = f"{response.model.name} with {response.adapter_count} adapters"
+    changed(session, output.to_json(response), what, "undeleted", response.catalog_revision, validate_only)
+
+
 @command(group, "delete", example="modelplane model delete smollm2 --force")
 def delete(
     session: Session,
     model: ModelArgument,
     *,
     force: Annotated[bool, typer.Option("--force", help="Delete its adapters too, and take it out of routes.")] = False,
+    etag: EtagOption = "",
     validate_only: ValidateOption = False,
 ) -> None:
-    """Delete a model. One that has adapters, or that routes refer to, is refused, unless --force."""
+    """Delete a model. It can be undeleted until its purge time.
+
+    One that has adapters, or that routes refer to, is refused, unless --force.
+    """
     with session.client() as client:
-        response = client.delete_model(model, force=force, validate_only=validate_only)
+        response = client.delete_model(model, force=force, etag=etag, validate_only=validate_only)
     deleted(session, output.to_json(response), model, response.catalog_revision, validate_only)
 
 
@@ -176,6 +270,31 @@ def deleted(session: Session, result: object, what: str, catalog_revision: int, 
     """Say what a delete did."""
     done = f"{what} would be deleted" if validate_only else f"{what} deleted; catalog revision {catalog_revision}"
     output.show(session, result, done)
+
+
+def changed(session: Session, result: object, what: str, done: str, catalog_revision: int, validate_only: bool) -> None:
+    """Say what a change did."""
+    said = f"{what} would be {done}; nothing was written" if validate_only else f"{what} {done}"
+    output.show(session, result, said if validate_only else f"{said}; catalog revision {catalog_revision}")
+
+
+def given(**flags: object) -> dict[str, object]:
+    """The flags that were given."""
+    return {name: value for name, value in flags.items() if value is not None}
+
+
+def named(*, served_name: str | None, labels: dict[str, str] | None) -> list[str]:
+    """Paths of an update for the flags that models and adapters share."""
+    return list(given(served_name=served_name, labels=labels))
+
+
+def labels_of(label: list[str] | None, no_labels: bool) -> dict[str, str] | None:
+    """The labels that --label and --no-labels ask for. None: leave them."""
+    if no_labels and label:
+        raise typer.BadParameter("leave out one of the two", param_hint="--label --no-labels")
+    if no_labels:
+        return {}
+    return {key: str(value) for key, value in key_values(label, "--label", parse_label).items()} if label else None
 
 
 def refuse_with_file(flags: dict[str, object]) -> None:

@@ -20,6 +20,7 @@ from modelplane.cli.session import Output, Session
 from modelplane.types import (
     Adapter,
     AdapterEntry,
+    AdapterRevision,
     AdapterRevisionEntry,
     ApiKeyEntry,
     DataPlane,
@@ -106,7 +107,7 @@ def models_table(models: Iterable[Model], states: Mapping[str, Sequence[int]]) -
             model.name.removeprefix("models/"),
             model.served_name,
             str(model.revision.number),
-            states_text(states.get(model.name, ())),
+            _state_of(model, states),
             Engine.Kind.Name(spec.engine.kind).removeprefix("KIND_"),
             f"{spec.scaling.min_replicas}–{spec.scaling.max_replicas}",
             spec.source.uri or "-",
@@ -143,6 +144,23 @@ def revisions_table(revisions: Iterable[ModelRevision], current: int) -> Rendera
     return table
 
 
+def adapter_revisions_table(revisions: Iterable[AdapterRevision], current: int) -> RenderableType:
+    """Revisions of an adapter, newest first."""
+    table = _table("REVISION", "", "RANK", "DIGEST", "SOURCE", "CATALOG REVISION", "REGISTERED")
+    for revision in revisions:
+        _row(
+            table,
+            str(revision.number),
+            "current" if revision.number == current else "",
+            str(revision.weights.rank),
+            revision.weights.digest.hex()[:12],
+            revision.source.uri,
+            str(revision.catalog_revision),
+            _ago(revision.create_time),
+        )
+    return table
+
+
 def adapters_table(adapters: Iterable[Adapter], states: Mapping[str, Sequence[int]]) -> RenderableType:
     """Adapters, one a line."""
     table = _table("ADAPTER", "SERVED NAME", "REVISION", "STATE", "RANK", "SIZE", "DIGEST", "UPDATED")
@@ -153,7 +171,7 @@ def adapters_table(adapters: Iterable[Adapter], states: Mapping[str, Sequence[in
             adapter.name.removeprefix("models/").replace("/adapters/", "/"),
             adapter.served_name,
             str(adapter.revision.number),
-            states_text(states.get(adapter.name, ())),
+            _state_of(adapter, states),
             str(weights.rank),
             _bytes(weights.size_bytes),
             weights.digest.hex()[:DIGEST_DIGITS],
@@ -412,6 +430,12 @@ def states_text(states: Sequence[int]) -> Text:
     return Text(", ").join(state_text(kind).append(f" {states.count(kind)}") for kind in kinds)
 
 
+def _state_of(resource: Model | Adapter, states: Mapping[str, Sequence[int]]) -> Text:
+    return (
+        Text("DELETED", style="dim") if resource.HasField("delete_time") else states_text(states.get(resource.name, ()))
+    )
+
+
 def ago(seconds: float) -> str:
     """A stretch of time, in the largest unit that is not zero."""
     for unit, length_s in (("d", 86400), ("h", 3600), ("min", 60)):
@@ -443,6 +467,11 @@ def _facts(resource: Model | Adapter | Route, revision: str) -> Table:
     _row(facts, "Updated", _ago(resource.update_time))
     _row(facts, "Labels", ", ".join(f"{key}={resource.labels[key]}" for key in sorted(resource.labels)) or "-")
     _row(facts, "Uid", resource.uid)
+    if not isinstance(resource, Route):
+        _row(facts, "Etag", resource.etag)
+        if resource.HasField("delete_time"):
+            purge_time = resource.purge_time.ToDatetime().isoformat(sep=" ", timespec="seconds")
+            _row(facts, "Deleted", f"{_ago(resource.delete_time)}; can be undeleted until {purge_time} UTC")
     return facts
 
 
