@@ -117,7 +117,8 @@ def _named(path: str) -> str:
 def _is_updatable(message: protobuf_message.Message, path: str, updatable: Sequence[str]) -> bool:
     if not any(path == root or path.startswith(f"{root}.") for root in updatable):
         return False
-    return field_mask_pb2.FieldMask(paths=[path]).IsValidForDescriptor(message.DESCRIPTOR)
+    mask = field_mask_pb2.FieldMask(paths=[path])
+    return mask.IsValidForDescriptor(message.DESCRIPTOR)  # type: ignore[arg-type]  # the stubs name one of two kinds
 
 
 def _set_paths(message: protobuf_message.Message, updatable: Sequence[str], prefix: str) -> Iterator[str]:

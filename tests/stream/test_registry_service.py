@@ -26,6 +26,7 @@ from controlplane.service import RegistryServicer
 from controlplane.snapshot_service import SnapshotServicer
 from controlplane.sync import SyncHandler
 from modelplane.v1 import (
+    adapter_pb2,
     api_key_pb2,
     fleet_service_pb2,
     model_pb2,
@@ -421,6 +422,17 @@ def _valid(path: str) -> bytes:
         "GetAdapter": registry_service_pb2.GetAdapterRequest(name=adapter),
         "ListAdapters": registry_service_pb2.ListAdaptersRequest(parent="models/-"),
         "DeleteAdapter": registry_service_pb2.DeleteAdapterRequest(name=adapter),
+        "UpdateModel": registry_service_pb2.UpdateModelRequest(
+            model=model_pb2.Model(name="models/m", labels={"a": "b"})
+        ),
+        "RollbackModel": registry_service_pb2.RollbackModelRequest(name="models/m", revision_number=1),
+        "UndeleteModel": registry_service_pb2.UndeleteModelRequest(name="models/m"),
+        "ListAdapterRevisions": registry_service_pb2.ListAdapterRevisionsRequest(parent=adapter),
+        "UpdateAdapter": registry_service_pb2.UpdateAdapterRequest(
+            adapter=adapter_pb2.Adapter(name=adapter, labels={"a": "b"})
+        ),
+        "RollbackAdapter": registry_service_pb2.RollbackAdapterRequest(name=adapter, revision_number=1),
+        "UndeleteAdapter": registry_service_pb2.UndeleteAdapterRequest(name=adapter),
         "SetRoute": route_pb2.SetRouteRequest(
             route_id="r", spec=route_pb2.RouteSpec(targets=[route_pb2.RouteTarget(resource="models/m")])
         ),
