@@ -23,6 +23,7 @@ CHANGES_MAX = 10_000
 """Resources that one rollback may change. Every other change waits for its transaction: about half a minute at most."""
 
 M = TypeVar("M", bound=protobuf_message.Message)
+R = TypeVar("R", domain.Model, domain.Adapter)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +117,8 @@ async def _remove_route(transaction: WriteTransaction, name: str) -> bool:
 
 async def _put_model(transaction: WriteTransaction, entry: snapshot_pb2.ModelEntry) -> bool:
     model_id = names.parse_model(entry.name)
-    current = await transaction.model(model_id)
+    found = await transaction.any_model(model_id)
+    current = _alive(found, transaction.stamp)
     draft = registration.ModelDraft(
         id=model_id,
         served_name=entry.served_name,
@@ -126,15 +128,21 @@ async def _put_model(transaction: WriteTransaction, entry: snapshot_pb2.ModelEnt
     )
     model = registration.registered_model(current, draft, transaction.stamp)
     await transaction.retake_served_name(model.name, model.served_name)
-    if model is current:
+    if model is found:
         return False
-    await transaction.put_model(model, current)
+    await transaction.put_model(model, found)
     return True
+
+
+def _alive(found: R | None, stamp: registration.Stamp) -> R | None:
+    """What is found, its deletion taken back if it was deleted."""
+    return found if found is None or found.delete_time is None else registration.undeleted(found, stamp)
 
 
 async def _put_adapter(transaction: WriteTransaction, entry: snapshot_pb2.AdapterEntry) -> bool:
     model_id, adapter_id = names.parse_adapter(entry.name)
-    current = await transaction.adapter(model_id, adapter_id)
+    found = await transaction.any_adapter(model_id, adapter_id)
+    current = _alive(found, transaction.stamp)
     draft = registration.AdapterDraft(
         model_id=model_id,
         id=adapter_id,
@@ -146,9 +154,9 @@ async def _put_adapter(transaction: WriteTransaction, entry: snapshot_pb2.Adapte
     )
     adapter = registration.registered_adapter(current, draft, transaction.stamp)
     await transaction.retake_served_name(adapter.name, adapter.served_name)
-    if adapter is current:
+    if adapter is found:
         return False
-    await transaction.put_adapter(adapter, current)
+    await transaction.put_adapter(adapter, found)
     return True
 
 
