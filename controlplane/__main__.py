@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from controlplane import access, audit_retention, backup_command, errors, logs, settings, tls
+from controlplane import access, audit_retention, backup_command, errors, logs, rollout_service, settings, tls
 from controlplane.adapter_files import AdapterReader
 from controlplane.fleet import FleetServicer
 from controlplane.hub import Hub
@@ -120,6 +120,11 @@ async def _serve(
             group.create_task(purge_for_ever(store)),
             group.create_task(run_compaction(store, settings.retention, lambda: hub.oldest_in_use)),
         ]
+        background.append(
+            group.create_task(
+                rollout_service.run(store, hub.observed, on_commit=hub.publish, now=lambda: datetime.now(UTC))
+            )
+        )
         if settings.audit_retention_days:
             kept = timedelta(days=settings.audit_retention_days)
             background.append(group.create_task(audit_retention.run(store, kept, now=lambda: datetime.now(UTC))))

@@ -77,6 +77,7 @@ _REGISTRY: Mapping[str, Permission] = {
     "UndeleteModel": Permission.CATALOG_WRITE,
     "ListModelRevisions": Permission.CATALOG_READ,
     "RollbackModel": Permission.CATALOG_WRITE,
+    "ControlRollout": Permission.CATALOG_WRITE,
     "RegisterAdapter": Permission.CATALOG_WRITE,
     "GetAdapter": Permission.CATALOG_READ,
     "ListAdapters": Permission.CATALOG_READ,

@@ -125,6 +125,8 @@ async def _put_model(transaction: WriteTransaction, entry: snapshot_pb2.ModelEnt
         labels=dict(entry.labels),
         spec=entry.revision.spec,
         card=entry.revision.card,
+        # What that snapshot was rolling out in steps had not taken over there.
+        at_once=True,
     )
     model = registration.registered_model(current, draft, transaction.stamp)
     await transaction.retake_served_name(model.name, model.served_name)

@@ -66,6 +66,16 @@ def model_revision_to_proto(model_id: str, revision: domain.ModelRevision) -> mo
     )
 
 
+def model_revision_from_proto(message: model_pb2.ModelRevision) -> domain.ModelRevision:
+    return domain.ModelRevision(
+        number=message.number,
+        spec=message.spec,
+        card=message.card,
+        create_time=timestamp_from_proto(message.create_time),
+        catalog_revision=message.catalog_revision,
+    )
+
+
 def model_to_proto(model: domain.Model, statuses: Sequence[status_pb2.DataPlaneResourceStatus] = ()) -> model_pb2.Model:
     return model_pb2.Model(
         name=model.name,
@@ -80,6 +90,8 @@ def model_to_proto(model: domain.Model, statuses: Sequence[status_pb2.DataPlaneR
         etag=etags.etag_of(model),
         delete_time=_optional(model.delete_time),
         purge_time=_optional(model.purge_time),
+        rollout_policy=model.rollout_policy,
+        rollout=model.rollout,
     )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from modelplane import names
-from modelplane.v1 import adapter_pb2, model_pb2, snapshot_service_pb2
+from modelplane.v1 import adapter_pb2, model_pb2, rollout_pb2, snapshot_service_pb2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +82,9 @@ class Commit:
     """The resource that it changed; empty for revision 0."""
 
 
+REPLACE = rollout_pb2.RolloutPolicy(strategy=rollout_pb2.RolloutPolicy.STRATEGY_REPLACE)
+"""The policy of a model that states none. Shared, and never written to."""
+
 # The messages inside the records below are shared by all who hold the record, and are never written to.
 
 
@@ -109,11 +112,17 @@ class Model:
     served_name: str
     labels: Mapping[str, str]
     revision: ModelRevision
-    """The one that data planes are told to serve: the newest."""
+    """The newest. Data planes are told to serve it, but for what `stable` has."""
     create_time: datetime
     update_time: datetime
     catalog_revision: int
     """That of the last change."""
+    rollout_policy: rollout_pb2.RolloutPolicy = field(default_factory=lambda: REPLACE)
+    """How a change of the spec gets to the callers, with every default filled in."""
+    rollout: rollout_pb2.Rollout | None = None
+    """That of the newest revision, under way or ended. None: it was simply put in place."""
+    stable: ModelRevision | None = None
+    """While a rollout is under way: the revision that has the rest of the requests."""
     delete_time: datetime | None = None
     """When it was deleted. None: it is not."""
     purge_time: datetime | None = None

@@ -98,6 +98,8 @@ class Reason(enum.StrEnum):
     """The adapter's base model is deleted. Undelete that first."""
     ETAG_MISMATCH = "ETAG_MISMATCH"
     """Somebody changed it since the etag was read. Read it again, and decide whether the change still holds."""
+    ROLLOUT_NOT_IN_STATE = "ROLLOUT_NOT_IN_STATE"
+    """The model has no rollout under way, or it is paused or running already. Look at it again."""
     CONCURRENT_CHANGE = "CONCURRENT_CHANGE"
     """Something that the request depends on changed meanwhile. Try again."""
     ROLLBACK_TOO_LARGE = "ROLLBACK_TOO_LARGE"

@@ -17,6 +17,8 @@ def etag_of(resource: domain.Model | domain.Adapter) -> str:
     A revision is immutable, so its number stands for spec, files and card.
     """
     parts = [resource.uid, str(resource.revision.number), resource.served_name, str(resource.delete_time or "")]
+    if isinstance(resource, domain.Model):
+        parts.append(resource.rollout_policy.SerializeToString(deterministic=True).hex())
     parts += [part for pair in sorted(resource.labels.items()) for part in pair]
     # Each part with its length, so that no two lists of parts run together into the same text.
     content = "".join(f"{len(part)}:{part}" for part in parts)

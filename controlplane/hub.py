@@ -20,6 +20,7 @@ from controlplane.chunks import ChunkCache, EntrySource
 from controlplane.domain import DataPlaneRecord, Head, Position
 from controlplane.errors import InvalidArgument, Reason, ResourceExhausted, Unavailable
 from controlplane.fleet_reports import FleetNews, FleetReport
+from controlplane.rollout import Observed
 from controlplane.subscription import (
     SHUTTING_DOWN,
     SUPERSEDED,
@@ -40,6 +41,8 @@ WAITERS_MAX = 1000
 
 _REPORTS_PER_WRITE = 50
 """Data planes whose reports are one transaction where control planes share a database."""
+
+_NOTHING_SAID = status_pb2.ResourceStatus()
 
 _log = structlog.get_logger("controlplane.hub")
 
@@ -423,6 +426,17 @@ class Hub:
                     )
                 )
         return statuses
+
+    def observed(self, name: str) -> Sequence[Observed]:
+        """What each connected data plane has made of a model revision, by its resource name."""
+        said = {one.data_plane: one.status for one in self.resource_statuses(name)}
+        return [
+            Observed(data_plane=plane, state=status.state, reason=status.reason, message=status.message)
+            for data_plane_id, known in sorted(self._data_planes.items())
+            if known.connected
+            for plane in [data_plane_name(data_plane_id)]
+            for status in [said.get(plane, _NOTHING_SAID)]
+        ]
 
     async def wait_for_revision(
         self, revision: int, data_plane_ids: Iterable[str], timeout_s: float

@@ -13,7 +13,14 @@ from google.protobuf.descriptor import FieldDescriptor
 from controlplane import errors
 from modelplane.validation import FieldViolation, shorten, violations_of
 
-MODEL_PATHS = ("served_name", "labels", "revision.card", "revision.spec.scaling", "revision.spec.admission")
+MODEL_PATHS = (
+    "served_name",
+    "labels",
+    "revision.card",
+    "revision.spec.scaling",
+    "revision.spec.admission",
+    "rollout_policy",
+)
 """Fields of a Model that an update may change, whole or, where they are messages, in part."""
 
 ADAPTER_PATHS = ("served_name", "labels", "revision.card")
@@ -31,6 +38,7 @@ _OUTPUT_ONLY = frozenset(
         "statuses",
         "delete_time",
         "purge_time",
+        "rollout",
         "revision.name",
         "revision.number",
         "revision.create_time",

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from controlplane import convert, domain, errors, etags, masks, paging, registration, spec
+from controlplane import convert, domain, errors, etags, masks, paging, registration, rollout, spec
 from controlplane.changes import Changes
 from controlplane.route_service import release_from_routes
 from controlplane.store import Store
@@ -57,6 +57,7 @@ class ModelRpcs:
             labels=dict(request.labels),
             spec=spec.resolved(request.spec),
             card=convert.known_fields(request.card),
+            rollout_policy=rollout.resolved(request.rollout_policy),
         )
 
         async def work(transaction: WriteTransaction) -> pb.RegisterModelResponse:
@@ -130,6 +131,7 @@ class ModelRpcs:
                 labels=dict(merged.labels),
                 spec=resolved,
                 card=merged.revision.card,
+                rollout_policy=rollout.resolved(merged.rollout_policy),
             )
             written = await _write(transaction, current, draft)
             return pb.UpdateModelResponse(
@@ -158,6 +160,8 @@ class ModelRpcs:
                 labels=current.labels,
                 spec=spec.resolved(earlier.spec),
                 card=earlier.card,
+                # Whoever goes back wants to be back, not on the way there.
+                at_once=True,
             )
             written = await _write(transaction, current, draft)
             return pb.RollbackModelResponse(

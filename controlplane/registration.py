@@ -10,9 +10,9 @@ from typing import TypeVar
 
 from google.protobuf import message as protobuf_message
 
-from controlplane import domain, errors
+from controlplane import domain, errors, rollout
 from modelplane import names
-from modelplane.v1 import adapter_pb2, model_pb2
+from modelplane.v1 import adapter_pb2, model_pb2, rollout_pb2
 from modelplane.validation import FieldViolation
 
 SERVED_NAME_CHARACTERS_MAX = 256
@@ -50,6 +50,10 @@ class ModelDraft:
     labels: Mapping[str, str]
     spec: model_pb2.ModelSpec
     card: model_pb2.ModelCard
+    rollout_policy: rollout_pb2.RolloutPolicy | None = None
+    """None: as it is."""
+    at_once: bool = False
+    """Roll nothing out in steps, and end a rollout under way: what is asked for is in force with this change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +159,10 @@ def registered_model(current: domain.Model | None, draft: ModelDraft, stamp: Sta
     same = current is not None and _same(current.revision.spec, draft.spec) and _same(current.revision.card, draft.card)
     if current is not None and same:
         revision = current.revision
-        if (current.served_name, dict(current.labels)) == (draft.served_name, dict(draft.labels)):
+        if (current.served_name, dict(current.labels)) == (draft.served_name, dict(draft.labels)) and (
+            draft.rollout_policy in (None, current.rollout_policy)
+            and not (draft.at_once and rollout.is_under_way(current))
+        ):
             return current
     else:
         revision = domain.ModelRevision(
@@ -165,15 +172,18 @@ def registered_model(current: domain.Model | None, draft: ModelDraft, stamp: Sta
             create_time=stamp.now,
             catalog_revision=stamp.catalog_revision,
         )
+    policy = draft.rollout_policy or (current.rollout_policy if current is not None else domain.REPLACE)
     if current is not None:
-        return dataclasses.replace(
+        changed = dataclasses.replace(
             current,
             served_name=draft.served_name,
             labels=draft.labels,
             revision=revision,
             update_time=stamp.now,
             catalog_revision=stamp.catalog_revision,
+            rollout_policy=policy,
         )
+        return rollout.begun(current, changed, stamp, at_once=draft.at_once)
     return domain.Model(
         id=draft.id,
         uid=stamp.uid,
@@ -183,6 +193,7 @@ def registered_model(current: domain.Model | None, draft: ModelDraft, stamp: Sta
         create_time=stamp.now,
         update_time=stamp.now,
         catalog_revision=stamp.catalog_revision,
+        rollout_policy=policy,
     )
 
 
@@ -240,7 +251,7 @@ def check_takes_adapter(model: domain.Model) -> None:
     Raises:
         errors.FailedPrecondition: the model has none.
     """
-    if not model.revision.spec.HasField("lora"):
+    if not all(one.spec.HasField("lora") for one in (model.revision, model.stable) if one is not None):
         raise errors.FailedPrecondition(
             errors.Reason.MODEL_TAKES_NO_ADAPTERS,
             f"{model.name} takes no adapters: its spec has no lora",
@@ -303,7 +314,8 @@ def check_rank(model: domain.Model, rank: int) -> None:
     Raises:
         errors.InvalidArgument: it is too high.
     """
-    rank_max = model.revision.spec.lora.max_rank
+    # While a rollout is under way, adapters are served by the stable revision, and after it by the new one.
+    rank_max = min(one.spec.lora.max_rank for one in (model.revision, model.stable) if one is not None)
     if rank > rank_max:
         raise errors.InvalidArgument.of_field(
             "source.uri",

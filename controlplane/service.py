@@ -11,6 +11,7 @@ from controlplane.api_key_service import ApiKeyRpcs
 from controlplane.audit_service import AuditRpcs
 from controlplane.changes import Changes
 from controlplane.model_service import Context, ModelRpcs, ResourceStatuses
+from controlplane.rollout_service import RolloutRpcs
 from controlplane.route_service import RouteRpcs
 from controlplane.store import Store
 from modelplane.v1 import registry_service_pb2_grpc
@@ -19,7 +20,13 @@ __all__ = ["Context", "RegistryServicer", "ResourceStatuses"]
 
 
 class RegistryServicer(
-    ModelRpcs, AdapterRpcs, RouteRpcs, ApiKeyRpcs, AuditRpcs, registry_service_pb2_grpc.RegistryServiceServicer
+    ModelRpcs,
+    RolloutRpcs,
+    AdapterRpcs,
+    RouteRpcs,
+    ApiKeyRpcs,
+    AuditRpcs,
+    registry_service_pb2_grpc.RegistryServiceServicer,
 ):
     """The registry of models, adapters, routes and API keys, and the log of its changes."""
 

@@ -30,9 +30,14 @@ def model_entry(model: domain.Model) -> domain.Entry:
         uid=model.uid,
         served_name=model.served_name,
         labels=model.labels,
-        revision=convert.model_revision_to_proto(model.id, model.revision),
+        revision=convert.model_revision_to_proto(model.id, model.stable or model.revision),
         create_time=convert.timestamp_to_proto(model.create_time),
     )
+    if model.stable is not None and model.rollout is not None:
+        # A data plane that knows nothing of candidates goes on with the stable revision.
+        message.candidate.CopyFrom(convert.model_revision_to_proto(model.id, model.revision))
+        message.candidate_percent = model.rollout.percent
+        message.warm_candidate = model.rollout_policy.require_warm
     return entry_of_message(model.name, message)
 
 

@@ -196,6 +196,14 @@ class StoreReads(RouteReads, ApiKeyReads):
         async with self._begin_read() as connection:
             return [store_rows.model(row) for row in await connection.execute(query)]
 
+    async def list_rollouts(self) -> Sequence[domain.Model]:
+        """The models whose newest revision is being rolled out, by id."""
+        query = store_rows.SELECT_MODELS.where(
+            models.c.stable_revision.is_not(None), models.c.delete_time_us.is_(None)
+        ).order_by(models.c.id)
+        async with self._begin_read() as connection:
+            return [store_rows.model(row) for row in await connection.execute(query)]
+
     async def list_model_revisions(
         self, model_id: str, *, before_number: int | None, limit: int
     ) -> Sequence[domain.ModelRevision]:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from controlplane import convert, domain
 from controlplane.store_schema import adapter_revisions, adapters, model_revisions, models
-from modelplane.v1 import adapter_pb2, model_pb2, snapshot_pb2, snapshot_service_pb2
+from modelplane.v1 import adapter_pb2, model_pb2, rollout_pb2, snapshot_pb2, snapshot_service_pb2
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -106,6 +106,9 @@ def model(row: Row[Any]) -> domain.Model:
         create_time=from_us(row.create_time_us),
         update_time=from_us(row.update_time_us),
         catalog_revision=row.catalog_revision,
+        rollout_policy=_rollout_policy(row.rollout_policy),
+        rollout=rollout_pb2.Rollout.FromString(row.rollout) if row.rollout is not None else None,
+        stable=_stable(row.stable_revision),
         delete_time=_moment(row.delete_time_us),
         purge_time=_moment(row.purge_time_us),
     )
@@ -169,6 +172,9 @@ def model_values(model: domain.Model) -> Mapping[str, object]:
         "create_time_us": to_us(model.create_time),
         "update_time_us": to_us(model.update_time),
         "catalog_revision": model.catalog_revision,
+        "rollout_policy": model.rollout_policy.SerializeToString(deterministic=True),
+        "rollout": model.rollout.SerializeToString(deterministic=True) if model.rollout is not None else None,
+        "stable_revision": _stable_bytes(model),
         "delete_time_us": _us(model.delete_time),
         "purge_time_us": _us(model.purge_time),
     }
@@ -266,3 +272,19 @@ def _position(serialised: bytes | None) -> domain.Position | None:
 
 def _position_bytes(position: domain.Position | None) -> bytes | None:
     return convert.position_to_proto(position).SerializeToString() if position is not None else None
+
+
+def _rollout_policy(serialised: bytes | None) -> rollout_pb2.RolloutPolicy:
+    return rollout_pb2.RolloutPolicy.FromString(serialised) if serialised is not None else domain.REPLACE
+
+
+def _stable(serialised: bytes | None) -> domain.ModelRevision | None:
+    if serialised is None:
+        return None
+    return convert.model_revision_from_proto(model_pb2.ModelRevision.FromString(serialised))
+
+
+def _stable_bytes(model: domain.Model) -> bytes | None:
+    if model.stable is None:
+        return None
+    return convert.model_revision_to_proto(model.id, model.stable).SerializeToString(deterministic=True)

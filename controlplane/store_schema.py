@@ -131,6 +131,11 @@ models = Table(
     Column("create_time_us", BigInteger, nullable=False),
     Column("update_time_us", BigInteger, nullable=False),
     Column("catalog_revision", BigInteger, nullable=False),
+    # Serialised modelplane.v1.RolloutPolicy and Rollout; NULL: REPLACE, and none. While a rollout is under way, also
+    # the ModelRevision that has the rest of the requests.
+    Column("rollout_policy", LargeBinary),
+    Column("rollout", LargeBinary),
+    Column("stable_revision", LargeBinary),
     # NULL: it is not deleted. Deleted rows hold no served name and no entry, and are gone for readers at purge_time_us.
     Column("delete_time_us", BigInteger),
     Column("purge_time_us", BigInteger),

@@ -30,6 +30,7 @@ from dataplane.snapshot import (
     Snapshot,
     Versioned,
     build,
+    candidate_name,
     model_of,
 )
 from modelplane import sources
@@ -233,7 +234,7 @@ def accept(
     rejection = _refuse_names(entries, checked) or _refuse_served_names(checked) or _refuse_references(entries, checked)
     if rejection is not None:
         return rejection
-    return _put_together(position, entries, checked)
+    return _put_together(position, entries, checked, policy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -477,7 +478,9 @@ def _targets(route: snapshot_pb2.RouteEntry) -> Iterator[str]:
     yield from (fallback.resource for fallback in spec.fallbacks)
 
 
-def _put_together(position: Position, entries: Sequence[RawEntry], checked: Sequence[_Checked]) -> Snapshot:
+def _put_together(
+    position: Position, entries: Sequence[RawEntry], checked: Sequence[_Checked], policy: Policy
+) -> Snapshot:
     quarantined: dict[str, Quarantine] = {}
     messages: dict[str, Message] = {}
     for entry, one in zip(entries, checked, strict=True):
@@ -485,6 +488,8 @@ def _put_together(position: Position, entries: Sequence[RawEntry], checked: Sequ
             quarantined[entry.name] = one.quarantine
         elif one.message is not None:
             messages[entry.name] = one.message
+            if isinstance(one.message, snapshot_pb2.ModelEntry):
+                quarantined.update(_quarantined_candidate(one.message, policy))
     for message in tuple(messages.values()):
         if not isinstance(message, snapshot_pb2.AdapterEntry | snapshot_pb2.AdapterRevisionEntry):
             continue
@@ -496,3 +501,19 @@ def _put_together(position: Position, entries: Sequence[RawEntry], checked: Sequ
                 revision_number=message.revision.number,
             )
     return build(position, entries, messages.values(), quarantined)
+
+
+def _quarantined_candidate(model: snapshot_pb2.ModelEntry, policy: Policy) -> Mapping[str, Quarantine]:
+    """Why the revision that is being rolled out is not served here, by its name; the model is, without it."""
+    name = candidate_name(model)
+    if name is None:
+        return {}
+    number, spec = model.candidate.number, model.candidate.spec
+    if number <= model.revision.number or not 1 <= model.candidate_percent <= 99:
+        message = f"revision {number} cannot be rolled out to {model.candidate_percent} % over {model.revision.number}"
+        return {name: Quarantine(reason=ENTRY_INVALID, message=message, revision_number=number)}
+    needs_source = spec.engine.kind != model_pb2.Engine.KIND_SIMULATED
+    if (spec.source.uri or needs_source) and not source_allowed(spec.source.uri, policy.allowed_sources):
+        message = f"this data plane does not accept the source {shorten(spec.source.uri)}"
+        return {name: Quarantine(reason=SOURCE_NOT_ALLOWED, message=message, revision_number=number)}
+    return {}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from dataplane.activation import Endpoint, ModelActivation, State, View
-from dataplane.snapshot import Snapshot, model_of
+from dataplane.snapshot import Snapshot, candidate_name, model_of
 from modelplane.v1 import route_pb2, snapshot_pb2
 
 AFFINITY_SLACK_REQUESTS = 8
@@ -97,7 +97,7 @@ def choose(
     if entry is None:
         return NotFound(served_name=served_name)
     if not isinstance(entry, snapshot_pb2.RouteEntry):
-        return Choice(route="", resource=entry.name)
+        return _with_candidate(snapshot, Choice(route="", resource=entry.name), entry.name, None, draw)
     spec = entry.revision.spec
     key = sticky_key(spec.sticky) if spec.HasField("sticky") else None
     shares = [(target.resource, target.weight) for target in spec.targets if target.weight]
@@ -107,7 +107,25 @@ def choose(
         resource = _drawn(shares, draw())
     else:
         resource = _sticky(shares, f"{entry.uid}\0{key}")
-    return Choice(route=entry.name, resource=resource, fallbacks=tuple(spec.fallbacks))
+    choice = Choice(route=entry.name, resource=resource, fallbacks=tuple(spec.fallbacks))
+    return _with_candidate(snapshot, choice, resource, key, draw)
+
+
+def _with_candidate(
+    snapshot: Snapshot, choice: Choice, resource: str, key: str | None, draw: Callable[[], float]
+) -> Choice:
+    """`choice`, or the revision of its model that is being rolled out, with the model itself to fall back to."""
+    model = snapshot.models.get(resource)
+    candidate = candidate_name(model) if model is not None else None
+    if model is None or candidate is None or candidate not in snapshot.deployable:
+        return choice
+    shares = [(resource, 100 - model.candidate_percent), (candidate, model.candidate_percent)]
+    # Not by the resource alone: whoever is among the first of one rollout need not be among those of the next.
+    taken = _drawn(shares, draw()) if key is None else _sticky(shares, f"{candidate}\0{key}")
+    if taken == resource:
+        return choice
+    stable = route_pb2.RouteFallback(resource=resource, conditions=_CONDITIONS.values())
+    return Choice(route=choice.route, resource=candidate, fallbacks=(stable, *choice.fallbacks))
 
 
 def _drawn(shares: Sequence[tuple[str, int]], point: float) -> str:

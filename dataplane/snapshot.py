@@ -93,8 +93,8 @@ class Snapshot:
     routes: Mapping[str, snapshot_pb2.RouteEntry]
     """By resource name."""
     deployable: Mapping[str, snapshot_pb2.ModelEntry]
-    """All that may have a Serve application: `models`, and each pinned revision as a model of its own, by its resource
-    name `models/{model}/revisions/{number}`."""
+    """All that may have a Serve application: `models`, and each revision that is pinned or being rolled out as a model
+    of its own, by its resource name `models/{model}/revisions/{number}`."""
     pinned_adapters: Mapping[str, snapshot_pb2.AdapterEntry]
     """Each pinned adapter revision as an adapter of its own, by its resource name."""
     quarantined: Mapping[str, Quarantine]
@@ -145,6 +145,11 @@ def build(
         deployable=MappingProxyType(
             models
             | {pin.name: _pinned_model(pin, models) for pin in pins if isinstance(pin, snapshot_pb2.ModelRevisionEntry)}
+            | {
+                name: _candidate(name, model)
+                for model in models.values()
+                if (name := candidate_name(model)) is not None and name not in quarantined
+            }
         ),
         pinned_adapters=MappingProxyType(
             {pin.name: _pinned_adapter(pin) for pin in pins if isinstance(pin, snapshot_pb2.AdapterRevisionEntry)}
@@ -159,6 +164,20 @@ def build(
 def model_of(name: str) -> str:
     """The model that a revision or an adapter belongs to, by resource names; that of a model is its own."""
     return "/".join(name.split("/", 2)[:2])
+
+
+def candidate_name(model: snapshot_pb2.ModelEntry) -> str | None:
+    """Resource name of the revision that is being rolled out. None: there is none."""
+    return f"{model.name}/revisions/{model.candidate.number}" if model.HasField("candidate") else None
+
+
+def _candidate(name: str, model: snapshot_pb2.ModelEntry) -> snapshot_pb2.ModelEntry:
+    entry = snapshot_pb2.ModelEntry(name=name, uid=model.uid, served_name=model.served_name, revision=model.candidate)
+    scaling = entry.revision.spec.scaling
+    if model.warm_candidate:
+        # The same application as with none, but wanted before anybody asks.
+        scaling.min_replicas = max(1, scaling.min_replicas)
+    return entry
 
 
 def _pinned_model(

@@ -84,6 +84,17 @@ def route(
     )
 
 
+def with_candidate(
+    stable: snapshot_pb2.ModelEntry, candidate: snapshot_pb2.ModelEntry, percent: int, *, warm: bool = True
+) -> snapshot_pb2.ModelEntry:
+    """The entry of `stable` while the revision of `candidate` is being rolled out."""
+    entry = snapshot_pb2.ModelEntry()
+    entry.CopyFrom(stable)
+    entry.candidate.CopyFrom(candidate.revision)
+    entry.candidate_percent, entry.warm_candidate = percent, warm
+    return entry
+
+
 def pinned(model: snapshot_pb2.ModelEntry) -> snapshot_pb2.ModelRevisionEntry:
     """A pin of what is the revision of `model`."""
     return snapshot_pb2.ModelRevisionEntry(

@@ -10,7 +10,7 @@ import pytest
 from google.protobuf import json_format
 
 from controlplane import errors
-from modelplane.v1 import route_pb2, snapshot_pb2
+from modelplane.v1 import registry_service_pb2, route_pb2, snapshot_pb2
 from modelplane.validation import violations_of
 from tests.adapter_directories import write_adapter
 from tests.registry_world import NO_CONTEXT, World, spec
@@ -140,6 +140,21 @@ async def test_reference_that_leads_nowhere_is_refused_naming_its_field(world: W
         await set_route(world, "r", route_spec("models/a", fallbacks=(missing,)))
     assert caught.value.violations[0].field == "spec.fallbacks[0].resource"
     assert await world.revision() == 2
+
+
+@pytest.mark.parametrize("pin", ["", "/revisions/1"])
+async def test_what_is_deleted_is_no_target_until_it_is_undeleted(world: World, pin: str) -> None:
+    await world.register_model("a")
+    await world.register_adapter("a", "x")
+    await world.register_model("b")
+    await world.delete_adapter("a", "x")
+    await world.delete_model("b")
+    for resource in ("models/a/adapters/x", "models/b"):
+        with pytest.raises(errors.InvalidArgument):
+            await set_route(world, "r", route_spec(f"{resource}{pin}"))
+    request = registry_service_pb2.UndeleteAdapterRequest(name="models/a/adapters/x")
+    await world.registry.UndeleteAdapter(request, NO_CONTEXT)
+    await set_route(world, "r", route_spec(f"models/a/adapters/x{pin}"))
 
 
 async def test_route_does_not_exist(world: World) -> None:

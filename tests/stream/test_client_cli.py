@@ -86,6 +86,37 @@ def test_adapters(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("endpoint")
+def test_rollouts(cli: Cli, tmp_path: Path) -> None:
+    register = ("model", "register", "m", *SIMULATED, "--canary", "5:1h", "--canary", "50")
+    assert cli(*register) == 0
+    assert cli("model", "rollout", "status", "m") == 0
+    assert "put in place at once" in cli.out
+    assert cli(*register, "--cpus", "0.5") == 0
+    assert cli("model", "rollout", "status", "m") == 0
+    assert "1 of 2" in cli.out
+    assert "5 %" in cli.out
+    assert cli("model", "rollout", "pause", "m") == 0
+    assert cli.out == "the rollout of m is PAUSED\n"
+    assert cli("model", "rollout", "pause", "m") == 1
+    assert "ROLLOUT_NOT_IN_STATE" in cli.err
+    assert cli("model", "rollout", "resume", "m", "--validate-only") == 0
+    assert cli("model", "rollout", "abort", "m") == 0
+    assert cli("--output", "json", "model", "rollout", "status", "m") == 0
+    assert json.loads(cli.out)["reason"] == "ABORTED"
+    assert cli("model", "get", "m") == 0
+    assert "REVERTED" in cli.out
+    assert cli("model", "register", "m", *SIMULATED, "--canary", "x") == 2
+    assert cli("model", "register", "m", *SIMULATED, "--canary", "100") == 2
+    file = tmp_path / "model.yaml"
+    steps = "[{percent: 10, hold: 5m}]"
+    file.write_text(
+        f"model_id: m\nspec: {{engine: {{kind: SIMULATED}}}}\nrollout_policy: {{strategy: CANARY, steps: {steps}}}\n"
+    )
+    assert cli("--output", "json", "model", "register", "-f", str(file)) == 0
+    assert json.loads(cli.out)["model"]["rollout_policy"]["steps"] == [{"percent": 10, "hold": "300s"}]
+
+
+@pytest.mark.usefixtures("endpoint")
 def test_routes(cli: Cli, tmp_path: Path) -> None:
     assert cli("route", "list") == 0
     assert "no routes" in cli.out

@@ -202,6 +202,20 @@ async def test_a_name_that_vanishes_while_held_is_not_found(world: World) -> Non
     assert (answer.status, answer.code) == (404, "model_not_found")
 
 
+async def test_a_revision_that_is_rolled_out_gets_its_share_and_no_request_is_lost_when_it_fails(world: World) -> None:
+    _, old = await world.engine()
+    _, new = await world.engine()
+    rolling = views.snapshot(views.with_candidate(views.model("m"), views.model("m", number=2), 40))
+    world.show(rolling, **{"m": ready(old), "m/revisions/2": ready(new, number=2)})
+    met = Counter([(await world.post(CHAT, ask("m"))).headers["x-modelplane-model"] for _ in range(100)])
+    assert 20 < met["models/m/revisions/2"] < 60
+    assert met.total() == met["models/m/revisions/1"] + met["models/m/revisions/2"]
+    for broken in (FAILED, ready(unused_url(), number=2)):
+        world.show(rolling, **{"m": ready(old), "m/revisions/2": broken})
+        answers = [await world.post(CHAT, ask("m")) for _ in range(20)]
+        assert {answer.headers["x-modelplane-model"] for answer in answers} == {"models/m/revisions/1"}
+
+
 async def test_routes_are_listed_and_nothing_is_woken_by_it(world: World) -> None:
     world.show(catalog(views.route("r", {"models/a": 1}, served_name="chat")))
     listed = json.loads((await world.get("/v1/models")).body)["data"]

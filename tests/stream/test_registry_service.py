@@ -32,6 +32,7 @@ from modelplane.v1 import (
     model_pb2,
     registry_service_pb2,
     registry_service_pb2_grpc,
+    rollout_pb2,
     route_pb2,
     snapshot_service_pb2,
     snapshot_service_pb2_grpc,
@@ -433,6 +434,9 @@ def _valid(path: str) -> bytes:
         ),
         "RollbackAdapter": registry_service_pb2.RollbackAdapterRequest(name=adapter, revision_number=1),
         "UndeleteAdapter": registry_service_pb2.UndeleteAdapterRequest(name=adapter),
+        "ControlRollout": rollout_pb2.ControlRolloutRequest(
+            name="models/m", action=rollout_pb2.ControlRolloutRequest.ACTION_PAUSE
+        ),
         "SetRoute": route_pb2.SetRouteRequest(
             route_id="r", spec=route_pb2.RouteSpec(targets=[route_pb2.RouteTarget(resource="models/m")])
         ),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -24,6 +24,7 @@ from modelplane.types import (
     Model,
     ModelCard,
     ModelSpec,
+    RolloutPolicy,
     RouteSpec,
     Scaling,
     Source,
@@ -34,6 +35,7 @@ from modelplane.v1 import (
     diff_pb2,
     fleet_service_pb2,
     registry_service_pb2,
+    rollout_pb2,
     route_pb2,
     snapshot_service_pb2,
 )
@@ -49,6 +51,7 @@ def register_model(
     spec: ModelSpec | Mapping[str, object],
     card: ModelCard | Mapping[str, object] | None,
     served_name: str,
+    rollout_policy: RolloutPolicy | Mapping[str, object] | None,
     labels: Mapping[str, str] | None,
     etag: str,
     must_create: bool,
@@ -60,6 +63,9 @@ def register_model(
         served_name=served_name,
         spec=specs.to_message(spec, ModelSpec(), "spec"),
         card=specs.to_message(card, ModelCard(), "card") if card is not None else None,
+        rollout_policy=(
+            specs.to_message(rollout_policy, RolloutPolicy(), "rollout_policy") if rollout_policy is not None else None
+        ),
         labels=labels or {},
         etag=etag,
         must_create=must_create,
@@ -184,6 +190,21 @@ def set_route(
         spec=specs.to_message(spec, RouteSpec(), "spec"),
         labels=labels or {},
         validate_only=validate_only,
+    )
+
+
+def control_rollout(
+    model: str,
+    action: Literal["PAUSE", "RESUME", "ABORT"],
+    *,
+    validate_only: bool,
+    request_id: str,
+) -> rollout_pb2.ControlRolloutRequest:
+    return rollout_pb2.ControlRolloutRequest(
+        name=model_resource(model),
+        action=rollout_pb2.ControlRolloutRequest.Action.Value(f"ACTION_{action}"),
+        validate_only=validate_only,
+        request_id=request_id,
     )
 
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import cached_property
 from os import PathLike
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 import grpc
 
@@ -35,6 +35,7 @@ from modelplane.types import (
     Admission,
     ApiKey,
     AuditEvent,
+    ControlRolloutResponse,
     CreateApiKeyResponse,
     DataPlane,
     DeleteAdapterResponse,
@@ -52,6 +53,7 @@ from modelplane.types import (
     RollbackAdapterResponse,
     RollbackCatalogResponse,
     RollbackModelResponse,
+    RolloutPolicy,
     Route,
     RouteRevision,
     RouteSpec,
@@ -145,6 +147,7 @@ class AsyncClient:
         spec: ModelSpec | Mapping[str, object],
         card: ModelCard | Mapping[str, object] | None = None,
         served_name: str = "",
+        rollout_policy: RolloutPolicy | Mapping[str, object] | None = None,
         labels: Mapping[str, str] | None = None,
         etag: str = "",
         must_create: bool = False,
@@ -158,6 +161,7 @@ class AsyncClient:
             spec=spec,
             card=card,
             served_name=served_name,
+            rollout_policy=rollout_policy,
             labels=labels,
             etag=etag,
             must_create=must_create,
@@ -270,6 +274,19 @@ class AsyncClient:
             name=_requests.model_resource(model), etag=etag, validate_only=validate_only, request_id=request_id
         )
         return await self._call("UndeleteModel", self._registry.UndeleteModel, request, timeout_s)
+
+    async def control_rollout(
+        self,
+        model: str,
+        action: Literal["PAUSE", "RESUME", "ABORT"],
+        *,
+        validate_only: bool = False,
+        request_id: str = "",
+        timeout_s: float | None = None,
+    ) -> ControlRolloutResponse:
+        """As `Client.control_rollout`."""
+        request = _requests.control_rollout(model, action, validate_only=validate_only, request_id=request_id)
+        return await self._call("ControlRollout", self._registry.ControlRollout, request, timeout_s)
 
     # --- adapters -----------------------------------------------------------------------------------------------------
 

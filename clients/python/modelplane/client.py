@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from os import PathLike
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 import grpc
 
@@ -29,6 +29,7 @@ from modelplane.types import (
     Admission,
     ApiKey,
     AuditEvent,
+    ControlRolloutResponse,
     CreateApiKeyResponse,
     DataPlane,
     DeleteAdapterResponse,
@@ -46,6 +47,7 @@ from modelplane.types import (
     RollbackAdapterResponse,
     RollbackCatalogResponse,
     RollbackModelResponse,
+    RolloutPolicy,
     Route,
     RouteRevision,
     RouteSpec,
@@ -144,6 +146,7 @@ class Client:
         spec: ModelSpec | Mapping[str, object],
         card: ModelCard | Mapping[str, object] | None = None,
         served_name: str = "",
+        rollout_policy: RolloutPolicy | Mapping[str, object] | None = None,
         labels: Mapping[str, str] | None = None,
         etag: str = "",
         must_create: bool = False,
@@ -161,6 +164,7 @@ class Client:
             spec: How to run it, as a message or as a mapping with the fields of a YAML spec (`modelplane.specs`).
             card: What to tell people about it.
             served_name: What callers put into OpenAI's `model` field. Default: `model_id`.
+            rollout_policy: How a change of the spec gets to the callers. Default: it replaces what was there.
             labels: Free key-value pairs.
             etag: That of the resource as it was read: refuse when it is another by now.
             must_create: Refuse when it exists.
@@ -179,6 +183,7 @@ class Client:
             spec=spec,
             card=card,
             served_name=served_name,
+            rollout_policy=rollout_policy,
             labels=labels,
             etag=etag,
             must_create=must_create,
@@ -348,6 +353,29 @@ class Client:
             name=_requests.model_resource(model), etag=etag, validate_only=validate_only, request_id=request_id
         )
         return self._call("UndeleteModel", self._registry.UndeleteModel, request, timeout_s)
+
+    def control_rollout(
+        self,
+        model: str,
+        action: Literal["PAUSE", "RESUME", "ABORT"],
+        *,
+        validate_only: bool = False,
+        request_id: str = "",
+        timeout_s: float | None = None,
+    ) -> ControlRolloutResponse:
+        """Pause, resume or abort the rollout of a model's newest revision.
+
+        Args:
+            action: PAUSE: stay at the step; RESUME: go on; ABORT: send all requests to the revision before.
+            validate_only: Check everything, answer as if it had been done, and write nothing.
+            request_id: UUID4 of this request, to ask again later. Default: a fresh one.
+
+        Raises:
+            NotFound: There is no such model.
+            FailedPrecondition: It has no rollout under way, or it is paused or running already.
+        """
+        request = _requests.control_rollout(model, action, validate_only=validate_only, request_id=request_id)
+        return self._call("ControlRollout", self._registry.ControlRollout, request, timeout_s)
 
     # --- adapters -----------------------------------------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ from modelplane.v1.registry_service_pb2 import (
     UpdateModelResponse,
 )
 from modelplane.v1.rollback_pb2 import RollbackCatalogResponse
+from modelplane.v1.rollout_pb2 import CanaryStep, ControlRolloutResponse, Rollout, RolloutPolicy
 from modelplane.v1.route_pb2 import (
     DeleteRouteResponse,
     Route,
@@ -78,6 +79,8 @@ __all__ = [
     "ApiKeyEntry",
     "ApiKeyLimits",
     "AuditEvent",
+    "CanaryStep",
+    "ControlRolloutResponse",
     "CreateApiKeyResponse",
     "DataPlane",
     "DataPlaneOutcome",
@@ -113,6 +116,8 @@ __all__ = [
     "RollbackAdapterResponse",
     "RollbackCatalogResponse",
     "RollbackModelResponse",
+    "Rollout",
+    "RolloutPolicy",
     "Route",
     "RouteEntry",
     "RouteFallback",

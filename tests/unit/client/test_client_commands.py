@@ -22,6 +22,7 @@ from modelplane.validation import FieldViolation
 
 COMMANDS = [
     *(("model", name) for name in ("register", "list", "get", "revisions", "delete")),
+    *(("model", "rollout", name) for name in ("status", "pause", "resume", "abort")),
     *(("adapter", name) for name in ("register", "list", "get", "delete")),
     *(("route", name) for name in ("set", "list", "get", "revisions", "delete")),
     *(("key", name) for name in ("create", "list", "get", "revoke")),

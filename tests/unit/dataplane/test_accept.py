@@ -211,6 +211,29 @@ def test_a_pinned_revision_is_served_though_the_models_own_is_quarantined() -> N
     assert set(snapshot.deployable) == {"models/a/revisions/4"}
 
 
+def test_a_revision_that_is_rolled_out_is_indexed_as_a_model_of_its_own() -> None:
+    snapshot = accepted(raws(views.with_candidate(model("a"), model("a", number=2), 10)))
+    assert set(snapshot.deployable) == {"models/a", "models/a/revisions/2"}
+    assert snapshot.deployable["models/a/revisions/2"].revision.number == 2
+    assert not snapshot.quarantined
+
+
+@pytest.mark.parametrize(("number", "percent"), [(1, 10), (2, 0), (2, 100)])
+def test_a_candidate_that_makes_no_sense_is_quarantined_without_its_model(number: int, percent: int) -> None:
+    snapshot = accepted(raws(views.with_candidate(model("a"), model("a", number=number), percent)))
+    assert snapshot.quarantined[f"models/a/revisions/{number}"].reason == accept_module.ENTRY_INVALID
+    assert set(snapshot.deployable) == {"models/a"}
+
+
+def test_a_candidate_from_a_place_that_is_not_allowed_is_quarantined_without_its_model() -> None:
+    entry = views.with_candidate(model("a"), model("a", number=2, uri="file:///elsewhere"), 10)
+    policy = replace(POLICY, allowed_sources=("file:///models",))
+    snapshot = accepted(raws(entry), policy=policy)
+    assert snapshot.quarantined["models/a/revisions/2"].reason == accept_module.SOURCE_NOT_ALLOWED
+    assert set(snapshot.deployable) == {"models/a"}
+    assert "a" in snapshot.served
+
+
 def test_an_unreadable_blob_is_quarantined_alone() -> None:
     snapshot = accepted((*CATALOG, raw(model("c"), blob=b"\xff\xff")))
     assert snapshot.quarantined["models/c"].reason == accept_module.BLOB_UNREADABLE

@@ -415,6 +415,55 @@ def test_a_pinned_revision_that_fails_leaves_the_current_one_alone() -> None:
     assert made.actions == (Delete(failed.name),)
 
 
+# -- revisions that are being rolled out -------------------------------------------------------------------------------
+
+CANDIDATE = "models/m/revisions/2"
+
+
+def test_a_candidate_is_started_before_it_is_asked_for_where_that_is_wanted() -> None:
+    warm = plan(situation(views.with_candidate(OLD, NEW, 10)))
+    assert [action.application for action in warm.actions] == [application_name(NEW)]
+    assert (set(warm.models), warm.models[CANDIDATE].state) == ({CANDIDATE}, State.DEPLOYING)
+    assert plan(situation(views.with_candidate(OLD, NEW, 10, warm=False))) == Plan(actions=(), models={})
+
+
+def test_a_candidate_that_takes_over_keeps_its_application_and_the_old_one_drains() -> None:
+    old, new = application(OLD), application(NEW)
+    rolling = situation(
+        views.with_candidate(OLD, NEW, 50),
+        applications=(old, new),
+        serving={"models/m": old.name, CANDIDATE: new.name},
+        last_activity={"models/m": NOW},
+    )
+    before = plan(rolling)
+    assert before.actions == ()
+    assert (before.models["models/m"].application, before.models[CANDIDATE].application) == (old.name, new.name)
+    complete = replace(rolling, snapshot=views.snapshot(NEW))
+    after = plan(complete)
+    assert after.actions == ()  # nobody has let go of the old one yet
+    assert {name: model.application for name, model in after.models.items()} == {"models/m": new.name}
+    left = replace(old, left_sequence=9)
+    let_go = replace(complete, applications={old.name: left, new.name: new}, serving={"models/m": new.name})
+    assert plan(let_go).actions == (Delete(old.name),)
+
+
+def test_a_candidate_that_fails_leaves_the_stable_revision_alone_and_says_so() -> None:
+    old, failed = application(OLD), application(NEW, Phase.FAILED)
+    failure = Failure(count=1, reason="OUT_OF_MEMORY", message="too big", retry_at=NOW + 10)
+    made = plan(
+        situation(
+            views.with_candidate(OLD, NEW, 50),
+            applications=(old, failed),
+            serving={"models/m": old.name},
+            last_activity={"models/m": NOW},
+            failures={failed.name: failure},
+        )
+    )
+    assert (made.models["models/m"].state, made.models["models/m"].application) == (State.READY, old.name)
+    assert (made.models[CANDIDATE].state, made.models[CANDIDATE].reason) == (State.FAILED, "OUT_OF_MEMORY")
+    assert made.actions == (Delete(failed.name),)
+
+
 # -- all at once ------------------------------------------------------------------------------------------------------
 
 

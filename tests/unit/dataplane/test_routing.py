@@ -9,7 +9,7 @@ from dataplane.activation import Endpoint, ModelActivation, State
 from dataplane.adapter_names import engine_adapter_name
 from dataplane.routing import AFFINITY_SLACK_REQUESTS, Choice, Failing, NotFound, choose_endpoint, resolve
 from dataplane.routing import choose as choose_target
-from dataplane.snapshot import Snapshot
+from dataplane.snapshot import Message, Snapshot
 from tests import views
 
 CATALOG = views.snapshot(
@@ -163,6 +163,42 @@ def test_a_pinned_revision_is_a_model_of_its_own() -> None:
         assert route.activation.endpoints[0].url == url
         assert route.model_revision_name == f"models/smol/revisions/{url[-1]}"
     assert resolve(views.view(catalog), "models/smol/revisions/1", "r") is None
+
+
+def rolling_out(percent: int, *others: Message) -> Snapshot:
+    return views.snapshot(views.with_candidate(views.model("r"), views.model("r", number=2), percent), *others)
+
+
+def test_a_candidate_gets_its_share_and_may_fall_back_to_the_stable_revision() -> None:
+    catalog = rolling_out(20)
+    taken = Counter(resource(catalog, point=index / 1000) for index in range(1000))
+    assert taken == {"models/r": 800, "models/r/revisions/2": 200}
+    choice = chosen(catalog, "r", point=0.9)
+    assert isinstance(choice, Choice)
+    for failing in Failing:
+        after = choice.after(failing)
+        assert after is not None
+        assert (after.resource, after.after(failing)) == ("models/r", None)
+
+
+def test_a_route_to_a_model_that_is_rolled_out_is_split_once_more() -> None:
+    route = views.route("chat", {"models/r": 1}, fallbacks={"models/b": ["UNAVAILABLE"]}, sticky={"user": True})
+    catalog = rolling_out(20, route)
+    choices = [chosen(catalog, "chat", key=f"user {index}") for index in range(2000)]
+    taken = Counter(choice.resource for choice in choices if isinstance(choice, Choice))
+    assert 300 < taken["models/r/revisions/2"] < 500
+    assert chosen(catalog, "chat", key="ann") == chosen(catalog, "chat", key="ann", point=0.99)
+    canary = next(one for one in choices if isinstance(one, Choice) and one.resource != "models/r")
+    assert [fallback.resource for fallback in canary.fallbacks] == ["models/r", "models/b"]
+
+
+def test_adapters_stay_with_the_stable_revision_of_their_base() -> None:
+    catalog = rolling_out(99, views.adapter("r", "x"))
+    choice = chosen(catalog, "r:x", point=0.999)
+    assert isinstance(choice, Choice)
+    route = resolve(views.view(catalog), choice.resource, "r:x")
+    assert route is not None
+    assert route.model.name == "models/r"
 
 
 def choose(

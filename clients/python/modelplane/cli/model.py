@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,7 +12,7 @@ from modelplane.cli import output
 from modelplane.cli.fleet import states_by_resource
 from modelplane.cli.session import Output, Session, command
 from modelplane.cli.waiting import wait_and_show
-from modelplane.types import RegisterModelRequest
+from modelplane.types import RegisterModelRequest, Rollout
 
 group = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Models: register, look at, delete.")
 
@@ -75,6 +75,13 @@ def register(
     tensor_parallel_size: Annotated[int | None, typer.Option(help="Tensor parallelism. Default: 1.")] = None,
     lora_max_rank: Annotated[int | None, typer.Option(help="Take LoRA adapters up to this rank.")] = None,
     lora_max_adapters: Annotated[int | None, typer.Option(help="Adapters that a replica holds ready.")] = None,
+    canary: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PERCENT[:HOLD]",
+            help="Roll a changed spec out in steps: this share of requests, held so long. Repeatable.",
+        ),
+    ] = None,
     label: LabelOption = None,
     etag: EtagOption = "",
     must_create: MustCreateOption = False,
@@ -107,6 +114,7 @@ def register(
                 },
                 "lora": {"max_rank": lora_max_rank, "max_adapters": lora_max_adapters},
             },
+            "rollout_policy": canary_policy(canary),
             "labels": key_values(label, "--label", parse_label),
         }
     )
@@ -123,6 +131,7 @@ def register(
             spec=request.spec,
             card=request.card if request.HasField("card") else None,
             served_name=request.served_name,
+            rollout_policy=request.rollout_policy if request.HasField("rollout_policy") else None,
             labels=request.labels,
             etag=etag or request.etag,
             must_create=must_create or request.must_create,
@@ -248,6 +257,61 @@ def delete(
     with session.client() as client:
         response = client.delete_model(model, force=force, etag=etag, validate_only=validate_only)
     deleted(session, output.to_json(response), model, response.catalog_revision, validate_only)
+
+
+# --- rollouts ---------------------------------------------------------------------------------------------------------
+
+rollout_group = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="markdown", help="The rollout of a model's newest revision."
+)
+group.add_typer(rollout_group, name="rollout")
+
+
+@command(rollout_group, "status", example="modelplane model rollout status smollm2")
+def rollout_status(session: Session, model: ModelArgument) -> None:
+    """Show how far the rollout of the newest revision is, and why it was reverted."""
+    with session.client() as client:
+        found = client.get_model(model)
+    output.show(session, output.to_json(found.rollout), output.rollout_view(found))
+
+
+@command(rollout_group, "pause", example="modelplane model rollout pause smollm2")
+def rollout_pause(session: Session, model: ModelArgument, *, validate_only: ValidateOption = False) -> None:
+    """Stay at the present step. A new revision that fails is still reverted."""
+    _control(session, model, "PAUSE", validate_only)
+
+
+@command(rollout_group, "resume", example="modelplane model rollout resume smollm2")
+def rollout_resume(session: Session, model: ModelArgument, *, validate_only: ValidateOption = False) -> None:
+    """Go on, with the time of the step begun anew."""
+    _control(session, model, "RESUME", validate_only)
+
+
+@command(rollout_group, "abort", example="modelplane model rollout abort smollm2")
+def rollout_abort(session: Session, model: ModelArgument, *, validate_only: ValidateOption = False) -> None:
+    """Send all requests to the revision before again."""
+    _control(session, model, "ABORT", validate_only)
+
+
+def _control(session: Session, model: str, action: Literal["PAUSE", "RESUME", "ABORT"], validate_only: bool) -> None:
+    with session.client() as client:
+        response = client.control_rollout(model, action, validate_only=validate_only)
+    state = Rollout.State.Name(response.rollout.state).removeprefix("STATE_")
+    would = "would be" if validate_only else "is"
+    output.show(session, output.to_json(response), f"the rollout of {model} {would} {state}")
+
+
+def canary_policy(steps: list[str] | None) -> dict[str, object]:
+    """The policy that `--canary` flags state; empty without any."""
+    if not steps:
+        return {}
+    made: list[object] = []
+    for text in steps:
+        percent, colon, hold = text.partition(":")
+        if not percent.isdecimal():
+            raise typer.BadParameter(f"got {text!r}; expected PERCENT or PERCENT:HOLD, as 5:10m", param_hint="--canary")
+        made.append({"percent": int(percent), **({"hold": hold} if colon else {})})
+    return {"strategy": "CANARY", "steps": made}
 
 
 # --- shared with adapters ---------------------------------------------------------------------------------------------

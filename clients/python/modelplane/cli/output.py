@@ -35,6 +35,7 @@ from modelplane.types import (
     Phase,
     Position,
     ResourceState,
+    Rollout,
     Route,
     RouteEntry,
     RouteFallback,
@@ -65,6 +66,10 @@ _STYLES = {
     "ACTIVE_WITH_ERRORS": "dark_orange",
     "RECEIVED": "yellow",
     "PREPARED": "yellow",
+    "RUNNING": "yellow",
+    "PAUSED": "dark_orange",
+    "COMPLETE": "green",
+    "REVERTED": "bold red",
     "PENDING": "yellow",
     "REJECTED": "bold red",
     "MISSING": "bold red",
@@ -122,10 +127,28 @@ def model_view(model: Model) -> RenderableType:
     facts = _facts(model, f"{revision.number}, registered {_ago(revision.create_time)}")
     return Group(
         facts,
+        *([_section("Rollout", rollout_view(model))] if model.HasField("rollout") else []),
         _section("Spec", _plain_yaml(revision.spec)),
         _section("Card", _plain_yaml(revision.card)),
         _section("Data planes", statuses_table(model.statuses)),
     )
+
+
+def rollout_view(model: Model) -> RenderableType:
+    """The rollout of a model's newest revision."""
+    if not model.HasField("rollout"):
+        return Text(f"{model.name} revision {model.revision.number} was put in place at once", style="dim")
+    rollout = model.rollout
+    facts = Table.grid(padding=(0, 2))
+    _row(facts, "State", _styled(Rollout.State.Name(rollout.state).removeprefix("STATE_")))
+    _row(facts, "Revision", f"{rollout.revision_number}, over {rollout.stable_number}")
+    _row(facts, "Step", f"{rollout.step} of {rollout.step_count}")
+    _row(facts, "Share", f"{rollout.percent} %")
+    if rollout.reason:
+        _row(facts, "Reason", f"{rollout.reason}: {rollout.message}")
+    _row(facts, "Began", _ago(rollout.create_time))
+    _row(facts, "Since", _ago(rollout.update_time))
+    return facts
 
 
 def revisions_table(revisions: Iterable[ModelRevision], current: int) -> RenderableType:

@@ -11,6 +11,7 @@ from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from modelplane.v1 import rollout_pb2 as _rollout_pb2
 from modelplane.v1 import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
@@ -63,6 +64,8 @@ class Model(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     DELETE_TIME_FIELD_NUMBER: _builtins.int
     PURGE_TIME_FIELD_NUMBER: _builtins.int
+    ROLLOUT_POLICY_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `models/{model}`."""
     uid: _builtins.str
@@ -83,7 +86,9 @@ class Model(_message.Message):
 
     @_builtins.property
     def revision(self) -> Global___ModelRevision:
-        """The revision that data planes are told to serve."""
+        """The newest revision. Data planes are told to serve it, but for the share of requests that a rollout under way
+        leaves to the one before.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -105,6 +110,14 @@ class Model(_message.Message):
     def purge_time(self) -> _timestamp_pb2.Timestamp:
         """When a deleted model is gone for good. Until then it can be undeleted."""
 
+    @_builtins.property
+    def rollout_policy(self) -> _rollout_pb2.RolloutPolicy:
+        """How a change of the spec gets to the callers."""
+
+    @_builtins.property
+    def rollout(self) -> _rollout_pb2.Rollout:
+        """The rollout of the newest revision, under way or ended. Absent: that revision was simply put in place."""
+
     def __init__(
         self,
         *,
@@ -120,10 +133,12 @@ class Model(_message.Message):
         etag: _builtins.str = ...,
         delete_time: _timestamp_pb2.Timestamp | None = ...,
         purge_time: _timestamp_pb2.Timestamp | None = ...,
+        rollout_policy: _rollout_pb2.RolloutPolicy | None = ...,
+        rollout: _rollout_pb2.Rollout | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "purge_time", b"purge_time", "revision", b"revision", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "purge_time", b"purge_time", "revision", b"revision", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog_revision", b"catalog_revision", "create_time", b"create_time", "delete_time", b"delete_time", "etag", b"etag", "labels", b"labels", "name", b"name", "purge_time", b"purge_time", "revision", b"revision", "served_name", b"served_name", "statuses", b"statuses", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog_revision", b"catalog_revision", "create_time", b"create_time", "delete_time", b"delete_time", "etag", b"etag", "labels", b"labels", "name", b"name", "purge_time", b"purge_time", "revision", b"revision", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "served_name", b"served_name", "statuses", b"statuses", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from modelplane.v1 import adapter_pb2 as _adapter_pb2
 from modelplane.v1 import model_pb2 as _model_pb2
+from modelplane.v1 import rollout_pb2 as _rollout_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -56,6 +57,7 @@ class RegisterModelRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     MUST_CREATE_FIELD_NUMBER: _builtins.int
+    ROLLOUT_POLICY_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     """Last part of the resource name."""
     served_name: _builtins.str
@@ -80,6 +82,10 @@ class RegisterModelRequest(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """At most 64 pairs; keys of 1 to 63, values of at most 256 characters."""
 
+    @_builtins.property
+    def rollout_policy(self) -> _rollout_pb2.RolloutPolicy:
+        """How a change of the spec gets to the callers. Default: REPLACE."""
+
     def __init__(
         self,
         *,
@@ -92,10 +98,11 @@ class RegisterModelRequest(_message.Message):
         request_id: _builtins.str = ...,
         etag: _builtins.str = ...,
         must_create: _builtins.bool = ...,
+        rollout_policy: _rollout_pb2.RolloutPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "rollout_policy", b"rollout_policy", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "etag", b"etag", "labels", b"labels", "model_id", b"model_id", "must_create", b"must_create", "request_id", b"request_id", "served_name", b"served_name", "spec", b"spec", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "etag", b"etag", "labels", b"labels", "model_id", b"model_id", "must_create", b"must_create", "request_id", b"request_id", "rollout_policy", b"rollout_policy", "served_name", b"served_name", "spec", b"spec", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,6 +6,7 @@ import warnings
 from modelplane.v1 import api_key_pb2 as modelplane_dot_v1_dot_api__key__pb2
 from modelplane.v1 import audit_pb2 as modelplane_dot_v1_dot_audit__pb2
 from modelplane.v1 import registry_service_pb2 as modelplane_dot_v1_dot_registry__service__pb2
+from modelplane.v1 import rollout_pb2 as modelplane_dot_v1_dot_rollout__pb2
 from modelplane.v1 import route_pb2 as modelplane_dot_v1_dot_route__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -172,6 +173,11 @@ class RegistryServiceStub:
                 '/modelplane.v1.RegistryService/RevokeApiKey',
                 request_serializer=modelplane_dot_v1_dot_api__key__pb2.RevokeApiKeyRequest.SerializeToString,
                 response_deserializer=modelplane_dot_v1_dot_api__key__pb2.RevokeApiKeyResponse.FromString,
+                _registered_method=True)
+        self.ControlRollout = channel.unary_unary(
+                '/modelplane.v1.RegistryService/ControlRollout',
+                request_serializer=modelplane_dot_v1_dot_rollout__pb2.ControlRolloutRequest.SerializeToString,
+                response_deserializer=modelplane_dot_v1_dot_rollout__pb2.ControlRolloutResponse.FromString,
                 _registered_method=True)
 
 
@@ -367,6 +373,13 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ControlRollout(self, request, context):
+        """Pauses, resumes or aborts the rollout of a model's newest revision.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -499,6 +512,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.RevokeApiKey,
                     request_deserializer=modelplane_dot_v1_dot_api__key__pb2.RevokeApiKeyRequest.FromString,
                     response_serializer=modelplane_dot_v1_dot_api__key__pb2.RevokeApiKeyResponse.SerializeToString,
+            ),
+            'ControlRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.ControlRollout,
+                    request_deserializer=modelplane_dot_v1_dot_rollout__pb2.ControlRolloutRequest.FromString,
+                    response_serializer=modelplane_dot_v1_dot_rollout__pb2.ControlRolloutResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1209,6 +1227,33 @@ class RegistryService:
             '/modelplane.v1.RegistryService/RevokeApiKey',
             modelplane_dot_v1_dot_api__key__pb2.RevokeApiKeyRequest.SerializeToString,
             modelplane_dot_v1_dot_api__key__pb2.RevokeApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ControlRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelplane.v1.RegistryService/ControlRollout',
+            modelplane_dot_v1_dot_rollout__pb2.ControlRolloutRequest.SerializeToString,
+            modelplane_dot_v1_dot_rollout__pb2.ControlRolloutResponse.FromString,
             options,
             channel_credentials,
             insecure,

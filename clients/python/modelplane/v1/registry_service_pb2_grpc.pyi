@@ -8,6 +8,7 @@ from grpc import aio as _aio
 from modelplane.v1 import api_key_pb2 as _api_key_pb2
 from modelplane.v1 import audit_pb2 as _audit_pb2
 from modelplane.v1 import registry_service_pb2 as _registry_service_pb2
+from modelplane.v1 import rollout_pb2 as _rollout_pb2
 from modelplane.v1 import route_pb2 as _route_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -96,6 +97,8 @@ class RegistryServiceStub:
     """Lists keys by id, those that were revoked too."""
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.RevokeApiKeyRequest, _api_key_pb2.RevokeApiKeyResponse]
     """Revokes a key for good. Data planes refuse it as soon as they have the snapshot of this change."""
+    ControlRollout: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.ControlRolloutRequest, _rollout_pb2.ControlRolloutResponse]
+    """Pauses, resumes or aborts the rollout of a model's newest revision."""
 
 @_typing.type_check_only
 class RegistryServiceAsyncStub(RegistryServiceStub):
@@ -162,6 +165,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Lists keys by id, those that were revoked too."""
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_api_key_pb2.RevokeApiKeyRequest, _api_key_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """Revokes a key for good. Data planes refuse it as soon as they have the snapshot of this change."""
+    ControlRollout: _aio.UnaryUnaryMultiCallable[_rollout_pb2.ControlRolloutRequest, _rollout_pb2.ControlRolloutResponse]  # type: ignore[assignment]
+    """Pauses, resumes or aborts the rollout of a model's newest revision."""
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     """The registry of models and adapters. Every committed change makes one catalog revision, and with it one snapshot.
@@ -381,5 +386,13 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_pb2.RevokeApiKeyResponse, _abc.Awaitable[_api_key_pb2.RevokeApiKeyResponse]]:
         """Revokes a key for good. Data planes refuse it as soon as they have the snapshot of this change."""
+
+    @_abc_1.abstractmethod
+    def ControlRollout(
+        self,
+        request: _rollout_pb2.ControlRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollout_pb2.ControlRolloutResponse, _abc.Awaitable[_rollout_pb2.ControlRolloutResponse]]:
+        """Pauses, resumes or aborts the rollout of a model's newest revision."""
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -144,12 +144,19 @@ class ModelEntry(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    CANDIDATE_PERCENT_FIELD_NUMBER: _builtins.int
+    WARM_CANDIDATE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`models/{model}`."""
     uid: _builtins.str
     """Identity of the model for its whole life."""
     served_name: _builtins.str
     """The string in OpenAI's `model` field."""
+    candidate_percent: _builtins.int
+    """Percent of the requests that go to the candidate."""
+    warm_candidate: _builtins.bool
+    """Whether data planes are to start the candidate before it is asked for."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The owner's labels."""
@@ -162,6 +169,10 @@ class ModelEntry(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the model was registered; `created` in OpenAI's model list."""
 
+    @_builtins.property
+    def candidate(self) -> _model_pb2.ModelRevision:
+        """A newer revision that is being rolled out, and serves a share of the requests. Absent: there is none."""
+
     def __init__(
         self,
         *,
@@ -171,10 +182,13 @@ class ModelEntry(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         revision: _model_pb2.ModelRevision | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        candidate: _model_pb2.ModelRevision | None = ...,
+        candidate_percent: _builtins.int = ...,
+        warm_candidate: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "revision", b"revision"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "create_time", b"create_time", "revision", b"revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "labels", b"labels", "name", b"name", "revision", b"revision", "served_name", b"served_name", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "candidate_percent", b"candidate_percent", "create_time", b"create_time", "labels", b"labels", "name", b"name", "revision", b"revision", "served_name", b"served_name", "uid", b"uid", "warm_candidate", b"warm_candidate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
