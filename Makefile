@@ -86,6 +86,10 @@ bench-ingress: install ## Compare the ingress with the engine asked directly (ra
 bench-faults: install ## Kill each part of a running data plane under load, and show what that costs the callers
 	@$(BIN)/python -m tests.bench.bench_faults $(ARGS)
 
+.PHONY: test-kills
+test-kills: install ## Kill control planes that share a PostgreSQL while clients write (ARGS="WRITES SEED"; 10,000 writes)
+	@$(BIN)/python -m tests.killed_replicas $(ARGS)
+
 .PHONY: demo-adapter
 demo-adapter: install ## Train the demo's LoRA adapter anew (it is committed; 1 minute)
 	@$(BIN)/python scripts/train_demo_adapter.py

@@ -1,0 +1,252 @@
+"""Several control plane processes on one PostgreSQL, killed at any moment while clients write through any of them.
+
+`python -m tests.killed_replicas WRITES` runs it at the size asked for (`make test-kills`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import random
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+import asyncpg
+import grpc.aio
+from sqlalchemy import make_url
+
+from controlplane.auth import Role
+from modelplane.v1 import model_pb2, registry_service_pb2, registry_service_pb2_grpc, snapshot_pb2
+from tests.history import Write, violations
+from tests.postgres_server import running_server
+from tests.registry_world import spec
+from tests.stream.access_world import TOKENS, entries, write_tokens
+
+REPLICAS = 3
+CLIENTS = 16
+MODELS = 8
+"""Few, so that writers meet."""
+
+WRITES_PER_KILL = 40
+
+_START_TIMEOUT_S = 60.0
+_ATTEMPT_TIMEOUT_S = 10.0
+_RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+_METADATA = (("authorization", f"Bearer {TOKENS[Role.PUBLISHER]}"),)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a run came to."""
+
+    kills: int
+    attempts: int
+    """RPCs, of which each acknowledged write needed one or more."""
+    wrong: Sequence[str]
+    """What the history checker found."""
+    took_s: float
+
+
+class Replica:
+    """A control plane process that is started again whenever it was killed."""
+
+    def __init__(self, url: str, directory: Path, number: int) -> None:
+        self._url = url
+        self._directory = directory / f"replica{number}"
+        self._log = directory / f"replica{number}.log"
+        self._tokens = directory / "tokens.yaml"
+        self._process: asyncio.subprocess.Process | None = None
+        self.registry: registry_service_pb2_grpc.RegistryServiceAsyncStub | None = None
+        """None: it does not run."""
+
+    async def run(self) -> None:
+        """Keep it running until cancelled."""
+        while True:
+            with self._log.open("wb") as log:
+                self._process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "controlplane", "--listen", "127.0.0.1:0", "--log-format", "json"),
+                    *("--data-dir", str(self._directory), "--tokens-file", str(self._tokens)),
+                    stderr=log,
+                    env={**os.environ, "MODELPLANE_CONTROLPLANE_DATABASE_URL": self._url},
+                    cwd=Path(__file__).parents[1],
+                )
+            try:
+                address = await self._address()
+                async with grpc.aio.insecure_channel(address) as channel:
+                    self.registry = registry_service_pb2_grpc.RegistryServiceStub(channel)
+                    await self._process.wait()
+                    self.registry = None
+            finally:
+                self.registry = None
+                with suppress(ProcessLookupError):
+                    self._process.kill()
+                await self._process.wait()
+
+    def kill(self) -> None:
+        """SIGKILL, wherever it is."""
+        assert self._process is not None, "it was started"
+        self.registry = None
+        self._process.kill()
+
+    async def _address(self) -> str:
+        async with asyncio.timeout(_START_TIMEOUT_S):
+            while True:
+                for line in self._log.read_text().splitlines():
+                    if '"listening"' in line and line.endswith("}"):
+                        return line.partition('"address": "')[2].partition('"')[0]
+                assert self._process is not None, "it was started"
+                if self._process.returncode is not None:
+                    raise RuntimeError(self._log.read_text())
+                await asyncio.sleep(0.05)
+
+
+class Run:
+    """Clients, replicas, and what was acknowledged."""
+
+    def __init__(self, replicas: Sequence[Replica], writes: int, seed: int) -> None:
+        self._replicas = replicas
+        self._values = iter([f"value-{number}" for number in range(writes)])
+        self._random = random.Random(seed)
+        self._kill_at = sorted(self._random.sample(range(1, writes), writes // WRITES_PER_KILL))
+        self._progress = asyncio.Event()
+        self.acknowledged: list[Write] = []
+        self.kills = 0
+        self.attempts = 0
+
+    async def client(self) -> None:
+        """Write until nothing is left to be written."""
+        for value in self._values:
+            request = registry_service_pb2.RegisterModelRequest(
+                model_id=f"m{self._random.randrange(MODELS)}",
+                spec=spec(),
+                card=model_pb2.ModelCard(description=value),
+                request_id=str(uuid.uuid4()),
+            )
+            began_s = time.monotonic()
+            revision = await self._until_acknowledged(request)
+            ended_s = time.monotonic()
+            self.acknowledged.append(Write(value=value, began_s=began_s, ended_s=ended_s, revision=revision))
+            self._progress.set()
+
+    async def _until_acknowledged(self, request: registry_service_pb2.RegisterModelRequest) -> int:
+        while True:
+            registry = self._random.choice(self._replicas).registry
+            if registry is None:
+                await asyncio.sleep(0.01)
+                continue
+            self.attempts += 1
+            try:
+                answer = await registry.RegisterModel(request, metadata=_METADATA, timeout=_ATTEMPT_TIMEOUT_S)
+                return int(answer.catalog_revision)
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in _RETRIED:
+                    raise
+            except asyncio.CancelledError:
+                # grpc.aio cancels the calls of a channel that is closed; the task says when it was cancelled itself.
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+
+    async def killer(self) -> None:
+        """Kill one at each of some random moments of the run."""
+        for count in self._kill_at:
+            while len(self.acknowledged) < count:
+                self._progress.clear()
+                await self._progress.wait()
+            running = [one for one in self._replicas if one.registry is not None]
+            if running:
+                self._random.choice(running).kill()
+                self.kills += 1
+
+
+@asynccontextmanager
+async def _replicas(url: str, directory: Path) -> AsyncIterator[Sequence[Replica]]:
+    write_tokens(directory / "tokens.yaml", entries())
+    replicas = [Replica(url, directory, number) for number in range(REPLICAS)]
+    async with AsyncExitStack() as stack:
+        tasks = [asyncio.create_task(replica.run()) for replica in replicas]
+
+        async def end() -> None:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+        stack.push_async_callback(end)
+        while not all(replica.registry for replica in replicas):
+            for task in tasks:
+                if task.done():
+                    task.result()
+            await asyncio.sleep(0.05)
+        yield replicas
+
+
+async def kill_while_writing(url: str, directory: Path, *, writes: int, seed: int) -> Result:
+    """Write through three replicas that are killed at random moments, and look at what is there in the end."""
+    async with _replicas(url, directory) as replicas:
+        run = Run(replicas, writes, seed)
+        began_s = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            killing = group.create_task(run.killer())
+            clients = [group.create_task(run.client()) for _ in range(CLIENTS)]
+            await asyncio.wait(clients)
+            killing.cancel()
+        took_s = time.monotonic() - began_s
+    wrong = await _wrong(url, run.acknowledged, writes)
+    return Result(kills=run.kills, attempts=run.attempts, wrong=wrong, took_s=took_s)
+
+
+async def _wrong(url: str, acknowledged: Sequence[Write], writes: int) -> list[str]:
+    parsed = make_url(url)
+    connection = await asyncpg.connect(host=str(parsed.query["host"]), user="postgres", database=parsed.database)
+    try:
+        head = await connection.fetchval("SELECT revision FROM catalog")
+        revisions = await connection.fetch("SELECT catalog_revision, card FROM model_revisions")
+        numbers = await connection.fetch(
+            "SELECT model_id, number FROM model_revisions ORDER BY model_id, catalog_revision"
+        )
+        shown = await connection.fetch("SELECT e.from_revision, b.blob FROM entries e JOIN blobs b USING (digest)")
+        audited = [row[0] for row in await connection.fetch("SELECT catalog_revision FROM audit_events ORDER BY 1")]
+    finally:
+        await connection.close()
+    found = {row["catalog_revision"]: model_pb2.ModelCard.FromString(row["card"]).description for row in revisions}
+    wrong = violations(acknowledged, found, head)
+    if len(acknowledged) != writes or len(revisions) != writes:
+        wrong.append(f"{len(acknowledged)} acknowledged, {len(revisions)} there, of {writes}")
+    if audited != list(range(1, head + 1)):
+        wrong.append(f"the audit log has {len(audited)} events for {head} revisions")
+    published = {
+        row["from_revision"]: snapshot_pb2.ModelEntry.FromString(row["blob"]).revision.card.description for row in shown
+    }
+    if published != found:
+        wrong.append("the snapshots differ from the models")
+    counted: dict[str, int] = {}
+    for row in numbers:
+        counted[row["model_id"]] = counted.get(row["model_id"], 0) + 1
+        if row["number"] != counted[row["model_id"]]:
+            wrong.append(f"{row['model_id']}: revision {row['number']} is not in the order of the catalog")
+    return wrong
+
+
+def main() -> int:
+    writes = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(1_000_000)
+    with tempfile.TemporaryDirectory() as directory, running_server() as server:
+        result = asyncio.run(kill_while_writing(server.new_database(), Path(directory), writes=writes, seed=seed))
+    sys.stdout.write(
+        f"seed {seed}: {writes} writes by {CLIENTS} clients through {REPLICAS} replicas in {result.took_s:.0f} s, "
+        f"{result.kills} kills, {result.attempts} calls; {len(result.wrong)} violations\n"
+    )
+    for one in result.wrong[:20]:
+        sys.stdout.write(f"  {one}\n")
+    return 1 if result.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
