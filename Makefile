@@ -85,6 +85,9 @@ bench-ingress: install ## Compare the ingress with the engine asked directly (ra
 .PHONY: bench-faults
 bench-faults: install ## Kill each part of a running data plane under load, and show what that costs the callers
 	@$(BIN)/python -m tests.bench.bench_faults $(ARGS)
+.PHONY: fuzz
+fuzz: install ## Send random and mutated requests to every RPC, on both databases (ARGS="COUNT SEED"; 50,000)
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 .PHONY: test-kills
 test-kills: install ## Kill control planes that share a PostgreSQL while clients write (ARGS="WRITES SEED"; 10,000 writes)

@@ -28,6 +28,8 @@ class Reason(enum.StrEnum):
 
     INVALID_FIELDS = "INVALID_FIELDS"
     """Fields break a rule. Correct those that BadRequest lists."""
+    UNREADABLE_MESSAGE = "UNREADABLE_MESSAGE"
+    """The bytes are not of the method's message. Use a client of this API's release."""
     INVALID_PAGE_TOKEN = "INVALID_PAGE_TOKEN"  # noqa: S105  # no password
     """The token is not one that this method gave for this request. Start at the first page."""
     INVALID_UPDATE_MASK = "INVALID_UPDATE_MASK"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, NoReturn
@@ -70,31 +71,27 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
             return None
         method = handler_call_details.method
         ruled = method.startswith(_OWN_PACKAGE)
+        deserializer = _later(handler.request_deserializer) if ruled else handler.request_deserializer
         if handler.unary_unary is not None:
             wrapped = self._unary(method, handler.unary_unary, ruled=ruled)
             # Maps have no order of their own: without one, the repeat of an answer could differ from the first.
             serializer = _deterministic if ruled else handler.response_serializer
-            return grpc.unary_unary_rpc_method_handler(wrapped, handler.request_deserializer, serializer)
+            return grpc.unary_unary_rpc_method_handler(wrapped, deserializer, serializer)
         if handler.stream_unary is not None:
             wrapped = self._unary(method, handler.stream_unary, ruled=False)
-            return grpc.stream_unary_rpc_method_handler(
-                wrapped, handler.request_deserializer, handler.response_serializer
-            )
+            return grpc.stream_unary_rpc_method_handler(wrapped, deserializer, handler.response_serializer)
         if handler.unary_stream is not None:
             streaming = self._stream(method, handler.unary_stream, ruled=ruled)
-            return grpc.unary_stream_rpc_method_handler(
-                streaming, handler.request_deserializer, handler.response_serializer
-            )
+            return grpc.unary_stream_rpc_method_handler(streaming, deserializer, handler.response_serializer)
         assert handler.stream_stream is not None, "a handler is of one of four kinds"
         streaming = self._stream(method, handler.stream_stream, ruled=False)
-        return grpc.stream_stream_rpc_method_handler(
-            streaming, handler.request_deserializer, handler.response_serializer
-        )
+        return grpc.stream_stream_rpc_method_handler(streaming, deserializer, handler.response_serializer)
 
     def _unary(self, method: str, handler: Callable[..., Any], *, ruled: bool) -> Callable[..., Awaitable[Any]]:
         async def wrapped(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             async with self._surrounded(method, context), self._admitted(method, context):
                 if ruled:
+                    request = request()
                     check(request)
                 with principal.called_from(_origin(request, context)):
                     return await handler(request, context)
@@ -107,7 +104,10 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         async def wrapped(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
             async with self._surrounded(method, context), self._admitted(method, context):
                 if ruled:
+                    request = request()
                     check(request)
+                elif method.startswith(_OWN_PACKAGE):
+                    request = _each_parsed(request)
                 if method.startswith(_OWN_PACKAGE):
                     await _run_stream(handler, request, context)
                 else:
@@ -165,6 +165,29 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
             _log.error("rpc_unavailable", method=method, reason=error.reason, exc_info=error.__cause__)
         else:
             _log.info("rpc_refused", method=method, reason=error.reason, error=error.message)
+
+
+def _later(parse: Callable[[bytes], Any] | None) -> Callable[[bytes], Callable[[], Any]]:
+    """A deserializer whose messages are parsed when they are called.
+
+    grpc.aio itself would answer bytes that are no message with a bare INTERNAL, as if the fault were ours.
+    """
+    assert parse is not None, "generated handlers say how their messages are read"
+    return functools.partial(functools.partial, _parsed, parse)
+
+
+def _parsed(parse: Callable[[bytes], Any], content: bytes) -> Any:
+    try:
+        return parse(content)
+    except protobuf_message.DecodeError:
+        raise errors.InvalidArgument(
+            errors.Reason.UNREADABLE_MESSAGE, "the request's bytes are no message of its type; update the client"
+        ) from None
+
+
+async def _each_parsed(requests: AsyncIterator[Callable[[], Any]]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield request()
 
 
 async def _run_stream(handler: Callable[..., Any], request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:

@@ -67,7 +67,17 @@ def cursor(request: protobuf_message.Message, page_token: str, *types: type[str]
     expected = [_VERSION, _request_hash(request)]
     if not isinstance(content, list) or content[:2] != expected or [type(part) for part in content[2:]] != list(types):
         raise _invalid()
+    if not all(_storable(part) for part in content[2:]):
+        raise _invalid()
     return tuple(content[2:])
+
+
+def _storable(part: str | int) -> bool:
+    """Whether a database can compare it: one that we gave is, one that somebody made up may not be."""
+    if isinstance(part, str):
+        # PostgreSQL takes no NUL, and neither takes halves of surrogate pairs, which JSON can spell.
+        return "\0" not in part and not any("\ud800" <= character <= "\udfff" for character in part)
+    return 0 <= part < 2**63
 
 
 async def read_page(
