@@ -16,6 +16,7 @@ import typer
 import modelplane
 from modelplane._channel import DEFAULT_ENDPOINT
 from modelplane.cli import adapter, fleet, key, model, planes, route, snapshot
+from modelplane.cli.apply import apply, export
 from modelplane.cli.audit import audit
 from modelplane.cli.chat import chat
 from modelplane.cli.report import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, exit_code, print_error, print_failure
@@ -91,6 +92,8 @@ app.add_typer(route.group, name="route")
 app.add_typer(key.group, name="key")
 app.add_typer(snapshot.group, name="snapshot")
 app.add_typer(fleet.group, name="fleet")
+command(app, "apply", example="modelplane apply -f registry/ --dry-run")(apply)
+command(app, "export", example="modelplane export -d registry/")(export)
 command(app, "audit", example="modelplane audit --resource smollm2 --limit 5")(audit)
 command(app, "chat", example='modelplane chat smollm2 "What is the capital of France?"')(chat)
 app.command("up", epilog="Example: `modelplane up --demo`")(up)
