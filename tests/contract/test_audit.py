@@ -12,7 +12,7 @@ import pytest
 from controlplane import audit, audit_retention, errors, principal
 from controlplane.principal import Origin, Principal
 from controlplane.store_write import WriteTransaction
-from modelplane.v1 import audit_pb2, change_pb2
+from modelplane.v1 import api_key_pb2, audit_pb2, change_pb2
 from tests.contract.test_store import failing_statement
 from tests.registry_world import NO_CONTEXT, START, World, spec
 
@@ -205,3 +205,15 @@ async def test_a_time_that_is_none_is_the_callers_fault(world: World, seconds: i
     with pytest.raises(errors.InvalidArgument) as caught:
         await world.registry.ListAuditEvents(request, NO_CONTEXT)
     assert [violation.field for violation in caught.value.violations] == ["start_time"]
+
+
+async def test_nothing_of_an_api_key_reaches_the_log(world: World) -> None:
+    limits = api_key_pb2.ApiKeyLimits(allowed_served_names=["*"])
+    request = api_key_pb2.CreateApiKeyRequest(api_key_id="k", limits=limits)
+    answer = await world.registry.CreateApiKey(request, NO_CONTEXT)
+    (entry,) = await world.entries()
+    key_hash = api_key_pb2.ApiKeyEntry.FromString(entry.blob).key_hash
+    (event,) = await events(world)
+    assert event.changes[0].after["key_hash"] == "[redacted]"
+    assert answer.key not in str(event)
+    assert key_hash.hex() not in str(event)

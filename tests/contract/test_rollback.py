@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import json_format
 
 from controlplane import audit, domain, errors
-from modelplane.v1 import rollback_pb2, route_pb2, snapshot_pb2
+from modelplane.v1 import api_key_pb2, rollback_pb2, route_pb2, snapshot_pb2
 from tests.adapter_directories import write_adapter
 from tests.registry_world import NO_CONTEXT, World, spec
 
@@ -187,3 +187,27 @@ async def test_the_audit_log_says_what_the_rollback_changed(world: World) -> Non
     await roll_back(world, 0)
     (event,) = await world.store.list_audit_events(audit.EventFilter(), before_revision=None, limit=1)
     assert (event.method, event.resource, event.change_count) == ("RollbackCatalog", "snapshots/0", 2)
+
+
+async def test_a_revoked_key_stays_revoked_and_a_new_one_valid(world: World) -> None:
+    async def create(api_key_id: str) -> None:
+        limits = api_key_pb2.ApiKeyLimits(allowed_served_names=["*"])
+        request = api_key_pb2.CreateApiKeyRequest(api_key_id=api_key_id, limits=limits)
+        await world.registry.CreateApiKey(request, NO_CONTEXT)
+
+    def keys(entries: Any) -> dict[str, bytes]:
+        return {entry.name: entry.blob for entry in entries if entry.name.startswith("apiKeys/")}
+
+    await create("old")
+    await world.register_model("a")
+    before = await world.revision()
+    await world.registry.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(name="apiKeys/old"), NO_CONTEXT)
+    await create("new")
+    await world.delete_model("a")
+    now = keys(await world.entries())
+    assert (await roll_back(world, before)).change_count == 1
+    entries = await world.entries()
+    assert keys(entries) == now
+    assert api_key_pb2.ApiKeyEntry.FromString(now["apiKeys/old"]).revoked
+    assert "models/a" in {entry.name for entry in entries}
+    await world.check_digest(await world.revision())

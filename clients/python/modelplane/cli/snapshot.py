@@ -87,6 +87,10 @@ def rollback(
     with session.client() as client:
         newest = next(client.list_snapshots()).position.revision
         difference = client.diff_snapshots(newest, to_revision)
+        # They stay as they are.
+        changed = [change for change in difference.changes if not change.name.startswith("apiKeys/")]
+        del difference.changes[:]
+        difference.changes.extend(changed)
         if session.output is Output.TABLE or not yes:
             session.stderr.print(difference_view(difference))
         if not yes and not validate_only and difference.changes:
