@@ -8,6 +8,7 @@ import pytest
 
 from controlplane import errors
 from modelplane.v1 import change_pb2, diff_pb2
+from modelplane.v1 import registry_service_pb2 as pb
 from tests.registry_world import NO_CONTEXT, World, spec
 
 Kind = change_pb2.ResourceChange
@@ -52,15 +53,19 @@ async def test_what_changed_and_changed_back_is_no_difference(world: World) -> N
 
 async def test_any_two_snapshots_differ_by_what_their_entries_differ(world: World) -> None:
     choices = random.Random(1)
+    registered: set[str] = set()
+    deleted: set[str] = set()
     for _ in range(40):
         model = choices.choice("abcd")
-        try:
-            if choices.random() < 0.3:
-                await world.delete_model(model)
-            else:
-                await world.register_model(model, spec(scaling={"minReplicas": choices.randrange(3)}))
-        except errors.NotFound:
-            pass
+        if model in deleted:
+            await world.registry.UndeleteModel(pb.UndeleteModelRequest(name=f"models/{model}"), NO_CONTEXT)
+            deleted.remove(model)
+        elif model in registered and choices.random() < 0.3:
+            await world.delete_model(model)
+            deleted.add(model)
+        else:
+            await world.register_model(model, spec(scaling={"minReplicas": choices.randrange(3)}))
+            registered.add(model)
     newest = await world.revision()
     snapshots = {
         revision: {entry.name: entry.digest for entry in await world.entries(revision)}

@@ -1,4 +1,4 @@
-"""Any sequence of registrations and deletions, against a model of what the registry is to hold."""
+"""Any sequence of registrations, deletions and undeletions, against a model of what the registry is to hold."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from controlplane import domain, errors
+from modelplane.v1 import registry_service_pb2 as pb
 from tests.adapter_directories import write_adapter
-from tests.registry_world import World, open_world, spec
+from tests.registry_world import NO_CONTEXT, World, open_world, spec
 
 MODELS = st.sampled_from(["a", "b", "c"])
 ADAPTERS = st.sampled_from(["x", "y"])
@@ -33,6 +34,10 @@ class RegistryMachine(RuleBasedStateMachine):
         self.sources = [directory / f"lora{fill}" for fill in range(2)]
         self.models: dict[str, tuple[str, int]] = {}
         self.adapters: dict[tuple[str, str], tuple[str, int]] = {}
+        self.deleted_models: dict[str, tuple[str, int]] = {}
+        self.deleted_adapters: dict[tuple[str, str], tuple[str, int]] = {}
+        # Deleted model → the adapters that were deleted with it, and come back with it.
+        self.deleted_together: dict[str, list[tuple[str, str]]] = {}
         self.revision = 0
         self.snapshots: dict[int, Sequence[domain.Entry]] = {0: ()}
 
@@ -54,7 +59,7 @@ class RegistryMachine(RuleBasedStateMachine):
         request = self.world.register_model(
             model, spec(scaling={"minReplicas": replicas}), served_name=name, validate_only=dry_run
         )
-        if self._taken(wanted[0], by_other_than=model):
+        if model in self.deleted_models or self._taken(wanted[0], by_other_than=model):
             with pytest.raises(errors.AlreadyExists):
                 self.runner.run(request)
             return
@@ -77,7 +82,8 @@ class RegistryMachine(RuleBasedStateMachine):
                 self.runner.run(request)
             return
         wanted = (name or f"{self.models[model][0]}:{adapter}", source)
-        if self._taken(wanted[0], by_other_than=(model, adapter)):
+        is_deleted = (model, adapter) in self.deleted_adapters
+        if is_deleted or self._taken(wanted[0], by_other_than=(model, adapter)):
             with pytest.raises(errors.AlreadyExists):
                 self.runner.run(request)
             return
@@ -100,9 +106,10 @@ class RegistryMachine(RuleBasedStateMachine):
                 self.runner.run(request)
         else:
             self._changed(self.runner.run(request))
-            del self.models[model]
+            self.deleted_models[model] = self.models.pop(model)
             for key in its_adapters:
-                del self.adapters[key]
+                self.deleted_adapters[key] = self.adapters.pop(key)
+            self.deleted_together[model] = its_adapters
 
     @rule(model=MODELS, adapter=ADAPTERS)
     def delete_adapter(self, model: str, adapter: str) -> None:
@@ -112,7 +119,46 @@ class RegistryMachine(RuleBasedStateMachine):
                 self.runner.run(request)
         else:
             self._changed(self.runner.run(request))
-            del self.adapters[model, adapter]
+            self.deleted_adapters[model, adapter] = self.adapters.pop((model, adapter))
+
+    @rule(model=MODELS)
+    def undelete_model(self, model: str) -> None:
+        request = self.world.registry.UndeleteModel(pb.UndeleteModelRequest(name=f"models/{model}"), NO_CONTEXT)
+        if model not in self.deleted_models:
+            with pytest.raises(errors.AlreadyExists if model in self.models else errors.NotFound):
+                self.runner.run(request)
+            return
+        its_adapters = self.deleted_together[model]
+        names = [self.deleted_models[model][0], *(self.deleted_adapters[key][0] for key in its_adapters)]
+        if any(self._taken(name, by_other_than=None) for name in names):
+            with pytest.raises(errors.AlreadyExists):
+                self.runner.run(request)
+            return
+        answer = self.runner.run(request)
+        self._changed(answer.catalog_revision)
+        assert answer.adapter_count == len(its_adapters)
+        self.models[model] = self.deleted_models.pop(model)
+        for key in self.deleted_together.pop(model):
+            self.adapters[key] = self.deleted_adapters.pop(key)
+
+    @rule(model=MODELS, adapter=ADAPTERS)
+    def undelete_adapter(self, model: str, adapter: str) -> None:
+        key = (model, adapter)
+        request = self.world.registry.UndeleteAdapter(
+            pb.UndeleteAdapterRequest(name=f"models/{model}/adapters/{adapter}"), NO_CONTEXT
+        )
+        if key not in self.deleted_adapters:
+            with pytest.raises(errors.AlreadyExists if key in self.adapters else errors.NotFound):
+                self.runner.run(request)
+        elif model not in self.models:
+            with pytest.raises(errors.FailedPrecondition):
+                self.runner.run(request)
+        elif self._taken(self.deleted_adapters[key][0], by_other_than=None):
+            with pytest.raises(errors.AlreadyExists):
+                self.runner.run(request)
+        else:
+            self._changed(self.runner.run(request).catalog_revision)
+            self.adapters[key] = self.deleted_adapters.pop(key)
 
     @invariant()
     def holds_exactly_what_was_registered(self) -> None:
@@ -122,6 +168,10 @@ class RegistryMachine(RuleBasedStateMachine):
         assert {entry.name for entry in entries} == expected
         self.snapshots.setdefault(self.revision, entries)
         assert self.runner.run(self.world.revision()) == self.revision
+        listing = self.world.registry.ListModels(pb.ListModelsRequest(show_deleted=True), NO_CONTEXT)
+        listed = {model.name: model.HasField("delete_time") for model in self.runner.run(listing).models}
+        live = {f"models/{model}": False for model in self.models}
+        assert listed == live | {f"models/{model}": True for model in self.deleted_models}
 
     @invariant()
     def every_snapshot_is_what_it_was_and_hashes_to_its_digest(self) -> None:

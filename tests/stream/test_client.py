@@ -45,9 +45,14 @@ def test_the_life_of_a_model(client: Client) -> None:
     assert client.get_model("m").revision.spec.scaling.max_replicas == 3
     assert [revision.number for revision in client.list_model_revisions("m")] == [2, 1]
     assert client.delete_model("m").catalog_revision == 3
+    assert list(client.list_models()) == []
+    assert client.get_model("m").HasField("purge_time")
     with pytest.raises(errors.NotFound) as caught:
-        client.get_model("m")
+        client.delete_model("m")
     assert caught.value.reason == "MODEL_NOT_FOUND"
+    assert client.undelete_model("m").catalog_revision == 4
+    assert not client.get_model("m").HasField("delete_time")
+    assert [model.name for model in client.list_models()] == ["models/m"]
 
 
 def test_the_life_of_an_adapter(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
