@@ -85,6 +85,11 @@ bench-ingress: install ## Compare the ingress with the engine asked directly (ra
 .PHONY: bench-faults
 bench-faults: install ## Kill each part of a running data plane under load, and show what that costs the callers
 	@$(BIN)/python -m tests.bench.bench_faults $(ARGS)
+
+.PHONY: bench-registry
+bench-registry: install ## Time the registry on 100,000 adapters, and its commits on both databases (4 minutes)
+	@$(BIN)/python -m tests.bench.bench_registry $(ARGS)
+
 .PHONY: fuzz
 fuzz: install ## Send random and mutated requests to every RPC, on both databases (ARGS="COUNT SEED"; 50,000)
 	@$(BIN)/python -m tests.fuzz $(ARGS)

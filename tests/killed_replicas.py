@@ -89,6 +89,12 @@ class Replica:
                     self._process.kill()
                 await self._process.wait()
 
+    @property
+    def pid(self) -> int:
+        """Of the process that was started last."""
+        assert self._process is not None, "it was started"
+        return self._process.pid
+
     def kill(self) -> None:
         """SIGKILL, wherever it is."""
         assert self._process is not None, "it was started"
