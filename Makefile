@@ -87,7 +87,7 @@ bench-faults: install ## Kill each part of a running data plane under load, and 
 	@$(BIN)/python -m tests.bench.bench_faults $(ARGS)
 
 .PHONY: bench-registry
-bench-registry: install ## Time the registry on 100,000 adapters, and its commits on both databases (4 minutes)
+bench-registry: install ## Time the registry on 100,000 adapters, and its commits on both databases
 	@$(BIN)/python -m tests.bench.bench_registry $(ARGS)
 
 .PHONY: fuzz
