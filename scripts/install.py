@@ -19,7 +19,7 @@ import textwrap
 import threading
 import time
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +29,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".venv"
 PYTHON = ENVIRONMENT / "bin" / "python"
 STAMP = ENVIRONMENT / "install.stamp"
-LOG = ENVIRONMENT / "install.log"
+LOGS = ENVIRONMENT / "install-logs"
+"""What each pip of a run printed, a file each."""
 LOCK = os.open(ROOT, os.O_RDONLY)
 """Locked while a run works. pip inherits it, so that one whose parent was killed still keeps other runs out."""
 ACCELERATORS = ("cpu", "gpu")
@@ -37,6 +38,11 @@ PYTHON_MINIMUM, PYTHON_LIMIT = (3, 11), (3, 14)
 KEPT = frozenset({"modelplane", "pip", "setuptools", "wheel"})
 """Distributions that are in the environment without being in the lock."""
 
+PIPS_AT_ONCE = max(1, min(4, os.cpu_count() or 1))
+"""pip unpacks on one core. Several, each with its share of the lock, halve the time on two."""
+SHARES = 8
+"""Into how many the lock is cut: several for each pip, as packages differ in size by a factor of a thousand."""
+PIP_POLL_INTERVAL_S = 0.1
 PROGRESS_INTERVAL_S = 0.5
 PLAIN_PROGRESS_INTERVAL_S = 10.0
 """How often a line is printed where the output is no terminal."""
@@ -144,25 +150,57 @@ class Progress:
 
     def _watch(self, stage: str, state: Callable[[], str], started_s: float, done: threading.Event) -> None:
         while not done.wait(PROGRESS_INTERVAL_S if self._in_place else PLAIN_PROGRESS_INTERVAL_S):
-            line = f"{stage} … {state()} {time.monotonic() - started_s:.0f} s"
+            line = " ".join([stage, "…", *filter(None, [state()]), f"{time.monotonic() - started_s:.0f} s"])
             print(f"\r\033[K{line}" if self._in_place else f"  {line}", end="" if self._in_place else "\n", flush=True)
 
 
-def pip(*arguments: str) -> None:
-    """Run the environment's pip with its output in the log."""
+class Pip(NamedTuple):
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+def start_pip(arguments: Sequence[str]) -> Pip:
+    """Start the environment's pip with its output in a new log."""
     command = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
-    with LOG.open("a", encoding="utf-8") as log:
-        print("$", " ".join(command), file=log, flush=True)
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[LOCK], check=False)
-    if done.returncode != 0:
-        raise InstallError(
-            f"{log_tail()}\n\npip failed with status {done.returncode}. The whole log is in {LOG.relative_to(ROOT)}."
+    log = LOGS / f"{len(list(LOGS.iterdir())) + 1:02d}.log"
+    with log.open("w", encoding="utf-8") as output:
+        print("$", " ".join(command), file=output, flush=True)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, pass_fds=[LOCK]
         )
+    return Pip(process, log)
 
 
-def log_tail() -> str:
+def pip(*commands: Sequence[str]) -> None:
+    """Run the environment's pip once for each of `commands`, `PIPS_AT_ONCE` at a time. None is left running.
+
+    Raises:
+        InstallError: One failed. The others were killed.
+    """
+    waiting = list(commands)
+    running: list[Pip] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < PIPS_AT_ONCE:
+                running.append(start_pip(waiting.pop(0)))
+            time.sleep(PIP_POLL_INTERVAL_S)
+            for ended in [item for item in running if item.process.poll() is not None]:
+                running.remove(ended)
+                if ended.process.returncode != 0:
+                    raise InstallError(
+                        f"{log_tail(ended.log)}\n\npip failed with status {ended.process.returncode}. "
+                        f"The whole log is in {ended.log.relative_to(ROOT)}."
+                    )
+    finally:
+        for item in running:
+            item.process.kill()
+        for item in running:
+            item.process.wait()
+
+
+def log_tail(log: Path) -> str:
     """The end of pip's output, without the lines that say that nothing happened, and with its lists of versions cut."""
-    lines = LOG.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     telling = [line for line in lines if not line.startswith("Requirement already satisfied:")]
     return "\n".join(textwrap.shorten(line, LOG_LINE_CHARS_MAX) for line in telling[-LOG_TAIL_LINES:])
 
@@ -180,17 +218,25 @@ def make_environment() -> None:
         raise InstallError(f"could not make {ENVIRONMENT.relative_to(ROOT)}: {error}") from error
 
 
-def install_locked(lock: Path, pins: dict[str, str]) -> None:
+def install_locked(pins: dict[str, str]) -> None:
     remove_damaged()
     extra = [item.name for item in distributions() if item.name not in pins.keys() | KEPT]
     if extra:
-        pip("uninstall", "--yes", *extra)
-    arguments = ["--no-deps", "--progress-bar=off"]
+        pip(["uninstall", "--yes", *extra])
+    command = ["install", "--no-deps", "--no-compile", "--progress-bar=off"]
     torch = f"torch=={pins['torch']}"
-    if torch == torch_cpu.REQUIREMENT and not is_installed("torch", pins["torch"]):
-        # torch alone, so that the additional index, where it is needed, is asked for nothing else.
-        pip("install", *arguments, *torch_cpu.index_arguments(PYTHON), torch)
-    pip("install", *arguments, "--requirement", str(lock))
+    requirements = [f"{name}=={version}" for name, version in pins.items() if name != "torch"]
+    # torch alone, so that the additional index, where it is needed, is asked for nothing else.
+    needs_index = torch == torch_cpu.REQUIREMENT and not is_installed("torch", pins["torch"])
+    index = torch_cpu.index_arguments(PYTHON) if needs_index else []
+    shares = [requirements[start::SHARES] for start in range(SHARES)]
+    pip([*command, *index, torch], *([*command, *share] for share in shares))
+
+
+def compile_bytecode() -> None:
+    """As pip does, but on all cores. Files that don't compile, such as templates, are passed over, as by pip."""
+    command = [str(PYTHON), "-m", "compileall", "-qq", "-j", "0", str(site_packages())]
+    subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
 
 
 def is_installed(name: str, version: str) -> bool:
@@ -198,13 +244,12 @@ def is_installed(name: str, version: str) -> bool:
 
 
 def install_project() -> None:
-    pip("install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
+    pip(["install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)])
 
 
 def fetched() -> int:
-    """How many packages pip's latest command has come to, by its log. It fetches all of them, then installs them."""
-    command = LOG.read_text(encoding="utf-8", errors="replace").rpartition("\n$ ")[2]
-    return len(FETCHED.findall(command))
+    """How many packages the run's pips have come to, by their logs. Each fetches its share, then installs it."""
+    return sum(len(FETCHED.findall(log.read_text(encoding="utf-8", errors="replace"))) for log in LOGS.glob("*.log"))
 
 
 def install(accelerator: str) -> None:
@@ -218,8 +263,10 @@ def install(accelerator: str) -> None:
         return f"{max(fetched(), installed)} fetched, {installed} installed of {len(pins)} packages,"
 
     progress.run(f"Environment .venv (Python {platform.python_version()})", make_environment)
-    LOG.write_text("", encoding="utf-8")
-    progress.run(f"Packages of {lock.relative_to(ROOT)}", lambda: install_locked(lock, pins), counts)
+    shutil.rmtree(LOGS, ignore_errors=True)
+    LOGS.mkdir()
+    progress.run(f"Packages of {lock.relative_to(ROOT)}", lambda: install_locked(pins), counts)
+    progress.run("Bytecode of the packages", compile_bytecode)
     progress.run("Modelplane, editable", install_project)
     STAMP.write_text(fingerprint(accelerator), encoding="utf-8")
     progress.finish()

