@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import secrets
 import time
 import uuid
@@ -36,7 +37,18 @@ from dataplane.posts import (
     SnapshotPost,
 )
 from dataplane.reconciler import APPLICATION_PREFIX as MODEL_APPLICATIONS
-from dataplane.reconciler import Delete, Deploy, Failure, Phase, Situation, application_name, next_failure, plan
+from dataplane.reconciler import (
+    Delete,
+    Deploy,
+    Failure,
+    Phase,
+    Rescale,
+    Situation,
+    application_name,
+    next_failure,
+    plan,
+    replica_bounds,
+)
 from dataplane.resource_status import Stamps, resource_statuses
 from dataplane.settings import Settings
 from dataplane.snapshot import Snapshot, model_of
@@ -219,6 +231,8 @@ class Agent:
             match action:
                 case Deploy():
                     await self._deploy(action, now)
+                case Rescale():
+                    await self._rescale(action)
                 case Delete():
                     await self._delete(action.application)
         await self._post_adapters(snapshot)
@@ -284,6 +298,7 @@ class Agent:
             model=model_of(action.entry.name),
             revision_number=action.entry.revision.number,
             entry=action.entry.SerializeToString(deterministic=True),
+            replica_bounds=replica_bounds(action.entry.revision.spec.scaling),
             secret=secrets.token_urlsafe(32),
             created_at=now,
         )
@@ -298,6 +313,24 @@ class Agent:
         except Exception as error:
             _log.exception("deploy_failed", application=record.name)
             self._cluster.tracks[record.name].failure = ("DEPLOY_FAILED", f"Ray Serve refused it: {error}")
+
+    async def _rescale(self, action: Rescale) -> None:
+        key = f"{APPLICATION_PREFIX}{action.application}"
+        record = dataclasses.replace(
+            self._cluster.records()[action.application],
+            revision_number=action.entry.revision.number,
+            entry=action.entry.SerializeToString(deterministic=True),
+            replica_bounds=replica_bounds(action.entry.revision.spec.scaling),
+        )
+        _log.info("rescaling", application=record.name, model=record.model, revision=record.revision_number)
+        try:
+            await asyncio.to_thread(deployments.deploy_model, record, self._replica_settings)
+        except Exception:
+            _log.exception("rescale_failed", application=record.name)  # the next plan tries again
+            return
+        # Afterwards: an agent that dies between the two leaves one to do it again.
+        self._cluster.values[key] = record
+        await self._board.put({key: record})
 
     async def _delete(self, application: str) -> None:
         self._cluster.tracks[application].deleting = True

@@ -135,6 +135,7 @@ class Cluster:
                 created_at=record.created_at,
                 endpoints=() if track.deleting else endpoints,
                 secret=record.secret,
+                replica_bounds=record.replica_bounds,
                 ready_at=track.ready_at,
                 in_use=in_use[name],
                 left_sequence=track.left_sequence,

@@ -54,7 +54,9 @@ class Observed:
 
 
 def deploy_model(record: ApplicationRecord, settings: ReplicaSettings) -> None:
-    """Make the application of a model; back as soon as Ray Serve has taken it on."""
+    """Make the application of a model, or give the one of that name the scaling of `record`; back as soon as Ray Serve
+    has taken it on. The replicas that an application has are left alone.
+    """
     entry = snapshot_pb2.ModelEntry.FromString(record.entry)
     deployment = serve.deployment(
         EngineReplica,
@@ -66,6 +68,9 @@ def deploy_model(record: ApplicationRecord, settings: ReplicaSettings) -> None:
         graceful_shutdown_timeout_s=settings.drain_s + _SHUTDOWN_MARGIN_S,
         **_scaling_options(entry.revision.spec.scaling),
     )
+    # Without a version of ours each run gets a random one, and every replica is restarted. The name is a digest of all
+    # that needs that.
+    deployment = deployment.options(_internal=True, version=record.name)
     target = deployment.bind(record.name, record.entry, record.secret, settings)
     serve.run_many(
         [serve.RunTarget(target=target, name=record.name, route_prefix=None)], wait_for_applications_running=False

@@ -36,6 +36,8 @@ class ApplicationRecord:
     revision_number: int
     entry: bytes = field(repr=False)
     """The serialised ModelEntry that it was made from; a scaling-only change replaces it."""
+    replica_bounds: bytes = field(repr=False)
+    """What the reconciler compares to see that the scaling has changed."""
     secret: str = field(repr=False)
     """What the replicas want in the `authorization: Bearer` header."""
     created_at: float

@@ -20,7 +20,7 @@ OTHER = Position(store_uid="s", revision=2, digest=b"\2" * 32)
 
 def record() -> ApplicationRecord:
     return ApplicationRecord(
-        name="app", model="models/m", revision_number=1, entry=b"", secret="s", created_at=NOW - 100
+        name="app", model="models/m", revision_number=1, entry=b"", replica_bounds=b"", secret="s", created_at=NOW - 100
     )
 
 

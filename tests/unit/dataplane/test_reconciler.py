@@ -18,10 +18,12 @@ from dataplane.reconciler import (
     Failure,
     Phase,
     Plan,
+    Rescale,
     Situation,
     application_name,
     next_failure,
     plan,
+    replica_bounds,
 )
 from dataplane.snapshot import Message, Snapshot, model_of
 from modelplane.v1 import snapshot_pb2
@@ -51,6 +53,7 @@ def application(of: snapshot_pb2.ModelEntry, phase: Phase = Phase.RUNNING, **cha
         phase=phase,
         created_at=NOW - 1000,
         endpoints=(Endpoint(replica_id=f"{name}-r", url="http://127.0.0.1:1"),) if running else (),
+        replica_bounds=replica_bounds(of.revision.spec.scaling),
         ready_at=NOW - 900 if running else None,
     )
     return replace(made, **changes)  # type: ignore[arg-type]  # the tests' own keywords
@@ -119,6 +122,24 @@ def test_card_change_keeps_the_application_and_answers_as_the_new_revision() -> 
     made = plan(situation(changed, applications=(application(entry()),), last_activity={"models/m": NOW}))
     assert made.actions == ()
     assert made.models["models/m"].revision_number == 2
+
+
+def test_scaling_change_is_put_upon_the_application_that_runs() -> None:
+    changed = entry(number=2)
+    changed.revision.spec.scaling.max_replicas = 4
+    for phase in (Phase.STARTING, Phase.RUNNING):
+        at_first = situation(changed, applications=(application(entry(), phase),), last_activity={"models/m": NOW})
+        (rescale,) = plan(at_first).actions
+        assert rescale == Rescale(application_name(entry()), changed)
+        scaled = replace(at_first, applications={rescale.application: application(changed, phase)})
+        assert plan(scaled).actions == ()
+
+
+def test_what_scaling_says_about_zero_is_not_put_upon_the_application() -> None:
+    changed = entry(number=2, min_replicas=1)
+    changed.revision.spec.scaling.downscale_to_zero_delay.seconds = 1
+    made = plan(situation(changed, applications=(application(entry()),), last_activity={"models/m": NOW}))
+    assert made.actions == ()
 
 
 def test_changed_model_in_use_gets_the_new_application_beside_the_old_one() -> None:
@@ -299,7 +320,8 @@ def test_name_of_an_application_changes_only_with_what_needs_new_replicas() -> N
         "entry.revision.card.description = 'x'",
         f"{spec}admission.max_ongoing_requests = 3",
         f"{spec}scaling.downscale_to_zero_delay.seconds = 1",
-        f"{spec}scaling.min_replicas = 1",
+        f"{spec}scaling.min_replicas = 2",
+        f"{spec}scaling.max_replicas = 4",
     ):
         assert after(harmless) == base, harmless
     for restart in (
@@ -308,8 +330,6 @@ def test_name_of_an_application_changes_only_with_what_needs_new_replicas() -> N
         f"{spec}engine.args['a'] = 1",
         f"{spec}resources.cpus = 2",
         f"{spec}lora.max_rank = 8",
-        f"{spec}scaling.min_replicas = 2",
-        f"{spec}scaling.max_replicas = 4",
     ):
         assert after(restart) != base, restart
 
@@ -415,6 +435,21 @@ def test_a_pinned_revision_that_fails_leaves_the_current_one_alone() -> None:
     assert made.actions == (Delete(failed.name),)
 
 
+def test_the_scaling_of_the_model_counts_where_a_pin_shares_its_application() -> None:
+    pinned, current = entry(), entry(number=2)
+    current.revision.spec.scaling.max_replicas = 4
+    last_activity = {"models/m": NOW, PINNED: NOW}
+    shared = application(pinned)
+    made = plan(situation(current, views.pinned(pinned), applications=(shared,), last_activity=last_activity))
+    assert made.actions == (Rescale(shared.name, current),)
+    shared = application(current)
+    made = plan(situation(current, views.pinned(pinned), applications=(shared,), last_activity=last_activity))
+    assert made.actions == ()
+    del last_activity["models/m"]  # only the pin is used
+    made = plan(situation(current, views.pinned(pinned), applications=(shared,), last_activity=last_activity))
+    assert [action.entry.name for action in made.actions if isinstance(action, Rescale)] == [PINNED]
+
+
 # -- revisions that are being rolled out -------------------------------------------------------------------------------
 
 CANDIDATE = "models/m/revisions/2"
@@ -476,6 +511,7 @@ class SimulatedApplication:
     deleting: bool = False
     left_sequence: int = 0
     requests: int = 0
+    bounds: bytes = b""
 
 
 @dataclass
@@ -507,9 +543,10 @@ class ClusterMachine(RuleBasedStateMachine):
         pins = (pin for pin in self.pins.values() if pin.model.removeprefix("models/") in self.entries)
         return views.snapshot(*self.entries.values(), *pins)
 
-    @rule(model=st.sampled_from("ab"), spec=st.integers(0, 1), number=st.integers(1, 9))
-    def register(self, model: str, spec: int, number: int) -> None:
+    @rule(model=st.sampled_from("ab"), spec=st.integers(0, 1), number=st.integers(1, 9), max_replicas=st.integers(1, 2))
+    def register(self, model: str, spec: int, number: int, max_replicas: int) -> None:
         self.entries[model] = entry(model, number=number, args={"start_up_s": spec})
+        self.entries[model].revision.spec.scaling.max_replicas = max_replicas
 
     @rule(model=st.sampled_from("ab"), spec=st.integers(0, 1), pins=st.booleans())
     def pin(self, model: str, spec: int, pins: bool) -> None:
@@ -586,6 +623,10 @@ class ClusterMachine(RuleBasedStateMachine):
             if isinstance(action, Deploy):
                 assert action.application not in self.applications, "deployed while it is there"
                 self.applications[action.application] = SimulatedApplication(action.entry, self.now)
+                self.applications[action.application].bounds = replica_bounds(action.entry.revision.spec.scaling)
+            elif isinstance(action, Rescale):
+                assert not self.applications[action.application].deleting, "scaled while it goes"
+                self.applications[action.application].bounds = replica_bounds(action.entry.revision.spec.scaling)
             else:
                 one = self.applications[action.application]
                 assert one.requests == 0, "deleted with a request in it"
@@ -616,6 +657,7 @@ class ClusterMachine(RuleBasedStateMachine):
             created_at=one.created_at,
             endpoints=(Endpoint(replica_id=name, url="http://x"),) if phase is Phase.RUNNING else (),
             ready_at=one.ready_at,
+            replica_bounds=one.bounds,
             in_use=one.requests,
             left_sequence=one.left_sequence,
         )
@@ -645,6 +687,9 @@ class ClusterMachine(RuleBasedStateMachine):
             self.deletions_end()
         assert self.applications.keys() == {application_name(one) for one in wanted.values()}
         assert {name: model.state for name, model in self.models.items()} == dict.fromkeys(wanted, State.READY)
+        for current in self.entries.values():
+            bounds = self.applications[application_name(current)].bounds
+            assert bounds == replica_bounds(current.revision.spec.scaling)
 
 
 TestCluster = ClusterMachine.TestCase
