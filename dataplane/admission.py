@@ -15,6 +15,7 @@ from google.protobuf import duration_pb2
 from dataplane import openai_errors
 from dataplane.activation import Endpoint, ModelActivation, State, View
 from dataplane.adapter_names import engine_adapter_name
+from dataplane.posts import FirstByte
 from dataplane.routing import Route, choose_endpoint, resolve
 from dataplane.view_holder import ViewHolder
 from modelplane.v1 import snapshot_pb2
@@ -37,6 +38,8 @@ class ModelUsage:
     """Requests that wait, for a replica to start or to have room."""
     last_request_at: float
     """When a request last came or ended, on the ingress's clock."""
+    first_byte: FirstByte | None = None
+    """Of the longest wait for the model's last start."""
 
 
 class Waiting(enum.Enum):
@@ -78,6 +81,8 @@ class Lease:
     route: Route
     endpoint: Endpoint
     admission: Admission
+    waited_for_start: bool = False
+    """Whether the request had to wait for the model to start."""
 
     def __enter__(self) -> Lease:
         return self
@@ -113,6 +118,7 @@ class _ModelLoad:
     """Waiting requests, oldest first. Nobody is let in while it is not empty, but from its front."""
     last_request_at: float = 0.0
     last_wake_at: float = float("-inf")
+    first_byte: FirstByte | None = None
     rewake: asyncio.TimerHandle | None = None
 
 
@@ -193,13 +199,24 @@ class Admission:
             if load.queue and view is not None:
                 self._revisit(load, view, only_front=True)
 
+    def note_first_byte(self, lease: Lease, seconds: float) -> None:
+        """Note that a request that waited for its model to start is being answered, `seconds` after it came."""
+        load = self._loads[lease.route.model.name]
+        known = load.first_byte
+        # Many may have waited for the same start; the one that came first waited longest.
+        if known is None or known.replica_id != lease.endpoint.replica_id or known.seconds < seconds:
+            load.first_byte = FirstByte(replica_id=lease.endpoint.replica_id, seconds=seconds)
+
     # --- what others ask ----------------------------------------------------------------------------------------------
 
     def usage(self) -> Mapping[str, ModelUsage]:
         """By model resource name; models that were never asked for are not in it."""
         return {
             name: ModelUsage(
-                in_flight=load.leases + len(load.queue), waiting=len(load.queue), last_request_at=load.last_request_at
+                in_flight=load.leases + len(load.queue),
+                waiting=len(load.queue),
+                last_request_at=load.last_request_at,
+                first_byte=load.first_byte,
             )
             for name, load in self._loads.items()
         }
@@ -290,6 +307,7 @@ class Admission:
                 self._settle(load, waiter, error)
                 continue
             if isinstance(outcome, Lease):
+                outcome.waited_for_start = Waiting.START in waiter.deadlines
                 self._settle(load, waiter, outcome)
                 continue
             may_grant = False

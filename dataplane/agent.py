@@ -53,6 +53,7 @@ from dataplane.resource_status import Stamps, resource_statuses
 from dataplane.settings import Settings
 from dataplane.snapshot import Snapshot, model_of
 from dataplane.snapshot_keeper import SnapshotKeeper
+from modelplane.v1 import status_pb2
 
 _TICK_S = 1.0
 """How often is planned when nothing happens: idle times and backoffs end without an event."""
@@ -85,6 +86,8 @@ class Agent:
         self._activation = Activation(sequence=0, models={})
         self._last_activity: dict[str, float] = {}
         self._failures: dict[str, Failure] = {}
+        self._cold_starts: dict[str, status_pb2.ColdStart] = {}
+        """The latest of each model or pinned revision; they outlive their applications."""
         self._posted_adapters: dict[str, LiveAdapters] = {}
         self._stamps = Stamps()
         self._poked = asyncio.Event()
@@ -241,7 +244,8 @@ class Agent:
             for application in applications.values()
             if application.model not in planned.models and application.phase is Phase.RUNNING
         )
-        statuses = resource_statuses(snapshot, planned.models, self._cluster.engines(now), draining)
+        self._note_cold_starts(snapshot, planned.models, now)
+        statuses = resource_statuses(snapshot, planned.models, self._cluster.engines(now), draining, self._cold_starts)
         self._keeper.report(self._stamps.stamped(statuses, now))
 
     def _note_failures(self, snapshot: Snapshot, now: float) -> None:
@@ -266,6 +270,14 @@ class Agent:
                 del self._failures[name]
         for model in self._last_activity.keys() - snapshot.deployable.keys():
             del self._last_activity[model]
+
+    def _note_cold_starts(self, snapshot: Snapshot, models: Mapping[str, ModelActivation], now: float) -> None:
+        known = self._cluster.cold_starts(now)
+        for name, activation in models.items():
+            if activation.application in known:
+                self._cold_starts[name] = known[activation.application]
+        for name in self._cold_starts.keys() - snapshot.deployable.keys():
+            del self._cold_starts[name]
 
     async def _publish(self, models: Mapping[str, ModelActivation], now: float) -> None:
         """Make the activation anew if it differs, and note which applications have left it."""
@@ -305,7 +317,7 @@ class Agent:
         # On the board first: an agent that dies between the two finds a record whose application never came.
         key = f"{APPLICATION_PREFIX}{record.name}"
         self._cluster.values[key] = record
-        self._cluster.tracks[record.name] = Track()
+        self._cluster.tracks[record.name] = Track(deployed_at=now)
         await self._board.put({key: record})
         _log.info("deploying", application=record.name, model=record.model, revision=record.revision_number)
         try:

@@ -308,6 +308,7 @@ class IngressApp:
                     failure = error
                 else:
                     try:
+                        self._note_first_byte(exchange, lease)
                         return await self._relay(exchange, body.model, answer)
                     finally:
                         answer.close()
@@ -345,8 +346,14 @@ class IngressApp:
             refused=failure.refused,
         )
 
+    def _note_first_byte(self, exchange: Exchange, lease: Lease) -> None:
+        seconds = _now() - exchange.started_at
+        self._metrics.observe_first_byte(exchange.route, seconds)
+        if lease.waited_for_start:
+            self._metrics.cold_starts.observe(seconds)
+            self._admission.note_first_byte(lease, seconds)
+
     async def _relay(self, exchange: Exchange, served_name: str, answer: Answer) -> bool:
-        self._metrics.observe_first_byte(exchange.route, _now() - exchange.started_at)
         await exchange.begin(answer.status, answer.headers())
         chunk = answer.first
         key = exchange.api_key

@@ -28,6 +28,7 @@ def resource_statuses(
     activations: Mapping[str, ModelActivation],
     engines: Mapping[str, Mapping[str, EngineReport]],
     draining: frozenset[str],
+    cold_starts: Mapping[str, status_pb2.ColdStart],
 ) -> dict[str, status_pb2.ResourceStatus]:
     """The status of every model and pinned revision, of each adapter that is loaded or could not be, and of every
     quarantined entry.
@@ -37,11 +38,15 @@ def resource_statuses(
         activations: By model or pinned revision; one that is not in it is IDLE.
         engines: Reports of the engine replicas, by application and replica id.
         draining: Models of which an application still finishes requests, and none answers new ones.
+        cold_starts: The latest start from zero, by model or pinned revision.
     """
     statuses = {
         name: _model_status(entry, activations.get(name), name in draining)
         for name, entry in snapshot.deployable.items()
     }
+    for name, cold_start in cold_starts.items():
+        if name in statuses:
+            statuses[name].cold_start.CopyFrom(cold_start)
     for name, quarantine in snapshot.quarantined.items():
         statuses[name] = status_pb2.ResourceStatus(
             name=name,

@@ -64,7 +64,7 @@ from modelplane.v1.snapshot_pb2 import (
     RouteEntry,
 )
 from modelplane.v1.snapshot_service_pb2 import FetchSnapshotResponse, Phase, SnapshotSummary
-from modelplane.v1.status_pb2 import DataPlaneResourceStatus, ResourceState, ResourceStatus
+from modelplane.v1.status_pb2 import ColdStart, DataPlaneResourceStatus, ResourceState, ResourceStatus
 
 __all__ = [
     "Adapter",
@@ -80,6 +80,7 @@ __all__ = [
     "ApiKeyLimits",
     "AuditEvent",
     "CanaryStep",
+    "ColdStart",
     "ControlRolloutResponse",
     "CreateApiKeyResponse",
     "DataPlane",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from dataplane import resource_status
 from dataplane.activation import ModelActivation, State
 from dataplane.adapter_names import engine_adapter_name
 from dataplane.posts import EngineReport
-from dataplane.resource_status import Stamps, resource_statuses
+from dataplane.resource_status import Stamps
+from dataplane.snapshot import Snapshot
 from modelplane.v1 import status_pb2
 from tests import views
 
@@ -13,8 +17,25 @@ ADAPTER = views.adapter("m", "a")
 SNAPSHOT = views.snapshot(views.model("m", number=3), ADAPTER)
 
 
+def resource_statuses(
+    snapshot: Snapshot,
+    activations: Mapping[str, ModelActivation],
+    engines: Mapping[str, Mapping[str, EngineReport]],
+    draining: frozenset[str],
+) -> dict[str, status_pb2.ResourceStatus]:
+    return resource_status.resource_statuses(snapshot, activations, engines, draining, {})
+
+
 def report(*, adapters: tuple[str, ...] = (), failed: dict[str, str] | None = None) -> EngineReport:
-    return EngineReport(url="http://x", in_flight=0, adapters=adapters, failed_adapters=failed or {}, reported_at=0)
+    return EngineReport(
+        url="http://x",
+        in_flight=0,
+        adapters=adapters,
+        failed_adapters=failed or {},
+        reported_at=0,
+        start_s=1,
+        weights_s=None,
+    )
 
 
 def test_model_without_activation_is_idle_and_its_adapter_is_left_out() -> None:
@@ -27,6 +48,17 @@ def test_model_without_activation_is_idle_and_its_adapter_is_left_out() -> None:
 def test_model_that_finishes_its_last_requests_is_draining() -> None:
     statuses = resource_statuses(SNAPSHOT, {}, {}, frozenset({"models/m"}))
     assert statuses["models/m"].state == status_pb2.RESOURCE_STATE_DRAINING
+
+
+def test_the_latest_start_from_zero_stays_with_the_model_when_it_is_idle_again() -> None:
+    cold_start = status_pb2.ColdStart()
+    cold_start.first_token.FromSeconds(40)
+    statuses = resource_status.resource_statuses(
+        SNAPSHOT, {}, {}, frozenset(), {"models/m": cold_start, "models/gone": cold_start}
+    )
+    assert statuses["models/m"].state == status_pb2.RESOURCE_STATE_IDLE
+    assert statuses["models/m"].cold_start == cold_start
+    assert set(statuses) == {"models/m"}
 
 
 def test_failed_model_carries_the_reason_in_bounded_words() -> None:
