@@ -98,6 +98,10 @@ fuzz: install ## Send random and mutated requests to every RPC, on both database
 test-kills: install ## Kill control planes that share a PostgreSQL while clients write (ARGS="WRITES SEED"; 10,000 writes)
 	@$(BIN)/python -m tests.killed_replicas $(ARGS)
 
+.PHONY: test-updates
+test-updates: install ## Change everything for three minutes while 216 clients stream, on real vLLM and simulated engines
+	@MODELPLANE_TEST_UPDATES_S=180 $(BIN)/pytest -q -s tests/e2e/test_serving_updates.py $(ARGS)
+
 .PHONY: demo-adapter
 demo-adapter: install ## Train the demo's LoRA adapter anew (it is committed; 1 minute)
 	@$(BIN)/python scripts/train_demo_adapter.py
