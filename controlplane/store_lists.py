@@ -74,7 +74,9 @@ def _after(columns: Sequence[_SortColumn], cursor: paging.Cursor) -> ColumnEleme
         for (column, descending), part in zip(columns, parts, strict=True)
     ]
     equal = [column == part for (column, _), part in zip(columns, parts, strict=True)]
-    return or_(*(and_(*equal[:index], one) for index, one in enumerate(beyond)))
+    first = columns[0][0] <= parts[0] if columns[0][1] else columns[0][0] >= parts[0]
+    # The first says nothing that the rest does not; it is the part that a database can use an index for.
+    return and_(first, or_(*(and_(*equal[:index], one) for index, one in enumerate(beyond))))
 
 
 def _condition(table: Table, node: filters.Filter, *, wanted: bool) -> ColumnElement[bool]:
