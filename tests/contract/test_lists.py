@@ -216,7 +216,7 @@ async def test_pages_follow_the_order(world: World) -> None:
             all_models.sort(key=keys[field.name], reverse=field.descending)
             all_adapters.sort(key=keys[field.name], reverse=field.descending)
         for size in (1, 2, 100):
-            fields = {"order_by": order_by, "page_size": size, "show_deleted": True}
+            fields: dict[str, Any] = {"order_by": order_by, "page_size": size, "show_deleted": True}
             assert await models(world, **fields) == [model.id for model in all_models], order_by
             assert await adapters(world, **fields) == [f"{one.model_id}/{one.id}" for one in all_adapters], order_by
 
