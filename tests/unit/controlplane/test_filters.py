@@ -100,6 +100,27 @@ def test_what_is_said_about_text_that_is_no_filter(text: str, message: str) -> N
     assert violation.description.startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("text", "matching"),
+    [
+        ("ab", ["ab"]),
+        ("ab*", ["ab", "abc"]),
+        ("*ab", ["ab", "xab"]),
+        ("*ab*", ["ab", "abc", "xab", "xabc"]),
+        ("*", ["", "a", "ab", "abc", "xab", "xabc", "AB"]),
+        ("''", [""]),
+    ],
+)
+def test_what_a_value_stands_for(text: str, matching: list[str]) -> None:
+    wanted = filters.parse(f"owner = {text}", MODEL_FIELDS)
+    values = ["", "a", "ab", "abc", "xab", "xabc", "AB"]
+
+    def found(value: str) -> bool:
+        return filters.matches(wanted, lambda field, key: (value,))
+
+    assert list(filter(found, values)) == matching
+
+
 def test_bounds_are_allowed_themselves() -> None:
     filters.parse("(" * 16 + "owner = ann" + ")" * 16, MODEL_FIELDS)
     filters.parse(" OR ".join(["(owner = a)"] * 32), MODEL_FIELDS)
