@@ -86,6 +86,26 @@ def test_adapters(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("endpoint")
+def test_lists_that_are_filtered_and_sorted(cli: Cli, tmp_path: Path) -> None:
+    for name in ("m", "n", "o"):
+        label = "env=dev" if name == "n" else "env=prod"
+        assert cli("model", "register", name, *SIMULATED, "--lora-max-rank", "8", "--label", label) == 0
+    assert cli("model", "list", "--filter", "labels.env = prod", "--order-by", "create_time desc") == 0
+    assert [line.split()[0] for line in cli.out.splitlines()[1:]] == ["o", "m"]
+    lora = str(write_adapter(tmp_path / "lora"))
+    assert cli("adapter", "register", "m", "a", "--source", lora, "--label", "team=x") == 0
+    assert cli("adapter", "list", "--filter", "labels.team = x", "--order-by", "served_name") == 0
+    assert cli.out.splitlines()[1].split()[0] == "m/a"
+    assert cli("adapter", "list", "m", "--filter", "NOT labels:team") == 0
+    assert "no adapters" in cli.out
+    assert cli("model", "list", "--filter", "labels.env = prod and owner = me") == 2
+    assert "filter: at character 19: got `and`; must be AND, OR or the end" in " ".join(cli.err.split())
+    assert cli("model", "list", "--order-by", "age") == 2
+    message = "order_by: got `age`; must be a field: name, served_name, create_time, update_time"
+    assert message in " ".join(cli.err.split())
+
+
+@pytest.mark.usefixtures("endpoint")
 def test_rollouts(cli: Cli, tmp_path: Path) -> None:
     register = ("model", "register", "m", *SIMULATED, "--canary", "5:1h", "--canary", "50")
     assert cli(*register) == 0

@@ -159,8 +159,10 @@ def _mask(paths: Iterable[str] | None, fields: Mapping[str, object]) -> FieldMas
     return FieldMask(paths=list(given if paths is None else paths))
 
 
-def list_models(show_deleted: bool) -> registry_service_pb2.ListModelsRequest:
-    return registry_service_pb2.ListModelsRequest(page_size=PAGE_SIZE, show_deleted=show_deleted)
+def list_models(wanted: str, order_by: str, show_deleted: bool) -> registry_service_pb2.ListModelsRequest:
+    return registry_service_pb2.ListModelsRequest(
+        page_size=PAGE_SIZE, filter=wanted, order_by=order_by, show_deleted=show_deleted
+    )
 
 
 def list_model_revisions(model: str) -> registry_service_pb2.ListModelRevisionsRequest:
@@ -171,9 +173,13 @@ def list_adapter_revisions(adapter: str) -> registry_service_pb2.ListAdapterRevi
     return registry_service_pb2.ListAdapterRevisionsRequest(parent=adapter_resource(adapter), page_size=PAGE_SIZE)
 
 
-def list_adapters(model: str | None, show_deleted: bool) -> registry_service_pb2.ListAdaptersRequest:
+def list_adapters(
+    model: str | None, wanted: str, order_by: str, show_deleted: bool
+) -> registry_service_pb2.ListAdaptersRequest:
     parent = "models/-" if model is None else model_resource(model)
-    return registry_service_pb2.ListAdaptersRequest(parent=parent, page_size=PAGE_SIZE, show_deleted=show_deleted)
+    return registry_service_pb2.ListAdaptersRequest(
+        parent=parent, page_size=PAGE_SIZE, filter=wanted, order_by=order_by, show_deleted=show_deleted
+    )
 
 
 def set_route(

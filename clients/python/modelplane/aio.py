@@ -175,11 +175,17 @@ class AsyncClient:
         request = registry_service_pb2.GetModelRequest(name=_requests.model_resource(model))
         return (await self._call("GetModel", self._registry.GetModel, request, timeout_s)).model
 
-    async def list_models(self, *, show_deleted: bool = False, timeout_s: float | None = None) -> AsyncIterator[Model]:
+    async def list_models(
+        self,
+        *,
+        filter: str = "",
+        order_by: str = "",
+        show_deleted: bool = False,
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[Model]:
         """As `Client.list_models`."""
-        async for page in self._pages(
-            "ListModels", self._registry.ListModels, _requests.list_models(show_deleted), timeout_s
-        ):
+        request = _requests.list_models(filter, order_by, show_deleted)
+        async for page in self._pages("ListModels", self._registry.ListModels, request, timeout_s):
             for item in page.models:
                 yield item
 
@@ -326,10 +332,16 @@ class AsyncClient:
         return (await self._call("GetAdapter", self._registry.GetAdapter, request, timeout_s)).adapter
 
     async def list_adapters(
-        self, model: str | None = None, *, show_deleted: bool = False, timeout_s: float | None = None
+        self,
+        model: str | None = None,
+        *,
+        filter: str = "",
+        order_by: str = "",
+        show_deleted: bool = False,
+        timeout_s: float | None = None,
     ) -> AsyncIterator[Adapter]:
         """As `Client.list_adapters`."""
-        request = _requests.list_adapters(model, show_deleted)
+        request = _requests.list_adapters(model, filter, order_by, show_deleted)
         async for page in self._pages("ListAdapters", self._registry.ListAdapters, request, timeout_s):
             for item in page.adapters:
                 yield item

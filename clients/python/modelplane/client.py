@@ -201,11 +201,28 @@ class Client:
         request = registry_service_pb2.GetModelRequest(name=_requests.model_resource(model))
         return self._call("GetModel", self._registry.GetModel, request, timeout_s).model
 
-    def list_models(self, *, show_deleted: bool = False, timeout_s: float | None = None) -> Iterator[Model]:
-        """List all models by id, page after page as they are asked for. Without states; see `get_model`."""
-        for page in self._pages(
-            "ListModels", self._registry.ListModels, _requests.list_models(show_deleted), timeout_s
-        ):
+    def list_models(
+        self,
+        *,
+        filter: str = "",
+        order_by: str = "",
+        show_deleted: bool = False,
+        timeout_s: float | None = None,
+    ) -> Iterator[Model]:
+        """List models with their states, page after page as they are asked for.
+
+        Args:
+            filter: Which models, such as `labels.env = prod AND state = FAILED`; `ListModelsRequest.filter` in
+                `registry_service.proto` says what it can be. Default: all.
+            order_by: Fields to sort by, such as `create_time desc`: `name`, `served_name`, `create_time`,
+                `update_time`. Default: `name`.
+            show_deleted: Deleted ones too.
+
+        Raises:
+            InvalidArgument: The filter or the order is none; the violation says what is allowed.
+        """
+        request = _requests.list_models(filter, order_by, show_deleted)
+        for page in self._pages("ListModels", self._registry.ListModels, request, timeout_s):
             yield from page.models
 
     def list_model_revisions(self, model: str, *, timeout_s: float | None = None) -> Iterator[ModelRevision]:
@@ -444,14 +461,28 @@ class Client:
         return self._call("GetAdapter", self._registry.GetAdapter, request, timeout_s).adapter
 
     def list_adapters(
-        self, model: str | None = None, *, show_deleted: bool = False, timeout_s: float | None = None
+        self,
+        model: str | None = None,
+        *,
+        filter: str = "",
+        order_by: str = "",
+        show_deleted: bool = False,
+        timeout_s: float | None = None,
     ) -> Iterator[Adapter]:
-        """List the adapters of a model, or of all models, by name. Without states; see `get_adapter`.
+        """List the adapters of a model, or of all models, with their states.
+
+        Args:
+            filter: Which adapters, such as `labels.team = search AND owner = ann`; `ListAdaptersRequest.filter` in
+                `registry_service.proto` says what it can be. Default: all.
+            order_by: Fields to sort by, such as `create_time desc`: `name`, `served_name`, `create_time`,
+                `update_time`. Default: `name`.
+            show_deleted: Deleted ones too.
 
         Raises:
+            InvalidArgument: The filter or the order is none; the violation says what is allowed.
             NotFound: There is no such model.
         """
-        request = _requests.list_adapters(model, show_deleted)
+        request = _requests.list_adapters(model, filter, order_by, show_deleted)
         for page in self._pages("ListAdapters", self._registry.ListAdapters, request, timeout_s):
             yield from page.adapters
 

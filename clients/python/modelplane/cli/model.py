@@ -33,6 +33,24 @@ EtagOption = Annotated[
 ]
 MustCreateOption = Annotated[bool, typer.Option("--must-create", help="Refuse when it exists.")]
 RevisionArgument = Annotated[int, typer.Argument(metavar="REVISION", min=1, help="Number of an earlier revision.")]
+FilterOption = Annotated[
+    str,
+    typer.Option(
+        "--filter",
+        metavar="FILTER",
+        help="Which ones: comparisons of labels.KEY, state, owner, served_name and ids, with AND, OR, NOT and "
+        "parentheses, such as 'labels.env = prod AND state = FAILED'. A * begins or ends a value; labels.KEY:* asks "
+        "whether there is the label.",
+    ),
+]
+OrderByOption = Annotated[
+    str,
+    typer.Option(
+        "--order-by",
+        metavar="FIELDS",
+        help="Sort by name, served_name, create_time or update_time, such as 'create_time desc'.",
+    ),
+]
 ShowDeletedOption = Annotated[bool, typer.Option("--show-deleted", help="Deleted ones too.")]
 ServedNameOption = Annotated[str | None, typer.Option(help="Name for callers; '' for the default.")]
 LabelsOption = Annotated[
@@ -144,11 +162,17 @@ def register(
             wait_and_show(session, client, model.name, model.revision.number, wait_timeout)
 
 
-@command(group, "list", example="modelplane model list")
-def list_(session: Session, *, show_deleted: ShowDeletedOption = False) -> None:
+@command(group, "list", example="modelplane model list --filter 'labels.env = prod AND NOT state = READY'")
+def list_(
+    session: Session,
+    *,
+    filter_: FilterOption = "",
+    order_by: OrderByOption = "",
+    show_deleted: ShowDeletedOption = False,
+) -> None:
     """List models, with their state over all data planes."""
     with session.client() as client:
-        models = list(client.list_models(show_deleted=show_deleted))
+        models = list(client.list_models(filter=filter_, order_by=order_by, show_deleted=show_deleted))
         states = states_by_resource(client) if session.output is Output.TABLE else {}
     output.show(session, output.to_list("models", models), output.models_table(models, states))
 

@@ -100,7 +100,7 @@ class Model(_message.Message):
 
     @_builtins.property
     def statuses(self) -> _containers.RepeatedCompositeFieldContainer[_status_pb2.DataPlaneResourceStatus]:
-        """What each data plane has made of the model, ordered by data plane id. Output of GetModel; empty in lists."""
+        """What each data plane has made of the model, ordered by data plane id. Output of GetModel and ListModels."""
 
     @_builtins.property
     def delete_time(self) -> _timestamp_pb2.Timestamp:

@@ -48,7 +48,7 @@ class RegistryServiceStub:
     GetModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetModelRequest, _registry_service_pb2.GetModelResponse]
     """Gets a model, also a deleted one, with its state on every data plane."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelsRequest, _registry_service_pb2.ListModelsResponse]
-    """Lists models by id."""
+    """Lists models, each with its state on every data plane."""
     ListModelRevisions: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelRevisionsRequest, _registry_service_pb2.ListModelRevisionsResponse]
     """Lists the revisions of a model, newest first."""
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteModelRequest, _registry_service_pb2.DeleteModelResponse]
@@ -66,7 +66,7 @@ class RegistryServiceStub:
     GetAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetAdapterRequest, _registry_service_pb2.GetAdapterResponse]
     """Gets an adapter, also a deleted one, with its state on every data plane."""
     ListAdapters: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListAdaptersRequest, _registry_service_pb2.ListAdaptersResponse]
-    """Lists the adapters of a model, or of all, by name."""
+    """Lists the adapters of a model, or of all, each with its state on every data plane."""
     DeleteAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteAdapterRequest, _registry_service_pb2.DeleteAdapterResponse]
     """Deletes an adapter. It can be undeleted until its purge_time."""
     ListAdapterRevisions: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListAdapterRevisionsRequest, _registry_service_pb2.ListAdapterRevisionsResponse]
@@ -116,7 +116,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     GetModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetModelRequest, _registry_service_pb2.GetModelResponse]  # type: ignore[assignment]
     """Gets a model, also a deleted one, with its state on every data plane."""
     ListModels: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelsRequest, _registry_service_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Lists models by id."""
+    """Lists models, each with its state on every data plane."""
     ListModelRevisions: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelRevisionsRequest, _registry_service_pb2.ListModelRevisionsResponse]  # type: ignore[assignment]
     """Lists the revisions of a model, newest first."""
     DeleteModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteModelRequest, _registry_service_pb2.DeleteModelResponse]  # type: ignore[assignment]
@@ -134,7 +134,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     GetAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetAdapterRequest, _registry_service_pb2.GetAdapterResponse]  # type: ignore[assignment]
     """Gets an adapter, also a deleted one, with its state on every data plane."""
     ListAdapters: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListAdaptersRequest, _registry_service_pb2.ListAdaptersResponse]  # type: ignore[assignment]
-    """Lists the adapters of a model, or of all, by name."""
+    """Lists the adapters of a model, or of all, each with its state on every data plane."""
     DeleteAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteAdapterRequest, _registry_service_pb2.DeleteAdapterResponse]  # type: ignore[assignment]
     """Deletes an adapter. It can be undeleted until its purge_time."""
     ListAdapterRevisions: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListAdapterRevisionsRequest, _registry_service_pb2.ListAdapterRevisionsResponse]  # type: ignore[assignment]
@@ -199,7 +199,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.ListModelsResponse, _abc.Awaitable[_registry_service_pb2.ListModelsResponse]]:
-        """Lists models by id."""
+        """Lists models, each with its state on every data plane."""
 
     @_abc_1.abstractmethod
     def ListModelRevisions(
@@ -265,7 +265,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.ListAdaptersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.ListAdaptersResponse, _abc.Awaitable[_registry_service_pb2.ListAdaptersResponse]]:
-        """Lists the adapters of a model, or of all, by name."""
+        """Lists the adapters of a model, or of all, each with its state on every data plane."""
 
     @_abc_1.abstractmethod
     def DeleteAdapter(
