@@ -5,6 +5,7 @@ vLLM is imported inside the functions: it takes ten seconds, and everything but 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -85,7 +86,7 @@ async def start(entry: snapshot_pb2.ModelEntry, adapter_path: AdapterPath) -> Vl
         # Lets vLLM ask a resolver for an unknown name; the routes that it also opens are not forwarded by the ingress.
         os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     arguments = command_line(entry)
-    log_mark = _log_size()
+    log_sizes = _log_sizes()
     try:
         client, app = await _start(arguments, adapter_path)
     except EngineStartError:
@@ -94,10 +95,10 @@ async def start(entry: snapshot_pb2.ModelEntry, adapter_path: AdapterPath) -> Vl
         message = _message(error)
         if "Engine core initialization failed" in message:
             # vLLM's engine runs in a process of its own, which tells its reason to the log only.
-            message = _cause_in(_log_since(log_mark)) or message
+            message = _cause_in(_log_since(log_sizes)) or message
         reason = "OUT_OF_MEMORY" if "out of memory" in message.lower() else "ENGINE_START_FAILED"
         raise EngineStartError(message, reason=reason) from error
-    return VllmEngine(client, app, _weights_seconds(_log_since(log_mark)))
+    return VllmEngine(client, app, _weights_seconds(_log_since(log_sizes)))
 
 
 async def _start(arguments: Sequence[str], adapter_path: AdapterPath) -> tuple[Any, Any]:
@@ -253,27 +254,25 @@ def _message(error: BaseException) -> str:
     return validation[1].strip() if validation else text
 
 
-def _log_path() -> Path | None:
-    try:
-        path = Path("/proc/self/fd/2").resolve(strict=True)
-    except OSError:
-        return None
-    return path if path.is_file() else None
+def _log_sizes() -> dict[Path, int]:
+    """The files that this replica's stdout and stderr go to, vLLM's own processes included, and their sizes now."""
+    found = {}
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):
+            path = Path(f"/proc/self/fd/{descriptor}").resolve(strict=True)
+            if path.is_file():
+                found[path] = path.stat().st_size
+    return found
 
 
-def _log_size() -> int:
-    path = _log_path()
-    return path.stat().st_size if path else 0
-
-
-def _log_since(mark: int) -> str:
-    """What was written to this replica's log since `mark`, vLLM's own processes included; empty where it has none."""
-    path = _log_path()
-    if path is None:
-        return ""
-    with path.open("rb") as log:
-        log.seek(mark)
-        return log.read(_LOG_TAIL_BYTES).decode("utf-8", "replace")
+def _log_since(sizes: Mapping[Path, int]) -> str:
+    """What was written to the replica's log since it had these sizes."""
+    texts = []
+    for path, size in sizes.items():
+        with path.open("rb") as log:
+            log.seek(size)
+            texts.append(log.read(_LOG_TAIL_BYTES).decode("utf-8", "replace"))
+    return "\n".join(texts)
 
 
 def _cause_in(text: str) -> str:
