@@ -42,6 +42,4 @@ def warmed(model: domain.Model, until: datetime | None, stamp: Stamp) -> domain.
     """The model, to be warm until then. It is `model` itself when it is so already."""
     if model.warm_until == until:
         return model
-    return dataclasses.replace(
-        model, warm_until=until, update_time=stamp.now, catalog_revision=stamp.catalog_revision
-    )
+    return dataclasses.replace(model, warm_until=until, update_time=stamp.now, catalog_revision=stamp.catalog_revision)

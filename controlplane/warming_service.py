@@ -20,9 +20,7 @@ class WarmingRpcs:
 
     _changes: Changes
 
-    async def WarmModel(
-        self, request: warming_pb2.WarmModelRequest, context: Context
-    ) -> warming_pb2.WarmModelResponse:
+    async def WarmModel(self, request: warming_pb2.WarmModelRequest, context: Context) -> warming_pb2.WarmModelResponse:
         model_id = names.parse_model(request.name)
         duration = request.duration if request.HasField("duration") else None
 
