@@ -7,7 +7,7 @@ The rules, for each model, and for each revision that a route pins as if it were
 
 - The application that it should have is named after the digest of all that needs a restart (`application_name`).
 - It is wanted while `min_replicas` is 1 or more, or requests have come within `downscale_to_zero_delay`, or until
-  `warm_until`: a time of the control plane's clock, compared with this machine's. Afterwards it idles away as any other.
+  `warm_until`: a time of the control plane's clock, compared with this machine's. After it, it idles away as any other.
 - A route moves to it when it has an endpoint; until then the one that served before goes on (make before break), unless
   the entry says `replace_cold`: then the route moves at once, and requests are held until it has one.
 - One application serves all that want the same: a model and a pin of its current revision, say.

@@ -390,8 +390,8 @@ class Client:
     ) -> WarmModelResponse:
         """Have every data plane start a model before it is asked for, and keep it for a while.
 
-        Afterwards it idles away as any other. No model revision is made. `wait_until_serving` with `require_ready` waits
-        until it answers everywhere.
+        Afterwards it idles away as any other. No model revision is made. `wait_until_serving` with `require_ready`
+        waits until it answers everywhere.
 
         Args:
             duration_s: How long from now on, in seconds: 1 s to 7 days. It replaces what was asked for before. 0: end
