@@ -136,6 +136,8 @@ models = Table(
     Column("rollout_policy", LargeBinary),
     Column("rollout", LargeBinary),
     Column("stable_revision", LargeBinary),
+    # NULL: data planes start it when it is asked for.
+    Column("warm_until_us", BigInteger),
     # NULL: it is not deleted. Deleted rows hold no served name and no entry, and are gone for readers at purge_time_us.
     Column("delete_time_us", BigInteger),
     Column("purge_time_us", BigInteger),

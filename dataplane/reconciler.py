@@ -6,8 +6,10 @@ between plans but what the `Situation` carries, so it does not matter whether th
 The rules, for each model, and for each revision that a route pins as if it were a model of its own:
 
 - The application that it should have is named after the digest of all that needs a restart (`application_name`).
-- It is wanted while `min_replicas` is 1 or more, or requests have come within `downscale_to_zero_delay`.
-- A route moves to it when it has an endpoint; until then the one that served before goes on (make before break).
+- It is wanted while `min_replicas` is 1 or more, or requests have come within `downscale_to_zero_delay`, or until
+  `warm_until`: a time of the control plane's clock, compared with this machine's. After it, it idles away as any other.
+- A route moves to it when it has an endpoint; until then the one that served before goes on (make before break), unless
+  the entry says `replace_cold`: then the route moves at once, and requests are held until it has one.
 - One application serves all that want the same: a model and a pin of its current revision, say.
 - An application that serves nothing goes when every ingress replica has seen an activation without it, and none has a
   request in it any more.
@@ -205,6 +207,8 @@ def _may_be_wanted(situation: Situation, entry: snapshot_pb2.ModelEntry) -> bool
     return (
         entry.revision.spec.scaling.min_replicas > 0
         or entry.name in situation.last_activity
+        # Also when that is past: what it left behind may have failed, and is to say why.
+        or entry.HasField("warm_until")
         or situation.in_flight.get(entry.name, 0) > 0
     )
 
@@ -229,7 +233,8 @@ def _plan_model(
     target = next((application for application in own if application.name == target_name), None)
     failure = situation.failures.get(target_name)
     wanted = _is_wanted(situation, entry, target)
-    previous = _previous(situation, entry.name, own, target_name) if wanted else None
+    keeps_previous = wanted and not entry.replace_cold
+    previous = _previous(situation, entry.name, own, target_name) if keeps_previous else None
     if previous is not None:
         keep.add(previous.name)
 
@@ -280,6 +285,8 @@ def _failed(entry: snapshot_pb2.ModelEntry, failure: Failure, *, retry_after_s: 
 def _is_wanted(situation: Situation, entry: snapshot_pb2.ModelEntry, target: Application | None) -> bool:
     scaling = entry.revision.spec.scaling
     if scaling.min_replicas > 0 or situation.in_flight.get(entry.name, 0) > 0:
+        return True
+    if situation.now < entry.warm_until.seconds + entry.warm_until.nanos * 1e-9:
         return True
     keep_s = scaling.downscale_to_zero_delay.ToTimedelta().total_seconds()
     since = situation.last_activity.get(entry.name, float("-inf"))

@@ -38,6 +38,7 @@ from modelplane.v1 import (
     rollout_pb2,
     route_pb2,
     snapshot_service_pb2,
+    warming_pb2,
 )
 from modelplane.validation import FieldViolation
 
@@ -214,6 +215,18 @@ def control_rollout(
     )
 
 
+def warm_model(
+    model: str, *, duration_s: float, etag: str, validate_only: bool, request_id: str
+) -> warming_pb2.WarmModelRequest:
+    return warming_pb2.WarmModelRequest(
+        name=model_resource(model),
+        duration=_duration(duration_s),
+        etag=etag,
+        validate_only=validate_only,
+        request_id=request_id,
+    )
+
+
 def list_routes() -> route_pb2.ListRoutesRequest:
     return route_pb2.ListRoutesRequest(page_size=PAGE_SIZE)
 
@@ -317,10 +330,8 @@ def list_data_planes() -> fleet_service_pb2.ListDataPlanesRequest:
 def wait_for_revision(
     revision: int, data_planes: Iterable[str], timeout_s: float
 ) -> fleet_service_pb2.WaitForRevisionRequest:
-    timeout = Duration()
-    timeout.FromNanoseconds(round(timeout_s * 1e9))
     return fleet_service_pb2.WaitForRevisionRequest(
-        revision=revision, data_planes=[data_plane_resource(name) for name in data_planes], timeout=timeout
+        revision=revision, data_planes=[data_plane_resource(name) for name in data_planes], timeout=_duration(timeout_s)
     )
 
 
@@ -405,6 +416,12 @@ def advance(request: PagedRequest, response: PagedResponse, name: str) -> bool:
         raise Internal("the control plane sent the same page twice", reason="PAGE_REPEATED", request=name)
     request.page_token = response.next_page_token
     return True
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromNanoseconds(round(seconds * 1e9))
+    return duration
 
 
 def _timestamp(moment: datetime | None) -> Timestamp | None:

@@ -66,6 +66,7 @@ from modelplane.types import (
     UpdateAdapterResponse,
     UpdateModelResponse,
     WaitForRevisionResponse,
+    WarmModelResponse,
 )
 from modelplane.v1 import (
     api_key_pb2,
@@ -293,6 +294,22 @@ class AsyncClient:
         """As `Client.control_rollout`."""
         request = _requests.control_rollout(model, action, validate_only=validate_only, request_id=request_id)
         return await self._call("ControlRollout", self._registry.ControlRollout, request, timeout_s)
+
+    async def warm_model(
+        self,
+        model: str,
+        *,
+        duration_s: float = 600.0,
+        etag: str = "",
+        validate_only: bool = False,
+        request_id: str = "",
+        timeout_s: float | None = None,
+    ) -> WarmModelResponse:
+        """As `Client.warm_model`."""
+        request = _requests.warm_model(
+            model, duration_s=duration_s, etag=etag, validate_only=validate_only, request_id=request_id
+        )
+        return await self._call("WarmModel", self._registry.WarmModel, request, timeout_s)
 
     # --- adapters -----------------------------------------------------------------------------------------------------
 
@@ -627,11 +644,14 @@ class AsyncClient:
         resource: str,
         *,
         revision: int | None = None,
+        require_ready: bool = False,
         timeout_s: float = 600.0,
         on_progress: Callable[[ServingProgress], None] | None = None,
     ) -> ServingProgress:
         """As `Client.wait_until_serving`."""
-        wait = ServingWait(revision=revision, timeout_s=timeout_s, started_s=time.monotonic())
+        wait = ServingWait(
+            revision=revision, timeout_s=timeout_s, started_s=time.monotonic(), require_ready=require_ready
+        )
         while True:
             try:
                 progress = wait.update(

@@ -60,6 +60,7 @@ from modelplane.types import (
     UpdateAdapterResponse,
     UpdateModelResponse,
     WaitForRevisionResponse,
+    WarmModelResponse,
 )
 from modelplane.v1 import (
     api_key_pb2,
@@ -393,6 +394,38 @@ class Client:
         """
         request = _requests.control_rollout(model, action, validate_only=validate_only, request_id=request_id)
         return self._call("ControlRollout", self._registry.ControlRollout, request, timeout_s)
+
+    def warm_model(
+        self,
+        model: str,
+        *,
+        duration_s: float = 600.0,
+        etag: str = "",
+        validate_only: bool = False,
+        request_id: str = "",
+        timeout_s: float | None = None,
+    ) -> WarmModelResponse:
+        """Have every data plane start a model before it is asked for, and keep it for a while.
+
+        Afterwards it idles away as any other. No model revision is made. `wait_until_serving` with `require_ready`
+        waits until it answers everywhere.
+
+        Args:
+            duration_s: How long from now on, in seconds: 1 s to 7 days. It replaces what was asked for before. 0: end
+                the warming.
+            etag: That of the model as it was read: refuse when it is another by now.
+            validate_only: Check everything, answer as if it had been done, and write nothing.
+            request_id: UUID4 of this request, to ask again later. Default: a fresh one.
+
+        Raises:
+            InvalidArgument: `duration_s` is neither 0 nor in that range.
+            NotFound: There is no such model.
+            Aborted: The etag is another.
+        """
+        request = _requests.warm_model(
+            model, duration_s=duration_s, etag=etag, validate_only=validate_only, request_id=request_id
+        )
+        return self._call("WarmModel", self._registry.WarmModel, request, timeout_s)
 
     # --- adapters -----------------------------------------------------------------------------------------------------
 
@@ -920,6 +953,7 @@ class Client:
         resource: str,
         *,
         revision: int | None = None,
+        require_ready: bool = False,
         timeout_s: float = 600.0,
         on_progress: Callable[[ServingProgress], None] | None = None,
     ) -> ServingProgress:
@@ -931,6 +965,7 @@ class Client:
         Args:
             resource: A model or an adapter.
             revision: Number of the model or adapter revision; a later one will do. None: the current one.
+            require_ready: Wait until it is READY: IDLE is not enough.
             timeout_s: How long to wait, in seconds.
             on_progress: Called with each state of affairs, about twice a second.
 
@@ -939,7 +974,9 @@ class Client:
             ServingFailed: A data plane reports FAILED or QUARANTINED, or rejected the snapshot.
             ServingTimeout: It took too long, or no data plane is connected.
         """
-        wait = ServingWait(revision=revision, timeout_s=timeout_s, started_s=time.monotonic())
+        wait = ServingWait(
+            revision=revision, timeout_s=timeout_s, started_s=time.monotonic(), require_ready=require_ready
+        )
         while True:
             try:
                 progress = wait.update(*self._look(resource, wait.rpc_timeout_s(time.monotonic())), time.monotonic())

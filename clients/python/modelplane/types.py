@@ -65,6 +65,7 @@ from modelplane.v1.snapshot_pb2 import (
 )
 from modelplane.v1.snapshot_service_pb2 import FetchSnapshotResponse, Phase, SnapshotSummary
 from modelplane.v1.status_pb2 import ColdStart, DataPlaneResourceStatus, ResourceState, ResourceStatus
+from modelplane.v1.warming_pb2 import WarmModelResponse
 
 __all__ = [
     "Adapter",
@@ -136,4 +137,5 @@ __all__ = [
     "UpdateAdapterResponse",
     "UpdateModelResponse",
     "WaitForRevisionResponse",
+    "WarmModelResponse",
 ]

@@ -489,6 +489,11 @@ def ago(seconds: float) -> str:
     return f"{max(0, int(seconds))} s ago"
 
 
+def moment(timestamp: Timestamp) -> str:
+    """A time as people write it."""
+    return f"{timestamp.ToDatetime().isoformat(sep=' ', timespec='seconds')} UTC"
+
+
 def _ago(timestamp: Timestamp) -> str:
     if timestamp.seconds == 0 and timestamp.nanos == 0:
         return "-"
@@ -515,8 +520,10 @@ def _facts(resource: Model | Adapter | Route, revision: str) -> Table:
     if not isinstance(resource, Route):
         _row(facts, "Etag", resource.etag)
         if resource.HasField("delete_time"):
-            purge_time = resource.purge_time.ToDatetime().isoformat(sep=" ", timespec="seconds")
-            _row(facts, "Deleted", f"{_ago(resource.delete_time)}; can be undeleted until {purge_time} UTC")
+            until = moment(resource.purge_time)
+            _row(facts, "Deleted", f"{_ago(resource.delete_time)}; can be undeleted until {until}")
+    if isinstance(resource, Model) and resource.warm_until.ToDatetime(tzinfo=UTC) > datetime.now(UTC):
+        _row(facts, "Warm until", moment(resource.warm_until))
     return facts
 
 

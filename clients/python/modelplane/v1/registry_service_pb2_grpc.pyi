@@ -10,6 +10,7 @@ from modelplane.v1 import audit_pb2 as _audit_pb2
 from modelplane.v1 import registry_service_pb2 as _registry_service_pb2
 from modelplane.v1 import rollout_pb2 as _rollout_pb2
 from modelplane.v1 import route_pb2 as _route_pb2
+from modelplane.v1 import warming_pb2 as _warming_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -99,6 +100,8 @@ class RegistryServiceStub:
     """Revokes a key for good. Data planes refuse it as soon as they have the snapshot of this change."""
     ControlRollout: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.ControlRolloutRequest, _rollout_pb2.ControlRolloutResponse]
     """Pauses, resumes or aborts the rollout of a model's newest revision."""
+    WarmModel: _grpc.UnaryUnaryMultiCallable[_warming_pb2.WarmModelRequest, _warming_pb2.WarmModelResponse]
+    """Has data planes start a model before it is asked for, and keep it for a while; or ends that."""
 
 @_typing.type_check_only
 class RegistryServiceAsyncStub(RegistryServiceStub):
@@ -167,6 +170,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Revokes a key for good. Data planes refuse it as soon as they have the snapshot of this change."""
     ControlRollout: _aio.UnaryUnaryMultiCallable[_rollout_pb2.ControlRolloutRequest, _rollout_pb2.ControlRolloutResponse]  # type: ignore[assignment]
     """Pauses, resumes or aborts the rollout of a model's newest revision."""
+    WarmModel: _aio.UnaryUnaryMultiCallable[_warming_pb2.WarmModelRequest, _warming_pb2.WarmModelResponse]  # type: ignore[assignment]
+    """Has data planes start a model before it is asked for, and keep it for a while; or ends that."""
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     """The registry of models and adapters. Every committed change makes one catalog revision, and with it one snapshot.
@@ -394,5 +399,13 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_rollout_pb2.ControlRolloutResponse, _abc.Awaitable[_rollout_pb2.ControlRolloutResponse]]:
         """Pauses, resumes or aborts the rollout of a model's newest revision."""
+
+    @_abc_1.abstractmethod
+    def WarmModel(
+        self,
+        request: _warming_pb2.WarmModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_warming_pb2.WarmModelResponse, _abc.Awaitable[_warming_pb2.WarmModelResponse]]:
+        """Has data planes start a model before it is asked for, and keep it for a while; or ends that."""
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
