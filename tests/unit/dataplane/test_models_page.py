@@ -75,7 +75,7 @@ def test_what_is_left_out_has_a_default() -> None:
 
 @pytest.mark.parametrize("limit", ["", "0", "1001", "-1", "+1", "1.0", "1_0", "%201", "%EF%BC%91", "9" * 5000, "ten"])
 def test_a_limit_that_is_none_is_refused(limit: str) -> None:
-    with pytest.raises(InvalidParameter, match="`limit`: got .*; allowed: a whole number from 1 to 1000") as caught:
+    with pytest.raises(InvalidParameter, match=r"`limit`: got .*; allowed: a whole number from 1 to 1000") as caught:
         page_query(f"limit={limit}".encode())
     assert caught.value.param == "limit"
     assert len(str(caught.value)) < 250
