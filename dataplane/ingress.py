@@ -113,7 +113,7 @@ class IngressApp:
             await send({"type": "websocket.close", "code": 1008, "reason": "WebSockets are not supported."})
 
     def usage(self) -> Mapping[str, ModelUsage]:
-        """What there is to do for each model, by resource name; models that were never asked for are not in it."""
+        """What there is to do for each model, by resource name; models that nobody asked for lately are not in it."""
         return self._admission.usage()
 
     def applications_in_use(self) -> Mapping[str, int]:
