@@ -86,6 +86,10 @@ bench-ingress: install ## Compare the ingress with the engine asked directly (ra
 bench-faults: install ## Kill each part of a running data plane under load, and show what that costs the callers
 	@$(BIN)/python -m tests.bench.bench_faults $(ARGS)
 
+.PHONY: bench-models
+bench-models: install ## Start with 10,000 registered models, ask 200 of them, and the cost of models in use (30 minutes)
+	@$(BIN)/python -m tests.bench.bench_models $(ARGS)
+
 .PHONY: bench-registry
 bench-registry: install ## Time the registry on 100,000 adapters, and its commits on both databases
 	@$(BIN)/python -m tests.bench.bench_registry $(ARGS)

@@ -24,6 +24,9 @@ _WAKE_INTERVAL_S = 1.0
 """A model is asked to be woken no more often than this."""
 _REWAKE_INTERVAL_S = 2.0
 """While requests wait for an idle model it is asked for again: a wake call can get lost with the agent."""
+_FORGOTTEN_S = 60.0
+"""After this long without a request a model is no longer reported: the agent has known it since, and of ten thousand
+models that were ever asked for each report would be a megabyte."""
 _DOWN_S = 1.0
 """How long an endpoint that refused a connection is left alone: the agent takes about as long to see it gone."""
 
@@ -210,7 +213,8 @@ class Admission:
     # --- what others ask ----------------------------------------------------------------------------------------------
 
     def usage(self) -> Mapping[str, ModelUsage]:
-        """By model resource name; models that were never asked for are not in it."""
+        """By model resource name; models that were not asked for in the last minute are not in it."""
+        self._forget_unused()
         return {
             name: ModelUsage(
                 in_flight=load.leases + len(load.queue),
@@ -220,6 +224,16 @@ class Admission:
             )
             for name, load in self._loads.items()
         }
+
+    def _forget_unused(self) -> None:
+        oldest = self._clock() - _FORGOTTEN_S
+        unused = [
+            name
+            for name, load in self._loads.items()
+            if not load.leases and not load.queue and load.last_request_at < oldest
+        ]
+        for name in unused:
+            del self._loads[name]
 
     def applications_in_use(self) -> Mapping[str, int]:
         """Requests at endpoints, by Serve application; one without any is not in it."""

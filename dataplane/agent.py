@@ -49,7 +49,7 @@ from dataplane.reconciler import (
     plan,
     replica_bounds,
 )
-from dataplane.resource_status import Stamps, resource_statuses
+from dataplane.resource_status import Statuses, notable_statuses
 from dataplane.settings import Settings
 from dataplane.snapshot import Snapshot, model_of
 from dataplane.snapshot_keeper import SnapshotKeeper
@@ -88,8 +88,10 @@ class Agent:
         self._failures: dict[str, Failure] = {}
         self._cold_starts: dict[str, status_pb2.ColdStart] = {}
         """The latest of each model or pinned revision; they outlive their applications."""
+        self._failures_of: Snapshot | None = None
+        """For which it was last looked which failures are of applications that nobody wants any more."""
         self._posted_adapters: dict[str, LiveAdapters] = {}
-        self._stamps = Stamps()
+        self._statuses = Statuses()
         self._poked = asyncio.Event()
         self._running = asyncio.create_task(self._run(), name="agent")
 
@@ -228,6 +230,8 @@ class Agent:
             ingress_sequence=self._cluster.ingress_sequence(now),
         )
         planned = plan(situation)
+        for model in [model for model in self._last_activity if model not in planned.models]:
+            del self._last_activity[model]  # it was too long ago, or the model is gone
         await self._publish(planned.models, now)
         await self._drop_wakes(snapshot)
         for action in planned.actions:
@@ -245,8 +249,8 @@ class Agent:
             if application.model not in planned.models and application.phase is Phase.RUNNING
         )
         self._note_cold_starts(snapshot, planned.models, now)
-        statuses = resource_statuses(snapshot, planned.models, self._cluster.engines(now), draining, self._cold_starts)
-        self._keeper.report(self._stamps.stamped(statuses, now))
+        notable = notable_statuses(snapshot, planned.models, self._cluster.engines(now), draining, self._cold_starts)
+        self._keeper.report(self._statuses.update(snapshot, notable, now))
 
     def _note_failures(self, snapshot: Snapshot, now: float) -> None:
         for name, track in self._cluster.tracks.items():
@@ -264,12 +268,11 @@ class Agent:
                     _log.warning("application_failed", application=name, reason=reason, message=message)
             elif track.ready_at is not None:
                 self._failures.pop(name, None)
-        if self._failures:
+        if self._failures and snapshot is not self._failures_of:
             current = {application_name(entry) for entry in snapshot.deployable.values()}
             for name in self._failures.keys() - current:
                 del self._failures[name]
-        for model in self._last_activity.keys() - snapshot.deployable.keys():
-            del self._last_activity[model]
+            self._failures_of = snapshot
 
     def _note_cold_starts(self, snapshot: Snapshot, models: Mapping[str, ModelActivation], now: float) -> None:
         known = self._cluster.cold_starts(now)

@@ -176,10 +176,9 @@ def plan(situation: Situation) -> Plan:
     by_model: dict[str, list[Application]] = {}
     for application in situation.applications.values():
         by_model.setdefault(application.model, []).append(application)
-    for name, entry in situation.snapshot.deployable.items():
+    for name in _in_question(situation, by_model):
+        entry = situation.snapshot.deployable[name]
         own = by_model.get(model_of(name), [])
-        if not own and not _may_be_wanted(situation, entry):
-            continue
         activation = _plan_model(situation, entry, own, deploys, keep)
         if activation is not None:
             models[name] = activation
@@ -202,15 +201,14 @@ def next_failure(
     return Failure(count=count, reason=reason, message=message, retry_at=now + wait_s)
 
 
-def _may_be_wanted(situation: Situation, entry: snapshot_pb2.ModelEntry) -> bool:
-    """Cheap test that spares a plan for the many models that nobody uses."""
-    return (
-        entry.revision.spec.scaling.min_replicas > 0
-        or entry.name in situation.last_activity
-        # Also when that is past: what it left behind may have failed, and is to say why.
-        or entry.HasField("warm_until")
-        or situation.in_flight.get(entry.name, 0) > 0
-    )
+def _in_question(situation: Situation, with_applications: Iterable[str]) -> list[str]:
+    """What of the snapshot there may be something to do about. The many that nobody uses are not looked at."""
+    snapshot = situation.snapshot
+    names = {*snapshot.wanted_unasked, *situation.last_activity, *situation.in_flight}
+    for model in with_applications:
+        names.add(model)
+        names.update(snapshot.revisions.get(model, ()))
+    return sorted(name for name in names if name in snapshot.deployable)
 
 
 def _plan_model(

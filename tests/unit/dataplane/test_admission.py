@@ -445,3 +445,18 @@ async def test_invariant_counts_return_to_zero_whatever_happens() -> None:
     assert desk.admission.in_flight() == 0
     assert desk.admission.waiting() == 0
     assert desk.admission.applications_in_use() == {}
+
+
+async def test_a_model_that_nobody_asked_for_lately_is_no_longer_reported() -> None:
+    desk = Desk()
+    desk.show(CATALOG, m=views.ready("http://127.0.0.1:1"), other=views.ready("http://127.0.0.1:2"))
+    held = await desk.acquire("m")
+    with await desk.acquire("other"):
+        pass
+    desk.now += 59
+    assert desk.admission.usage().keys() == {"models/m", "models/other"}
+    desk.now += 2
+    assert desk.admission.usage().keys() == {"models/m"}, "a request is in it"
+    desk.admission.release(held)
+    with await desk.acquire("other"):
+        assert desk.admission.usage()["models/other"].in_flight == 1
