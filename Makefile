@@ -86,6 +86,10 @@ bench-ingress: install ## Compare the ingress with the engine asked directly (ra
 bench-faults: install ## Kill each part of a running data plane under load, and show what that costs the callers
 	@$(BIN)/python -m tests.bench.bench_faults $(ARGS)
 
+.PHONY: bench-models
+bench-models: install ## Start with 10,000 registered models, ask 200 of them, and the cost of models in use (30 minutes)
+	@$(BIN)/python -m tests.bench.bench_models $(ARGS)
+
 .PHONY: bench-registry
 bench-registry: install ## Time the registry on 100,000 adapters, and its commits on both databases
 	@$(BIN)/python -m tests.bench.bench_registry $(ARGS)
@@ -97,6 +101,10 @@ fuzz: install ## Send random and mutated requests to every RPC, on both database
 .PHONY: test-kills
 test-kills: install ## Kill control planes that share a PostgreSQL while clients write (ARGS="WRITES SEED"; 10,000 writes)
 	@$(BIN)/python -m tests.killed_replicas $(ARGS)
+
+.PHONY: test-updates
+test-updates: install ## Change everything for three minutes while 216 clients stream, on real vLLM and simulated engines
+	@MODELPLANE_TEST_UPDATES_S=180 $(BIN)/pytest -q -s tests/e2e/test_serving_updates.py $(ARGS)
 
 .PHONY: demo-adapter
 demo-adapter: install ## Train the demo's LoRA adapter anew (it is committed; 1 minute)

@@ -5,10 +5,23 @@ Requests reach these methods checked by the rules in their protos (`interceptors
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from controlplane import convert, domain, errors, etags, masks, paging, registration, spec
+from controlplane import (
+    convert,
+    domain,
+    errors,
+    etags,
+    filters,
+    listing,
+    masks,
+    paging,
+    registration,
+    spec,
+    store_lists,
+)
 from controlplane.adapter_files import AdapterReader
 from controlplane.changes import Changes
 from controlplane.model_service import Context, ResourceStatuses, check_served_name
@@ -16,7 +29,7 @@ from controlplane.route_service import release_from_routes
 from controlplane.store import Store
 from controlplane.store_write import WriteTransaction
 from modelplane import names
-from modelplane.v1 import adapter_pb2, model_pb2
+from modelplane.v1 import adapter_pb2, model_pb2, status_pb2
 from modelplane.v1 import registry_service_pb2 as pb
 
 _ALL_MODELS = "models/-"
@@ -81,26 +94,31 @@ class AdapterRpcs:
 
     async def GetAdapter(self, request: pb.GetAdapterRequest, context: Context) -> pb.GetAdapterResponse:
         adapter = await self._store.get_any_adapter(*names.parse_adapter(request.name))
-        idle_since_revision = adapter.catalog_revision if adapter.delete_time is None else None
-        statuses = self._resource_statuses(request.name, idle_since_revision=idle_since_revision)
-        return pb.GetAdapterResponse(adapter=convert.adapter_to_proto(adapter, statuses))
+        return pb.GetAdapterResponse(adapter=convert.adapter_to_proto(adapter, self._statuses(adapter)))
 
     async def ListAdapters(self, request: pb.ListAdaptersRequest, context: Context) -> pb.ListAdaptersResponse:
         model_id = None if request.parent == _ALL_MODELS else names.parse_model(request.parent)
+        asked = listing.ListQuery(
+            wanted=filters.parse(request.filter, filters.ADAPTER_FIELDS),
+            order=listing.parse_order(request.order_by),
+            show_deleted=request.show_deleted,
+        )
 
         async def read(cursor: paging.Cursor | None, limit: int) -> Sequence[domain.Adapter]:
-            after = (str(cursor[0]), str(cursor[1])) if cursor is not None else ("", "")
-            return await self._store.list_adapters(
-                model_id, after=after, limit=limit, show_deleted=request.show_deleted
-            )
+            return await self._store.list_adapters(model_id, asked, after=cursor, limit=limit)
 
-        first = paging.cursor(request, request.page_token, str, str)
+        def matches(adapter: domain.Adapter) -> bool:
+            statuses = functools.partial(self._statuses, adapter)
+            return filters.matches(asked.wanted, listing.adapter_values(adapter, statuses))
+
+        types = listing.cursor_types(asked.order, listing.ADAPTER_NAME_PARTS)
         adapters, following = await paging.read_page(
             read,
-            lambda adapter: (adapter.model_id, adapter.id),
-            convert.adapter_to_proto,
-            first,
+            functools.partial(store_lists.cursor_of, asked.order),
+            lambda adapter: convert.adapter_to_proto(adapter, self._statuses(adapter)),
+            paging.cursor(request, request.page_token, *types),
             paging.page_size(request.page_size),
+            matches if request.filter else None,
         )
         return pb.ListAdaptersResponse(
             adapters=adapters, next_page_token=paging.token(request, following) if following is not None else ""
@@ -226,6 +244,10 @@ class AdapterRpcs:
             )
 
         return await self._changes.commit(request, pb.UndeleteAdapterResponse, work, resource=request.name)
+
+    def _statuses(self, adapter: domain.Adapter) -> Sequence[status_pb2.DataPlaneResourceStatus]:
+        idle_since_revision = adapter.catalog_revision if adapter.delete_time is None else None
+        return self._resource_statuses(adapter.name, idle_since_revision=idle_since_revision)
 
     async def _read(self, model_id: str, source: model_pb2.Source) -> tuple[domain.Model, adapter_pb2.AdapterWeights]:
         """Read and check an adapter's files, against the base as it is now; and that base.

@@ -78,6 +78,8 @@ _REGISTRY: Mapping[str, Permission] = {
     "ListModelRevisions": Permission.CATALOG_READ,
     "RollbackModel": Permission.CATALOG_WRITE,
     "ControlRollout": Permission.CATALOG_WRITE,
+    # No more than `min_replicas` does, which the same people set.
+    "WarmModel": Permission.CATALOG_WRITE,
     "RegisterAdapter": Permission.CATALOG_WRITE,
     "GetAdapter": Permission.CATALOG_READ,
     "ListAdapters": Permission.CATALOG_READ,

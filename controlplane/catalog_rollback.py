@@ -1,7 +1,8 @@
 """Makes the content of an earlier snapshot the newest again, in one transaction.
 
 Models, adapters and routes get new revisions with their old content, as RollbackModel makes them: numbers never go
-back, so nothing that data planes or people remember by number changes its meaning. API keys are left as they are.
+back, so nothing that data planes or people remember by number changes its meaning. API keys are left as they are, and
+so are rollout policies: they say how a model changes, not what it is.
 Revisions that routes pin come and go with the routes.
 """
 
@@ -13,7 +14,7 @@ from typing import TypeVar
 
 from google.protobuf import message as protobuf_message
 
-from controlplane import domain, errors, registration, routes
+from controlplane import convert, domain, errors, registration, routes, warming
 from controlplane.store_history import Difference
 from controlplane.store_write import WriteTransaction
 from modelplane import names
@@ -129,6 +130,8 @@ async def _put_model(transaction: WriteTransaction, entry: snapshot_pb2.ModelEnt
         at_once=True,
     )
     model = registration.registered_model(current, draft, transaction.stamp)
+    warm_until = convert.timestamp_from_proto(entry.warm_until) if entry.HasField("warm_until") else None
+    model = warming.warmed(model, warm_until, transaction.stamp)
     await transaction.retake_served_name(model.name, model.served_name)
     if model is found:
         return False

@@ -51,7 +51,8 @@ def timestamp_from_proto(message: timestamp_pb2.Timestamp) -> datetime:
     return message.ToDatetime(tzinfo=UTC)
 
 
-def _optional(moment: datetime | None) -> timestamp_pb2.Timestamp | None:
+def optional_timestamp_to_proto(moment: datetime | None) -> timestamp_pb2.Timestamp | None:
+    """`moment`, if there is one."""
     return timestamp_to_proto(moment) if moment is not None else None
 
 
@@ -88,10 +89,11 @@ def model_to_proto(model: domain.Model, statuses: Sequence[status_pb2.DataPlaneR
         catalog_revision=model.catalog_revision,
         statuses=statuses,
         etag=etags.etag_of(model),
-        delete_time=_optional(model.delete_time),
-        purge_time=_optional(model.purge_time),
+        delete_time=optional_timestamp_to_proto(model.delete_time),
+        purge_time=optional_timestamp_to_proto(model.purge_time),
         rollout_policy=model.rollout_policy,
         rollout=model.rollout,
+        warm_until=optional_timestamp_to_proto(model.warm_until),
     )
 
 
@@ -123,8 +125,8 @@ def adapter_to_proto(
         catalog_revision=adapter.catalog_revision,
         statuses=statuses,
         etag=etags.etag_of(adapter),
-        delete_time=_optional(adapter.delete_time),
-        purge_time=_optional(adapter.purge_time),
+        delete_time=optional_timestamp_to_proto(adapter.delete_time),
+        purge_time=optional_timestamp_to_proto(adapter.purge_time),
     )
 
 

@@ -123,6 +123,8 @@ class Model:
     """That of the newest revision, under way or ended. None: it was simply put in place."""
     stable: ModelRevision | None = None
     """While a rollout is under way: the revision that has the rest of the requests."""
+    warm_until: datetime | None = None
+    """Until when data planes keep it started although nobody asks for it (UTC, aware). None or past: they do not."""
     delete_time: datetime | None = None
     """When it was deleted. None: it is not."""
     purge_time: datetime | None = None

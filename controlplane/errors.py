@@ -32,6 +32,10 @@ class Reason(enum.StrEnum):
     """The bytes are not of the method's message. Use a client of this API's release."""
     INVALID_PAGE_TOKEN = "INVALID_PAGE_TOKEN"  # noqa: S105  # no password
     """The token is not one that this method gave for this request. Start at the first page."""
+    INVALID_FILTER = "INVALID_FILTER"
+    """The filter cannot be read. The description says where, and what would be right there."""
+    INVALID_ORDER_BY = "INVALID_ORDER_BY"
+    """The order names what a list cannot be sorted by. Use the fields that the description lists."""
     INVALID_UPDATE_MASK = "INVALID_UPDATE_MASK"
     """The update mask names what no update changes. Use the paths that the description lists."""
     REQUEST_ID_REUSED = "REQUEST_ID_REUSED"

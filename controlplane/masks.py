@@ -39,6 +39,7 @@ _OUTPUT_ONLY = frozenset(
         "delete_time",
         "purge_time",
         "rollout",
+        "warm_until",
         "revision.name",
         "revision.number",
         "revision.create_time",

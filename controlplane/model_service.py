@@ -5,13 +5,27 @@ Requests reach these methods checked by the rules in their protos (`interceptors
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
 
-from controlplane import convert, domain, errors, etags, masks, paging, registration, rollout, spec
+from controlplane import (
+    convert,
+    domain,
+    errors,
+    etags,
+    filters,
+    listing,
+    masks,
+    paging,
+    registration,
+    rollout,
+    spec,
+    store_lists,
+)
 from controlplane.changes import Changes
 from controlplane.route_service import release_from_routes
 from controlplane.store import Store
@@ -80,13 +94,27 @@ class ModelRpcs:
         return pb.GetModelResponse(model=convert.model_to_proto(model, statuses))
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
-        async def read(cursor: paging.Cursor | None, limit: int) -> Sequence[domain.Model]:
-            after_id = str(cursor[0]) if cursor is not None else ""
-            return await self._store.list_models(after_id=after_id, limit=limit, show_deleted=request.show_deleted)
+        asked = listing.ListQuery(
+            wanted=filters.parse(request.filter, filters.MODEL_FIELDS),
+            order=listing.parse_order(request.order_by),
+            show_deleted=request.show_deleted,
+        )
 
-        first = paging.cursor(request, request.page_token, str)
+        async def read(cursor: paging.Cursor | None, limit: int) -> Sequence[domain.Model]:
+            return await self._store.list_models(asked, after=cursor, limit=limit)
+
+        def matches(model: domain.Model) -> bool:
+            statuses = functools.partial(self._resource_statuses, model.name)
+            return filters.matches(asked.wanted, listing.model_values(model, statuses))
+
+        types = listing.cursor_types(asked.order, listing.MODEL_NAME_PARTS)
         models, following = await paging.read_page(
-            read, lambda model: (model.id,), convert.model_to_proto, first, paging.page_size(request.page_size)
+            read,
+            functools.partial(store_lists.cursor_of, asked.order),
+            lambda model: convert.model_to_proto(model, self._resource_statuses(model.name)),
+            paging.cursor(request, request.page_token, *types),
+            paging.page_size(request.page_size),
+            matches if request.filter else None,
         )
         return pb.ListModelsResponse(
             models=models, next_page_token=paging.token(request, following) if following is not None else ""

@@ -26,6 +26,10 @@ PAGE_BYTES_MAX = 2 * 1024 * 1024
 _READ_ITEMS = 50
 """Items read at a time, so that a page of large ones is not read whole before it is cut."""
 
+SCANNED_MAX = 2000
+"""Items held against a filter for one page, so that a call for what nothing matches has its end. The page then ends
+short, and the next one goes on from there."""
+
 _VERSION = 1
 _REQUEST_HASH_CHARACTERS = 16
 
@@ -86,8 +90,9 @@ async def read_page(
     to_proto: Callable[[R], M],
     first: Cursor | None,
     size: int,
+    matches: Callable[[R], bool] | None = None,
 ) -> tuple[list[M], Cursor | None]:
-    """One page of items that may be large: it ends at `size` items or at PAGE_BYTES_MAX.
+    """One page of items that may be large: it ends at `size` items, at PAGE_BYTES_MAX or after SCANNED_MAX items.
 
     Args:
         read: Items after a cursor, as many as a limit says.
@@ -95,25 +100,32 @@ async def read_page(
         to_proto: An item as it is answered.
         first: The cursor to begin after. None: at the beginning.
         size: Items at most.
+        matches: Which of those that are read are meant. None: all.
 
     Returns:
         The page, and the cursor that the next one begins after; None: there is none.
     """
     page: list[M] = []
     page_bytes = 0
+    scanned = 0
     cursor = first
     while True:
-        limit = min(size - len(page) + 1, _READ_ITEMS)
+        # With a filter nobody knows how many must be read for one that is meant.
+        limit = min(size - len(page) + 1, _READ_ITEMS) if matches is None else _READ_ITEMS
         items = await read(cursor, limit)
         for item in items:
-            message = to_proto(item)
-            page_bytes += message.ByteSize()
-            if len(page) == size or (page and page_bytes > PAGE_BYTES_MAX):
-                return page, cursor
-            page.append(message)
+            if matches is None or matches(item):
+                message = to_proto(item)
+                page_bytes += message.ByteSize()
+                if len(page) == size or (page and page_bytes > PAGE_BYTES_MAX):
+                    return page, cursor
+                page.append(message)
             cursor = key(item)
         if len(items) < limit:
             return page, None
+        scanned += len(items)
+        if matches is not None and scanned >= SCANNED_MAX:
+            return page, cursor
 
 
 def _request_hash(request: protobuf_message.Message) -> str:

@@ -91,6 +91,12 @@ def resolved(policy: rollout_pb2.RolloutPolicy) -> rollout_pb2.RolloutPolicy:
     return known
 
 
+def replaces_cold(policy: rollout_pb2.RolloutPolicy) -> bool:
+    """Whether a changed revision takes the place of the one before at once, started or not."""
+    is_replace = policy.strategy == rollout_pb2.RolloutPolicy.STRATEGY_REPLACE
+    return is_replace and policy.HasField("require_warm") and not policy.require_warm
+
+
 def is_under_way(model: domain.Model) -> bool:
     """Whether the model's newest revision shares the requests with the stable one."""
     return model.rollout is not None and model.rollout.state in _UNDER_WAY

@@ -14,6 +14,7 @@ from controlplane.model_service import Context, ModelRpcs, ResourceStatuses
 from controlplane.rollout_service import RolloutRpcs
 from controlplane.route_service import RouteRpcs
 from controlplane.store import Store
+from controlplane.warming_service import WarmingRpcs
 from modelplane.v1 import registry_service_pb2_grpc
 
 __all__ = ["Context", "RegistryServicer", "ResourceStatuses"]
@@ -22,6 +23,7 @@ __all__ = ["Context", "RegistryServicer", "ResourceStatuses"]
 class RegistryServicer(
     ModelRpcs,
     RolloutRpcs,
+    WarmingRpcs,
     AdapterRpcs,
     RouteRpcs,
     ApiKeyRpcs,

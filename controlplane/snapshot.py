@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from google.protobuf import message as protobuf_message
 
-from controlplane import convert, domain, errors
+from controlplane import convert, domain, errors, rollout
 from controlplane.routes import Route
 from modelplane import catalog_digest, names
 from modelplane.v1 import snapshot_pb2
@@ -32,6 +32,8 @@ def model_entry(model: domain.Model) -> domain.Entry:
         labels=model.labels,
         revision=convert.model_revision_to_proto(model.id, model.stable or model.revision),
         create_time=convert.timestamp_to_proto(model.create_time),
+        warm_until=convert.optional_timestamp_to_proto(model.warm_until),
+        replace_cold=rollout.replaces_cold(model.rollout_policy),
     )
     if model.stable is not None and model.rollout is not None:
         # A data plane that knows nothing of candidates goes on with the stable revision.

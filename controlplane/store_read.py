@@ -7,12 +7,13 @@ from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, func, select, tuple_
+from sqlalchemy import ColumnElement, Row, func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from controlplane import audit, domain, errors, store_audit, store_history, store_rows
+from controlplane import audit, domain, errors, paging, store_audit, store_history, store_lists, store_rows
+from controlplane.listing import EVERYTHING, ListQuery
 from controlplane.store_api_keys import ApiKeyReads
 from controlplane.store_routes import RouteReads
 from controlplane.store_schema import (
@@ -189,10 +190,12 @@ class StoreReads(RouteReads, ApiKeyReads):
     def _is_purged(self, resource: domain.Model | domain.Adapter) -> bool:
         return resource.purge_time is not None and resource.purge_time <= self._clock()
 
-    async def list_models(self, *, after_id: str, limit: int, show_deleted: bool = False) -> Sequence[domain.Model]:
-        """Models by id; those after `after_id`."""
-        visible = store_rows.visible(models, self._clock(), show_deleted=show_deleted)
-        query = store_rows.SELECT_MODELS.where(visible, models.c.id > after_id).order_by(models.c.id).limit(limit)
+    async def list_models(
+        self, asked: ListQuery = EVERYTHING, *, after: paging.Cursor | None = None, limit: int
+    ) -> Sequence[domain.Model]:
+        """Models that may be asked for; those after the cursor `after`. `store_lists.py` says which others come too."""
+        visible = store_rows.visible(models, self._clock(), show_deleted=asked.show_deleted)
+        query = store_lists.listed(store_rows.SELECT_MODELS.where(visible), models, asked, after, limit)
         async with self._begin_read() as connection:
             return [store_rows.model(row) for row in await connection.execute(query)]
 
@@ -293,30 +296,31 @@ class StoreReads(RouteReads, ApiKeyReads):
             return [store_rows.adapter_revision(row) for row in await connection.execute(query)]
 
     async def list_adapters(
-        self, model_id: str | None, *, after: tuple[str, str], limit: int, show_deleted: bool = False
+        self,
+        model_id: str | None,
+        asked: ListQuery = EVERYTHING,
+        *,
+        after: paging.Cursor | None = None,
+        limit: int,
     ) -> Sequence[domain.Adapter]:
-        """Adapters by model id and adapter id; those after the pair `after`.
+        """Adapters that may be asked for; those after the cursor `after`. `store_lists.py` says which others come too.
 
         Args:
             model_id: The base model. None: all.
-            after: Model id and adapter id.
+            asked: With `show_deleted`, also those of a deleted model.
+            after: The cursor to begin after. None: at the beginning.
             limit: Adapters at most.
-            show_deleted: Deleted ones too, also those of a deleted model.
 
         Raises:
             errors.NotFound: there is no such model.
         """
-        visible = store_rows.visible(adapters, self._clock(), show_deleted=show_deleted)
-        query = (
-            store_rows.SELECT_ADAPTERS.where(visible, tuple_(adapters.c.model_id, adapters.c.id) > tuple_(*after))
-            .order_by(adapters.c.model_id, adapters.c.id)
-            .limit(limit)
-        )
+        visible = store_rows.visible(adapters, self._clock(), show_deleted=asked.show_deleted)
+        query = store_lists.listed(store_rows.SELECT_ADAPTERS.where(visible), adapters, asked, after, limit)
         async with self._begin_read() as connection:
             if model_id is not None:
                 query = query.where(adapters.c.model_id == model_id)
                 model = await store_rows.find_any_model(connection, model_id)
-                if model is None or self._is_purged(model) or not (show_deleted or model.delete_time is None):
+                if model is None or self._is_purged(model) or not (asked.show_deleted or model.delete_time is None):
                     raise errors.model_not_found(names.model_name(model_id))
             return [store_rows.adapter(row) for row in await connection.execute(query)]
 

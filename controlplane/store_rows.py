@@ -109,6 +109,7 @@ def model(row: Row[Any]) -> domain.Model:
         rollout_policy=_rollout_policy(row.rollout_policy),
         rollout=rollout_pb2.Rollout.FromString(row.rollout) if row.rollout is not None else None,
         stable=_stable(row.stable_revision),
+        warm_until=_moment(row.warm_until_us),
         delete_time=_moment(row.delete_time_us),
         purge_time=_moment(row.purge_time_us),
     )
@@ -175,6 +176,7 @@ def model_values(model: domain.Model) -> Mapping[str, object]:
         "rollout_policy": model.rollout_policy.SerializeToString(deterministic=True),
         "rollout": model.rollout.SerializeToString(deterministic=True) if model.rollout is not None else None,
         "stable_revision": _stable_bytes(model),
+        "warm_until_us": _us(model.warm_until),
         "delete_time_us": _us(model.delete_time),
         "purge_time_us": _us(model.purge_time),
     }

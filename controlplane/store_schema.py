@@ -136,10 +136,16 @@ models = Table(
     Column("rollout_policy", LargeBinary),
     Column("rollout", LargeBinary),
     Column("stable_revision", LargeBinary),
+    # NULL: data planes start it when it is asked for.
+    Column("warm_until_us", BigInteger),
     # NULL: it is not deleted. Deleted rows hold no served name and no entry, and are gone for readers at purge_time_us.
     Column("delete_time_us", BigInteger),
     Column("purge_time_us", BigInteger),
     Index("ix_models_purge_time_us", "purge_time_us"),
+    # For lists in these orders.
+    Index("ix_models_served_name", "served_name", "id"),
+    Index("ix_models_create_time_us", "create_time_us", "id"),
+    Index("ix_models_update_time_us", "update_time_us", "id"),
 )
 
 model_revisions = Table(
@@ -173,6 +179,10 @@ adapters = Table(
     Column("purge_time_us", BigInteger),
     Index("ix_adapters_purge_time_us", "purge_time_us"),
     Index("ix_adapters_rank", "model_id", "rank"),
+    # For lists in these orders.
+    Index("ix_adapters_served_name", "served_name", "model_id", "id"),
+    Index("ix_adapters_create_time_us", "create_time_us", "model_id", "id"),
+    Index("ix_adapters_update_time_us", "update_time_us", "model_id", "id"),
 )
 
 adapter_revisions = Table(

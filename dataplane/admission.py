@@ -15,6 +15,7 @@ from google.protobuf import duration_pb2
 from dataplane import openai_errors
 from dataplane.activation import Endpoint, ModelActivation, State, View
 from dataplane.adapter_names import engine_adapter_name
+from dataplane.posts import FirstByte
 from dataplane.routing import Route, choose_endpoint, resolve
 from dataplane.view_holder import ViewHolder
 from modelplane.v1 import snapshot_pb2
@@ -23,6 +24,9 @@ _WAKE_INTERVAL_S = 1.0
 """A model is asked to be woken no more often than this."""
 _REWAKE_INTERVAL_S = 2.0
 """While requests wait for an idle model it is asked for again: a wake call can get lost with the agent."""
+_FORGOTTEN_S = 60.0
+"""After this long without a request a model is no longer reported: the agent has known it since, and of ten thousand
+models that were ever asked for each report would be a megabyte."""
 _DOWN_S = 1.0
 """How long an endpoint that refused a connection is left alone: the agent takes about as long to see it gone."""
 
@@ -37,6 +41,8 @@ class ModelUsage:
     """Requests that wait, for a replica to start or to have room."""
     last_request_at: float
     """When a request last came or ended, on the ingress's clock."""
+    first_byte: FirstByte | None = None
+    """Of the longest wait for the model's last start."""
 
 
 class Waiting(enum.Enum):
@@ -78,6 +84,8 @@ class Lease:
     route: Route
     endpoint: Endpoint
     admission: Admission
+    waited_for_start: bool = False
+    """Whether the request had to wait for the model to start."""
 
     def __enter__(self) -> Lease:
         return self
@@ -113,6 +121,7 @@ class _ModelLoad:
     """Waiting requests, oldest first. Nobody is let in while it is not empty, but from its front."""
     last_request_at: float = 0.0
     last_wake_at: float = float("-inf")
+    first_byte: FirstByte | None = None
     rewake: asyncio.TimerHandle | None = None
 
 
@@ -193,16 +202,38 @@ class Admission:
             if load.queue and view is not None:
                 self._revisit(load, view, only_front=True)
 
+    def note_first_byte(self, lease: Lease, seconds: float) -> None:
+        """Note that a request that waited for its model to start is being answered, `seconds` after it came."""
+        load = self._loads[lease.route.model.name]
+        known = load.first_byte
+        # Many may have waited for the same start; the one that came first waited longest.
+        if known is None or known.replica_id != lease.endpoint.replica_id or known.seconds < seconds:
+            load.first_byte = FirstByte(replica_id=lease.endpoint.replica_id, seconds=seconds)
+
     # --- what others ask ----------------------------------------------------------------------------------------------
 
     def usage(self) -> Mapping[str, ModelUsage]:
-        """By model resource name; models that were never asked for are not in it."""
+        """By model resource name; models that were not asked for in the last minute are not in it."""
+        self._forget_unused()
         return {
             name: ModelUsage(
-                in_flight=load.leases + len(load.queue), waiting=len(load.queue), last_request_at=load.last_request_at
+                in_flight=load.leases + len(load.queue),
+                waiting=len(load.queue),
+                last_request_at=load.last_request_at,
+                first_byte=load.first_byte,
             )
             for name, load in self._loads.items()
         }
+
+    def _forget_unused(self) -> None:
+        oldest = self._clock() - _FORGOTTEN_S
+        unused = [
+            name
+            for name, load in self._loads.items()
+            if not load.leases and not load.queue and load.last_request_at < oldest
+        ]
+        for name in unused:
+            del self._loads[name]
 
     def applications_in_use(self) -> Mapping[str, int]:
         """Requests at endpoints, by Serve application; one without any is not in it."""
@@ -290,6 +321,7 @@ class Admission:
                 self._settle(load, waiter, error)
                 continue
             if isinstance(outcome, Lease):
+                outcome.waited_for_start = Waiting.START in waiter.deadlines
                 self._settle(load, waiter, outcome)
                 continue
             may_grant = False

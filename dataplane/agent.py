@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import secrets
 import time
 import uuid
@@ -36,11 +37,23 @@ from dataplane.posts import (
     SnapshotPost,
 )
 from dataplane.reconciler import APPLICATION_PREFIX as MODEL_APPLICATIONS
-from dataplane.reconciler import Delete, Deploy, Failure, Phase, Situation, application_name, next_failure, plan
-from dataplane.resource_status import Stamps, resource_statuses
+from dataplane.reconciler import (
+    Delete,
+    Deploy,
+    Failure,
+    Phase,
+    Rescale,
+    Situation,
+    application_name,
+    next_failure,
+    plan,
+    replica_bounds,
+)
+from dataplane.resource_status import Statuses, notable_statuses
 from dataplane.settings import Settings
 from dataplane.snapshot import Snapshot, model_of
 from dataplane.snapshot_keeper import SnapshotKeeper
+from modelplane.v1 import status_pb2
 
 _TICK_S = 1.0
 """How often is planned when nothing happens: idle times and backoffs end without an event."""
@@ -73,8 +86,12 @@ class Agent:
         self._activation = Activation(sequence=0, models={})
         self._last_activity: dict[str, float] = {}
         self._failures: dict[str, Failure] = {}
+        self._cold_starts: dict[str, status_pb2.ColdStart] = {}
+        """The latest of each model or pinned revision; they outlive their applications."""
+        self._failures_of: Snapshot | None = None
+        """For which it was last looked which failures are of applications that nobody wants any more."""
         self._posted_adapters: dict[str, LiveAdapters] = {}
-        self._stamps = Stamps()
+        self._statuses = Statuses()
         self._poked = asyncio.Event()
         self._running = asyncio.create_task(self._run(), name="agent")
 
@@ -213,12 +230,16 @@ class Agent:
             ingress_sequence=self._cluster.ingress_sequence(now),
         )
         planned = plan(situation)
+        for model in [model for model in self._last_activity if model not in planned.models]:
+            del self._last_activity[model]  # it was too long ago, or the model is gone
         await self._publish(planned.models, now)
         await self._drop_wakes(snapshot)
         for action in planned.actions:
             match action:
                 case Deploy():
                     await self._deploy(action, now)
+                case Rescale():
+                    await self._rescale(action)
                 case Delete():
                     await self._delete(action.application)
         await self._post_adapters(snapshot)
@@ -227,8 +248,9 @@ class Agent:
             for application in applications.values()
             if application.model not in planned.models and application.phase is Phase.RUNNING
         )
-        statuses = resource_statuses(snapshot, planned.models, self._cluster.engines(now), draining)
-        self._keeper.report(self._stamps.stamped(statuses, now))
+        self._note_cold_starts(snapshot, planned.models, now)
+        notable = notable_statuses(snapshot, planned.models, self._cluster.engines(now), draining, self._cold_starts)
+        self._keeper.report(self._statuses.update(snapshot, notable, now))
 
     def _note_failures(self, snapshot: Snapshot, now: float) -> None:
         for name, track in self._cluster.tracks.items():
@@ -246,12 +268,19 @@ class Agent:
                     _log.warning("application_failed", application=name, reason=reason, message=message)
             elif track.ready_at is not None:
                 self._failures.pop(name, None)
-        if self._failures:
+        if self._failures and snapshot is not self._failures_of:
             current = {application_name(entry) for entry in snapshot.deployable.values()}
             for name in self._failures.keys() - current:
                 del self._failures[name]
-        for model in self._last_activity.keys() - snapshot.deployable.keys():
-            del self._last_activity[model]
+            self._failures_of = snapshot
+
+    def _note_cold_starts(self, snapshot: Snapshot, models: Mapping[str, ModelActivation], now: float) -> None:
+        known = self._cluster.cold_starts(now)
+        for name, activation in models.items():
+            if activation.application in known:
+                self._cold_starts[name] = known[activation.application]
+        for name in self._cold_starts.keys() - snapshot.deployable.keys():
+            del self._cold_starts[name]
 
     async def _publish(self, models: Mapping[str, ModelActivation], now: float) -> None:
         """Make the activation anew if it differs, and note which applications have left it."""
@@ -284,13 +313,14 @@ class Agent:
             model=model_of(action.entry.name),
             revision_number=action.entry.revision.number,
             entry=action.entry.SerializeToString(deterministic=True),
+            replica_bounds=replica_bounds(action.entry.revision.spec.scaling),
             secret=secrets.token_urlsafe(32),
             created_at=now,
         )
         # On the board first: an agent that dies between the two finds a record whose application never came.
         key = f"{APPLICATION_PREFIX}{record.name}"
         self._cluster.values[key] = record
-        self._cluster.tracks[record.name] = Track()
+        self._cluster.tracks[record.name] = Track(deployed_at=now)
         await self._board.put({key: record})
         _log.info("deploying", application=record.name, model=record.model, revision=record.revision_number)
         try:
@@ -298,6 +328,24 @@ class Agent:
         except Exception as error:
             _log.exception("deploy_failed", application=record.name)
             self._cluster.tracks[record.name].failure = ("DEPLOY_FAILED", f"Ray Serve refused it: {error}")
+
+    async def _rescale(self, action: Rescale) -> None:
+        key = f"{APPLICATION_PREFIX}{action.application}"
+        record = dataclasses.replace(
+            self._cluster.records()[action.application],
+            revision_number=action.entry.revision.number,
+            entry=action.entry.SerializeToString(deterministic=True),
+            replica_bounds=replica_bounds(action.entry.revision.spec.scaling),
+        )
+        _log.info("rescaling", application=record.name, model=record.model, revision=record.revision_number)
+        try:
+            await asyncio.to_thread(deployments.deploy_model, record, self._replica_settings)
+        except Exception:
+            _log.exception("rescale_failed", application=record.name)  # the next plan tries again
+            return
+        # Afterwards: an agent that dies between the two leaves one to do it again.
+        self._cluster.values[key] = record
+        await self._board.put({key: record})
 
     async def _delete(self, application: str) -> None:
         self._cluster.tracks[application].deleting = True

@@ -78,14 +78,18 @@ class BoardActor:
         return self._epoch
 
     async def poll(self, prefixes: Sequence[str], epoch: str, known: int, live: frozenset[str]) -> Changes:
-        """Wait until something under `prefixes` differs from what the caller knows."""
+        """Wait until something under `prefixes` differs from what the caller knows.
+
+        Who knows nothing of this epoch is told at once, also that there is nothing.
+        """
         if epoch != self._epoch:
-            known, live = 0, frozenset()
-        try:
-            async with asyncio.timeout(POLL_TIMEOUT_S), self._changed:
-                await self._changed.wait_for(lambda: self._differs(prefixes, known, live))
-        except TimeoutError:
-            pass
+            known = 0
+        else:
+            try:
+                async with asyncio.timeout(POLL_TIMEOUT_S), self._changed:
+                    await self._changed.wait_for(lambda: self._differs(prefixes, known, live))
+            except TimeoutError:
+                pass
         keys = self._keys(prefixes)
         changed = {key: self._values[key][1] for key in keys if self._values[key][0] > known}
         return Changes(epoch=self._epoch, sequence=self._sequence, changed=changed, live=frozenset(keys))
@@ -126,7 +130,10 @@ class Board:
                 await self._call("put", dict(self._own), [])
 
     async def watch(self, prefixes: Sequence[str], known: Changes | None) -> Changes:
-        """What changed under `prefixes` since `known` (None: everything); waits until something did, or 20 s."""
+        """What changed under `prefixes` since `known`; waits until something did, or 20 s.
+
+        `known` None: all that there is, at once.
+        """
         epoch, sequence, live = (known.epoch, known.sequence, known.live) if known else ("", 0, frozenset[str]())
         changes: Changes = await self._call("poll", list(prefixes), epoch, sequence, live)
         if self._epoch and changes.epoch != self._epoch:

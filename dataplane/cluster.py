@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TypeVar
 
 from dataplane.activation import Endpoint
@@ -21,6 +22,7 @@ from dataplane.posts import (
 )
 from dataplane.reconciler import Application, Phase
 from dataplane.snapshot import Position
+from modelplane.v1 import status_pb2
 
 WATCHED_PREFIXES = (APPLICATION_PREFIX, WAKE_PREFIX, INGRESS_PREFIX, ENGINE_PREFIX, FAILURE_PREFIX)
 
@@ -34,8 +36,12 @@ _T = TypeVar("_T")
 class Track:
     """What the agent remembers of one application beyond what is on the board."""
 
+    deployed_at: float | None = None
+    """When this agent made it, in seconds since the epoch. None: an agent before this one did."""
     ready_at: float | None = None
     """When it first had an endpoint; seconds since the epoch."""
+    first_replica: str = ""
+    """Who that was."""
     deleting: bool = False
     """It was told to go."""
     left_sequence: int = 0
@@ -126,6 +132,7 @@ class Cluster:
             )
             if endpoints and track.ready_at is None:
                 track.ready_at = now
+                track.first_replica = endpoints[0].replica_id
                 track.failure = None
             found[name] = Application(
                 name=name,
@@ -135,6 +142,7 @@ class Cluster:
                 created_at=record.created_at,
                 endpoints=() if track.deleting else endpoints,
                 secret=record.secret,
+                replica_bounds=record.replica_bounds,
                 ready_at=track.ready_at,
                 in_use=in_use[name],
                 left_sequence=track.left_sequence,
@@ -142,6 +150,31 @@ class Cluster:
                 message=track.failure[1] if track.failure else track.serve_message,
                 drain_overdue=track.left_at is not None and now - track.left_at > drain_s,
             )
+        return found
+
+    def cold_starts(self, now: float) -> dict[str, status_pb2.ColdStart]:
+        """How long the applications that this agent made took to start, by application; without those that have not."""
+        engines = self.engines(now)
+        waits: dict[str, float] = {}
+        for ingress in self._under(INGRESS_PREFIX, IngressReport).values():
+            for usage in ingress.models.values():
+                if usage.first_byte is not None:
+                    replica = usage.first_byte.replica_id
+                    waits[replica] = max(waits.get(replica, 0.0), usage.first_byte.seconds)
+        found = {}
+        for name, track in self.tracks.items():
+            report = engines.get(name, {}).get(track.first_replica)
+            if track.deployed_at is None or track.ready_at is None or report is None:
+                continue
+            cold_start = status_pb2.ColdStart()
+            cold_start.start.FromTimedelta(timedelta(seconds=track.ready_at - track.deployed_at))
+            cold_start.engine_start.FromTimedelta(timedelta(seconds=report.start_s))
+            cold_start.ready_time.FromNanoseconds(int(track.ready_at * 1e9))
+            if report.weights_s is not None:
+                cold_start.weights_load.FromTimedelta(timedelta(seconds=report.weights_s))
+            if track.first_replica in waits:
+                cold_start.first_token.FromTimedelta(timedelta(seconds=waits[track.first_replica]))
+            found[name] = cold_start
         return found
 
     def in_flight(self, now: float) -> dict[str, int]:

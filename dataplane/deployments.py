@@ -9,6 +9,7 @@ from typing import Any
 
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
+from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus
 
 from dataplane.engine import EngineReplica, ReplicaSettings
@@ -54,7 +55,9 @@ class Observed:
 
 
 def deploy_model(record: ApplicationRecord, settings: ReplicaSettings) -> None:
-    """Make the application of a model; back as soon as Ray Serve has taken it on."""
+    """Make the application of a model, or give the one of that name the scaling of `record`; back as soon as Ray Serve
+    has taken it on. The replicas that an application has are left alone.
+    """
     entry = snapshot_pb2.ModelEntry.FromString(record.entry)
     deployment = serve.deployment(
         EngineReplica,
@@ -66,6 +69,9 @@ def deploy_model(record: ApplicationRecord, settings: ReplicaSettings) -> None:
         graceful_shutdown_timeout_s=settings.drain_s + _SHUTDOWN_MARGIN_S,
         **_scaling_options(entry.revision.spec.scaling),
     )
+    # Without a version of ours each run gets a random one, and every replica is restarted. The name is a digest of all
+    # that needs that.
+    deployment = deployment.options(_internal=True, version=record.name)
     target = deployment.bind(record.name, record.entry, record.secret, settings)
     serve.run_many(
         [serve.RunTarget(target=target, name=record.name, route_prefix=None)], wait_for_applications_running=False
@@ -83,17 +89,20 @@ def delete(application: str) -> None:
 
 
 def observe() -> Mapping[str, Observed]:
-    """All applications of the cluster, by name. Costs Ray Serve's controller milliseconds for each of them."""
-    return {
-        name: Observed(_STANDINGS[status.status], _message(status))
-        for name, status in serve.status().applications.items()
-    }
+    """All applications of the cluster, by name. Costs Ray Serve's controller time for each of them.
 
-
-def _message(status: Any) -> str:
-    """Ray Serve's words on an application: those of its deployment, which are the more telling, or its own."""
-    messages = [deployment.message for deployment in status.deployments.values() if deployment.message]
-    return "\n".join(messages) or status.message
+    Not by `serve.status()`: that builds the whole configuration of every application, here and in the controller, and
+    what it does for that (it registers a module with cloudpickle, process-wide, for a moment) makes `deploy_model` fail
+    in another thread.
+    """
+    found = {}
+    for overview in _get_global_client().list_serve_statuses():
+        application = overview.app_status
+        # A deployment's own words are the more telling.
+        messages = [deployment.message for deployment in overview.deployment_statuses if deployment.message]
+        message = "\n".join(messages) or application.message
+        found[overview.name] = Observed(_STANDINGS[application.status], message)
+    return found
 
 
 def _actor_options(spec: model_pb2.ModelSpec) -> dict[str, Any]:

@@ -50,6 +50,10 @@ class Engine(Protocol):
     def is_alive(self) -> bool: ...
     @property
     def loaded_adapters(self) -> tuple[str, ...]: ...
+    @property
+    def weights_s(self) -> float | None:
+        """How long it read its weights, in seconds; None: not known."""
+
     async def unload_adapter(self, name: str) -> None: ...
     def shutdown(self) -> None: ...
 
@@ -93,6 +97,7 @@ class EngineReplica:
         except EngineStartError as error:
             await self._report_failure(error)
             raise
+        self._start_s = time.monotonic() - started
         self._app = ReplicaApp(
             self._engine.app,
             secret=secret,
@@ -109,7 +114,8 @@ class EngineReplica:
             application=application,
             replica=self._replica_id,
             url=self._url,
-            start_s=round(time.monotonic() - started, 1),
+            start_s=round(self._start_s, 1),
+            weights_s=self._engine.weights_s,
         )
 
     async def _start_engine(self) -> Engine:
@@ -147,6 +153,8 @@ class EngineReplica:
                 adapters=tuple(sorted(self._engine.loaded_adapters)),
                 failed_adapters=dict(self._app.failed_adapters),
                 reported_at=time.time(),
+                start_s=self._start_s,
+                weights_s=self._engine.weights_s,
             )
             due = last is None or report.reported_at - last.reported_at >= REPORT_INTERVAL_S
             if due or (last and (report.adapters, report.failed_adapters) != (last.adapters, last.failed_adapters)):

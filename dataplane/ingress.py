@@ -26,6 +26,7 @@ from dataplane.inference_routes import INFERENCE_ROUTES, InferenceRoute
 from dataplane.ingress_body import Body, ClientGone, parse_form, parse_json, read_body
 from dataplane.ingress_settings import IngressSettings
 from dataplane.models_list import ModelsList, encode_model
+from dataplane.models_page import encode_page, page_query
 from dataplane.routing import Choice, Failing, NotFound, choose
 from dataplane.snapshot import Snapshot
 from dataplane.token_usage import TokenMeter
@@ -112,7 +113,7 @@ class IngressApp:
             await send({"type": "websocket.close", "code": 1008, "reason": "WebSockets are not supported."})
 
     def usage(self) -> Mapping[str, ModelUsage]:
-        """What there is to do for each model, by resource name; models that were never asked for are not in it."""
+        """What there is to do for each model, by resource name; models that nobody asked for lately are not in it."""
         return self._admission.usage()
 
     def applications_in_use(self) -> Mapping[str, int]:
@@ -210,11 +211,15 @@ class IngressApp:
         if path == "/readyz":
             body = msgspec.json.encode({"status": "ready", "revision": view.snapshot.position.revision})
         else:
-            body = await self._models_body(view.snapshot, self.gate.authenticate(exchange.scope, view.snapshot), path)
+            key = self.gate.authenticate(exchange.scope, view.snapshot)
+            body = await self._models_body(view.snapshot, key, path, exchange.scope["query_string"])
         await exchange.send_whole(200, [JSON], body)
 
-    async def _models_body(self, snapshot: Snapshot, key: ApiKey | None, path: str) -> bytes:
+    async def _models_body(self, snapshot: Snapshot, key: ApiKey | None, path: str, query_string: bytes) -> bytes:
         if path == "/v1/models":
+            query = page_query(query_string) if query_string else None
+            if query is not None:
+                return await encode_page(snapshot, key, query)
             return await self._models.body(snapshot, key)
         served_name = path[len(_MODEL_PREFIX) :]
         self.gate.check_name(key, served_name)
@@ -308,6 +313,7 @@ class IngressApp:
                     failure = error
                 else:
                     try:
+                        self._note_first_byte(exchange, lease)
                         return await self._relay(exchange, body.model, answer)
                     finally:
                         answer.close()
@@ -345,8 +351,14 @@ class IngressApp:
             refused=failure.refused,
         )
 
+    def _note_first_byte(self, exchange: Exchange, lease: Lease) -> None:
+        seconds = _now() - exchange.started_at
+        self._metrics.observe_first_byte(exchange.route, seconds)
+        if lease.waited_for_start:
+            self._metrics.cold_starts.observe(seconds)
+            self._admission.note_first_byte(lease, seconds)
+
     async def _relay(self, exchange: Exchange, served_name: str, answer: Answer) -> bool:
-        self._metrics.observe_first_byte(exchange.route, _now() - exchange.started_at)
         await exchange.begin(answer.status, answer.headers())
         chunk = answer.first
         key = exchange.api_key

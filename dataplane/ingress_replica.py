@@ -160,7 +160,9 @@ class IngressReplica:
             position=position,
             activation_sequence=view.activation.sequence if view else 0,
             models={
-                name: ModelUsageReport(in_flight=usage.in_flight, last_request_at=usage.last_request_at)
+                name: ModelUsageReport(
+                    in_flight=usage.in_flight, last_request_at=usage.last_request_at, first_byte=usage.first_byte
+                )
                 for name, usage in self._app.usage().items()
             },
             applications=dict(self._app.applications_in_use()),

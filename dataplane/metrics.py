@@ -44,6 +44,13 @@ class IngressMetrics:
             buckets=_FIRST_BYTE_BUCKETS_S,
             registry=self.registry,
         )
+        self.cold_starts = Histogram(
+            "modelplane_ingress_cold_start_seconds",
+            "The same, of requests that waited for their model to start.",
+            ("replica",),
+            buckets=_FIRST_BYTE_BUCKETS_S,
+            registry=self.registry,
+        ).labels(replica)
         self._refusals = Counter(
             "modelplane_ingress_refusals",
             "Requests that the ingress answered with an error of its own, by the error's code.",

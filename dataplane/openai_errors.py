@@ -42,6 +42,14 @@ class InvalidForm(IngressError):
         super().__init__(f"The request body is not a valid multipart form: {detail}.")
 
 
+class InvalidParameter(IngressError):
+    """A query parameter that cannot be meant. `got` is quoted and bounded already."""
+
+    def __init__(self, name: str, got: str, allowed: str) -> None:
+        super().__init__(f"Invalid value for the parameter `{name}`: got {got}; allowed: {allowed}.")
+        self.param = name
+
+
 class ModelMissing(IngressError):
     param = "model"
 
@@ -202,6 +210,7 @@ _TABLE: Mapping[type[IngressError], tuple[int, _Type, str]] = {
     InvalidJson: (400, _Type.CALLER, "invalid_json"),
     BodyNotObject: (400, _Type.CALLER, "invalid_body"),
     InvalidForm: (400, _Type.CALLER, "invalid_form"),
+    InvalidParameter: (400, _Type.CALLER, "invalid_value"),
     ModelMissing: (400, _Type.CALLER, "missing_required_parameter"),
     ModelNotString: (400, _Type.CALLER, "invalid_type"),
     ApiKeyMissing: (401, _Type.CALLER, "invalid_api_key"),

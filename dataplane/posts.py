@@ -36,10 +36,22 @@ class ApplicationRecord:
     revision_number: int
     entry: bytes = field(repr=False)
     """The serialised ModelEntry that it was made from; a scaling-only change replaces it."""
+    replica_bounds: bytes = field(repr=False)
+    """What the reconciler compares to see that the scaling has changed."""
     secret: str = field(repr=False)
     """What the replicas want in the `authorization: Bearer` header."""
     created_at: float
     """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstByte:
+    """How long the first request that waited for a replica waited for its answer."""
+
+    replica_id: str
+    """Who answered it: which start it was."""
+    seconds: float
+    """From its arrival to the first byte of its answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +62,8 @@ class ModelUsageReport:
     """Requests that it is holding or forwarding now."""
     last_request_at: float
     """On the ingress replica's own clock: only a change of it means anything."""
+    first_byte: FirstByte | None = None
+    """Of a request that waited for the model to start, the last time that one did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +96,10 @@ class EngineReport:
     """Why an adapter could not be loaded, by engine-side name."""
     reported_at: float
     """Seconds since the epoch."""
+    start_s: float
+    """How long the engine took to start."""
+    weights_s: float | None
+    """How long it read its weights; None: it did not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

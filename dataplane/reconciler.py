@@ -6,12 +6,15 @@ between plans but what the `Situation` carries, so it does not matter whether th
 The rules, for each model, and for each revision that a route pins as if it were a model of its own:
 
 - The application that it should have is named after the digest of all that needs a restart (`application_name`).
-- It is wanted while `min_replicas` is 1 or more, or requests have come within `downscale_to_zero_delay`.
-- A route moves to it when it has an endpoint; until then the one that served before goes on (make before break).
+- It is wanted while `min_replicas` is 1 or more, or requests have come within `downscale_to_zero_delay`, or until
+  `warm_until`: a time of the control plane's clock, compared with this machine's. After it, it idles away as any other.
+- A route moves to it when it has an endpoint; until then the one that served before goes on (make before break), unless
+  the entry says `replace_cold`: then the route moves at once, and requests are held until it has one.
 - One application serves all that want the same: a model and a pin of its current revision, say.
 - An application that serves nothing goes when every ingress replica has seen an activation without it, and none has a
   request in it any more.
 - One that failed to start goes at once, and is tried again after a backoff while it is wanted.
+- A change of scaling alone is put upon the application that runs. Where a pin shares that, the model's scaling counts.
 """
 
 from __future__ import annotations
@@ -56,6 +59,8 @@ class Application:
     created_at: float
     endpoints: tuple[Endpoint, ...] = ()
     secret: str = field(default="", repr=False)
+    replica_bounds: bytes = b""
+    """What `replica_bounds` gave for the scaling that it has."""
     ready_at: float | None = None
     """When it first had an endpoint."""
     in_use: int = 0
@@ -109,13 +114,21 @@ class Deploy:
 
 
 @dataclass(frozen=True, slots=True)
+class Rescale:
+    """Give this application the scaling of this entry, without touching its replicas."""
+
+    application: str
+    entry: snapshot_pb2.ModelEntry
+
+
+@dataclass(frozen=True, slots=True)
 class Delete:
     """Let this application go."""
 
     application: str
 
 
-Action = Deploy | Delete
+Action = Deploy | Rescale | Delete
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,36 +143,50 @@ class Plan:
 def application_name(entry: snapshot_pb2.ModelEntry) -> str:
     """Name of the application for an entry: the model id, and a digest of all that needs new replicas when it changes.
 
-    The card, labels, served name, admission and the delay before scaling to zero are not in it.
+    The card, labels, served name, admission and scaling are not in it.
     """
     spec = model_pb2.ModelSpec()
     spec.CopyFrom(entry.revision.spec)
     spec.ClearField("admission")
-    spec.scaling.ClearField("downscale_to_zero_delay")
-    # With 0 as with 1 an application is made with one replica; whether it is made at all is this module's matter.
-    spec.scaling.min_replicas = max(1, spec.scaling.min_replicas)
+    spec.ClearField("scaling")
     identity = entry.uid.encode() + b"\0" + spec.SerializeToString(deterministic=True)
     model_id = model_of(entry.name).removeprefix("models/")
     return f"{APPLICATION_PREFIX}{model_id}-{hashlib.sha256(identity).hexdigest()[:_APPLICATION_DIGEST_CHARACTERS]}"
+
+
+def replica_bounds(scaling: model_pb2.Scaling) -> bytes:
+    """What of a model's scaling is Ray Serve's matter, in a form to compare.
+
+    Not the delay before zero. And with `min_replicas` 0 as with 1 an application is made with one replica; whether it
+    is made at all is this module's matter.
+    """
+    bounds = model_pb2.Scaling()
+    bounds.CopyFrom(scaling)
+    bounds.ClearField("downscale_to_zero_delay")
+    bounds.min_replicas = max(1, bounds.min_replicas)
+    return bounds.SerializeToString(deterministic=True)
 
 
 def plan(situation: Situation) -> Plan:
     """What to do now, and the activation of each model that has or had an application."""
     deploys: dict[str, Deploy] = {}
     keep: set[str] = set()
+    entries: dict[str, snapshot_pb2.ModelEntry] = {}
     models: dict[str, ModelActivation] = {}
     by_model: dict[str, list[Application]] = {}
     for application in situation.applications.values():
         by_model.setdefault(application.model, []).append(application)
-    for name, entry in situation.snapshot.deployable.items():
+    for name in _in_question(situation, by_model):
+        entry = situation.snapshot.deployable[name]
         own = by_model.get(model_of(name), [])
-        if not own and not _may_be_wanted(situation, entry):
-            continue
         activation = _plan_model(situation, entry, own, deploys, keep)
         if activation is not None:
             models[name] = activation
+            application_of = application_name(entry)
+            if name == model_of(name) or application_of not in entries:
+                entries[application_of] = entry
     return Plan(
-        actions=(*_deletions(situation, keep), *deploys.values()),
+        actions=(*_deletions(situation, keep), *deploys.values(), *_rescales(situation, keep, entries)),
         models=models,
     )
 
@@ -174,13 +201,14 @@ def next_failure(
     return Failure(count=count, reason=reason, message=message, retry_at=now + wait_s)
 
 
-def _may_be_wanted(situation: Situation, entry: snapshot_pb2.ModelEntry) -> bool:
-    """Cheap test that spares a plan for the many models that nobody uses."""
-    return (
-        entry.revision.spec.scaling.min_replicas > 0
-        or entry.name in situation.last_activity
-        or situation.in_flight.get(entry.name, 0) > 0
-    )
+def _in_question(situation: Situation, with_applications: Iterable[str]) -> list[str]:
+    """What of the snapshot there may be something to do about. The many that nobody uses are not looked at."""
+    snapshot = situation.snapshot
+    names = {*snapshot.wanted_unasked, *situation.last_activity, *situation.in_flight}
+    for model in with_applications:
+        names.add(model)
+        names.update(snapshot.revisions.get(model, ()))
+    return sorted(name for name in names if name in snapshot.deployable)
 
 
 def _plan_model(
@@ -203,7 +231,8 @@ def _plan_model(
     target = next((application for application in own if application.name == target_name), None)
     failure = situation.failures.get(target_name)
     wanted = _is_wanted(situation, entry, target)
-    previous = _previous(situation, entry.name, own, target_name) if wanted else None
+    keeps_previous = wanted and not entry.replace_cold
+    previous = _previous(situation, entry.name, own, target_name) if keeps_previous else None
     if previous is not None:
         keep.add(previous.name)
 
@@ -255,6 +284,8 @@ def _is_wanted(situation: Situation, entry: snapshot_pb2.ModelEntry, target: App
     scaling = entry.revision.spec.scaling
     if scaling.min_replicas > 0 or situation.in_flight.get(entry.name, 0) > 0:
         return True
+    if situation.now < entry.warm_until.seconds + entry.warm_until.nanos * 1e-9:
+        return True
     keep_s = scaling.downscale_to_zero_delay.ToTimedelta().total_seconds()
     since = situation.last_activity.get(entry.name, float("-inf"))
     if target is not None and target.ready_at is not None:
@@ -285,6 +316,15 @@ def _deletions(situation: Situation, keep: set[str]) -> list[Action]:
         and application.phase is not Phase.DELETING
         and (application.phase is Phase.FAILED or _is_released(situation, application, serving))
     ]
+
+
+def _rescales(
+    situation: Situation, keep: set[str], entries: Mapping[str, snapshot_pb2.ModelEntry]
+) -> Iterable[Rescale]:
+    """For the applications that are needed and have not the scaling of their entry."""
+    for name, entry in entries.items():
+        if name in keep and situation.applications[name].replica_bounds != replica_bounds(entry.revision.spec.scaling):
+            yield Rescale(name, entry)
 
 
 def _is_released(situation: Situation, application: Application, serving: set[str]) -> bool:

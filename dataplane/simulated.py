@@ -93,6 +93,10 @@ class SimulatedEngine:
         """Engine-side names of the adapters that were asked for."""
         return tuple(self._adapters)
 
+    @property
+    def weights_s(self) -> None:
+        """There are none."""
+
     async def unload_adapter(self, name: str) -> None:
         """Forget an adapter. Nothing happens when it is not known."""
         self._adapters.discard(name)

@@ -95,6 +95,11 @@ class Snapshot:
     deployable: Mapping[str, snapshot_pb2.ModelEntry]
     """All that may have a Serve application: `models`, and each revision that is pinned or being rolled out as a model
     of its own, by its resource name `models/{model}/revisions/{number}`."""
+    wanted_unasked: tuple[str, ...]
+    """Names of those of `deployable` that may be wanted though nobody asks for them: they have `min_replicas` of 1 or
+    more, or are or were kept warm."""
+    revisions: Mapping[str, tuple[str, ...]]
+    """By model: those of `deployable` that are revisions of it. Models without any are not in it."""
     pinned_adapters: Mapping[str, snapshot_pb2.AdapterEntry]
     """Each pinned adapter revision as an adapter of its own, by its resource name."""
     quarantined: Mapping[str, Quarantine]
@@ -134,6 +139,15 @@ def build(
     served: dict[str, Resource] = {model.served_name: model for model in models.values()}
     served.update((adapter.served_name, adapter) for adapter in adapters.values())
     served.update((route.served_name, route) for route in routes.values())
+    deployable = (
+        models
+        | {pin.name: _pinned_model(pin, models) for pin in pins if isinstance(pin, snapshot_pb2.ModelRevisionEntry)}
+        | {
+            name: _candidate(name, model)
+            for model in models.values()
+            if (name := candidate_name(model)) is not None and name not in quarantined
+        }
+    )
     entries = tuple(entries)
     return Snapshot(
         position=position,
@@ -142,15 +156,13 @@ def build(
         adapters=MappingProxyType(adapters),
         served=MappingProxyType(served),
         routes=MappingProxyType(routes),
-        deployable=MappingProxyType(
-            models
-            | {pin.name: _pinned_model(pin, models) for pin in pins if isinstance(pin, snapshot_pb2.ModelRevisionEntry)}
-            | {
-                name: _candidate(name, model)
-                for model in models.values()
-                if (name := candidate_name(model)) is not None and name not in quarantined
-            }
+        deployable=MappingProxyType(deployable),
+        wanted_unasked=tuple(
+            name
+            for name, entry in deployable.items()
+            if entry.revision.spec.scaling.min_replicas > 0 or entry.HasField("warm_until")
         ),
+        revisions=MappingProxyType(_revisions(deployable.keys() - models.keys())),
         pinned_adapters=MappingProxyType(
             {pin.name: _pinned_adapter(pin) for pin in pins if isinstance(pin, snapshot_pb2.AdapterRevisionEntry)}
         ),
@@ -159,6 +171,14 @@ def build(
         api_keys=MappingProxyType({key.key_hash: ApiKey.of(key) for key in keys.values() if not key.revoked}),
         has_api_keys=bool(keys) or any(is_api_key(entry) for entry in entries),
     )
+
+
+def _revisions(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for name in sorted(names):
+        model = model_of(name)
+        found[model] = (*found.get(model, ()), name)
+    return found
 
 
 def model_of(name: str) -> str:

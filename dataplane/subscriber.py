@@ -330,7 +330,8 @@ class Subscriber:
         self._changed = {
             name: None
             for name, status in self._resources.items()
-            if (known := told.get(name)) is None or known != status
+            # What has not changed is mostly the same message, and there may be thousands.
+            if (known := told.get(name)) is not status and (known is None or known != status)
         }
         self._gone = {name: None for name in told if name not in self._resources}
 

@@ -5,6 +5,7 @@ vLLM is imported inside the functions: it takes ten seconds, and everything but 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from modelplane.v1 import model_pb2, snapshot_pb2
 
 _RESOLVER_NAME = "modelplane"
 _CAUSE = re.compile(r"(?:^|[\s\]])((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit)): (.+)")
+_WEIGHTS_LOADED = re.compile(r"Loading weights took (\d+(?:\.\d+)?) seconds")
 _LOG_TAIL_BYTES = 256 * 1024
 _PYDANTIC_VALUE_ERROR = re.compile(r"validation errors? for \w+.*?Value error, (.+?)\s*\[type=value_error", re.DOTALL)
 
@@ -31,9 +33,10 @@ AdapterPath = Callable[[str], Path | None]
 class VllmEngine:
     """A running vLLM engine and its OpenAI app."""
 
-    def __init__(self, client: Any, app: Any) -> None:
+    def __init__(self, client: Any, app: Any, weights_s: float | None) -> None:
         self._client = client
         self._app = app
+        self._weights_s = weights_s
 
     @property
     def app(self) -> AsgiApp:
@@ -45,6 +48,11 @@ class VllmEngine:
     def is_alive(self) -> bool:
         """Whether the engine's processes run."""
         return not self._client.errored
+
+    @property
+    def weights_s(self) -> float | None:
+        """How long vLLM read the weights, in seconds; None where it does not say."""
+        return self._weights_s
 
     @property
     def loaded_adapters(self) -> tuple[str, ...]:
@@ -78,21 +86,23 @@ async def start(entry: snapshot_pb2.ModelEntry, adapter_path: AdapterPath) -> Vl
         # Lets vLLM ask a resolver for an unknown name; the routes that it also opens are not forwarded by the ingress.
         os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     arguments = command_line(entry)
-    log_mark = _log_size()
+    log_sizes = _log_sizes()
     try:
-        return await _start(arguments, adapter_path)
+        client, app = await _start(arguments, adapter_path)
     except EngineStartError:
         raise
     except Exception as error:
         message = _message(error)
         if "Engine core initialization failed" in message:
             # vLLM's engine runs in a process of its own, which tells its reason to the log only.
-            message = _cause_in_log(log_mark) or message
+            message = _cause_in(_log_since(log_sizes)) or message
         reason = "OUT_OF_MEMORY" if "out of memory" in message.lower() else "ENGINE_START_FAILED"
         raise EngineStartError(message, reason=reason) from error
+    return VllmEngine(client, app, _weights_seconds(_log_since(log_sizes)))
 
 
-async def _start(arguments: Sequence[str], adapter_path: AdapterPath) -> VllmEngine:
+async def _start(arguments: Sequence[str], adapter_path: AdapterPath) -> tuple[Any, Any]:
+    """The engine's client, and its OpenAI app."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
@@ -111,7 +121,7 @@ async def _start(arguments: Sequence[str], adapter_path: AdapterPath) -> VllmEng
         client.shutdown()
         raise
     _speak_public_names(app.state.openai_serving_models)
-    return VllmEngine(client, app)
+    return client, app
 
 
 def command_line(entry: snapshot_pb2.ModelEntry) -> list[str]:
@@ -244,29 +254,36 @@ def _message(error: BaseException) -> str:
     return validation[1].strip() if validation else text
 
 
-def _log_path() -> Path | None:
-    try:
-        path = Path("/proc/self/fd/2").resolve(strict=True)
-    except OSError:
-        return None
-    return path if path.is_file() else None
+def _log_sizes() -> dict[Path, int]:
+    """The files that this replica's stdout and stderr go to, vLLM's own processes included, and their sizes now."""
+    found = {}
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):
+            path = Path(f"/proc/self/fd/{descriptor}").resolve(strict=True)
+            if path.is_file():
+                found[path] = path.stat().st_size
+    return found
 
 
-def _log_size() -> int:
-    path = _log_path()
-    return path.stat().st_size if path else 0
+def _log_since(sizes: Mapping[Path, int]) -> str:
+    """What was written to the replica's log since it had these sizes."""
+    texts = []
+    for path, size in sizes.items():
+        with path.open("rb") as log:
+            log.seek(size)
+            texts.append(log.read(_LOG_TAIL_BYTES).decode("utf-8", "replace"))
+    return "\n".join(texts)
 
 
-def _cause_in_log(mark: int) -> str:
-    """The first exception that the engine's process wrote to this replica's log since `mark`; empty: none."""
-    path = _log_path()
-    if path is None:
-        return ""
-    with path.open("rb") as log:
-        log.seek(mark)
-        text = log.read(_LOG_TAIL_BYTES).decode("utf-8", "replace")
+def _cause_in(text: str) -> str:
+    """The first exception that the engine's process wrote; empty: none."""
     causes = [match for line in text.splitlines() if (match := _CAUSE.search(line))]
     for match in causes:
         if "Engine core initialization failed" not in match[2]:
             return f"{match[1]}: {match[2]}"
     return ""
+
+
+def _weights_seconds(text: str) -> float | None:
+    """How long reading the weights took, by vLLM's own words; with several workers the longest."""
+    return max((float(match[1]) for match in _WEIGHTS_LOADED.finditer(text)), default=None)

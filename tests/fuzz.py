@@ -110,6 +110,8 @@ class Requests:
             "request_id": ["", "", *uuids],
             "page_token": [""],
             "etag": [""],
+            "filter": ["", "state = IDLE", "labels.a = m* AND NOT owner = m", "owner = 'm", "labels:a OR (model_id:*)"],
+            "order_by": ["", "create_time desc", "served_name, update_time desc", "name asc"],
         }
         """What is right in fields of these names."""
         self._integers = [0, 1, 1, 2, 3, 8, 100, -1, 2**31 - 1, -(2**31), 2**32 - 1, 2**63 - 1, -(2**63), 2**64 - 1]

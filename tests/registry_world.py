@@ -14,7 +14,7 @@ from google.protobuf import json_format
 
 from controlplane import domain
 from controlplane.adapter_files import AdapterReader
-from controlplane.service import Context, RegistryServicer
+from controlplane.service import Context, RegistryServicer, ResourceStatuses
 from controlplane.snapshot_service import SnapshotServicer
 from controlplane.store import Store
 from modelplane.catalog_digest import CatalogDigest, blob_digest
@@ -55,8 +55,12 @@ class World:
         self.directory = directory
         self.published: list[domain.Head] = []
         self.reader = AdapterReader(size_bytes_max=1024 * 1024, allowed_sources=())
+        self.resource_statuses: ResourceStatuses = no_statuses
         self.registry = RegistryServicer(
-            store, self.reader, on_commit=self.published.append, resource_statuses=no_statuses
+            store,
+            self.reader,
+            on_commit=self.published.append,
+            resource_statuses=lambda name, **asked: self.resource_statuses(name, **asked),
         )
         self.snapshots = SnapshotServicer(store, no_sync, on_commit=self.published.append)
 

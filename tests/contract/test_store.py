@@ -62,8 +62,8 @@ async def _contents(world: World) -> object:
     return (
         await world.store.head(),
         await world.entries(),
-        await world.store.list_models(after_id="", limit=100),
-        await world.store.list_adapters(None, after=("", ""), limit=100),
+        await world.store.list_models(limit=100),
+        await world.store.list_adapters(None, limit=100),
         await world.store.list_commits(before_revision=None, limit=100),
         revision,
     )

@@ -181,19 +181,16 @@ class Stack:
         found: list[str] = re.findall(r"ray_ready .*?address=(\S+)", self.dataplane.log.read_text(errors="replace"))
         return found[-1]
 
+    def ray_script(self, script: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+        """Command and environment that run `script` in a process of its own, with the address of this stack's Ray."""
+        token_file = str(self.directory / "dataplane" / RAY_TOKEN_FILE)
+        environment = {**self.environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token_file}
+        return [sys.executable, "-c", script, self._ray_address(), *arguments], environment
+
     def _look(self, script: str, *arguments: str) -> str:
-        """The last line that `script` prints, run in a process of its own with the address of this stack's Ray."""
-        looked = subprocess.run(
-            [sys.executable, "-c", script, self._ray_address(), *arguments],
-            env={
-                **self.environment,
-                "RAY_AUTH_MODE": "token",
-                "RAY_AUTH_TOKEN_PATH": str(self.directory / "dataplane" / RAY_TOKEN_FILE),
-            },
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        """The last line that `script` prints."""
+        command, environment = self.ray_script(script, *arguments)
+        looked = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
         assert looked.returncode == 0, looked.stderr
         return looked.stdout.splitlines()[-1]
 

@@ -13,6 +13,7 @@ import pytest
 from openai.types.chat import ChatCompletionChunk
 
 from modelplane import Client
+from modelplane.types import ColdStart
 from tests.e2e.real_model import CAPITAL, ENGINE, SEA, STATE, ask, register_smollm2, state_of
 from tests.e2e.stack import Stack, until
 
@@ -35,6 +36,19 @@ def test_registered_model_and_adapter_are_listed_and_nothing_runs(
 def test_first_request_starts_the_model_and_is_answered(stack: Stack) -> None:
     assert "Paris" in ask(stack, "smollm2")
     assert len(stack.engine_replicas("smollm2")) == 1
+
+
+def test_the_start_from_zero_is_timed(client: Client) -> None:
+    def cold_start() -> ColdStart:
+        (status,) = client.get_model("smollm2").statuses
+        return status.status.cold_start
+
+    until(lambda: cold_start().HasField("first_token"), 10, "the report of the first request's wait")
+    seen = cold_start()
+    parts = (seen.first_token, seen.start, seen.engine_start, seen.weights_load)
+    seconds = [part.ToTimedelta().total_seconds() for part in parts]
+    assert seconds == sorted(seconds, reverse=True)
+    assert seconds[-1] > 0
 
 
 def test_adapter_shapes_the_answer_and_the_base_stays_as_it_was(stack: Stack) -> None:

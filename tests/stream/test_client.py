@@ -107,12 +107,55 @@ def test_lists_longer_than_a_page(client: Client, monkeypatch: pytest.MonkeyPatc
     assert [entry.ref.name for entry in client.fetch_snapshot(1).entries] == ["models/m0"]
 
 
+def test_lists_are_filtered_and_sorted(client: Client, endpoint: str, tmp_path: Path) -> None:
+    for name, env in (("a", "prod"), ("b", "dev"), ("c", "prod")):
+        client.register_model(name, spec=SPEC, labels={"env": env})
+    client.register_adapter("a", "x", source=write_adapter(tmp_path / "lora"), labels={"env": "prod"})
+    listed = client.list_models(filter="labels.env = prod", order_by="create_time desc")
+    assert [model.name for model in listed] == ["models/c", "models/a"]
+    assert [adapter.name for adapter in client.list_adapters(filter="labels.env:* AND served_name = *x")]
+    assert not list(client.list_adapters("a", filter="labels.env = dev", order_by="update_time desc"))
+    with scripted_data_plane(endpoint) as plane:
+        plane.report(state("models/a", READY), state("models/b", FAILED, reason="OUT_OF_MEMORY"))
+        client.wait_for_revision(client.fetch_snapshot().position.revision)
+        (failed,) = client.list_models(filter="state = FAILED")
+        assert failed.name == "models/b"
+        assert [one.status.reason for one in failed.statuses] == ["OUT_OF_MEMORY"]
+        assert [adapter.name for adapter in client.list_adapters(filter="state = IDLE")] == ["models/a/adapters/x"]
+    assert list(client.list_models(filter="state = FAILED")) == [], "a data plane that is gone says nothing any more"
+
+
+@pytest.mark.parametrize(
+    ("asked", "field", "description"),
+    [
+        ({"filter": "color = red"}, "filter", "got `color`; must be a field: model_id, owner,"),
+        ({"filter": "owner = " + "x" * 2048}, "filter", "2048"),
+        (
+            {"order_by": "color"},
+            "order_by",
+            "got `color`; must be a field: name, served_name, create_time, update_time",
+        ),
+        ({"order_by": "name," * 60}, "order_by", "256"),
+    ],
+)
+def test_a_filter_or_an_order_that_is_none_is_told(
+    client: Client, asked: dict[str, str], field: str, description: str
+) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
+        list(client.list_models(**asked))  # type: ignore[arg-type]  # both are text
+    (violation,) = caught.value.violations
+    assert violation.field == field
+    assert description in violation.description
+
+
 async def test_the_async_client_does_the_same(endpoint: str, tmp_path: Path) -> None:
     async with AsyncClient(endpoint) as client:
         assert (await client.register_model("m", spec=SPEC)).created
         await client.register_adapter("m", "a", source=write_adapter(tmp_path / "lora"))
         assert [model.name async for model in client.list_models()] == ["models/m"]
         assert [adapter.name async for adapter in client.list_adapters("m")] == ["models/m/adapters/a"]
+        assert [model.name async for model in client.list_models(filter="model_id != m", order_by="name desc")] == []
+        assert [adapter.name async for adapter in client.list_adapters(filter="labels:a", order_by="name desc")] == []
         assert [revision.number async for revision in client.list_model_revisions("m")] == [1]
         assert (await client.get_adapter("m/a")).served_name == "m:a"
         assert len((await client.fetch_snapshot()).entries) == 2

@@ -86,6 +86,26 @@ def test_adapters(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("endpoint")
+def test_lists_that_are_filtered_and_sorted(cli: Cli, tmp_path: Path) -> None:
+    for name in ("m", "n", "o"):
+        label = "env=dev" if name == "n" else "env=prod"
+        assert cli("model", "register", name, *SIMULATED, "--lora-max-rank", "8", "--label", label) == 0
+    assert cli("model", "list", "--filter", "labels.env = prod", "--order-by", "create_time desc") == 0
+    assert [line.split()[0] for line in cli.out.splitlines()[1:]] == ["o", "m"]
+    lora = str(write_adapter(tmp_path / "lora"))
+    assert cli("adapter", "register", "m", "a", "--source", lora, "--label", "team=x") == 0
+    assert cli("adapter", "list", "--filter", "labels.team = x", "--order-by", "served_name") == 0
+    assert cli.out.splitlines()[1].split()[0] == "m/a"
+    assert cli("adapter", "list", "m", "--filter", "NOT labels:team") == 0
+    assert "no adapters" in cli.out
+    assert cli("model", "list", "--filter", "labels.env = prod and owner = me") == 2
+    assert "filter: at character 19: got `and`; must be AND, OR or the end" in " ".join(cli.err.split())
+    assert cli("model", "list", "--order-by", "age") == 2
+    message = "order_by: got `age`; must be a field: name, served_name, create_time, update_time"
+    assert message in " ".join(cli.err.split())
+
+
+@pytest.mark.usefixtures("endpoint")
 def test_rollouts(cli: Cli, tmp_path: Path) -> None:
     register = ("model", "register", "m", *SIMULATED, "--canary", "5:1h", "--canary", "50")
     assert cli(*register) == 0
@@ -272,6 +292,55 @@ def test_wait_shows_progress_and_ends_with_the_state(cli: Cli, endpoint: str) ->
         assert "connected" in cli.out
         assert cli("fleet", "wait", "--timeout", "20") == 0
         assert "ACTIVE" in cli.out
+
+
+def test_warm_waits_until_the_model_is_ready(cli: Cli, endpoint: str) -> None:
+    cli("model", "register", "m", *SIMULATED)
+    with scripted_data_plane(endpoint) as plane:
+        plane.report(state("models/m", ResourceState.RESOURCE_STATE_IDLE))
+        assert cli("model", "warm", "m", "--wait", "--wait-timeout", "1") == 1
+        assert "dataPlanes/local is IDLE" in cli.err
+        plane.report(state("models/m", ResourceState.RESOURCE_STATE_READY))
+        assert cli("model", "warm", "m", "--for", "1h", "--wait", "--wait-timeout", "20") == 0
+        assert "models/m: READY on local" in cli.err
+        assert cli.out.startswith("models/m warmed until 20")
+        assert cli.out.endswith(" UTC; catalog revision 3\n")
+        plane.report(state("models/m", ResourceState.RESOURCE_STATE_FAILED, reason="OUT_OF_MEMORY", message="too big"))
+        assert cli("model", "warm", "m", "--wait", "--wait-timeout", "20") == 1
+        assert "reason: OUT_OF_MEMORY" in cli.err
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_warming_is_shown_and_ended(cli: Cli) -> None:
+    cli("model", "register", "m", *SIMULATED)
+    assert cli("model", "warm", "m", "--validate-only") == 0
+    assert "nothing was written" in cli.out
+    assert cli("model", "warm", "m") == 0
+    assert cli("model", "get", "m") == 0
+    assert "Warm until" in cli.out
+    assert cli("model", "warm", "m", "--stop") == 0
+    assert cli.out == "models/m not warmed any longer; catalog revision 3\n"
+    assert cli("model", "get", "m") == 0
+    assert "Warm until" not in cli.out
+    assert cli("model", "warm", "n") == 1
+    assert "MODEL_NOT_FOUND" in cli.err
+    for wrong in (
+        ("--for", "soon"),
+        ("--for", "8d"),
+        ("--for", "200h"),
+        ("--stop", "--for", "1m"),
+        ("--stop", "--wait"),
+    ):
+        assert cli("model", "warm", "m", *wrong) == 2
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_a_cold_replacement_is_asked_for_by_a_flag(cli: Cli) -> None:
+    assert cli("model", "register", "m", *SIMULATED, "--replace-cold") == 0
+    assert cli("model", "get", "m", "-o", "json") == 0
+    policy = json.loads(cli.out)["rollout_policy"]
+    assert (policy["strategy"], policy["require_warm"]) == ("STRATEGY_REPLACE", False)
+    assert cli("model", "register", "m", *SIMULATED, "--replace-cold", "--canary", "5") == 2
 
 
 def test_wait_fails_with_the_reason(cli: Cli, endpoint: str) -> None:

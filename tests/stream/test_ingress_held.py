@@ -50,6 +50,11 @@ async def test_a_request_to_an_idle_model_wakes_it_and_is_answered(world: World)
     assert answer.status == 200
     assert answer.headers["x-modelplane-model"] == "models/m/revisions/1"
     assert world.app.usage()["models/m"].in_flight == 0
+    noted = world.app.usage()["models/m"].first_byte
+    assert noted is not None
+    assert noted.seconds > 0
+    await world.post(CHAT, ASK)
+    assert world.app.usage()["models/m"].first_byte == noted, "one that did not wait says nothing of starts"
 
 
 async def test_other_models_answer_while_one_starts(world: World) -> None:

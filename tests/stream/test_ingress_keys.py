@@ -45,8 +45,8 @@ async def ask(world: World, model: str = "open", **headers: str) -> Answer:
     return await world.post(CHAT, {"model": model, "messages": []}, headers=headers)
 
 
-async def names(world: World, headers: Mapping[str, str]) -> list[str]:
-    async with world.http.get("/v1/models", headers=headers) as response:
+async def names(world: World, headers: Mapping[str, str], query: str = "") -> list[str]:
+    async with world.http.get(f"/v1/models{query}", headers=headers) as response:
         assert response.status == 200
         return [model["id"] for model in json.loads(await response.read())["data"]]
 
@@ -104,6 +104,10 @@ async def test_a_key_sees_and_calls_only_what_it_may(world: World) -> None:
     assert await names(world, bearer()) == ["open", "open:lora"]
     assert await names(world, bearer("mp-bob")) == ["open", "secret", "open:lora"]
     assert await names(world, bearer("mp-e")) == []
+    assert await names(world, bearer(), "?limit=2") == ["open", "open:lora"]
+    assert await names(world, bearer(), "?after=open") == ["open:lora"]
+    async with world.http.get("/v1/models?after=secret", headers=bearer()) as response:
+        assert (response.status, json.loads(await response.read())["error"]["param"]) == (400, "after")
     assert (await ask(world, "open", **bearer())).status == 200
     for answer in (await ask(world, "secret", **bearer()), await ask(world, "never-was", **bearer())):
         assert (answer.status, answer.code) == (404, "model_not_found")

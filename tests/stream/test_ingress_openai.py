@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 
+import httpx
 import openai
 import pytest
 
@@ -107,6 +108,34 @@ async def test_the_list_of_models_is_the_snapshots(world: World) -> None:
     assert models["smol:pirate"].to_dict()["parent"] == "smol"
     assert models["smol:pirate"].owned_by == "the zoo"
     assert world.woken == []
+
+
+async def test_the_list_is_paged_when_it_is_asked_for_in_pages(world: World) -> None:
+    world.show(CATALOG)
+    client = await world.openai()
+
+    async def page(**query: object) -> dict[str, object]:
+        raw = await client.get("/models", cast_to=httpx.Response, options={"params": query})
+        answer: dict[str, object] = raw.json()
+        return answer
+
+    whole = await page()
+    assert whole.keys() == {"object", "data"}
+    assert isinstance(whole["data"], list)
+    assert await page(unknown=1) == whole, "what means nothing here is passed over"
+    first = await page(limit=2)
+    assert first == {
+        "object": "list",
+        "data": whole["data"][:2],
+        "first_id": "smol",
+        "last_id": "org/Big-1:latest",
+        "has_more": True,
+    }
+    last = await page(limit=2, after="org/Big-1:latest")
+    assert (last["data"], last["has_more"]) == (whole["data"][2:], False)
+    with pytest.raises(openai.BadRequestError, match="got '0'; allowed: a whole number from 1 to 1000") as caught:
+        await page(limit=0)
+    assert (caught.value.param, caught.value.code) == ("limit", "invalid_value")
 
 
 @pytest.mark.parametrize("name", ["smol", "org/Big-1:latest", "smol:pirate"])

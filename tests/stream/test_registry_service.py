@@ -36,6 +36,7 @@ from modelplane.v1 import (
     route_pb2,
     snapshot_service_pb2,
     snapshot_service_pb2_grpc,
+    warming_pb2,
 )
 from tests.access import everybody_is_admin
 from tests.adapter_directories import lora_shapes, write_adapter, write_base
@@ -437,6 +438,7 @@ def _valid(path: str) -> bytes:
         "ControlRollout": rollout_pb2.ControlRolloutRequest(
             name="models/m", action=rollout_pb2.ControlRolloutRequest.ACTION_PAUSE
         ),
+        "WarmModel": warming_pb2.WarmModelRequest(name="models/m"),
         "SetRoute": route_pb2.SetRouteRequest(
             route_id="r", spec=route_pb2.RouteSpec(targets=[route_pb2.RouteTarget(resource="models/m")])
         ),

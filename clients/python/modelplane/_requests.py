@@ -38,6 +38,7 @@ from modelplane.v1 import (
     rollout_pb2,
     route_pb2,
     snapshot_service_pb2,
+    warming_pb2,
 )
 from modelplane.validation import FieldViolation
 
@@ -159,8 +160,10 @@ def _mask(paths: Iterable[str] | None, fields: Mapping[str, object]) -> FieldMas
     return FieldMask(paths=list(given if paths is None else paths))
 
 
-def list_models(show_deleted: bool) -> registry_service_pb2.ListModelsRequest:
-    return registry_service_pb2.ListModelsRequest(page_size=PAGE_SIZE, show_deleted=show_deleted)
+def list_models(wanted: str, order_by: str, show_deleted: bool) -> registry_service_pb2.ListModelsRequest:
+    return registry_service_pb2.ListModelsRequest(
+        page_size=PAGE_SIZE, filter=wanted, order_by=order_by, show_deleted=show_deleted
+    )
 
 
 def list_model_revisions(model: str) -> registry_service_pb2.ListModelRevisionsRequest:
@@ -171,9 +174,13 @@ def list_adapter_revisions(adapter: str) -> registry_service_pb2.ListAdapterRevi
     return registry_service_pb2.ListAdapterRevisionsRequest(parent=adapter_resource(adapter), page_size=PAGE_SIZE)
 
 
-def list_adapters(model: str | None, show_deleted: bool) -> registry_service_pb2.ListAdaptersRequest:
+def list_adapters(
+    model: str | None, wanted: str, order_by: str, show_deleted: bool
+) -> registry_service_pb2.ListAdaptersRequest:
     parent = "models/-" if model is None else model_resource(model)
-    return registry_service_pb2.ListAdaptersRequest(parent=parent, page_size=PAGE_SIZE, show_deleted=show_deleted)
+    return registry_service_pb2.ListAdaptersRequest(
+        parent=parent, page_size=PAGE_SIZE, filter=wanted, order_by=order_by, show_deleted=show_deleted
+    )
 
 
 def set_route(
@@ -203,6 +210,18 @@ def control_rollout(
     return rollout_pb2.ControlRolloutRequest(
         name=model_resource(model),
         action=rollout_pb2.ControlRolloutRequest.Action.Value(f"ACTION_{action}"),
+        validate_only=validate_only,
+        request_id=request_id,
+    )
+
+
+def warm_model(
+    model: str, *, duration_s: float, etag: str, validate_only: bool, request_id: str
+) -> warming_pb2.WarmModelRequest:
+    return warming_pb2.WarmModelRequest(
+        name=model_resource(model),
+        duration=_duration(duration_s),
+        etag=etag,
         validate_only=validate_only,
         request_id=request_id,
     )
@@ -311,10 +330,8 @@ def list_data_planes() -> fleet_service_pb2.ListDataPlanesRequest:
 def wait_for_revision(
     revision: int, data_planes: Iterable[str], timeout_s: float
 ) -> fleet_service_pb2.WaitForRevisionRequest:
-    timeout = Duration()
-    timeout.FromNanoseconds(round(timeout_s * 1e9))
     return fleet_service_pb2.WaitForRevisionRequest(
-        revision=revision, data_planes=[data_plane_resource(name) for name in data_planes], timeout=timeout
+        revision=revision, data_planes=[data_plane_resource(name) for name in data_planes], timeout=_duration(timeout_s)
     )
 
 
@@ -399,6 +416,12 @@ def advance(request: PagedRequest, response: PagedResponse, name: str) -> bool:
         raise Internal("the control plane sent the same page twice", reason="PAGE_REPEATED", request=name)
     request.page_token = response.next_page_token
     return True
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromNanoseconds(round(seconds * 1e9))
+    return duration
 
 
 def _timestamp(moment: datetime | None) -> Timestamp | None:

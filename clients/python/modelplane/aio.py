@@ -66,6 +66,7 @@ from modelplane.types import (
     UpdateAdapterResponse,
     UpdateModelResponse,
     WaitForRevisionResponse,
+    WarmModelResponse,
 )
 from modelplane.v1 import (
     api_key_pb2,
@@ -175,11 +176,17 @@ class AsyncClient:
         request = registry_service_pb2.GetModelRequest(name=_requests.model_resource(model))
         return (await self._call("GetModel", self._registry.GetModel, request, timeout_s)).model
 
-    async def list_models(self, *, show_deleted: bool = False, timeout_s: float | None = None) -> AsyncIterator[Model]:
+    async def list_models(
+        self,
+        *,
+        filter: str = "",
+        order_by: str = "",
+        show_deleted: bool = False,
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[Model]:
         """As `Client.list_models`."""
-        async for page in self._pages(
-            "ListModels", self._registry.ListModels, _requests.list_models(show_deleted), timeout_s
-        ):
+        request = _requests.list_models(filter, order_by, show_deleted)
+        async for page in self._pages("ListModels", self._registry.ListModels, request, timeout_s):
             for item in page.models:
                 yield item
 
@@ -288,6 +295,22 @@ class AsyncClient:
         request = _requests.control_rollout(model, action, validate_only=validate_only, request_id=request_id)
         return await self._call("ControlRollout", self._registry.ControlRollout, request, timeout_s)
 
+    async def warm_model(
+        self,
+        model: str,
+        *,
+        duration_s: float = 600.0,
+        etag: str = "",
+        validate_only: bool = False,
+        request_id: str = "",
+        timeout_s: float | None = None,
+    ) -> WarmModelResponse:
+        """As `Client.warm_model`."""
+        request = _requests.warm_model(
+            model, duration_s=duration_s, etag=etag, validate_only=validate_only, request_id=request_id
+        )
+        return await self._call("WarmModel", self._registry.WarmModel, request, timeout_s)
+
     # --- adapters -----------------------------------------------------------------------------------------------------
 
     async def register_adapter(
@@ -326,10 +349,16 @@ class AsyncClient:
         return (await self._call("GetAdapter", self._registry.GetAdapter, request, timeout_s)).adapter
 
     async def list_adapters(
-        self, model: str | None = None, *, show_deleted: bool = False, timeout_s: float | None = None
+        self,
+        model: str | None = None,
+        *,
+        filter: str = "",
+        order_by: str = "",
+        show_deleted: bool = False,
+        timeout_s: float | None = None,
     ) -> AsyncIterator[Adapter]:
         """As `Client.list_adapters`."""
-        request = _requests.list_adapters(model, show_deleted)
+        request = _requests.list_adapters(model, filter, order_by, show_deleted)
         async for page in self._pages("ListAdapters", self._registry.ListAdapters, request, timeout_s):
             for item in page.adapters:
                 yield item
@@ -615,11 +644,14 @@ class AsyncClient:
         resource: str,
         *,
         revision: int | None = None,
+        require_ready: bool = False,
         timeout_s: float = 600.0,
         on_progress: Callable[[ServingProgress], None] | None = None,
     ) -> ServingProgress:
         """As `Client.wait_until_serving`."""
-        wait = ServingWait(revision=revision, timeout_s=timeout_s, started_s=time.monotonic())
+        wait = ServingWait(
+            revision=revision, timeout_s=timeout_s, started_s=time.monotonic(), require_ready=require_ready
+        )
         while True:
             try:
                 progress = wait.update(

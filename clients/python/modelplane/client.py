@@ -60,6 +60,7 @@ from modelplane.types import (
     UpdateAdapterResponse,
     UpdateModelResponse,
     WaitForRevisionResponse,
+    WarmModelResponse,
 )
 from modelplane.v1 import (
     api_key_pb2,
@@ -201,11 +202,28 @@ class Client:
         request = registry_service_pb2.GetModelRequest(name=_requests.model_resource(model))
         return self._call("GetModel", self._registry.GetModel, request, timeout_s).model
 
-    def list_models(self, *, show_deleted: bool = False, timeout_s: float | None = None) -> Iterator[Model]:
-        """List all models by id, page after page as they are asked for. Without states; see `get_model`."""
-        for page in self._pages(
-            "ListModels", self._registry.ListModels, _requests.list_models(show_deleted), timeout_s
-        ):
+    def list_models(
+        self,
+        *,
+        filter: str = "",
+        order_by: str = "",
+        show_deleted: bool = False,
+        timeout_s: float | None = None,
+    ) -> Iterator[Model]:
+        """List models with their states, page after page as they are asked for.
+
+        Args:
+            filter: Which models, such as `labels.env = prod AND state = FAILED`; `ListModelsRequest.filter` in
+                `registry_service.proto` says what it can be. Default: all.
+            order_by: Fields to sort by, such as `create_time desc`: `name`, `served_name`, `create_time`,
+                `update_time`. Default: `name`.
+            show_deleted: Deleted ones too.
+
+        Raises:
+            InvalidArgument: The filter or the order is none; the violation says what is allowed.
+        """
+        request = _requests.list_models(filter, order_by, show_deleted)
+        for page in self._pages("ListModels", self._registry.ListModels, request, timeout_s):
             yield from page.models
 
     def list_model_revisions(self, model: str, *, timeout_s: float | None = None) -> Iterator[ModelRevision]:
@@ -377,6 +395,38 @@ class Client:
         request = _requests.control_rollout(model, action, validate_only=validate_only, request_id=request_id)
         return self._call("ControlRollout", self._registry.ControlRollout, request, timeout_s)
 
+    def warm_model(
+        self,
+        model: str,
+        *,
+        duration_s: float = 600.0,
+        etag: str = "",
+        validate_only: bool = False,
+        request_id: str = "",
+        timeout_s: float | None = None,
+    ) -> WarmModelResponse:
+        """Have every data plane start a model before it is asked for, and keep it for a while.
+
+        Afterwards it idles away as any other. No model revision is made. `wait_until_serving` with `require_ready`
+        waits until it answers everywhere.
+
+        Args:
+            duration_s: How long from now on, in seconds: 1 s to 7 days. It replaces what was asked for before. 0: end
+                the warming.
+            etag: That of the model as it was read: refuse when it is another by now.
+            validate_only: Check everything, answer as if it had been done, and write nothing.
+            request_id: UUID4 of this request, to ask again later. Default: a fresh one.
+
+        Raises:
+            InvalidArgument: `duration_s` is neither 0 nor in that range.
+            NotFound: There is no such model.
+            Aborted: The etag is another.
+        """
+        request = _requests.warm_model(
+            model, duration_s=duration_s, etag=etag, validate_only=validate_only, request_id=request_id
+        )
+        return self._call("WarmModel", self._registry.WarmModel, request, timeout_s)
+
     # --- adapters -----------------------------------------------------------------------------------------------------
 
     def register_adapter(
@@ -444,14 +494,28 @@ class Client:
         return self._call("GetAdapter", self._registry.GetAdapter, request, timeout_s).adapter
 
     def list_adapters(
-        self, model: str | None = None, *, show_deleted: bool = False, timeout_s: float | None = None
+        self,
+        model: str | None = None,
+        *,
+        filter: str = "",
+        order_by: str = "",
+        show_deleted: bool = False,
+        timeout_s: float | None = None,
     ) -> Iterator[Adapter]:
-        """List the adapters of a model, or of all models, by name. Without states; see `get_adapter`.
+        """List the adapters of a model, or of all models, with their states.
+
+        Args:
+            filter: Which adapters, such as `labels.team = search AND owner = ann`; `ListAdaptersRequest.filter` in
+                `registry_service.proto` says what it can be. Default: all.
+            order_by: Fields to sort by, such as `create_time desc`: `name`, `served_name`, `create_time`,
+                `update_time`. Default: `name`.
+            show_deleted: Deleted ones too.
 
         Raises:
+            InvalidArgument: The filter or the order is none; the violation says what is allowed.
             NotFound: There is no such model.
         """
-        request = _requests.list_adapters(model, show_deleted)
+        request = _requests.list_adapters(model, filter, order_by, show_deleted)
         for page in self._pages("ListAdapters", self._registry.ListAdapters, request, timeout_s):
             yield from page.adapters
 
@@ -889,6 +953,7 @@ class Client:
         resource: str,
         *,
         revision: int | None = None,
+        require_ready: bool = False,
         timeout_s: float = 600.0,
         on_progress: Callable[[ServingProgress], None] | None = None,
     ) -> ServingProgress:
@@ -900,6 +965,7 @@ class Client:
         Args:
             resource: A model or an adapter.
             revision: Number of the model or adapter revision; a later one will do. None: the current one.
+            require_ready: Wait until it is READY: IDLE is not enough.
             timeout_s: How long to wait, in seconds.
             on_progress: Called with each state of affairs, about twice a second.
 
@@ -908,7 +974,9 @@ class Client:
             ServingFailed: A data plane reports FAILED or QUARANTINED, or rejected the snapshot.
             ServingTimeout: It took too long, or no data plane is connected.
         """
-        wait = ServingWait(revision=revision, timeout_s=timeout_s, started_s=time.monotonic())
+        wait = ServingWait(
+            revision=revision, timeout_s=timeout_s, started_s=time.monotonic(), require_ready=require_ready
+        )
         while True:
             try:
                 progress = wait.update(*self._look(resource, wait.rpc_timeout_s(time.monotonic())), time.monotonic())

@@ -18,7 +18,8 @@ POLL_INTERVAL_S = 0.5
 RPC_TIMEOUT_S_MIN, RPC_TIMEOUT_S_MAX = 1.0, 10.0
 """Deadline of one question. A control plane that is slow once is asked again."""
 
-_SERVING = (ResourceState.RESOURCE_STATE_READY, ResourceState.RESOURCE_STATE_IDLE)
+_READY = (ResourceState.RESOURCE_STATE_READY,)
+_SERVING = (*_READY, ResourceState.RESOURCE_STATE_IDLE)
 _UNREPORTED = (ResourceState.RESOURCE_STATE_UNSPECIFIED, ResourceState.RESOURCE_STATE_IDLE)
 _FAILED = (ResourceState.RESOURCE_STATE_FAILED, ResourceState.RESOURCE_STATE_QUARANTINED)
 
@@ -42,7 +43,7 @@ class DataPlaneProgress:
     message: str
     """The same in words."""
     serving: bool
-    """Whether it serves the wanted revision: IDLE or READY."""
+    """Whether it serves the wanted revision: READY or, unless that is not enough, IDLE."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +93,8 @@ class ServingWait:
     """How long to wait, in seconds."""
     started_s: float
     """When the wait began, by a clock that never goes back."""
+    require_ready: bool = False
+    """Whether only READY counts, and not IDLE."""
     progress: ServingProgress | None = None
     """The newest result of `update`."""
     _degraded_since_s: dict[str, float] = field(default_factory=dict)
@@ -168,7 +171,7 @@ class ServingWait:
             revision_number=number,
             reason=status.reason,
             message=status.message,
-            serving=has_snapshot and state in _SERVING and number >= wanted,
+            serving=has_snapshot and state in (_READY if self.require_ready else _SERVING) and number >= wanted,
         )
         if plane.connected:
             self._raise_if_failed(resource, plane, progress, has_snapshot, now_s)

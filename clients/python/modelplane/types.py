@@ -64,7 +64,8 @@ from modelplane.v1.snapshot_pb2 import (
     RouteEntry,
 )
 from modelplane.v1.snapshot_service_pb2 import FetchSnapshotResponse, Phase, SnapshotSummary
-from modelplane.v1.status_pb2 import DataPlaneResourceStatus, ResourceState, ResourceStatus
+from modelplane.v1.status_pb2 import ColdStart, DataPlaneResourceStatus, ResourceState, ResourceStatus
+from modelplane.v1.warming_pb2 import WarmModelResponse
 
 __all__ = [
     "Adapter",
@@ -80,6 +81,7 @@ __all__ = [
     "ApiKeyLimits",
     "AuditEvent",
     "CanaryStep",
+    "ColdStart",
     "ControlRolloutResponse",
     "CreateApiKeyResponse",
     "DataPlane",
@@ -135,4 +137,5 @@ __all__ = [
     "UpdateAdapterResponse",
     "UpdateModelResponse",
     "WaitForRevisionResponse",
+    "WarmModelResponse",
 ]

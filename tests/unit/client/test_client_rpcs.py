@@ -45,6 +45,7 @@ CALLS: Mapping[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
     "ListAdapters": ("list_adapters", (), {}),
     "DeleteAdapter": ("delete_adapter", ("m/a",), {}),
     "ControlRollout": ("control_rollout", ("m", "PAUSE"), {}),
+    "WarmModel": ("warm_model", ("m",), {}),
     "SetRoute": ("set_route", ("r",), {"spec": {"targets": [{"resource": "models/m", "weight": 2}]}}),
     "GetRoute": ("get_route", ("r",), {}),
     "ListRoutes": ("list_routes", (), {}),

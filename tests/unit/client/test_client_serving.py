@@ -61,6 +61,12 @@ def test_idle_and_ready_are_served(state: State) -> None:
     assert wait().update(model(("a", state, 2)), [plane()], 1.0).done
 
 
+def test_idle_is_not_enough_where_ready_is_required() -> None:
+    waiting = ServingWait(revision=None, timeout_s=60.0, started_s=0.0, require_ready=True)
+    assert not waiting.update(model(("a", READY, 2), ("b", IDLE, 2)), [plane("a"), plane("b")], 1.0).done
+    assert waiting.update(model(("a", READY, 2), ("b", READY, 2)), [plane("a"), plane("b")], 2.0).done
+
+
 @pytest.mark.parametrize(
     ("resource", "planes"),
     [

@@ -68,3 +68,32 @@ def test_a_token_is_of_one_request_one_method_and_one_version() -> None:
 @pytest.mark.parametrize(("requested", "size"), [(0, 50), (1, 1), (1000, 1000), (1001, 1000), (2**31 - 1, 1000)])
 def test_page_sizes(requested: int, size: int) -> None:
     assert paging.page_size(requested) == size
+
+
+async def test_a_page_ends_when_enough_was_scanned_and_the_next_goes_on_from_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(paging, "SCANNED_MAX", 100)
+    read_items: list[int] = []
+
+    async def read(cursor: paging.Cursor | None, limit: int) -> list[int]:
+        first = int(cursor[0]) + 1 if cursor is not None else 0
+        items = list(range(first, min(first + limit, 320)))
+        read_items.extend(items)
+        return items
+
+    pages: list[list[int]] = []
+    cursor: paging.Cursor | None = None
+    while not pages or cursor is not None:
+        before = len(read_items)
+        page, cursor = await paging.read_page(
+            read,
+            lambda item: (item,),
+            lambda item: registry_service_pb2.ListModelsRequest(page_size=item),
+            cursor,
+            5,
+            lambda item: item in (3, 249, 250, *range(300, 306)),
+        )
+        assert len(read_items) - before <= 100
+        pages.append([message.page_size for message in page])
+    assert pages == [[3], [], [249, 250], [300, 301, 302, 303, 304], [305]]

@@ -10,6 +10,7 @@ import pytest
 from dataplane import openai_errors
 from dataplane.activation import ModelActivation, State, View
 from dataplane.admission import Admission, Lease, ModelUsage
+from dataplane.posts import FirstByte
 from dataplane.snapshot import Snapshot
 from dataplane.view_holder import ViewHolder
 from tests import views
@@ -106,6 +107,29 @@ async def test_an_idle_model_is_woken_once_for_many_requests(activation: ModelAc
     assert len(await asyncio.gather(*tasks)) == 50
     assert desk.woken == ["models/m"]
     assert desk.admission.waiting() == 0
+
+
+async def test_the_longest_wait_for_a_start_is_kept_until_the_next_start() -> None:
+    desk = Desk()
+    desk.show(CATALOG)
+    tasks = [await desk.ask() for _ in range(2)]
+    desk.show(CATALOG, m=views.ready("http://a"))
+    first, second = await asyncio.gather(*tasks)
+    assert first.waited_for_start
+    assert second.waited_for_start
+    desk.admission.note_first_byte(first, 40.0)
+    desk.admission.note_first_byte(second, 39.0)
+    known = desk.admission.usage()["models/m"].first_byte
+    assert known == FirstByte(replica_id=first.endpoint.replica_id, seconds=40.0)
+    later = await desk.acquire("m")
+    assert not later.waited_for_start
+    desk.show(CATALOG)
+    task = await desk.ask()
+    desk.show(CATALOG, m=views.ready("http://b"))
+    again = await task
+    desk.admission.note_first_byte(again, 3.0)
+    known = desk.admission.usage()["models/m"].first_byte
+    assert known == FirstByte(replica_id=again.endpoint.replica_id, seconds=3.0)
 
 
 async def test_a_model_that_is_being_started_is_not_woken() -> None:
@@ -421,3 +445,18 @@ async def test_invariant_counts_return_to_zero_whatever_happens() -> None:
     assert desk.admission.in_flight() == 0
     assert desk.admission.waiting() == 0
     assert desk.admission.applications_in_use() == {}
+
+
+async def test_a_model_that_nobody_asked_for_lately_is_no_longer_reported() -> None:
+    desk = Desk()
+    desk.show(CATALOG, m=views.ready("http://127.0.0.1:1"), other=views.ready("http://127.0.0.1:2"))
+    held = await desk.acquire("m")
+    with await desk.acquire("other"):
+        pass
+    desk.now += 59
+    assert desk.admission.usage().keys() == {"models/m", "models/other"}
+    desk.now += 2
+    assert desk.admission.usage().keys() == {"models/m"}, "a request is in it"
+    desk.admission.release(held)
+    with await desk.acquire("other"):
+        assert desk.admission.usage()["models/other"].in_flight == 1

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dataplane.cluster import REPORT_LIFETIME_S, Cluster, Track
 from dataplane.posts import (
     ApplicationRecord,
     EngineReport,
+    FirstByte,
     IngressReport,
     ModelUsageReport,
     StartFailure,
@@ -20,12 +23,20 @@ OTHER = Position(store_uid="s", revision=2, digest=b"\2" * 32)
 
 def record() -> ApplicationRecord:
     return ApplicationRecord(
-        name="app", model="models/m", revision_number=1, entry=b"", secret="s", created_at=NOW - 100
+        name="app", model="models/m", revision_number=1, entry=b"", replica_bounds=b"", secret="s", created_at=NOW - 100
     )
 
 
 def engine(url: str = "http://127.0.0.1:1", *, age_s: float = 0.0) -> EngineReport:
-    return EngineReport(url=url, in_flight=0, adapters=(), failed_adapters={}, reported_at=NOW - age_s)
+    return EngineReport(
+        url=url,
+        in_flight=0,
+        adapters=(),
+        failed_adapters={},
+        reported_at=NOW - age_s,
+        start_s=30.5,
+        weights_s=2.25,
+    )
 
 
 def ingress(
@@ -86,6 +97,39 @@ def test_application_starts_answers_and_stays_running_without_a_replica() -> Non
     del made.values["engine/app/r1"]
     later = made.applications(NOW + 5, 10)["app"]
     assert (later.phase, later.ready_at, later.endpoints) == (Phase.RUNNING, NOW, ())
+
+
+def test_a_start_from_zero_is_timed_by_its_first_replica() -> None:
+    made = cluster(application__app=record())
+    made.tracks["app"] = Track(deployed_at=NOW)
+    made.applications(NOW, 10)
+    assert made.cold_starts(NOW) == {}, "it has not started yet"
+    made.values["engine/app/r1"] = engine(age_s=-40)
+    made.applications(NOW + 40, 10)
+    (started,) = made.cold_starts(NOW + 40).values()
+    assert started.start.ToTimedelta().total_seconds() == 40
+    assert started.engine_start.ToTimedelta().total_seconds() == 30.5
+    assert started.weights_load.ToTimedelta().total_seconds() == 2.25
+    assert started.ready_time.seconds == NOW + 40
+    assert not started.HasField("first_token"), "nobody has been answered"
+
+    # Two ingress replicas held requests for this start, and one remembers an earlier one.
+    for key, replica_id, seconds in (("i1", "r1", 41.0), ("i2", "r1", 43.5), ("i3", "r0", 99.0)):
+        usage = ModelUsageReport(
+            in_flight=0, last_request_at=0, first_byte=FirstByte(replica_id=replica_id, seconds=seconds)
+        )
+        made.values[f"ingress/{key}"] = replace(ingress(age_s=-40), models={"models/m": usage})
+    # A replica that joined later was no cold start.
+    made.values["engine/app/r2"] = engine(age_s=-40)
+    (answered,) = made.cold_starts(NOW + 40).values()
+    assert answered.first_token.ToTimedelta().total_seconds() == 43.5
+    assert answered.start == started.start
+
+
+def test_a_start_that_another_agent_began_is_not_timed() -> None:
+    made = cluster(application__app=record(), engine__app__r1=engine())
+    made.applications(NOW, 10)
+    assert made.cold_starts(NOW) == {}
 
 
 def test_report_that_is_not_renewed_is_no_endpoint() -> None:

@@ -13,6 +13,7 @@ EXAMPLES: list[IngressError] = [
     openai_errors.InvalidJson("invalid character (byte 3)"),
     openai_errors.BodyNotObject(),
     openai_errors.InvalidForm("it has more than one model"),
+    openai_errors.InvalidParameter("limit", "'x'", "a whole number"),
     openai_errors.ModelMissing(),
     openai_errors.ModelNotString(),
     openai_errors.ApiKeyMissing(),

@@ -18,10 +18,12 @@ from dataplane.reconciler import (
     Failure,
     Phase,
     Plan,
+    Rescale,
     Situation,
     application_name,
     next_failure,
     plan,
+    replica_bounds,
 )
 from dataplane.snapshot import Message, Snapshot, model_of
 from modelplane.v1 import snapshot_pb2
@@ -51,6 +53,7 @@ def application(of: snapshot_pb2.ModelEntry, phase: Phase = Phase.RUNNING, **cha
         phase=phase,
         created_at=NOW - 1000,
         endpoints=(Endpoint(replica_id=f"{name}-r", url="http://127.0.0.1:1"),) if running else (),
+        replica_bounds=replica_bounds(of.revision.spec.scaling),
         ready_at=NOW - 900 if running else None,
     )
     return replace(made, **changes)  # type: ignore[arg-type]  # the tests' own keywords
@@ -119,6 +122,24 @@ def test_card_change_keeps_the_application_and_answers_as_the_new_revision() -> 
     made = plan(situation(changed, applications=(application(entry()),), last_activity={"models/m": NOW}))
     assert made.actions == ()
     assert made.models["models/m"].revision_number == 2
+
+
+def test_scaling_change_is_put_upon_the_application_that_runs() -> None:
+    changed = entry(number=2)
+    changed.revision.spec.scaling.max_replicas = 4
+    for phase in (Phase.STARTING, Phase.RUNNING):
+        at_first = situation(changed, applications=(application(entry(), phase),), last_activity={"models/m": NOW})
+        (rescale,) = plan(at_first).actions
+        assert rescale == Rescale(application_name(entry()), changed)
+        scaled = replace(at_first, applications={rescale.application: application(changed, phase)})
+        assert plan(scaled).actions == ()
+
+
+def test_what_scaling_says_about_zero_is_not_put_upon_the_application() -> None:
+    changed = entry(number=2, min_replicas=1)
+    changed.revision.spec.scaling.downscale_to_zero_delay.seconds = 1
+    made = plan(situation(changed, applications=(application(entry()),), last_activity={"models/m": NOW}))
+    assert made.actions == ()
 
 
 def test_changed_model_in_use_gets_the_new_application_beside_the_old_one() -> None:
@@ -299,7 +320,8 @@ def test_name_of_an_application_changes_only_with_what_needs_new_replicas() -> N
         "entry.revision.card.description = 'x'",
         f"{spec}admission.max_ongoing_requests = 3",
         f"{spec}scaling.downscale_to_zero_delay.seconds = 1",
-        f"{spec}scaling.min_replicas = 1",
+        f"{spec}scaling.min_replicas = 2",
+        f"{spec}scaling.max_replicas = 4",
     ):
         assert after(harmless) == base, harmless
     for restart in (
@@ -308,8 +330,6 @@ def test_name_of_an_application_changes_only_with_what_needs_new_replicas() -> N
         f"{spec}engine.args['a'] = 1",
         f"{spec}resources.cpus = 2",
         f"{spec}lora.max_rank = 8",
-        f"{spec}scaling.min_replicas = 2",
-        f"{spec}scaling.max_replicas = 4",
     ):
         assert after(restart) != base, restart
 
@@ -415,6 +435,109 @@ def test_a_pinned_revision_that_fails_leaves_the_current_one_alone() -> None:
     assert made.actions == (Delete(failed.name),)
 
 
+def test_the_scaling_of_the_model_counts_where_a_pin_shares_its_application() -> None:
+    pinned, current = entry(), entry(number=2)
+    current.revision.spec.scaling.max_replicas = 4
+    last_activity = {"models/m": NOW, PINNED: NOW}
+    shared = application(pinned)
+    made = plan(situation(current, views.pinned(pinned), applications=(shared,), last_activity=last_activity))
+    assert made.actions == (Rescale(shared.name, current),)
+    shared = application(current)
+    made = plan(situation(current, views.pinned(pinned), applications=(shared,), last_activity=last_activity))
+    assert made.actions == ()
+    del last_activity["models/m"]  # only the pin is used
+    made = plan(situation(current, views.pinned(pinned), applications=(shared,), last_activity=last_activity))
+    assert [action.entry.name for action in made.actions if isinstance(action, Rescale)] == [PINNED]
+
+
+# -- models that are kept warm -----------------------------------------------------------------------------------------
+
+
+def warmed(until: float, of: snapshot_pb2.ModelEntry | None = None) -> snapshot_pb2.ModelEntry:
+    made = copy.deepcopy(of if of is not None else entry())
+    made.warm_until.FromNanoseconds(round(until * 1e9))
+    return made
+
+
+def test_warmed_model_is_deployed_unasked_in_the_application_that_a_request_would_make() -> None:
+    warm = warmed(NOW + 0.5)
+    assert plan(situation(warm)).actions == (Deploy(application_name(entry()), warm),)
+    assert plan(situation(warmed(NOW))) == Plan(actions=(), models={})
+
+
+def test_warmed_model_stays_up_and_then_idles_away_as_any_other() -> None:
+    running = application(entry(), ready_at=NOW - 2 * IDLE_S, left_sequence=9)
+    assert plan(situation(warmed(NOW + 1), applications=(running,))).models["models/m"].state is State.READY
+    assert plan(situation(warmed(NOW), applications=(running,))) == Plan(actions=(Delete(running.name),), models={})
+    asked = situation(warmed(NOW), applications=(running,), last_activity={"models/m": NOW - IDLE_S + 1})
+    assert plan(asked).models["models/m"].state is State.READY
+    young = replace(running, ready_at=NOW - IDLE_S + 1)
+    assert plan(situation(warmed(NOW), applications=(young,))).models["models/m"].state is State.READY
+
+
+def test_warmed_model_that_fails_is_tried_again_while_it_is_wanted_and_goes_on_saying_why() -> None:
+    failing = failed_situation(retry_in_s=-1)
+    wanted = plan(replace(failing, snapshot=views.snapshot(warmed(NOW + 1))))
+    assert [action.application for action in wanted.actions] == [application_name(entry())]
+    over = plan(replace(failing, snapshot=views.snapshot(warmed(NOW - 1))))
+    assert over.actions == ()
+    for made in (wanted, over):
+        activation = made.models["models/m"]
+        assert (activation.state, activation.reason) == (State.FAILED, "SOURCE_NOT_FOUND")
+
+
+def test_warming_is_of_the_model_and_not_of_its_pinned_revisions() -> None:
+    made = plan(situation(warmed(NOW + 1, NEW), views.pinned(OLD)))
+    assert set(made.models) == {"models/m"}
+
+
+# -- replacing without make before break -------------------------------------------------------------------------------
+
+
+def cold(of: snapshot_pb2.ModelEntry) -> snapshot_pb2.ModelEntry:
+    made = copy.deepcopy(of)
+    made.replace_cold = True
+    return made
+
+
+def test_cold_replacement_moves_at_once_and_the_old_application_goes_when_it_is_let_go() -> None:
+    old, new = application(OLD), cold(NEW)
+    in_use = {"models/m": NOW}
+    at_first = situation(new, applications=(old,), serving={"models/m": old.name}, last_activity=in_use)
+    made = plan(at_first)
+    assert made.actions == (Deploy(application_name(NEW), new),)
+    assert (made.models["models/m"].state, made.models["models/m"].revision_number) == (State.DEPLOYING, 2)
+    starting = application(NEW, Phase.STARTING)
+    left = replace(old, left_sequence=9)
+    moved = replace(at_first, serving={}, applications={left.name: left, starting.name: starting})
+    assert plan(moved).actions == (Delete(old.name),)
+    busy = replace(moved, applications={left.name: replace(left, in_use=1), starting.name: starting})
+    assert plan(busy).actions == ()
+
+
+def test_cold_replacement_that_fails_has_no_old_one_to_go_on() -> None:
+    failed = application(NEW, Phase.FAILED)
+    failure = Failure(count=1, reason="OUT_OF_MEMORY", message="too big", retry_at=NOW + 10)
+    made = plan(
+        situation(
+            cold(NEW),
+            applications=(application(OLD), failed),
+            serving={"models/m": application_name(OLD)},
+            last_activity={"models/m": NOW},
+            failures={failed.name: failure},
+        )
+    )
+    assert (made.models["models/m"].state, made.models["models/m"].reason) == (State.FAILED, "OUT_OF_MEMORY")
+
+
+def test_cold_replacement_of_what_needs_no_new_replicas_keeps_the_application() -> None:
+    running = application(OLD)
+    changed = cold(OLD)
+    changed.revision.number = 2
+    made = plan(situation(changed, applications=(running,), last_activity={"models/m": NOW}))
+    assert (made.actions, made.models["models/m"].state) == ((), State.READY)
+
+
 # -- revisions that are being rolled out -------------------------------------------------------------------------------
 
 CANDIDATE = "models/m/revisions/2"
@@ -476,6 +599,7 @@ class SimulatedApplication:
     deleting: bool = False
     left_sequence: int = 0
     requests: int = 0
+    bounds: bytes = b""
 
 
 @dataclass
@@ -502,14 +626,17 @@ class ClusterMachine(RuleBasedStateMachine):
         self.sequence = 0
         self.models: Mapping[str, ModelActivation] = {}
         self.ingresses = [SimulatedIngress(), SimulatedIngress()]
+        self.planned_at = 0.0
+        self.warm_at_plan: set[str] = set()
 
     def snapshot(self) -> Snapshot:
         pins = (pin for pin in self.pins.values() if pin.model.removeprefix("models/") in self.entries)
         return views.snapshot(*self.entries.values(), *pins)
 
-    @rule(model=st.sampled_from("ab"), spec=st.integers(0, 1), number=st.integers(1, 9))
-    def register(self, model: str, spec: int, number: int) -> None:
+    @rule(model=st.sampled_from("ab"), spec=st.integers(0, 1), number=st.integers(1, 9), max_replicas=st.integers(1, 2))
+    def register(self, model: str, spec: int, number: int, max_replicas: int) -> None:
         self.entries[model] = entry(model, number=number, args={"start_up_s": spec})
+        self.entries[model].revision.spec.scaling.max_replicas = max_replicas
 
     @rule(model=st.sampled_from("ab"), spec=st.integers(0, 1), pins=st.booleans())
     def pin(self, model: str, spec: int, pins: bool) -> None:
@@ -518,6 +645,17 @@ class ClusterMachine(RuleBasedStateMachine):
             self.pins[pin.name] = pin
         else:
             self.pins.pop(pin.name, None)
+
+    @rule(model=st.sampled_from("ab"), seconds=st.sampled_from([0, 10, 2 * IDLE_S]))
+    def warm(self, model: str, seconds: int) -> None:
+        if model in self.entries:
+            self.entries[model] = warmed(self.now + seconds, self.entries[model])
+
+    @rule(model=st.sampled_from("ab"), is_cold=st.booleans())
+    def set_policy(self, model: str, is_cold: bool) -> None:
+        if model in self.entries:
+            self.entries[model] = copy.deepcopy(self.entries[model])
+            self.entries[model].replace_cold = is_cold
 
     @rule(model=st.sampled_from("ab"))
     def delete(self, model: str) -> None:
@@ -582,10 +720,16 @@ class ClusterMachine(RuleBasedStateMachine):
         )
         if made.models != self.models:
             self._publish(made.models)
+        self.planned_at = self.now
+        self.warm_at_plan = {one.name for one in self.entries.values() if self.now < one.warm_until.seconds}
         for action in made.actions:
             if isinstance(action, Deploy):
                 assert action.application not in self.applications, "deployed while it is there"
                 self.applications[action.application] = SimulatedApplication(action.entry, self.now)
+                self.applications[action.application].bounds = replica_bounds(action.entry.revision.spec.scaling)
+            elif isinstance(action, Rescale):
+                assert not self.applications[action.application].deleting, "scaled while it goes"
+                self.applications[action.application].bounds = replica_bounds(action.entry.revision.spec.scaling)
             else:
                 one = self.applications[action.application]
                 assert one.requests == 0, "deleted with a request in it"
@@ -616,6 +760,7 @@ class ClusterMachine(RuleBasedStateMachine):
             created_at=one.created_at,
             endpoints=(Endpoint(replica_id=name, url="http://x"),) if phase is Phase.RUNNING else (),
             ready_at=one.ready_at,
+            replica_bounds=one.bounds,
             in_use=one.requests,
             left_sequence=one.left_sequence,
         )
@@ -627,6 +772,12 @@ class ClusterMachine(RuleBasedStateMachine):
                 if activation.endpoints:
                     assert activation.application in self.applications
                     assert not self.applications[activation.application].deleting
+
+    @invariant()
+    def what_is_warmed_is_there_after_a_plan(self) -> None:
+        if self.planned_at == self.now:
+            for name in self.warm_at_plan:
+                assert self.models[name].state in (State.DEPLOYING, State.READY, State.DEGRADED, State.FAILED)
 
     def teardown(self) -> None:
         """Left alone, everything that is in use comes to answer, and everything else goes."""
@@ -645,6 +796,9 @@ class ClusterMachine(RuleBasedStateMachine):
             self.deletions_end()
         assert self.applications.keys() == {application_name(one) for one in wanted.values()}
         assert {name: model.state for name, model in self.models.items()} == dict.fromkeys(wanted, State.READY)
+        for current in self.entries.values():
+            bounds = self.applications[application_name(current)].bounds
+            assert bounds == replica_bounds(current.revision.spec.scaling)
 
 
 TestCluster = ClusterMachine.TestCase

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import json_format
 
 from dataplane.errors import EngineStartError
-from dataplane.vllm_engine import command_line
+from dataplane.vllm_engine import _weights_seconds, command_line
 from modelplane.v1 import model_pb2, snapshot_pb2
 
 
@@ -79,3 +79,12 @@ def test_parallel_sizes_are_handed_on() -> None:
     assert line[line.index("--tensor-parallel-size") + 1] == "4"
     assert line[line.index("--pipeline-parallel-size") + 1] == "2"
     assert model_pb2.Resources().tensor_parallel_size == 0
+
+
+def test_time_of_reading_the_weights_is_the_slowest_workers() -> None:
+    log = (
+        "(EngineCore pid=7) INFO 11-26 12:00:01 [default_loader.py:502] Loading weights took 2.13 seconds\n"
+        "(EngineCore pid=8) INFO 11-26 12:00:02 [default_loader.py:502] Loading weights took 3.50 seconds\n"
+    )
+    assert _weights_seconds(log) == 3.5
+    assert _weights_seconds("INFO nothing of the kind") is None

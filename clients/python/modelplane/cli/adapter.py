@@ -14,10 +14,12 @@ from modelplane.cli.model import (
     DisplayNameOption,
     EtagOption,
     FileOption,
+    FilterOption,
     LabelOption,
     LabelsOption,
     MustCreateOption,
     NoLabelsOption,
+    OrderByOption,
     OwnedByOption,
     RevisionArgument,
     ServedNameOption,
@@ -109,16 +111,19 @@ def register(
             wait_and_show(session, client, adapter.name, adapter.revision.number, wait_timeout)
 
 
-@command(group, "list", example="modelplane adapter list smollm2")
+@command(group, "list", example="modelplane adapter list smollm2 --order-by 'update_time desc'")
 def list_(
     session: Session,
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help="Base model. Default: all models.")] = None,
     *,
+    filter_: FilterOption = "",
+    order_by: OrderByOption = "",
     show_deleted: ShowDeletedOption = False,
 ) -> None:
     """List the adapters of a model, or of all models."""
     with session.client() as client:
-        adapters = list(client.list_adapters(model, show_deleted=show_deleted))
+        listed = client.list_adapters(model, filter=filter_, order_by=order_by, show_deleted=show_deleted)
+        adapters = list(listed)
         states = states_by_resource(client, adapters) if session.output is Output.TABLE else {}
     output.show(session, output.to_list("adapters", adapters), output.adapters_table(adapters, states))
 

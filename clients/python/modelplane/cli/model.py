@@ -33,6 +33,24 @@ EtagOption = Annotated[
 ]
 MustCreateOption = Annotated[bool, typer.Option("--must-create", help="Refuse when it exists.")]
 RevisionArgument = Annotated[int, typer.Argument(metavar="REVISION", min=1, help="Number of an earlier revision.")]
+FilterOption = Annotated[
+    str,
+    typer.Option(
+        "--filter",
+        metavar="FILTER",
+        help="Which ones: comparisons of labels.KEY, state, owner, served_name and ids, with AND, OR, NOT and "
+        "parentheses, such as 'labels.env = prod AND state = FAILED'. A * begins or ends a value; labels.KEY:* asks "
+        "whether there is the label.",
+    ),
+]
+OrderByOption = Annotated[
+    str,
+    typer.Option(
+        "--order-by",
+        metavar="FIELDS",
+        help="Sort by name, served_name, create_time or update_time, such as 'create_time desc'.",
+    ),
+]
 ShowDeletedOption = Annotated[bool, typer.Option("--show-deleted", help="Deleted ones too.")]
 ServedNameOption = Annotated[str | None, typer.Option(help="Name for callers; '' for the default.")]
 LabelsOption = Annotated[
@@ -82,6 +100,10 @@ def register(
             help="Roll a changed spec out in steps: this share of requests, held so long. Repeatable.",
         ),
     ] = None,
+    replace_cold: Annotated[
+        bool,
+        typer.Option("--replace-cold", help="Put a changed spec in place before it has started: no room for both."),
+    ] = False,
     label: LabelOption = None,
     etag: EtagOption = "",
     must_create: MustCreateOption = False,
@@ -114,7 +136,7 @@ def register(
                 },
                 "lora": {"max_rank": lora_max_rank, "max_adapters": lora_max_adapters},
             },
-            "rollout_policy": canary_policy(canary),
+            "rollout_policy": rollout_policy(canary, replace_cold),
             "labels": key_values(label, "--label", parse_label),
         }
     )
@@ -144,11 +166,17 @@ def register(
             wait_and_show(session, client, model.name, model.revision.number, wait_timeout)
 
 
-@command(group, "list", example="modelplane model list")
-def list_(session: Session, *, show_deleted: ShowDeletedOption = False) -> None:
+@command(group, "list", example="modelplane model list --filter 'labels.env = prod AND NOT state = READY'")
+def list_(
+    session: Session,
+    *,
+    filter_: FilterOption = "",
+    order_by: OrderByOption = "",
+    show_deleted: ShowDeletedOption = False,
+) -> None:
     """List models, with their state over all data planes."""
     with session.client() as client:
-        models = list(client.list_models(show_deleted=show_deleted))
+        models = list(client.list_models(filter=filter_, order_by=order_by, show_deleted=show_deleted))
         states = states_by_resource(client) if session.output is Output.TABLE else {}
     output.show(session, output.to_list("models", models), output.models_table(models, states))
 
@@ -259,6 +287,45 @@ def delete(
     deleted(session, output.to_json(response), model, response.catalog_revision, validate_only)
 
 
+@command(group, "warm", example="modelplane model warm smollm2 --for 30m --wait")
+def warm(
+    session: Session,
+    model: ModelArgument,
+    *,
+    for_: Annotated[
+        str | None, typer.Option("--for", metavar="DURATION", help="How long from now on. Default: 10m.")
+    ] = None,
+    stop: Annotated[bool, typer.Option("--stop", help="End it.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until it is READY on every connected data plane; fail with the reason.")
+    ] = False,
+    wait_timeout: WaitTimeoutOption = 600.0,
+    etag: EtagOption = "",
+    validate_only: ValidateOption = False,
+) -> None:
+    """Start a model on every data plane before it is asked for, and keep it for a while."""
+    if stop and (for_ is not None or wait):
+        raise typer.BadParameter("leave out --for and --wait", param_hint="--stop")
+    duration_s = 0.0 if stop else _seconds(for_ or "10m", "--for")
+    with session.client() as client:
+        response = client.warm_model(model, duration_s=duration_s, etag=etag, validate_only=validate_only)
+        warmed = response.model
+        done = f"warmed until {output.moment(warmed.warm_until)}" if duration_s else "not warmed any longer"
+        changed(session, output.to_json(response), warmed.name, done, response.catalog_revision, validate_only)
+        if wait and not validate_only:
+            # While a rollout is under way, it is the stable revision that is warmed.
+            under_way = warmed.rollout.state in (Rollout.STATE_RUNNING, Rollout.STATE_PAUSED)
+            number = warmed.rollout.stable_number if under_way else warmed.revision.number
+            wait_and_show(session, client, warmed.name, number, wait_timeout, require_ready=True)
+
+
+def _seconds(text: str, flag: str) -> float:
+    try:
+        return specs.parse_duration(text).ToTimedelta().total_seconds()
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=flag) from error
+
+
 # --- rollouts ---------------------------------------------------------------------------------------------------------
 
 rollout_group = typer.Typer(
@@ -301,8 +368,12 @@ def _control(session: Session, model: str, action: Literal["PAUSE", "RESUME", "A
     output.show(session, output.to_json(response), f"the rollout of {model} {would} {state}")
 
 
-def canary_policy(steps: list[str] | None) -> dict[str, object]:
-    """The policy that `--canary` flags state; empty without any."""
+def rollout_policy(steps: list[str] | None, replace_cold: bool) -> dict[str, object]:
+    """The policy that `--canary` or `--replace-cold` state; empty without either."""
+    if steps and replace_cold:
+        raise typer.BadParameter("leave out one of the two", param_hint="--canary --replace-cold")
+    if replace_cold:
+        return {"strategy": "REPLACE", "require_warm": False}
     if not steps:
         return {}
     made: list[object] = []

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import yaml
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -23,6 +24,7 @@ from modelplane.types import (
     AdapterRevision,
     AdapterRevisionEntry,
     ApiKeyEntry,
+    ColdStart,
     DataPlane,
     DataPlaneOutcome,
     DataPlaneResourceStatus,
@@ -131,7 +133,27 @@ def model_view(model: Model) -> RenderableType:
         _section("Spec", _plain_yaml(revision.spec)),
         _section("Card", _plain_yaml(revision.card)),
         _section("Data planes", statuses_table(model.statuses)),
+        *_cold_starts_section(model.statuses),
     )
+
+
+def _cold_starts_section(statuses: Iterable[DataPlaneResourceStatus]) -> list[RenderableType]:
+    """How long the latest start from zero took, where there was one."""
+    table = _table("DATA PLANE", "FIRST TOKEN", "REPLICA", "ENGINE", "WEIGHTS", "READY")
+    for item in statuses:
+        if item.status.HasField("cold_start"):
+            cold_start = item.status.cold_start
+            parts = ("first_token", "start", "engine_start", "weights_load")
+            seconds = (_seconds(cold_start, part) for part in parts)
+            _row(table, item.data_plane.removeprefix("dataPlanes/"), *seconds, _ago(cold_start.ready_time))
+    return [_section("Latest start from zero", table)] if table.row_count else []
+
+
+def _seconds(cold_start: ColdStart, field: str) -> str:
+    if not cold_start.HasField(field):  # type: ignore[arg-type]  # one of the names above
+        return "-"
+    duration: Duration = getattr(cold_start, field)
+    return f"{duration.ToTimedelta().total_seconds():.1f} s"
 
 
 def rollout_view(model: Model) -> RenderableType:
@@ -467,6 +489,11 @@ def ago(seconds: float) -> str:
     return f"{max(0, int(seconds))} s ago"
 
 
+def moment(timestamp: Timestamp) -> str:
+    """A time as people write it."""
+    return f"{timestamp.ToDatetime().isoformat(sep=' ', timespec='seconds')} UTC"
+
+
 def _ago(timestamp: Timestamp) -> str:
     if timestamp.seconds == 0 and timestamp.nanos == 0:
         return "-"
@@ -493,8 +520,10 @@ def _facts(resource: Model | Adapter | Route, revision: str) -> Table:
     if not isinstance(resource, Route):
         _row(facts, "Etag", resource.etag)
         if resource.HasField("delete_time"):
-            purge_time = resource.purge_time.ToDatetime().isoformat(sep=" ", timespec="seconds")
-            _row(facts, "Deleted", f"{_ago(resource.delete_time)}; can be undeleted until {purge_time} UTC")
+            until = moment(resource.purge_time)
+            _row(facts, "Deleted", f"{_ago(resource.delete_time)}; can be undeleted until {until}")
+    if isinstance(resource, Model) and resource.warm_until.ToDatetime(tzinfo=UTC) > datetime.now(UTC):
+        _row(facts, "Warm until", moment(resource.warm_until))
     return facts
 
 

@@ -43,6 +43,7 @@ HINTS: Mapping[str, str] = {
     "NOT_DELETED": "there is nothing to undelete",
     "BASE_MODEL_DELETED": "modelplane model undelete first",
     "ETAG_MISMATCH": "get it again, look at what changed, and repeat with the new --etag",
+    "INVALID_FILTER": "put the whole filter into quotes: --filter 'labels.env = prod AND NOT state = READY'",
     "INVALID_UPDATE_MASK": "name what to change, such as --served-name; model register states a whole model",
     "ADAPTERS_WOULD_NOT_FIT": "keep --lora-max-rank large enough, or delete those adapters first",
     "REQUEST_ID_REUSED": "send a fresh UUID4 with each request",

@@ -30,7 +30,9 @@ def spinner(screen: Console, text: str) -> Progress:
     return progress
 
 
-def wait_and_show(session: Session, client: Client, resource: str, revision: int, timeout_s: float) -> None:
+def wait_and_show(
+    session: Session, client: Client, resource: str, revision: int, timeout_s: float, *, require_ready: bool = False
+) -> None:
     """Wait until every connected data plane serves `resource`, and show how far each is.
 
     On a terminal a table that changes in place; elsewhere a line for each change. Both on stderr.
@@ -45,6 +47,7 @@ def wait_and_show(session: Session, client: Client, resource: str, revision: int
             progress = client.wait_until_serving(
                 resource,
                 revision=revision,
+                require_ready=require_ready,
                 timeout_s=timeout_s,
                 on_progress=lambda progress: live.update(_table(progress, time.monotonic() - started_s)),
             )
@@ -57,7 +60,9 @@ def wait_and_show(session: Session, client: Client, resource: str, revision: int
                 last = progress.describe()
                 session.say(f"waiting: {last}")
 
-        progress = client.wait_until_serving(resource, revision=revision, timeout_s=timeout_s, on_progress=show_change)
+        progress = client.wait_until_serving(
+            resource, revision=revision, require_ready=require_ready, timeout_s=timeout_s, on_progress=show_change
+        )
     elapsed_s = time.monotonic() - started_s
     planes = ", ".join(
         f"{state_text(plane.state).plain} on {plane.data_plane.removeprefix('dataPlanes/')}"

@@ -91,7 +91,7 @@ class Adapter(_message.Message):
 
     @_builtins.property
     def statuses(self) -> _containers.RepeatedCompositeFieldContainer[_status_pb2.DataPlaneResourceStatus]:
-        """What each data plane has made of the adapter, ordered by data plane id. Output of GetAdapter; empty in lists."""
+        """What each data plane has made of the adapter, ordered by data plane id. Output of GetAdapter and ListAdapters."""
 
     @_builtins.property
     def delete_time(self) -> _timestamp_pb2.Timestamp:

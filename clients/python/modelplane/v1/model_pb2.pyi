@@ -66,6 +66,7 @@ class Model(_message.Message):
     PURGE_TIME_FIELD_NUMBER: _builtins.int
     ROLLOUT_POLICY_FIELD_NUMBER: _builtins.int
     ROLLOUT_FIELD_NUMBER: _builtins.int
+    WARM_UNTIL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `models/{model}`."""
     uid: _builtins.str
@@ -75,8 +76,8 @@ class Model(_message.Message):
     catalog_revision: _builtins.int
     """The catalog revision of that last change."""
     etag: _builtins.str
-    """Changes with whatever a writer can change. Give it back with a request that changes the model to be refused when
-    somebody else has changed it meanwhile.
+    """Changes with whatever a writer states of the model; not with the course of a rollout, or with warm_until. Give it
+    back with a request that changes the model to be refused when somebody else has changed it meanwhile.
     """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -100,7 +101,7 @@ class Model(_message.Message):
 
     @_builtins.property
     def statuses(self) -> _containers.RepeatedCompositeFieldContainer[_status_pb2.DataPlaneResourceStatus]:
-        """What each data plane has made of the model, ordered by data plane id. Output of GetModel; empty in lists."""
+        """What each data plane has made of the model, ordered by data plane id. Output of GetModel and ListModels."""
 
     @_builtins.property
     def delete_time(self) -> _timestamp_pb2.Timestamp:
@@ -117,6 +118,12 @@ class Model(_message.Message):
     @_builtins.property
     def rollout(self) -> _rollout_pb2.Rollout:
         """The rollout of the newest revision, under way or ended. Absent: that revision was simply put in place."""
+
+    @_builtins.property
+    def warm_until(self) -> _timestamp_pb2.Timestamp:
+        """Until when data planes keep the model started although nobody asks for it; see WarmModel. By the clock of the
+        control plane. Absent or past: it is started when it is asked for.
+        """
 
     def __init__(
         self,
@@ -135,10 +142,11 @@ class Model(_message.Message):
         purge_time: _timestamp_pb2.Timestamp | None = ...,
         rollout_policy: _rollout_pb2.RolloutPolicy | None = ...,
         rollout: _rollout_pb2.Rollout | None = ...,
+        warm_until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "purge_time", b"purge_time", "revision", b"revision", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "purge_time", b"purge_time", "revision", b"revision", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "update_time", b"update_time", "warm_until", b"warm_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog_revision", b"catalog_revision", "create_time", b"create_time", "delete_time", b"delete_time", "etag", b"etag", "labels", b"labels", "name", b"name", "purge_time", b"purge_time", "revision", b"revision", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "served_name", b"served_name", "statuses", b"statuses", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog_revision", b"catalog_revision", "create_time", b"create_time", "delete_time", b"delete_time", "etag", b"etag", "labels", b"labels", "name", b"name", "purge_time", b"purge_time", "revision", b"revision", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "served_name", b"served_name", "statuses", b"statuses", "uid", b"uid", "update_time", b"update_time", "warm_until", b"warm_until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -194,11 +194,43 @@ class ListModelsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     SHOW_DELETED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Models at most. Default 50; more than 1000 counts as 1000."""
     page_token: _builtins.str
-    """next_page_token of the page before. Empty: the first page."""
+    """next_page_token of the page before, of a request with the same other fields. Empty: the first page."""
+    filter: _builtins.str
+    """Which models: `FIELD OPERATOR VALUE`, put together with AND, OR, NOT (or `-`) and parentheses, as in AIP-160: OR binds
+    tighter than AND, and keywords are in capitals. Empty: all. Example:
+    `labels.env = prod AND (state = FAILED OR state = DEGRADED) AND NOT owner = "team a"`.
+
+    Fields:
+    - `model_id`
+    - `served_name`
+    - `owner`, or `card.owned_by`: `revision.card.owned_by` as it is registered
+    - `labels.KEY`, or `labels."KEY"`: the label KEY, if there is one
+    - `state`: DEPLOYING, READY, IDLE, DEGRADED, FAILED, DRAINING or QUARANTINED, with or without `RESOURCE_STATE_`. The
+      model has every state that a connected data plane has reported of it.
+
+    Operators:
+    - `=`: it has this value. `*` at the beginning or the end of the value stands for any text, but not in a state.
+    - `!=`: the same as `NOT FIELD = VALUE`, so a model without the label, or without any state, matches too.
+    - `:`: the same as `=`, but `FIELD:*` asks whether there is a value that is not empty (for a label: whether there is
+      the label). `labels:KEY` is the same as `labels.KEY:*`.
+
+    Values are bare (no spaces, quotes or parentheses, and no keyword) or in single or double quotes. `\\*`, `\\"`, `\\'` and
+    `\\\\` stand for those characters themselves. At most 32 comparisons, and parentheses 16 deep.
+    """
+    order_by: _builtins.str
+    """Fields to sort by, separated by commas, each with ` desc` if the greatest is to come first: `name`, `served_name`,
+    `create_time`, `update_time`. Default: `name`. What is equal in them is ordered by name, in the direction of the last
+    field. Text compares by its bytes. Example: `create_time desc`.
+
+    While others write, a model is listed once, and one that is there all the time is listed. Only where a field
+    that is sorted by changes meanwhile (`update_time`, `served_name`) it may come twice, or not at all.
+    """
     show_deleted: _builtins.bool
     """Deleted ones too."""
     def __init__(
@@ -206,11 +238,13 @@ class ListModelsRequest(_message.Message):
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
         show_deleted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "show_deleted", b"show_deleted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "show_deleted", b"show_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -225,10 +259,10 @@ class ListModelsResponse(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page."""
+    """Empty on the last page. With a filter a page may have fewer models than there is room for, or none, and not be the last."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[_model_pb2.Model]:
-        """The models, by id."""
+        """The models in the order that was asked for, each with its state on every data plane."""
 
     def __init__(
         self,
@@ -755,13 +789,24 @@ class ListAdaptersRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     SHOW_DELETED_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """The base model, `models/{model}`; `models/-` lists the adapters of all models."""
     page_size: _builtins.int
     """Adapters at most. Default 50; more than 1000 counts as 1000."""
     page_token: _builtins.str
-    """next_page_token of the page before. Empty: the first page."""
+    """next_page_token of the page before, of a request with the same other fields. Empty: the first page."""
+    filter: _builtins.str
+    """Which adapters, as in ListModelsRequest.filter. Empty: all. Fields: `model_id`, `adapter_id`, `served_name`, `owner`
+    (or `card.owned_by`; the adapter's own, not that of its base), `labels.KEY`, `state`. An adapter that a connected
+    data plane serves and has nothing to say about is IDLE there. Example: `labels.team = search AND model_id = llama*`.
+    """
+    order_by: _builtins.str
+    """Fields to sort by, as in ListModelsRequest.order_by: `name` (model id, then adapter id), `served_name`, `create_time`,
+    `update_time`. Default: `name`. Example: `update_time desc`.
+    """
     show_deleted: _builtins.bool
     """Deleted ones too."""
     def __init__(
@@ -770,11 +815,13 @@ class ListAdaptersRequest(_message.Message):
         parent: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
         show_deleted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "show_deleted", b"show_deleted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "show_deleted", b"show_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -789,10 +836,12 @@ class ListAdaptersResponse(_message.Message):
     ADAPTERS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page."""
+    """Empty on the last page. With a filter a page may have fewer adapters than there is room for, or none, and not be the
+    last.
+    """
     @_builtins.property
     def adapters(self) -> _containers.RepeatedCompositeFieldContainer[_adapter_pb2.Adapter]:
-        """The adapters, by model id and adapter id."""
+        """The adapters in the order that was asked for, each with its state on every data plane."""
 
     def __init__(
         self,

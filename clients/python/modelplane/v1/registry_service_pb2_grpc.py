@@ -8,6 +8,7 @@ from modelplane.v1 import audit_pb2 as modelplane_dot_v1_dot_audit__pb2
 from modelplane.v1 import registry_service_pb2 as modelplane_dot_v1_dot_registry__service__pb2
 from modelplane.v1 import rollout_pb2 as modelplane_dot_v1_dot_rollout__pb2
 from modelplane.v1 import route_pb2 as modelplane_dot_v1_dot_route__pb2
+from modelplane.v1 import warming_pb2 as modelplane_dot_v1_dot_warming__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -179,6 +180,11 @@ class RegistryServiceStub:
                 request_serializer=modelplane_dot_v1_dot_rollout__pb2.ControlRolloutRequest.SerializeToString,
                 response_deserializer=modelplane_dot_v1_dot_rollout__pb2.ControlRolloutResponse.FromString,
                 _registered_method=True)
+        self.WarmModel = channel.unary_unary(
+                '/modelplane.v1.RegistryService/WarmModel',
+                request_serializer=modelplane_dot_v1_dot_warming__pb2.WarmModelRequest.SerializeToString,
+                response_deserializer=modelplane_dot_v1_dot_warming__pb2.WarmModelResponse.FromString,
+                _registered_method=True)
 
 
 class RegistryServiceServicer:
@@ -205,7 +211,7 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Lists models by id.
+        """Lists models, each with its state on every data plane.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -262,7 +268,7 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListAdapters(self, request, context):
-        """Lists the adapters of a model, or of all, by name.
+        """Lists the adapters of a model, or of all, each with its state on every data plane.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -375,6 +381,13 @@ class RegistryServiceServicer:
 
     def ControlRollout(self, request, context):
         """Pauses, resumes or aborts the rollout of a model's newest revision.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WarmModel(self, request, context):
+        """Has data planes start a model before it is asked for, and keep it for a while; or ends that.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -517,6 +530,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.ControlRollout,
                     request_deserializer=modelplane_dot_v1_dot_rollout__pb2.ControlRolloutRequest.FromString,
                     response_serializer=modelplane_dot_v1_dot_rollout__pb2.ControlRolloutResponse.SerializeToString,
+            ),
+            'WarmModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.WarmModel,
+                    request_deserializer=modelplane_dot_v1_dot_warming__pb2.WarmModelRequest.FromString,
+                    response_serializer=modelplane_dot_v1_dot_warming__pb2.WarmModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1254,6 +1272,33 @@ class RegistryService:
             '/modelplane.v1.RegistryService/ControlRollout',
             modelplane_dot_v1_dot_rollout__pb2.ControlRolloutRequest.SerializeToString,
             modelplane_dot_v1_dot_rollout__pb2.ControlRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WarmModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelplane.v1.RegistryService/WarmModel',
+            modelplane_dot_v1_dot_warming__pb2.WarmModelRequest.SerializeToString,
+            modelplane_dot_v1_dot_warming__pb2.WarmModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -10,6 +10,7 @@ from modelplane.v1 import audit_pb2 as _audit_pb2
 from modelplane.v1 import registry_service_pb2 as _registry_service_pb2
 from modelplane.v1 import rollout_pb2 as _rollout_pb2
 from modelplane.v1 import route_pb2 as _route_pb2
+from modelplane.v1 import warming_pb2 as _warming_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -48,7 +49,7 @@ class RegistryServiceStub:
     GetModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetModelRequest, _registry_service_pb2.GetModelResponse]
     """Gets a model, also a deleted one, with its state on every data plane."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelsRequest, _registry_service_pb2.ListModelsResponse]
-    """Lists models by id."""
+    """Lists models, each with its state on every data plane."""
     ListModelRevisions: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelRevisionsRequest, _registry_service_pb2.ListModelRevisionsResponse]
     """Lists the revisions of a model, newest first."""
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteModelRequest, _registry_service_pb2.DeleteModelResponse]
@@ -66,7 +67,7 @@ class RegistryServiceStub:
     GetAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetAdapterRequest, _registry_service_pb2.GetAdapterResponse]
     """Gets an adapter, also a deleted one, with its state on every data plane."""
     ListAdapters: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListAdaptersRequest, _registry_service_pb2.ListAdaptersResponse]
-    """Lists the adapters of a model, or of all, by name."""
+    """Lists the adapters of a model, or of all, each with its state on every data plane."""
     DeleteAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteAdapterRequest, _registry_service_pb2.DeleteAdapterResponse]
     """Deletes an adapter. It can be undeleted until its purge_time."""
     ListAdapterRevisions: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListAdapterRevisionsRequest, _registry_service_pb2.ListAdapterRevisionsResponse]
@@ -99,6 +100,8 @@ class RegistryServiceStub:
     """Revokes a key for good. Data planes refuse it as soon as they have the snapshot of this change."""
     ControlRollout: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.ControlRolloutRequest, _rollout_pb2.ControlRolloutResponse]
     """Pauses, resumes or aborts the rollout of a model's newest revision."""
+    WarmModel: _grpc.UnaryUnaryMultiCallable[_warming_pb2.WarmModelRequest, _warming_pb2.WarmModelResponse]
+    """Has data planes start a model before it is asked for, and keep it for a while; or ends that."""
 
 @_typing.type_check_only
 class RegistryServiceAsyncStub(RegistryServiceStub):
@@ -116,7 +119,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     GetModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetModelRequest, _registry_service_pb2.GetModelResponse]  # type: ignore[assignment]
     """Gets a model, also a deleted one, with its state on every data plane."""
     ListModels: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelsRequest, _registry_service_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Lists models by id."""
+    """Lists models, each with its state on every data plane."""
     ListModelRevisions: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelRevisionsRequest, _registry_service_pb2.ListModelRevisionsResponse]  # type: ignore[assignment]
     """Lists the revisions of a model, newest first."""
     DeleteModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteModelRequest, _registry_service_pb2.DeleteModelResponse]  # type: ignore[assignment]
@@ -134,7 +137,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     GetAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetAdapterRequest, _registry_service_pb2.GetAdapterResponse]  # type: ignore[assignment]
     """Gets an adapter, also a deleted one, with its state on every data plane."""
     ListAdapters: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListAdaptersRequest, _registry_service_pb2.ListAdaptersResponse]  # type: ignore[assignment]
-    """Lists the adapters of a model, or of all, by name."""
+    """Lists the adapters of a model, or of all, each with its state on every data plane."""
     DeleteAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteAdapterRequest, _registry_service_pb2.DeleteAdapterResponse]  # type: ignore[assignment]
     """Deletes an adapter. It can be undeleted until its purge_time."""
     ListAdapterRevisions: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListAdapterRevisionsRequest, _registry_service_pb2.ListAdapterRevisionsResponse]  # type: ignore[assignment]
@@ -167,6 +170,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Revokes a key for good. Data planes refuse it as soon as they have the snapshot of this change."""
     ControlRollout: _aio.UnaryUnaryMultiCallable[_rollout_pb2.ControlRolloutRequest, _rollout_pb2.ControlRolloutResponse]  # type: ignore[assignment]
     """Pauses, resumes or aborts the rollout of a model's newest revision."""
+    WarmModel: _aio.UnaryUnaryMultiCallable[_warming_pb2.WarmModelRequest, _warming_pb2.WarmModelResponse]  # type: ignore[assignment]
+    """Has data planes start a model before it is asked for, and keep it for a while; or ends that."""
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     """The registry of models and adapters. Every committed change makes one catalog revision, and with it one snapshot.
@@ -199,7 +204,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.ListModelsResponse, _abc.Awaitable[_registry_service_pb2.ListModelsResponse]]:
-        """Lists models by id."""
+        """Lists models, each with its state on every data plane."""
 
     @_abc_1.abstractmethod
     def ListModelRevisions(
@@ -265,7 +270,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.ListAdaptersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.ListAdaptersResponse, _abc.Awaitable[_registry_service_pb2.ListAdaptersResponse]]:
-        """Lists the adapters of a model, or of all, by name."""
+        """Lists the adapters of a model, or of all, each with its state on every data plane."""
 
     @_abc_1.abstractmethod
     def DeleteAdapter(
@@ -394,5 +399,13 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_rollout_pb2.ControlRolloutResponse, _abc.Awaitable[_rollout_pb2.ControlRolloutResponse]]:
         """Pauses, resumes or aborts the rollout of a model's newest revision."""
+
+    @_abc_1.abstractmethod
+    def WarmModel(
+        self,
+        request: _warming_pb2.WarmModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_warming_pb2.WarmModelResponse, _abc.Awaitable[_warming_pb2.WarmModelResponse]]:
+        """Has data planes start a model before it is asked for, and keep it for a while; or ends that."""
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -36,7 +36,9 @@ class RolloutPolicy(_message.Message):
         STRATEGY_UNSPECIFIED: RolloutPolicy._Strategy.ValueType  # 0
         """Stands for REPLACE."""
         STRATEGY_REPLACE: RolloutPolicy._Strategy.ValueType  # 1
-        """Each data plane puts the new revision in the place of the old one as soon as it answers there."""
+        """Each data plane puts the new revision in the place of the old one as soon as it answers there; or, without
+        require_warm, at once.
+        """
         STRATEGY_CANARY: RolloutPolicy._Strategy.ValueType  # 2
         """A growing share of the requests goes to the new revision, as long as data planes report it healthy."""
 
@@ -46,7 +48,9 @@ class RolloutPolicy(_message.Message):
     STRATEGY_UNSPECIFIED: RolloutPolicy.Strategy.ValueType  # 0
     """Stands for REPLACE."""
     STRATEGY_REPLACE: RolloutPolicy.Strategy.ValueType  # 1
-    """Each data plane puts the new revision in the place of the old one as soon as it answers there."""
+    """Each data plane puts the new revision in the place of the old one as soon as it answers there; or, without
+    require_warm, at once.
+    """
     STRATEGY_CANARY: RolloutPolicy.Strategy.ValueType  # 2
     """A growing share of the requests goes to the new revision, as long as data planes report it healthy."""
 
@@ -57,8 +61,13 @@ class RolloutPolicy(_message.Message):
     strategy: Global___RolloutPolicy.Strategy.ValueType
     """Default: REPLACE."""
     require_warm: _builtins.bool
-    """CANARY: whether the new revision counts as healthy only where a replica answers, so that data planes start one even
-    for a model at zero. Without it, being IDLE is enough. Default: true.
+    """Whether the new revision counts as healthy only where a replica answers. Default: true.
+
+    CANARY: data planes start one even for a model at zero. Without it, being IDLE is enough.
+
+    REPLACE: a model in use has its new revision started beside the old one, which has the requests until then. Without
+    it the requests go to the new revision at once, and are held until it has started, while the old one ends: for
+    where there is no room for both. A new revision that does not start is FAILED then, with no old one to go on.
     """
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___CanaryStep]:

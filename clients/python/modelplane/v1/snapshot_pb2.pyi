@@ -147,6 +147,8 @@ class ModelEntry(_message.Message):
     CANDIDATE_FIELD_NUMBER: _builtins.int
     CANDIDATE_PERCENT_FIELD_NUMBER: _builtins.int
     WARM_CANDIDATE_FIELD_NUMBER: _builtins.int
+    WARM_UNTIL_FIELD_NUMBER: _builtins.int
+    REPLACE_COLD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`models/{model}`."""
     uid: _builtins.str
@@ -157,6 +159,10 @@ class ModelEntry(_message.Message):
     """Percent of the requests that go to the candidate."""
     warm_candidate: _builtins.bool
     """Whether data planes are to start the candidate before it is asked for."""
+    replace_cold: _builtins.bool
+    """Whether a changed revision takes the place of the one before at once, started or not. Else the one before has the
+    requests until the new one answers.
+    """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The owner's labels."""
@@ -173,6 +179,12 @@ class ModelEntry(_message.Message):
     def candidate(self) -> _model_pb2.ModelRevision:
         """A newer revision that is being rolled out, and serves a share of the requests. Absent: there is none."""
 
+    @_builtins.property
+    def warm_until(self) -> _timestamp_pb2.Timestamp:
+        """Until then the revision is to be started, and kept, although nobody asks for it. It is a time of the control plane's
+        clock, and data planes compare it with their own. Absent or past: it is started when it is asked for.
+        """
+
     def __init__(
         self,
         *,
@@ -185,10 +197,12 @@ class ModelEntry(_message.Message):
         candidate: _model_pb2.ModelRevision | None = ...,
         candidate_percent: _builtins.int = ...,
         warm_candidate: _builtins.bool = ...,
+        warm_until: _timestamp_pb2.Timestamp | None = ...,
+        replace_cold: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "create_time", b"create_time", "revision", b"revision"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "create_time", b"create_time", "revision", b"revision", "warm_until", b"warm_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "candidate_percent", b"candidate_percent", "create_time", b"create_time", "labels", b"labels", "name", b"name", "revision", b"revision", "served_name", b"served_name", "uid", b"uid", "warm_candidate", b"warm_candidate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "candidate_percent", b"candidate_percent", "create_time", b"create_time", "labels", b"labels", "name", b"name", "replace_cold", b"replace_cold", "revision", b"revision", "served_name", b"served_name", "uid", b"uid", "warm_candidate", b"warm_candidate", "warm_until", b"warm_until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,20 +22,23 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amodelplane/v1/status.proto\x12\rmodelplane.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x01\n\x0eResourceStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0frevision_number\x18\x02 \x01(\x03\x12+\n\x05state\x18\x03 \x01(\x0e\x32\x1c.modelplane.v1.ResourceState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x16\n\x0eready_replicas\x18\x06 \x01(\x05\x12\x13\n\x0b\x61pplication\x18\x07 \x01(\t\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"o\n\x17\x44\x61taPlaneResourceStatus\x12\x12\n\ndata_plane\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12-\n\x06status\x18\x03 \x01(\x0b\x32\x1d.modelplane.v1.ResourceStatus*\xf5\x01\n\rResourceState\x12\x1e\n\x1aRESOURCE_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18RESOURCE_STATE_DEPLOYING\x10\x01\x12\x18\n\x14RESOURCE_STATE_READY\x10\x02\x12\x17\n\x13RESOURCE_STATE_IDLE\x10\x03\x12\x1b\n\x17RESOURCE_STATE_DEGRADED\x10\x04\x12\x19\n\x15RESOURCE_STATE_FAILED\x10\x05\x12\x1b\n\x17RESOURCE_STATE_DRAINING\x10\x06\x12\x1e\n\x1aRESOURCE_STATE_QUARANTINED\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amodelplane/v1/status.proto\x12\rmodelplane.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x91\x02\n\x0eResourceStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0frevision_number\x18\x02 \x01(\x03\x12+\n\x05state\x18\x03 \x01(\x0e\x32\x1c.modelplane.v1.ResourceState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x16\n\x0eready_replicas\x18\x06 \x01(\x05\x12\x13\n\x0b\x61pplication\x18\x07 \x01(\t\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\ncold_start\x18\t \x01(\x0b\x32\x18.modelplane.v1.ColdStart\"\xf7\x01\n\tColdStart\x12.\n\x0b\x66irst_token\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05start\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x65ngine_start\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cweights_load\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\nready_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"o\n\x17\x44\x61taPlaneResourceStatus\x12\x12\n\ndata_plane\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12-\n\x06status\x18\x03 \x01(\x0b\x32\x1d.modelplane.v1.ResourceStatus*\xf5\x01\n\rResourceState\x12\x1e\n\x1aRESOURCE_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18RESOURCE_STATE_DEPLOYING\x10\x01\x12\x18\n\x14RESOURCE_STATE_READY\x10\x02\x12\x17\n\x13RESOURCE_STATE_IDLE\x10\x03\x12\x1b\n\x17RESOURCE_STATE_DEGRADED\x10\x04\x12\x19\n\x15RESOURCE_STATE_FAILED\x10\x05\x12\x1b\n\x17RESOURCE_STATE_DRAINING\x10\x06\x12\x1e\n\x1aRESOURCE_STATE_QUARANTINED\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelplane.v1.status_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RESOURCESTATE']._serialized_start=422
-  _globals['_RESOURCESTATE']._serialized_end=667
-  _globals['_RESOURCESTATUS']._serialized_start=79
-  _globals['_RESOURCESTATUS']._serialized_end=306
-  _globals['_DATAPLANERESOURCESTATUS']._serialized_start=308
-  _globals['_DATAPLANERESOURCESTATUS']._serialized_end=419
+  _globals['_RESOURCESTATE']._serialized_start=750
+  _globals['_RESOURCESTATE']._serialized_end=995
+  _globals['_RESOURCESTATUS']._serialized_start=111
+  _globals['_RESOURCESTATUS']._serialized_end=384
+  _globals['_COLDSTART']._serialized_start=387
+  _globals['_COLDSTART']._serialized_end=634
+  _globals['_DATAPLANERESOURCESTATUS']._serialized_start=636
+  _globals['_DATAPLANERESOURCESTATUS']._serialized_end=747
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -80,6 +81,7 @@ class ResourceStatus(_message.Message):
     READY_REPLICAS_FIELD_NUMBER: _builtins.int
     APPLICATION_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    COLD_START_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`models/{model}` or `models/{model}/adapters/{adapter}`."""
     revision_number: _builtins.int
@@ -98,6 +100,10 @@ class ResourceStatus(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it got into this state."""
 
+    @_builtins.property
+    def cold_start(self) -> Global___ColdStart:
+        """How its latest start from zero went. Absent: there was none since the data plane's agent started."""
+
     def __init__(
         self,
         *,
@@ -109,14 +115,65 @@ class ResourceStatus(_message.Message):
         ready_replicas: _builtins.int = ...,
         application: _builtins.str = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        cold_start: Global___ColdStart | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cold_start", b"cold_start", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "message", b"message", "name", b"name", "ready_replicas", b"ready_replicas", "reason", b"reason", "revision_number", b"revision_number", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "cold_start", b"cold_start", "message", b"message", "name", b"name", "ready_replicas", b"ready_replicas", "reason", b"reason", "revision_number", b"revision_number", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResourceStatus: _TypeAlias = ResourceStatus  # noqa: Y015
+
+@_typing.final
+class ColdStart(_message.Message):
+    """How long a model took to start from zero on a data plane, and where the time went."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_TOKEN_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    ENGINE_START_FIELD_NUMBER: _builtins.int
+    WEIGHTS_LOAD_FIELD_NUMBER: _builtins.int
+    READY_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def first_token(self) -> _duration_pb2.Duration:
+        """From the arrival of the first request that waited for the start to the first byte of its answer: the time to the
+        first token for who streams. Absent: nobody waited, or nobody was answered yet.
+        """
+
+    @_builtins.property
+    def start(self) -> _duration_pb2.Duration:
+        """Of that: from the decision to start it to the first replica that answers."""
+
+    @_builtins.property
+    def engine_start(self) -> _duration_pb2.Duration:
+        """Of that: the engine's own start in the replica, with its imports."""
+
+    @_builtins.property
+    def weights_load(self) -> _duration_pb2.Duration:
+        """Of that: reading the weights. Absent where the engine does not say."""
+
+    @_builtins.property
+    def ready_time(self) -> _timestamp_pb2.Timestamp:
+        """When the first replica answered."""
+
+    def __init__(
+        self,
+        *,
+        first_token: _duration_pb2.Duration | None = ...,
+        start: _duration_pb2.Duration | None = ...,
+        engine_start: _duration_pb2.Duration | None = ...,
+        weights_load: _duration_pb2.Duration | None = ...,
+        ready_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["engine_start", b"engine_start", "first_token", b"first_token", "ready_time", b"ready_time", "start", b"start", "weights_load", b"weights_load"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine_start", b"engine_start", "first_token", b"first_token", "ready_time", b"ready_time", "start", b"start", "weights_load", b"weights_load"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ColdStart: _TypeAlias = ColdStart  # noqa: Y015
 
 @_typing.final
 class DataPlaneResourceStatus(_message.Message):

@@ -1,0 +1,460 @@
+"""What many models cost: those that are only registered, and those that are in use. `make bench-models`.
+
+    python -m tests.bench.bench_models [--models 10000] [--rounds 5] [--asked 200] [--curve 0 10 25 50 100]
+
+Both planes run on this machine as users run them; all models are SIMULATED. Measured, in this order:
+
+- Start: from the start of the data plane to the first 200 of `/readyz`, with the snapshot on disk, with 10 models and
+  with all of them in turns; and how much of that lies between the ingress's first answer and that.
+- Rest: `/v1/models`, whole and in pages; what Ray Serve runs; what each process costs while nobody asks anything.
+- Asked: models in random order, some at a time. Each goes away again after `IDLE_S` without a request.
+- Curve: what Ray Serve's controller costs with N models in use, which get a request every few seconds.
+
+CPU is in seconds per second, so 1 is a whole core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import aiohttp
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from controlplane.store import Store
+from controlplane.store_sqlite import database_url
+from dataplane.snapshot import RawEntry
+from tests import raw, views
+from tests.e2e.stack import START_S, Stack
+from tests.full_catalog import fill
+
+FEW = 10
+IDLE_S = 5
+"""`downscale_to_zero_delay` of the models that are asked; those of the curve stay until the end."""
+ASK_EVERY_S = 5.0
+"""Between two requests to a model of the curve."""
+REST_S = 20.0
+"""How long CPU times are taken."""
+LIST_CALLS = 300
+PAGE = 100
+WAKES = 5
+"""Models that are woken at each point of the curve, one after the other."""
+GONE_TIMEOUT_S = 180.0
+
+PARTS: Mapping[str, str] = {
+    "Serve's controller": "ray::ServeController",
+    "agent": "ray::ServeReplica:modelplane-agent",
+    "ingress": "ray::ServeReplica:modelplane-ingress",
+    "board": "ray::BoardActor",
+}
+"""The data plane's processes, by the beginning of the title that Ray gives them."""
+
+_LOOKER = """
+import json, sys, time, ray
+ray.init(address=sys.argv[1], namespace="modelplane", log_to_driver=False, configure_logging=False)
+from ray import serve
+from ray.serve.context import _get_global_client
+print("ready", flush=True)
+for _ in sys.stdin:
+    began = time.perf_counter()
+    serve.status()
+    status_s = time.perf_counter() - began
+    applications = {
+        name: sum(len(deployment["replicas"]) for deployment in application["deployments"].values())
+        for name, application in _get_global_client().get_serve_details()["applications"].items()
+        if name not in ("modelplane-agent", "modelplane-ingress")
+    }
+    print(json.dumps({"applications": applications, "status_s": status_s}), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What Ray Serve says."""
+
+    applications: Mapping[str, int]
+    """Replicas of each model's application, in whatever state."""
+    status_s: float
+    """How long `serve.status()` took."""
+
+    @property
+    def replicas(self) -> int:
+        return sum(self.applications.values())
+
+
+class Looker:
+    """A process beside the data plane that asks Ray Serve when told to; starting one takes seconds of CPU."""
+
+    def __init__(self, stack: Stack) -> None:
+        command, environment = stack.ray_script(_LOOKER)
+        self._process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self._read()
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the process that asks Ray Serve has ended")
+        return line
+
+    def _look(self) -> Look:
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return Look(**json.loads(self._read()))
+
+    async def look(self) -> Look:
+        return await asyncio.to_thread(self._look)
+
+    def close(self) -> None:
+        """End the process."""
+        with self._process:  # closes its input, which ends it, and waits
+            pass
+
+
+def name_of(number: int) -> str:
+    return f"many-{number:05}"
+
+
+def entry_of(number: int, *, idle_s: int) -> RawEntry:
+    """What a snapshot has of a SIMULATED model, as if it had been registered with that `downscale_to_zero_delay`."""
+    entry = views.model(name_of(number))
+    entry.uid = name_of(number)
+    spec = entry.revision.spec
+    spec.scaling.max_replicas = 1
+    spec.scaling.target_ongoing_requests = 100
+    spec.scaling.downscale_to_zero_delay.FromSeconds(idle_s)
+    spec.admission.cold_start_timeout.FromSeconds(600)
+    return raw.raw(entry)
+
+
+async def make_catalog(stack: Stack, count: int, staying: int) -> None:
+    """Fill the database of a control plane that does not run; the last `staying` models do not go away when idle."""
+    path = stack.directory / "controlplane" / "registry.db"
+    path.parent.mkdir(parents=True)
+    entries = [entry_of(number, idle_s=IDLE_S if number < count - staying else 36_000) for number in range(count)]
+    async with Store.open(database_url(path), clock=lambda: datetime.now(UTC)) as store:
+        await fill(store, entries)
+
+
+# --- start ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Start:
+    """How long one start took, in seconds."""
+
+    whole_s: float
+    """From the start of the data plane's process to the first 200 of `/readyz`."""
+    ingress_s: float
+    """From the ingress's first answer of any kind to that."""
+
+
+async def timed_start(stack: Stack) -> Start:
+    began = time.perf_counter()
+    stack.dataplane.start()
+    first: float | None = None
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as http:
+        while time.perf_counter() - began < START_S:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with http.get(f"{stack.url}/readyz") as answer:
+                    now = time.perf_counter()
+                    first = first or now
+                    if answer.status == 200:
+                        return Start(whole_s=now - began, ingress_s=now - first)
+            await asyncio.sleep(0.01)
+    raise RuntimeError(f"not ready within {START_S:g} s; see {stack.directory}")
+
+
+# --- rest -------------------------------------------------------------------------------------------------------------
+
+
+def processes(stack: Stack) -> dict[str, list[psutil.Process]]:
+    """The processes of each part of the data plane, and of the control plane."""
+    assert stack.dataplane.popen is not None
+    assert stack.controlplane.popen is not None
+    found: dict[str, list[psutil.Process]] = {part: [] for part in PARTS}
+    for process in psutil.Process(stack.dataplane.popen.pid).children(recursive=True):
+        try:
+            title = process.cmdline()[:1]
+        except psutil.Error:
+            continue
+        for part, beginning in PARTS.items():
+            if title and title[0].startswith(beginning):
+                found[part].append(process)
+    found["control plane"] = [psutil.Process(stack.controlplane.popen.pid)]
+    return found
+
+
+async def cpu_shares(stack: Stack, seconds: float) -> dict[str, float]:
+    """CPU seconds per second of each part, over all of its processes."""
+    parts = processes(stack)
+
+    def used() -> dict[str, float]:
+        return {part: sum(sum(one.cpu_times()[:2]) for one in ones) for part, ones in parts.items()}
+
+    before, began = used(), time.perf_counter()
+    await asyncio.sleep(seconds)
+    after, passed = used(), time.perf_counter() - began
+    return {part: (after[part] - before[part]) / passed for part in parts}
+
+
+async def list_latencies(http: aiohttp.ClientSession, query: str) -> list[float]:
+    """Milliseconds that each of many `GET /v1/models` took, one after the other over one connection."""
+    taken = []
+    for _ in range(LIST_CALLS):
+        began = time.perf_counter()
+        async with http.get(f"/v1/models{query}") as answer:
+            await answer.read()
+            assert answer.status == 200
+        taken.append((time.perf_counter() - began) * 1000)
+    return taken
+
+
+# --- asking -----------------------------------------------------------------------------------------------------------
+
+
+async def ask(http: aiohttp.ClientSession, model: str) -> float:
+    """Ask a model; the seconds until it has answered.
+
+    Raises:
+        RuntimeError: it has not answered.
+    """
+    body = {"model": model, "messages": [{"role": "user", "content": "Are you there?"}]}
+    began = time.perf_counter()
+    async with http.post("/v1/chat/completions", json=body) as answer:
+        text = await answer.text()
+    if answer.status != 200 or model not in text:
+        raise RuntimeError(f"{model} was answered {answer.status}: {text[:300]}")
+    return time.perf_counter() - began
+
+
+async def ask_all(http: aiohttp.ClientSession, models: Sequence[str], at_a_time: int) -> list[float]:
+    """Ask each of `models`, so many at a time; the seconds that each took."""
+    left, taken = iter(models), []
+
+    async def worker() -> None:
+        for model in left:
+            taken.append(await ask(http, model))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(at_a_time):
+            group.create_task(worker())
+    return taken
+
+
+@contextlib.asynccontextmanager
+async def in_use(http: aiohttp.ClientSession, models: Sequence[str]) -> AsyncIterator[None]:
+    """Ask each of `models` every ASK_EVERY_S while the block runs."""
+
+    async def keep_asking() -> None:
+        while True:
+            for model in models:
+                await ask(http, model)
+                await asyncio.sleep(ASK_EVERY_S / len(models))
+            await asyncio.sleep(0)
+
+    if not models:
+        yield
+        return
+    async with asyncio.TaskGroup() as group:
+        asking = group.create_task(keep_asking())
+        yield
+        asking.cancel()
+
+
+async def wait_for_count(looker: Looker, count: int) -> float:
+    """Wait until no more than `count` applications are there; how many seconds that took."""
+    began = time.perf_counter()
+    while len((await looker.look()).applications) > count:
+        if time.perf_counter() - began > GONE_TIMEOUT_S:
+            raise RuntimeError(f"there were more than {count} applications after {GONE_TIMEOUT_S:g} s")
+        await asyncio.sleep(1)
+    return time.perf_counter() - began
+
+
+# --- the parts of the output ------------------------------------------------------------------------------------------
+
+
+def spread(samples: Sequence[float], unit: str, digits: int = 2) -> str:
+    """The median, and in brackets the lowest and the highest."""
+    return f"{statistics.median(samples):.{digits}f} {unit} ({min(samples):.{digits}f} to {max(samples):.{digits}f})"
+
+
+def percentiles(samples: Sequence[float], unit: str, digits: int = 1) -> str:
+    cuts = statistics.quantiles(samples, n=100, method="inclusive")
+    return f"p50 {cuts[49]:.{digits}f} {unit}, p99 {cuts[98]:.{digits}f} {unit}"
+
+
+async def compare_starts(stacks: Mapping[str, Stack], rounds: int, table: Table) -> None:
+    """Start the data planes in turns. The last one of `stacks` runs afterwards."""
+    starts: dict[str, list[Start]] = {name: [] for name in stacks}
+    last = list(stacks)[-1]
+    for number in range(rounds):
+        for name, stack in stacks.items():
+            starts[name].append(await timed_start(stack))
+            tell(f"  start with {name}: {starts[name][-1]}")
+            if name != last or number < rounds - 1:
+                await asyncio.to_thread(stack.dataplane.stop)
+    for name, of in starts.items():
+        table.add_row(f"data plane started, {name} models", spread([start.whole_s for start in of], "s"))
+        table.add_row("  of it the ingress, listening to ready", spread([start.ingress_s for start in of], "s"))
+    few, many = (statistics.median(start.whole_s for start in of) for of in starts.values())
+    table.add_row("  ratio of medians", f"{many / few:.2f} (≤ 1.5 wanted)")
+
+
+async def measure_rest(stack: Stack, looker: Looker, http: aiohttp.ClientSession, table: Table) -> None:
+    whole, pages = await list_latencies(http, ""), await list_latencies(http, f"?limit={PAGE}")
+    table.add_row("/v1/models, whole", f"{percentiles(whole, 'ms')} (p99 ≤ 50 ms wanted)")
+    table.add_row(f"/v1/models, a page of {PAGE}", f"{percentiles(pages, 'ms')} (p99 ≤ 50 ms wanted)")
+    look = await looker.look()
+    table.add_row("applications of models, replicas", f"{len(look.applications)}, {look.replicas} (0 wanted)")
+    await asyncio.sleep(10)  # what the start and the lists have left
+    for part, share in (await cpu_shares(stack, REST_S)).items():
+        table.add_row(f"CPU at rest: {part}", f"{share:.3f}")
+    for part, ones in processes(stack).items():
+        table.add_row(f"memory: {part}", f"{sum(one.memory_info().rss for one in ones) / 2**20:.0f} MiB")
+
+
+async def measure_asked(
+    looker: Looker, http: aiohttp.ClientSession, models: Sequence[str], at_a_time: int, table: Table
+) -> None:
+    most = 0
+
+    async def watch() -> None:
+        nonlocal most
+        while True:
+            most = max(most, len((await looker.look()).applications))
+            await asyncio.sleep(2)
+
+    watching = asyncio.create_task(watch())
+    began = time.perf_counter()
+    taken = await ask_all(http, models, at_a_time)
+    passed = time.perf_counter() - began
+    watching.cancel()
+    await asyncio.wait([watching])
+    table.add_row(f"{len(models)} asked, {at_a_time} at a time", f"all answered, in {passed:.0f} s")
+    table.add_row("  cold start and answer", percentiles(taken, "s"))
+    table.add_row("  applications at most", str(most))
+    table.add_row("  applications all gone after", f"{await wait_for_count(looker, 0):.0f} s")
+
+
+async def measure_point(
+    stack: Stack, looker: Looker, http: aiohttp.ClientSession, staying: Sequence[str], others: Iterator[str]
+) -> list[str]:
+    """One point of the curve: `staying` are in use already."""
+    async with in_use(http, staying):
+        await asyncio.sleep(5)
+        looks = [await looker.look() for _ in range(3)]
+        await asyncio.sleep(5)
+        shares = await cpu_shares(stack, REST_S)
+        wakes = []
+        for _ in range(WAKES):
+            wakes.append(await ask(http, next(others)))
+            await asyncio.sleep(1)
+        await wait_for_count(looker, len(staying))
+    return [
+        str(len(staying)),
+        f"{shares[next(iter(PARTS))]:.2f}",
+        f"{shares['agent']:.2f}",
+        f"{shares['ingress']:.2f}",
+        f"{shares['board']:.2f}",
+        f"{statistics.median(look.status_s for look in looks):.2f}",
+        f"{statistics.median(wakes):.1f} ({min(wakes):.1f} to {max(wakes):.1f})",
+        f"{psutil.virtual_memory().available / 2**30:.1f}",
+    ]
+
+
+async def measure(arguments: argparse.Namespace, directory: Path, screen: Console) -> None:
+    stacks: dict[str, Stack] = {}
+    for count in (FEW, arguments.models):
+        (directory / str(count)).mkdir()
+        stacks[f"{count:,}"] = Stack(directory / str(count))
+    table = Table("what", "result", title=f"{arguments.models:,} models")
+    curve = Table(
+        *("in use", "controller, CPU", "agent, CPU", "ingress, CPU", "board, CPU"),
+        *("serve.status(), s", "one more answers after, s", "memory free, GiB"),
+        title="Models in use at the same time",
+    )
+    staying = max(arguments.curve)
+    draw = random.Random(arguments.seed)
+    asked = [name_of(number) for number in range(arguments.models - staying)]
+    draw.shuffle(asked)
+    looker: Looker | None = None
+    try:
+        for stack, count in zip(stacks.values(), (FEW, arguments.models), strict=True):
+            await make_catalog(stack, count, min(staying, count - 1))
+            stack.controlplane.start()
+            await timed_start(stack)  # now the snapshot comes over the stream; afterwards it is on the disk
+            await asyncio.to_thread(stack.dataplane.stop)
+        await compare_starts(stacks, arguments.rounds, table)
+        *_, stack = stacks.values()
+        looker = Looker(stack)
+        timeout = aiohttp.ClientTimeout(total=300)
+        async with aiohttp.ClientSession(stack.url, timeout=timeout) as http:
+            await measure_rest(stack, looker, http, table)
+            screen.print(table)
+            await measure_asked(looker, http, asked[: arguments.asked], arguments.at_a_time, table)
+            screen.print(table)
+            others = iter(asked[arguments.asked :])
+            used: list[str] = []
+            for count in arguments.curve:
+                more = [name_of(arguments.models - staying + number) for number in range(len(used), count)]
+                await ask_all(http, more, 10)
+                used += more
+                row = await measure_point(stack, looker, http, used, others)
+                tell("  " + "  ".join(row))
+                curve.add_row(*row)
+    finally:
+        if looker is not None:
+            looker.close()
+        for stack in stacks.values():
+            stack.stop()
+    screen.print(table)
+    screen.print(curve)
+
+
+def tell(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=5, help="starts with few and with many models")
+    parser.add_argument("--asked", type=int, default=200, help="models that are asked in random order")
+    parser.add_argument("--at-a-time", type=int, default=20, help="how many of them at a time")
+    parser.add_argument("--curve", type=int, nargs="+", default=[0, 10, 25, 50, 100], help="models in use, rising")
+    parser.add_argument("--seed", type=int, default=0, help="of the random order")
+    arguments = parser.parse_args()
+    load = ", ".join(f"{average:.1f}" for average in os.getloadavg())
+    directory = Path(tempfile.mkdtemp(prefix="mp-models-"))
+    tell(f"{os.cpu_count()} cores, load before: {load}; logs in {directory}")
+    asyncio.run(measure(arguments, directory, Console(width=140)))
+
+
+if __name__ == "__main__":
+    main()

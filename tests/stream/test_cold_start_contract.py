@@ -1,0 +1,223 @@
+"""Every row of the table in docs/cold-start.md, against a real ingress and simulated engines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dataplane.activation import ModelActivation, State
+from dataplane.ingress import IngressSettings
+from dataplane.snapshot import Quarantine, Snapshot, build
+from tests import views
+from tests.stream.ingress_world import Answer, World, ready, until, unused_url
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "cold-start.md"
+MARK = "<!-- the table of the contract -->"
+CHAT = "/v1/chat/completions"
+ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
+AT_ONCE_S = 1.0
+DEADLINE_S = 0.15
+
+IDLE = ModelActivation(state=State.IDLE, revision_number=1)
+DEPLOYING = ModelActivation(state=State.DEPLOYING, revision_number=1)
+FAILED = ModelActivation(
+    state=State.FAILED,
+    revision_number=1,
+    reason="OUT_OF_MEMORY",
+    message="no memory left for /srv/models/m",
+    retry_after_s=11.5,
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table."""
+
+    model: str
+    client: str
+    answered: str
+    status: str
+    code: str
+    retry_after: str
+    wakes: str
+
+
+def rows() -> list[Row]:
+    """The table, as it is written."""
+    lines = DOCUMENT.read_text(encoding="utf-8").partition(MARK)[2].strip().splitlines()
+    table = [line for line in lines if line.startswith("|")][2:]
+    return [Row(*(cell.strip(" `") for cell in line.strip("|").split("|"))) for line in table]
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with contextlib.AsyncExitStack() as stack:
+        made = World(stack)
+        await made.start(IngressSettings())
+        yield made
+
+
+def catalog(**admission: object) -> Snapshot:
+    return views.snapshot(views.model("m", admission=admission))
+
+
+def waiting(world: World) -> int:
+    usage = world.app.usage().get("models/m")
+    return usage.waiting if usage is not None else 0
+
+
+Happens = Callable[[], Awaitable[object]]
+
+
+async def nothing() -> None:
+    """Nothing happens."""
+
+
+async def prepare(world: World, row: Row) -> Happens:
+    """Bring the world into the row's state; what is to happen while the client waits."""
+    admission: dict[str, object] = {}
+    if "cold_start_timeout" in row.client:
+        admission["coldStartTimeout"] = f"{DEADLINE_S}s"
+    if "queue_timeout" in row.client:
+        admission["queueTimeout"] = f"{DEADLINE_S}s"
+    if "queue is full" in row.client:
+        admission["maxQueuedRequests"] = 0
+    shown = catalog(**admission)
+
+    async def start() -> None:
+        world.show(shown, m=DEPLOYING)
+        _, url = await world.engine()
+        world.show(shown, m=ready(url))
+
+    match row.model:
+        case "IDLE":
+            world.show(shown, m=IDLE)
+            return start
+        case "FAILED, and IDLE after its backoff":
+            world.show(shown, m=FAILED)
+            assert (await world.post(CHAT, ASK)).code == "model_failed"
+            world.show(shown)
+            return start
+        case "DEPLOYING":
+            world.show(shown, m=DEPLOYING)
+            match row.client.removeprefix("waits").removeprefix(", and "):
+                case "":
+                    return start
+                case "the start fails":
+
+                    async def fail() -> None:
+                        world.show(shown, m=FAILED)
+
+                    return fail
+                case "the model is deleted":
+
+                    async def delete() -> None:
+                        world.show(views.snapshot(revision=8))
+
+                    return delete
+                case "the ingress stops":
+
+                    async def stop() -> None:
+                        world.app.begin_drain()
+
+                    return stop
+        case "READY":
+            _, url = await world.engine()
+            world.show(shown, m=ready(url))
+            return nothing
+        case "READY, without room":
+            engine, url = await world.engine(time_to_first_token_s=0.5)
+            world.show(catalog(maxOngoingRequests=1, **admission), m=ready(url))
+            first = asyncio.create_task(world.post(CHAT, ASK))
+            await until(lambda: engine.counters.in_flight == 1)
+            return lambda: first
+        case "READY, its replicas are gone":
+            world.show(shown, m=ready(unused_url()))
+            return nothing
+        case "DEGRADED":
+            _, url = await world.engine()
+            serving = ready(url)
+            world.show(
+                shown,
+                m=ModelActivation(
+                    state=State.DEGRADED,
+                    revision_number=1,
+                    application=serving.application,
+                    endpoints=serving.endpoints,
+                    secret=serving.secret,
+                    reason="OUT_OF_MEMORY",
+                ),
+            )
+            return nothing
+        case "FAILED":
+            world.show(shown, m=FAILED)
+            return nothing
+        case "QUARANTINED":
+            quarantine = Quarantine(revision_number=1, reason="SOURCE_NOT_ALLOWED", message="not here")
+            route = [views.route("m", {"models/gone": 1})] if "route" in row.client else []
+            name = "models/gone" if route else "models/m"
+            world.show(build(shown.position, (), route, {name: quarantine}))
+            return nothing
+        case "not in the snapshot":
+            world.show(views.snapshot())
+            return nothing
+        case "no snapshot yet":
+            return nothing
+    raise AssertionError(f"the test knows nothing of {row}")
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: f"{row.model}-{row.client}")
+async def test_row_of_the_contract(world: World, row: Row) -> None:
+    happens = await prepare(world, row)
+    streams = row.client == "streams"
+    begun = time.monotonic()
+    asked = asyncio.create_task(world.post(CHAT, ASK | {"stream": streams}))
+
+    if row.client == "goes away":
+        await until(lambda: waiting(world) == 1)
+        asked.cancel()
+        await until(lambda: world.app.usage()["models/m"].in_flight == 0)
+    else:
+        if row.answered.startswith("when "):
+            await until(lambda: waiting(world) == 1)
+            await asyncio.sleep(0.05)
+            assert not asked.done(), "it has nothing to wait for"
+            await happens()
+        check(row, await asked, streams=streams)
+        seconds = time.monotonic() - begun
+        if row.answered == "at once":
+            assert seconds < AT_ONCE_S
+        elif row.answered == "at the deadline":
+            assert DEADLINE_S <= seconds < DEADLINE_S + AT_ONCE_S
+    assert world.woken == (["models/m"] if row.wakes == "yes" else [])
+
+
+def check(row: Row, answer: Answer, *, streams: bool) -> None:
+    """Status, headers and body are as the row says."""
+    assert str(answer.status) == row.status
+    assert answer.headers.get("retry-after", "-") == row.retry_after
+    if row.code == "-":
+        assert answer.headers["x-modelplane-model"] == "models/m/revisions/1"
+        assert answer.headers["content-type"].startswith("text/event-stream" if streams else "application/json")
+        assert answer.body.endswith(b"data: [DONE]\n\n") if streams else json.loads(answer.body)["model"] == "m"
+    else:
+        assert "x-modelplane-model" not in answer.headers
+        error = json.loads(answer.body)["error"]
+        assert error.keys() == {"message", "type", "param", "code"}
+        assert error["code"] == row.code
+        assert b"/srv" not in answer.body
+        if row.code == "model_failed":
+            assert "OUT_OF_MEMORY: no memory left" in error["message"]
+
+
+def test_the_table_has_every_state_that_a_model_can_be_in() -> None:
+    states = {row.model.partition(",")[0] for row in rows()}
+    # DRAINING is IDLE to who asks: what drains answers nobody new.
+    assert states >= {state.value for state in State} - {State.DRAINING.value}
