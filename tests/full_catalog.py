@@ -1,50 +1,170 @@
-"""A large catalog in a store, put there without the registry: that would take milliseconds per model."""
+"""A large catalog in a store, put there without the registry: that would take milliseconds per resource."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 
-from sqlalchemy import insert, update
+from sqlalchemy import Table, insert, select, update
 
-from controlplane import domain
+from controlplane import audit, domain, principal, registration, snapshot, spec, store_rows
 from controlplane.store import Store
-from controlplane.store_schema import blobs, catalog, catalog_revisions, entries
-from dataplane.snapshot import RawEntry
+from controlplane.store_schema import (
+    adapter_revisions,
+    adapters,
+    audit_changes,
+    audit_events,
+    blobs,
+    catalog,
+    catalog_revisions,
+    entries,
+    model_revisions,
+    models,
+    served_names,
+)
 from modelplane.catalog_digest import CatalogDigest
+from modelplane.v1 import adapter_pb2, model_pb2
+
+Draft = registration.ModelDraft | registration.AdapterDraft
+
+RESOURCES_PER_TRANSACTION = 5000
+"""Few enough transactions to be quick, small enough to show progress and to keep the rows in memory."""
 
 
-async def fill(store: Store, raws: Sequence[RawEntry]) -> domain.Head:
-    """Make `raws` the whole content of an empty store, at the next revision. Returns the new head.
+def model_draft(model_id: str, model_spec: model_pb2.ModelSpec, *, description: str = "") -> registration.ModelDraft:
+    """What RegisterModel makes of a request with these fields."""
+    return registration.ModelDraft(
+        id=model_id,
+        served_name=model_id,
+        labels={},
+        spec=spec.resolved(model_spec),
+        card=model_pb2.ModelCard(description=description),
+    )
 
-    They are in no table but those that snapshots are read from.
+
+def adapter_draft(
+    model_id: str, adapter_id: str, source: model_pb2.Source, weights: adapter_pb2.AdapterWeights
+) -> registration.AdapterDraft:
+    """What RegisterAdapter makes of a request with these fields, for a model that is served under its id."""
+    return registration.AdapterDraft(
+        model_id=model_id,
+        id=adapter_id,
+        served_name=registration.default_adapter_served_name(model_id, adapter_id),
+        labels={},
+        source=source,
+        weights=weights,
+        card=adapter_pb2.AdapterCard(),
+    )
+
+
+async def fill(
+    store: Store, drafts: Iterable[Draft], *, on_progress: Callable[[int], None] = lambda count: None
+) -> int:
+    """Register new models and adapters in this order, each as a catalog revision of its own.
+
+    It leaves what their registrations by nobody in particular would, but for checks: ids and served names are new,
+    adapters come after their models, and files are as the drafts say. Nobody is told of the new head.
+
+    Args:
+        store: The store, which nobody else writes to meanwhile.
+        drafts: What to register.
+        on_progress: Told how many are there, now and then.
+
+    Returns:
+        The newest revision.
     """
-    before = await store.head()
-    assert before.entry_count == 0, "the store is empty"
-    revision = before.position.revision + 1
-    digest = CatalogDigest()
-    for raw in raws:
-        digest = digest.added(raw.name, raw.type, raw.digest)
+    remaining = iter(drafts)
+    revision = (await store.head()).position.revision
+    count = 0
+    while batch := list(itertools.islice(remaining, RESOURCES_PER_TRANSACTION)):
+        revision = await _fill(store, batch)
+        count += len(batch)
+        on_progress(count)
+    return revision
+
+
+async def _fill(store: Store, drafts: Iterable[Draft]) -> int:
     async with store._database.begin_write() as connection:
+        head = (await connection.execute(select(catalog).with_for_update())).one()
+        digest = CatalogDigest.from_bytes(head.digest_state, head.entry_count)
+        revision: int = head.revision
+        rows = defaultdict[Table, list[Mapping[str, object]]](list)
+        for draft in drafts:
+            revision += 1
+            stamp = registration.Stamp(uid=store._new_uid(), now=store._clock(), catalog_revision=revision)
+            resource, entry, of_resource = _registered(draft, stamp)
+            digest = digest.added(entry.name, entry.type, entry.digest)
+            for table, values in itertools.chain(
+                of_resource,
+                _of_entry(entry, resource.served_name, revision),
+                _of_commit(draft, entry, digest, stamp.now, revision),
+            ):
+                rows[table].append(values)
+        # The order of first use: what is referred to comes before what refers to it.
+        for table, of_table in rows.items():
+            await connection.execute(insert(table), of_table)
         await connection.execute(
-            insert(blobs),
-            [{"digest": raw.digest, "size_bytes": len(raw.blob), "blob": raw.blob} for raw in raws],
+            update(catalog).values(revision=revision, digest_state=digest.to_bytes(), entry_count=digest.entry_count)
         )
-        await connection.execute(
-            insert(entries),
-            [{"name": raw.name, "type": raw.type, "digest": raw.digest, "from_revision": revision} for raw in raws],
+    return revision
+
+
+_Rows = Iterator[tuple[Table, Mapping[str, object]]]
+
+
+def _registered(draft: Draft, stamp: registration.Stamp) -> tuple[domain.Model | domain.Adapter, domain.Entry, _Rows]:
+    if isinstance(draft, registration.ModelDraft):
+        model = registration.registered_model(None, draft, stamp)
+        of_model = (
+            (models, store_rows.model_values(model)),
+            (model_revisions, store_rows.model_revision_values(model)),
         )
-        await connection.execute(
-            insert(catalog_revisions).values(
-                revision=revision,
-                root_digest=digest.root(),
-                entry_count=len(raws),
-                create_time_us=0,
-                method="",
-                resource="",
-            )
+        return model, snapshot.model_entry(model), iter(of_model)
+    adapter = registration.registered_adapter(None, draft, stamp)
+    of_adapter = (
+        (adapters, store_rows.adapter_values(adapter)),
+        (adapter_revisions, store_rows.adapter_revision_values(adapter)),
+    )
+    return adapter, snapshot.adapter_entry(adapter), iter(of_adapter)
+
+
+def _of_entry(entry: domain.Entry, served_name: str, revision: int) -> _Rows:
+    yield served_names, {"served_name": served_name, "resource": entry.name}
+    yield blobs, {"digest": entry.digest, "size_bytes": len(entry.blob), "blob": entry.blob}
+    yield entries, {"name": entry.name, "type": entry.type, "digest": entry.digest, "from_revision": revision}
+
+
+def _of_commit(draft: Draft, entry: domain.Entry, digest: CatalogDigest, now: datetime, revision: int) -> _Rows:
+    commit = {
+        "create_time_us": store_rows.to_us(now),
+        "method": "RegisterModel" if isinstance(draft, registration.ModelDraft) else "RegisterAdapter",
+        "resource": entry.name,
+    }
+    root = digest.root()
+    yield catalog_revisions, {**commit, "revision": revision, "root_digest": root, "entry_count": digest.entry_count}
+    yield (
+        audit_events,
+        {
+            **commit,
+            "catalog_revision": revision,
+            "principal": principal.ANONYMOUS.name,
+            "role": principal.ANONYMOUS.role,
+            "authentication": principal.ANONYMOUS.authentication,
+            "address": principal.HERE.address,
+            "request_id": principal.HERE.request_id,
+            "change_count": 1,
+        },
+    )
+    after = audit.EntryRef(type=entry.type, digest=entry.digest, size_bytes=len(entry.blob))
+    appeared = audit.EntryChange(name=entry.name, before=None, after=after)
+    for change in audit.kept_changes((appeared,), {entry.digest: entry.blob}):
+        yield (
+            audit_changes,
+            {
+                "catalog_revision": revision,
+                "name": change.name,
+                "change": change.SerializeToString(),
+            },
         )
-        await connection.execute(
-            update(catalog).values(revision=revision, digest_state=digest.to_bytes(), entry_count=len(raws))
-        )
-    position = domain.Position(store_uid=before.position.store_uid, revision=revision, digest=digest.root())
-    return domain.Head(position=position, entry_count=len(raws))

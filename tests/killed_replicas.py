@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import os
 import random
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 
 import asyncpg
@@ -22,11 +20,12 @@ import grpc.aio
 from sqlalchemy import make_url
 
 from controlplane.auth import Role
-from modelplane.v1 import model_pb2, registry_service_pb2, registry_service_pb2_grpc, snapshot_pb2
+from modelplane.v1 import model_pb2, registry_service_pb2, snapshot_pb2
+from tests.control_planes import Replica, control_planes
 from tests.history import Write, violations
 from tests.postgres_server import running_server
 from tests.registry_world import spec
-from tests.stream.access_world import TOKENS, entries, write_tokens
+from tests.stream.access_world import TOKENS
 
 REPLICAS = 3
 CLIENTS = 16
@@ -35,7 +34,6 @@ MODELS = 8
 
 WRITES_PER_KILL = 40
 
-_START_TIMEOUT_S = 60.0
 _ATTEMPT_TIMEOUT_S = 10.0
 _RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
@@ -52,65 +50,6 @@ class Result:
     wrong: Sequence[str]
     """What the history checker found."""
     took_s: float
-
-
-class Replica:
-    """A control plane process that is started again whenever it was killed."""
-
-    def __init__(self, url: str, directory: Path, number: int) -> None:
-        self._url = url
-        self._directory = directory / f"replica{number}"
-        self._log = directory / f"replica{number}.log"
-        self._tokens = directory / "tokens.yaml"
-        self._process: asyncio.subprocess.Process | None = None
-        self.registry: registry_service_pb2_grpc.RegistryServiceAsyncStub | None = None
-        """None: it does not run."""
-
-    async def run(self) -> None:
-        """Keep it running until cancelled."""
-        while True:
-            with self._log.open("wb") as log:
-                self._process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "controlplane", "--listen", "127.0.0.1:0", "--log-format", "json"),
-                    *("--data-dir", str(self._directory), "--tokens-file", str(self._tokens)),
-                    stderr=log,
-                    env={**os.environ, "MODELPLANE_CONTROLPLANE_DATABASE_URL": self._url},
-                    cwd=Path(__file__).parents[1],
-                )
-            try:
-                address = await self._address()
-                async with grpc.aio.insecure_channel(address) as channel:
-                    self.registry = registry_service_pb2_grpc.RegistryServiceStub(channel)
-                    await self._process.wait()
-                    self.registry = None
-            finally:
-                self.registry = None
-                with suppress(ProcessLookupError):
-                    self._process.kill()
-                await self._process.wait()
-
-    @property
-    def pid(self) -> int:
-        """Of the process that was started last."""
-        assert self._process is not None, "it was started"
-        return self._process.pid
-
-    def kill(self) -> None:
-        """SIGKILL, wherever it is."""
-        assert self._process is not None, "it was started"
-        self.registry = None
-        self._process.kill()
-
-    async def _address(self) -> str:
-        async with asyncio.timeout(_START_TIMEOUT_S):
-            while True:
-                for line in self._log.read_text().splitlines():
-                    if '"listening"' in line and line.endswith("}"):
-                        return line.partition('"address": "')[2].partition('"')[0]
-                assert self._process is not None, "it was started"
-                if self._process.returncode is not None:
-                    raise RuntimeError(self._log.read_text())
-                await asyncio.sleep(0.05)
 
 
 class Run:
@@ -172,30 +111,9 @@ class Run:
                 self.kills += 1
 
 
-@asynccontextmanager
-async def _replicas(url: str, directory: Path) -> AsyncIterator[Sequence[Replica]]:
-    write_tokens(directory / "tokens.yaml", entries())
-    replicas = [Replica(url, directory, number) for number in range(REPLICAS)]
-    async with AsyncExitStack() as stack:
-        tasks = [asyncio.create_task(replica.run()) for replica in replicas]
-
-        async def end() -> None:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-
-        stack.push_async_callback(end)
-        while not all(replica.registry for replica in replicas):
-            for task in tasks:
-                if task.done():
-                    task.result()
-            await asyncio.sleep(0.05)
-        yield replicas
-
-
 async def kill_while_writing(url: str, directory: Path, *, writes: int, seed: int) -> Result:
     """Write through three replicas that are killed at random moments, and look at what is there in the end."""
-    async with _replicas(url, directory) as replicas:
+    async with control_planes(url, directory, count=REPLICAS) as replicas:
         run = Run(replicas, writes, seed)
         began_s = time.monotonic()
         async with asyncio.TaskGroup() as group:

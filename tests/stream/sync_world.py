@@ -31,9 +31,10 @@ from modelplane.v1 import snapshot_service_pb2 as pb
 from modelplane.v1.fleet_service_pb2_grpc import FleetServiceStub
 from modelplane.v1.registry_service_pb2_grpc import RegistryServiceStub
 from modelplane.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
+from tests import full_catalog
 from tests.access import everybody_is_admin
-from tests.full_catalog import fill
-from tests.raw import POLICY, model, raws
+from tests.raw import POLICY
+from tests.registry_world import spec
 
 LIMITS = Limits(heartbeat_s=0.1, hello_timeout_s=0.5, answer_timeout_s=5.0, silence_timeout_s=5.0)
 HUB_SETTINGS = HubSettings(
@@ -66,14 +67,12 @@ class ControlPlane:
         response = await self.registry.RegisterModel(request)
         return int(response.catalog_revision)
 
-    async def fill(self, count: int, *, text: str) -> None:
-        """Make a catalog of `count` models, as the next revision."""
-        models = []
-        for number in range(count):
-            entry = model(f"m{number}")
-            entry.revision.card.description = text
-            models.append(entry)
-        self.hub.publish(await fill(self.store, raws(*models)))
+    async def fill(self, count: int, *, text: str) -> int:
+        """Make a catalog of `count` models that need no files, and publish it; its revision."""
+        drafts = [full_catalog.model_draft(f"m{number}", spec(), description=text) for number in range(count)]
+        revision = await full_catalog.fill(self.store, drafts)
+        self.hub.publish(await self.store.head())
+        return revision
 
     async def data_plane(self, data_plane_id: str = "dp") -> fleet_service_pb2.DataPlane:
         request = fleet_service_pb2.GetDataPlaneRequest(name=f"dataPlanes/{data_plane_id}")

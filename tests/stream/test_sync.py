@@ -99,12 +99,12 @@ async def test_commits_during_a_slow_activation_coalesce(plane: ControlPlane) ->
 
 
 async def test_five_thousand_entries_arrive_whole(plane: ControlPlane) -> None:
-    await plane.fill(5000, text="x" * 400)
+    revision = await plane.fill(5000, text="x" * 400)
     data_plane = DataPlane()
     async with data_plane.running(plane.address):
-        snapshot = await data_plane.active(1)
+        snapshot = await data_plane.active(revision)
     assert len(snapshot.models) == 5000
-    assert data_plane.offered == [1]
+    assert data_plane.offered == [revision]
 
 
 # --- rejections
@@ -326,14 +326,14 @@ async def test_a_data_plane_whose_file_is_damaged_is_sent_its_snapshot_again(
 async def test_a_stalled_reader_costs_little_and_blocks_nobody(tmp_path: Path) -> None:
     limits = Limits(heartbeat_s=0.1, hello_timeout_s=0.5, answer_timeout_s=60.0, silence_timeout_s=8.0)
     async with control_plane(tmp_path / "registry", limits=limits) as plane:
-        await plane.fill(1500, text="x" * 16_000)
+        revision = await plane.fill(1500, text="x" * 16_000)
         async with grpc.aio.insecure_channel(plane.address) as channel:
             stalled = SnapshotServiceStub(channel).Sync()
             await stalled.write(hello("stalled"))
             await eventually(lambda: _is_connected(plane, True, "stalled"))
             data_plane = DataPlane()
             async with data_plane.running(plane.address):
-                snapshot = await data_plane.active(1)
+                snapshot = await data_plane.active(revision)
                 assert len(snapshot.models) == 1500
                 stream = plane.hub._data_planes["stalled"].stream
                 assert stream is not None
@@ -343,7 +343,7 @@ async def test_a_stalled_reader_costs_little_and_blocks_nobody(tmp_path: Path) -
                 for number in range(5):
                     await data_plane.active(await plane.register(f"n{number}"))
                 assert stream.subscription._chunks_written == written
-                (mine, other) = (await plane.wait_for(6, "dp", "stalled", timeout_s=0)).outcomes
+                (mine, other) = (await plane.wait_for(revision + 5, "dp", "stalled", timeout_s=0)).outcomes
                 assert (mine.outcome, other.outcome) == (Outcome.OUTCOME_ACTIVE, Outcome.OUTCOME_PENDING)
                 await eventually(lambda: _is_connected(plane, False, "stalled"))
             stalled.cancel()

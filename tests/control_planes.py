@@ -1,0 +1,98 @@
+"""Real control plane processes on one database, for tests and benchmarks that end or measure them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import grpc.aio
+
+from modelplane.v1 import registry_service_pb2_grpc
+from tests.stream.access_world import entries, write_tokens
+
+_START_TIMEOUT_S = 60.0
+
+
+class Replica:
+    """A control plane process that is started again whenever it was killed."""
+
+    def __init__(self, url: str, directory: Path, number: int) -> None:
+        self._url = url
+        self._directory = directory / f"replica{number}"
+        self._log = directory / f"replica{number}.log"
+        self._tokens = directory / "tokens.yaml"
+        self._process: asyncio.subprocess.Process | None = None
+        self.registry: registry_service_pb2_grpc.RegistryServiceAsyncStub | None = None
+        """None: it does not run."""
+
+    async def run(self) -> None:
+        """Keep it running until cancelled."""
+        while True:
+            with self._log.open("wb") as log:
+                self._process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "controlplane", "--listen", "127.0.0.1:0", "--log-format", "json"),
+                    *("--data-dir", str(self._directory), "--tokens-file", str(self._tokens)),
+                    stderr=log,
+                    env={**os.environ, "MODELPLANE_CONTROLPLANE_DATABASE_URL": self._url},
+                    cwd=Path(__file__).parents[1],
+                )
+            try:
+                address = await self._address()
+                async with grpc.aio.insecure_channel(address) as channel:
+                    self.registry = registry_service_pb2_grpc.RegistryServiceStub(channel)
+                    await self._process.wait()
+                    self.registry = None
+            finally:
+                self.registry = None
+                with suppress(ProcessLookupError):
+                    self._process.kill()
+                await self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        """Of the process that was started last."""
+        assert self._process is not None, "it was started"
+        return self._process.pid
+
+    def kill(self) -> None:
+        """SIGKILL, wherever it is."""
+        assert self._process is not None, "it was started"
+        self.registry = None
+        self._process.kill()
+
+    async def _address(self) -> str:
+        async with asyncio.timeout(_START_TIMEOUT_S):
+            while True:
+                for line in self._log.read_text().splitlines():
+                    if '"listening"' in line and line.endswith("}"):
+                        return line.partition('"address": "')[2].partition('"')[0]
+                assert self._process is not None, "it was started"
+                if self._process.returncode is not None:
+                    raise RuntimeError(self._log.read_text())
+                await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def control_planes(url: str, directory: Path, *, count: int = 1) -> AsyncIterator[Sequence[Replica]]:
+    """Control plane processes on the database at `url`, all of which listen, until the block ends.
+
+    Their files are in `directory`.
+    """
+    write_tokens(directory / "tokens.yaml", entries())
+    replicas = [Replica(url, directory, number) for number in range(count)]
+    tasks = [asyncio.create_task(replica.run()) for replica in replicas]
+    try:
+        while not all(replica.registry for replica in replicas):
+            for task in tasks:
+                if task.done():
+                    task.result()
+            await asyncio.sleep(0.05)
+        yield replicas
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
