@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from google.protobuf import duration_pb2
 from google.protobuf import message as protobuf_message
 
 from controlplane import domain
@@ -17,11 +18,14 @@ from modelplane.v1 import (
     rollout_pb2,
     route_pb2,
     snapshot_pb2,
+    warming_pb2,
 )
 from modelplane.v1 import registry_service_pb2 as pb
 from tests import registry_model as model
 from tests.registry_world import NO_CONTEXT, World, spec
 
+WARM_S = 5 * 86400
+"""Longer than the clock of any test runs."""
 CANARY = rollout_pb2.RolloutPolicy(
     strategy=rollout_pb2.RolloutPolicy.STRATEGY_CANARY, steps=[rollout_pb2.CanaryStep(percent=10)]
 )
@@ -115,6 +119,10 @@ class Caller:
     def _ControlRollout(self, call: model.ControlRollout) -> rollout_pb2.ControlRolloutRequest:
         action = rollout_pb2.ControlRolloutRequest.Action.Value(f"ACTION_{call.action}")
         return rollout_pb2.ControlRolloutRequest(name=call.name, action=action)
+
+    def _WarmModel(self, call: model.WarmModel) -> warming_pb2.WarmModelRequest:
+        duration = duration_pb2.Duration(seconds=0 if call.ends else WARM_S)
+        return warming_pb2.WarmModelRequest(name=call.name, duration=duration, etag=self._etag(call.etag))
 
     def _RegisterAdapter(self, call: model.RegisterAdapter) -> pb.RegisterAdapterRequest:
         parent, _, adapter_id = call.name.partition("/adapters/")
@@ -269,6 +277,7 @@ class Caller:
             content=self.content(message.revision),
             stable=message.rollout.stable_number if state in ("RUNNING", "PAUSED") else None,
             rollout=state,
+            is_warm=message.HasField("warm_until"),
             catalog_revision=message.catalog_revision,
             is_deleted=message.HasField("delete_time"),
         )

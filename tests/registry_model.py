@@ -44,6 +44,10 @@ class Model:
     """While a rollout is under way: the number of the revision that has the rest of the requests."""
     rollout: str = ""
     """State of the last rollout. Empty: there was none."""
+    is_warm: bool = False
+    """Whether it is to be started though nobody asks for it. The time for that never ends here."""
+    warmed_at: int = field(default=0, compare=False)
+    """Catalog revision that said so; 0: it is not. It stands for the time until when, of which no two are the same."""
     catalog_revision: int = 0
     """That of its last change."""
     is_deleted: bool = False
@@ -180,6 +184,13 @@ class UndeleteModel(Call):
 class ControlRollout(Call):
     name: str
     action: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmModel(Call):
+    name: str
+    ends: bool = False
+    etag: Tag | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -378,6 +389,7 @@ class Registry:
                 served,
                 self.contents[model.name][served - 1],
                 candidate,
+                model.warmed_at,
             )
         for adapter in self._live(self.adapters):
             entries[adapter.name] = (adapter.served_name, adapter.number, adapter.content)
@@ -441,6 +453,8 @@ class Registry:
                 content=call.content,
                 stable=current.stable if current else None,
                 rollout=current.rollout if current else "",
+                is_warm=current.is_warm if current else False,
+                warmed_at=current.warmed_at if current else 0,
             ),
         )
 
@@ -554,6 +568,17 @@ class Registry:
             changed = replace(changed, rollout="PAUSED" if call.action == "PAUSE" else "RUNNING")
         self.models[call.name] = changed
         return Answer(catalog_revision=self._next, rollout=changed.rollout)
+
+    def _WarmModel(self, call: WarmModel) -> Answer:
+        current = self._live_model(call.name)
+        self._check_etag(current, call.etag)
+        self.models[call.name] = changed = self._warmed(current, 0 if call.ends else self._next)
+        return Answer(catalog_revision=self.revision if changed is current else self._next, resource=changed)
+
+    def _warmed(self, model: Model, warmed_at: int) -> Model:
+        if model.warmed_at == warmed_at:
+            return model
+        return replace(model, is_warm=warmed_at > 0, warmed_at=warmed_at, catalog_revision=self._next)
 
     # Adapters.
 
@@ -747,14 +772,16 @@ class Registry:
         if entry is None:
             self.models[name] = self._deleted(found)
             return True
-        served_name, team, _, content, _ = entry
+        served_name, team, _, content, _, warmed_at = entry
         assert isinstance(served_name, str)
         assert isinstance(team, str)
         assert isinstance(content, Content)
+        assert isinstance(warmed_at, int)
         alive = replace(found, is_deleted=False, catalog_revision=self._next) if found.is_deleted else found
-        self.models[name] = self._changed_model(
+        changed = self._changed_model(
             alive, replace(alive, served_name=served_name, team=team, content=content), at_once=True
         )
+        self.models[name] = self._warmed(changed, warmed_at)
         return self.models[name] is not found
 
     def _put_back_adapter(self, name: str, entry: Entry | None) -> bool:

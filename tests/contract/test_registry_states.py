@@ -104,6 +104,7 @@ CALLS: st.SearchStrategy[model.Call] = st.one_of(
     st.builds(model.DeleteModel, name=MODELS, force=st.booleans()),
     st.builds(model.UndeleteModel, name=MODELS),
     st.builds(model.ControlRollout, name=MODELS, action=st.sampled_from(["PAUSE", "RESUME", "ABORT"])),
+    st.builds(model.WarmModel, name=MODELS, ends=st.booleans()),
     _REGISTER_ADAPTER,
     _REGISTER_ADAPTER,
     st.builds(model.UpdateAdapter, name=ADAPTERS, served_name=_maybe(SERVED_NAMES), text=st.sampled_from(["", "new"])),
