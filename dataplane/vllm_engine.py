@@ -267,6 +267,8 @@ def _explain_missing_routes(app: Any, tasks: Sequence[str]) -> None:
         return Response(answer.body, answer.status, media_type="application/json")
 
     app.add_exception_handler(HTTPException, explain)
+    # vLLM has had it built already, for its metrics.
+    app.middleware_stack = app.build_middleware_stack()
 
 
 def _message(error: BaseException) -> str:
