@@ -28,7 +28,6 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
@@ -38,10 +37,9 @@ from rich.table import Table
 
 from controlplane.store import Store
 from controlplane.store_sqlite import database_url
-from dataplane.snapshot import RawEntry
-from tests import raw, views
+from modelplane.v1 import model_pb2
+from tests import full_catalog
 from tests.e2e.stack import START_S, Stack
-from tests.full_catalog import fill
 
 FEW = 10
 IDLE_S = 5
@@ -138,25 +136,27 @@ def name_of(number: int) -> str:
     return f"many-{number:05}"
 
 
-def entry_of(number: int, *, idle_s: int) -> RawEntry:
-    """What a snapshot has of a SIMULATED model, as if it had been registered with that `downscale_to_zero_delay`."""
-    entry = views.model(name_of(number))
-    entry.uid = name_of(number)
-    spec = entry.revision.spec
+def spec_of(*, idle_s: int) -> model_pb2.ModelSpec:
+    """Of a SIMULATED model with that `downscale_to_zero_delay`."""
+    spec = model_pb2.ModelSpec()
+    spec.engine.kind = model_pb2.Engine.KIND_SIMULATED
     spec.scaling.max_replicas = 1
     spec.scaling.target_ongoing_requests = 100
     spec.scaling.downscale_to_zero_delay.FromSeconds(idle_s)
     spec.admission.cold_start_timeout.FromSeconds(600)
-    return raw.raw(entry)
+    return spec
 
 
 async def make_catalog(stack: Stack, count: int, staying: int) -> None:
     """Fill the database of a control plane that does not run; the last `staying` models do not go away when idle."""
     path = stack.directory / "controlplane" / "registry.db"
     path.parent.mkdir(parents=True)
-    entries = [entry_of(number, idle_s=IDLE_S if number < count - staying else 36_000) for number in range(count)]
-    async with Store.open(database_url(path), clock=lambda: datetime.now(UTC)) as store:
-        await fill(store, entries)
+    drafts = (
+        full_catalog.model_draft(name_of(number), spec_of(idle_s=IDLE_S if number < count - staying else 36_000))
+        for number in range(count)
+    )
+    async with Store.open(database_url(path)) as store:
+        await full_catalog.fill(store, drafts)
 
 
 # --- start ------------------------------------------------------------------------------------------------------------
