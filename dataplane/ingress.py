@@ -20,6 +20,7 @@ from dataplane.adapter_names import engine_adapter_name
 from dataplane.admission import Admission, Lease, ModelUsage
 from dataplane.api_keys import ApiKey
 from dataplane.asgi import JSON, CancelOnDisconnect, Receive, Scope, Send, answer_lifespan, header
+from dataplane.cors import allow_origins
 from dataplane.exchange import Exchange
 from dataplane.gate import Gate
 from dataplane.inference_routes import INFERENCE_ROUTES, InferenceRoute
@@ -30,7 +31,7 @@ from dataplane.models_page import encode_page, page_query
 from dataplane.routing import Choice, Failing, NotFound, choose
 from dataplane.snapshot import Snapshot
 from dataplane.token_usage import TokenMeter
-from dataplane.upstream import Answer, Upstream, UpstreamFailed, engine_headers
+from dataplane.upstream import Answer, Upstream, UpstreamFailed, UpstreamSilent, engine_headers
 from dataplane.view_holder import ViewHolder
 from modelplane.v1 import route_pb2
 
@@ -100,12 +101,15 @@ class IngressApp:
             waiting=self._admission.waiting,
             revision=self._revision,
         )
+        self._answer = allow_origins(
+            self._http, settings.cors_allow_origins, credentials=settings.cors_allow_credentials
+        )
         self._unsubscribe = views.subscribe(self._admission.on_view)
         self._unsubscribe_gate = views.subscribe(self.gate.on_view)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self._http(scope, receive, send)
+            await self._answer(scope, receive, send)
         elif scope["type"] == "lifespan":
             await answer_lifespan(receive, send, self.aclose)
         elif scope["type"] == "websocket":
@@ -173,6 +177,7 @@ class IngressApp:
     async def _dispatch(self, exchange: Exchange) -> None:
         path: str = exchange.scope["path"]
         method: str = exchange.scope["method"]
+        self._check_headers(exchange.scope)
         route = INFERENCE_ROUTES.get(path)
         if route is not None:
             exchange.route, exchange.anthropic = path, route.anthropic
@@ -194,6 +199,11 @@ class IngressApp:
         else:
             await self._answer_from_view(exchange, self._ready_view(exchange), path)
 
+    def _check_headers(self, scope: Scope) -> None:
+        limit = self._settings.max_header_bytes
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > limit:
+            raise openai_errors.HeadersTooLarge(limit)
+
     async def _answer_other_method(self, exchange: Exchange, method: str, allowed: tuple[str, ...]) -> None:
         names = ", ".join(allowed)
         if method != "OPTIONS":
@@ -212,18 +222,18 @@ class IngressApp:
             body = msgspec.json.encode({"status": "ready", "revision": view.snapshot.position.revision})
         else:
             key = self.gate.authenticate(exchange.scope, view.snapshot)
-            body = await self._models_body(view.snapshot, key, path, exchange.scope["query_string"])
+            body = await self._models_body(view, key, path, exchange.scope["query_string"])
         await exchange.send_whole(200, [JSON], body)
 
-    async def _models_body(self, snapshot: Snapshot, key: ApiKey | None, path: str, query_string: bytes) -> bytes:
+    async def _models_body(self, view: View, key: ApiKey | None, path: str, query_string: bytes) -> bytes:
         if path == "/v1/models":
             query = page_query(query_string) if query_string else None
             if query is not None:
-                return await encode_page(snapshot, key, query)
-            return await self._models.body(snapshot, key)
+                return await encode_page(view, key, query)
+            return await self._models.body(view, key)
         served_name = path[len(_MODEL_PREFIX) :]
         self.gate.check_name(key, served_name)
-        body = encode_model(snapshot, served_name)
+        body = encode_model(view, served_name)
         if body is None:
             raise openai_errors.ModelNotFound(served_name)
         return body
@@ -247,8 +257,6 @@ class IngressApp:
 
     async def _read(self, exchange: Exchange, route: InferenceRoute) -> Body:
         settings, scope = self._settings, exchange.scope
-        if sum(len(name) + len(value) for name, value in scope["headers"]) > settings.max_header_bytes:
-            raise openai_errors.HeadersTooLarge(settings.max_header_bytes)
         raw = await read_body(
             exchange.receive,
             declared_length=header(scope, b"content-length"),
@@ -309,6 +317,9 @@ class IngressApp:
                 exchange.decided_by(lease)
                 try:
                     answer = await self._ask_engine(exchange, route, body, lease)
+                except UpstreamSilent as error:
+                    self._note_failure(exchange, lease, error)
+                    raise openai_errors.EngineSilent(body.model, self._settings.request_timeout_s) from None
                 except UpstreamFailed as error:
                     failure = error
                 else:
@@ -373,7 +384,10 @@ class IngressApp:
             _log.warning("engine_answer_broke_off", request_id=exchange.request_id, error=str(failure))
             if not answer.streams_events:
                 return False  # a response without its end: the server cuts the connection, so the caller sees it
-            event = openai_errors.event_for(openai_errors.EngineBroke(served_name), anthropic=exchange.anthropic)
+            ended: openai_errors.IngressError = openai_errors.EngineBroke(served_name)
+            if isinstance(failure, UpstreamSilent):
+                ended = openai_errors.EngineSilent(served_name, self._settings.request_timeout_s)
+            event = openai_errors.event_for(ended, anthropic=exchange.anthropic)
             await exchange.send({"type": "http.response.body", "body": event, "more_body": True})
         finally:
             # Also when the caller goes away: what the engine has made was made for this key.

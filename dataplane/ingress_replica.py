@@ -65,7 +65,15 @@ class IngressReplica:
         self._app = IngressApp(
             views=self._views,
             wake=self._wake,
-            settings=IngressSettings(max_body_bytes=settings.max_body_bytes, require_api_key=settings.api_key_required),
+            settings=IngressSettings(
+                max_body_bytes=settings.max_body_bytes,
+                max_header_bytes=settings.max_header_bytes,
+                body_read_timeout_s=settings.body_read_timeout_s,
+                request_timeout_s=settings.request_timeout_s,
+                cors_allow_origins=settings.cors_allow_origins,
+                cors_allow_credentials=settings.cors_allow_credentials,
+                require_api_key=settings.api_key_required,
+            ),
             random=random.Random(),  # noqa: S311  # spreads load; nothing secret depends on it
             clock=time.time,
             replica=self._replica_id,

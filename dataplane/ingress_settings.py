@@ -15,6 +15,12 @@ class IngressSettings:
     """Bytes of all request headers together; more is answered 431. Servers that hold headers to less do so before."""
     body_read_timeout_s: float = 120.0
     """How long a client may take to send its body, in all; longer is answered 408."""
+    request_timeout_s: float = 600.0
+    """Longest silence of an engine, before and within its answer. OpenAI's own clients wait as long."""
+    cors_allow_origins: tuple[str, ...] = ()
+    """Origins whose pages browsers let call; `*`: all; empty: CORS is off."""
+    cors_allow_credentials: bool = False
+    """Let browsers send cookies and client certificates along. Never with `*`."""
     connect_timeout_s: float = 2.0
     """How long connecting to an engine replica may take. They are in the same cluster."""
     upstream_keepalive_s: float = 60.0

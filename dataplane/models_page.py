@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import msgspec
 
 from dataplane import openai_errors
+from dataplane.activation import View
 from dataplane.api_keys import ApiKey
 from dataplane.models_list import ModelObject, model_object
-from dataplane.snapshot import Snapshot
 from modelplane.validation import shorten
 
 LIMIT_MAX = 1000
@@ -69,12 +69,13 @@ def page_query(query_string: bytes) -> PageQuery | None:
     return PageQuery(limit=int(limit), after=given.get("after"))
 
 
-async def encode_page(snapshot: Snapshot, key: ApiKey | None, query: PageQuery) -> bytes:
+async def encode_page(view: View, key: ApiKey | None, query: PageQuery) -> bytes:
     """The body of a page of the list, as far as `key` may see it; None: all of it.
 
     Raises:
         openai_errors.InvalidParameter: `after` is not in the list, or `key` may not see it, which is the same.
     """
+    snapshot = view.snapshot
     names = iter(snapshot.served)
     if query.after is not None:
         if query.after not in snapshot.served or (key is not None and not key.may_use(query.after)):
@@ -89,7 +90,7 @@ async def encode_page(snapshot: Snapshot, key: ApiKey | None, query: PageQuery) 
             has_more = len(data) == query.limit
             if has_more:
                 break
-            data.append(model_object(snapshot, snapshot.served[name]))
+            data.append(model_object(view, snapshot.served[name]))
         if number % _SLICE_NAMES == 0:
             await asyncio.sleep(0)
     page = ModelsPage(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -185,11 +185,25 @@ class EngineUnreachable(IngressError):
         super().__init__(f"No replica of the model `{served_name}` could be reached.")
 
 
+class EngineSilent(IngressError):
+    """A replica had the request and said nothing for too long, before its answer or within it."""
+
+    def __init__(self, served_name: str, timeout_s: float) -> None:
+        super().__init__(f"The replica of the model `{served_name}` said nothing for {timeout_s:g} s.")
+
+
 class EngineBroke(IngressError):
     """The answer broke off after it had begun."""
 
     def __init__(self, served_name: str) -> None:
         super().__init__(f"The replica of the model `{served_name}` went away before its answer was complete.")
+
+
+class TaskUnsupported(IngressError):
+    """Said by a replica: its engine has no such route, because the model's task is another."""
+
+    def __init__(self, served_name: str, path: str, tasks: Iterable[str]) -> None:
+        super().__init__(f"The model `{served_name}` does not serve {path}; its tasks are: {', '.join(tasks)}.")
 
 
 class InternalError(IngressError):
@@ -217,6 +231,7 @@ _TABLE: Mapping[type[IngressError], tuple[int, _Type, str]] = {
     ApiKeyInvalid: (401, _Type.CALLER, "invalid_api_key"),
     ApiKeyExpired: (401, _Type.CALLER, "invalid_api_key"),
     ModelNotFound: (404, _Type.CALLER, "model_not_found"),
+    TaskUnsupported: (404, _Type.CALLER, "unsupported_task"),
     UnknownPath: (404, _Type.CALLER, "unknown_url"),
     MethodNotAllowed: (405, _Type.CALLER, "method_not_allowed"),
     BodyTimeout: (408, _Type.CALLER, "request_timeout"),
@@ -234,6 +249,7 @@ _TABLE: Mapping[type[IngressError], tuple[int, _Type, str]] = {
     ColdStartTimeout: (503, _Type.SERVER, "cold_start_timeout"),
     Overloaded: (503, _Type.SERVER, "overloaded"),
     EngineUnreachable: (503, _Type.SERVER, "engine_unreachable"),
+    EngineSilent: (504, _Type.SERVER, "engine_timeout"),
 }
 
 _CLOSES_CONNECTION = (BodyTimeout, BodyTooLarge, HeadersTooLarge, ShuttingDown)

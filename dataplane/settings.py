@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,10 @@ from modelplane.credentials import Credentials
 from modelplane.names import RESOURCE_ID_PATTERN
 
 ENV_PREFIX = "MODELPLANE_DATAPLANE_"
+_ORIGIN = re.compile(
+    r"(?!http://[^/]*:80$|https://[^/]*:443$)[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
+)
+"""As browsers serialise one (RFC 6454 §6.2)."""
 
 
 def _default_data_dir() -> Path:
@@ -95,6 +100,29 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         default=32 * 1024 * 1024, ge=1024, le=1024**3, description="Largest request body that is accepted, in bytes."
     )
+    max_header_bytes: int = Field(
+        default=64 * 1024, ge=1024, le=1024**2, description="Largest headers of a request, all together, in bytes."
+    )
+    body_read_timeout_s: float = Field(
+        default=120.0, ge=1, le=3600, description="How long a caller may take to send a request body, in s."
+    )
+    request_timeout_s: float = Field(
+        default=600.0,
+        ge=1,
+        le=86400,
+        description="Longest silence of an engine, before its answer and within it, after which a request is ended "
+        "with an error, in s. An answer that is not streamed is silence until it is complete.",
+    )
+    cors_allow_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Origins whose web pages may call the OpenAI API from a browser, comma-separated "
+        "(`https://chat.example.com`); `*`: all. Empty: none.",
+    )
+    cors_allow_credentials: bool = Field(
+        default=False,
+        description="Let those pages send cookies and client certificates, which a proxy in front may want. Not "
+        "with `*`.",
+    )
     drain_s: float = Field(
         default=120.0, ge=0, le=3600, description="How long a replica that stops may go on with its requests, in s."
     )
@@ -105,10 +133,29 @@ class Settings(BaseSettings):
         default=300.0, ge=0.1, le=86400, description="Longest wait between tries of a model that fails to start, in s."
     )
 
-    @field_validator("allowed_sources", mode="before")
+    @field_validator("allowed_sources", "cors_allow_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("cors_allow_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"got {origin!r}, allowed is `*`, or what browsers send as `Origin`: SCHEME://HOST or "
+                    "SCHEME://HOST:PORT in lower case, without a path or a default port"
+                )
+        if "*" in value and len(value) > 1:
+            raise ValueError("`*` allows every origin: name it alone, or leave it out")
+        return value
+
+    @model_validator(mode="after")
+    def _credentials_go_to_named_origins(self) -> Settings:
+        if self.cors_allow_credentials and (not self.cors_allow_origins or "*" in self.cors_allow_origins):
+            raise ValueError("cors-allow-credentials needs --cors-allow-origins that names origins, and not `*`")
+        return self
 
     @field_validator("data_dir")
     @classmethod

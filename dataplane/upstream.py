@@ -47,13 +47,25 @@ _NOT_TO_ENGINE = _HOP_BY_HOP | {
     b"expect",
     b"host",
     b"x-request-id",
+    # which pages may call is decided here: vLLM by itself allows all (cors.py)
+    b"origin",
     # the caller's credentials are for the ingress
     b"api-key",
     b"authorization",
     b"cookie",
     b"x-api-key",
 }
-_NOT_TO_CALLER = _HOP_BY_HOP | {b"date", b"server", b"set-cookie", b"x-request-id"}
+_CORS_ANSWERS = frozenset(
+    (
+        b"access-control-allow-credentials",
+        b"access-control-allow-headers",
+        b"access-control-allow-methods",
+        b"access-control-allow-origin",
+        b"access-control-expose-headers",
+        b"access-control-max-age",
+    )
+)
+_NOT_TO_CALLER = _HOP_BY_HOP | _CORS_ANSWERS | {b"date", b"server", b"set-cookie", b"x-request-id"}
 _OURS = b"x-modelplane-"
 """Only Modelplane's own parts say these to each other; a caller's are dropped."""
 
@@ -68,6 +80,13 @@ class UpstreamFailed(Exception):
     def __init__(self, what: str, *, refused: bool) -> None:
         super().__init__(what)
         self.refused = refused
+
+
+class UpstreamSilent(UpstreamFailed):
+    """An engine replica had the request and said nothing for too long. Asking another would only double the work."""
+
+    def __init__(self) -> None:
+        super().__init__("silent for too long", refused=False)
 
 
 class Answer:
@@ -90,10 +109,13 @@ class Answer:
         """What has come since, at least one byte; nothing at the end.
 
         Raises:
+            UpstreamSilent: nothing came for too long.
             UpstreamFailed: the answer broke off.
         """
         try:
             return await self._response.content.readany()
+        except aiohttp.SocketTimeoutError as error:
+            raise UpstreamSilent from error
         except (aiohttp.ClientError, OSError) as error:
             raise UpstreamFailed(type(error).__name__, refused=False) from error
 
@@ -121,6 +143,7 @@ class Upstream:
         long as nothing was passed on the request can still be answered by another replica.
 
         Raises:
+            UpstreamSilent: none came in time.
             UpstreamFailed: there is none.
         """
         url = _url(endpoint.url, path)
@@ -136,6 +159,9 @@ class Upstream:
             if response.status == ENGINE_DEAD_STATUS:
                 raise UpstreamFailed("engine dead", refused=ENGINE_HAD_REQUEST_HEADER not in response.headers)
             return Answer(response, await response.content.readany())
+        except aiohttp.SocketTimeoutError as error:
+            _close(response)
+            raise UpstreamSilent from error
         except (aiohttp.ClientError, OSError) as error:
             _close(response)
             refused = isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError))
@@ -149,8 +175,10 @@ class Upstream:
             settings = self._settings
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=settings.upstream_keepalive_s),
-                # A stream may be silent for minutes: what ends a request is its client or its engine.
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_s),
+                # However long an answer is, it may go on while something comes.
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=settings.connect_timeout_s, sock_read=settings.request_timeout_s
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=False,

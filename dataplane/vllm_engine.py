@@ -15,7 +15,9 @@ from typing import Any, NoReturn
 
 from google.protobuf import json_format
 
+from dataplane import openai_errors
 from dataplane.errors import EngineStartError
+from dataplane.inference_routes import INFERENCE_ROUTES
 from dataplane.replica_app import CURRENT_CALL, AsgiApp
 from modelplane import sources
 from modelplane.v1 import model_pb2, snapshot_pb2
@@ -121,6 +123,7 @@ async def _start(arguments: Sequence[str], adapter_path: AdapterPath) -> tuple[A
         client.shutdown()
         raise
     _speak_public_names(app.state.openai_serving_models)
+    _explain_missing_routes(app, tasks)
     return client, app
 
 
@@ -245,6 +248,25 @@ def _speak_public_names(models: Any) -> None:
 
     models.model_name = model_name
     models.is_base_model = is_base_model
+
+
+def _explain_missing_routes(app: Any, tasks: Sequence[str]) -> None:
+    """Have vLLM's app, which has the routes of its tasks only, answer for the others in the shape of its other errors.
+
+    The router raises Starlette's exception; vLLM's own handler is for FastAPI's, which the rest of the app raises.
+    """
+    from starlette.exceptions import HTTPException
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    async def explain(request: Request, error: HTTPException) -> Response:
+        call, path = CURRENT_CALL.get(), request.url.path
+        route = INFERENCE_ROUTES.get(path)
+        refusal = openai_errors.TaskUnsupported(call.served_name if call else "", path, tasks)
+        answer = openai_errors.answer_for(refusal, anthropic=route is not None and route.anthropic)
+        return Response(answer.body, answer.status, media_type="application/json")
+
+    app.add_exception_handler(HTTPException, explain)
 
 
 def _message(error: BaseException) -> str:

@@ -28,6 +28,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
@@ -35,11 +36,12 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from controlplane import registration
 from controlplane.store import Store
 from controlplane.store_sqlite import database_url
 from modelplane.v1 import model_pb2
-from tests import full_catalog
 from tests.e2e.stack import START_S, Stack
+from tests.full_catalog import fill, model_draft
 
 FEW = 10
 IDLE_S = 5
@@ -136,27 +138,23 @@ def name_of(number: int) -> str:
     return f"many-{number:05}"
 
 
-def spec_of(*, idle_s: int) -> model_pb2.ModelSpec:
-    """Of a SIMULATED model with that `downscale_to_zero_delay`."""
-    spec = model_pb2.ModelSpec()
-    spec.engine.kind = model_pb2.Engine.KIND_SIMULATED
-    spec.scaling.max_replicas = 1
-    spec.scaling.target_ongoing_requests = 100
-    spec.scaling.downscale_to_zero_delay.FromSeconds(idle_s)
-    spec.admission.cold_start_timeout.FromSeconds(600)
-    return spec
+def draft_of(number: int, *, idle_s: int) -> registration.ModelDraft:
+    """The registration of a SIMULATED model with that `downscale_to_zero_delay`."""
+    model_spec = model_pb2.ModelSpec(engine=model_pb2.Engine(kind=model_pb2.Engine.KIND_SIMULATED))
+    model_spec.scaling.max_replicas = 1
+    model_spec.scaling.target_ongoing_requests = 100
+    model_spec.scaling.downscale_to_zero_delay.FromSeconds(idle_s)
+    model_spec.admission.cold_start_timeout.FromSeconds(600)
+    return model_draft(name_of(number), model_spec)
 
 
 async def make_catalog(stack: Stack, count: int, staying: int) -> None:
     """Fill the database of a control plane that does not run; the last `staying` models do not go away when idle."""
     path = stack.directory / "controlplane" / "registry.db"
     path.parent.mkdir(parents=True)
-    drafts = (
-        full_catalog.model_draft(name_of(number), spec_of(idle_s=IDLE_S if number < count - staying else 36_000))
-        for number in range(count)
-    )
-    async with Store.open(database_url(path)) as store:
-        await full_catalog.fill(store, drafts)
+    drafts = (draft_of(number, idle_s=IDLE_S if number < count - staying else 36_000) for number in range(count))
+    async with Store.open(database_url(path), clock=lambda: datetime.now(UTC)) as store:
+        await fill(store, drafts)
 
 
 # --- start ------------------------------------------------------------------------------------------------------------

@@ -131,7 +131,9 @@ class Operator:
 
     def _register_broken(self) -> None:
         source = (self._directory / f"nothing-{self.rounds}").as_uri()
-        self._client.register_model("broken", spec={"source": {"uri": source}, "engine": {"kind": "VLLM"}})
+        spec = {"source": {"uri": source}, "engine": {"kind": "VLLM"}}
+        revision = self._client.register_model("broken", spec=spec).catalog_revision
+        assert self._client.wait_for_revision(revision, timeout_s=60).active_everywhere
         with pytest.raises(openai.InternalServerError):
             ask(self._stack, "broken")
 

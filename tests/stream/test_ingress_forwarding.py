@@ -74,6 +74,39 @@ async def test_an_audio_form_reaches_the_engine_with_the_adapters_name(world: Wo
     assert (adapted.header(b"content-type") or b"").startswith(b"multipart/form-data; boundary=")
 
 
+@pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/v1/audio/translations"])
+async def test_a_form_reaches_the_engine_byte_for_byte(world: World, recorder: Recorder, path: str) -> None:
+    # The model stands behind a file of megabytes that holds all bytes, and what looks like a boundary.
+    audio = bytes(range(256)) * 12_000 + b"\r\n--edge-\r\n\r\nmodel\r\n--edg"
+    raw = (
+        b'--edge\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\ncontent-type: audio/wav\r\n\r\n'
+        + audio
+        + b'\r\n--edge\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n'
+        + b'--edge\r\ncontent-disposition: form-data; name="timestamp_granularities[]"\r\n\r\nword\r\n--edge--\r\n'
+    )
+    content_type = "multipart/form-data; boundary=edge"
+    assert (await world.post(path, raw=raw, headers={"content-type": content_type})).status == 200
+    adapted = raw.replace(b"\r\n\r\nm\r\n", b"\r\n\r\nm:a\r\n")
+    assert (await world.post(path, raw=adapted, headers={"content-type": content_type})).status == 200
+    assert [request.path for request in recorder.requests] == [path] * 2
+    assert [request.header(b"content-type") for request in recorder.requests] == [content_type.encode()] * 2
+    assert recorder.requests[0].body == raw
+    assert recorder.requests[1].body == adapted.replace(b"\r\n\r\nm:a\r\n", f"\r\n\r\n{ENGINE_NAME}\r\n".encode())
+
+
+@pytest.mark.parametrize("name", ["m", "m:a"])
+async def test_multimodal_content_reaches_the_engine_byte_for_byte(world: World, recorder: Recorder, name: str) -> None:
+    image = base64.b64encode(bytes(range(256)) * 8000)
+    raw = (
+        b'{"messages":[{"role":"user","content":[{"type":"text","text":"what is this? \xf0\x9f\x90\xa6"},'
+        b'{"type":"image_url","image_url":{"url":"data:image/png;base64,' + image + b'","detail":"low"}},'
+        b'{"type":"input_audio","input_audio":{"data":"' + image[:1000] + b'" , "format":"wav"}}]}],"model":"NAME"}'
+    )
+    assert (await world.post(CHAT, raw=raw.replace(b"NAME", name.encode()))).status == 200
+    [request] = recorder.requests
+    assert request.body == raw.replace(b"NAME", b"m" if name == "m" else ENGINE_NAME.encode())
+
+
 async def test_headers_to_the_engine(world: World, recorder: Recorder) -> None:
     await world.post(
         CHAT,
@@ -296,6 +329,50 @@ async def test_a_stream_that_is_cut_within_an_event_ends_with_an_error_event(wor
     assert first == b'data: {"a":1'
     assert json.loads(error.removeprefix(b"data: "))["error"]["code"] == "engine_disconnected"
     assert rest == b""
+
+
+@contextlib.asynccontextmanager
+async def impatient_world() -> AsyncIterator[World]:
+    async with contextlib.AsyncExitStack() as stack:
+        world = World(stack)
+        await world.start(IngressSettings(request_timeout_s=0.2))
+        yield world
+
+
+async def test_an_engine_that_says_nothing_is_given_up_and_no_other_is_asked() -> None:
+    left = asyncio.Event()
+
+    async def hang(scope: Scope, receive: Receive, send: Send) -> None:
+        assert (await receive())["type"] == "http.disconnect"
+        left.set()
+
+    async with impatient_world() as world:
+        hanging = [Recorder(hang), Recorder(hang)]
+        world.show(CATALOG, m=ready(*[await world.serve(one) for one in hanging]))
+        answer = await world.post(CHAT, {"model": "m"})
+        assert (answer.status, answer.code) == (504, "engine_timeout")
+        assert answer.message == "The replica of the model `m` said nothing for 0.2 s."
+        assert sum(len(one.requests) for one in hanging) == 1
+        await asyncio.wait_for(left.wait(), 5)
+        assert world.app.applications_in_use() == {}
+
+
+@pytest.mark.parametrize(("path", "name"), [(CHAT, b""), ("/v1/messages", b"event: error\n")])
+async def test_a_stream_that_falls_silent_ends_with_an_error_event(path: str, name: bytes) -> None:
+    async def fall_silent(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        for _ in range(4):  # longer than the limit in all
+            await send({"type": "http.response.body", "body": b"data: {}\n\n", "more_body": True})
+            await asyncio.sleep(0.1)
+        assert (await receive())["type"] == "http.disconnect"
+
+    async with impatient_world() as world:
+        world.show(CATALOG, m=ready(await world.serve(Recorder(fall_silent))))
+        answer = await world.post(path, {"model": "m"})
+    said, _, event = answer.body.partition(b"\n\n\n\n")
+    assert (answer.status, said) == (200, b"\n\n".join([b"data: {}"] * 4))
+    assert event.startswith(name + b"data: ")
+    assert json.loads(event.removeprefix(name + b"data: "))["error"]["code"] == "engine_timeout"
 
 
 async def test_anthropics_streams_end_with_anthropics_error_event(world: World) -> None:

@@ -10,6 +10,7 @@ import httpx
 import openai
 import pytest
 
+from dataplane.activation import ModelActivation, State
 from dataplane.ingress import IngressSettings
 from dataplane.simulated import SimulatedEngine
 from tests import views
@@ -102,6 +103,8 @@ async def test_the_list_of_models_is_the_snapshots(world: World) -> None:
         "owned_by": "the zoo",
         "root": "smol",
         "max_model_len": 2048,
+        "task": "generate",
+        "state": "IDLE",
     }
     assert models["org/Big-1:latest"].to_dict()["max_model_len"] == 512
     assert models["org/Big-1:latest"].owned_by == "modelplane"
@@ -154,6 +157,17 @@ async def test_the_list_follows_the_snapshot(world: World) -> None:
     assert [model.id for model in (await client.models.list()).data] == ["new"]
     world.show(views.snapshot(revision=9))
     assert (await client.models.list()).data == []
+
+
+async def test_the_list_shows_what_became_of_each_model(world: World) -> None:
+    client = await world.openai()
+    failed = ModelActivation(state=State.FAILED, revision_number=1)
+    for activations, state in (({}, "IDLE"), ({"smol": ready("http://engine")}, "READY"), ({"smol": failed}, "FAILED")):
+        world.show(CATALOG, **activations)
+        listed = {model.id: model.to_dict()["state"] async for model in client.models.list()}
+        assert listed == {"smol": state, "org/Big-1:latest": "IDLE", "smol:pirate": state}
+        assert (await client.models.retrieve("smol")).to_dict()["state"] == state
+    assert world.woken == []
 
 
 async def test_an_unknown_model_is_not_found_and_reaches_no_replica(world: World, engine: SimulatedEngine) -> None:

@@ -7,13 +7,14 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 
+import aiohttp
 import openai
 import pytest
 
 from dataplane.ingress import IngressSettings
 from dataplane.simulated import SimulatedEngine
 from tests import views
-from tests.stream.ingress_world import World, ready
+from tests.stream.ingress_world import Answer, World, ready
 
 CHAT = "/v1/chat/completions"
 CATALOG = views.snapshot(views.model("m"), views.adapter("m", "a"))
@@ -214,6 +215,26 @@ async def test_a_body_that_does_not_come_times_out(world: World, engine: Simulat
 async def test_headers_over_the_limit_are_refused(world: World, engine: SimulatedEngine) -> None:
     answer = await world.post(CHAT, {"model": "m"}, headers={"x-long": "x" * 5000})
     assert (answer.status, answer.code) == (431, "headers_too_large")
+    async with world.http.get("/v1/models", headers={"x-long": "x" * 5000}) as response:
+        assert response.status == 431
+
+
+async def test_a_form_without_a_model_or_with_too_large_a_file_is_refused(
+    world: World, engine: SimulatedEngine
+) -> None:
+    for size, model, status, code in (
+        (1000, None, 400, "missing_required_parameter"),
+        (MAX_BODY_BYTES, "m", 413, "request_too_large"),
+        (5 * MAX_BODY_BYTES, "m", 413, "request_too_large"),
+    ):
+        form = aiohttp.FormData(default_to_multipart=True)
+        form.add_field("file", b"x" * size, filename="a.wav", content_type="audio/wav")
+        if model is not None:
+            form.add_field("model", model)
+        async with world.http.post("/v1/audio/transcriptions", data=form) as response:
+            answer = await Answer.of(response)
+        assert (answer.status, answer.code) == (status, code)
+    assert engine.counters.requests == 0
 
 
 async def test_a_websocket_is_refused(world: World, engine: SimulatedEngine) -> None:

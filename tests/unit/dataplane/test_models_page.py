@@ -20,7 +20,7 @@ async def pages(catalog: Snapshot, key: ApiKey | None, limit: int) -> list[list[
     found: list[list[str]] = []
     query = PageQuery(limit=limit, after=None)
     while True:
-        page = json.loads(await encode_page(catalog, key, query))
+        page = json.loads(await encode_page(views.view(catalog, {}), key, query))
         found.append([model["id"] for model in page["data"]])
         assert (page["object"], page["first_id"], page["last_id"]) == ("list", found[-1][0], found[-1][-1])
         if not page["has_more"]:
@@ -42,20 +42,20 @@ async def test_pages_of_a_key_have_only_what_it_sees() -> None:
 
 async def test_an_empty_page_says_so() -> None:
     for catalog, after in ((views.snapshot(), None), (CATALOG, "a6")):
-        page = json.loads(await encode_page(catalog, None, PageQuery(limit=5, after=after)))
+        page = json.loads(await encode_page(views.view(catalog, {}), None, PageQuery(limit=5, after=after)))
         assert page == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
 
 
 async def test_a_name_that_a_key_does_not_see_is_refused_like_one_that_is_not_there() -> None:
     for after in ("b1", "never"):
         with pytest.raises(InvalidParameter, match=f"`after`: got '{after}'; allowed: the id of a model in the list"):
-            await encode_page(CATALOG, KEY, PageQuery(limit=5, after=after))
+            await encode_page(views.view(CATALOG, {}), KEY, PageQuery(limit=5, after=after))
 
 
 async def test_looking_for_the_few_names_of_a_key_leaves_others_their_turn() -> None:
     catalog = views.snapshot(*(views.model(f"b{number}") for number in range(5000)))
     turns = 0
-    page = asyncio.create_task(encode_page(catalog, KEY, PageQuery(limit=5, after=None)))
+    page = asyncio.create_task(encode_page(views.view(catalog, {}), KEY, PageQuery(limit=5, after=None)))
     while not page.done():
         turns += 1
         await asyncio.sleep(0)

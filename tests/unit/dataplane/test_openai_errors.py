@@ -36,6 +36,8 @@ EXAMPLES: list[IngressError] = [
     openai_errors.Overloaded("m", 30.0),
     openai_errors.EngineUnreachable("m"),
     openai_errors.EngineBroke("m"),
+    openai_errors.EngineSilent("m", 600.0),
+    openai_errors.TaskUnsupported("m", "/v1/embeddings", ("generate",)),
     openai_errors.InternalError("id-1"),
 ]
 

@@ -41,6 +41,18 @@ def test_sources_are_comma_separated_prefixes() -> None:
         (["--ingress-replicas", "0"], ["ingress_replicas", "0", "1"]),
         (["--drain-s", "soon"], ["drain_s", "soon", "number"]),
         (["--max-body-bytes", "1"], ["max_body_bytes", "1", "1024"]),
+        (["--max-header-bytes", "2000000"], ["max_header_bytes", "2000000", "1048576"]),
+        (["--body-read-timeout-s", "0"], ["body_read_timeout_s", "0", "1"]),
+        (["--request-timeout-s", "inf"], ["request_timeout_s", "inf", "86400"]),
+        (["--request-timeout-s", "nan"], ["request_timeout_s", "nan"]),
+        (["--cors-allow-origins", "https://a.example/"], ["cors_allow_origins", "https://a.example/", "SCHEME://HOST"]),
+        (["--cors-allow-origins", "https://a.example:443"], ["cors_allow_origins", "a.example:443", "default port"]),
+        (["--cors-allow-origins", "a.example"], ["cors_allow_origins", "a.example", "SCHEME://HOST"]),
+        (["--cors-allow-origins", "null"], ["cors_allow_origins", "null"]),
+        (["--cors-allow-origins", "https://*.example"], ["cors_allow_origins", "*.example"]),
+        (["--cors-allow-origins", "*, https://a.example"], ["cors_allow_origins", "alone"]),
+        (["--cors-allow-origins", "*", "--cors-allow-credentials"], ["cors-allow-credentials", "cors-allow-origins"]),
+        (["--cors-allow-credentials"], ["cors-allow-credentials", "cors-allow-origins"]),
     ],
 )
 def test_value_that_is_not_allowed_is_refused(argv: list[str], words: list[str]) -> None:
@@ -68,6 +80,14 @@ def test_unknown_environment_variable_is_refused(monkeypatch: pytest.MonkeyPatch
 )
 def test_beyond_this_machine_a_key_is_required_unless_told_otherwise(argv: list[str], required: bool) -> None:
     assert parse(argv).api_key_required is required
+
+
+def test_origins_are_comma_separated_and_none_by_default() -> None:
+    assert parse([]).cors_allow_origins == ()
+    assert parse(["--cors-allow-origins", ""]).cors_allow_origins == ()
+    assert parse(["--cors-allow-origins", "*"]).cors_allow_origins == ("*",)
+    origins = ("https://a.example", "http://localhost:3000", "http://[::1]:8080", "chrome-extension://abc")
+    assert parse(["--cors-allow-origins", ", ".join(origins), "--cors-allow-credentials"]).cors_allow_origins == origins
 
 
 def test_insecure_allows_any_address() -> None:

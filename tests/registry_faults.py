@@ -1,0 +1,235 @@
+"""Control planes that die, and databases that fail, between two statements of a change."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from sqlalchemy import Connection, Engine, event, make_url
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.util import await_only
+
+from controlplane import database, domain, registration, store_sqlite
+from controlplane.store import Store
+from controlplane.store_schema import metadata
+from tests.registry_world import World
+
+CONNECTIONS = 4
+"""Of each control plane to PostgreSQL."""
+
+
+class Fault(enum.Enum):
+    """What happens."""
+
+    DEATH = enum.auto()
+    """The process is gone, and with it what it held in memory."""
+    FAILURE = enum.auto()
+    """The database fails: the disk is full, or the connection is lost."""
+
+
+class Place(enum.Enum):
+    """How far the change had come."""
+
+    BEFORE_COMMIT = enum.auto()
+    AFTER_COMMIT = enum.auto()
+    """It is durable, and nobody has been told."""
+
+
+class Died(BaseException):
+    """Ends what a process was doing when it died. Nothing in it can catch this."""
+
+
+class Faults:
+    """Strikes the next change at a place of choice. One change is under way then, of one plane."""
+
+    def __init__(self) -> None:
+        self.struck: Place | None = None
+        """Where it has struck."""
+        self._fault: Fault | None = None
+        self._statements_left = 0
+        self._after_commit = False
+        self._on_strike: Callable[[Connection], None] = lambda connection: None
+        self._turns: random.Random | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Hear of every statement of every engine in the block."""
+        listeners = (("before_cursor_execute", self._before_statement), ("commit", self._before_commit))
+        for name, listener in listeners:
+            event.listen(Engine, name, listener)
+        try:
+            yield
+        finally:
+            for name, listener in listeners:
+                event.remove(Engine, name, listener)
+
+    @contextmanager
+    def armed(
+        self, fault: Fault, statement: int, *, after_commit: bool, on_strike: Callable[[Connection], None]
+    ) -> Iterator[None]:
+        """Strike in the block.
+
+        Args:
+            fault: What happens.
+            statement: Before this one, counted from 1. A change that has fewer is struck at its commit.
+            after_commit: Strike right after the commit instead of right before; only DEATH can.
+            on_strike: Told which connection is struck.
+        """
+        self.struck, self._fault, self._on_strike = None, fault, on_strike
+        self._statements_left, self._after_commit = statement, after_commit and fault is Fault.DEATH
+        try:
+            yield
+        finally:
+            self._fault = None
+
+    @contextmanager
+    def taking_turns(self, seed: int) -> Iterator[None]:
+        """Let tasks take turns between statements in the block, in an order that depends on `seed`."""
+        self._turns = random.Random(seed)
+        try:
+            yield
+        finally:
+            self._turns = None
+
+    def committed(self) -> None:
+        """To be called when a change is durable, before anybody is told.
+
+        Raises:
+            Died: the process does.
+        """
+        if self._fault is not None and self._after_commit:
+            self.struck = Place.AFTER_COMMIT
+            raise Died
+
+    def _before_statement(self, connection: Connection, cursor: object, statement: str, *more: object) -> None:
+        if self._turns is not None:
+            for _ in range(self._turns.randrange(3)):
+                await_only(asyncio.sleep(0))
+        if self._fault is None:
+            return
+        if self.struck is not None:
+            self._end_if_dead()
+            return
+        self._statements_left -= 1
+        if self._statements_left == 0:
+            self._strike(connection, statement)
+
+    def _before_commit(self, connection: Connection) -> None:
+        if self._fault is not None and self.struck is None and not self._after_commit:
+            self._strike(connection, "COMMIT")
+
+    def _strike(self, connection: Connection, statement: str) -> None:
+        self.struck = Place.BEFORE_COMMIT
+        self._on_strike(connection)
+        self._end_if_dead()
+        if connection.dialect.name == "sqlite":
+            raise OperationalError(statement, {}, Exception("database or disk is full"))
+
+    def _end_if_dead(self) -> None:
+        # A dead process runs nothing any more, whatever the code tries.
+        if self._fault is Fault.DEATH:
+            raise Died
+
+
+class Plane:
+    """A control plane on a database that is migrated; it can die and be started again."""
+
+    def __init__(
+        self,
+        url: str,
+        directory: Path,
+        *,
+        clock: Callable[[], datetime],
+        on_commit: Callable[[domain.Head], None],
+    ) -> None:
+        self._url = url
+        self._directory = directory
+        self._clock = clock
+        self._on_commit = on_commit
+        self._uids = 0
+        self._stack = AsyncExitStack()
+        self._admin: asyncpg.Connection | None = None
+        self._left: Path | None = None
+        self.world: World
+
+    @property
+    def is_sqlite(self) -> bool:
+        return make_url(self._url).drivername == store_sqlite.DRIVER
+
+    async def open(self) -> None:
+        """Start it."""
+        opened = await self._stack.enter_async_context(database.open_database(self._url, connections_max=CONNECTIONS))
+        # Without Store.open, which looks whether there is something to migrate, every time.
+        store = Store(opened, self._clock, self._new_uid, registration.DELETED_RETENTION)
+        self.world = World(store, self._directory, self._on_commit)
+        self._stack.callback(self.world.reader.close)
+
+    async def close(self) -> None:
+        """End it."""
+        await self._stack.aclose()
+        if self._admin is not None:
+            await self._admin.close()
+            self._admin = None
+
+    async def empty(self) -> None:
+        """Make the registry what it was before its first change."""
+        async with self.world.store._database.begin_setup() as connection:
+            raw = (await connection.get_raw_connection()).driver_connection
+            assert raw is not None, "the connection is open"
+            # Past SQLAlchemy: it would take most of the time.
+            for table in reversed(metadata.sorted_tables):
+                await raw.execute(f"DELETE FROM {table.name}")  # noqa: S608  # our own names
+            await self.world.store._make_catalog(connection)
+
+    async def prepare_faults(self) -> None:
+        """Open what `strike` needs."""
+        if not self.is_sqlite and self._admin is None:
+            url = make_url(self._url)
+            self._admin = await asyncpg.connect(host=str(url.query["host"]), user=url.username, database=url.database)
+
+    def strike(self, fault: Fault, connection: Connection) -> None:
+        """Do to the database what the fault does to it, while a statement is about to be run."""
+        driver: Any = connection.connection.driver_connection
+        if self.is_sqlite:
+            if fault is Fault.DEATH:
+                self._left = self._copy_files()
+        elif fault is Fault.DEATH:
+            # The operating system closes the sockets of a process that is gone.
+            driver.terminate()
+        else:
+            assert self._admin is not None, "faults were prepared"
+            await_only(self._admin.execute(f"SELECT pg_terminate_backend({driver.get_server_pid()})"))
+
+    async def restart(self) -> None:
+        """Start another one in place of one that died, on what that one left behind."""
+        await self._stack.aclose()
+        if self._left is not None:
+            path = store_sqlite.database_path(make_url(self._url))
+            for file in path.parent.glob(f"{path.name}*"):
+                file.unlink()
+            for file in self._left.iterdir():
+                shutil.move(file, path.parent)
+            self._left = None
+        await self.open()
+
+    def _copy_files(self) -> Path:
+        """The database as it would be found if the process ended now: what it gave to the operating system."""
+        path = store_sqlite.database_path(make_url(self._url))
+        left = path.parent / "left-behind"
+        left.mkdir(exist_ok=True)
+        for name in (path.name, f"{path.name}-wal"):
+            if path.with_name(name).exists():
+                shutil.copy(path.with_name(name), left)
+        return left
+
+    def _new_uid(self) -> str:
+        self._uids += 1
+        return f"{id(self):x}-{self._uids}"
