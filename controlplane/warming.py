@@ -11,11 +11,31 @@ from datetime import datetime, timedelta
 
 from google.protobuf import duration_pb2
 
-from controlplane import domain
+from controlplane import domain, errors
 from controlplane.registration import Stamp
 
 DURATION_DEFAULT = timedelta(minutes=10)
 """Longer than a large model takes to start."""
+
+
+DURATION_MIN = timedelta(seconds=1)
+"""The shortest but for zero, which ends the warming. The proto's rules have the longest. This one would have to be an
+expression in CEL there, and evaluating that fails when the duration is beyond what CEL can hold."""
+
+
+def check_duration(request_duration: duration_pb2.Duration) -> None:
+    """Refuse a time that is too short to be meant.
+
+    Raises:
+        errors.InvalidArgument: it is.
+    """
+    # With nanoseconds it is not zero, although a timedelta of it may be.
+    if request_duration.nanos and request_duration.ToTimedelta() < DURATION_MIN:
+        raise errors.InvalidArgument.of_field(
+            "duration",
+            f"got {request_duration.seconds} s and {request_duration.nanos} ns; must be 0 s, or at least "
+            f"{DURATION_MIN.seconds} s",
+        )
 
 
 def end_of(request_duration: duration_pb2.Duration | None, model: domain.Model, now: datetime) -> datetime | None:

@@ -23,6 +23,8 @@ class WarmingRpcs:
     async def WarmModel(self, request: warming_pb2.WarmModelRequest, context: Context) -> warming_pb2.WarmModelResponse:
         model_id = names.parse_model(request.name)
         duration = request.duration if request.HasField("duration") else None
+        if duration is not None:
+            warming.check_duration(duration)
 
         async def work(transaction: WriteTransaction) -> warming_pb2.WarmModelResponse:
             current = await transaction.model(model_id)

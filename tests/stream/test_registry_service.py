@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import grpc
 import pytest
+from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # ships no stubs
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -216,6 +217,18 @@ async def test_wrong_fields_of_every_rpc_are_named(plane: ControlPlane, call: st
     told = await refusal(getattr(plane.registry, call)(request_))
     assert told.code == grpc.StatusCode.INVALID_ARGUMENT
     assert field in told.fields
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nanos"),
+    [(0, 1), (0, 999_999_999), (1, -500_000_000), (-1, 0), (604_801, 0), (2**63 - 1, 0), (-(2**63), 0)],
+)
+async def test_warming_for_a_time_that_is_not_allowed_is_refused(plane: ControlPlane, seconds: int, nanos: int) -> None:
+    duration = duration_pb2.Duration(seconds=seconds, nanos=nanos)
+    request = warming_pb2.WarmModelRequest(name="models/m", duration=duration)
+    told = await refusal(plane.registry.WarmModel(request))
+    assert told.code == grpc.StatusCode.INVALID_ARGUMENT
+    assert list(told.fields) == ["duration"]
 
 
 async def test_wrong_fields_of_snapshot_rpcs_are_named(plane: ControlPlane) -> None:

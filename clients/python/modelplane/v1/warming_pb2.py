@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from modelplane.v1 import model_pb2 as modelplane_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmodelplane/v1/warming.proto\x12\rmodelplane.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x19modelplane/v1/model.proto\"\xa2\x03\n\x10WarmModelRequest\x12\x41\n\x04name\x18\x01 \x01(\tB3\xbaH0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\xa6\x01\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationBy\xbaHv\xaa\x01\x08\"\x04\x08\x80\xf5$2\x00\xba\x01h\n\x13warm_model.duration\x12\x1fmust be 0 s, or 1 s to 604800 s\x1a\x30this == duration(\'0s\') || this >= duration(\'1s\')\x12\x15\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12t\n\nrequest_id\x18\x04 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"R\n\x11WarmModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.modelplane.v1.Model\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmodelplane/v1/warming.proto\x12\rmodelplane.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x19modelplane/v1/model.proto\"\xb6\x02\n\x10WarmModelRequest\x12\x41\n\x04name\x18\x01 \x01(\tB3\xbaH0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12;\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xf5$2\x00\x12\x15\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12t\n\nrequest_id\x18\x04 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"R\n\x11WarmModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.modelplane.v1.Model\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,13 +37,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WARMMODELREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_WARMMODELREQUEST'].fields_by_name['name']._serialized_options = b'\272H0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'
   _globals['_WARMMODELREQUEST'].fields_by_name['duration']._loaded_options = None
-  _globals['_WARMMODELREQUEST'].fields_by_name['duration']._serialized_options = b'\272Hv\252\001\010\"\004\010\200\365$2\000\272\001h\n\023warm_model.duration\022\037must be 0 s, or 1 s to 604800 s\0320this == duration(\'0s\') || this >= duration(\'1s\')'
+  _globals['_WARMMODELREQUEST'].fields_by_name['duration']._serialized_options = b'\272H\013\252\001\010\"\004\010\200\365$2\000'
   _globals['_WARMMODELREQUEST'].fields_by_name['etag']._loaded_options = None
   _globals['_WARMMODELREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
   _globals['_WARMMODELREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_WARMMODELREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$'
   _globals['_WARMMODELREQUEST']._serialized_start=135
-  _globals['_WARMMODELREQUEST']._serialized_end=553
-  _globals['_WARMMODELRESPONSE']._serialized_start=555
-  _globals['_WARMMODELRESPONSE']._serialized_end=637
+  _globals['_WARMMODELREQUEST']._serialized_end=445
+  _globals['_WARMMODELRESPONSE']._serialized_start=447
+  _globals['_WARMMODELRESPONSE']._serialized_end=529
 # @@protoc_insertion_point(module_scope)
