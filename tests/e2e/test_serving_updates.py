@@ -224,7 +224,7 @@ def give_new_engine(client: Client, smollm2: Path) -> None:
         "source": {"uri": smollm2.as_uri()},
         "engine": engine,
         "scaling": {"min_replicas": 0, "downscale_to_zero_delay": "600s"},
-        "lora": {"max_adapters": 2, "max_rank": 8},
+        "lora": {"max_adapters": 3, "max_rank": 8},
     }
     client.register_model("smollm2", spec=spec)
 
