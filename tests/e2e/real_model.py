@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from openai.types.chat import ChatCompletionMessageParam
@@ -10,28 +11,26 @@ from modelplane import Client
 from modelplane.types import ResourceState
 from tests.e2e.stack import Stack
 
-ENGINE = {
-    "kind": "KIND_VLLM",
-    "args": {
-        "enforce_eager": True,
-        "enable_auto_tool_choice": True,
-        "tool_call_parser": "hermes",
-        "max_model_len": 1024,
-        "kv_cache_memory_bytes": 1 << 29,
-        # In bfloat16 so small a model answers differently on CPUs with AMX and on those without.
-        "dtype": "float32",
-    },
+ENGINE_ARGS: Mapping[str, object] = {
+    "enforce_eager": True,
+    "enable_auto_tool_choice": True,
+    "tool_call_parser": "hermes",
+    "max_model_len": 1024,
+    "kv_cache_memory_bytes": 1 << 29,
+    # In bfloat16 so small a model answers differently on CPUs with AMX and on those without.
+    "dtype": "float32",
 }
+ENGINE = {"kind": "KIND_VLLM", "args": ENGINE_ARGS}
 CAPITAL: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What is the capital of France?"}]
 SEA: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Name a colour."}]
 STATE = ResourceState
 
 
-def register_smollm2(client: Client, smollm2: Path, *, idle: str = "600s") -> int:
-    """Register the real model; returns the catalog revision."""
+def register_smollm2(client: Client, smollm2: Path, *, idle: str = "600s", **engine_args: object) -> int:
+    """Register the real model, with further engine args; returns the catalog revision."""
     spec = {
         "source": {"uri": smollm2.as_uri()},
-        "engine": ENGINE,
+        "engine": ENGINE | {"args": {**ENGINE_ARGS, **engine_args}},
         "scaling": {"min_replicas": 0, "downscale_to_zero_delay": idle},
         # One more than are ever in use: DECISIONS.md, "vLLM's last adapter slot on the CPU".
         "lora": {"max_adapters": 3, "max_rank": 8},

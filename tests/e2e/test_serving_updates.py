@@ -23,7 +23,7 @@ import pytest
 
 from modelplane import Client
 from modelplane.types import Model
-from tests.e2e.real_model import ENGINE, STATE, ask, register_smollm2, state_of
+from tests.e2e.real_model import STATE, ask, register_smollm2, state_of
 from tests.e2e.stack import Stack, until
 
 SECONDS = float(os.environ.get("MODELPLANE_TEST_UPDATES_S", "30"))
@@ -199,7 +199,7 @@ def test_nobody_who_streams_notices_what_changes(
     with Streams(stack.url) as streams:
         until(lambda: len(streams.answered) >= 2, START_S, "answers of both models")
         if SECONDS >= NEW_ENGINE_FROM_S:
-            give_new_engine(client, smollm2)
+            register_smollm2(client, smollm2, max_num_seqs=64)
         while operator.rounds == 0 or time.monotonic() - began < SECONDS:
             operator.change_everything()
         if SECONDS >= NEW_ENGINE_FROM_S:
@@ -215,18 +215,6 @@ def test_nobody_who_streams_notices_what_changes(
     assert sum(name.startswith("models/sim/") for name in streams.answered) >= 2, "the updates reached nobody"
     assert streams.answered[f"models/smollm2/revisions/{number}"] > 0
     assert not any(name.startswith("models/broken/") for name in streams.answered)
-
-
-def give_new_engine(client: Client, smollm2: Path) -> None:
-    """Change what needs another engine."""
-    engine = {**ENGINE, "args": {**ENGINE["args"], "max_num_seqs": 64}}  # type: ignore[dict-item]  # it is a dict
-    spec = {
-        "source": {"uri": smollm2.as_uri()},
-        "engine": engine,
-        "scaling": {"min_replicas": 0, "downscale_to_zero_delay": "600s"},
-        "lora": {"max_adapters": 3, "max_rank": 8},
-    }
-    client.register_model("smollm2", spec=spec)
 
 
 def await_new_engine(stack: Stack, client: Client, operator: Operator, before: list[str]) -> None:

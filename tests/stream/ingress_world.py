@@ -145,6 +145,11 @@ class World:
         self.views.swap(view)
         return view
 
+    def waiting(self, model: str = "models/m") -> int:
+        """Requests that wait for a model."""
+        usage = self.app.usage().get(model)
+        return usage.waiting if usage is not None else 0
+
     async def openai(self) -> openai.AsyncOpenAI:
         """A client that does not retry by itself."""
         client = openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key="the caller's key", max_retries=0, timeout=20)

@@ -68,11 +68,6 @@ def catalog(**admission: object) -> Snapshot:
     return views.snapshot(views.model("m", admission=admission))
 
 
-def waiting(world: World) -> int:
-    usage = world.app.usage().get("models/m")
-    return usage.waiting if usage is not None else 0
-
-
 Happens = Callable[[], Awaitable[object]]
 
 
@@ -181,12 +176,12 @@ async def test_row_of_the_contract(world: World, row: Row) -> None:
     asked = asyncio.create_task(world.post(CHAT, ASK | {"stream": streams}))
 
     if row.client == "goes away":
-        await until(lambda: waiting(world) == 1)
+        await until(lambda: world.waiting() == 1)
         asked.cancel()
         await until(lambda: world.app.usage()["models/m"].in_flight == 0)
     else:
         if row.answered.startswith("when "):
-            await until(lambda: waiting(world) == 1)
+            await until(lambda: world.waiting() == 1)
             await asyncio.sleep(0.05)
             assert not asked.done(), "it has nothing to wait for"
             await happens()

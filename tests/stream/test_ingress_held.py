@@ -32,17 +32,12 @@ def catalog(**admission: object) -> Snapshot:
     return views.snapshot(views.model("m", admission=admission), views.adapter("m", "a"))
 
 
-def waiting(world: World) -> int:
-    usage = world.app.usage().get("models/m")
-    return usage.waiting if usage else 0
-
-
 async def test_a_request_to_an_idle_model_wakes_it_and_is_answered(world: World) -> None:
     _, url = await world.engine()
     world.show(catalog())
     asked = asyncio.create_task(world.post(CHAT, ASK))
     await until(lambda: world.woken == ["models/m"])
-    assert waiting(world) == 1
+    assert world.waiting() == 1
     world.show(catalog(), m=DEPLOYING)
     assert not asked.done()
     world.show(catalog(), m=ready(url))
@@ -62,7 +57,7 @@ async def test_other_models_answer_while_one_starts(world: World) -> None:
     both = views.snapshot(views.model("m"), views.model("n"))
     world.show(both, m=DEPLOYING, n=ready(url))
     asked = asyncio.create_task(world.post(CHAT, ASK))
-    await until(lambda: waiting(world) == 1)
+    await until(lambda: world.waiting() == 1)
     assert (await world.post(CHAT, ASK | {"model": "n"})).status == 200
     assert not asked.done()
     asked.cancel()
@@ -86,7 +81,7 @@ async def test_a_failed_model_answers_at_once_with_the_engines_reason(world: Wor
 async def test_a_start_that_fails_answers_those_who_wait(world: World) -> None:
     world.show(catalog(), m=DEPLOYING)
     asked = [asyncio.create_task(world.post(CHAT, ASK)) for _ in range(5)]
-    await until(lambda: waiting(world) == 5)
+    await until(lambda: world.waiting() == 5)
     world.show(catalog(), m=ModelActivation(state=State.FAILED, revision_number=1, reason="OUT_OF_MEMORY"))
     assert {answer.code for answer in await asyncio.gather(*asked)} == {"model_failed"}
 
@@ -95,7 +90,7 @@ async def test_a_full_queue_refuses_the_next(world: World) -> None:
     _, url = await world.engine()
     world.show(catalog(maxQueuedRequests=2))
     asked = [asyncio.create_task(world.post(CHAT, ASK)) for _ in range(2)]
-    await until(lambda: waiting(world) == 2)
+    await until(lambda: world.waiting() == 2)
     answer = await world.post(CHAT, ASK)
     assert (answer.status, answer.code) == (503, "queue_full")
     assert int(answer.headers["retry-after"]) >= 1
@@ -142,18 +137,18 @@ async def test_no_more_than_allowed_are_at_an_engine_and_all_are_answered(world:
 async def test_a_model_that_is_deleted_while_a_request_waits_is_not_found(world: World) -> None:
     world.show(catalog(), m=DEPLOYING)
     asked = asyncio.create_task(world.post(CHAT, ASK | {"model": "m:a"}))
-    await until(lambda: waiting(world) == 1)
+    await until(lambda: world.waiting() == 1)
     world.show(views.snapshot(views.model("m"), revision=8), m=DEPLOYING)
     answer = await asked
     assert (answer.status, answer.code) == (404, "model_not_found")
-    assert waiting(world) == 0
+    assert world.waiting() == 0
 
 
 async def test_a_held_request_is_decided_by_the_view_that_lets_it_go(world: World) -> None:
     _, url = await world.engine()
     world.show(catalog(), m=DEPLOYING)
     asked = asyncio.create_task(world.post(CHAT, ASK))
-    await until(lambda: waiting(world) == 1)
+    await until(lambda: world.waiting() == 1)
     world.show(views.snapshot(views.model("m", number=2), revision=8), m=ready(url, number=2))
     answer = await asked
     assert answer.headers["x-modelplane-revision"] == "8"
@@ -163,9 +158,9 @@ async def test_a_held_request_is_decided_by_the_view_that_lets_it_go(world: Worl
 async def test_who_disconnects_while_waiting_frees_the_place(world: World) -> None:
     world.show(catalog(maxQueuedRequests=1))
     asked = asyncio.create_task(world.post(CHAT, ASK))
-    await until(lambda: waiting(world) == 1)
+    await until(lambda: world.waiting() == 1)
     asked.cancel()
-    await until(lambda: waiting(world) == 0)
+    await until(lambda: world.waiting() == 0)
     assert world.app.usage()["models/m"].in_flight == 0
 
 
@@ -201,7 +196,7 @@ async def test_draining_refuses_those_who_wait_and_lets_others_end(world: World)
     world.show(both, m=DEPLOYING, n=ready(url))
     held = asyncio.create_task(world.post(CHAT, ASK))
     running = asyncio.create_task(world.post(CHAT, ASK | {"model": "n"}))
-    await until(lambda: waiting(world) == 1 and engine.counters.in_flight == 1)
+    await until(lambda: world.waiting() == 1 and engine.counters.in_flight == 1)
     closing = asyncio.create_task(world.app.aclose())
     assert (await held).code == "shutting_down"
     assert (await world.get("/readyz")).status == 503
