@@ -21,6 +21,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}(\.[A-Za-z0-9_.-]{1,128})?")
 _LISTENING = "Modelplane decides where an engine listens and who may call it"
 _LORA = "use spec.lora"
 _PARALLEL = "use spec.resources"
+_SLEEP = "use spec.scaling.idle"
 _ONE_ENGINE = "a replica is one engine; use spec.scaling for more"
 
 RESERVED: Mapping[str, str] = MappingProxyType(
@@ -63,6 +64,7 @@ RESERVED: Mapping[str, str] = MappingProxyType(
             _LORA,
         ),
         **dict.fromkeys(("tensor_parallel_size", "pipeline_parallel_size"), _PARALLEL),
+        "enable_sleep_mode": _SLEEP,
         **dict.fromkeys(
             (
                 "headless",

@@ -50,7 +50,7 @@ def _check(spec: model_pb2.ModelSpec) -> None:
     violations = (
         *_source(spec),
         *_resources(spec.resources),
-        *_scaling(spec.scaling),
+        *_scaling(spec),
         *engine_args.malformed(spec.engine.args),
     )
     if violations:
@@ -99,12 +99,24 @@ def _resources(resources: model_pb2.Resources) -> Iterator[FieldViolation]:
         )
 
 
-def _scaling(scaling: model_pb2.Scaling) -> Iterator[FieldViolation]:
+def _scaling(spec: model_pb2.ModelSpec) -> Iterator[FieldViolation]:
+    scaling = spec.scaling
+    if scaling.idle == model_pb2.Scaling.IDLE_SLEEP and not _can_sleep(spec):
+        yield FieldViolation(
+            field="spec.scaling.idle",
+            description=(
+                "got SLEEP: vLLM sleeps on accelerators only (spec.resources.accelerators is 0); allowed here: ZERO"
+            ),
+        )
     if scaling.initial_replicas < scaling.min_replicas:
         yield FieldViolation(
             field="spec.scaling.initial_replicas",
             description=f"got {scaling.initial_replicas}: must be at least min_replicas ({scaling.min_replicas})",
         )
+
+
+def _can_sleep(spec: model_pb2.ModelSpec) -> bool:
+    return spec.engine.kind == model_pb2.Engine.KIND_SIMULATED or spec.resources.accelerators > 0
 
 
 def _fill_resources(spec: model_pb2.ModelSpec) -> None:
@@ -118,6 +130,9 @@ def _fill_resources(spec: model_pb2.ModelSpec) -> None:
 
 
 def _fill_scaling(scaling: model_pb2.Scaling) -> None:
+    if scaling.idle == model_pb2.Scaling.IDLE_ZERO:
+        # The default's only spelling, so that saying it and leaving it out are the same revision.
+        scaling.ClearField("idle")
     if not scaling.HasField("max_replicas"):
         scaling.max_replicas = max(1, scaling.min_replicas)
     if not scaling.HasField("initial_replicas"):

@@ -30,10 +30,13 @@ from dataplane.posts import (
     ADAPTERS_PREFIX,
     APPLICATION_PREFIX,
     FAILURE_PREFIX,
+    PLACED_PREFIX,
+    REST_PREFIX,
     SNAPSHOT_KEY,
     WAKE_PREFIX,
     ApplicationRecord,
     LiveAdapters,
+    Rest,
     SnapshotPost,
 )
 from dataplane.reconciler import APPLICATION_PREFIX as MODEL_APPLICATIONS
@@ -44,10 +47,13 @@ from dataplane.reconciler import (
     Phase,
     Rescale,
     Situation,
+    Sleep,
+    Wake,
     application_name,
     next_failure,
     plan,
     replica_bounds,
+    resources_of,
 )
 from dataplane.resource_status import Statuses, notable_statuses
 from dataplane.settings import Settings
@@ -135,7 +141,8 @@ class Agent:
         now = time.time()
         for record in self._cluster.records().values():
             self._last_activity[record.model] = now  # nobody knows better; it idles away if nobody uses it
-            await self._board.put({f"{APPLICATION_PREFIX}{record.name}": record})
+            rest = {f"{REST_PREFIX}{record.name}": self._cluster.rest(record.name)}
+            await self._board.put({f"{APPLICATION_PREFIX}{record.name}": record, **rest})
         await self._keeper.load()
         _log.info(
             "agent_started",
@@ -199,7 +206,8 @@ class Agent:
         self._cluster.tracks.pop(application, None)
         self._posted_adapters.pop(application, None)
         failures = [key for key in self._cluster.values if key.startswith(f"{FAILURE_PREFIX}{application}/")]
-        gone = [f"{APPLICATION_PREFIX}{application}", f"{ADAPTERS_PREFIX}{application}", *failures]
+        own = (APPLICATION_PREFIX, ADAPTERS_PREFIX, PLACED_PREFIX, REST_PREFIX)
+        gone = [*(f"{prefix}{application}" for prefix in own), *failures]
         for key in gone:
             self._cluster.values.pop(key, None)
         await self._board.put({}, removed=gone)
@@ -219,6 +227,7 @@ class Agent:
         self._cluster.note_activity(now, self._last_activity)
         applications = self._cluster.applications(now, self._settings.drain_s)
         self._note_failures(snapshot, now)
+        anyone_sleeps = any(application.asleep for application in applications.values())
         situation = Situation(
             now=now,
             snapshot=snapshot,
@@ -228,6 +237,7 @@ class Agent:
             last_activity=self._last_activity,
             failures=self._failures,
             ingress_sequence=self._cluster.ingress_sequence(now),
+            free=await asyncio.to_thread(deployments.free_resources) if anyone_sleeps else {},
         )
         planned = plan(situation)
         for model in [model for model in self._last_activity if model not in planned.models]:
@@ -242,6 +252,10 @@ class Agent:
                     await self._rescale(action)
                 case Delete():
                     await self._delete(action.application)
+                case Sleep():
+                    await self._set_rest(action.application, asleep=True)
+                case Wake():
+                    await self._set_rest(action.application, asleep=False)
         await self._post_adapters(snapshot)
         draining = frozenset(
             application.model
@@ -316,6 +330,7 @@ class Agent:
             replica_bounds=replica_bounds(action.entry.revision.spec.scaling),
             secret=secrets.token_urlsafe(32),
             created_at=now,
+            resources=resources_of(action.entry.revision.spec),
         )
         # On the board first: an agent that dies between the two finds a record whose application never came.
         key = f"{APPLICATION_PREFIX}{record.name}"
@@ -346,6 +361,13 @@ class Agent:
         # Afterwards: an agent that dies between the two leaves one to do it again.
         self._cluster.values[key] = record
         await self._board.put({key: record})
+
+    async def _set_rest(self, application: str, *, asleep: bool) -> None:
+        key = f"{REST_PREFIX}{application}"
+        rest = Rest(self._cluster.rest(application).sequence + 1, asleep)
+        self._cluster.values[key] = rest
+        _log.info("putting_to_sleep" if asleep else "waking", application=application)
+        await self._board.put({key: rest})
 
     async def _delete(self, application: str) -> None:
         self._cluster.tracks[application].deleting = True

@@ -16,6 +16,8 @@ Keys (each has one writer):
     limits/{replica}                   ingress   dict, requests and tokens by uid of the API key
     engine/{application}/{replica}     engine    EngineReport
     failure/{application}/{replica}    engine    StartFailure
+    placed/{application}               engine    float, when a replica of it first began to start
+    rest/{application}                 agent     Rest
 """
 
 from __future__ import annotations

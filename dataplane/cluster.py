@@ -14,17 +14,28 @@ from dataplane.posts import (
     ENGINE_PREFIX,
     FAILURE_PREFIX,
     INGRESS_PREFIX,
+    PLACED_PREFIX,
+    REST_PREFIX,
     WAKE_PREFIX,
     ApplicationRecord,
     EngineReport,
     IngressReport,
+    Rest,
     StartFailure,
 )
 from dataplane.reconciler import Application, Phase
 from dataplane.snapshot import Position
 from modelplane.v1 import status_pb2
 
-WATCHED_PREFIXES = (APPLICATION_PREFIX, WAKE_PREFIX, INGRESS_PREFIX, ENGINE_PREFIX, FAILURE_PREFIX)
+WATCHED_PREFIXES = (
+    APPLICATION_PREFIX,
+    WAKE_PREFIX,
+    INGRESS_PREFIX,
+    ENGINE_PREFIX,
+    FAILURE_PREFIX,
+    PLACED_PREFIX,
+    REST_PREFIX,
+)
 
 REPORT_LIFETIME_S = 10.0
 """A report that was not renewed for this long is from a replica that is gone."""
@@ -126,13 +137,17 @@ class Cluster:
         found = {}
         for name, record in self.records().items():
             track = self.tracks.setdefault(name, Track())
+            reports = sorted(engines.get(name, {}).items())
+            told = self.rest(name)
+            # One that has not yet done what it was told may be about to sleep.
             endpoints = tuple(
                 Endpoint(replica_id=replica, url=report.url)
-                for replica, report in sorted(engines.get(name, {}).items())
+                for replica, report in reports
+                if report.rest == told and not told.asleep
             )
-            if endpoints and track.ready_at is None:
+            if reports and track.ready_at is None:
                 track.ready_at = now
-                track.first_replica = endpoints[0].replica_id
+                track.first_replica = reports[0][0]
                 track.failure = None
             found[name] = Application(
                 name=name,
@@ -149,8 +164,16 @@ class Cluster:
                 reason=track.failure[0] if track.failure else "",
                 message=track.failure[1] if track.failure else track.serve_message,
                 drain_overdue=track.left_at is not None and now - track.left_at > drain_s,
+                asleep=told.asleep,
+                placed=track.ready_at is not None or f"{PLACED_PREFIX}{name}" in self.values,
+                resources=record.resources,
             )
         return found
+
+    def rest(self, application: str) -> Rest:
+        """What its replicas were told last."""
+        told = self.values.get(f"{REST_PREFIX}{application}")
+        return told if isinstance(told, Rest) else Rest()
 
     def cold_starts(self, now: float) -> dict[str, status_pb2.ColdStart]:
         """How long the applications that this agent made took to start, by application; without those that have not."""

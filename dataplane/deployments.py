@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.context import _get_global_client
@@ -103,6 +104,12 @@ def observe() -> Mapping[str, Observed]:
         message = "\n".join(messages) or application.message
         found[overview.name] = Observed(_STANDINGS[application.status], message)
     return found
+
+
+def free_resources() -> Mapping[str, float]:
+    """What nobody has taken of the cluster's resources, by Ray's names, over all nodes."""
+    free: Mapping[str, float] = ray.available_resources()
+    return free
 
 
 def _actor_options(spec: model_pb2.ModelSpec) -> dict[str, Any]:

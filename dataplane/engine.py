@@ -27,7 +27,17 @@ from dataplane.adapters import AdapterCache
 from dataplane.board import Board, Changes
 from dataplane.errors import EngineStartError
 from dataplane.logs import configure_logging
-from dataplane.posts import ADAPTERS_PREFIX, ENGINE_PREFIX, FAILURE_PREFIX, EngineReport, LiveAdapters, StartFailure
+from dataplane.posts import (
+    ADAPTERS_PREFIX,
+    ENGINE_PREFIX,
+    FAILURE_PREFIX,
+    PLACED_PREFIX,
+    REST_PREFIX,
+    EngineReport,
+    LiveAdapters,
+    Rest,
+    StartFailure,
+)
 from dataplane.replica_app import AsgiApp, ReplicaApp
 from modelplane.v1 import model_pb2, snapshot_pb2
 
@@ -55,6 +65,8 @@ class Engine(Protocol):
         """How long it read its weights, in seconds; None: not known."""
 
     async def unload_adapter(self, name: str) -> None: ...
+    async def sleep(self) -> None: ...
+    async def wake(self) -> None: ...
     def shutdown(self) -> None: ...
 
 
@@ -90,7 +102,10 @@ class EngineReplica:
         self._adapter_dir = settings.adapter_dir / self._replica_id
         self._cache = AdapterCache(self._adapter_dir)
         self._adapters: dict[str, _KnownAdapter] = {}
+        self._rest = Rest()
+        self._report_due = asyncio.Event()
         self._stopping = False
+        await self._board.put_once({f"{PLACED_PREFIX}{application}": time.time()})
         started = time.monotonic()
         try:
             self._engine = await self._start_engine()
@@ -108,6 +123,7 @@ class EngineReplica:
         self._tasks = (
             asyncio.create_task(self._keep_reported(), name="report"),
             asyncio.create_task(self._keep_adapters(), name="adapters"),
+            asyncio.create_task(self._rest_as_told(), name="rest"),
         )
         _log.info(
             "engine_ready",
@@ -155,14 +171,43 @@ class EngineReplica:
                 reported_at=time.time(),
                 start_s=self._start_s,
                 weights_s=self._engine.weights_s,
+                rest=self._rest,
             )
             due = last is None or report.reported_at - last.reported_at >= REPORT_INTERVAL_S
-            if due or (last and (report.adapters, report.failed_adapters) != (last.adapters, last.failed_adapters)):
+            if due or (last and _worth_a_report(report) != _worth_a_report(last)):
                 await self._board.put({key: report})
                 last = report
-            await asyncio.sleep(_LIVENESS_INTERVAL_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._report_due.wait(), _LIVENESS_INTERVAL_S)
+            self._report_due.clear()
         _log.error("engine_died", application=self._application, replica=self._replica_id)
         await self._board.put({}, removed=[key])
+
+    async def _rest_as_told(self) -> None:
+        """Have the engine sleep and wake as the agent says, which sends nobody here meanwhile."""
+        key = f"{REST_PREFIX}{self._application}"
+        known: Changes | None = None
+        while True:
+            known = await self._board.watch([key], known)
+            told = known.changed.get(key)
+            if not isinstance(told, Rest) or told == self._rest:
+                continue
+            started = time.monotonic()
+            # Polled: the end of a request is no event. None comes any more; one whose ingress has died may still run.
+            while told.asleep and self._app.in_flight:  # noqa: ASYNC110
+                await asyncio.sleep(_DRAIN_POLL_S)
+            if told.asleep and not self._rest.asleep:
+                await self._engine.sleep()
+            elif self._rest.asleep and not told.asleep:
+                await self._engine.wake()
+            self._rest = told
+            self._report_due.set()
+            _log.info(
+                "engine_asleep" if told.asleep else "engine_awake",
+                application=self._application,
+                replica=self._replica_id,
+                seconds=round(time.monotonic() - started, 2),
+            )
 
     async def _keep_adapters(self) -> None:
         """Unload adapters that have left the catalog, once no request uses them."""
@@ -230,6 +275,11 @@ class EngineReplica:
         self._engine.shutdown()
         await asyncio.to_thread(shutil.rmtree, self._adapter_dir, ignore_errors=True)
         _log.info("engine_stopped", application=self._application, replica=self._replica_id)
+
+
+def _worth_a_report(report: EngineReport) -> tuple[object, ...]:
+    """What is told at once when it changes."""
+    return report.adapters, report.failed_adapters, report.rest
 
 
 async def _serve_http(app: Callable[..., Awaitable[None]]) -> tuple[uvicorn.Server, str, asyncio.Task[None]]:

@@ -16,6 +16,8 @@ ENGINE_PREFIX = "engine/"
 FAILURE_PREFIX = "failure/"
 ADAPTERS_PREFIX = "adapters/"
 LIMITS_PREFIX = "limits/"
+PLACED_PREFIX = "placed/"
+REST_PREFIX = "rest/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,8 @@ class ApplicationRecord:
     """What the replicas want in the `authorization: Bearer` header."""
     created_at: float
     """Seconds since the epoch."""
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """What one replica takes, by Ray's names: `CPU`, `GPU`, `memory` in bytes; what it takes none of is left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +104,17 @@ class EngineReport:
     """How long the engine took to start."""
     weights_s: float | None
     """How long it read its weights; None: it did not say."""
+    rest: Rest
+    """What it has done last of what it was told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Whether the replicas of an application are to sleep."""
+
+    sequence: int = 0
+    """Counts up with each change of mind; 0: nothing was ever said."""
+    asleep: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,8 @@ The rules, for each model, and for each revision that a route pins as if it were
   request in it any more.
 - One that failed to start goes at once, and is tried again after a backoff while it is wanted.
 - A change of scaling alone is put upon the application that runs. Where a pin shares that, the model's scaling counts.
+- With `scaling.idle: SLEEP` one that has run and is no longer wanted stays and sleeps. No request is sent to it then.
+  It is woken when it is wanted again, and goes when one that is starting needs what it holds (`giving_way`).
 """
 
 from __future__ import annotations
@@ -25,11 +27,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from dataplane.activation import Endpoint, ModelActivation, State
+from dataplane.giving_way import Resources, Sleeper, giving_way
 from dataplane.snapshot import Snapshot, model_of
 from modelplane.v1 import model_pb2, snapshot_pb2
 
 APPLICATION_PREFIX = "modelplane-"
 _APPLICATION_DIGEST_CHARACTERS = 12
+ASLEEP = "ASLEEP"
+"""Reason of an IDLE model whose replicas sleep."""
+_UNPLACED_S = 20.0
+"""An application of which no replica has begun to start by then waits for room. Ray takes seconds to begin."""
 _RETRYING_S = 5.0
 """When a caller is told to come back while a model that failed is being tried again."""
 
@@ -73,6 +80,12 @@ class Application:
     """FAILED: the engine's own words. STARTING: what Ray Serve says it waits for."""
     drain_overdue: bool = False
     """It has been left for longer than requests may drain."""
+    asleep: bool = False
+    """Its replicas were told to sleep."""
+    placed: bool = True
+    """Ray has found room for a replica of it."""
+    resources: Resources = field(default_factory=dict)
+    """What one replica takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +116,8 @@ class Situation:
     """By application name."""
     ingress_sequence: int | None
     """The oldest activation that some ingress replica decides by; None when there is no ingress replica."""
+    free: Resources = field(default_factory=dict)
+    """What nobody has taken of the cluster's resources. Only looked at while an application sleeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +143,33 @@ class Delete:
     application: str
 
 
-Action = Deploy | Rescale | Delete
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Have this application's replicas sleep."""
+
+    application: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Have them wake."""
+
+    application: str
+
+
+Action = Deploy | Rescale | Delete | Sleep | Wake
+
+
+@dataclass(slots=True)
+class _Needs:
+    """What the plans of the models, one after another, come to."""
+
+    deploys: dict[str, Deploy] = field(default_factory=dict)
+    """Applications to make, by name."""
+    keep: set[str] = field(default_factory=set)
+    """Applications that are needed, awake."""
+    rest: set[str] = field(default_factory=set)
+    """Applications that somebody would have sleep."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,12 +184,15 @@ class Plan:
 def application_name(entry: snapshot_pb2.ModelEntry) -> str:
     """Name of the application for an entry: the model id, and a digest of all that needs new replicas when it changes.
 
-    The card, labels, served name, admission and scaling are not in it.
+    The card, labels, served name, admission and, but for `idle`, scaling are not in it.
     """
     spec = model_pb2.ModelSpec()
     spec.CopyFrom(entry.revision.spec)
     spec.ClearField("admission")
     spec.ClearField("scaling")
+    spec.scaling.idle = entry.revision.spec.scaling.idle  # an engine is started as one that can sleep
+    if not spec.scaling.idle:
+        spec.ClearField("scaling")
     identity = entry.uid.encode() + b"\0" + spec.SerializeToString(deterministic=True)
     model_id = model_of(entry.name).removeprefix("models/")
     return f"{APPLICATION_PREFIX}{model_id}-{hashlib.sha256(identity).hexdigest()[:_APPLICATION_DIGEST_CHARACTERS]}"
@@ -157,20 +201,27 @@ def application_name(entry: snapshot_pb2.ModelEntry) -> str:
 def replica_bounds(scaling: model_pb2.Scaling) -> bytes:
     """What of a model's scaling is Ray Serve's matter, in a form to compare.
 
-    Not the delay before zero. And with `min_replicas` 0 as with 1 an application is made with one replica; whether it
-    is made at all is this module's matter.
+    Not the delay before zero, nor what becomes of the replicas then. And with `min_replicas` 0 as with 1 an application
+    is made with one replica; whether it is made at all is this module's matter.
     """
     bounds = model_pb2.Scaling()
     bounds.CopyFrom(scaling)
     bounds.ClearField("downscale_to_zero_delay")
+    bounds.ClearField("idle")
     bounds.min_replicas = max(1, bounds.min_replicas)
     return bounds.SerializeToString(deterministic=True)
 
 
+def resources_of(spec: model_pb2.ModelSpec) -> Resources:
+    """What one replica takes of the cluster."""
+    stated = spec.resources
+    taken = {"CPU": stated.cpus, "GPU": float(stated.accelerators), "memory": float(stated.memory_bytes)}
+    return {name: amount for name, amount in taken.items() if amount}
+
+
 def plan(situation: Situation) -> Plan:
     """What to do now, and the activation of each model that has or had an application."""
-    deploys: dict[str, Deploy] = {}
-    keep: set[str] = set()
+    needs = _Needs()
     entries: dict[str, snapshot_pb2.ModelEntry] = {}
     models: dict[str, ModelActivation] = {}
     by_model: dict[str, list[Application]] = {}
@@ -179,14 +230,21 @@ def plan(situation: Situation) -> Plan:
     for name in _in_question(situation, by_model):
         entry = situation.snapshot.deployable[name]
         own = by_model.get(model_of(name), [])
-        activation = _plan_model(situation, entry, own, deploys, keep)
+        activation = _plan_model(situation, entry, own, needs)
         if activation is not None:
             models[name] = activation
             application_of = application_name(entry)
             if name == model_of(name) or application_of not in entries:
                 entries[application_of] = entry
+    resting = needs.rest - needs.keep
+    kept = needs.keep | (resting - _giving_way(situation, needs, resting))
     return Plan(
-        actions=(*_deletions(situation, keep), *deploys.values(), *_rescales(situation, keep, entries)),
+        actions=(
+            *_deletions(situation, kept),
+            *needs.deploys.values(),
+            *_rescales(situation, needs.keep, entries),
+            *_changes_of_rest(situation, needs.keep, resting & kept),
+        ),
         models=models,
     )
 
@@ -215,8 +273,7 @@ def _plan_model(
     situation: Situation,
     entry: snapshot_pb2.ModelEntry,
     own: list[Application],
-    deploys: dict[str, Deploy],
-    keep: set[str],
+    needs: _Needs,
 ) -> ModelActivation | None:
     """The activation of one model or pinned revision.
 
@@ -224,8 +281,7 @@ def _plan_model(
         situation: all there is.
         entry: what is wanted.
         own: the applications of its model, those of other revisions too: what one revision leaves another may need.
-        deploys: applications to make, by name; added to.
-        keep: applications that are needed; added to.
+        needs: added to.
     """
     target_name = application_name(entry)
     target = next((application for application in own if application.name == target_name), None)
@@ -234,10 +290,10 @@ def _plan_model(
     keeps_previous = wanted and not entry.replace_cold
     previous = _previous(situation, entry.name, own, target_name) if keeps_previous else None
     if previous is not None:
-        keep.add(previous.name)
+        needs.keep.add(previous.name)
 
     if target is not None and target.phase in (Phase.STARTING, Phase.RUNNING) and wanted:
-        keep.add(target_name)
+        needs.keep.add(target_name)
         if target.endpoints:
             return _activation(State.READY, target, revision_number=entry.revision.number)
         if previous is not None:
@@ -251,14 +307,17 @@ def _plan_model(
 
     if failure is not None:
         if target is None and wanted and situation.now >= failure.retry_at:
-            deploys.setdefault(target_name, Deploy(target_name, entry))
+            needs.deploys.setdefault(target_name, Deploy(target_name, entry))
         if previous is not None:
             return _activation(State.DEGRADED, previous, revision_number=previous.revision_number, failure=failure)
         return _failed(entry, failure, retry_after_s=max(0.0, failure.retry_at - situation.now))
     if not wanted:
-        return None
+        if target is None or target.phase is not Phase.RUNNING or not _sleeps(entry):
+            return None
+        needs.rest.add(target_name)
+        return _resting(entry, target)
     if target is None:
-        deploys.setdefault(target_name, Deploy(target_name, entry))
+        needs.deploys.setdefault(target_name, Deploy(target_name, entry))
     if previous is not None:
         return _activation(State.READY, previous, revision_number=previous.revision_number)
     return _deploying(entry, target_name)
@@ -268,6 +327,19 @@ def _deploying(entry: snapshot_pb2.ModelEntry, application: str, message: str = 
     return ModelActivation(
         state=State.DEPLOYING, revision_number=entry.revision.number, application=application, message=message
     )
+
+
+def _resting(entry: snapshot_pb2.ModelEntry, application: Application) -> ModelActivation:
+    return ModelActivation(
+        state=State.IDLE,
+        revision_number=entry.revision.number,
+        application=application.name,
+        reason=ASLEEP if application.asleep else "",
+    )
+
+
+def _sleeps(entry: snapshot_pb2.ModelEntry) -> bool:
+    return entry.revision.spec.scaling.idle == model_pb2.Scaling.IDLE_SLEEP
 
 
 def _failed(entry: snapshot_pb2.ModelEntry, failure: Failure, *, retry_after_s: float) -> ModelActivation:
@@ -316,6 +388,45 @@ def _deletions(situation: Situation, keep: set[str]) -> list[Action]:
         and application.phase is not Phase.DELETING
         and (application.phase is Phase.FAILED or _is_released(situation, application, serving))
     ]
+
+
+def _giving_way(situation: Situation, needs: _Needs, resting: set[str]) -> frozenset[str]:
+    """Those of `resting` that have to go, so that others have room."""
+    if not resting:
+        return frozenset()
+    applications = situation.applications
+    waiting = [
+        application
+        for application in applications.values()
+        if application.name in needs.keep
+        and not application.placed
+        and situation.now - application.created_at > _UNPLACED_S
+    ]
+    wanting = [
+        *(application.resources for application in sorted(waiting, key=lambda waits: waits.created_at)),
+        *(resources_of(deploy.entry.revision.spec) for deploy in needs.deploys.values()),
+    ]
+    if not wanting:
+        return frozenset()
+    free = dict(situation.free)
+    for application in applications.values():
+        if application.phase is Phase.DELETING:
+            for name, amount in application.resources.items():
+                free[name] = free.get(name, 0.0) + amount
+    longest_unused_first = sorted(
+        (applications[name] for name in resting),
+        key=lambda sleeper: situation.last_activity.get(sleeper.model, sleeper.created_at),
+    )
+    return giving_way(wanting, (Sleeper(one.name, one.resources) for one in longest_unused_first), free)
+
+
+def _changes_of_rest(situation: Situation, keep: set[str], resting: set[str]) -> Iterable[Action]:
+    serving = set(situation.serving.values())
+    for name, application in situation.applications.items():
+        if name in keep and application.asleep:
+            yield Wake(name)
+        elif name in resting and not application.asleep and _is_released(situation, application, serving):
+            yield Sleep(name)
 
 
 def _rescales(

@@ -71,6 +71,7 @@ class SimulatedEngine:
         self._exit_process = exit_process
         self._answers = AnswerMaker(settings)
         self._adapters: set[str] = set()
+        self._asleep = False
         self._routes: Mapping[str, Callable[[EngineRequest, Send], Awaitable[None]]] = {
             "/v1/chat/completions": self._generate,
             "/v1/completions": self._generate,
@@ -101,6 +102,15 @@ class SimulatedEngine:
         """Forget an adapter. Nothing happens when it is not known."""
         self._adapters.discard(name)
 
+    async def sleep(self) -> None:
+        """Until `wake` it refuses everything, as an engine without its weights would."""
+        self._asleep = True
+
+    async def wake(self) -> None:
+        """Answer again; takes as long as the args say."""
+        await asyncio.sleep(self._settings.wake_up_s)
+        self._asleep = False
+
     def shutdown(self) -> None:
         """Nothing has to be ended."""
 
@@ -119,6 +129,8 @@ class SimulatedEngine:
         path: str = scope["path"]
         if self._secret and header(scope, b"authorization") != f"Bearer {self._secret}".encode():
             raise _Refused(401, "Unauthorized")
+        if self._asleep:
+            raise _Refused(500, "The engine sleeps.")
         if path == "/health":
             await send_whole(send, 200, [JSON], b"{}")
         elif path == "/v1/models" and scope["method"] == "GET":

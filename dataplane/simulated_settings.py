@@ -15,6 +15,8 @@ class SimulatedSettings:
 
     start_up_s: float = 0.0
     """Seconds that starting takes."""
+    wake_up_s: float = 0.0
+    """Seconds that waking from sleep takes (`scaling.idle: SLEEP`)."""
     fail_start: str = ""
     """Not empty: starting fails with these words, after `start_up_s`."""
     time_to_first_token_s: float = 0.0
@@ -62,6 +64,7 @@ class SimulatedSettings:
 _DEFAULTS: Mapping[str, object] = {field.name: field.default for field in fields(SimulatedSettings)}
 _RANGES: Mapping[str, tuple[float, float]] = {
     "start_up_s": (0, 86_400),
+    "wake_up_s": (0, 86_400),
     "time_to_first_token_s": (0, 86_400),
     "tokens_per_second": (0, 1_000_000),
     "max_tokens": (1, 1_000_000),

@@ -72,6 +72,14 @@ class VllmEngine:
         await models.unload_lora_adapter(UnloadLoRAAdapterRequest(lora_name=name))
         await self._client.remove_lora(request.lora_int_id)
 
+    async def sleep(self) -> None:
+        """Move the weights to main memory and drop the KV cache. It has no request, and gets none until `wake`."""
+        await self._client.sleep(level=1)
+
+    async def wake(self) -> None:
+        """Move the weights back; it answers as before."""
+        await self._client.wake_up()
+
     def shutdown(self) -> None:
         """End the engine's processes."""
         self._client.shutdown()
@@ -143,6 +151,8 @@ def command_line(entry: snapshot_pb2.ModelEntry) -> list[str]:
     if spec.HasField("lora"):
         arguments += ["--enable-lora", "--max-loras", str(spec.lora.max_adapters)]
         arguments += ["--max-lora-rank", str(spec.lora.max_rank)]
+    if spec.scaling.idle == model_pb2.Scaling.IDLE_SLEEP:
+        arguments.append("--enable-sleep-mode")
     try:
         engine_args = json_format.MessageToDict(spec.engine.args)
     except ValueError as error:  # a number that JSON does not have

@@ -147,3 +147,18 @@ def test_fields_of_a_newer_release_are_left_out() -> None:
     asked = model_pb2.ModelSpec.FromString(parsed().SerializeToString() + b"\xc0\x3e\x01")
     assert asked.SerializeToString() != parsed().SerializeToString()
     assert spec.resolved(asked).SerializeToString() == spec.resolved(parsed()).SerializeToString()
+
+
+def test_sleep_needs_an_engine_that_can() -> None:
+    (violation,) = refused(scaling={"idle": "IDLE_SLEEP"}).violations
+    assert violation.field == "spec.scaling.idle"
+    assert "got SLEEP" in violation.description
+    assert "allowed here: ZERO" in violation.description
+    on_gpu = parsed(scaling={"idle": "IDLE_SLEEP"}, resources={"accelerators": 1})
+    simulated = parsed(scaling={"idle": "IDLE_SLEEP"}, engine={"kind": "KIND_SIMULATED"})
+    for asked in (on_gpu, simulated):
+        assert spec.resolved(asked).scaling.idle == model_pb2.Scaling.IDLE_SLEEP
+
+
+def test_the_default_of_idle_has_one_spelling() -> None:
+    assert spec.resolved(parsed(scaling={"idle": "IDLE_ZERO"})) == spec.resolved(parsed())

@@ -11,12 +11,14 @@ from dataplane.posts import (
     FirstByte,
     IngressReport,
     ModelUsageReport,
+    Rest,
     StartFailure,
 )
 from dataplane.reconciler import Phase
 from dataplane.snapshot import Position
 
 NOW = 1_000_000.0
+AWAKE = Rest()
 POSITION = Position(store_uid="s", revision=1, digest=b"\1" * 32)
 OTHER = Position(store_uid="s", revision=2, digest=b"\2" * 32)
 
@@ -27,7 +29,7 @@ def record() -> ApplicationRecord:
     )
 
 
-def engine(url: str = "http://127.0.0.1:1", *, age_s: float = 0.0) -> EngineReport:
+def engine(url: str = "http://127.0.0.1:1", *, age_s: float = 0.0, rest: Rest = AWAKE) -> EngineReport:
     return EngineReport(
         url=url,
         in_flight=0,
@@ -36,6 +38,7 @@ def engine(url: str = "http://127.0.0.1:1", *, age_s: float = 0.0) -> EngineRepo
         reported_at=NOW - age_s,
         start_s=30.5,
         weights_s=2.25,
+        rest=rest,
     )
 
 
@@ -130,6 +133,28 @@ def test_a_start_that_another_agent_began_is_not_timed() -> None:
     made = cluster(application__app=record(), engine__app__r1=engine())
     made.applications(NOW, 10)
     assert made.cold_starts(NOW) == {}
+
+
+def test_a_replica_is_no_endpoint_until_it_has_done_what_it_was_told_last() -> None:
+    told_to_sleep, told_to_wake = Rest(1, asleep=True), Rest(2)
+    made = cluster(application__app=record(), rest__app=told_to_sleep)
+    made.values["engine/app/r1"] = engine()
+    before = made.applications(NOW, 10)["app"]
+    assert (before.phase, before.asleep, before.endpoints) == (Phase.RUNNING, True, ())
+    made.values["engine/app/r1"] = engine(rest=told_to_sleep)
+    assert made.applications(NOW, 10)["app"].endpoints == ()
+    made.values["rest/app"] = told_to_wake
+    waking = made.applications(NOW, 10)["app"]
+    assert (waking.asleep, waking.endpoints) == (False, ())
+    made.values["engine/app/r1"] = engine(rest=told_to_wake)
+    assert len(made.applications(NOW, 10)["app"].endpoints) == 1
+
+
+def test_an_application_is_placed_when_a_replica_has_begun_to_start() -> None:
+    made = cluster(application__app=record())
+    assert not made.applications(NOW, 10)["app"].placed
+    made.values["placed/app"] = NOW
+    assert made.applications(NOW, 10)["app"].placed
 
 
 def test_report_that_is_not_renewed_is_no_endpoint() -> None:

@@ -20,13 +20,16 @@ from dataplane.reconciler import (
     Plan,
     Rescale,
     Situation,
+    Sleep,
+    Wake,
     application_name,
     next_failure,
     plan,
     replica_bounds,
+    resources_of,
 )
 from dataplane.snapshot import Message, Snapshot, model_of
-from modelplane.v1 import snapshot_pb2
+from modelplane.v1 import model_pb2, snapshot_pb2
 from tests import views
 
 NOW = 1_000_000.0
@@ -330,6 +333,7 @@ def test_name_of_an_application_changes_only_with_what_needs_new_replicas() -> N
         f"{spec}engine.args['a'] = 1",
         f"{spec}resources.cpus = 2",
         f"{spec}lora.max_rank = 8",
+        f"{spec}scaling.idle = 2",
     ):
         assert after(restart) != base, restart
 
@@ -587,6 +591,99 @@ def test_a_candidate_that_fails_leaves_the_stable_revision_alone_and_says_so() -
     assert made.actions == (Delete(failed.name),)
 
 
+# -- sleep ------------------------------------------------------------------------------------------------------------
+
+
+def sleeper(model_id: str = "m", *, gpus: int = 1) -> snapshot_pb2.ModelEntry:
+    made = entry(model_id)
+    made.revision.spec.scaling.idle = model_pb2.Scaling.IDLE_SLEEP
+    made.revision.spec.resources.accelerators = gpus
+    return made
+
+
+def asleep(of: snapshot_pb2.ModelEntry, phase: Phase = Phase.RUNNING) -> Application:
+    return application(of, phase, endpoints=(), asleep=True, resources=resources_of(of.revision.spec))
+
+
+def test_an_idle_sleeper_is_put_to_sleep_when_every_ingress_has_let_go_of_it() -> None:
+    running = application(sleeper(), left_sequence=9)
+    leaving = situation(sleeper(), applications=(running,), serving={"models/m": running.name})
+    assert plan(leaving).actions == ()
+    assert plan(leaving).models["models/m"].state is State.IDLE
+    assert not plan(leaving).models["models/m"].endpoints
+    for held in (
+        replace(leaving, serving={}, ingress_sequence=8),
+        situation(sleeper(), applications=(replace(running, in_use=1),)),
+    ):
+        assert plan(held).actions == ()
+    assert plan(replace(leaving, serving={})).actions == (Sleep(running.name),)
+
+
+def test_a_sleeper_stays_and_says_so() -> None:
+    made = plan(situation(sleeper(), applications=(asleep(sleeper()),)))
+    assert made.actions == ()
+    assert (made.models["models/m"].state, made.models["models/m"].reason) == (State.IDLE, "ASLEEP")
+
+
+def test_a_sleeper_that_is_asked_for_is_woken_and_its_requests_wait() -> None:
+    made = plan(situation(sleeper(), applications=(asleep(sleeper()),), last_activity={"models/m": NOW}))
+    assert made.actions == (Wake(application_name(sleeper())),)
+    assert made.models["models/m"].state is State.DEPLOYING
+
+
+def test_a_model_that_has_not_run_does_not_sleep() -> None:
+    assert plan(situation(sleeper())) == Plan(actions=(), models={})
+    starting = application(sleeper(), Phase.STARTING)
+    assert plan(situation(sleeper(), applications=(starting,))).actions == (Delete(starting.name),)
+
+
+def test_a_sleeper_that_a_pin_uses_stays_awake() -> None:
+    running = application(sleeper())
+    shared = situation(
+        sleeper(),
+        views.pinned(sleeper()),
+        applications=(running,),
+        serving={PINNED: running.name},
+        last_activity={PINNED: NOW},
+    )
+    assert plan(shared).actions == ()
+    assert plan(shared).models[PINNED].state is State.READY
+
+
+def test_a_sleeper_of_another_spec_goes() -> None:
+    changed = sleeper()
+    changed.revision.spec.engine.args["start_up_s"] = 1
+    old = asleep(sleeper())
+    assert plan(situation(changed, applications=(old,))).actions == (Delete(old.name),)
+
+
+def test_the_longest_unused_sleeper_gives_way_to_a_model_that_is_made() -> None:
+    old, young, wanted = sleeper("old"), sleeper("young"), sleeper("wanted")
+    full = situation(
+        *(old, young, wanted),
+        applications=(asleep(old), asleep(young)),
+        last_activity={"models/old": NOW - 9000, "models/young": NOW - 8000, "models/wanted": NOW},
+        free={"CPU": 4.0},
+    )
+    assert plan(full).actions == (Delete(application_name(old)), Deploy(application_name(wanted), wanted))
+    roomy = replace(full, free={"CPU": 4.0, "GPU": 1.0})
+    assert plan(roomy).actions == (Deploy(application_name(wanted), wanted),)
+    going = {one.name: one for one in (asleep(old, Phase.DELETING), asleep(young))}
+    assert plan(replace(full, applications=going)).actions == (Deploy(application_name(wanted), wanted),)
+
+
+def test_a_sleeper_gives_way_to_an_application_that_finds_no_room() -> None:
+    old, wanted = sleeper("old"), sleeper("wanted")
+    needs = resources_of(wanted.revision.spec)
+    waits = application(wanted, Phase.STARTING, placed=False, created_at=NOW - 30, resources=needs)
+    full = situation(
+        *(old, wanted), applications=(asleep(old), waits), last_activity={"models/wanted": NOW}, free={"CPU": 4.0}
+    )
+    assert plan(full).actions == (Delete(application_name(old)),)
+    for other in (replace(waits, placed=True), replace(waits, created_at=NOW - 5)):
+        assert plan(replace(full, applications={**full.applications, waits.name: other})).actions == ()
+
+
 # -- all at once ------------------------------------------------------------------------------------------------------
 
 
@@ -599,6 +696,7 @@ class SimulatedApplication:
     deleting: bool = False
     left_sequence: int = 0
     requests: int = 0
+    asleep: bool = False
     bounds: bytes = b""
 
 
@@ -633,10 +731,18 @@ class ClusterMachine(RuleBasedStateMachine):
         pins = (pin for pin in self.pins.values() if pin.model.removeprefix("models/") in self.entries)
         return views.snapshot(*self.entries.values(), *pins)
 
-    @rule(model=st.sampled_from("ab"), spec=st.integers(0, 1), number=st.integers(1, 9), max_replicas=st.integers(1, 2))
-    def register(self, model: str, spec: int, number: int, max_replicas: int) -> None:
+    @rule(
+        model=st.sampled_from("ab"),
+        spec=st.integers(0, 1),
+        number=st.integers(1, 9),
+        max_replicas=st.integers(1, 2),
+        sleeps=st.booleans(),
+    )
+    def register(self, model: str, spec: int, number: int, max_replicas: int, sleeps: bool) -> None:
         self.entries[model] = entry(model, number=number, args={"start_up_s": spec})
-        self.entries[model].revision.spec.scaling.max_replicas = max_replicas
+        scaling = self.entries[model].revision.spec.scaling
+        scaling.max_replicas = max_replicas
+        scaling.idle = model_pb2.Scaling.IDLE_SLEEP if sleeps else model_pb2.Scaling.IDLE_UNSPECIFIED
 
     @rule(model=st.sampled_from("ab"), spec=st.integers(0, 1), pins=st.booleans())
     def pin(self, model: str, spec: int, pins: bool) -> None:
@@ -666,6 +772,7 @@ class ClusterMachine(RuleBasedStateMachine):
         self.last_activity[f"models/{name}"] = self.now
         activation = self.ingresses[ingress].models.get(f"models/{name}")
         if activation is not None and activation.endpoints:
+            assert not self.applications[activation.application].asleep, "asked while it sleeps"
             self.applications[activation.application].requests += 1
 
     @rule(index=st.integers(0, 9))
@@ -730,10 +837,13 @@ class ClusterMachine(RuleBasedStateMachine):
             elif isinstance(action, Rescale):
                 assert not self.applications[action.application].deleting, "scaled while it goes"
                 self.applications[action.application].bounds = replica_bounds(action.entry.revision.spec.scaling)
+            elif isinstance(action, Wake):
+                self.applications[action.application].asleep = False
             else:
                 one = self.applications[action.application]
-                assert one.requests == 0, "deleted with a request in it"
-                one.deleting = True
+                assert one.requests == 0, f"{action} with a request in it"
+                one.asleep = one.asleep or isinstance(action, Sleep)
+                one.deleting = isinstance(action, Delete)
 
     def _publish(self, models: Mapping[str, ModelActivation]) -> None:
         self.sequence += 1
@@ -758,8 +868,9 @@ class ClusterMachine(RuleBasedStateMachine):
             revision_number=one.entry.revision.number,
             phase=phase,
             created_at=one.created_at,
-            endpoints=(Endpoint(replica_id=name, url="http://x"),) if phase is Phase.RUNNING else (),
+            endpoints=(Endpoint(replica_id=name, url="http://x"),) if phase is Phase.RUNNING and not one.asleep else (),
             ready_at=one.ready_at,
+            asleep=one.asleep,
             replica_bounds=one.bounds,
             in_use=one.requests,
             left_sequence=one.left_sequence,
@@ -772,6 +883,7 @@ class ClusterMachine(RuleBasedStateMachine):
                 if activation.endpoints:
                     assert activation.application in self.applications
                     assert not self.applications[activation.application].deleting
+                    assert not self.applications[activation.application].asleep
 
     @invariant()
     def what_is_warmed_is_there_after_a_plan(self) -> None:

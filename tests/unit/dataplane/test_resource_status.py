@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataplane import resource_status
 from dataplane.activation import ModelActivation, State
 from dataplane.adapter_names import engine_adapter_name
-from dataplane.posts import EngineReport
+from dataplane.posts import EngineReport, Rest
 from dataplane.resource_status import Statuses
 from dataplane.snapshot import Snapshot
 from modelplane.v1 import status_pb2
@@ -35,6 +35,7 @@ def report(*, adapters: tuple[str, ...] = (), failed: dict[str, str] | None = No
         reported_at=0,
         start_s=1,
         weights_s=None,
+        rest=Rest(),
     )
 
 

@@ -34,6 +34,12 @@ def test_source_is_a_directory_of_this_node_or_a_repository(tmp_path: Path) -> N
     assert line[line.index("--revision") + 1] == "abc123"
 
 
+def test_an_engine_that_is_to_sleep_is_started_as_one_that_can() -> None:
+    sleeps = entry("hf://org/name", scaling={"idle": "IDLE_SLEEP"})
+    assert "--enable-sleep-mode" in command_line(sleeps)
+    assert "--enable-sleep-mode" not in command_line(entry("hf://org/name"))
+
+
 def test_missing_directory_says_so(tmp_path: Path) -> None:
     with pytest.raises(EngineStartError, match="no such directory") as caught:
         command_line(entry((tmp_path / "nowhere").as_uri()))

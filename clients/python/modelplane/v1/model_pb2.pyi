@@ -397,6 +397,35 @@ class Scaling(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Idle:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _IdleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Scaling._Idle.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        IDLE_UNSPECIFIED: Scaling._Idle.ValueType  # 0
+        """As IDLE_ZERO."""
+        IDLE_ZERO: Scaling._Idle.ValueType  # 1
+        """They go, and the next request starts one anew."""
+        IDLE_SLEEP: Scaling._Idle.ValueType  # 2
+        """They stay and sleep: the engine moves its weights to main memory and gives the accelerator's memory up, and the
+        next request wakes it. They go when a model that is starting needs what they hold. Needs an engine that can:
+        vLLM on an accelerator (resources.accelerators of at least 1), or SIMULATED.
+        """
+
+    class Idle(_Idle, metaclass=_IdleEnumTypeWrapper):
+        """What becomes of the replicas after that time."""
+
+    IDLE_UNSPECIFIED: Scaling.Idle.ValueType  # 0
+    """As IDLE_ZERO."""
+    IDLE_ZERO: Scaling.Idle.ValueType  # 1
+    """They go, and the next request starts one anew."""
+    IDLE_SLEEP: Scaling.Idle.ValueType  # 2
+    """They stay and sleep: the engine moves its weights to main memory and gives the accelerator's memory up, and the
+    next request wakes it. They go when a model that is starting needs what they hold. Needs an engine that can:
+    vLLM on an accelerator (resources.accelerators of at least 1), or SIMULATED.
+    """
+
     MIN_REPLICAS_FIELD_NUMBER: _builtins.int
     MAX_REPLICAS_FIELD_NUMBER: _builtins.int
     INITIAL_REPLICAS_FIELD_NUMBER: _builtins.int
@@ -404,6 +433,7 @@ class Scaling(_message.Message):
     UPSCALE_DELAY_FIELD_NUMBER: _builtins.int
     DOWNSCALE_DELAY_FIELD_NUMBER: _builtins.int
     DOWNSCALE_TO_ZERO_DELAY_FIELD_NUMBER: _builtins.int
+    IDLE_FIELD_NUMBER: _builtins.int
     min_replicas: _builtins.int
     """Replicas kept at all times. 0: with no traffic there is none, and the first request starts one."""
     max_replicas: _builtins.int
@@ -412,6 +442,10 @@ class Scaling(_message.Message):
     """Replicas when the model is started or woken. Default: the larger of 1 and min_replicas."""
     target_ongoing_requests: _builtins.float
     """Requests in flight per replica that autoscaling aims at. Default: 16."""
+    idle: Global___Scaling.Idle.ValueType
+    """What becomes of the replicas when nobody has asked for downscale_to_zero_delay, with min_replicas 0.
+    Default: IDLE_ZERO. A change of it starts new replicas.
+    """
     @_builtins.property
     def upscale_delay(self) -> _duration_pb2.Duration:
         """How long demand must exceed what there is before replicas are added. Default: 10 s."""
@@ -422,7 +456,9 @@ class Scaling(_message.Message):
 
     @_builtins.property
     def downscale_to_zero_delay(self) -> _duration_pb2.Duration:
-        """How long there must have been no request before the last replica goes, with min_replicas 0. Default: 300 s."""
+        """How long there must have been no request before the last replica goes, or goes to sleep, with min_replicas 0.
+        Default: 300 s.
+        """
 
     def __init__(
         self,
@@ -434,10 +470,11 @@ class Scaling(_message.Message):
         upscale_delay: _duration_pb2.Duration | None = ...,
         downscale_delay: _duration_pb2.Duration | None = ...,
         downscale_to_zero_delay: _duration_pb2.Duration | None = ...,
+        idle: Global___Scaling.Idle.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_initial_replicas", b"_initial_replicas", "_max_replicas", b"_max_replicas", "_target_ongoing_requests", b"_target_ongoing_requests", "downscale_delay", b"downscale_delay", "downscale_to_zero_delay", b"downscale_to_zero_delay", "initial_replicas", b"initial_replicas", "max_replicas", b"max_replicas", "target_ongoing_requests", b"target_ongoing_requests", "upscale_delay", b"upscale_delay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_initial_replicas", b"_initial_replicas", "_max_replicas", b"_max_replicas", "_target_ongoing_requests", b"_target_ongoing_requests", "downscale_delay", b"downscale_delay", "downscale_to_zero_delay", b"downscale_to_zero_delay", "initial_replicas", b"initial_replicas", "max_replicas", b"max_replicas", "min_replicas", b"min_replicas", "target_ongoing_requests", b"target_ongoing_requests", "upscale_delay", b"upscale_delay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_initial_replicas", b"_initial_replicas", "_max_replicas", b"_max_replicas", "_target_ongoing_requests", b"_target_ongoing_requests", "downscale_delay", b"downscale_delay", "downscale_to_zero_delay", b"downscale_to_zero_delay", "idle", b"idle", "initial_replicas", b"initial_replicas", "max_replicas", b"max_replicas", "min_replicas", b"min_replicas", "target_ongoing_requests", b"target_ongoing_requests", "upscale_delay", b"upscale_delay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__initial_replicas: _TypeAlias = _typing.Literal["initial_replicas"]  # noqa: Y015
     _WhichOneofArgType__initial_replicas: _TypeAlias = _typing.Literal["_initial_replicas", b"_initial_replicas"]  # noqa: Y015

@@ -1,0 +1,81 @@
+"""`scaling.idle: SLEEP` on real Ray Serve: replicas sleep, wake, and go when others need their room.
+
+With SIMULATED engines, which refuse everything while they sleep: vLLM itself has no sleep mode on CPUs.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from modelplane import Client
+from tests.e2e.real_model import ask
+from tests.e2e.stack import Stack, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+_MEMORY = """
+import sys, ray
+ray.init(address=sys.argv[1], namespace="modelplane", log_to_driver=False, configure_logging=False)
+print(int(ray.cluster_resources()["memory"]))
+"""
+
+
+def sleeping_spec(memory_bytes: int) -> dict[str, Any]:
+    return {
+        "engine": {"kind": "SIMULATED"},
+        "resources": {"cpus": 0, "memory_bytes": memory_bytes},
+        "scaling": {"min_replicas": 0, "downscale_to_zero_delay": "1s", "idle": "SLEEP"},
+    }
+
+
+@pytest.fixture
+def most_memory(stack: Stack) -> int:
+    """More than half of what Ray gives out, in bytes. It is a number to Ray: nothing is allocated."""
+    command, environment = stack.ray_script(_MEMORY)
+    looked = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    return int(looked.stdout.splitlines()[-1]) * 6 // 10
+
+
+@pytest.fixture
+def sleeper(client: Client, stack: Stack, most_memory: int) -> Iterator[str]:
+    """A model that holds most of the memory and has gone to sleep, deleted in the end."""
+    client.register_model("sleeper", spec=sleeping_spec(most_memory))
+    client.wait_until_serving("sleeper", timeout_s=30)
+    assert "simulated answer" in ask(stack, "sleeper")
+    until(lambda: sleeps(client), 30, "it to sleep")
+    yield "sleeper"
+    client.delete_model("sleeper")
+    until(lambda: stack.engine_replicas("sleeper") == [], 60, "the replicas to go")
+
+
+def sleeps(client: Client) -> bool:
+    return client.get_model("sleeper").statuses[0].status.reason == "ASLEEP"
+
+
+def test_a_sleeper_keeps_its_replica_and_answers_again(stack: Stack, client: Client, sleeper: str) -> None:
+    replicas = stack.engine_replicas(sleeper)
+    assert len(replicas) == 1
+    for _ in range(3):
+        assert "simulated answer" in ask(stack, sleeper)
+        until(lambda: sleeps(client), 30, "it to sleep again")
+    assert stack.engine_replicas(sleeper) == replicas
+
+
+def test_a_sleeper_gives_way_to_a_model_that_needs_its_room(
+    stack: Stack, client: Client, sleeper: str, most_memory: int
+) -> None:
+    client.register_model("other", spec=sleeping_spec(most_memory))
+    try:
+        client.wait_until_serving("other", timeout_s=30)
+        assert "simulated answer" in ask(stack, "other")
+        assert stack.engine_replicas(sleeper) == []
+        # And back: it has to start anew, and the other has to go once it is idle.
+        assert "simulated answer" in ask(stack, sleeper)
+        until(lambda: stack.engine_replicas("other") == [], 30, "the other to go")
+    finally:
+        client.delete_model("other")
+        until(lambda: stack.engine_replicas("other") == [], 60, "the replicas to go")
