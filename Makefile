@@ -94,6 +94,10 @@ bench-models: install ## Start with 10,000 registered models, ask 200 of them, a
 bench-registry: install ## Time the registry on 100,000 adapters, and its commits on both databases
 	@$(BIN)/python -m tests.bench.bench_registry $(ARGS)
 
+.PHONY: bench-sleep
+bench-sleep: install ## Compare sleeping replicas with starts from zero (on an accelerator; ARGS="--billions 8")
+	@$(BIN)/python -m tests.bench.bench_sleep $(ARGS)
+
 .PHONY: fuzz
 fuzz: install ## Send random and mutated requests to every RPC, on both databases (ARGS="COUNT SEED"; 50,000)
 	@$(BIN)/python -m tests.fuzz $(ARGS)
