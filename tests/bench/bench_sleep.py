@@ -2,14 +2,14 @@
 
     python -m tests.bench.bench_sleep [--rounds 5] [--engine VLLM|SIMULATED] [--billions 0]
 
-Both planes run on this machine, with an accelerator for VLLM. The same model is registered twice, with `scaling.idle` ZERO
-and SLEEP, and asked again and again, each time when it is gone or asleep: a streamed greedy answer, timed to its first
-token by the caller. The answers of the base and of an adapter must be the same after each sleep as before. In the end
-the sleeper has to give way to the other, which needs its accelerator.
+Both planes run on this machine, with an accelerator for VLLM. The same model is registered twice, with `scaling.idle`
+ZERO and SLEEP, and asked again and again, each time when it is gone or asleep: a streamed greedy answer, timed to its
+first token by the caller. The answers of the base and of an adapter must be the same after each sleep as before. In the
+end the sleeper has to give way to the other, which needs its accelerator.
 
-The model is SmolLM2-135M with the demo's adapter; with `--billions N` also one of about N billion parameters in bfloat16 whose
-weights are made up (vLLM's `load_format: dummy`), for sleep and wake of a size that matters. Making weights up is
-quicker than reading them, so its start from zero is a lower bound.
+The model is SmolLM2-135M with the demo's adapter; with `--billions N` also one of about N billion parameters in
+bfloat16 whose weights are made up (vLLM's `load_format: dummy`), for sleep and wake of a size that matters. Making
+weights up is quicker than reading them, so its start from zero is a lower bound.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,7 +138,7 @@ def measure(stack: Stack, client: Client, subject: Subject, engine: str, rounds:
     awake = [ask(stack, "sleeper").first_token_s for _ in range(rounds)]
     awake_mib = accelerator_memory_mib()
     replicas = stack.engine_replicas("sleeper")
-    from_sleep = []
+    from_sleep, asleep_mib = [], None
     for number in range(rounds):
         until(lambda: status_reason(client, "sleeper") == "ASLEEP", START_S, "it to sleep")
         time.sleep(1)  # the order to sleep is shown before the memory is free
