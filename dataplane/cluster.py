@@ -165,6 +165,7 @@ class Cluster:
                 message=track.failure[1] if track.failure else track.serve_message,
                 drain_overdue=track.left_at is not None and now - track.left_at > drain_s,
                 asleep=told.asleep,
+                all_asleep=told.asleep and all(report.rest == told for _, report in reports),
                 placed=track.ready_at is not None or f"{PLACED_PREFIX}{name}" in self.values,
                 resources=record.resources,
             )

@@ -82,6 +82,8 @@ class Application:
     """It has been left for longer than requests may drain."""
     asleep: bool = False
     """Its replicas were told to sleep."""
+    all_asleep: bool = False
+    """And they all do."""
     placed: bool = True
     """Ray has found room for a replica of it."""
     resources: Resources = field(default_factory=dict)
@@ -334,7 +336,7 @@ def _resting(entry: snapshot_pb2.ModelEntry, application: Application) -> ModelA
         state=State.IDLE,
         revision_number=entry.revision.number,
         application=application.name,
-        reason=ASLEEP if application.asleep else "",
+        reason=ASLEEP if application.all_asleep else "",
     )
 
 

@@ -7,9 +7,9 @@ ZERO and SLEEP, and asked again and again, each time when it is gone or asleep: 
 first token by the caller. The answers of the base and of an adapter must be the same after each sleep as before. In the
 end the sleeper has to give way to the other, which needs its accelerator.
 
-The model is SmolLM2-135M with the demo's adapter; with `--billions N` also one of about N billion parameters in
-bfloat16 whose weights are made up (vLLM's `load_format: dummy`), for sleep and wake of a size that matters. Making
-weights up is quicker than reading them, so its start from zero is a lower bound.
+The model is SmolLM2-135M with the demo's adapter; with `--billions N` one of about N billion parameters in bfloat16
+whose weights are made up (vLLM's `load_format: dummy`), for sleep and wake of a size that matters. Making weights up is
+quicker than reading them, so its start from zero is a lower bound.
 """
 
 from __future__ import annotations
@@ -141,7 +141,6 @@ def measure(stack: Stack, client: Client, subject: Subject, engine: str, rounds:
     from_sleep, asleep_mib = [], None
     for number in range(rounds):
         until(lambda: status_reason(client, "sleeper") == "ASLEEP", START_S, "it to sleep")
-        time.sleep(1)  # the order to sleep is shown before the memory is free
         asleep_mib = accelerator_memory_mib()
         woken = {name: ask(stack, name) for name in (names if number % 2 == 0 else reversed(names))}
         from_sleep.append(next(iter(woken.values())).first_token_s)
@@ -187,16 +186,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--engine", choices=["VLLM", "SIMULATED"], default="VLLM")
-    parser.add_argument("--billions", type=float, default=0.0, help="also a made-up model of so many parameters")
+    parser.add_argument("--billions", type=float, default=0.0, help="a made-up model of so many parameters instead")
     arguments = parser.parse_args()
     screen = Console(width=140)
     directory = Path(tempfile.mkdtemp(prefix="mp-sleep-"))
     screen.print(f"{os.cpu_count()} cores; logs in {directory}", highlight=False)
     smollm2 = prepare_model(default_cache_dir(), screen.print)
-    subjects = [Subject("SmolLM2-135M", smollm2, {}, ADAPTER_DIR)]
+    subject = Subject("SmolLM2-135M", smollm2, {}, ADAPTER_DIR)
     if arguments.billions:
         made = made_up_model(directory, arguments.billions, smollm2)
-        subjects.append(Subject(f"{arguments.billions:g}B, made up", made, {"load_format": "dummy"}))
+        subject = Subject(f"{arguments.billions:g}B, made up", made, {"load_format": "dummy"})
     table = Table(
         "model", "asked", f"time to first token, median of {arguments.rounds}", "accelerator memory taken before"
     )
@@ -204,10 +203,8 @@ def main() -> None:
     try:
         stack.start()
         with stack.client() as client:
-            for subject in subjects:
-                for row in measure(stack, client, subject, arguments.engine, arguments.rounds):
-                    screen.print("  ".join(row), highlight=False)
-                    table.add_row(*row)
+            for row in measure(stack, client, subject, arguments.engine, arguments.rounds):
+                table.add_row(*row)
     finally:
         stack.stop()
     screen.print(table)

@@ -140,9 +140,10 @@ def test_a_replica_is_no_endpoint_until_it_has_done_what_it_was_told_last() -> N
     made = cluster(application__app=record(), rest__app=told_to_sleep)
     made.values["engine/app/r1"] = engine()
     before = made.applications(NOW, 10)["app"]
-    assert (before.phase, before.asleep, before.endpoints) == (Phase.RUNNING, True, ())
+    assert (before.phase, before.asleep, before.all_asleep, before.endpoints) == (Phase.RUNNING, True, False, ())
     made.values["engine/app/r1"] = engine(rest=told_to_sleep)
-    assert made.applications(NOW, 10)["app"].endpoints == ()
+    sleeps = made.applications(NOW, 10)["app"]
+    assert (sleeps.all_asleep, sleeps.endpoints) == (True, ())
     made.values["rest/app"] = told_to_wake
     waking = made.applications(NOW, 10)["app"]
     assert (waking.asleep, waking.endpoints) == (False, ())

@@ -602,7 +602,7 @@ def sleeper(model_id: str = "m", *, gpus: int = 1) -> snapshot_pb2.ModelEntry:
 
 
 def asleep(of: snapshot_pb2.ModelEntry, phase: Phase = Phase.RUNNING) -> Application:
-    return application(of, phase, endpoints=(), asleep=True, resources=resources_of(of.revision.spec))
+    return application(of, phase, endpoints=(), asleep=True, all_asleep=True, resources=resources_of(of.revision.spec))
 
 
 def test_an_idle_sleeper_is_put_to_sleep_when_every_ingress_has_let_go_of_it() -> None:
@@ -623,6 +623,8 @@ def test_a_sleeper_stays_and_says_so() -> None:
     made = plan(situation(sleeper(), applications=(asleep(sleeper()),)))
     assert made.actions == ()
     assert (made.models["models/m"].state, made.models["models/m"].reason) == (State.IDLE, "ASLEEP")
+    falling_asleep = replace(asleep(sleeper()), all_asleep=False)
+    assert plan(situation(sleeper(), applications=(falling_asleep,))).models["models/m"].reason == ""
 
 
 def test_a_sleeper_that_is_asked_for_is_woken_and_its_requests_wait() -> None:
