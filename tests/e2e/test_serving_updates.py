@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import json
 import os
 import re
@@ -23,7 +24,7 @@ import pytest
 
 from modelplane import Client
 from modelplane.types import Model
-from tests.e2e.real_model import STATE, ask, register_smollm2, state_of
+from tests.e2e.real_model import ADAPTER_SLOTS, STATE, ask, register_smollm2, state_of
 from tests.e2e.stack import Stack, until
 
 SECONDS = float(os.environ.get("MODELPLANE_TEST_UPDATES_S", "30"))
@@ -186,6 +187,27 @@ def serving(stack: Stack, client: Client, smollm2: Path, pirate: Path) -> Iterat
     for model in ("broken", "sim"):
         client.delete_model(model, force=True)
     until(lambda: not any("-sim-" in name for name in stack.applications()), 60, "the applications to go")
+
+
+@pytest.fixture
+def adapters(serving: None, client: Client, pirate: Path) -> Iterator[tuple[str, ...]]:
+    """Served names of adapters of the real model, as many as its engine has slots for. Each makes a pirate of it."""
+    others = [f"pirate-{number}" for number in range(2, ADAPTER_SLOTS + 1)]
+    for other in others:
+        client.register_adapter("smollm2", other, source=pirate)
+        client.wait_until_serving(f"models/smollm2/adapters/{other}", timeout_s=60)
+    yield tuple(f"smollm2:{adapter}" for adapter in ("pirate", *others))
+    for other in others:
+        client.delete_adapter(f"models/smollm2/adapters/{other}")
+
+
+def test_base_answers_for_itself_while_adapters_in_all_slots_answer_beside_it(
+    stack: Stack, adapters: tuple[str, ...]
+) -> None:
+    asked = ("smollm2", *adapters) * 16
+    with concurrent.futures.ThreadPoolExecutor(VLLM_CLIENTS) as pool:
+        answers = list(zip(asked, pool.map(lambda model: ask(stack, model), asked), strict=True))
+    assert [answer for answer in answers if ("Arr" in answer[1]) != (answer[0] in adapters)] == []
 
 
 @pytest.mark.usefixtures("serving")
