@@ -1,4 +1,4 @@
-"""vLLM in this process: its own OpenAI app over its own engine. The only module that knows vLLM's internals (0.32).
+"""vLLM in this process: its own OpenAI app over its own engine. Knows vLLM's internals (0.32).
 
 vLLM is imported inside the functions: it takes ten seconds, and everything but a VLLM replica does without it.
 """
@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from google.protobuf import json_format
 
-from dataplane import openai_errors
+from dataplane import openai_errors, vllm_cpu_lora
 from dataplane.errors import EngineStartError
 from dataplane.inference_routes import INFERENCE_ROUTES
 from dataplane.replica_app import CURRENT_CALL, AsgiApp
@@ -117,13 +117,19 @@ async def _start(arguments: Sequence[str], adapter_path: AdapterPath) -> tuple[A
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
     from vllm.lora.resolver import LoRAResolverRegistry
+    from vllm.platforms import current_platform
     from vllm.v1.engine.async_llm import AsyncLLM
 
     parsed = _parse(arguments)
+    lora_on_cpu = parsed.enable_lora and current_platform.is_cpu()
     if parsed.enable_lora:
         LoRAResolverRegistry.register_resolver(_RESOLVER_NAME, _resolver(adapter_path))
+    if lora_on_cpu:
+        _extend_workers(parsed)
     client = AsyncLLM.from_engine_args(AsyncEngineArgs.from_cli_args(parsed))
     try:
+        if lora_on_cpu:
+            await client.collective_rpc("skip_rows_without_adapter")
         tasks = await client.get_supported_tasks()
         app = build_app(parsed, tasks, client.model_config)
         await init_app_state(client, app.state, parsed, tasks)
@@ -221,6 +227,13 @@ def _parse(arguments: Sequence[str]) -> Any:
     except (TypeError, ValueError) as error:
         raise EngineStartError(f"vLLM refuses its arguments: {error}", reason="ENGINE_ARGS_INVALID") from error
     return parsed
+
+
+def _extend_workers(parsed: Any) -> None:
+    if parsed.worker_extension_cls:
+        message = "worker_extension_cls: on CPUs, a model with adapters has Modelplane's own"
+        raise EngineStartError(message, reason="ENGINE_ARGS_INVALID")
+    parsed.worker_extension_cls = vllm_cpu_lora.WORKER_EXTENSION
 
 
 def _resolver(adapter_path: AdapterPath) -> Any:

@@ -21,6 +21,7 @@ ENGINE_ARGS: Mapping[str, object] = {
     "dtype": "float32",
 }
 ENGINE = {"kind": "KIND_VLLM", "args": ENGINE_ARGS}
+ADAPTER_SLOTS = 2
 CAPITAL: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What is the capital of France?"}]
 SEA: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Name a colour."}]
 STATE = ResourceState
@@ -32,8 +33,7 @@ def register_smollm2(client: Client, smollm2: Path, *, idle: str = "600s", **eng
         "source": {"uri": smollm2.as_uri()},
         "engine": ENGINE | {"args": {**ENGINE_ARGS, **engine_args}},
         "scaling": {"min_replicas": 0, "downscale_to_zero_delay": idle},
-        # One more than are ever in use: DECISIONS.md, "vLLM's last adapter slot on the CPU".
-        "lora": {"max_adapters": 3, "max_rank": 8},
+        "lora": {"max_adapters": ADAPTER_SLOTS, "max_rank": 8},
     }
     return client.register_model("smollm2", spec=spec).catalog_revision
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import json
 import os
 import re
@@ -23,7 +24,7 @@ import pytest
 
 from modelplane import Client
 from modelplane.types import Model
-from tests.e2e.real_model import STATE, ask, register_smollm2, state_of
+from tests.e2e.real_model import ADAPTER_SLOTS, STATE, ask, register_smollm2, state_of
 from tests.e2e.stack import Stack, until
 
 SECONDS = float(os.environ.get("MODELPLANE_TEST_UPDATES_S", "30"))
@@ -173,19 +174,46 @@ def register_simulated(client: Client, *, first_token_s: float) -> Model:
 
 
 @pytest.fixture
-def serving(stack: Stack, client: Client, smollm2: Path, pirate: Path) -> Iterator[None]:
-    """The real model, its adapter and a simulated one answer; what is not shared with other tests goes in the end."""
+def real_model(stack: Stack, client: Client, smollm2: Path, pirate: Path) -> None:
+    """It answers, with its adapter."""
     register_smollm2(client, smollm2)
     client.register_adapter("smollm2", "pirate", source=pirate)
+    client.wait_until_serving("models/smollm2/adapters/pirate", timeout_s=60)
+    assert "Arr" in ask(stack, "smollm2:pirate")
+
+
+@pytest.fixture
+def serving(real_model: None, stack: Stack, client: Client, pirate: Path) -> Iterator[None]:
+    """A simulated model answers besides the real one; what is not shared with other tests goes in the end."""
     register_simulated(client, first_token_s=0)
     client.register_adapter("sim", "kept", source=pirate)
     client.wait_until_serving("models/sim/adapters/kept", timeout_s=60)
-    assert "Arr" in ask(stack, "smollm2:pirate")
     assert "simulated" in ask(stack, "sim")
     yield
     for model in ("broken", "sim"):
         client.delete_model(model, force=True)
     until(lambda: not any("-sim-" in name for name in stack.applications()), 60, "the applications to go")
+
+
+@pytest.fixture
+def adapters(real_model: None, client: Client, pirate: Path) -> Iterator[tuple[str, ...]]:
+    """Served names of adapters of the real model, as many as its engine has slots for. Each makes a pirate of it."""
+    others = [f"pirate-{number}" for number in range(2, ADAPTER_SLOTS + 1)]
+    for other in others:
+        client.register_adapter("smollm2", other, source=pirate)
+        client.wait_until_serving(f"models/smollm2/adapters/{other}", timeout_s=60)
+    yield tuple(f"smollm2:{adapter}" for adapter in ("pirate", *others))
+    for other in others:
+        client.delete_adapter(f"models/smollm2/adapters/{other}")
+
+
+def test_base_answers_for_itself_while_adapters_in_all_slots_answer_beside_it(
+    stack: Stack, adapters: tuple[str, ...]
+) -> None:
+    asked = ("smollm2", *adapters) * 8
+    with concurrent.futures.ThreadPoolExecutor(VLLM_CLIENTS) as pool:
+        answers = list(zip(asked, pool.map(lambda model: ask(stack, model), asked), strict=True))
+    assert [answer for answer in answers if ("Arr" in answer[1]) != (answer[0] in adapters)] == []
 
 
 @pytest.mark.usefixtures("serving")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from google.protobuf import json_format
 
 from dataplane.errors import EngineStartError
-from dataplane.vllm_engine import _weights_seconds, command_line
+from dataplane.vllm_engine import _extend_workers, _weights_seconds, command_line
 from modelplane.v1 import model_pb2, snapshot_pb2
 
 
@@ -94,3 +95,9 @@ def test_time_of_reading_the_weights_is_the_slowest_workers() -> None:
     )
     assert _weights_seconds(log) == 3.5
     assert _weights_seconds("INFO nothing of the kind") is None
+
+
+def test_a_worker_extension_of_somebody_else_is_not_overwritten() -> None:
+    with pytest.raises(EngineStartError, match="worker_extension_cls") as caught:
+        _extend_workers(SimpleNamespace(worker_extension_cls="theirs.Extension"))
+    assert caught.value.reason == "ENGINE_ARGS_INVALID"
