@@ -69,7 +69,7 @@ async def test_what_no_change_concerns_is_not_encoded_again(monkeypatch: pytest.
         return encode(snapshot, entry)
 
     monkeypatch.setattr(models_list, "_stateless", noted)
-    later = (*same, views.model("changed", number=2), adapter, views.model("new"))
+    later: list[Resource] = [*same, views.model("changed", number=2), adapter, views.model("new")]
     await models.body(views.view(views.snapshot(*later)))
     assert encoded == ["changed", "new"]
 
