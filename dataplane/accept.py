@@ -1,8 +1,9 @@
 """Bytes → Snapshot | Rejection: everything that is checked before a snapshot may be served. Pure.
 
 What is wrong with the snapshot as a whole rejects it, and the one before goes on serving. What is wrong with one entry
-alone quarantines that entry, and the rest is served. The same checks are made of what comes over the wire, of what is
-read from disk at start, and of what the agent relays to ingress replicas.
+alone quarantines that entry, and the rest is served. The same checks are made of what comes over the wire and of what
+is read from disk at start. Of what the agent relays to ingress replicas it is proved again that it is the snapshot of
+its position; what the agent has found of single entries is relayed with it (findings.py).
 """
 
 from __future__ import annotations
@@ -215,6 +216,7 @@ def accept(
     *,
     held: Snapshot | None,
     policy: Policy,
+    found: Mapping[str, Quarantine] | None = None,
 ) -> Snapshot | Rejection:
     """Check a whole snapshot.
 
@@ -224,17 +226,28 @@ def accept(
         held: The active snapshot. `position` may not be behind it, and what is the same in both is taken from it: it
             was checked under the same policy, so most of the work is proportional to the change.
         policy: What this data plane accepts.
+        found: What is to be quarantined of the entries of `position`, by name, as `accept` of the same release has
+            found it under the same policy (`findings.py`). Then that these are those entries is checked, and what they
+            say is not checked once more, but for API keys. None: everything is checked here.
     """
     rejection = refuse_position(
         position, held.position if held else None, allow_new_store=policy.allow_new_store
-    ) or _refuse_content(position, entries, policy.limits, held)
+    ) or _refuse_form(entries, policy.limits)
     if rejection is not None:
         return rejection
-    checked = [_check_entry(entry, known, policy) for entry, known in _with_known(entries, held)]
+    known = _known(entries, held)
+    digest = _digest(entries, known, held)
+    rejection = _refuse_content(position, entries, known, digest)
+    if rejection is not None:
+        return rejection
+    checked = [
+        _check_entry(entry, _message_of(held, entry.name) if held and one else None, policy, found)
+        for entry, one in zip(entries, known, strict=True)
+    ]
     rejection = _refuse_names(entries, checked) or _refuse_served_names(checked) or _refuse_references(entries, checked)
     if rejection is not None:
         return rejection
-    return _put_together(position, entries, checked, policy)
+    return _put_together(position, entries, digest, checked, policy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,26 +258,12 @@ class _Checked:
     quarantine: Quarantine | None
 
 
-def _refuse_content(
-    position: Position, entries: Sequence[RawEntry], limits: Limits, held: Snapshot | None
-) -> Rejection | None:
-    """Whether the entries are exactly those that `position` stands for."""
+def _refuse_form(entries: Sequence[RawEntry], limits: Limits) -> Rejection | None:
     if len(entries) > limits.entries_max:
         return Rejection(reason=SNAPSHOT_TOO_LARGE, message=f"it has more than {limits.entries_max} entries")
     for before, entry in pairwise(entries):
         if before.name >= entry.name:
             return _not_ordered(before, entry)
-    root = CatalogDigest()
-    for entry, known in _with_known(entries, held):
-        # Comparing with bytes that are known to have this digest costs a tenth of hashing them.
-        if (known is None or known.entry.blob != entry.blob) and blob_digest(entry.blob) != entry.digest:
-            return Rejection(reason=BLOB_DIGEST_MISMATCH, message=f"the content of {shorten(entry.name)} was altered")
-        root = root.added(entry.name, entry.type, entry.digest)
-    if root.root() != position.digest:
-        return Rejection(
-            reason=ROOT_DIGEST_MISMATCH,
-            message=f"the entries have root digest {root.root().hex()}, announced was {position.digest.hex()}",
-        )
     return None
 
 
@@ -275,39 +274,60 @@ def _not_ordered(before: RawEntry, entry: RawEntry) -> Rejection:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """The same entry (name, type, digest) in the held snapshot."""
-
-    entry: RawEntry
-    message: Message | None
-    """None: quarantined there, or a pin, of which there are few. It has to be looked at again."""
-
-
-def _with_known(entries: Iterable[RawEntry], held: Snapshot | None) -> Iterator[tuple[RawEntry, _Known | None]]:
-    """Each entry with the same one of `held`, if there is one. Both are ordered by name."""
-    known_entries = iter(held.entries) if held else iter(())
-    known = next(known_entries, None)
-    for entry in entries:
-        while known is not None and known.name < entry.name:
-            known = next(known_entries, None)
-        if held is not None and known is not None and _is_same(known, entry):
-            yield entry, _Known(known, _message_of(held, entry.name))
-        else:
-            yield entry, None
-
-
-def _message_of(held: Snapshot, name: str) -> Message | None:
-    return held.models.get(name) or held.adapters.get(name) or held.routes.get(name) or held.api_key_entries.get(name)
+def _known(entries: Iterable[RawEntry], held: Snapshot | None) -> list[RawEntry | None]:
+    """For each entry the same one (name, type, digest) of `held`, if there is one."""
+    if held is None:
+        return [None for _ in entries]
+    by_name = {entry.name: entry for entry in held.entries}
+    return [
+        known if (known := by_name.get(entry.name)) is not None and _is_same(known, entry) else None
+        for entry in entries
+    ]
 
 
 def _is_same(known: RawEntry, entry: RawEntry) -> bool:
-    return (known.name, known.type, known.digest) == (entry.name, entry.type, entry.digest)
+    return known.name == entry.name and known.type == entry.type and known.digest == entry.digest
 
 
-def _check_entry(entry: RawEntry, known: _Known | None, policy: Policy) -> _Checked:
-    if known is not None and known.message is not None:
-        return _Checked(known.message, None)
+def _digest(entries: Sequence[RawEntry], known: Sequence[RawEntry | None], held: Snapshot | None) -> CatalogDigest:
+    """The digest that the entries are announced to have, from that of `held` and the difference."""
+    digest = held.digest if held else CatalogDigest()
+    remaining = {one.name for one in known if one is not None}
+    for entry in held.entries if held else ():
+        if entry.name not in remaining:
+            digest = digest.removed(entry.name, entry.type, entry.digest)
+    for entry, one in zip(entries, known, strict=True):
+        if one is None:
+            digest = digest.added(entry.name, entry.type, entry.digest)
+    return digest
+
+
+def _refuse_content(
+    position: Position, entries: Sequence[RawEntry], known: Sequence[RawEntry | None], digest: CatalogDigest
+) -> Rejection | None:
+    """Whether the entries are exactly those that `position` stands for."""
+    for entry, one in zip(entries, known, strict=True):
+        # Comparing with bytes that are known to have this digest costs a tenth of hashing them.
+        if (one is None or one.blob != entry.blob) and blob_digest(entry.blob) != entry.digest:
+            return Rejection(reason=BLOB_DIGEST_MISMATCH, message=f"the content of {shorten(entry.name)} was altered")
+    if digest.root() != position.digest:
+        return Rejection(
+            reason=ROOT_DIGEST_MISMATCH,
+            message=f"the entries have root digest {digest.root().hex()}, announced was {position.digest.hex()}",
+        )
+    return None
+
+
+def _message_of(held: Snapshot, name: str) -> Message | None:
+    """None: quarantined there, or a pin, of which there are few. It has to be looked at again."""
+    return held.models.get(name) or held.adapters.get(name) or held.routes.get(name) or held.api_key_entries.get(name)
+
+
+def _check_entry(
+    entry: RawEntry, known: Message | None, policy: Policy, found: Mapping[str, Quarantine] | None
+) -> _Checked:
+    if known is not None:
+        return _Checked(known, None)
     message_type = _MESSAGE_TYPES.get(entry.type)
     if message_type is None:
         return _Checked(
@@ -320,7 +340,7 @@ def _check_entry(entry: RawEntry, known: _Known | None, policy: Policy) -> _Chec
         return _Checked(None, Quarantine(reason=BLOB_UNREADABLE, message=f"its content is no {entry.type}"))
     if isinstance(message, api_key_pb2.ApiKeyEntry):
         return _Checked(message, _quarantine_of_key(message))
-    return _Checked(message, _quarantine(message, policy))
+    return _Checked(message, _quarantine(message, policy) if found is None else found.get(entry.name))
 
 
 def _quarantine_of_key(key: api_key_pb2.ApiKeyEntry) -> Quarantine | None:
@@ -479,7 +499,11 @@ def _targets(route: snapshot_pb2.RouteEntry) -> Iterator[str]:
 
 
 def _put_together(
-    position: Position, entries: Sequence[RawEntry], checked: Sequence[_Checked], policy: Policy
+    position: Position,
+    entries: Sequence[RawEntry],
+    digest: CatalogDigest,
+    checked: Sequence[_Checked],
+    policy: Policy,
 ) -> Snapshot:
     quarantined: dict[str, Quarantine] = {}
     messages: dict[str, Message] = {}
@@ -500,7 +524,7 @@ def _put_together(
                 message=f"its base {model_of(message.name)} is quarantined",
                 revision_number=message.revision.number,
             )
-    return build(position, entries, messages.values(), quarantined)
+    return build(position, entries, digest, messages.values(), quarantined)
 
 
 def _quarantined_candidate(model: snapshot_pb2.ModelEntry, policy: Policy) -> Mapping[str, Quarantine]:

@@ -13,6 +13,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Mapping
+from importlib.metadata import version
 
 import structlog
 
@@ -24,6 +25,7 @@ from dataplane.board import Board, Changes
 from dataplane.cluster import WATCHED_PREFIXES, Cluster, Track
 from dataplane.deployments import Observed, Standing
 from dataplane.engine import ReplicaSettings
+from dataplane.findings import findings_of, rules_of
 from dataplane.logs import configure_logging
 from dataplane.posts import (
     ACTIVATION_KEY,
@@ -83,10 +85,12 @@ class Agent:
         self._replica_settings = ReplicaSettings(adapter_dir=settings.data_dir / "adapters", drain_s=settings.drain_s)
         self._board = Board()
         self._cluster = Cluster()
+        policy = Policy(allowed_sources=settings.allowed_sources, allow_new_store=settings.allow_new_store)
+        self._rules = rules_of(version("modelplane"), policy)
         self._keeper = SnapshotKeeper(
             settings,
             instance_uid=uuid.uuid4().hex,
-            policy=Policy(allowed_sources=settings.allowed_sources, allow_new_store=settings.allow_new_store),
+            policy=policy,
             activate=self._activate,
         )
         self._activation = Activation(sequence=0, models={})
@@ -155,7 +159,7 @@ class Agent:
         """Make `snapshot` the one that the ingress decides by; back when the ingress replicas have taken it over."""
         # The activation goes first: a view needs both.
         await self._board.put({ACTIVATION_KEY: self._activation})
-        await self._board.put({SNAPSHOT_KEY: SnapshotPost(position=snapshot.position, entries=snapshot.entries)})
+        await self._board.put({SNAPSHOT_KEY: SnapshotPost.of(snapshot, findings_of(snapshot, self._rules))})
         self._poked.set()
         deadline = time.monotonic() + _INGRESS_SWAP_S
         while not self._cluster.ingresses_hold(time.time(), snapshot.position):

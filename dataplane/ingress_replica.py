@@ -12,6 +12,7 @@ import random
 import socket
 import time
 from collections.abc import Mapping
+from importlib.metadata import version
 
 import ray
 import structlog
@@ -21,6 +22,7 @@ from ray import serve
 from dataplane.accept import Policy, Rejection, accept
 from dataplane.activation import Activation, View
 from dataplane.board import Board, Changes
+from dataplane.findings import believed, rules_of
 from dataplane.ingress import IngressApp
 from dataplane.ingress_settings import IngressSettings
 from dataplane.ingress_tls import IngressTls
@@ -121,6 +123,7 @@ class IngressReplica:
         snapshot: Snapshot | None = None
         activation: Activation | None = None
         policy = Policy(allowed_sources=self._settings.allowed_sources, allow_new_store=True)
+        rules = rules_of(version("modelplane"), policy)
         while True:
             known = await self._board.watch([SNAPSHOT_KEY, ACTIVATION_KEY], known)
             post: SnapshotPost | None = known.changed.get(SNAPSHOT_KEY)
@@ -128,9 +131,9 @@ class IngressReplica:
                 # In a thread: a hundred thousand entries take seconds, in which requests go on.
                 # An agent that fell back to an older snapshot is followed there: what is accepted is its decision.
                 held = snapshot if snapshot and post.position.revision >= snapshot.position.revision else None
-                accepted = await asyncio.to_thread(accept, post.position, post.entries, held=held, policy=policy)
+                accepted = await asyncio.to_thread(_accept, post, held, policy, rules)
                 if isinstance(accepted, Rejection):
-                    # The agent has accepted the same bytes: this is a fault in this process.
+                    # The agent has accepted the same bytes: this is a fault in this process, or of the relay.
                     _log.error("snapshot_refused", reason=accepted.reason, message=accepted.message)
                     continue
                 snapshot = accepted
@@ -203,6 +206,11 @@ class IngressReplica:
             await self._board.put(
                 {}, removed=[f"{INGRESS_PREFIX}{self._replica_id}", f"{LIMITS_PREFIX}{self._replica_id}"]
             )
+
+
+def _accept(post: SnapshotPost, held: Snapshot | None, policy: Policy, rules: str) -> Snapshot | Rejection:
+    found = believed(post.findings, post.position, rules)
+    return accept(post.position, post.entries(), held=held, policy=policy, found=found)
 
 
 def _tls(settings: Settings) -> IngressTls | None:

@@ -1,9 +1,9 @@
 """The bodies of `GET /v1/models` and `GET /v1/models/{name}`: a function of the view, so of the snapshot and of what
 this data plane has made of it.
 
-An entry is encoded once per snapshot, all but its state. A list puts the entries together, each with its state of the
-moment, and is kept until the state of a model changes. So a change of state costs no encoding, a model that has never
-run is listed as IDLE, and nothing is asked of anybody.
+An entry is encoded once, all but its state, and again when a snapshot has changed it. A list puts the entries together,
+each with its state of the moment, and is kept until the state of a model changes. So a change of state costs no
+encoding, a model that has never run is listed as IDLE, and nothing is asked of anybody.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class ModelsList:
             async with self._lock:  # many ask at once after a change; one encodes
                 rows = self._rows
                 if rows is None or rows.snapshot is not view.snapshot:
-                    rows = self._rows = await _encode(view.snapshot)
+                    rows = self._rows = await _encode(view.snapshot, rows)
                 if key is not None and not rows.has_selected(patterns):
                     await rows.select(patterns, key)
         return rows.body(patterns, view.activation)
@@ -207,7 +207,11 @@ class _Rows:
         self._bodies: dict[tuple[str, ...], bytes] = {}
         """By the patterns of who asks; of the states that the pieces show."""
 
-    def append(self, entry: Resource, encoder: msgspec.json.Encoder) -> None:
+    def said(self) -> Mapping[str, bytes]:
+        """What is said of each entry, by served name."""
+        return dict(zip(self.snapshot.served, itertools.islice(self._pieces, 0, None, 2), strict=True))
+
+    def append(self, entry: Resource, said: bytes) -> None:
         """Add a row, as it stands when nothing runs."""
         row = len(self._pieces) // 2
         bases = _bases(self.snapshot, entry)
@@ -215,7 +219,7 @@ class _Rows:
             self._rows_of.setdefault(base, array("I")).append(row)
         if len(bases) > 1:
             self._routes[row] = bases
-        self._pieces.append(b"," + encoder.encode(_stateless(self.snapshot, entry))[:-1])
+        self._pieces.append(said)
         self._pieces.append(_STATE_PIECES[_state(self._activation, bases)])
 
     def has_selected(self, patterns: tuple[str, ...]) -> bool:
@@ -267,11 +271,25 @@ class _Rows:
 _STATE_PIECES = {state: f',"state":"{state.value}"}}'.encode() for state in State}
 
 
-async def _encode(snapshot: Snapshot) -> _Rows:
+async def _encode(snapshot: Snapshot, before: _Rows | None) -> _Rows:
+    """The rows of `snapshot`. What is said of an entry that has not changed is taken from the rows `before`."""
     encoder = msgspec.json.Encoder()
+    known = before.said() if before is not None else {}
     rows = _Rows(snapshot)
-    for number, entry in enumerate(snapshot.served.values(), start=1):
-        rows.append(entry, encoder)
+    for number, (name, entry) in enumerate(snapshot.served.items(), start=1):
+        if before is not None and _is_same(before.snapshot, snapshot, entry):
+            rows.append(entry, known[name])
+        else:
+            rows.append(entry, b"," + encoder.encode(_stateless(snapshot, entry))[:-1])
         if number % _SLICE_ENTRIES == 0:
             await asyncio.sleep(0)
     return rows
+
+
+def _is_same(before: Snapshot, snapshot: Snapshot, entry: Resource) -> bool:
+    """Whether surely the same is said of an entry as before; what is said of a route depends on all its targets."""
+    if isinstance(entry, snapshot_pb2.RouteEntry) or before.served.get(entry.served_name) is not entry:
+        return False
+    return not isinstance(entry, snapshot_pb2.AdapterEntry) or (
+        before.models[entry.model] is snapshot.models[entry.model]
+    )

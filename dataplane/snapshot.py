@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from dataplane.api_keys import ApiKey
+from modelplane.catalog_digest import CatalogDigest
 from modelplane.v1 import api_key_pb2, snapshot_pb2
 
 MODEL_ENTRY = "modelplane.v1.ModelEntry"
@@ -84,6 +85,8 @@ class Snapshot:
     position: Position
     entries: tuple[RawEntry, ...]
     """All entries, the quarantined ones too, ordered by name: what is kept on disk and relayed."""
+    digest: CatalogDigest
+    """Of `entries`; its root is the position's digest."""
     models: Mapping[str, snapshot_pb2.ModelEntry]
     """By resource name."""
     adapters: Mapping[str, snapshot_pb2.AdapterEntry]
@@ -116,6 +119,7 @@ class Snapshot:
 def build(
     position: Position,
     entries: Iterable[RawEntry],
+    digest: CatalogDigest,
     messages: Iterable[Message],
     quarantined: Mapping[str, Quarantine],
 ) -> Snapshot:
@@ -152,6 +156,7 @@ def build(
     return Snapshot(
         position=position,
         entries=entries,
+        digest=digest,
         models=MappingProxyType(models),
         adapters=MappingProxyType(adapters),
         served=MappingProxyType(served),

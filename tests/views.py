@@ -9,6 +9,7 @@ from google.protobuf import json_format
 from dataplane.activation import Activation, Endpoint, ModelActivation, State, View
 from dataplane.snapshot import Message, Position, Snapshot, build
 from modelplane.api_keys import key_hash
+from modelplane.catalog_digest import CatalogDigest
 from modelplane.v1 import api_key_pb2, snapshot_pb2
 
 
@@ -127,6 +128,7 @@ def snapshot(*entries: Message, revision: int = 7) -> Snapshot:
     return build(
         Position(store_uid="store", revision=revision, digest=b"\0" * 32),
         (),
+        CatalogDigest(),
         entries,
         {},
     )

@@ -6,6 +6,8 @@ Both planes run on this machine as users run them; all models are SIMULATED. Mea
 
 - Start: from the start of the data plane to the first 200 of `/readyz`, with the snapshot on disk, with 10 models and
   with all of them in turns; and how much of that lies between the ingress's first answer and that.
+- Ingress replica: one of the two is killed while the rest runs. From that until the one that Ray Serve starts in its
+  place holds the snapshot, and so is ready; and how much of that lies between its first answer and that.
 - Rest: `/v1/models`, whole and in pages; what Ray Serve runs; what each process costs while nobody asks anything.
 - Asked: models in random order, some at a time. Each goes away again after `IDLE_S` without a request.
 - Curve: what Ray Serve's controller costs with N models in use, which get a request every few seconds.
@@ -21,6 +23,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -55,6 +58,8 @@ PAGE = 100
 WAKES = 5
 """Models that are woken at each point of the curve, one after the other."""
 GONE_TIMEOUT_S = 180.0
+SETTLE_S = 5.0
+"""What a start leaves to do is done by then."""
 
 PARTS: Mapping[str, str] = {
     "Serve's controller": "ray::ServeController",
@@ -186,6 +191,51 @@ async def timed_start(stack: Stack) -> Start:
     raise RuntimeError(f"not ready within {START_S:g} s; see {stack.directory}")
 
 
+# --- ingress replica --------------------------------------------------------------------------------------------------
+
+_REVISION = re.compile(r'^modelplane_ingress_snapshot_revision{replica="(.+)"} (\S+)$', re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """How long it took until another ingress replica stood in for one that was killed, in seconds."""
+
+    whole_s: float
+    """From the kill until the new one was ready."""
+    loading_s: float
+    """From its first answer of any kind to that."""
+
+
+async def timed_replacement(stack: Stack) -> Replacement:
+    """Kill an ingress replica of a data plane that has just become ready."""
+    async with aiohttp.ClientSession(stack.url, connector=aiohttp.TCPConnector(force_close=True)) as http:
+        await asyncio.sleep(SETTLE_S)
+        victim, *others = processes(stack)["ingress"]
+        known: set[str] = set()
+        while len(known) <= len(others):
+            known.add((await revision_of_any(http))[0])
+        began = time.perf_counter()
+        victim.kill()
+        first: float | None = None
+        while time.perf_counter() - began < START_S:
+            with contextlib.suppress(aiohttp.ClientError):
+                replica, revision = await revision_of_any(http)
+                if replica not in known:
+                    now = time.perf_counter()
+                    first = first or now
+                    if revision >= 0:
+                        return Replacement(whole_s=now - began, loading_s=now - first)
+            await asyncio.sleep(0.01)
+    raise RuntimeError(f"no other ingress replica within {START_S:g} s; see {stack.directory}")
+
+
+async def revision_of_any(http: aiohttp.ClientSession) -> tuple[str, float]:
+    """The ingress replica that a new connection gets to, and the catalog revision that it decides by; -1: none."""
+    async with http.get("/metrics") as answer:
+        ((replica, revision),) = _REVISION.findall(await answer.text())
+    return replica, float(revision)
+
+
 # --- rest -------------------------------------------------------------------------------------------------------------
 
 
@@ -307,19 +357,43 @@ def percentiles(samples: Sequence[float], unit: str, digits: int = 1) -> str:
 
 
 async def compare_starts(stacks: Mapping[str, Stack], rounds: int, table: Table) -> None:
-    """Start the data planes in turns. The last one of `stacks` runs afterwards."""
+    """Start the data planes in turns, and kill an ingress replica of each. The last one of `stacks` runs afterwards."""
     starts: dict[str, list[Start]] = {name: [] for name in stacks}
+    replacements: dict[str, list[Replacement]] = {name: [] for name in stacks}
     last = list(stacks)[-1]
     for number in range(rounds):
         for name, stack in stacks.items():
             starts[name].append(await timed_start(stack))
-            tell(f"  start with {name}: {starts[name][-1]}")
+            replacements[name].append(await timed_replacement(stack))
+            tell(f"  with {name} models: {starts[name][-1]}, {replacements[name][-1]}")
             if name != last or number < rounds - 1:
                 await asyncio.to_thread(stack.dataplane.stop)
-    for name, of in starts.items():
-        table.add_row(f"data plane started, {name} models", spread([start.whole_s for start in of], "s"))
-        table.add_row("  of it the ingress, listening to ready", spread([start.ingress_s for start in of], "s"))
-    few, many = (statistics.median(start.whole_s for start in of) for of in starts.values())
+    add_comparison(
+        table,
+        ("data plane started", {name: [start.whole_s for start in of] for name, of in starts.items()}),
+        (
+            "of it the ingress, first answer to ready",
+            {name: [start.ingress_s for start in of] for name, of in starts.items()},
+        ),
+    )
+    add_comparison(
+        table,
+        ("ingress replica replaced", {name: [one.whole_s for one in of] for name, of in replacements.items()}),
+        ("of it first answer to ready", {name: [one.loading_s for one in of] for name, of in replacements.items()}),
+    )
+
+
+_Samples = tuple[str, Mapping[str, Sequence[float]]]
+"""What was measured, and the seconds that it took, by the number of models."""
+
+
+def add_comparison(table: Table, whole: _Samples, part: _Samples) -> None:
+    """Rows on what took how long with few and with many models, and how much of it a part took."""
+    (what, whole_s), (part_what, part_s) = whole, part
+    for name in whole_s:
+        table.add_row(f"{what}, {name} models", spread(whole_s[name], "s"))
+        table.add_row(f"  {part_what}", spread(part_s[name], "s"))
+    few, many = map(statistics.median, whole_s.values())
     table.add_row("  ratio of medians", f"{many / few:.2f} (≤ 1.5 wanted)")
 
 

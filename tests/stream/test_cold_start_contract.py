@@ -158,7 +158,7 @@ async def prepare(world: World, row: Row) -> Happens:
             quarantine = Quarantine(revision_number=1, reason="SOURCE_NOT_ALLOWED", message="not here")
             route = [views.route("m", {"models/gone": 1})] if "route" in row.client else []
             name = "models/gone" if route else "models/m"
-            world.show(build(shown.position, (), route, {name: quarantine}))
+            world.show(build(shown.position, (), shown.digest, route, {name: quarantine}))
             return nothing
         case "not in the snapshot":
             world.show(views.snapshot())

@@ -332,6 +332,25 @@ def test_unchanged_entries_are_taken_from_the_held_snapshot() -> None:
     assert set(snapshot.served) == {"a", "a:x", "b"}
 
 
+_MANY = raws(*(model(name) for name in "abcdef"), adapter("a", "x"))
+_SOME = st.sets(st.sampled_from(_MANY)).map(
+    lambda entries: tuple(sorted({*entries, _MANY[0]}, key=lambda entry: entry.name))
+)
+
+
+@given(before=_SOME, after=_SOME, number=st.integers(1, 2))
+def test_what_is_held_changes_nothing_of_what_is_accepted(
+    before: tuple[RawEntry, ...], after: tuple[RawEntry, ...], number: int
+) -> None:
+    after = (raw(model("a", number=number)), *after[1:])
+    held = accepted(before)
+    assert accept(position(after, 2), after, held=held, policy=POLICY) == accept(
+        position(after, 2), after, held=None, policy=POLICY
+    )
+    if before != after:
+        assert rejected(before, at=position(after, 2), held=held) == accept_module.ROOT_DIGEST_MISMATCH
+
+
 def test_a_held_snapshot_does_not_move() -> None:
     held = accepted(CATALOG)
     before = (dict(held.models), dict(held.served), held.entries)

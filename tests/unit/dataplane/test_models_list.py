@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
 from collections.abc import Mapping
 
 import pytest
 
+from dataplane import models_list
 from dataplane.activation import Activation, ModelActivation, State, View
 from dataplane.api_keys import ApiKey
 from dataplane.models_list import ModelsList, encode_model
-from dataplane.snapshot import Snapshot
+from dataplane.snapshot import Resource, Snapshot
 from tests import views
 
 
@@ -47,9 +49,36 @@ async def test_each_caller_gets_the_list_of_its_own_snapshot() -> None:
     assert [json.loads(body)["data"][0]["id"] for body in bodies] == ["a", "b"] * 5
 
 
+async def test_the_list_follows_what_the_entries_of_others_say() -> None:
+    models = ModelsList()
+    short, long = (views.model("a", card={"contextWindow": window}) for window in (100, 200))
+    others = (views.model("b"), views.adapter("a", "x"), views.route("r", {"models/a": 1}))
+    catalogs = [(short, *others), (long, *others), (long, others[0]), (short, *others)]
+    shown = [await states(models, views.view(views.snapshot(*entries))) for entries in catalogs]
+    assert [len(listed) for listed in shown] == [4, 4, 2, 4]
+
+
+async def test_what_no_change_concerns_is_not_encoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = ModelsList()
+    same, adapter = [views.model(f"m{number}") for number in range(9)], views.adapter("m1", "x")
+    await models.body(views.view(views.snapshot(*same, views.model("changed"), adapter)))
+    encoded: list[str] = []
+    encode = models_list._stateless
+
+    def noted(snapshot: Snapshot, entry: Resource) -> models_list.ModelObject:
+        encoded.append(entry.served_name)
+        return encode(snapshot, entry)
+
+    monkeypatch.setattr(models_list, "_stateless", noted)
+    later: list[Resource] = [*same, views.model("changed", number=2), adapter, views.model("new")]
+    await models.body(views.view(views.snapshot(*later)))
+    assert encoded == ["changed", "new"]
+
+
 async def test_a_long_list_leaves_others_their_turn() -> None:
     catalog = views.snapshot(*(views.model(f"m{number}") for number in range(20_000)))
     longest = 0.0
+    gc.collect()  # now, and not in one of the turns: this process has the objects of all tests before
     listing = asyncio.create_task(ModelsList().body(views.view(catalog)))
     while not listing.done():
         begun = time.thread_time()  # what others on this machine take does not count
