@@ -116,5 +116,7 @@ def _plain(value: Value) -> Any:
         return [_plain(item) for item in value.list_value.values]
     if kind == "number_value":
         number = value.number_value
-        return int(number) if number.is_integer() and abs(number) <= _INTEGER_MAX else number
+        # Integers have no negative zero.
+        is_whole = number.is_integer() and abs(number) <= _INTEGER_MAX and str(number) != "-0.0"
+        return int(number) if is_whole else number
     return None if kind in (None, "null_value") else getattr(value, kind)

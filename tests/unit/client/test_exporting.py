@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from modelplane import exporting
 from modelplane.specs.declared import OWNER_LABEL, load_declared
 from modelplane.types import Adapter, Model, Route
+from modelplane.v1.registry_service_pb2 import RegisterModelRequest
 from modelplane.validation import violations_of
 
 IDS = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,10}[a-z0-9])?", fullmatch=True)
@@ -118,3 +119,10 @@ def test_adapters_and_routes_come_back() -> None:
         request = exporting.request_of(resource)
         assert not violations_of(request)
         assert read_back(exporting.to_yaml(request)) == request
+
+
+def test_a_negative_zero_among_engine_args_comes_back() -> None:
+    request = json_format.ParseDict(
+        {"modelId": "m", "servedName": "m", "spec": {"engine": {"args": {"low": -0.0}}}}, RegisterModelRequest()
+    )
+    assert read_back(exporting.to_yaml(request)) == request
