@@ -5,6 +5,7 @@ With SIMULATED engines, which refuse everything while they sleep: vLLM itself ha
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,9 @@ from tests.e2e.real_model import ask
 from tests.e2e.stack import Stack, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+_NUMBERS = itertools.count(1)
+"""Of the sleepers: a deleted model keeps its id."""
 
 _MEMORY = """
 import sys, ray
@@ -43,17 +47,18 @@ def most_memory(stack: Stack) -> int:
 @pytest.fixture
 def sleeper(client: Client, stack: Stack, most_memory: int) -> Iterator[str]:
     """A model that holds most of the memory and has gone to sleep, deleted in the end."""
-    client.register_model("sleeper", spec=sleeping_spec(most_memory))
-    client.wait_until_serving("sleeper", timeout_s=30)
-    assert "simulated answer" in ask(stack, "sleeper")
-    until(lambda: sleeps(client), 30, "it to sleep")
-    yield "sleeper"
-    client.delete_model("sleeper")
-    until(lambda: stack.engine_replicas("sleeper") == [], 60, "the replicas to go")
+    model = f"sleeper-{next(_NUMBERS)}"
+    client.register_model(model, spec=sleeping_spec(most_memory))
+    client.wait_until_serving(model, timeout_s=30)
+    assert "simulated answer" in ask(stack, model)
+    until(lambda: sleeps(client, model), 30, "it to sleep")
+    yield model
+    client.delete_model(model)
+    until(lambda: stack.engine_replicas(model) == [], 60, "the replicas to go")
 
 
-def sleeps(client: Client) -> bool:
-    return client.get_model("sleeper").statuses[0].status.reason == "ASLEEP"
+def sleeps(client: Client, model: str) -> bool:
+    return client.get_model(model).statuses[0].status.reason == "ASLEEP"
 
 
 def test_a_sleeper_keeps_its_replica_and_answers_again(stack: Stack, client: Client, sleeper: str) -> None:
@@ -61,7 +66,7 @@ def test_a_sleeper_keeps_its_replica_and_answers_again(stack: Stack, client: Cli
     assert len(replicas) == 1
     for _ in range(3):
         assert "simulated answer" in ask(stack, sleeper)
-        until(lambda: sleeps(client), 30, "it to sleep again")
+        until(lambda: sleeps(client, sleeper), 30, "it to sleep again")
     assert stack.engine_replicas(sleeper) == replicas
 
 
