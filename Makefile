@@ -25,8 +25,8 @@ demo: install ## Run both planes here and ask a real model (ARGS=--exit: end aft
 	@exec $(BIN)/modelplane up --demo $(ARGS)
 
 .PHONY: test
-test: install ## Run all tests (ARGS="-m 'not e2e'" leaves out those that start Ray and vLLM)
-	$(BIN)/pytest $(ARGS)
+test: install ## Run all tests in two processes (ARGS="-m 'not e2e'" leaves out those that start Ray and vLLM)
+	$(BIN)/pytest -n 2 $(ARGS)
 
 .PHONY: check
 check: check-format check-lint check-types check-protos check-breaking check-generated check-imports ## Run every static check

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.postgres_server import PostgresServer, running_server
+
+END_TO_END = "tests/e2e/"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The end-to-end tests come last: no cluster takes processor time from the others."""
+    items.sort(key=lambda item: item.nodeid.startswith(END_TO_END))
+
+
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    """One by one to whichever process is free, and all end-to-end tests, in order, to one: they share a cluster."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return END_TO_END if nodeid.startswith(END_TO_END) else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config) -> Scheduling:
+    config.option.loadscopereorder = False  # it would begin with the end-to-end tests, as the largest group
+    return Scheduling(config)
 
 
 @pytest.fixture(scope="session")
@@ -19,13 +38,9 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_state_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Tokens that control planes of the tests leave are not to be found in the home of who runs them."""
-    directory = tmp_path_factory.mktemp("state")
-    before = os.environ.get("XDG_STATE_HOME")
-    os.environ["XDG_STATE_HOME"] = str(directory)
-    yield directory
-    if before is None:
-        del os.environ["XDG_STATE_HOME"]
-    else:
-        os.environ["XDG_STATE_HOME"] = before
+def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Who runs the tests is not to find tokens of theirs at home, nor tables of another width in them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.delenv("COLUMNS", raising=False)  # readline sets it for the processes of pytest-xdist
+        yield

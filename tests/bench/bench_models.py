@@ -106,7 +106,7 @@ class Looker:
     """A process beside the data plane that asks Ray Serve when told to; starting one takes seconds of CPU."""
 
     def __init__(self, stack: Stack) -> None:
-        command, environment = stack.ray_script(_LOOKER)
+        command, environment = stack.ray_program("-c", _LOOKER)
         self._process = subprocess.Popen(
             command,
             env=environment,

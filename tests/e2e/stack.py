@@ -10,10 +10,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -23,46 +25,7 @@ from modelplane import Client
 
 START_S = 90.0
 STOP_S = 60.0
-
-_LOOK = """
-import json, sys, ray
-ray.init(address=sys.argv[1], namespace="modelplane", log_to_driver=False, configure_logging=False)
-from ray.serve.context import _get_global_client
-details = _get_global_client().get_serve_details()
-print(json.dumps({
-    name: sorted(
-        replica["replica_id"]
-        for deployment in application["deployments"].values()
-        for replica in deployment["replicas"]
-        if replica["state"] in ("STARTING", "RUNNING")
-    )
-    for name, application in details["applications"].items()
-}))
-"""
-
-_PROCESS = """
-import sys, ray
-ray.init(address=sys.argv[1], namespace="modelplane", log_to_driver=False, configure_logging=False)
-from ray.serve.context import _get_global_client
-details = _get_global_client().get_serve_details()
-for deployment in details["applications"][sys.argv[2]]["deployments"].values():
-    print(deployment["replicas"][0]["pid"])
-"""
-
-_ENGINES = """
-import json, sys, ray
-ray.init(address=sys.argv[1], namespace="modelplane", log_to_driver=False, configure_logging=False)
-from dataplane.board import open_board
-from dataplane.posts import APPLICATION_PREFIX, ENGINE_PREFIX
-values = ray.get(open_board().poll.remote([APPLICATION_PREFIX, ENGINE_PREFIX], "", 0, frozenset())).changed
-records = {value.name: value for key, value in values.items() if key.startswith(APPLICATION_PREFIX)}
-print(json.dumps([
-    [value.url, records[key.removeprefix(ENGINE_PREFIX).partition("/")[0]].secret]
-    for key, value in values.items()
-    if key.startswith(ENGINE_PREFIX)
-    and records[key.removeprefix(ENGINE_PREFIX).partition("/")[0]].model == sys.argv[2]
-]))
-"""
+LOOK_S = 60.0
 
 
 def free_port() -> int:
@@ -74,11 +37,14 @@ def free_port() -> int:
 
 
 def until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Wait for `condition`, or fail saying what was waited for."""
+    """Wait for `condition`, or fail saying what was waited for. Looking takes at most half of the time."""
     deadline = time.monotonic() + timeout_s
+    began = time.monotonic()
     while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout_s:g} s for {what}"
-        time.sleep(0.1)
+        ended = time.monotonic()
+        assert ended < deadline, f"waited {timeout_s:g} s for {what}"
+        time.sleep(max(0.1, ended - began))
+        began = time.monotonic()
 
 
 @dataclass
@@ -109,6 +75,42 @@ class Process:
             self.kill(signal.SIGTERM)
 
 
+class Lookout:
+    """A process beside a data plane that looks into its Ray cluster: `tests/e2e/ray_look.py`."""
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str], log: Path) -> None:
+        self._log = log
+        with log.open("ab") as errors:
+            self._process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+            )
+
+    def look(self, *look: str) -> Any:
+        """What it sees."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        too_late = threading.Timer(LOOK_S, self._process.kill)
+        too_late.start()
+        try:
+            self._process.stdin.write(json.dumps(look).encode() + b"\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = b""
+        finally:
+            too_late.cancel()
+        assert line, self._log.read_text(errors="replace")[-4000:]
+        return json.loads(line)
+
+    @property
+    def runs(self) -> bool:
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        with self._process:
+            self._process.kill()
+
+
 @dataclass
 class Stack:
     """A control plane and a data plane on this machine. Start it with `start`, end it with `stop`."""
@@ -117,6 +119,9 @@ class Stack:
     controlplane_address: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
     http_address: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
     _openai: openai.OpenAI | None = None
+    _lookout: Lookout | None = None
+    _looks_at: subprocess.Popen[bytes] | None = None
+    """The data plane of `_lookout`: one that is started again has another cluster."""
 
     def __post_init__(self) -> None:
         # Ray's sockets have paths of at most 107 characters, so its directory is not below pytest's.
@@ -157,6 +162,7 @@ class Stack:
     def stop(self) -> None:
         if self._openai is not None:
             self._openai.close()
+        self._close_lookout()
         self.dataplane.stop()
         self.controlplane.stop()
 
@@ -181,27 +187,33 @@ class Stack:
         found: list[str] = re.findall(r"ray_ready .*?address=(\S+)", self.dataplane.log.read_text(errors="replace"))
         return found[-1]
 
-    def ray_script(self, script: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
-        """Command and environment that run `script` in a process of its own, with the address of this stack's Ray."""
+    def ray_program(self, *program: str) -> tuple[list[str], dict[str, str]]:
+        """Command and environment of a Python program that is to join this stack's Ray; its argument is the address."""
         token_file = str(self.directory / "dataplane" / RAY_TOKEN_FILE)
         environment = {**self.environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token_file}
-        return [sys.executable, "-c", script, self._ray_address(), *arguments], environment
+        return [sys.executable, *program, self._ray_address()], environment
 
-    def _look(self, script: str, *arguments: str) -> str:
-        """The last line that `script` prints."""
-        command, environment = self.ray_script(script, *arguments)
-        looked = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-        assert looked.returncode == 0, looked.stderr
-        return looked.stdout.splitlines()[-1]
+    def _look(self, *look: str) -> Any:
+        """What a function of `tests/e2e/ray_look.py` returns: its name, and its arguments."""
+        if self._lookout is None or not self._lookout.runs or self._looks_at is not self.dataplane.popen:
+            self._close_lookout()
+            program = self.ray_program("-m", "tests.e2e.ray_look")
+            self._lookout, self._looks_at = Lookout(*program, self.directory / "lookout.log"), self.dataplane.popen
+        return self._lookout.look(*look)
+
+    def _close_lookout(self) -> None:
+        if self._lookout is not None:
+            self._lookout.close()
+            self._lookout = None
 
     def applications(self) -> dict[str, list[str]]:
         """What Ray Serve itself says: ids of the live replicas, by application."""
-        found: dict[str, list[str]] = json.loads(self._look(_LOOK))
+        found: dict[str, list[str]] = self._look("replicas")
         return found
 
     def engine_metrics(self, model: str) -> Callable[[str], float]:
         """What the one engine of a model says of itself: the sum of a metric's series, by the metric's name."""
-        ((url, secret),) = json.loads(self._look(_ENGINES, model))
+        ((url, secret),) = self._look("engines", model)
 
         def value(metric: str) -> float:
             answer = httpx.get(f"{url}/metrics", headers={"authorization": f"Bearer {secret}"}).raise_for_status()
@@ -213,7 +225,7 @@ class Stack:
 
     def kill_replica(self, application: str) -> None:
         """`kill -9` the process of an application's first live replica."""
-        os.kill(int(self._look(_PROCESS, application)), signal.SIGKILL)
+        os.kill(self._look("process", application), signal.SIGKILL)
 
     def engine_replicas(self, model_id: str) -> list[str]:
         """Ids of the live engine replicas of a model."""

@@ -15,7 +15,7 @@ from tests.e2e.stack import Stack, until
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 MODELS = 200
-ASKED = 30
+ASKED = 20
 AT_A_TIME = 10
 SPEC = {
     "engine": {"kind": "SIMULATED"},

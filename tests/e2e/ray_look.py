@@ -1,0 +1,69 @@
+"""Looks into a Ray cluster, once for each line that it reads.
+
+`tests/e2e/stack.py` runs it beside the data plane and keeps it: joining a cluster takes seconds of processor time.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ray
+from ray.serve.context import _get_global_client
+
+from dataplane.board import RAY_NAMESPACE, open_board
+from dataplane.posts import APPLICATION_PREFIX, ENGINE_PREFIX
+
+
+def _applications() -> Mapping[str, Any]:
+    found: Mapping[str, Any] = _get_global_client().get_serve_details()["applications"]
+    return found
+
+
+def replicas() -> dict[str, list[str]]:
+    """Ids of the live replicas, by application."""
+    return {
+        name: sorted(
+            replica["replica_id"]
+            for deployment in application["deployments"].values()
+            for replica in deployment["replicas"]
+            if replica["state"] in ("STARTING", "RUNNING")
+        )
+        for name, application in _applications().items()
+    }
+
+
+def process(application: str) -> int:
+    """The process id of an application's first replica."""
+    (deployment,) = _applications()[application]["deployments"].values()
+    pid: int = deployment["replicas"][0]["pid"]
+    return pid
+
+
+def engines(model: str) -> list[tuple[str, str]]:
+    """Where the engine replicas of a model listen, and their secrets."""
+    values = ray.get(open_board().poll.remote([APPLICATION_PREFIX, ENGINE_PREFIX], "", 0, frozenset())).changed
+    records = {value.name: value for key, value in values.items() if key.startswith(APPLICATION_PREFIX)}
+    of_replicas = (
+        (records[key.removeprefix(ENGINE_PREFIX).partition("/")[0]], value.url)
+        for key, value in values.items()
+        if key.startswith(ENGINE_PREFIX)
+    )
+    return [(url, record.secret) for record, url in of_replicas if record.model == model]
+
+
+LOOKS: Mapping[str, Callable[..., object]] = {look.__name__: look for look in (replicas, process, engines)}
+
+
+def main() -> None:
+    ray.init(address=sys.argv[1], namespace=RAY_NAMESPACE, log_to_driver=False, configure_logging=False)
+    for line in sys.stdin:
+        look, *arguments = json.loads(line)
+        sys.stdout.write(json.dumps(LOOKS[look](*arguments)) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
