@@ -25,9 +25,9 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config) -> Scheduling:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduling:
     config.option.loadscopereorder = False  # it would begin with the end-to-end tests, as the largest group
-    return Scheduling(config)
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")
