@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -58,11 +59,13 @@ LOOKS: Mapping[str, Callable[..., object]] = {look.__name__: look for look in (r
 
 
 def main() -> None:
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # Ray prints too, whenever it likes
     ray.init(address=sys.argv[1], namespace=RAY_NAMESPACE, log_to_driver=False, configure_logging=False)
     for line in sys.stdin:
         look, *arguments = json.loads(line)
-        sys.stdout.write(json.dumps(LOOKS[look](*arguments)) + "\n")
-        sys.stdout.flush()
+        answers.write(json.dumps(LOOKS[look](*arguments)) + "\n")
+        answers.flush()
 
 
 if __name__ == "__main__":
