@@ -55,7 +55,14 @@ def engines(model: str) -> list[tuple[str, str]]:
     return [(url, record.secret) for record, url in of_replicas if record.model == model]
 
 
-LOOKS: Mapping[str, Callable[..., object]] = {look.__name__: look for look in (replicas, process, engines)}
+def memory_bytes() -> int:
+    """All that Ray gives out."""
+    return int(ray.cluster_resources()["memory"])
+
+
+LOOKS: Mapping[str, Callable[..., object]] = {
+    look.__name__: look for look in (replicas, process, engines, memory_bytes)
+}
 
 
 def main() -> None:

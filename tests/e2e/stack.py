@@ -230,6 +230,11 @@ class Stack:
 
         return value
 
+    def memory_bytes(self) -> int:
+        """All that Ray gives out: a number to it, whatever the machine has."""
+        found: int = self._look("memory_bytes")
+        return found
+
     def kill_replica(self, application: str) -> None:
         """`kill -9` the process of an application's first live replica."""
         os.kill(self._look("process", application), signal.SIGKILL)

@@ -6,7 +6,6 @@ With SIMULATED engines, which refuse everything while they sleep: vLLM itself ha
 from __future__ import annotations
 
 import itertools
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,12 +20,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 _NUMBERS = itertools.count(1)
 """Of the sleepers: a deleted model keeps its id."""
 
-_MEMORY = """
-import sys, ray
-ray.init(address=sys.argv[1], namespace="modelplane", log_to_driver=False, configure_logging=False)
-print(int(ray.cluster_resources()["memory"]))
-"""
-
 
 def sleeping_spec(memory_bytes: int) -> dict[str, Any]:
     return {
@@ -39,9 +32,7 @@ def sleeping_spec(memory_bytes: int) -> dict[str, Any]:
 @pytest.fixture
 def most_memory(stack: Stack) -> int:
     """More than half of what Ray gives out, in bytes. It is a number to Ray: nothing is allocated."""
-    command, environment = stack.ray_script(_MEMORY)
-    looked = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
-    return int(looked.stdout.splitlines()[-1]) * 6 // 10
+    return stack.memory_bytes() * 6 // 10
 
 
 @pytest.fixture
