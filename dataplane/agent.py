@@ -82,7 +82,11 @@ class Agent:
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray Serve awaits it
         configure_logging()
         self._settings = settings
-        self._replica_settings = ReplicaSettings(adapter_dir=settings.data_dir / "adapters", drain_s=settings.drain_s)
+        self._replica_settings = ReplicaSettings(
+            adapter_dir=settings.data_dir / "adapters",
+            drain_s=settings.drain_s,
+            liveness_timeout_s=settings.engine_liveness_timeout_s,
+        )
         self._board = Board()
         self._cluster = Cluster()
         policy = Policy(allowed_sources=settings.allowed_sources, allow_new_store=settings.allow_new_store)

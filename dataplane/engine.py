@@ -26,6 +26,7 @@ from dataplane.adapter_names import engine_adapter_name
 from dataplane.adapters import AdapterCache
 from dataplane.board import Board, Changes
 from dataplane.errors import EngineStartError
+from dataplane.liveness import until_silent
 from dataplane.logs import configure_logging
 from dataplane.posts import (
     ADAPTERS_PREFIX,
@@ -57,17 +58,24 @@ class Engine(Protocol):
     @property
     def app(self) -> AsgiApp: ...
     @property
-    def is_alive(self) -> bool: ...
+    def is_alive(self) -> bool:
+        """Whether it runs. Not whether it hangs: that takes asking."""
+
     @property
     def loaded_adapters(self) -> tuple[str, ...]: ...
     @property
     def weights_s(self) -> float | None:
         """How long it read its weights, in seconds; None: not known."""
 
+    async def answer(self) -> None:
+        """Comes back when the engine's own loop, which makes the answers, has come round."""
+
     async def unload_adapter(self, name: str) -> None: ...
     async def sleep(self) -> None: ...
     async def wake(self) -> None: ...
     def shutdown(self) -> None: ...
+    def kill(self) -> None:
+        """End it whatever it is doing, and with it the requests in it. It is not alive from then on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +86,8 @@ class ReplicaSettings:
     """Where verified adapters are kept."""
     drain_s: float
     """How long it may go on with its requests when it is asked to stop."""
+    liveness_timeout_s: float
+    """How long the engine may not answer before it is taken for dead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +135,7 @@ class EngineReplica:
             asyncio.create_task(self._keep_adapters(), name="adapters"),
             asyncio.create_task(self._rest_as_told(), name="rest"),
         )
+        self._asking = asyncio.create_task(self._kill_when_silent(), name="liveness")
         _log.info(
             "engine_ready",
             application=application,
@@ -209,6 +220,18 @@ class EngineReplica:
                 seconds=round(time.monotonic() - started, 2),
             )
 
+    async def _kill_when_silent(self) -> None:
+        """An engine that hangs raises no error: its requests end only with its processes."""
+        await until_silent(self._engine.answer, self._settings.liveness_timeout_s)
+        if self._engine.is_alive:
+            _log.error(
+                "engine_hung",
+                application=self._application,
+                replica=self._replica_id,
+                silent_s=self._settings.liveness_timeout_s,
+            )
+            self._engine.kill()
+
     async def _keep_adapters(self) -> None:
         """Unload adapters that have left the catalog, once no request uses them."""
         key = f"{ADAPTERS_PREFIX}{self._application}"
@@ -248,8 +271,8 @@ class EngineReplica:
             RuntimeError: the engine is dead; Ray Serve then replaces this replica.
         """
         if not self._engine.is_alive:
-            raise RuntimeError("the engine's process has died")
-        for task in (*self._tasks, self._serving):
+            raise RuntimeError("the engine has died, or hung and was killed")
+        for task in (*self._tasks, self._asking, self._serving):
             if task.done() and not self._stopping:
                 raise RuntimeError(f"the replica's {task.get_name()} task has ended")
 
@@ -270,6 +293,7 @@ class EngineReplica:
         # Polled: the end of an engine, which ends the wait too, is no event.
         while self._app.in_flight and self._engine.is_alive and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(_DRAIN_POLL_S)
+        self._asking.cancel()
         self._server.should_exit = True
         await asyncio.wait([self._serving], timeout=5)
         self._engine.shutdown()

@@ -23,6 +23,8 @@ class IngressSettings:
     """Let browsers send cookies and client certificates along. Never with `*`."""
     connect_timeout_s: float = 2.0
     """How long connecting to an engine replica may take. They are in the same cluster."""
+    host_timeout_s: int = 15
+    """How long the host of an engine replica may acknowledge nothing: then it is lost, and the connection with it."""
     upstream_keepalive_s: float = 60.0
     """How long an idle connection to an engine replica is kept. Below the 75 s after which a replica closes one."""
     upstream_tries: int = 3

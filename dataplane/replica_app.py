@@ -109,15 +109,26 @@ class ReplicaApp:
                     del self.adapters_in_flight[adapter]
 
     def _unless_dead(self, send: Send) -> Send:
-        """`send`, but an engine that has died says so instead of answering with an error about itself."""
+        """`send`, but an engine that has died says so instead of answering with an error about itself.
+
+        The head of a response waits for its first piece: a stream of vLLM's has the status 200 whatever is in it.
+        """
+        head: MutableMapping[str, Any] | None = None
         replaced = False
 
         async def checked(message: MutableMapping[str, Any]) -> None:
-            nonlocal replaced
-            if message["type"] == "http.response.start" and message["status"] >= 500 and not self._is_alive():
-                replaced = True
-                await send_whole(send, ENGINE_DEAD_STATUS, [(ENGINE_HAD_REQUEST_HEADER, b"1")], b"")
-            elif not replaced:
+            nonlocal head, replaced
+            if message["type"] == "http.response.start":
+                head = message
+                return
+            if head is not None:
+                begun, head = head, None
+                replaced = not self._is_alive() and _may_be_about_itself(begun)
+                if replaced:
+                    await send_whole(send, ENGINE_DEAD_STATUS, [(ENGINE_HAD_REQUEST_HEADER, b"1")], b"")
+                else:
+                    await send(begun)
+            if not replaced:
                 await send(message)
 
         return checked
@@ -133,6 +144,14 @@ class ReplicaApp:
             return False
         self.failed_adapters.pop(adapter, None)
         return True
+
+
+def _may_be_about_itself(head: MutableMapping[str, Any]) -> bool:
+    """Whether a response with this head may be an engine's error about its own death."""
+    streams_events = any(
+        name == b"content-type" and value.startswith(b"text/event-stream") for name, value in head.get("headers", ())
+    )
+    return streams_events or head["status"] >= 500
 
 
 def _adapter_entry(headers: dict[bytes, bytes]) -> snapshot_pb2.AdapterEntry | None:

@@ -126,6 +126,13 @@ class Settings(BaseSettings):
     drain_s: float = Field(
         default=120.0, ge=0, le=3600, description="How long a replica that stops may go on with its requests, in s."
     )
+    engine_liveness_timeout_s: float = Field(
+        default=60.0,
+        ge=1,
+        le=3600,
+        description="How long an engine may not answer when it is asked whether it lives, in s; then it is killed and "
+        "started again. It answers between two steps, so no step may take as long.",
+    )
     failure_backoff_s: float = Field(
         default=10.0, ge=0.1, le=3600, description="Wait after a model's first failed start, in s; doubles each time."
     )

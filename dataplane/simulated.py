@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 import msgspec
 
@@ -46,7 +47,7 @@ class _Refused(Exception):
 
 
 class _Broken(Exception):
-    """`break_after_tokens` is reached."""
+    """An answer that has begun comes to no end: `break_after_tokens` is reached, or the engine was killed."""
 
 
 class SimulatedEngine:
@@ -72,6 +73,8 @@ class SimulatedEngine:
         self._answers = AnswerMaker(settings)
         self._adapters: set[str] = set()
         self._asleep = False
+        self._hung = False
+        self._killed = asyncio.Event()
         self._routes: Mapping[str, Callable[[EngineRequest, Send], Awaitable[None]]] = {
             "/v1/chat/completions": self._generate,
             "/v1/completions": self._generate,
@@ -86,8 +89,8 @@ class SimulatedEngine:
 
     @property
     def is_alive(self) -> bool:
-        """It lives as long as its process."""
-        return True
+        """It lives as long as its process, unless it was killed."""
+        return not self._killed.is_set()
 
     @property
     def loaded_adapters(self) -> tuple[str, ...]:
@@ -110,9 +113,17 @@ class SimulatedEngine:
         """Answer again; takes as long as the args say."""
         await asyncio.sleep(self._settings.wake_up_s)
         self._asleep = False
+    async def answer(self) -> None:
+        """Back at once, unless it hangs."""
+        if self._hung:
+            await self._killed.wait()
 
     def shutdown(self) -> None:
         """Nothing has to be ended."""
+
+    def kill(self) -> None:
+        """End the requests in it."""
+        self._killed.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -152,7 +163,7 @@ class SimulatedEngine:
                 self._misbehave()
                 if self._settings.hang:
                     await asyncio.Event().wait()
-                await self._routes[scope["path"]](self._parse(scope, body), send)
+                await self._routes[scope["path"]](self._parse(scope, body), self._unless_hung(send))
         except _Broken:
             return  # without the end of the response, so that the server cuts the connection
         finally:
@@ -162,11 +173,26 @@ class SimulatedEngine:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _misbehave(self) -> None:
-        crash_after = self._settings.crash_after_requests
+        crash_after, hang_after = self._settings.crash_after_requests, self._settings.hang_after_requests
         if crash_after and self.counters.requests > crash_after:
             self._exit_process(_CRASH_STATUS)
+        if hang_after and self.counters.requests > hang_after:
+            self._hung = True
         if self._random.random() < self._settings.error_rate:
             raise _Refused(self._settings.error_status, "simulated error")
+
+    def _unless_hung(self, send: Send) -> Send:
+        """`send`, but while the engine hangs nothing comes, until it is killed."""
+
+        async def checked(message: MutableMapping[str, Any]) -> None:
+            if self._hung:
+                await self._killed.wait()
+                if message["type"] == "http.response.start":
+                    raise _Refused(500, "the engine was killed")
+                raise _Broken
+            await send(message)
+
+        return checked
 
     def _parse(self, scope: Scope, body: bytes) -> EngineRequest:
         shown_name = header(scope, b"x-modelplane-served-name")

@@ -36,11 +36,14 @@ class SimulatedSettings:
     error_status: int = 500
     """Status of those errors, 400 to 599."""
     hang: bool = False
-    """It starts, and then answers no request ever."""
+    """It starts, and then answers no request ever, though it says that it lives."""
     break_after_tokens: int = 0
     """Not 0: a streamed answer's connection is cut after so many tokens."""
     crash_after_requests: int = 0
     """Not 0: it answers so many requests, and the next one ends its process."""
+    hang_after_requests: int = 0
+    """Not 0: it answers so many requests, and with the next one it hangs: nothing more comes of any answer, and it does
+    not say that it lives. It is then killed as a vLLM engine that hangs is."""
 
     @classmethod
     def from_args(cls, args: Mapping[str, object]) -> SimulatedSettings:
@@ -74,6 +77,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "error_status": (400, 599),
     "break_after_tokens": (0, 1_000_000),
     "crash_after_requests": (0, 1_000_000_000),
+    "hang_after_requests": (0, 1_000_000_000),
 }
 _TEXT_CHARACTERS_MAX = 65_536
 

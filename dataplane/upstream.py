@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import io
+import socket
 from collections.abc import Iterable
 
 import aiohttp
@@ -27,6 +28,9 @@ ENGINE_HAD_REQUEST_HEADER = "x-modelplane-engine-had-request"
 
 _WHOLE_WRITE_BYTES_MAX = 1024 * 1024
 """aiohttp wants larger bodies in pieces, so that writing one does not hold up the event loop."""
+
+_HOST_PROBES = 3
+"""How often a host is asked, when nothing else goes to and fro, before it is given up."""
 
 _HOP_BY_HOP = frozenset(
     (
@@ -174,7 +178,11 @@ class Upstream:
         if self._session is None:  # made on first use, because it belongs to the event loop that runs then
             settings = self._settings
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=settings.upstream_keepalive_s),
+                connector=aiohttp.TCPConnector(
+                    limit=0,
+                    keepalive_timeout=settings.upstream_keepalive_s,
+                    socket_factory=functools.partial(_open_socket, settings.host_timeout_s),
+                ),
                 # However long an answer is, it may go on while something comes.
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=settings.connect_timeout_s, sock_read=settings.request_timeout_s
@@ -192,6 +200,23 @@ class Upstream:
         """Close all connections."""
         if self._session is not None:
             await self._session.close()
+
+
+def _open_socket(host_timeout_s: int, address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket whose connection ends with an error once the host at the other end is silent for `host_timeout_s`.
+
+    A host that is lost says nothing, not even that the connection is over. TCP alone would wait for ever, and when it
+    has sent something for a quarter of an hour. An engine that thinks is not silent: its host acknowledges.
+    """
+    family, kind, protocol, *_ = address
+    opened = socket.socket(family, kind, protocol)
+    probe_s = max(1, host_timeout_s // _HOST_PROBES)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, probe_s)
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, probe_s)
+    # Of what was sent, and by tcp(7) in place of a number of probes.
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, host_timeout_s * 1000)
+    return opened
 
 
 def _close(response: aiohttp.ClientResponse | None) -> None:

@@ -39,6 +39,7 @@ class VllmEngine:
         self._client = client
         self._app = app
         self._weights_s = weights_s
+        self._killed = False
 
     @property
     def app(self) -> AsgiApp:
@@ -49,7 +50,7 @@ class VllmEngine:
     @property
     def is_alive(self) -> bool:
         """Whether the engine's processes run."""
-        return not self._client.errored
+        return not (self._killed or self._client.errored)
 
     @property
     def weights_s(self) -> float | None:
@@ -80,9 +81,21 @@ class VllmEngine:
         """Move the weights back; it answers as before."""
         await self._client.wake_up()
 
+    async def answer(self) -> None:
+        """Back when the engine core has taken a question from its queue: it does so between two steps."""
+        await self._client.is_sleeping()
+
     def shutdown(self) -> None:
         """End the engine's processes."""
         self._client.shutdown()
+
+    def kill(self) -> None:
+        """`kill -9` the engine's processes. vLLM's client notices, and ends the requests with an error."""
+        from vllm.utils.system_utils import kill_process_tree
+
+        self._killed = True
+        for process in self._client.engine_core.resources.engine_manager.processes:
+            kill_process_tree(process.pid)
 
 
 async def start(entry: snapshot_pb2.ModelEntry, adapter_path: AdapterPath) -> VllmEngine:

@@ -34,10 +34,17 @@ class Engine:
         self.hold.set()
         self.alive = True
         self.status = 200
+        self.headers: list[tuple[bytes, bytes]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.calls.append(CURRENT_CALL.get())
         self.asked.set()
+        if self.headers:
+            await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+            await self.hold.wait()
+            await send({"type": "http.response.body", "body": b"data: {}\n\n", "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+            return
         await self.hold.wait()
         await send_whole(send, self.status, [], b"answer")
 
@@ -160,6 +167,25 @@ async def test_an_engine_that_dies_of_a_request_says_that_it_had_it(engine: Engi
         answer = await asking
     assert (answer.status_code, answer.content) == (ENGINE_DEAD_STATUS, b"")
     assert answer.headers[ENGINE_HAD_REQUEST_HEADER.decode()] == "1"
+
+
+@pytest.mark.parametrize("alive", [True, False])
+async def test_a_stream_that_an_engine_only_said_its_death_in_has_not_begun(
+    engine: Engine, app: ReplicaApp, alive: bool
+) -> None:
+    engine.hold.clear()
+    engine.headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+    async with client(app) as http:
+        asking = asyncio.create_task(http.post("/v1/completions", headers={"authorization": f"Bearer {SECRET}"}))
+        await engine.asked.wait()
+        engine.alive = alive
+        engine.hold.set()
+        answer = await asking
+    if alive:
+        assert (answer.status_code, answer.content) == (200, b"data: {}\n\n")
+    else:
+        assert (answer.status_code, answer.content) == (ENGINE_DEAD_STATUS, b"")
+        assert answer.headers[ENGINE_HAD_REQUEST_HEADER.decode()] == "1"
 
 
 async def test_an_error_of_a_living_engine_is_its_answer(engine: Engine, app: ReplicaApp) -> None:

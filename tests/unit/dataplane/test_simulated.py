@@ -226,6 +226,25 @@ async def test_it_crashes_after_so_many_requests() -> None:
     assert exits == [70]
 
 
+async def test_it_hangs_after_so_many_requests_until_it_is_killed() -> None:
+    app = engine(hang_after_requests=1, text="one two three", tokens_per_second=1)
+    stream = Call(COMPLETE, {"model": "m", "prompt": "x", "stream": True})
+    streaming = asyncio.create_task(stream.to(app))
+    await asyncio.sleep(0.01)
+    await asyncio.wait_for(app.answer(), 1)
+    waiting = asyncio.create_task(Call(COMPLETE, {"model": "m", "prompt": "x"}).to(app))
+    said = len(stream.sent)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(app.answer(), 1.2)
+    assert (app.is_alive, len(stream.sent)) == (True, said)
+    app.kill()
+    await app.answer()
+    await streaming
+    assert not app.is_alive
+    assert stream.sent[-1]["more_body"] is True, "it was cut"
+    assert (await waiting).status == 500
+
+
 async def test_a_client_that_leaves_ends_the_work() -> None:
     app = engine(hang=True)
     call = Call(COMPLETE, {"model": "m", "prompt": "x"})

@@ -1,0 +1,33 @@
+"""Whether an engine still answers: it is asked itself, again and again, each time with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+
+ASK_INTERVAL_S = 2.0
+"""Between an answer and the next question."""
+_SLICE_S = 0.5
+"""The deadline is counted in slices: while this process is itself kept from running, at most one goes by."""
+
+
+async def until_silent(ask: Callable[[], Awaitable[object]], timeout_s: float) -> None:
+    """Ask again and again; back when there was no answer for `timeout_s`. An error is an answer."""
+    while True:
+        if not await _answers(ask, timeout_s):
+            return
+        await asyncio.sleep(ASK_INTERVAL_S)
+
+
+async def _answers(ask: Callable[[], Awaitable[object]], timeout_s: float) -> bool:
+    asking = asyncio.ensure_future(ask())
+    try:
+        for _ in range(math.ceil(timeout_s / _SLICE_S)):
+            done, _pending = await asyncio.wait((asking,), timeout=_SLICE_S)
+            if done:
+                asking.exception()  # taken, so that asyncio does not complain of it
+                return True
+        return False
+    finally:
+        asking.cancel()
