@@ -27,6 +27,7 @@ from dataplane.deployments import Observed, Standing
 from dataplane.engine import ReplicaSettings
 from dataplane.findings import findings_of, rules_of
 from dataplane.logs import configure_logging
+from dataplane.out_of_memory import start_failure_reason
 from dataplane.posts import (
     ACTIVATION_KEY,
     ADAPTERS_PREFIX,
@@ -201,7 +202,7 @@ class Agent:
                 if track.deleting or now - record.created_at > _OBSERVE_CALM_S:
                     await self._forget(name)
             elif seen.standing is Standing.FAILED and track.ready_at is None and not track.deleting:
-                track.failure = track.failure or ("ENGINE_START_FAILED", seen.message)
+                track.failure = track.failure or (start_failure_reason(seen.message), seen.message)
             else:
                 track.serve_message = seen.message
         for name, seen in observed.items():

@@ -8,6 +8,7 @@ the list of its one model, and says in every answer that it is simulated.
 from __future__ import annotations
 
 import asyncio
+import mmap
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -19,6 +20,7 @@ import msgspec
 
 from dataplane.asgi import JSON, CancelOnDisconnect, Receive, Scope, Send, answer_lifespan, header, send_whole
 from dataplane.errors import EngineStartError
+from dataplane.out_of_memory import start_failure_reason
 from dataplane.simulated_answers import AnswerMaker, EngineRequest, Generation
 from dataplane.simulated_settings import SimulatedSettings
 
@@ -284,8 +286,20 @@ async def start(args: Mapping[str, object]) -> SimulatedEngine:
     settings = SimulatedSettings.from_args(args)
     await asyncio.sleep(settings.start_up_s)
     if settings.fail_start:
-        raise EngineStartError(settings.fail_start)
+        raise EngineStartError(settings.fail_start, reason=start_failure_reason(settings.fail_start))
+    _reserve(settings.memory_bytes)
     return build_app(settings, random=Random(), clock=time.monotonic)  # noqa: S311  # which requests fail is no secret
+
+
+def _reserve(memory_bytes: int) -> None:
+    """Take so much memory, and give it back."""
+    if not memory_bytes:
+        return
+    try:
+        mmap.mmap(-1, memory_bytes).close()
+    except OSError as error:
+        message = f"{memory_bytes} bytes: {error.strerror}"
+        raise EngineStartError(message, reason=start_failure_reason(message)) from error
 
 
 async def _begin(send: Send, content_type: tuple[bytes, bytes], body: bytes) -> None:

@@ -19,6 +19,8 @@ class SimulatedSettings:
     """Seconds that waking from sleep takes (`scaling.idle: SLEEP`)."""
     fail_start: str = ""
     """Not empty: starting fails with these words, after `start_up_s`."""
+    memory_bytes: int = 0
+    """Bytes of memory that starting asks the kernel for; what it refuses fails the start. They are not written to."""
     time_to_first_token_s: float = 0.0
     """Seconds before the first token of each answer; embeddings and token counts take as long."""
     tokens_per_second: float = 0.0
@@ -68,6 +70,7 @@ _DEFAULTS: Mapping[str, object] = {field.name: field.default for field in fields
 _RANGES: Mapping[str, tuple[float, float]] = {
     "start_up_s": (0, 86_400),
     "wake_up_s": (0, 86_400),
+    "memory_bytes": (0, 2**62),
     "time_to_first_token_s": (0, 86_400),
     "tokens_per_second": (0, 1_000_000),
     "max_tokens": (1, 1_000_000),

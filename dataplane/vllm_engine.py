@@ -18,12 +18,14 @@ from google.protobuf import json_format
 from dataplane import openai_errors, vllm_cpu_lora
 from dataplane.errors import EngineStartError
 from dataplane.inference_routes import INFERENCE_ROUTES
+from dataplane.out_of_memory import kernel_kills, start_failure_reason
 from dataplane.replica_app import CURRENT_CALL, AsgiApp
 from modelplane import sources
 from modelplane.v1 import model_pb2, snapshot_pb2
 
 _RESOLVER_NAME = "modelplane"
 _CAUSE = re.compile(r"(?:^|[\s\]])((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit)): (.+)")
+_KILLED = re.compile(r"Failed core proc\(s\): \{[^}]*: -9\b")
 _WEIGHTS_LOADED = re.compile(r"Loading weights took (\d+(?:\.\d+)?) seconds")
 _LOG_TAIL_BYTES = 256 * 1024
 _PYDANTIC_VALUE_ERROR = re.compile(r"validation errors? for \w+.*?Value error, (.+?)\s*\[type=value_error", re.DOTALL)
@@ -109,7 +111,7 @@ async def start(entry: snapshot_pb2.ModelEntry, adapter_path: AdapterPath) -> Vl
         # Lets vLLM ask a resolver for an unknown name; the routes that it also opens are not forwarded by the ingress.
         os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     arguments = command_line(entry)
-    log_sizes = _log_sizes()
+    log_sizes, kills = _log_sizes(), kernel_kills()
     try:
         client, app = await _start(arguments, adapter_path)
     except EngineStartError:
@@ -118,9 +120,8 @@ async def start(entry: snapshot_pb2.ModelEntry, adapter_path: AdapterPath) -> Vl
         message = _message(error)
         if "Engine core initialization failed" in message:
             # vLLM's engine runs in a process of its own, which tells its reason to the log only.
-            message = _cause_in(_log_since(log_sizes)) or message
-        reason = "OUT_OF_MEMORY" if "out of memory" in message.lower() else "ENGINE_START_FAILED"
-        raise EngineStartError(message, reason=reason) from error
+            message = _cause_in(_log_since(log_sizes)) or _killed(message, kernel_kills() - kills) or message
+        raise EngineStartError(message, reason=start_failure_reason(message)) from error
     return VllmEngine(client, app, _weights_seconds(_log_since(log_sizes)))
 
 
@@ -342,6 +343,14 @@ def _cause_in(text: str) -> str:
         if "Engine core initialization failed" not in match[2]:
             return f"{match[1]}: {match[2]}"
     return ""
+
+
+def _killed(message: str, kernel_kills: int) -> str:
+    """What there is to say when vLLM says that its engine's process was killed; empty: it does not say that."""
+    if not _KILLED.search(message):
+        return ""
+    cause = "the machine ran out of memory, and its kernel killed a process" if kernel_kills else "by whom is not known"
+    return f"the engine's process was killed (SIGKILL) while it started: {cause}"
 
 
 def _weights_seconds(text: str) -> float | None:

@@ -3,9 +3,10 @@
     python -m tests.bench.bench_faults [--clients 50] [--seconds 20] [--engine SIMULATED|VLLM]
 
 Both planes run on this machine as users run them, with one model: SIMULATED with two replicas, or SmolLM2-135M on vLLM
-with one, of which the engine's own process is killed. Its answers are streams of 20 tokens. For each part: how many
-requests there were, how many failed and how (before the first byte; in the middle, with OpenAI's error event; cut),
-from the first failure to the last, and how long until as many replicas as before ran again and the model answered.
+with one, of which the engine's own process is killed, and then stopped (`kill -STOP`): it hangs. Its answers are
+streams of 20 tokens. For each part: how many requests there were, how many failed and how (before the first byte; in
+the middle, with OpenAI's error event; cut), from the first failure to the last, and how long until as many replicas as
+before ran again and the model answered.
 Nothing is retried by the client, whose connections are kept, as the `openai` package keeps them.
 """
 
@@ -24,7 +25,6 @@ from pathlib import Path
 
 import aiohttp
 import httpx
-import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -92,22 +92,15 @@ async def ask(http: aiohttp.ClientSession) -> str | None:
     return None if text.endswith(b"data: [DONE]\n\n") else "cut"
 
 
-def processes(stack: Stack, title: str) -> list[psutil.Process]:
-    """The data plane's processes of that title, which Ray sets."""
-    assert stack.dataplane.popen is not None
-    found = []
-    for process in psutil.Process(stack.dataplane.popen.pid).children(recursive=True):
-        try:
-            if process.cmdline()[:1] and process.cmdline()[0].startswith(title):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
 def kill_process(stack: Stack, title: str) -> None:
-    one, *_ = processes(stack, title)
+    one, *_ = stack.processes(title)
     one.kill()
+
+
+def stop_process(stack: Stack, title: str) -> None:
+    """Have it hang: it is there, and does nothing any more."""
+    one, *_ = stack.processes(title)
+    one.suspend()
 
 
 def kill_controlplane(stack: Stack) -> None:
@@ -147,6 +140,7 @@ FAULTS: Sequence[Fault] = (
 
 VLLM_FAULTS: Sequence[Fault] = (
     Fault("vLLM's engine process (of 1 replica)", lambda stack: kill_process(stack, "VLLM::EngineCore")),
+    Fault("the same, stopped (it hangs)", lambda stack: stop_process(stack, "VLLM::EngineCore")),
 )
 
 
@@ -179,7 +173,7 @@ async def run_fault(stack: Stack, fault: Fault, clients: int, seconds: float) ->
     before = await asyncio.to_thread(replicas, stack)
     load, stop = Load(), asyncio.Event()
     connector = aiohttp.TCPConnector(limit=clients)
-    timeout = aiohttp.ClientTimeout(total=60)
+    timeout = aiohttp.ClientTimeout(total=HEALTHY_TIMEOUT_S)
     async with aiohttp.ClientSession(stack.url, connector=connector, timeout=timeout) as http:
         tasks = [asyncio.create_task(client(http, load, stop)) for _ in range(clients)]
         await asyncio.sleep(BEFORE_S)

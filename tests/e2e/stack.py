@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from typing import Any
 
 import httpx
 import openai
+import psutil
 
 from dataplane.__main__ import RAY_TOKEN_FILE
 from modelplane import Client
@@ -27,6 +29,8 @@ from tests.death_signal import sent_at_our_death
 START_S = 90.0
 STOP_S = 60.0
 LOOK_S = 60.0
+LIVENESS_TIMEOUT_S = 20.0
+"""Above the longest step of an engine on two cores that do other things too."""
 
 
 def free_port() -> int:
@@ -125,6 +129,7 @@ class Stack:
     directory: Path
     controlplane_address: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
     http_address: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
+    dataplane_arguments: Sequence[str] = ()
     _openai: openai.OpenAI | None = None
     _lookout: Lookout | None = None
     _looks_at: subprocess.Popen[bytes] | None = None
@@ -141,6 +146,7 @@ class Stack:
             "dataplane",
             *("--controlplane", self.controlplane_address, "--http", self.http_address),
             *("--data-dir", str(self.directory / "dataplane"), "--drain-s", "10", "--failure-backoff-s", "2"),
+            *("--engine-liveness-timeout-s", f"{LIVENESS_TIMEOUT_S:g}", *self.dataplane_arguments),
         )
 
     def _process(self, plane: str, *arguments: str) -> Process:
@@ -233,6 +239,16 @@ class Stack:
     def memory_bytes(self) -> int:
         """All that Ray gives out: a number to it, whatever the machine has."""
         found: int = self._look("memory_bytes")
+        return found
+
+    def processes(self, title: str) -> list[psutil.Process]:
+        """The data plane's processes of that title, which Ray and vLLM set."""
+        assert self.dataplane.popen is not None
+        found = []
+        for process in psutil.Process(self.dataplane.popen.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if process.cmdline()[:1] and process.cmdline()[0].startswith(title):
+                    found.append(process)
         return found
 
     def kill_replica(self, application: str) -> None:

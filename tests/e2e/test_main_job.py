@@ -14,7 +14,7 @@ from openai.types.chat import ChatCompletionChunk
 
 from modelplane import Client
 from modelplane.types import ColdStart
-from tests.e2e.real_model import CAPITAL, ENGINE, SEA, STATE, ask, register_smollm2, state_of
+from tests.e2e.real_model import CAPITAL, ENGINE, ENGINE_ARGS, SEA, STATE, ask, register_smollm2, state_of
 from tests.e2e.stack import Stack, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -80,11 +80,14 @@ def test_models_that_cannot_start_fail_alone_and_say_why(stack: Stack, client: C
     client.register_model("missing", spec={"source": {"uri": "file:///nowhere/at/all"}, "engine": ENGINE})
     unknown_args = {"kind": "KIND_VLLM", "args": {"no_such_argument": 1}}
     client.register_model("misspelt", spec={"source": {"uri": smollm2.as_uri()}, "engine": unknown_args})
-    client.wait_until_serving("misspelt", timeout_s=30)
+    too_large = ENGINE | {"args": {**ENGINE_ARGS, "kv_cache_memory_bytes": 1 << 46}}
+    client.register_model("oversized", spec={"source": {"uri": smollm2.as_uri()}, "engine": too_large})
+    client.wait_until_serving("oversized", timeout_s=30)
 
     for model, reason, words in (
         ("missing", "SOURCE_NOT_FOUND", "no such directory"),
         ("misspelt", "ENGINE_ARGS_INVALID", "unrecognized arguments: --no-such-argument"),
+        ("oversized", "OUT_OF_MEMORY", "can't allocate memory"),
     ):
         with pytest.raises(openai.InternalServerError) as caught:
             ask(stack, model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 
 import httpx
@@ -11,8 +12,9 @@ import pytest
 
 from modelplane import Client, errors
 from modelplane.types import DataPlaneOutcome
-from tests.e2e.real_model import STATE, ask, register_smollm2, state_of
-from tests.e2e.stack import Stack, until
+from tests.e2e.asking import Asking
+from tests.e2e.real_model import CAPITAL, STATE, ask, register_smollm2, state_of
+from tests.e2e.stack import LIVENESS_TIMEOUT_S, Stack, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
@@ -29,6 +31,34 @@ def test_idle_model_goes_and_the_next_request_brings_it_back(stack: Stack, clien
     after = stack.engine_replicas("smollm2")
     assert len(after) == 1
     assert after != before
+
+
+def test_an_engine_that_hangs_is_replaced_and_nobody_else_notices(stack: Stack, client: Client) -> None:
+    spec = {"engine": {"kind": "SIMULATED"}, "resources": {"cpus": 0}, "scaling": {"min_replicas": 1}}
+    client.register_model("other", spec=spec)
+    client.wait_until_serving("other", timeout_s=60, require_ready=True)
+    before = stack.engine_replicas("smollm2")
+    (engine,) = stack.processes("VLLM::EngineCore")
+    with Asking(stack, "other") as other:
+        stream = stack.openai().chat.completions.create(
+            model="smollm2", messages=CAPITAL, max_tokens=900, stream=True, extra_body={"ignore_eos": True}
+        )
+        next(stream)
+        engine.suspend()
+        began = time.monotonic()
+        with pytest.raises(openai.APIError) as caught:
+            for _ in stream:
+                pass
+        ended_s = time.monotonic() - began
+        # What has not begun waits for the next engine.
+        assert "Paris" in ask(stack, "smollm2")
+    assert type(caught.value) is openai.APIError, "an error event, where a cut would be an APIConnectionError"
+    assert LIVENESS_TIMEOUT_S - 1 < ended_s < LIVENESS_TIMEOUT_S + 10
+    assert not engine.is_running()
+    assert (other.answered > 50, other.failures) == (True, [])
+    until(lambda: len(stack.engine_replicas("smollm2")) == 1, 30, "one replica")
+    assert stack.engine_replicas("smollm2") != before
+    client.delete_model("other")
 
 
 def test_control_plane_killed_requests_go_on(stack: Stack) -> None:

@@ -53,6 +53,13 @@ async def test_a_start_that_is_to_fail_fails_with_its_words_after_its_time() -> 
         await start({"hangs": True})
 
 
+async def test_a_start_that_wants_more_memory_than_there_is_says_so() -> None:
+    with pytest.raises(EngineStartError, match="140737488355328 bytes: Cannot allocate memory") as raised:
+        await start({"memory_bytes": 2**47})
+    assert raised.value.reason == "OUT_OF_MEMORY"
+    await start({"memory_bytes": 4096})
+
+
 class Call:
     """One request, made without a server."""
 

@@ -10,7 +10,8 @@ import pytest
 from google.protobuf import json_format
 
 from dataplane.errors import EngineStartError
-from dataplane.vllm_engine import _extend_workers, _weights_seconds, command_line
+from dataplane.out_of_memory import start_failure_reason
+from dataplane.vllm_engine import _extend_workers, _killed, _weights_seconds, command_line
 from modelplane.v1 import model_pb2, snapshot_pb2
 
 
@@ -101,3 +102,15 @@ def test_a_worker_extension_of_somebody_else_is_not_overwritten() -> None:
     with pytest.raises(EngineStartError, match="worker_extension_cls") as caught:
         _extend_workers(SimpleNamespace(worker_extension_cls="theirs.Extension"))
     assert caught.value.reason == "ENGINE_ARGS_INVALID"
+
+
+@pytest.mark.parametrize(
+    ("kernel_kills", "reason", "words"),
+    [(1, "OUT_OF_MEMORY", "kernel killed"), (0, "ENGINE_START_FAILED", "not known")],
+)
+def test_an_engine_process_that_is_killed_while_it_starts(kernel_kills: int, reason: str, words: str) -> None:
+    said = "Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': -9}"
+    message = _killed(said, kernel_kills)
+    assert words in message
+    assert start_failure_reason(message) == reason
+    assert _killed(said.replace("-9", "1"), kernel_kills) == ""
