@@ -115,6 +115,7 @@ class SimulatedEngine:
         """Answer again; takes as long as the args say."""
         await asyncio.sleep(self._settings.wake_up_s)
         self._asleep = False
+
     async def answer(self) -> None:
         """Back at once, unless it hangs."""
         if self._hung:
