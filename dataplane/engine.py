@@ -231,6 +231,7 @@ class EngineReplica:
                 silent_s=self._settings.liveness_timeout_s,
             )
             self._engine.kill()
+            self._report_due.set()
 
     async def _keep_adapters(self) -> None:
         """Unload adapters that have left the catalog, once no request uses them."""
