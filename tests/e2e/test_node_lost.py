@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 FAR_CPUS = 2
 """As many as only the second node has."""
+ON_LOOPBACK = {"node_ip_address": "127.0.0.1"}
 
 
 @pytest.fixture
@@ -34,7 +35,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     # Ray's sockets have paths of at most 107 characters, so its directory is not below pytest's.
     monkeypatch.setenv("RAY_TMPDIR", tempfile.mkdtemp(prefix="mp-ray-"))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": FAR_CPUS - 1, "include_dashboard": False})
+    head = {"num_cpus": FAR_CPUS - 1, "include_dashboard": False, **ON_LOOPBACK}
+    made = Cluster(initialize_head=True, head_node_args=head)
     yield made
     made.shutdown()
 
@@ -64,7 +66,7 @@ def lose(node: Any) -> None:
     """`kill -9` everything that runs on a node, its raylet first."""
     raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
     workers = raylet.children(recursive=True)
-    assert any("EngineReplica" in " ".join(worker.cmdline()) for worker in workers)
+    assert any("ServeReplica:modelplane-far" in " ".join(worker.cmdline()) for worker in workers)
     for process in (raylet, *workers):
         process.kill()
 
@@ -72,7 +74,7 @@ def lose(node: Any) -> None:
 def test_a_lost_node_takes_only_its_models_with_it(stack: Stack, cluster: Cluster) -> None:
     with stack.client() as client:
         register(client, "near", cpus=0)
-        node = cluster.add_node(num_cpus=FAR_CPUS)
+        node = cluster.add_node(num_cpus=FAR_CPUS, **ON_LOOPBACK)
         register(client, "far", cpus=FAR_CPUS)
         with Asking(stack, "near") as near:
             stream = stack.openai().chat.completions.create(model="far", messages=CAPITAL, stream=True)
@@ -90,7 +92,7 @@ def test_a_lost_node_takes_only_its_models_with_it(stack: Stack, cluster: Cluste
             held.start()
             time.sleep(5)
             assert held.is_alive(), "there is no room for the model"
-            cluster.add_node(num_cpus=FAR_CPUS)
+            cluster.add_node(num_cpus=FAR_CPUS, **ON_LOOPBACK)
             held.join(120)
             assert len(answered) == 1
             until(lambda: state_of(client, "models/far") == STATE.RESOURCE_STATE_READY, 30, "READY")
