@@ -15,7 +15,7 @@ _SAID = re.compile(
     r"|\bMemoryError\b"
     r"|no available memory for the cache"  # vLLM: the weights leave nothing
     r"|larger than the available KV cache\s+memory"
-    r"|less than desired \w+ memory utilization"
+    r"|is less than (?:desired \w+|requested) memory"
     r"|running low on memory",  # Ray's memory monitor
     re.IGNORECASE,
 )

@@ -18,6 +18,8 @@ from dataplane.out_of_memory import kernel_kills, start_failure_reason
         "ValueError: To serve at least one request with the model's max seq len (8192), (1.12 GiB KV cache is needed, "
         "which is larger than the available KV cache memory (0.5 GiB).",
         "ValueError: Free memory on device cuda:0 (3.1/79.2 GiB) is less than desired GPU memory utilization",
+        "ValueError: Available memory on node 0 (17.6/23.4 GiB) on kv cache allocation is less than requested memory "
+        "for kv (65536.0 GiB). Decrease --kv-cache-memory-bytes",
         "A replica failed to start: 1 worker(s) were killed due to the node running low on memory.",
         "MemoryError",
     ],
