@@ -26,7 +26,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 FAR_CPUS = 2
 """As many as only the second node has."""
-ON_LOOPBACK = {"node_ip_address": "127.0.0.1"}
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     # Ray's sockets have paths of at most 107 characters, so its directory is not below pytest's.
     monkeypatch.setenv("RAY_TMPDIR", tempfile.mkdtemp(prefix="mp-ray-"))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    head = {"num_cpus": FAR_CPUS - 1, "include_dashboard": False, **ON_LOOPBACK}
+    head = {"num_cpus": FAR_CPUS - 1, "include_dashboard": False}
     made = Cluster(initialize_head=True, head_node_args=head)
     yield made
     made.shutdown()
@@ -74,7 +73,7 @@ def lose(node: Any) -> None:
 def test_a_lost_node_takes_only_its_models_with_it(stack: Stack, cluster: Cluster) -> None:
     with stack.client() as client:
         register(client, "near", cpus=0)
-        node = cluster.add_node(num_cpus=FAR_CPUS, **ON_LOOPBACK)
+        node = cluster.add_node(num_cpus=FAR_CPUS)
         register(client, "far", cpus=FAR_CPUS)
         with Asking(stack, "near") as near:
             stream = stack.openai().chat.completions.create(model="far", messages=CAPITAL, stream=True)
@@ -92,7 +91,7 @@ def test_a_lost_node_takes_only_its_models_with_it(stack: Stack, cluster: Cluste
             held.start()
             time.sleep(5)
             assert held.is_alive(), "there is no room for the model"
-            cluster.add_node(num_cpus=FAR_CPUS, **ON_LOOPBACK)
+            cluster.add_node(num_cpus=FAR_CPUS)
             held.join(120)
             assert len(answered) == 1
             until(lambda: state_of(client, "models/far") == STATE.RESOURCE_STATE_READY, 30, "READY")
