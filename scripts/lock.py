@@ -22,7 +22,7 @@ COMMON_EXTRAS = ("controlplane", "dataplane", "dev")
 ACCELERATORS = ("cpu", "gpu")
 LEFT_OUT = {
     # PyPI's builds of these want a CUDA torch: beside a CPU torch, `import vllm` dies with "operator torchvision::nms
-    # does not exist". Text models need none of them.
+    # does not exist". Text and Whisper need none of them; DECISIONS.md says which models of pictures do.
     "cpu": {"torchaudio", "torchcodec", "torchvision"},
     "gpu": set[str](),
 }
