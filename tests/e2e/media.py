@@ -1,15 +1,24 @@
-"""Sounds that the model of `tests.e2e.tiny_whisper` knows, as files."""
+"""Sounds and pictures that the models of `tests.e2e.tiny_whisper` and `tests.e2e.tiny_idefics` know, as files."""
 
 from __future__ import annotations
 
 import array
+import base64
 import io
 import math
 import wave
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletionMessageParam
 
 SAMPLE_RATE_HZ = 16_000
 """What Whisper hears. Files with another rate are resampled by vLLM."""
 LOW_HZ, HIGH_HZ = 440.0, 1760.0
+QUESTION = "what colour is this"
+"""About a picture."""
 _AMPLITUDE = 0.5
 
 
@@ -36,3 +45,27 @@ def wav(samples: array.array[int], *, rate_hz: int = SAMPLE_RATE_HZ) -> bytes:
         writer.setframerate(rate_hz)
         writer.writeframes(samples.tobytes())
     return file.getvalue()
+
+
+def picture(colour: str, *, side: int = 32) -> bytes:
+    """A PNG file of one colour."""
+    file = io.BytesIO()
+    Image.new("RGB", (side, side), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+def data_url(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def about(file: bytes) -> list[ChatCompletionMessageParam]:
+    """A chat that asks the question about a picture."""
+    return [
+        {
+            "role": "user",
+            "content": [
+                {"type": "image_url", "image_url": {"url": data_url(file)}},
+                {"type": "text", "text": QUESTION},
+            ],
+        }
+    ]

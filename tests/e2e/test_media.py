@@ -1,7 +1,8 @@
-"""Sounds for real vLLM: a tiny model, made here, tells through the ingress which of them they were given."""
+"""Sounds and pictures for real vLLM: tiny models, made here, tell through the ingress which of them they were given."""
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 import sys
@@ -9,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
-from tests.e2e.media import HIGH_HZ, LOW_HZ, tone, wav
+from tests.e2e.media import HIGH_HZ, LOW_HZ, QUESTION, about, data_url, picture, tone, wav
 from tests.e2e.real_model import CAPITAL, ask
 from tests.e2e.stack import Stack, until
 
@@ -21,10 +23,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 ROOT = Path(__file__).resolve().parents[2]
 MAKE_S = 300.0
 ENGINE_ARGS: Mapping[str, object] = {"enforce_eager": True, "kv_cache_memory_bytes": 1 << 26, "dtype": "float32"}
-EARS = "org/ears"
-"""A served name that is not the engine's."""
+EARS, EYES = "org/ears", "org/eyes"
+"""Served names that are not the engines'."""
 LOW, HIGH = tone(LOW_HZ), tone(HIGH_HZ)
 SILENCE = tone(0, amplitude=0)
+RED, BLUE = picture("red"), picture("blue")
 
 
 def make(recipe: str, directory: Path) -> Path:
@@ -130,3 +133,48 @@ class TestSounds:
     def test_it_does_not_chat(self, stack: Stack) -> None:
         with pytest.raises(openai.NotFoundError, match="does not serve /v1/chat/completions; its tasks are: transcri"):
             ask(stack, EARS, CAPITAL)
+
+
+@pytest.fixture(scope="class")
+def eyes(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    source = make("tiny_idefics", tmp_path_factory.mktemp("eyes"))
+    yield from serve(stack, "eyes", source, served_name=EYES)
+
+
+@pytest.mark.usefixtures("eyes")
+class TestPictures:
+    """A model that says "red" or "blue"."""
+
+    @pytest.mark.parametrize(("file", "colour"), [(RED, "red"), (BLUE, "blue")], ids=["red", "blue"])
+    def test_pictures_are_told_apart(self, stack: Stack, file: bytes, colour: str) -> None:
+        assert ask(stack, EYES, about(file)) == colour
+
+    def test_responses_take_a_picture(self, stack: Stack) -> None:
+        answer = stack.openai().responses.create(
+            model=EYES,
+            temperature=0,
+            input=[
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "input_image", "image_url": data_url(BLUE), "detail": "auto"},
+                        {"type": "input_text", "text": QUESTION},
+                    ],
+                }
+            ],
+        )
+        assert answer.output_text == "blue"
+
+    def test_anthropics_messages_take_a_picture(self, stack: Stack) -> None:
+        source = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(RED).decode()}
+        content = [{"type": "image", "source": source}, {"type": "text", "text": QUESTION}]
+        body = {"model": EYES, "max_tokens": 8, "temperature": 0, "messages": [{"role": "user", "content": content}]}
+        answer = httpx.post(f"{stack.url}/v1/messages", json=body, timeout=300)
+        assert answer.status_code == 200, answer.text
+        assert [part["text"] for part in answer.json()["content"]] == ["red"]
+
+    def test_what_is_no_picture_is_refused(self, stack: Stack) -> None:
+        for file in (RED[: len(RED) // 2], b"no picture"):
+            with pytest.raises(openai.BadRequestError, match="Failed to load image") as refused:
+                ask(stack, EYES, about(file))
+            assert error_of(refused.value) == ("BadRequestError", 400)

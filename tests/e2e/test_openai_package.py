@@ -12,6 +12,7 @@ from openai.types.chat import ChatCompletionFunctionToolParam, ChatCompletionMes
 from openai.types.shared_params import ResponseFormatJSONSchema
 
 from modelplane import Client
+from tests.e2e.media import about, picture
 from tests.e2e.real_model import CAPITAL, SEA, ask
 from tests.e2e.stack import Stack, until
 
@@ -75,6 +76,11 @@ def test_models_list_and_retrieve(stack: Stack) -> None:
     assert (card.id, card.object) == ("smollm2:pirate", "model")
     with pytest.raises(openai.NotFoundError, match="does not exist"):
         api.models.retrieve("nobody")
+
+
+def test_a_picture_is_refused_by_a_model_of_text(stack: Stack) -> None:
+    with pytest.raises(openai.BadRequestError, match="not a multimodal model"):
+        ask(stack, "smollm2", about(picture("red")))
 
 
 def test_json_schema_shapes_the_answer(stack: Stack) -> None:
