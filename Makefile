@@ -108,7 +108,7 @@ test-kills: install ## Kill control planes that share a PostgreSQL while clients
 
 .PHONY: test-updates
 test-updates: install ## Change everything for three minutes while 216 clients stream, on real vLLM and simulated engines
-	@MODELPLANE_TEST_UPDATES_S=180 $(BIN)/pytest -q -s tests/e2e/test_serving_updates.py $(ARGS)
+	@MODELPLANE_TEST_UPDATES_S=180 $(BIN)/pytest -q -s tests/e2e/smollm2/test_serving_updates.py $(ARGS)
 
 .PHONY: demo-adapter
 demo-adapter: install ## Train the demo's LoRA adapter anew (it is committed; 1 minute)

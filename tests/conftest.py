@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import PurePath
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
@@ -18,10 +19,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
-    """One by one to whichever process is free, and all end-to-end tests, in order, to one: they share a cluster."""
+    """One by one to whichever process is free, and all end-to-end tests of a directory, in order, to one of them: they
+    share a cluster.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
-        return END_TO_END if nodeid.startswith(END_TO_END) else nodeid
+        file, *_ = nodeid.split("::")
+        return str(PurePath(file).parent) if nodeid.startswith(END_TO_END) else nodeid
 
 
 @pytest.hookimpl(optionalhook=True)
