@@ -241,17 +241,8 @@ async def revision_of_any(http: aiohttp.ClientSession) -> tuple[str, float]:
 
 def processes(stack: Stack) -> dict[str, list[psutil.Process]]:
     """The processes of each part of the data plane, and of the control plane."""
-    assert stack.dataplane.popen is not None
     assert stack.controlplane.popen is not None
-    found: dict[str, list[psutil.Process]] = {part: [] for part in PARTS}
-    for process in psutil.Process(stack.dataplane.popen.pid).children(recursive=True):
-        try:
-            title = process.cmdline()[:1]
-        except psutil.Error:
-            continue
-        for part, beginning in PARTS.items():
-            if title and title[0].startswith(beginning):
-                found[part].append(process)
+    found = {part: stack.processes(beginning) for part, beginning in PARTS.items()}
     found["control plane"] = [psutil.Process(stack.controlplane.popen.pid)]
     return found
 
