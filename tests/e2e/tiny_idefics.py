@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -26,11 +25,9 @@ from transformers import (
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
 from tests.e2e.media import QUESTION
+from tests.e2e.tiny_training import train
 
 SEED = 20261127
-STEPS_MAX = 400
-LOSS_MAX = 0.01
-LEARNING_RATE = 2e-3
 SIDE, PATCH_SIDE = 32, 16
 """Of the picture that the model sees, and of each of its patches, in pixels."""
 SCALE = 2
@@ -116,20 +113,6 @@ def lesson(processor: Idefics3Processor, draw: random.Random) -> dict[str, torch
     return {**given, "labels": labels}
 
 
-def train(model: Idefics3ForConditionalGeneration, lessons: Sequence[Mapping[str, torch.Tensor]]) -> None:
-    """Go through the lessons again and again, until the loss is small."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
-    model.train()
-    for step in range(STEPS_MAX):
-        loss = model(**lessons[step % len(lessons)]).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        if loss.item() < LOSS_MAX:
-            break
-    model.eval()
-
-
 def knows_its_lessons(directory: Path, draw: random.Random) -> bool:
     """Whether what was saved names the colours of pictures that it was not trained on."""
     model = Idefics3ForConditionalGeneration.from_pretrained(directory)
@@ -149,7 +132,8 @@ def main(directory: Path) -> None:
     draw = random.Random(SEED)
     processor = make_processor()
     model = make_model(processor)
-    train(model, [lesson(processor, draw) for _ in range(VARIANTS)])
+    lessons = [lesson(processor, draw) for _ in range(VARIANTS)]
+    train(model, lambda step: model(**lessons[step % len(lessons)]).loss)
     model.save_pretrained(directory)
     processor.save_pretrained(directory)
     if not knows_its_lessons(directory, draw):

@@ -27,13 +27,11 @@ from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from tests.e2e.media import HIGH_HZ, LOW_HZ, SAMPLE_RATE_HZ, tone
+from tests.e2e.tiny_training import train
 
 SEED = 20261127
-STEPS_MAX = 600
 SOUNDS = 12
 """Of each frequency."""
-LOSS_MAX = 0.01
-LEARNING_RATE = 2e-3
 CHUNK_S = 2
 """How much it hears at once; Whisper itself hears 30 s. vLLM splits what is longer."""
 MEL_BINS = 40
@@ -152,20 +150,6 @@ def listen(
     return model(encoder_outputs=(of_lessons,), **texts)
 
 
-def train(model: WhisperForConditionalGeneration, features: torch.Tensor, texts: Mapping[str, torch.Tensor]) -> None:
-    """Train on all lessons at once, with other sounds in each step, until the loss is small."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
-    model.train()
-    for step in range(STEPS_MAX):
-        loss = listen(model, features[step % len(features)], texts).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        if loss.item() < LOSS_MAX:
-            break
-    model.eval()
-
-
 def knows_its_lessons(directory: Path, draw: random.Random) -> bool:
     """Whether what was saved says each token of each answer, of sounds that it was not trained on."""
     model = WhisperForConditionalGeneration.from_pretrained(directory)
@@ -185,7 +169,8 @@ def main(directory: Path) -> None:
     draw = random.Random(SEED)
     processor = WhisperProcessor(WhisperFeatureExtractor(MEL_BINS, chunk_length=CHUNK_S), make_tokenizer())
     model = make_model(processor.tokenizer)
-    train(model, features_of(processor, draw), texts_of(processor.tokenizer))
+    features, texts = features_of(processor, draw), texts_of(processor.tokenizer)
+    train(model, lambda step: listen(model, features[step % len(features)], texts).loss)
     model.save_pretrained(directory)
     processor.save_pretrained(directory)
     if not knows_its_lessons(directory, draw):
