@@ -8,7 +8,6 @@ import typer
 
 from modelplane import names, specs
 from modelplane.cli import output
-from modelplane.cli.fleet import states_by_resource
 from modelplane.cli.model import (
     DescriptionOption,
     DisplayNameOption,
@@ -37,7 +36,7 @@ from modelplane.cli.model import (
     refuse_with_file,
     registered,
 )
-from modelplane.cli.session import Output, Session, command
+from modelplane.cli.session import Session, command
 from modelplane.cli.waiting import wait_and_show
 from modelplane.types import RegisterAdapterRequest
 
@@ -122,10 +121,8 @@ def list_(
 ) -> None:
     """List the adapters of a model, or of all models."""
     with session.client() as client:
-        listed = client.list_adapters(model, filter=filter_, order_by=order_by, show_deleted=show_deleted)
-        adapters = list(listed)
-        states = states_by_resource(client, adapters) if session.output is Output.TABLE else {}
-    output.show(session, output.to_list("adapters", adapters), output.adapters_table(adapters, states))
+        adapters = list(client.list_adapters(model, filter=filter_, order_by=order_by, show_deleted=show_deleted))
+    output.show(session, output.to_list("adapters", adapters), output.adapters_table(adapters))
 
 
 @command(group, "get", example="modelplane adapter get smollm2/pirate")

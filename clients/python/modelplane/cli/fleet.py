@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import islice
 from typing import Annotated
 
 import typer
@@ -11,11 +9,6 @@ import typer
 from modelplane.cli import output
 from modelplane.cli.report import EXIT_FAILED
 from modelplane.cli.session import Session, command
-from modelplane.client import Client
-from modelplane.types import Adapter, ResourceState
-
-DATA_PLANES_MAX = 20
-"""Data planes whose states a list of models shows. Each costs a read; beyond this `fleet get` is the better view."""
 
 group = typer.Typer(
     no_args_is_help=True, rich_markup_mode="markdown", help="Data planes: who is connected, and what each serves."
@@ -62,21 +55,3 @@ def wait(
     if not response.active_everywhere:
         session.say(f"catalog revision {revision} is not served everywhere")
         raise typer.Exit(EXIT_FAILED)
-
-
-def states_by_resource(client: Client, adapters: Sequence[Adapter] = ()) -> dict[str, list[int]]:
-    """The states of all resources on the connected data planes, by resource name.
-
-    Args:
-        adapters: Data planes leave out adapters that are simply IDLE; these get that state where they are served.
-    """
-    states: dict[str, list[int]] = {}
-    connected = (plane for plane in client.list_data_planes() if plane.connected)
-    for plane in islice(connected, DATA_PLANES_MAX):
-        reported = {status.name: int(status.state) for status in client.get_data_plane(plane.name).resources}
-        for adapter in adapters:
-            if plane.serving.revision >= adapter.catalog_revision:
-                reported.setdefault(adapter.name, int(ResourceState.RESOURCE_STATE_IDLE))
-        for name, state in reported.items():
-            states.setdefault(name, []).append(state)
-    return states

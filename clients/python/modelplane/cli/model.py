@@ -9,8 +9,7 @@ import typer
 
 from modelplane import specs
 from modelplane.cli import output
-from modelplane.cli.fleet import states_by_resource
-from modelplane.cli.session import Output, Session, command
+from modelplane.cli.session import Session, command
 from modelplane.cli.waiting import wait_and_show
 from modelplane.types import RegisterModelRequest, Rollout
 
@@ -177,8 +176,7 @@ def list_(
     """List models, with their state over all data planes."""
     with session.client() as client:
         models = list(client.list_models(filter=filter_, order_by=order_by, show_deleted=show_deleted))
-        states = states_by_resource(client) if session.output is Output.TABLE else {}
-    output.show(session, output.to_list("models", models), output.models_table(models, states))
+    output.show(session, output.to_list("models", models), output.models_table(models))
 
 
 @command(group, "get", example="modelplane model get smollm2")

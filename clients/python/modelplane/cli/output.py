@@ -104,8 +104,8 @@ def to_list(name: str, messages: Iterable[Message]) -> dict[str, object]:
 # --- models and adapters ----------------------------------------------------------------------------------------------
 
 
-def models_table(models: Iterable[Model], states: Mapping[str, Sequence[int]]) -> RenderableType:
-    """Models, one a line. `states` are those of the data planes by resource name."""
+def models_table(models: Iterable[Model]) -> RenderableType:
+    """Models, one a line."""
     table = _table("MODEL", "SERVED NAME", "REVISION", "STATE", "ENGINE", "REPLICAS", "SOURCE", "UPDATED")
     for model in models:
         spec = model.revision.spec
@@ -114,7 +114,7 @@ def models_table(models: Iterable[Model], states: Mapping[str, Sequence[int]]) -
             model.name.removeprefix("models/"),
             model.served_name,
             str(model.revision.number),
-            _state_of(model, states),
+            _state_of(model),
             Engine.Kind.Name(spec.engine.kind).removeprefix("KIND_"),
             f"{spec.scaling.min_replicas}–{spec.scaling.max_replicas}",
             spec.source.uri or "-",
@@ -206,7 +206,7 @@ def adapter_revisions_table(revisions: Iterable[AdapterRevision], current: int) 
     return table
 
 
-def adapters_table(adapters: Iterable[Adapter], states: Mapping[str, Sequence[int]]) -> RenderableType:
+def adapters_table(adapters: Iterable[Adapter]) -> RenderableType:
     """Adapters, one a line."""
     table = _table("ADAPTER", "SERVED NAME", "REVISION", "STATE", "RANK", "SIZE", "DIGEST", "UPDATED")
     for adapter in adapters:
@@ -216,7 +216,7 @@ def adapters_table(adapters: Iterable[Adapter], states: Mapping[str, Sequence[in
             adapter.name.removeprefix("models/").replace("/adapters/", "/"),
             adapter.served_name,
             str(adapter.revision.number),
-            _state_of(adapter, states),
+            _state_of(adapter),
             str(weights.rank),
             _bytes(weights.size_bytes),
             weights.digest.hex()[:DIGEST_DIGITS],
@@ -466,7 +466,7 @@ def state_text(state: int) -> Text:
 
 
 def states_text(states: Sequence[int]) -> Text:
-    """The states of a resource on all data planes: one word where they agree, else each with its count."""
+    """The states of a resource on several data planes: one word where they agree, else each with its count."""
     if not states:
         return Text("-")
     kinds = sorted(set(states))
@@ -475,10 +475,11 @@ def states_text(states: Sequence[int]) -> Text:
     return Text(", ").join(state_text(kind).append(f" {states.count(kind)}") for kind in kinds)
 
 
-def _state_of(resource: Model | Adapter, states: Mapping[str, Sequence[int]]) -> Text:
-    return (
-        Text("DELETED", style="dim") if resource.HasField("delete_time") else states_text(states.get(resource.name, ()))
-    )
+def _state_of(resource: Model | Adapter) -> Text:
+    """Its state on the data planes that are connected."""
+    if resource.HasField("delete_time"):
+        return Text("DELETED", style="dim")
+    return states_text([item.status.state for item in resource.statuses if item.connected])
 
 
 def ago(seconds: float) -> str:
