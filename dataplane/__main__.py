@@ -59,6 +59,7 @@ async def run(settings: Settings) -> int:
         await asyncio.wait((watching, stopping), return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():
             watching.result()
+        watching.cancel()
         return 0
     except Exception as error:
         _log.error("dataplane_failed", error=str(error), exc_info=error)

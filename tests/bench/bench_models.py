@@ -20,12 +20,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import random
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -42,6 +40,7 @@ from rich.table import Table
 from controlplane import registration
 from controlplane.store import Store
 from controlplane.store_sqlite import database_url
+from dataplane.deployments import SYSTEM_APPLICATIONS
 from modelplane.v1 import model_pb2
 from tests.e2e.stack import START_S, Stack
 from tests.full_catalog import fill, model_draft
@@ -68,75 +67,6 @@ PARTS: Mapping[str, str] = {
     "board": "ray::BoardActor",
 }
 """The data plane's processes, by the beginning of the title that Ray gives them."""
-
-_LOOKER = """
-import json, sys, time, ray
-ray.init(address=sys.argv[1], namespace="modelplane", log_to_driver=False, configure_logging=False)
-from ray import serve
-from ray.serve.context import _get_global_client
-print("ready", flush=True)
-for _ in sys.stdin:
-    began = time.perf_counter()
-    serve.status()
-    status_s = time.perf_counter() - began
-    applications = {
-        name: sum(len(deployment["replicas"]) for deployment in application["deployments"].values())
-        for name, application in _get_global_client().get_serve_details()["applications"].items()
-        if name not in ("modelplane-agent", "modelplane-ingress")
-    }
-    print(json.dumps({"applications": applications, "status_s": status_s}), flush=True)
-"""
-
-
-@dataclass(frozen=True)
-class Look:
-    """What Ray Serve says."""
-
-    applications: Mapping[str, int]
-    """Replicas of each model's application, in whatever state."""
-    status_s: float
-    """How long `serve.status()` took."""
-
-    @property
-    def replicas(self) -> int:
-        return sum(self.applications.values())
-
-
-class Looker:
-    """A process beside the data plane that asks Ray Serve when told to; starting one takes seconds of CPU."""
-
-    def __init__(self, stack: Stack) -> None:
-        command, environment = stack.ray_program("-c", _LOOKER)
-        self._process = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self._read()
-
-    def _read(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError("the process that asks Ray Serve has ended")
-        return line
-
-    def _look(self) -> Look:
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return Look(**json.loads(self._read()))
-
-    async def look(self) -> Look:
-        return await asyncio.to_thread(self._look)
-
-    def close(self) -> None:
-        """End the process."""
-        with self._process:  # closes its input, which ends it, and waits
-            pass
 
 
 def name_of(number: int) -> str:
@@ -324,10 +254,16 @@ async def in_use(http: aiohttp.ClientSession, models: Sequence[str]) -> AsyncIte
         asking.cancel()
 
 
-async def wait_for_count(looker: Looker, count: int) -> float:
+async def applications(stack: Stack) -> Mapping[str, int]:
+    """Replicas of each model's application, in whatever state."""
+    found: Mapping[str, int] = await asyncio.to_thread(stack.look, "all_replicas")
+    return {name: count for name, count in found.items() if name not in SYSTEM_APPLICATIONS}
+
+
+async def wait_for_count(stack: Stack, count: int) -> float:
     """Wait until no more than `count` applications are there; how many seconds that took."""
     began = time.perf_counter()
-    while len((await looker.look()).applications) > count:
+    while len(await applications(stack)) > count:
         if time.perf_counter() - began > GONE_TIMEOUT_S:
             raise RuntimeError(f"there were more than {count} applications after {GONE_TIMEOUT_S:g} s")
         await asyncio.sleep(1)
@@ -388,12 +324,12 @@ def add_comparison(table: Table, whole: _Samples, part: _Samples) -> None:
     table.add_row("  ratio of medians", f"{many / few:.2f} (≤ 1.5 wanted)")
 
 
-async def measure_rest(stack: Stack, looker: Looker, http: aiohttp.ClientSession, table: Table) -> None:
+async def measure_rest(stack: Stack, http: aiohttp.ClientSession, table: Table) -> None:
     whole, pages = await list_latencies(http, ""), await list_latencies(http, f"?limit={PAGE}")
     table.add_row("/v1/models, whole", f"{percentiles(whole, 'ms')} (p99 ≤ 50 ms wanted)")
     table.add_row(f"/v1/models, a page of {PAGE}", f"{percentiles(pages, 'ms')} (p99 ≤ 50 ms wanted)")
-    look = await looker.look()
-    table.add_row("applications of models, replicas", f"{len(look.applications)}, {look.replicas} (0 wanted)")
+    there = await applications(stack)
+    table.add_row("applications of models, replicas", f"{len(there)}, {sum(there.values())} (0 wanted)")
     await asyncio.sleep(10)  # what the start and the lists have left
     for part, share in (await cpu_shares(stack, REST_S)).items():
         table.add_row(f"CPU at rest: {part}", f"{share:.3f}")
@@ -402,14 +338,14 @@ async def measure_rest(stack: Stack, looker: Looker, http: aiohttp.ClientSession
 
 
 async def measure_asked(
-    looker: Looker, http: aiohttp.ClientSession, models: Sequence[str], at_a_time: int, table: Table
+    stack: Stack, http: aiohttp.ClientSession, models: Sequence[str], at_a_time: int, table: Table
 ) -> None:
     most = 0
 
     async def watch() -> None:
         nonlocal most
         while True:
-            most = max(most, len((await looker.look()).applications))
+            most = max(most, len(await applications(stack)))
             await asyncio.sleep(2)
 
     watching = asyncio.create_task(watch())
@@ -421,30 +357,30 @@ async def measure_asked(
     table.add_row(f"{len(models)} asked, {at_a_time} at a time", f"all answered, in {passed:.0f} s")
     table.add_row("  cold start and answer", percentiles(taken, "s"))
     table.add_row("  applications at most", str(most))
-    table.add_row("  applications all gone after", f"{await wait_for_count(looker, 0):.0f} s")
+    table.add_row("  applications all gone after", f"{await wait_for_count(stack, 0):.0f} s")
 
 
 async def measure_point(
-    stack: Stack, looker: Looker, http: aiohttp.ClientSession, staying: Sequence[str], others: Iterator[str]
+    stack: Stack, http: aiohttp.ClientSession, staying: Sequence[str], others: Iterator[str]
 ) -> list[str]:
     """One point of the curve: `staying` are in use already."""
     async with in_use(http, staying):
         await asyncio.sleep(5)
-        looks = [await looker.look() for _ in range(3)]
+        status_s = [float(await asyncio.to_thread(stack.look, "status_s")) for _ in range(3)]
         await asyncio.sleep(5)
         shares = await cpu_shares(stack, REST_S)
         wakes = []
         for _ in range(WAKES):
             wakes.append(await ask(http, next(others)))
             await asyncio.sleep(1)
-        await wait_for_count(looker, len(staying))
+        await wait_for_count(stack, len(staying))
     return [
         str(len(staying)),
         f"{shares[next(iter(PARTS))]:.2f}",
         f"{shares['agent']:.2f}",
         f"{shares['ingress']:.2f}",
         f"{shares['board']:.2f}",
-        f"{statistics.median(look.status_s for look in looks):.2f}",
+        f"{statistics.median(status_s):.2f}",
         f"{statistics.median(wakes):.1f} ({min(wakes):.1f} to {max(wakes):.1f})",
         f"{psutil.virtual_memory().available / 2**30:.1f}",
     ]
@@ -465,7 +401,6 @@ async def measure(arguments: argparse.Namespace, directory: Path, screen: Consol
     draw = random.Random(arguments.seed)
     asked = [name_of(number) for number in range(arguments.models - staying)]
     draw.shuffle(asked)
-    looker: Looker | None = None
     try:
         for stack, count in zip(stacks.values(), (FEW, arguments.models), strict=True):
             await make_catalog(stack, count, min(staying, count - 1))
@@ -474,12 +409,11 @@ async def measure(arguments: argparse.Namespace, directory: Path, screen: Consol
             await asyncio.to_thread(stack.dataplane.stop)
         await compare_starts(stacks, arguments.rounds, table)
         *_, stack = stacks.values()
-        looker = Looker(stack)
         timeout = aiohttp.ClientTimeout(total=300)
         async with aiohttp.ClientSession(stack.url, timeout=timeout) as http:
-            await measure_rest(stack, looker, http, table)
+            await measure_rest(stack, http, table)
             screen.print(table)
-            await measure_asked(looker, http, asked[: arguments.asked], arguments.at_a_time, table)
+            await measure_asked(stack, http, asked[: arguments.asked], arguments.at_a_time, table)
             screen.print(table)
             others = iter(asked[arguments.asked :])
             used: list[str] = []
@@ -487,12 +421,10 @@ async def measure(arguments: argparse.Namespace, directory: Path, screen: Consol
                 more = [name_of(arguments.models - staying + number) for number in range(len(used), count)]
                 await ask_all(http, more, 10)
                 used += more
-                row = await measure_point(stack, looker, http, used, others)
+                row = await measure_point(stack, http, used, others)
                 tell("  " + "  ".join(row))
                 curve.add_row(*row)
     finally:
-        if looker is not None:
-            looker.close()
         for stack in stacks.values():
             stack.stop()
     screen.print(table)

@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
+from ray import serve
 from ray.serve.context import _get_global_client
 
 from dataplane.board import RAY_NAMESPACE, open_board
@@ -34,6 +36,21 @@ def replicas() -> dict[str, list[str]]:
         )
         for name, application in _applications().items()
     }
+
+
+def all_replicas() -> dict[str, int]:
+    """How many replicas each application has, in whatever state."""
+    return {
+        name: sum(len(deployment["replicas"]) for deployment in application["deployments"].values())
+        for name, application in _applications().items()
+    }
+
+
+def status_s() -> float:
+    """How long `serve.status()` takes, in seconds."""
+    began = time.perf_counter()
+    serve.status()
+    return time.perf_counter() - began
 
 
 def process(application: str) -> int:
@@ -61,7 +78,7 @@ def memory_bytes() -> int:
 
 
 LOOKS: Mapping[str, Callable[..., object]] = {
-    look.__name__: look for look in (replicas, process, engines, memory_bytes)
+    look.__name__: look for look in (replicas, all_replicas, status_s, process, engines, memory_bytes)
 }
 
 

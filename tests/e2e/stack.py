@@ -91,25 +91,27 @@ class Lookout:
 
     def __init__(self, command: Sequence[str], environment: dict[str, str], log: Path) -> None:
         self._log = log
+        self._lock = threading.Lock()
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
                 command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
             )
 
     def look(self, *look: str) -> Any:
-        """What it sees."""
+        """What it sees. Several threads may ask; each gets its own answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        too_late = threading.Timer(LOOK_S, self._process.kill)
-        too_late.start()
-        try:
-            self._process.stdin.write(json.dumps(look).encode() + b"\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = b""
-        finally:
-            too_late.cancel()
+        with self._lock:
+            too_late = threading.Timer(LOOK_S, self._process.kill)
+            too_late.start()
+            try:
+                self._process.stdin.write(json.dumps(look).encode() + b"\n")
+                self._process.stdin.flush()
+                line = self._process.stdout.readline()
+            except BrokenPipeError:
+                line = b""
+            finally:
+                too_late.cancel()
         assert line, self._log.read_text(errors="replace")[-4000:]
         return json.loads(line)
 
@@ -200,17 +202,17 @@ class Stack:
         found: list[str] = re.findall(r"ray_ready .*?address=(\S+)", self.dataplane.log.read_text(errors="replace"))
         return found[-1]
 
-    def ray_program(self, *program: str) -> tuple[list[str], dict[str, str]]:
+    def _ray_program(self, *program: str) -> tuple[list[str], dict[str, str]]:
         """Command and environment of a Python program that is to join this stack's Ray; its argument is the address."""
         token_file = str(self.directory / "dataplane" / RAY_TOKEN_FILE)
         environment = {**self.environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token_file}
         return [sys.executable, *program, self._ray_address()], environment
 
-    def _look(self, *look: str) -> Any:
+    def look(self, *look: str) -> Any:
         """What a function of `tests/e2e/ray_look.py` returns: its name, and its arguments."""
         if self._lookout is None or not self._lookout.runs or self._looks_at is not self.dataplane.popen:
             self._close_lookout()
-            program = self.ray_program("-m", "tests.e2e.ray_look")
+            program = self._ray_program("-m", "tests.e2e.ray_look")
             self._lookout, self._looks_at = Lookout(*program, self.directory / "lookout.log"), self.dataplane.popen
         return self._lookout.look(*look)
 
@@ -221,12 +223,12 @@ class Stack:
 
     def applications(self) -> dict[str, list[str]]:
         """What Ray Serve itself says: ids of the live replicas, by application."""
-        found: dict[str, list[str]] = self._look("replicas")
+        found: dict[str, list[str]] = self.look("replicas")
         return found
 
     def engine_metrics(self, model: str) -> Callable[[str], float]:
         """What the one engine of a model says of itself: the sum of a metric's series, by the metric's name."""
-        ((url, secret),) = self._look("engines", model)
+        ((url, secret),) = self.look("engines", model)
 
         def value(metric: str) -> float:
             answer = httpx.get(f"{url}/metrics", headers={"authorization": f"Bearer {secret}"}).raise_for_status()
@@ -238,7 +240,7 @@ class Stack:
 
     def memory_bytes(self) -> int:
         """All that Ray gives out: a number to it, whatever the machine has."""
-        found: int = self._look("memory_bytes")
+        found: int = self.look("memory_bytes")
         return found
 
     def processes(self, title: str) -> list[psutil.Process]:
@@ -253,7 +255,7 @@ class Stack:
 
     def kill_replica(self, application: str) -> None:
         """`kill -9` the process of an application's first live replica."""
-        os.kill(self._look("process", application), signal.SIGKILL)
+        os.kill(self.look("process", application), signal.SIGKILL)
 
     def engine_replicas(self, model_id: str) -> list[str]:
         """Ids of the live engine replicas of a model."""
