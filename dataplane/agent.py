@@ -182,8 +182,9 @@ class Agent:
 
     async def _observe_serve(self) -> None:
         while True:
+            asked_at = time.time()
             observed = await asyncio.to_thread(deployments.observe)
-            await self._take_over(observed)
+            await self._take_over(observed, asked_at)
             self._poked.set()
             busy = any(
                 track.deleting or (track.ready_at is None and track.failure is None)
@@ -191,16 +192,14 @@ class Agent:
             )
             await asyncio.sleep(_OBSERVE_BUSY_S if busy else _OBSERVE_CALM_S)
 
-    async def _take_over(self, observed: Mapping[str, Observed]) -> None:
+    async def _take_over(self, observed: Mapping[str, Observed], asked_at: float) -> None:
         records = self._cluster.records()
-        now = time.time()
         for name, record in records.items():
-            track = self._cluster.tracks.setdefault(name, Track())
-            seen = observed.get(name)
+            if not self._cluster.had_taken_on(record, asked_at):
+                continue
+            track, seen = self._cluster.tracks.setdefault(name, Track()), observed.get(name)
             if seen is None:
-                # Ray Serve shows an application as soon as it has taken it on, so this one is gone.
-                if track.deleting or now - record.created_at > _OBSERVE_CALM_S:
-                    await self._forget(name)
+                await self._forget(name)
             elif seen.standing is Standing.FAILED and track.ready_at is None and not track.deleting:
                 track.failure = track.failure or (start_failure_reason(seen.message), seen.message)
             else:
@@ -256,7 +255,7 @@ class Agent:
         for action in planned.actions:
             match action:
                 case Deploy():
-                    await self._deploy(action, now)
+                    await self._deploy(action)
                 case Rescale():
                     await self._rescale(action)
                 case Delete():
@@ -330,7 +329,8 @@ class Agent:
                 self._cluster.values.pop(key, None)
             await self._board.put_once({}, removed=wakes)
 
-    async def _deploy(self, action: Deploy, now: float) -> None:
+    async def _deploy(self, action: Deploy) -> None:
+        now = time.time()  # of several deployments in one plan each takes a while
         record = ApplicationRecord(
             name=action.application,
             model=model_of(action.entry.name),
@@ -352,6 +352,8 @@ class Agent:
         except Exception as error:
             _log.exception("deploy_failed", application=record.name)
             self._cluster.tracks[record.name].failure = ("DEPLOY_FAILED", f"Ray Serve refused it: {error}")
+        else:
+            self._cluster.tracks[record.name].taken_on_at = time.time()
 
     async def _rescale(self, action: Rescale) -> None:
         key = f"{APPLICATION_PREFIX}{action.application}"

@@ -40,6 +40,9 @@ WATCHED_PREFIXES = (
 REPORT_LIFETIME_S = 10.0
 """A report that was not renewed for this long is from a replica that is gone."""
 
+TAKEN_ON_S = 10.0
+"""How long an agent that has died may have been at making an application."""
+
 _T = TypeVar("_T")
 
 
@@ -48,7 +51,9 @@ class Track:
     """What the agent remembers of one application beyond what is on the board."""
 
     deployed_at: float | None = None
-    """When this agent made it, in seconds since the epoch. None: an agent before this one did."""
+    """When this agent began to make it, in seconds since the epoch. None: an agent before this one did."""
+    taken_on_at: float | None = None
+    """When Ray Serve had taken it on. None: it has not yet, or an agent before this one made it."""
     ready_at: float | None = None
     """When it first had an endpoint; seconds since the epoch."""
     first_replica: str = ""
@@ -101,6 +106,17 @@ class Cluster:
     def records(self) -> dict[str, ApplicationRecord]:
         """The applications that the agent made, by name."""
         return self._under(APPLICATION_PREFIX, ApplicationRecord)
+
+    def had_taken_on(self, record: ApplicationRecord, asked_at: float) -> bool:
+        """Whether Ray Serve had taken an application on when it was asked, in seconds since the epoch. If so, what it said
+        is about this application, and if it did not have it, the application is gone.
+        """
+        track = self.tracks.get(record.name) or Track()
+        if track.deleting:
+            return True
+        if track.deployed_at is None:
+            return asked_at > record.created_at + TAKEN_ON_S
+        return track.taken_on_at is not None and asked_at > track.taken_on_at
 
     def wakes(self) -> dict[str, float]:
         """By model: when it was asked for."""

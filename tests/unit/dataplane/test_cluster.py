@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dataplane.cluster import REPORT_LIFETIME_S, Cluster, Track
+from dataplane.cluster import REPORT_LIFETIME_S, TAKEN_ON_S, Cluster, Track
 from dataplane.posts import (
     ApplicationRecord,
     EngineReport,
@@ -215,6 +215,28 @@ def test_activity_is_the_newest_of_wakes_requests_and_requests_under_way() -> No
     made.values["ingress/a"] = ingress(in_flight=1, last_request_at=NOW - 50)
     made.note_activity(NOW, activity)
     assert activity == {"models/m": NOW}
+
+
+def test_what_ray_serve_says_is_about_an_application_that_it_had_taken_on() -> None:
+    made = cluster(application__app=record())
+    made.tracks["app"] = Track(deployed_at=NOW - 100)
+    assert not made.had_taken_on(record(), NOW), "the call that makes it is still under way, however long that takes"
+    made.tracks["app"].taken_on_at = NOW
+    assert not made.had_taken_on(record(), NOW - 1), "it was asked before"
+    assert made.had_taken_on(record(), NOW + 1)
+
+
+def test_an_application_of_an_agent_that_died_is_given_time_to_appear() -> None:
+    young = replace(record(), created_at=NOW)
+    made = cluster(application__app=young)
+    assert not made.had_taken_on(young, NOW + TAKEN_ON_S)
+    assert made.had_taken_on(young, NOW + TAKEN_ON_S + 1)
+
+
+def test_an_application_that_was_told_to_go_had_been_taken_on() -> None:
+    made = cluster(application__app=record())
+    made.tracks["app"] = Track(deployed_at=NOW, deleting=True)
+    assert made.had_taken_on(record(), NOW)
 
 
 def test_drain_is_overdue_after_its_limit() -> None:
