@@ -108,8 +108,9 @@ class Cluster:
         return self._under(APPLICATION_PREFIX, ApplicationRecord)
 
     def had_taken_on(self, record: ApplicationRecord, asked_at: float) -> bool:
-        """Whether Ray Serve had taken an application on when it was asked, in seconds since the epoch. If so, what it said
-        is about this application, and if it did not have it, the application is gone.
+        """Whether Ray Serve had taken an application on when it was asked; in seconds since the epoch.
+
+        If so, what it said is about this application, and if it did not have it, the application is gone.
         """
         track = self.tracks.get(record.name) or Track()
         if track.deleting:
