@@ -109,7 +109,11 @@ def test_fields_are_shown_with_their_defaults_and_readable_values() -> None:
     shown: Any = after
     assert shown["revision"]["number"] == 3
     assert shown["revision"]["create_time"] == "2026-01-01T00:00:00Z"
-    assert shown["revision"]["spec"]["scaling"] == {"min_replicas": 0, "downscale_delay": "120s"}
+    assert shown["revision"]["spec"]["scaling"] == {
+        "min_replicas": 0,
+        "downscale_delay": "120s",
+        "idle": "IDLE_UNSPECIFIED",
+    }
     assert shown["revision"]["spec"]["engine"] == {"kind": "KIND_VLLM"}
     assert shown["labels"] == {}
     assert "lora" not in shown["revision"]["spec"]
