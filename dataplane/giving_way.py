@@ -33,8 +33,8 @@ def giving_way(needs: Iterable[Resources], sleepers: Iterable[Sleeper], free: Re
         for sleeper in chosen:
             staying.remove(sleeper)
             going.add(sleeper.application)
-            left = _added(left, sleeper.resources)
-        left = _added(left, {name: -amount for name, amount in need.items()})
+            left = added(left, sleeper.resources)
+        left = added(left, {name: -amount for name, amount in need.items()})
     return frozenset(going)
 
 
@@ -47,7 +47,7 @@ def _chosen(need: Resources, sleepers: Iterable[Sleeper], free: Resources) -> li
             break
         if any(sleeper.resources.get(name) for name in missing):
             chosen.append(sleeper)
-            left = _added(left, sleeper.resources)
+            left = added(left, sleeper.resources)
     return None if _missing(need, left) else chosen
 
 
@@ -55,5 +55,6 @@ def _missing(need: Resources, free: Resources) -> list[str]:
     return [name for name, amount in need.items() if amount > free.get(name, 0.0)]
 
 
-def _added(to: Resources, more: Resources) -> dict[str, float]:
+def added(to: Resources, more: Resources) -> dict[str, float]:
+    """The sum of both."""
     return {name: to.get(name, 0.0) + more.get(name, 0.0) for name in {*to, *more}}

@@ -27,7 +27,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from dataplane.activation import Endpoint, ModelActivation, State
-from dataplane.giving_way import Resources, Sleeper, giving_way
+from dataplane.giving_way import Resources, Sleeper, added, giving_way
 from dataplane.snapshot import Snapshot, model_of
 from modelplane.v1 import model_pb2, snapshot_pb2
 
@@ -192,9 +192,8 @@ def application_name(entry: snapshot_pb2.ModelEntry) -> str:
     spec.CopyFrom(entry.revision.spec)
     spec.ClearField("admission")
     spec.ClearField("scaling")
-    spec.scaling.idle = entry.revision.spec.scaling.idle  # an engine is started as one that can sleep
-    if not spec.scaling.idle:
-        spec.ClearField("scaling")
+    if idle := entry.revision.spec.scaling.idle:
+        spec.scaling.idle = idle  # an engine is started as one that can sleep
     identity = entry.uid.encode() + b"\0" + spec.SerializeToString(deterministic=True)
     model_id = model_of(entry.name).removeprefix("models/")
     return f"{APPLICATION_PREFIX}{model_id}-{hashlib.sha256(identity).hexdigest()[:_APPLICATION_DIGEST_CHARACTERS]}"
@@ -410,11 +409,10 @@ def _giving_way(situation: Situation, needs: _Needs, resting: set[str]) -> froze
     ]
     if not wanting:
         return frozenset()
-    free = dict(situation.free)
+    free = situation.free
     for application in applications.values():
         if application.phase is Phase.DELETING:
-            for name, amount in application.resources.items():
-                free[name] = free.get(name, 0.0) + amount
+            free = added(free, application.resources)
     longest_unused_first = sorted(
         (applications[name] for name in resting),
         key=lambda sleeper: situation.last_activity.get(sleeper.model, sleeper.created_at),
