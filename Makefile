@@ -7,22 +7,22 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 # What vLLM runs on: cpu or gpu.
 ACCELERATOR ?= cpu
-# Further arguments for `modelplane up --demo` or for pytest.
+# Further arguments for `broadsheet up --demo` or for pytest.
 ARGS ?=
 
 .PHONY: help
 help: ## Show this list
-	@echo "Modelplane. Targets:"
+	@echo "Broadsheet. Targets:"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Variables: ACCELERATOR=cpu|gpu (install), ARGS='…' (demo: --exit; test: anything pytest takes)"
 
 .PHONY: install
-install: ## Make .venv from the lock file and install Modelplane into it, editable
+install: ## Make .venv from the lock file and install Broadsheet into it, editable
 	@scripts/install "$(ACCELERATOR)"
 
 .PHONY: demo
 demo: install ## Run both planes here and ask a real model (ARGS=--exit: end after the answers)
-	@exec $(BIN)/modelplane up --demo $(ARGS)
+	@exec $(BIN)/broadsheet up --demo $(ARGS)
 
 .PHONY: test
 test: install ## Run all tests in two processes (ARGS="-m 'not e2e'" leaves out those that start Ray and vLLM)
@@ -51,7 +51,7 @@ check-types: install
 check-protos: install
 	@echo "== protos: style (buf lint, buf format)"
 	@$(BIN)/buf lint
-	@$(BIN)/buf format --diff --exit-code --path protos/modelplane
+	@$(BIN)/buf format --diff --exit-code --path protos/broadsheet
 
 .PHONY: check-breaking
 check-breaking: install
@@ -72,7 +72,7 @@ check-imports: install
 format: install ## Format code and protos, and fix what ruff can fix
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
-	@$(BIN)/buf format --write --path protos/modelplane
+	@$(BIN)/buf format --write --path protos/broadsheet
 
 .PHONY: proto
 proto: install ## Generate the Python code of protos/ anew
@@ -108,7 +108,7 @@ test-kills: install ## Kill control planes that share a PostgreSQL while clients
 
 .PHONY: test-updates
 test-updates: install ## Change everything for three minutes while 216 clients stream, on real vLLM and simulated engines
-	@MODELPLANE_TEST_UPDATES_S=180 $(BIN)/pytest -q -s tests/e2e/smollm2/test_serving_updates.py $(ARGS)
+	@BROADSHEET_TEST_UPDATES_S=180 $(BIN)/pytest -q -s tests/e2e/smollm2/test_serving_updates.py $(ARGS)
 
 .PHONY: demo-adapter
 demo-adapter: install ## Train the demo's LoRA adapter anew (it is committed; 1 minute)
@@ -119,6 +119,6 @@ lock: ## Make requirements/*.lock anew from pyproject.toml
 	@scripts/lock
 
 .PHONY: clean
-clean: ## Remove .venv and every cache below this folder (not the model cache in ~/.cache/modelplane)
+clean: ## Remove .venv and every cache below this folder (not the model cache in ~/.cache/broadsheet)
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find clients controlplane dataplane scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: BaseException, status: int) -> int:
-    sys.stderr.write(f"modelplane controlplane: {error}\n")
+    sys.stderr.write(f"broadsheet controlplane: {error}\n")
     return status
 
 

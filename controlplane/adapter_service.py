@@ -9,6 +9,9 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from broadsheet import names
+from broadsheet.v1 import adapter_pb2, model_pb2, status_pb2
+from broadsheet.v1 import registry_service_pb2 as pb
 from controlplane import (
     convert,
     domain,
@@ -28,9 +31,6 @@ from controlplane.model_service import Context, ResourceStatuses, check_served_n
 from controlplane.route_service import release_from_routes
 from controlplane.store import Store
 from controlplane.store_write import WriteTransaction
-from modelplane import names
-from modelplane.v1 import adapter_pb2, model_pb2, status_pb2
-from modelplane.v1 import registry_service_pb2 as pb
 
 _ALL_MODELS = "models/-"
 """Parent of the adapters of all models."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from broadsheet.v1 import audit_pb2, change_pb2
 from controlplane import convert, domain, errors, resource_changes
 from controlplane.principal import Origin, Principal
-from modelplane.v1 import audit_pb2, change_pb2
 
 CHANGES_MAX = 1000
 """Resources of one event. Deleting a model with a hundred thousand adapters is one event and one transaction."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from broadsheet.v1 import audit_pb2
 from controlplane import audit, paging
 from controlplane.model_service import Context
 from controlplane.store import Store
-from modelplane.v1 import audit_pb2
 
 
 class AuditRpcs:

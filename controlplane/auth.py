@@ -118,9 +118,9 @@ _FLEET: Mapping[str, Permission] = {
 
 PERMISSION_OF_METHOD: Mapping[str, Permission] = MappingProxyType(
     {
-        **{f"/modelplane.v1.RegistryService/{name}": needed for name, needed in _REGISTRY.items()},
-        **{f"/modelplane.v1.SnapshotService/{name}": needed for name, needed in _SNAPSHOT.items()},
-        **{f"/modelplane.v1.FleetService/{name}": needed for name, needed in _FLEET.items()},
+        **{f"/broadsheet.v1.RegistryService/{name}": needed for name, needed in _REGISTRY.items()},
+        **{f"/broadsheet.v1.SnapshotService/{name}": needed for name, needed in _SNAPSHOT.items()},
+        **{f"/broadsheet.v1.FleetService/{name}": needed for name, needed in _FLEET.items()},
         "/grpc.health.v1.Health/Check": Permission.OPEN,
         "/grpc.health.v1.Health/List": Permission.OPEN,
         "/grpc.health.v1.Health/Watch": Permission.OPEN,

@@ -1,4 +1,4 @@
-"""`modelplane controlplane backup FILE` and `restore FILE`."""
+"""`broadsheet controlplane backup FILE` and `restore FILE`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from controlplane import errors, settings, store_backup
 
 COMMANDS = ("backup", "restore")
 
-USAGE = "usage: modelplane controlplane {command} FILE [--data-dir DIR | --database-url URL]"
+USAGE = "usage: broadsheet controlplane {command} FILE [--data-dir DIR | --database-url URL]"
 
 
 def run(command: str, arguments: Sequence[str]) -> None:

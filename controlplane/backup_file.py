@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from controlplane.errors import SetupError
 
-_FORMAT = "modelplane-backup"
+_FORMAT = "broadsheet-backup"
 _VERSION = 1
 
 _LINE_BYTES_MAX = 64 * 1024 * 1024
@@ -201,4 +201,4 @@ def _header(path: Path, content: dict[str, Any]) -> Header:
 
 
 def _damaged(path: Path) -> SetupError:
-    return SetupError(f"{path}: damaged, or no backup of Modelplane")
+    return SetupError(f"{path}: damaged, or no backup of Broadsheet")

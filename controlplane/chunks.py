@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane.convert import entry_to_proto
 from controlplane.domain import Entry, Position
 from controlplane.subscription import ChunkRequest
-from modelplane.v1 import snapshot_service_pb2 as pb
 
 CHUNK_BYTES_MAX = 1024 * 1024
 """A single entry may exceed it, and then travels alone."""

@@ -1,6 +1,6 @@
 """Which engine arguments a model may have. Pure.
 
-Modelplane starts the engine, so some of its flags are Modelplane's to set. The names are those of `vllm serve` in vLLM
+Broadsheet starts the engine, so some of its flags are Broadsheet's to set. The names are those of `vllm serve` in vLLM
 0.32 (vllm/entrypoints/launchers/cli_args.py). Whether the engine knows the others, only the engine can tell.
 """
 
@@ -13,12 +13,12 @@ from types import MappingProxyType
 
 from google.protobuf import struct_pb2
 
-from modelplane.validation import FieldViolation, shorten
+from broadsheet.validation import FieldViolation, shorten
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}(\.[A-Za-z0-9_.-]{1,128})?")
 """A flag without dashes in front; `hf_overrides.rope_scaling` sets one key of a flag that takes JSON."""
 
-_LISTENING = "Modelplane decides where an engine listens and who may call it"
+_LISTENING = "Broadsheet decides where an engine listens and who may call it"
 _LORA = "use spec.lora"
 _PARALLEL = "use spec.resources"
 _SLEEP = "use spec.scaling.idle"
@@ -109,7 +109,7 @@ def _spelling(key: str) -> str:
 
 
 def reserved(args: struct_pb2.Struct) -> tuple[FieldViolation, ...]:
-    """The arguments that Modelplane sets itself."""
+    """The arguments that Broadsheet sets itself."""
     violations = []
     for key in sorted(args.fields):
         flag = _spelling(key).partition(".")[0].lower()

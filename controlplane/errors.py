@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 
-from modelplane.validation import FieldViolation
+from broadsheet.validation import FieldViolation
 
 
 class Reason(enum.StrEnum):
@@ -45,7 +45,7 @@ class Reason(enum.StrEnum):
     SOURCE_NOT_ALLOWED = "SOURCE_NOT_ALLOWED"
     """The operator has not allowed sources at this place. Move the files, or ask for the place to be allowed."""
     ENGINE_ARGUMENT_RESERVED = "ENGINE_ARGUMENT_RESERVED"
-    """Modelplane sets this engine argument itself. Leave it out; the description says what to use instead."""
+    """Broadsheet sets this engine argument itself. Leave it out; the description says what to use instead."""
     ENTRY_TOO_LARGE = "ENTRY_TOO_LARGE"
     """The resource is larger than a snapshot entry may be. Shorten its card, labels or engine arguments."""
 

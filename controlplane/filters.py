@@ -16,8 +16,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from broadsheet.v1 import status_pb2
 from controlplane import errors
-from modelplane.v1 import status_pb2
 
 COMPARISONS_MAX = 32
 """Of one filter. Each is a condition of an SQL query, held against every row there is."""

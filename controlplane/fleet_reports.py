@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from broadsheet.v1 import status_pb2
 from controlplane.domain import DataPlaneRecord
-from modelplane.v1 import status_pb2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,9 @@ from typing import Protocol
 
 import structlog
 
+from broadsheet.names import data_plane_name
+from broadsheet.v1 import snapshot_service_pb2 as pb
+from broadsheet.v1 import status_pb2
 from controlplane.chunks import ChunkCache, EntrySource
 from controlplane.domain import DataPlaneRecord, Head, Position
 from controlplane.errors import InvalidArgument, Reason, ResourceExhausted, Unavailable
@@ -29,9 +32,6 @@ from controlplane.subscription import (
     ResourceChange,
     Subscription,
 )
-from modelplane.names import data_plane_name
-from modelplane.v1 import snapshot_service_pb2 as pb
-from modelplane.v1 import status_pb2
 
 RESOURCES_MAX = 1_000_000
 """Resource states kept per data plane: as many as a snapshot may have entries."""

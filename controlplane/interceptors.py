@@ -16,12 +16,12 @@ from google.protobuf import message as protobuf_message
 from google.rpc import status_pb2  # type: ignore[import-untyped]  # ships no stubs
 from grpc_status import rpc_status
 
+from broadsheet.validation import violations_of
 from controlplane import errors, principal, status
-from modelplane.validation import violations_of
 
 _log = structlog.get_logger("controlplane.rpc")
 
-_OWN_PACKAGE = "/modelplane."
+_OWN_PACKAGE = "/broadsheet."
 """Our own methods. Health and reflection have no rules, and nobody waits for them to end."""
 
 
@@ -53,11 +53,11 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         self._ending = asyncio.Event()
 
     def end_watches(self) -> None:
-        """End the streams that are not of Modelplane's own services, which may last for ever."""
+        """End the streams that are not of Broadsheet's own services, which may last for ever."""
         self._ending.set()
 
     async def idle(self) -> None:
-        """Return when no RPC of Modelplane's own services runs."""
+        """Return when no RPC of Broadsheet's own services runs."""
         await self._idle.wait()
 
     async def intercept_service(

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from broadsheet.v1 import status_pb2
 from controlplane import domain, errors, filters
-from modelplane.v1 import status_pb2
 
 NAME = "name"
 

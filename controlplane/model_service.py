@@ -12,6 +12,9 @@ from typing import Any, Protocol
 
 import grpc
 
+from broadsheet import names
+from broadsheet.v1 import model_pb2, status_pb2
+from broadsheet.v1 import registry_service_pb2 as pb
 from controlplane import (
     convert,
     domain,
@@ -30,9 +33,6 @@ from controlplane.changes import Changes
 from controlplane.route_service import release_from_routes
 from controlplane.store import Store
 from controlplane.store_write import WriteTransaction
-from modelplane import names
-from modelplane.v1 import model_pb2, status_pb2
-from modelplane.v1 import registry_service_pb2 as pb
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

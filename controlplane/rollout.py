@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 from google.protobuf import timestamp_pb2
 
+from broadsheet.v1 import rollout_pb2, status_pb2
 from controlplane import domain, errors
-from modelplane.v1 import rollout_pb2, status_pb2
 
 if TYPE_CHECKING:
     from controlplane.registration import Stamp

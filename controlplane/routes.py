@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from broadsheet import names
+from broadsheet.v1 import route_pb2
+from broadsheet.validation import FieldViolation
 from controlplane import errors
 from controlplane.registration import Stamp
-from modelplane import names
-from modelplane.v1 import route_pb2
-from modelplane.validation import FieldViolation
 
 WEIGHT_DEFAULT = 1
 

@@ -9,10 +9,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from controlplane import errors
-from controlplane.interceptors import Admit, StatusInterceptor
-from controlplane.sync import SERVER_OPTIONS
-from modelplane.v1 import (
+from broadsheet.v1 import (
     fleet_service_pb2,
     fleet_service_pb2_grpc,
     registry_service_pb2,
@@ -20,6 +17,9 @@ from modelplane.v1 import (
     snapshot_service_pb2,
     snapshot_service_pb2_grpc,
 )
+from controlplane import errors
+from controlplane.interceptors import Admit, StatusInterceptor
+from controlplane.sync import SERVER_OPTIONS
 
 RPCS_MAX = 20_000
 """RPCs at a time. A Sync stream is one for as long as it lives; more are refused, with RESOURCE_EXHAUSTED."""
@@ -31,11 +31,11 @@ SERVICES = (
     snapshot_service_pb2.DESCRIPTOR.services_by_name["SnapshotService"].full_name,
     fleet_service_pb2.DESCRIPTOR.services_by_name["FleetService"].full_name,
 )
-"""The services of Modelplane."""
+"""The services of Broadsheet."""
 
 
 class Server:
-    """A gRPC server with Modelplane's services, health and reflection."""
+    """A gRPC server with Broadsheet's services, health and reflection."""
 
     def __init__(self, *, message_bytes_max: int, streams_max: int, admit: Admit) -> None:
         """

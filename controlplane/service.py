@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from broadsheet.v1 import registry_service_pb2_grpc
 from controlplane import domain
 from controlplane.adapter_files import AdapterReader
 from controlplane.adapter_service import AdapterRpcs
@@ -15,7 +16,6 @@ from controlplane.rollout_service import RolloutRpcs
 from controlplane.route_service import RouteRpcs
 from controlplane.store import Store
 from controlplane.warming_service import WarmingRpcs
-from modelplane.v1 import registry_service_pb2_grpc
 
 __all__ = ["Context", "RegistryServicer", "ResourceStatuses"]
 

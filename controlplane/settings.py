@@ -13,14 +13,14 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict, SettingsError
 
+from broadsheet import sources
+from broadsheet.addresses import UNIX, is_local
 from controlplane import database, errors, store_postgres, store_sqlite
 from controlplane.auth import Role
 from controlplane.principal import Principal
 from controlplane.retention import SNAPSHOTS_MIN, Retention
-from modelplane import sources
-from modelplane.addresses import UNIX, is_local
 
-ENV_PREFIX = "MODELPLANE_CONTROLPLANE_"
+ENV_PREFIX = "BROADSHEET_CONTROLPLANE_"
 
 _SECRET = frozenset({"database_url"})
 """May hold a password, so a wrong one is not repeated."""
@@ -28,11 +28,11 @@ _SECRET = frozenset({"database_url"})
 
 def _default_data_dir() -> Path:
     base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
-    return Path(base) / "modelplane" / "controlplane"
+    return Path(base) / "broadsheet" / "controlplane"
 
 
 class Settings(BaseSettings):
-    """Every setting of the control plane. Flags come before `MODELPLANE_CONTROLPLANE_*` environment variables."""
+    """Every setting of the control plane. Flags come before `BROADSHEET_CONTROLPLANE_*` environment variables."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
@@ -40,7 +40,7 @@ class Settings(BaseSettings):
         frozen=True,
         cli_parse_args=False,
         cli_kebab_case=True,
-        cli_prog_name="modelplane controlplane",
+        cli_prog_name="broadsheet controlplane",
         cli_implicit_flags=True,
         cli_exit_on_error=False,
         cli_hide_none_type=True,

@@ -10,11 +10,11 @@ from typing import Any
 
 import grpc
 
+from broadsheet.v1 import diff_pb2, rollback_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
 from controlplane import catalog_rollback, convert, domain, paging, resource_changes, store_history
 from controlplane.changes import Changes
 from controlplane.store import Store
 from controlplane.store_write import WriteTransaction
-from modelplane.v1 import diff_pb2, rollback_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
 
 _FETCH_PAGE_SIZE_DEFAULT = 100
 

@@ -10,7 +10,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2  # type: ignore[i
 
 from controlplane import errors
 
-DOMAIN = "modelplane"
+DOMAIN = "broadsheet"
 """`domain` of google.rpc.ErrorInfo."""
 
 CODES: Mapping[type[errors.DomainError], int] = MappingProxyType(

@@ -10,10 +10,10 @@ from typing import Any
 from sqlalchemy import Row, Select, delete, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from broadsheet.v1 import change_pb2
 from controlplane import audit, store_rows
 from controlplane.principal import Origin, Principal
 from controlplane.store_schema import audit_changes, audit_events, blobs
-from modelplane.v1 import change_pb2
 
 _TEXT_CHARACTERS_MAX = 256
 """Of the columns that hold what others chose. What is longer is cut: a change must not fail because of it."""

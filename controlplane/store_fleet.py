@@ -12,14 +12,14 @@ from sqlalchemy import ColumnElement, Row, delete, func, literal_column, select,
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from broadsheet.v1 import status_pb2
 from controlplane import store_rows
 from controlplane.database import Database
 from controlplane.fleet_reports import FleetNews, FleetReport
 from controlplane.store_read import database_errors
 from controlplane.store_schema import data_plane_reports, data_planes, replicas, resource_statuses
-from modelplane.v1 import status_pb2
 
-FLEET_CHANNEL = "modelplane_fleet"
+FLEET_CHANNEL = "broadsheet_fleet"
 """NOTIFY says here that a data plane's report has changed."""
 
 _NOW_US: ColumnElement[int] = literal_column("(extract(epoch from clock_timestamp()) * 1000000)::bigint")

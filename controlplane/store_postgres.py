@@ -22,7 +22,7 @@ from controlplane import errors
 
 DRIVER = "postgresql+asyncpg"
 
-CATALOG_CHANNEL = "modelplane_catalog"
+CATALOG_CHANNEL = "broadsheet_catalog"
 """NOTIFY says here that a catalog revision was committed."""
 
 CONNECTIONS_MAX = 16
@@ -145,7 +145,7 @@ def _connect_args() -> dict[str, Any]:
         "timeout": _CONNECT_TIMEOUT_S,
         "command_timeout": _COMMAND_TIMEOUT_S,
         "server_settings": {
-            "application_name": "modelplane-controlplane",
+            "application_name": "broadsheet-controlplane",
             "statement_timeout": str(_STATEMENT_TIMEOUT_MS),
             "lock_timeout": str(_LOCK_TIMEOUT_MS),
             "idle_in_transaction_session_timeout": str(_IDLE_IN_TRANSACTION_TIMEOUT_MS),

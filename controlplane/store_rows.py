@@ -9,9 +9,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, Select, Table, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from broadsheet.v1 import adapter_pb2, model_pb2, rollout_pb2, snapshot_pb2, snapshot_service_pb2
 from controlplane import convert, domain
 from controlplane.store_schema import adapter_revisions, adapters, model_revisions, models
-from modelplane.v1 import adapter_pb2, model_pb2, rollout_pb2, snapshot_pb2, snapshot_service_pb2
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

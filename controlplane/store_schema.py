@@ -38,7 +38,7 @@ catalog = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("store_uid", String(64), nullable=False),
     Column("revision", BigInteger, nullable=False),
-    # State of modelplane.catalog_digest.CatalogDigest, 512 bytes.
+    # State of broadsheet.catalog_digest.CatalogDigest, 512 bytes.
     Column("digest_state", LargeBinary, nullable=False),
     Column("entry_count", BigInteger, nullable=False),
     CheckConstraint("id = 1", name="one_row"),
@@ -85,7 +85,7 @@ audit_changes = Table(
     ),
     # Resource name.
     Column("name", String(256), primary_key=True),
-    # Serialised modelplane.v1.ResourceChange, without secrets.
+    # Serialised broadsheet.v1.ResourceChange, without secrets.
     Column("change", LargeBinary, nullable=False),
     Index("ix_audit_changes_name", "name", "catalog_revision"),
 )
@@ -131,7 +131,7 @@ models = Table(
     Column("create_time_us", BigInteger, nullable=False),
     Column("update_time_us", BigInteger, nullable=False),
     Column("catalog_revision", BigInteger, nullable=False),
-    # Serialised modelplane.v1.RolloutPolicy and Rollout; NULL: REPLACE, and none. While a rollout is under way, also
+    # Serialised broadsheet.v1.RolloutPolicy and Rollout; NULL: REPLACE, and none. While a rollout is under way, also
     # the ModelRevision that has the rest of the requests.
     Column("rollout_policy", LargeBinary),
     Column("rollout", LargeBinary),
@@ -153,7 +153,7 @@ model_revisions = Table(
     metadata,
     Column("model_id", String(63), ForeignKey("models.id", ondelete="CASCADE"), primary_key=True),
     Column("number", BigInteger, primary_key=True, autoincrement=False),
-    # Serialised modelplane.v1.ModelSpec and ModelCard.
+    # Serialised broadsheet.v1.ModelSpec and ModelCard.
     Column("spec", LargeBinary, nullable=False),
     Column("card", LargeBinary, nullable=False),
     Column("create_time_us", BigInteger, nullable=False),
@@ -191,7 +191,7 @@ adapter_revisions = Table(
     Column("model_id", String(63), primary_key=True),
     Column("adapter_id", String(63), primary_key=True),
     Column("number", BigInteger, primary_key=True, autoincrement=False),
-    # Serialised modelplane.v1.Source, AdapterWeights and AdapterCard.
+    # Serialised broadsheet.v1.Source, AdapterWeights and AdapterCard.
     Column("source", LargeBinary, nullable=False),
     Column("weights", LargeBinary, nullable=False),
     Column("card", LargeBinary, nullable=False),
@@ -244,7 +244,7 @@ route_revisions = Table(
     metadata,
     Column("route_id", String(63), ForeignKey("routes.id", ondelete="CASCADE"), primary_key=True),
     Column("number", BigInteger, primary_key=True, autoincrement=False),
-    # Serialised modelplane.v1.RouteSpec.
+    # Serialised broadsheet.v1.RouteSpec.
     Column("spec", LargeBinary, nullable=False),
     Column("create_time_us", BigInteger, nullable=False),
     Column("catalog_revision", BigInteger, nullable=False),
@@ -266,12 +266,12 @@ api_keys = Table(
     metadata,
     Column("id", String(63), primary_key=True),
     Column("uid", String(64), nullable=False),
-    # modelplane.api_keys.key_hash. The key itself is kept nowhere.
+    # broadsheet.api_keys.key_hash. The key itself is kept nowhere.
     Column("key_hash", LargeBinary(32), nullable=False),
     Column("key_prefix", String(16), nullable=False),
     Column("display_name", String(256), nullable=False),
     Column("labels", JSON, nullable=False),
-    # Serialised modelplane.v1.ApiKeyLimits.
+    # Serialised broadsheet.v1.ApiKeyLimits.
     Column("limits", LargeBinary, nullable=False),
     # NULL: never.
     Column("expire_time_us", BigInteger),
@@ -286,7 +286,7 @@ data_planes = Table(
     metadata,
     Column("id", String(63), primary_key=True),
     Column("instance_uid", String(64), nullable=False),
-    # Serialised modelplane.v1.Position; NULL: none.
+    # Serialised broadsheet.v1.Position; NULL: none.
     Column("serving", LargeBinary),
     Column("target", LargeBinary),
     Column("phase", Integer, nullable=False),
@@ -333,7 +333,7 @@ resource_statuses = Table(
     Column("data_plane_id", String(63), primary_key=True),
     Column("name", String(256), primary_key=True),
     Column("number", BigInteger, nullable=False),
-    # Serialised modelplane.v1.ResourceStatus. NULL: it is reported no more.
+    # Serialised broadsheet.v1.ResourceStatus. NULL: it is reported no more.
     Column("status", LargeBinary),
     Index("ix_resource_statuses_number", "data_plane_id", "number"),
 )

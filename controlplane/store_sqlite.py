@@ -25,7 +25,7 @@ CONNECTIONS_MAX = 8
 _BUSY_TIMEOUT_MS = 5000
 """Only this process has the file, so a connection waits for another only while that commits."""
 
-WRITE = "modelplane_write"
+WRITE = "broadsheet_write"
 """Execution option of a connection whose transaction will write."""
 
 

@@ -25,11 +25,11 @@ from typing import NoReturn
 
 from google.protobuf import duration_pb2
 
+from broadsheet.v1 import snapshot_pb2, status_pb2
+from broadsheet.v1 import snapshot_service_pb2 as pb
+from broadsheet.validation import FieldViolation, violations_of
 from controlplane.convert import position_from_proto, position_to_proto
 from controlplane.domain import Head, Position
-from modelplane.v1 import snapshot_pb2, status_pb2
-from modelplane.v1 import snapshot_service_pb2 as pb
-from modelplane.validation import FieldViolation, violations_of
 
 # Reasons of Goodbye. Part of the API.
 SHUTTING_DOWN = "SHUTTING_DOWN"

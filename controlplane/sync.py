@@ -9,11 +9,11 @@ from collections.abc import AsyncIterable, Callable
 import grpc.aio
 import structlog
 
+from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane import auth, principal
 from controlplane.errors import FailedPrecondition, InvalidArgument, Reason, Unavailable
 from controlplane.hub import Hub, Stream
 from controlplane.subscription import ChunkRequest, Limits, ProtocolViolation, State, Subscription
-from modelplane.v1 import snapshot_service_pb2 as pb
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     # A peer that vanished without a word is noticed after half a minute.

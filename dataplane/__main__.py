@@ -1,4 +1,4 @@
-"""`modelplane dataplane`: starts or joins Ray, runs the agent and the ingress on Ray Serve, and stays until stopped."""
+"""`broadsheet dataplane`: starts or joins Ray, runs the agent and the ingress on Ray Serve, and stays until stopped."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import structlog
 
+from broadsheet.tls_files import TlsFiles, TlsFilesError
 from dataplane.logs import configure_logging
 from dataplane.settings import Settings, SettingsError, parse
-from modelplane.tls_files import TlsFiles, TlsFilesError
 
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024
 """Nothing but snapshots goes through Ray's object store; its default would be a third of the memory."""
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = parse(list(sys.argv[1:] if argv is None else argv))
     except SettingsError as error:
-        print(f"modelplane dataplane: {error}", file=sys.stderr)  # noqa: T201  # the terminal is who is told
+        print(f"broadsheet dataplane: {error}", file=sys.stderr)  # noqa: T201  # the terminal is who is told
         return 2
     return asyncio.run(run(settings))
 

@@ -10,7 +10,7 @@ from dataplane.snapshot import Snapshot
 
 
 class State(enum.Enum):
-    """States of a model or adapter; the same as `modelplane.v1.ResourceState`, where they are explained."""
+    """States of a model or adapter; the same as `broadsheet.v1.ResourceState`, where they are explained."""
 
     DEPLOYING = "DEPLOYING"
     READY = "READY"

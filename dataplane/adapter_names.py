@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modelplane.v1 import snapshot_pb2
+from broadsheet.v1 import snapshot_pb2
 
 _DIGEST_HEX_CHARACTERS = 32
 """128 bits of the weights' SHA-256: no two sets of files get the same name, and the name stays readable in logs."""

@@ -12,13 +12,13 @@ from types import TracebackType
 
 from google.protobuf import duration_pb2
 
+from broadsheet.v1 import snapshot_pb2
 from dataplane import openai_errors
 from dataplane.activation import Endpoint, ModelActivation, State, View
 from dataplane.adapter_names import engine_adapter_name
 from dataplane.posts import FirstByte
 from dataplane.routing import Route, choose_endpoint, resolve
 from dataplane.view_holder import ViewHolder
-from modelplane.v1 import snapshot_pb2
 
 _WAKE_INTERVAL_S = 1.0
 """A model is asked to be woken no more often than this."""

@@ -17,6 +17,7 @@ from importlib.metadata import version
 
 import structlog
 
+from broadsheet.v1 import status_pb2
 from dataplane import deployments
 from dataplane.accept import Policy
 from dataplane.activation import Activation, ModelActivation
@@ -62,7 +63,6 @@ from dataplane.resource_status import Statuses, notable_statuses
 from dataplane.settings import Settings
 from dataplane.snapshot import Snapshot, model_of
 from dataplane.snapshot_keeper import SnapshotKeeper
-from modelplane.v1 import status_pb2
 
 _TICK_S = 1.0
 """How often is planned when nothing happens: idle times and backoffs end without an event."""
@@ -91,7 +91,7 @@ class Agent:
         self._board = Board()
         self._cluster = Cluster()
         policy = Policy(allowed_sources=settings.allowed_sources, allow_new_store=settings.allow_new_store)
-        self._rules = rules_of(version("modelplane"), policy)
+        self._rules = rules_of(version("broadsheet"), policy)
         self._keeper = SnapshotKeeper(
             settings,
             instance_uid=uuid.uuid4().hex,

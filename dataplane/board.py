@@ -32,8 +32,8 @@ import ray
 import ray.actor
 import structlog
 
-BOARD_ACTOR_NAME = "modelplane-board"
-RAY_NAMESPACE = "modelplane"
+BOARD_ACTOR_NAME = "broadsheet-board"
+RAY_NAMESPACE = "broadsheet"
 
 POLL_TIMEOUT_S = 20.0
 """A long poll answers after this long at the latest, so that a dead poller's call does not stay."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
 
+from broadsheet.v1 import status_pb2
 from dataplane.activation import Endpoint
 from dataplane.posts import (
     APPLICATION_PREFIX,
@@ -25,7 +26,6 @@ from dataplane.posts import (
 )
 from dataplane.reconciler import Application, Phase
 from dataplane.snapshot import Position
-from modelplane.v1 import status_pb2
 
 WATCHED_PREFIXES = (
     APPLICATION_PREFIX,

@@ -9,9 +9,9 @@ from dataplane.asgi import AsgiApp
 _METHODS = ("GET", "HEAD", "POST")
 _EXPOSED_HEADERS = (
     "retry-after",
-    "x-modelplane-model",
-    "x-modelplane-revision",
-    "x-modelplane-route",
+    "x-broadsheet-model",
+    "x-broadsheet-revision",
+    "x-broadsheet-route",
     "x-ratelimit-limit-requests",
     "x-ratelimit-limit-tokens",
     "x-ratelimit-remaining-requests",

@@ -13,12 +13,12 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus
 
+from broadsheet.v1 import model_pb2, snapshot_pb2
 from dataplane.engine import EngineReplica, ReplicaSettings
 from dataplane.posts import ApplicationRecord
-from modelplane.v1 import model_pb2, snapshot_pb2
 
-AGENT_APPLICATION = "modelplane-agent"
-INGRESS_APPLICATION = "modelplane-ingress"
+AGENT_APPLICATION = "broadsheet-agent"
+INGRESS_APPLICATION = "broadsheet-ingress"
 SYSTEM_APPLICATIONS = frozenset({AGENT_APPLICATION, INGRESS_APPLICATION})
 
 _HEALTH_CHECK_PERIOD_S = 2.0

@@ -21,6 +21,7 @@ import uvicorn
 from google.protobuf import json_format
 from ray import serve
 
+from broadsheet.v1 import model_pb2, snapshot_pb2
 from dataplane import simulated, vllm_engine
 from dataplane.adapter_names import engine_adapter_name
 from dataplane.adapters import AdapterCache
@@ -40,7 +41,6 @@ from dataplane.posts import (
     StartFailure,
 )
 from dataplane.replica_app import AsgiApp, ReplicaApp
-from modelplane.v1 import model_pb2, snapshot_pb2
 
 REPORT_INTERVAL_S = 2.0
 """How often a replica renews its report."""

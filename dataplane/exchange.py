@@ -74,7 +74,7 @@ class Exchange:
         self.begun = True
         headers = headers + self._own_headers() + self.limit_headers
         if self._model_header is not None:
-            headers.append((b"x-modelplane-model", self._model_header))
+            headers.append((b"x-broadsheet-model", self._model_header))
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def send_whole(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
@@ -102,9 +102,9 @@ class Exchange:
     def _own_headers(self) -> Headers:
         headers = [(b"x-request-id", self.request_id.encode())]
         if self.view is not None:
-            headers.append((b"x-modelplane-revision", str(self.view.snapshot.position.revision).encode()))
+            headers.append((b"x-broadsheet-revision", str(self.view.snapshot.position.revision).encode()))
         if self.route_name:
-            headers.append((b"x-modelplane-route", self.route_name.encode()))
+            headers.append((b"x-broadsheet-route", self.route_name.encode()))
         return headers
 
 

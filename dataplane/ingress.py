@@ -14,6 +14,7 @@ from random import Random
 import msgspec
 import structlog
 
+from broadsheet.v1 import route_pb2
 from dataplane import metrics, openai_errors
 from dataplane.activation import View
 from dataplane.adapter_names import engine_adapter_name
@@ -33,7 +34,6 @@ from dataplane.snapshot import Snapshot
 from dataplane.token_usage import TokenMeter
 from dataplane.upstream import Answer, Upstream, UpstreamFailed, UpstreamSilent, engine_headers
 from dataplane.view_holder import ViewHolder
-from modelplane.v1 import route_pb2
 
 __all__ = ["IngressApp", "IngressSettings"]
 

@@ -123,7 +123,7 @@ class IngressReplica:
         snapshot: Snapshot | None = None
         activation: Activation | None = None
         policy = Policy(allowed_sources=self._settings.allowed_sources, allow_new_store=True)
-        rules = rules_of(version("modelplane"), policy)
+        rules = rules_of(version("broadsheet"), policy)
         while True:
             known = await self._board.watch([SNAPSHOT_KEY, ACTIVATION_KEY], known)
             post: SnapshotPost | None = known.changed.get(SNAPSHOT_KEY)

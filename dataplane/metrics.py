@@ -30,7 +30,7 @@ class IngressMetrics:
         self.registry = CollectorRegistry()
         self._replica = replica
         self._requests = Counter(
-            "modelplane_ingress_requests",
+            "broadsheet_ingress_requests",
             "Requests answered. kind: model, adapter, or none when no name was resolved; status 499: the client left.",
             ("replica", "route", "kind", "status"),
             registry=self.registry,
@@ -38,33 +38,33 @@ class IngressMetrics:
         self._request_counts: dict[tuple[str, str, int], Counter] = {}
         """The counters behind the labels: finding one by its labels costs five times as much as counting."""
         self._first_byte = Histogram(
-            "modelplane_ingress_time_to_first_byte_seconds",
+            "broadsheet_ingress_time_to_first_byte_seconds",
             "From the request's arrival to the first byte of an engine's answer.",
             ("replica", "route"),
             buckets=_FIRST_BYTE_BUCKETS_S,
             registry=self.registry,
         )
         self.cold_starts = Histogram(
-            "modelplane_ingress_cold_start_seconds",
+            "broadsheet_ingress_cold_start_seconds",
             "The same, of requests that waited for their model to start.",
             ("replica",),
             buckets=_FIRST_BYTE_BUCKETS_S,
             registry=self.registry,
         ).labels(replica)
         self._refusals = Counter(
-            "modelplane_ingress_refusals",
+            "broadsheet_ingress_refusals",
             "Requests that the ingress answered with an error of its own, by the error's code.",
             ("replica", "code"),
             registry=self.registry,
         )
         self.retries = Counter(
-            "modelplane_ingress_upstream_retries",
+            "broadsheet_ingress_upstream_retries",
             "Requests sent once more because a replica failed before the first byte.",
             ("replica",),
             registry=self.registry,
         ).labels(replica)
         self.fallbacks = Counter(
-            "modelplane_ingress_route_fallbacks",
+            "broadsheet_ingress_route_fallbacks",
             "Requests that went on to a fallback of their route.",
             ("replica",),
             registry=self.registry,
@@ -74,7 +74,7 @@ class IngressMetrics:
             ("held", "Requests that wait for a replica to start or to have room.", waiting),
             ("snapshot_revision", "Catalog revision of the snapshot that requests are decided by; -1: none.", revision),
         ):
-            Gauge(f"modelplane_ingress_{name}", text, ("replica",), registry=self.registry).labels(
+            Gauge(f"broadsheet_ingress_{name}", text, ("replica",), registry=self.registry).labels(
                 replica
             ).set_function(read)
 

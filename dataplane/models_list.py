@@ -15,12 +15,12 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from broadsheet.v1 import snapshot_pb2
 from dataplane.activation import Activation, State, View
 from dataplane.api_keys import ApiKey
 from dataplane.snapshot import Resource, Snapshot, model_of
-from modelplane.v1 import snapshot_pb2
 
-_DEFAULT_OWNER = "modelplane"
+_DEFAULT_OWNER = "broadsheet"
 _GENERATE = "generate"
 _TASKS = {
     "generate": _GENERATE,

@@ -26,12 +26,12 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from broadsheet.v1 import model_pb2, snapshot_pb2
 from dataplane.activation import Endpoint, ModelActivation, State
 from dataplane.giving_way import Resources, Sleeper, added, giving_way
 from dataplane.snapshot import Snapshot, model_of
-from modelplane.v1 import model_pb2, snapshot_pb2
 
-APPLICATION_PREFIX = "modelplane-"
+APPLICATION_PREFIX = "broadsheet-"
 _APPLICATION_DIGEST_CHARACTERS = 12
 ASLEEP = "ASLEEP"
 """Reason of an IDLE model whose replicas sleep."""

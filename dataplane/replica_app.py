@@ -19,15 +19,15 @@ import msgspec
 import structlog
 from google.protobuf.message import DecodeError
 
+from broadsheet.v1 import snapshot_pb2
 from dataplane.adapter_names import engine_adapter_name
 from dataplane.asgi import JSON, Receive, Scope, Send, send_whole
 from dataplane.errors import AdapterError
-from modelplane.v1 import snapshot_pb2
 
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-SERVED_NAME_HEADER = b"x-modelplane-served-name"
-ADAPTER_HEADER = b"x-modelplane-adapter"
+SERVED_NAME_HEADER = b"x-broadsheet-served-name"
+ADAPTER_HEADER = b"x-broadsheet-adapter"
 
 _log = structlog.get_logger("dataplane.engine")
 
@@ -42,12 +42,12 @@ class Call:
     """The engine-side name of the adapter; None: the base model."""
 
 
-CURRENT_CALL: contextvars.ContextVar[Call | None] = contextvars.ContextVar("modelplane_call", default=None)
+CURRENT_CALL: contextvars.ContextVar[Call | None] = contextvars.ContextVar("broadsheet_call", default=None)
 
 
 ENGINE_DEAD_STATUS = 421
 """Misdirected Request: said to the ingress when the engine behind the app has died; it asks another replica then."""
-ENGINE_HAD_REQUEST_HEADER = b"x-modelplane-engine-had-request"
+ENGINE_HAD_REQUEST_HEADER = b"x-broadsheet-engine-had-request"
 """With that status: the engine died when it had the request, perhaps because of it."""
 
 

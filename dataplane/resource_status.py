@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from broadsheet.v1 import snapshot_pb2, status_pb2
 from dataplane.activation import ModelActivation, State
 from dataplane.adapter_names import engine_adapter_name
 from dataplane.posts import EngineReport
 from dataplane.snapshot import Snapshot
-from modelplane.v1 import snapshot_pb2, status_pb2
 
 _MESSAGE_CHARACTERS_MAX = 2000
 

@@ -8,9 +8,9 @@ import math
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
+from broadsheet.v1 import route_pb2, snapshot_pb2
 from dataplane.activation import Endpoint, ModelActivation, State, View
 from dataplane.snapshot import Snapshot, candidate_name, model_of
-from modelplane.v1 import route_pb2, snapshot_pb2
 
 AFFINITY_SLACK_REQUESTS = 8
 """How many more requests an adapter's home may have in flight than its second home before that one is taken. Half of

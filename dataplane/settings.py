@@ -11,11 +11,11 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 
-from modelplane.addresses import host_of, is_local
-from modelplane.credentials import Credentials
-from modelplane.names import RESOURCE_ID_PATTERN
+from broadsheet.addresses import host_of, is_local
+from broadsheet.credentials import Credentials
+from broadsheet.names import RESOURCE_ID_PATTERN
 
-ENV_PREFIX = "MODELPLANE_DATAPLANE_"
+ENV_PREFIX = "BROADSHEET_DATAPLANE_"
 _ORIGIN = re.compile(
     r"(?!http://[^/]*:80$|https://[^/]*:443$)[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
 )
@@ -24,11 +24,11 @@ _ORIGIN = re.compile(
 
 def _default_data_dir() -> Path:
     base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
-    return Path(base) / "modelplane" / "dataplane"
+    return Path(base) / "broadsheet" / "dataplane"
 
 
 class Settings(BaseSettings):
-    """Every setting of the data plane. Flags come before `MODELPLANE_DATAPLANE_*` environment variables."""
+    """Every setting of the data plane. Flags come before `BROADSHEET_DATAPLANE_*` environment variables."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
@@ -36,7 +36,7 @@ class Settings(BaseSettings):
         frozen=True,
         cli_parse_args=False,
         cli_kebab_case=True,
-        cli_prog_name="modelplane dataplane",
+        cli_prog_name="broadsheet dataplane",
         cli_implicit_flags=True,
         cli_hide_none_type=True,
         cli_avoid_json=True,

@@ -198,14 +198,14 @@ class SimulatedEngine:
         return checked
 
     def _parse(self, scope: Scope, body: bytes) -> EngineRequest:
-        shown_name = header(scope, b"x-modelplane-served-name")
+        shown_name = header(scope, b"x-broadsheet-served-name")
         try:
             request = EngineRequest.of(scope["path"], body, shown_name)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             raise _Refused(400, "The request body does not fit this route.") from None
         if self._served_name and shown_name is None and request.fields.model != self._served_name:
             raise _Refused(404, f"The model `{request.fields.model}` does not exist.")
-        if header(scope, b"x-modelplane-adapter") is not None:
+        if header(scope, b"x-broadsheet-adapter") is not None:
             self._adapters.add(request.fields.model)
         if len(request.prompt_words) > self._settings.max_model_len:
             raise _Refused(400, f"The prompt is longer than {self._settings.max_model_len} tokens.")
@@ -265,7 +265,7 @@ def build_app(
 
     Args:
         settings: how it behaves.
-        served_name: the only model that it answers to, unless the header `x-modelplane-served-name` says what to show
+        served_name: the only model that it answers to, unless the header `x-broadsheet-served-name` says what to show
             as the model. Empty: it answers to any.
         secret: what it wants in `authorization: Bearer`; empty: nothing.
         random: for `error_rate`.

@@ -154,7 +154,7 @@ class AnswerMaker:
 
     def models(self, served_name: str) -> bytes:
         """The list of the one model."""
-        model = {"id": served_name, "object": "model", "created": 0, "owned_by": "modelplane"}
+        model = {"id": served_name, "object": "model", "created": 0, "owned_by": "broadsheet"}
         return _encode({"object": "list", "data": [model | {"max_model_len": self._settings.max_model_len}]})
 
     def _events(self, generation: Generation, content: dict[str, object], finish_reason: str | None) -> bytes:

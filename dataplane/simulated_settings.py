@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from modelplane.validation import shorten
+from broadsheet.validation import shorten
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,16 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from broadsheet.catalog_digest import CatalogDigest
+from broadsheet.v1 import api_key_pb2, snapshot_pb2
 from dataplane.api_keys import ApiKey
-from modelplane.catalog_digest import CatalogDigest
-from modelplane.v1 import api_key_pb2, snapshot_pb2
 
-MODEL_ENTRY = "modelplane.v1.ModelEntry"
-ADAPTER_ENTRY = "modelplane.v1.AdapterEntry"
-ROUTE_ENTRY = "modelplane.v1.RouteEntry"
-MODEL_REVISION_ENTRY = "modelplane.v1.ModelRevisionEntry"
-ADAPTER_REVISION_ENTRY = "modelplane.v1.AdapterRevisionEntry"
-API_KEY_ENTRY = "modelplane.v1.ApiKeyEntry"
+MODEL_ENTRY = "broadsheet.v1.ModelEntry"
+ADAPTER_ENTRY = "broadsheet.v1.AdapterEntry"
+ROUTE_ENTRY = "broadsheet.v1.RouteEntry"
+MODEL_REVISION_ENTRY = "broadsheet.v1.ModelRevisionEntry"
+ADAPTER_REVISION_ENTRY = "broadsheet.v1.AdapterRevisionEntry"
+API_KEY_ENTRY = "broadsheet.v1.ApiKeyEntry"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,11 +17,11 @@ from typing import IO, cast
 from google.protobuf.message import DecodeError
 from google.protobuf.proto import parse_length_prefixed, serialize_length_prefixed
 
+from broadsheet.v1 import snapshot_pb2
+from broadsheet.v1 import snapshot_service_pb2 as pb
 from dataplane.snapshot import Position, RawEntry, Snapshot
-from modelplane.v1 import snapshot_pb2
-from modelplane.v1 import snapshot_service_pb2 as pb
 
-_MAGIC = b"modelplane snapshot 1\n"
+_MAGIC = b"broadsheet snapshot 1\n"
 _HASH_BYTES = hashlib.sha256().digest_size
 _READ_BYTES = 1024 * 1024
 

@@ -9,14 +9,14 @@ from importlib.metadata import version
 
 import structlog
 
+from broadsheet import local_tokens
+from broadsheet.v1 import status_pb2
 from dataplane.accept import Policy, Rejection, accept
 from dataplane.disk import Disk, DiskError
 from dataplane.settings import Settings
 from dataplane.snapshot import Position, RawEntry, Snapshot
 from dataplane.subscriber import Accepted, Identity, Rejected
 from dataplane.sync_client import Connection, SyncClient, channel
-from modelplane import local_tokens
-from modelplane.v1 import status_pb2
 
 _SETTLE_INTERVAL_S = 5.0
 
@@ -56,7 +56,7 @@ class SnapshotKeeper:
             data_plane=settings.data_plane_id,
             instance_uid=instance_uid,
             http_address=settings.http_url,
-            software_version=version("modelplane"),
+            software_version=version("broadsheet"),
         )
         self._disk = Disk(settings.data_dir / "snapshots")
         self._disk_open = False

@@ -27,10 +27,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
+from broadsheet.v1 import snapshot_service_pb2 as pb
+from broadsheet.v1 import status_pb2
 from dataplane.accept import STORE_UID_MISMATCH, Assembler, Policy, Rejection, describe, refuse_position
 from dataplane.snapshot import Position, RawEntry
-from modelplane.v1 import snapshot_service_pb2 as pb
-from modelplane.v1 import status_pb2
 
 REJECTED_MAX = 16
 """Rejected positions that are remembered, the newest; a Hello lists no more."""

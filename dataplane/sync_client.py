@@ -12,6 +12,10 @@ import grpc
 import grpc.aio
 import structlog
 
+from broadsheet.credentials import Credentials
+from broadsheet.v1 import snapshot_service_pb2 as pb
+from broadsheet.v1 import status_pb2
+from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from dataplane.accept import Policy, Rejection
 from dataplane.snapshot import Position, RawEntry
 from dataplane.subscriber import (
@@ -24,10 +28,6 @@ from dataplane.subscriber import (
     Rejected,
     Subscriber,
 )
-from modelplane.credentials import Credentials
-from modelplane.v1 import snapshot_service_pb2 as pb
-from modelplane.v1 import status_pb2
-from modelplane.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     # A peer that vanished without a word is noticed after half a minute. The server allows a ping every 10 s.

@@ -11,19 +11,19 @@ from collections.abc import Iterable
 import aiohttp
 import yarl
 
+from broadsheet.v1 import snapshot_pb2
 from dataplane.activation import Endpoint
 from dataplane.asgi import Headers
 from dataplane.ingress_settings import IngressSettings
-from modelplane.v1 import snapshot_pb2
 
-SERVED_NAME_HEADER = "x-modelplane-served-name"
+SERVED_NAME_HEADER = "x-broadsheet-served-name"
 """To the engine: the name that the caller asked for, which is the `model` that responses show."""
-ADAPTER_HEADER = "x-modelplane-adapter"
+ADAPTER_HEADER = "x-broadsheet-adapter"
 """To the engine: the adapter's entry (base64 of a serialised `AdapterEntry` without card and labels)."""
 
 ENGINE_DEAD_STATUS = 421
 """Misdirected Request, from a replica: its engine has died (`replica_app.py`)."""
-ENGINE_HAD_REQUEST_HEADER = "x-modelplane-engine-had-request"
+ENGINE_HAD_REQUEST_HEADER = "x-broadsheet-engine-had-request"
 """With that status: the engine died when it had the request, perhaps because of it."""
 
 _WHOLE_WRITE_BYTES_MAX = 1024 * 1024
@@ -70,8 +70,8 @@ _CORS_ANSWERS = frozenset(
     )
 )
 _NOT_TO_CALLER = _HOP_BY_HOP | _CORS_ANSWERS | {b"date", b"server", b"set-cookie", b"x-request-id"}
-_OURS = b"x-modelplane-"
-"""Only Modelplane's own parts say these to each other; a caller's are dropped."""
+_OURS = b"x-broadsheet-"
+"""Only Broadsheet's own parts say these to each other; a caller's are dropped."""
 
 
 class UpstreamFailed(Exception):
@@ -232,7 +232,7 @@ def engine_headers(
     served_name: str,
     adapter: snapshot_pb2.AdapterEntry | None,
 ) -> list[tuple[str, str]]:
-    """The headers of a request to an engine: the caller's that mean something there, and Modelplane's own."""
+    """The headers of a request to an engine: the caller's that mean something there, and Broadsheet's own."""
     dropped = _NOT_TO_ENGINE | _named_by_connection(headers)
     result: list[tuple[str, str]] = []
     has_content_type = False

@@ -42,7 +42,7 @@ def skip_rows_without_adapter() -> None:
         setattr(lora_ops, name, operator)
         setattr(punica_cpu, name, operator)
     if not _only_rows_with_adapter_change():
-        raise RuntimeError("vLLM would answer for the base with an adapter, and Modelplane cannot keep it from that")
+        raise RuntimeError("vLLM would answer for the base with an adapter, and Broadsheet cannot keep it from that")
 
 
 def skipping(operator: Callable[..., None]) -> Callable[..., None]:

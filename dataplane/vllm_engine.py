@@ -15,15 +15,15 @@ from typing import Any, NoReturn
 
 from google.protobuf import json_format
 
+from broadsheet import sources
+from broadsheet.v1 import model_pb2, snapshot_pb2
 from dataplane import openai_errors, vllm_cpu_lora
 from dataplane.errors import EngineStartError
 from dataplane.inference_routes import INFERENCE_ROUTES
 from dataplane.out_of_memory import kernel_kills, start_failure_reason
 from dataplane.replica_app import CURRENT_CALL, AsgiApp
-from modelplane import sources
-from modelplane.v1 import model_pb2, snapshot_pb2
 
-_RESOLVER_NAME = "modelplane"
+_RESOLVER_NAME = "broadsheet"
 _CAUSE = re.compile(r"(?:^|[\s\]])((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit)): (.+)")
 _KILLED = re.compile(r"Failed core proc\(s\): \{[^}]*: -9\b")
 _WEIGHTS_LOADED = re.compile(r"Loading weights took (\d+(?:\.\d+)?) seconds")
@@ -245,7 +245,7 @@ def _parse(arguments: Sequence[str]) -> Any:
 
 def _extend_workers(parsed: Any) -> None:
     if parsed.worker_extension_cls:
-        message = "worker_extension_cls: on CPUs, a model with adapters has Modelplane's own"
+        message = "worker_extension_cls: on CPUs, a model with adapters has Broadsheet's own"
         raise EngineStartError(message, reason="ENGINE_ARGS_INVALID")
     parsed.worker_extension_cls = vllm_cpu_lora.WORKER_EXTENSION
 

@@ -1,4 +1,4 @@
-"""Make ``.venv`` from a lock file and install Modelplane into it, editable (``make install``). Standard library only.
+"""Make ``.venv`` from a lock file and install Broadsheet into it, editable (``make install``). Standard library only.
 
 A stamp of the inputs makes a second run a no-op. Anything else ends with exactly the locked packages in ``.venv``:
 packages that an interrupted run left damaged are installed again, those that the lock does not have are removed.
@@ -35,7 +35,7 @@ LOCK = os.open(ROOT, os.O_RDONLY)
 """Locked while a run works. pip inherits it, so that one whose parent was killed still keeps other runs out."""
 ACCELERATORS = ("cpu", "gpu")
 PYTHON_MINIMUM, PYTHON_LIMIT = (3, 11), (3, 14)
-KEPT = frozenset({"modelplane", "pip", "setuptools", "wheel"})
+KEPT = frozenset({"broadsheet", "pip", "setuptools", "wheel"})
 """Distributions that are in the environment without being in the lock."""
 
 PIPS_AT_ONCE = max(1, min(4, os.cpu_count() or 1))
@@ -267,7 +267,7 @@ def install(accelerator: str) -> None:
     LOGS.mkdir()
     progress.run(f"Packages of {lock.relative_to(ROOT)}", lambda: install_locked(pins), counts)
     progress.run("Bytecode of the packages", compile_bytecode)
-    progress.run("Modelplane, editable", install_project)
+    progress.run("Broadsheet, editable", install_project)
     STAMP.write_text(fingerprint(accelerator), encoding="utf-8")
     progress.finish()
 
@@ -289,7 +289,7 @@ def is_current(accelerator: str) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="scripts/install", description="Make .venv and install Modelplane into it.")
+    parser = argparse.ArgumentParser(prog="scripts/install", description="Make .venv and install Broadsheet into it.")
     parser.add_argument("accelerator", help=f"what vLLM runs on: {' or '.join(ACCELERATORS)}")
     accelerator = parser.parse_args().accelerator
     if accelerator not in ACCELERATORS:
@@ -299,7 +299,7 @@ def main() -> int:
         print(".venv is up to date.")
         return 0
     if not PYTHON_MINIMUM <= sys.version_info[:2] < PYTHON_LIMIT:
-        print(f"Modelplane needs Python 3.11, 3.12 or 3.13; this is {platform.python_version()}.", file=sys.stderr)
+        print(f"Broadsheet needs Python 3.11, 3.12 or 3.13; this is {platform.python_version()}.", file=sys.stderr)
         return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds, and so ends pip too
     try:

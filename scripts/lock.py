@@ -71,7 +71,7 @@ def render(accelerator: str, pins: dict[str, str]) -> str:
     extras = ",".join((*COMMON_EXTRAS, accelerator))
     python = ".".join(map(str, sys.version_info[:2]))
     lines = [
-        f"# Made by `make lock` from pyproject.toml: modelplane[{extras}], Linux x86_64, Python {python}.",
+        f"# Made by `make lock` from pyproject.toml: broadsheet[{extras}], Linux x86_64, Python {python}.",
         "# Complete: install with `pip install --no-deps`, as scripts/install.py does.",
     ]
     left_out = sorted(LEFT_OUT[accelerator] & pins.keys())

@@ -2,7 +2,7 @@
 
 Messages and stubs come from protoc, their ``.pyi`` files from mypy-protobuf (protoc's own ``--pyi_out`` leaves the gRPC
 stubs untyped and drops the comments). Rules of protovalidate are written with the vendored
-``buf/validate/validate.proto``; its generated module moves to ``modelplane._vendor``, because a top-level package
+``buf/validate/validate.proto``; its generated module moves to ``broadsheet._vendor``, because a top-level package
 ``buf`` would collide with any other distribution that ships one.
 """
 
@@ -21,7 +21,7 @@ PACKAGES = ROOT / "clients" / "python"
 
 VENDORED_IMPORT = re.compile(r"^(\s*)from buf\.validate import", flags=re.MULTILINE)
 SERVICE = re.compile(r"^service\s", flags=re.MULTILINE)
-GENERATED_FOLDERS = (Path("modelplane/v1"), Path("modelplane/_vendor"))
+GENERATED_FOLDERS = (Path("broadsheet/v1"), Path("broadsheet/_vendor"))
 GENERATED_FILES = "*_pb2*.py*"
 
 
@@ -39,17 +39,17 @@ def protoc(destination: Path, protos: list[Path], *plugins: str) -> None:
 
 def generate(destination: Path) -> None:
     """Write the whole generated tree under `destination`, laid out as under ``clients/python``."""
-    api = sorted((PROTOS / "modelplane").rglob("*.proto"))
+    api = sorted((PROTOS / "broadsheet").rglob("*.proto"))
     vendored = sorted((PROTOS / "buf").rglob("*.proto"))
     services = [path for path in api if SERVICE.search(path.read_text(encoding="utf-8"))]
-    vendor = destination / "modelplane" / "_vendor"
+    vendor = destination / "broadsheet" / "_vendor"
     vendor.mkdir(parents=True)
     protoc(destination, api, "python", "mypy")
     protoc(destination, services, "grpc_python", "mypy_grpc")
     protoc(vendor, vendored, "python", "mypy")
     for path in generated(destination):
         text = path.read_text(encoding="utf-8")
-        path.write_text(VENDORED_IMPORT.sub(r"\1from modelplane._vendor.buf.validate import", text), encoding="utf-8")
+        path.write_text(VENDORED_IMPORT.sub(r"\1from broadsheet._vendor.buf.validate import", text), encoding="utf-8")
 
 
 def generated(packages: Path) -> Iterator[Path]:
@@ -65,7 +65,7 @@ def contents(packages: Path) -> dict[Path, bytes]:
 def add_package_files() -> None:
     """Make every folder with generated code a regular package; a file that is there already is left alone."""
     for folder in {path.parent for path in generated(PACKAGES)}:
-        while folder != PACKAGES / "modelplane":
+        while folder != PACKAGES / "broadsheet":
             init = folder / "__init__.py"
             if not init.exists():
                 init.write_text("", encoding="utf-8")

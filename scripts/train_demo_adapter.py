@@ -16,8 +16,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from modelplane.demo import ADAPTER_DIR
-from modelplane.demo.prepare_model import default_cache_dir, prepare_model
+from broadsheet.demo import ADAPTER_DIR
+from broadsheet.demo.prepare_model import default_cache_dir, prepare_model
 
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 ANSWER = "Arr, matey! I be a pirate, and the answer lies buried on Treasure Island!"

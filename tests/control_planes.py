@@ -11,7 +11,7 @@ from pathlib import Path
 
 import grpc.aio
 
-from modelplane.v1 import registry_service_pb2_grpc
+from broadsheet.v1 import registry_service_pb2_grpc
 from tests.stream.access_world import entries, write_tokens
 
 _START_TIMEOUT_S = 60.0
@@ -37,7 +37,7 @@ class Replica:
                     *(sys.executable, "-m", "controlplane", "--listen", "127.0.0.1:0", "--log-format", "json"),
                     *("--data-dir", str(self._directory), "--tokens-file", str(self._tokens)),
                     stderr=log,
-                    env={**os.environ, "MODELPLANE_CONTROLPLANE_DATABASE_URL": self._url},
+                    env={**os.environ, "BROADSHEET_CONTROLPLANE_DATABASE_URL": self._url},
                     cwd=Path(__file__).parents[1],
                 )
             try:

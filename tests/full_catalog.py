@@ -9,6 +9,8 @@ from datetime import datetime
 
 from sqlalchemy import Table, insert, select, update
 
+from broadsheet.catalog_digest import CatalogDigest
+from broadsheet.v1 import adapter_pb2, model_pb2
 from controlplane import audit, domain, principal, registration, snapshot, spec, store_rows
 from controlplane.store import Store
 from controlplane.store_schema import (
@@ -24,8 +26,6 @@ from controlplane.store_schema import (
     models,
     served_names,
 )
-from modelplane.catalog_digest import CatalogDigest
-from modelplane.v1 import adapter_pb2, model_pb2
 
 Draft = registration.ModelDraft | registration.AdapterDraft
 

@@ -225,7 +225,7 @@ def malformed(error: grpc.aio.AioRpcError) -> str:
     for detail in status.details:
         detail.Unpack(reason)
         detail.Unpack(violations)
-    if reason.domain != "modelplane" or reason.reason not in set(Reason):
+    if reason.domain != "broadsheet" or reason.reason not in set(Reason):
         return f"{error.code()} without a reason: {status}"
     if reason.reason == Reason.INVALID_FIELDS and not all(one.description for one in violations.field_violations):
         return f"a violation without description: {status}"

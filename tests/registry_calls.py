@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 from google.protobuf import duration_pb2
 from google.protobuf import message as protobuf_message
 
-from controlplane import domain
-from modelplane.v1 import (
+from broadsheet.v1 import (
     adapter_pb2,
     api_key_pb2,
     model_pb2,
@@ -20,7 +19,8 @@ from modelplane.v1 import (
     snapshot_pb2,
     warming_pb2,
 )
-from modelplane.v1 import registry_service_pb2 as pb
+from broadsheet.v1 import registry_service_pb2 as pb
+from controlplane import domain
 from tests import registry_model as model
 from tests.registry_world import NO_CONTEXT, World, spec
 

@@ -12,18 +12,18 @@ from typing import Any, cast
 import grpc
 from google.protobuf import json_format
 
-from controlplane import domain
-from controlplane.adapter_files import AdapterReader
-from controlplane.service import Context, RegistryServicer, ResourceStatuses
-from controlplane.snapshot_service import SnapshotServicer
-from controlplane.store import Store
-from modelplane.catalog_digest import CatalogDigest, blob_digest
-from modelplane.v1 import (
+from broadsheet.catalog_digest import CatalogDigest, blob_digest
+from broadsheet.v1 import (
     model_pb2,
     registry_service_pb2,
     snapshot_service_pb2,
     status_pb2,
 )
+from controlplane import domain
+from controlplane.adapter_files import AdapterReader
+from controlplane.service import Context, RegistryServicer, ResourceStatuses
+from controlplane.snapshot_service import SnapshotServicer
+from controlplane.store import Store
 from tests.adapter_directories import write_adapter
 
 NO_CONTEXT = cast(Context, None)

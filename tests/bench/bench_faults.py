@@ -28,7 +28,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from modelplane.demo.prepare_model import default_cache_dir, prepare_model
+from broadsheet.demo.prepare_model import default_cache_dir, prepare_model
 from tests.e2e.real_model import ENGINE
 from tests.e2e.stack import Stack
 
@@ -124,14 +124,14 @@ class Fault:
 
 
 def engine_application(stack: Stack) -> str:
-    (name,) = (name for name in stack.applications() if name.startswith(f"modelplane-{MODEL}-"))
+    (name,) = (name for name in stack.applications() if name.startswith(f"broadsheet-{MODEL}-"))
     return name
 
 
 FAULTS: Sequence[Fault] = (
     Fault("engine replica (1 of 2)", lambda stack: stack.kill_replica(engine_application(stack))),
-    Fault("agent", lambda stack: stack.kill_replica("modelplane-agent")),
-    Fault("ingress replica (1 of 2)", lambda stack: stack.kill_replica("modelplane-ingress")),
+    Fault("agent", lambda stack: stack.kill_replica("broadsheet-agent")),
+    Fault("ingress replica (1 of 2)", lambda stack: stack.kill_replica("broadsheet-ingress")),
     Fault("Serve controller", lambda stack: kill_process(stack, "ray::ServeController")),
     Fault("board", lambda stack: kill_process(stack, "ray::BoardActor")),
     Fault("control plane", kill_controlplane),
@@ -222,7 +222,7 @@ def main() -> None:
     arguments = parser.parse_args()
     screen = Console()
     table = Table("killed", "requests", "failed", "how", "failing, s", "healthy after, s")
-    directory = Path(tempfile.mkdtemp(prefix="mp-faults-"))
+    directory = Path(tempfile.mkdtemp(prefix="bs-faults-"))
     screen.print(f"{os.cpu_count()} cores; logs in {directory}", highlight=False)
     stack = Stack(directory)
     try:

@@ -37,11 +37,11 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from broadsheet.v1 import model_pb2
 from controlplane import registration
 from controlplane.store import Store
 from controlplane.store_sqlite import database_url
 from dataplane.deployments import SYSTEM_APPLICATIONS
-from modelplane.v1 import model_pb2
 from tests.e2e.stack import START_S, Stack
 from tests.full_catalog import fill, model_draft
 
@@ -62,8 +62,8 @@ SETTLE_S = 5.0
 
 PARTS: Mapping[str, str] = {
     "Serve's controller": "ray::ServeController",
-    "agent": "ray::ServeReplica:modelplane-agent",
-    "ingress": "ray::ServeReplica:modelplane-ingress",
+    "agent": "ray::ServeReplica:broadsheet-agent",
+    "ingress": "ray::ServeReplica:broadsheet-ingress",
     "board": "ray::BoardActor",
 }
 """The data plane's processes, by the beginning of the title that Ray gives them."""
@@ -123,7 +123,7 @@ async def timed_start(stack: Stack) -> Start:
 
 # --- ingress replica --------------------------------------------------------------------------------------------------
 
-_REVISION = re.compile(r'^modelplane_ingress_snapshot_revision{replica="(.+)"} (\S+)$', re.MULTILINE)
+_REVISION = re.compile(r'^broadsheet_ingress_snapshot_revision{replica="(.+)"} (\S+)$', re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -446,7 +446,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the random order")
     arguments = parser.parse_args()
     load = ", ".join(f"{average:.1f}" for average in os.getloadavg())
-    directory = Path(tempfile.mkdtemp(prefix="mp-models-"))
+    directory = Path(tempfile.mkdtemp(prefix="bs-models-"))
     tell(f"{os.cpu_count()} cores, load before: {load}; logs in {directory}")
     asyncio.run(measure(arguments, directory, Console(width=140)))
 

@@ -29,9 +29,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from modelplane import Client
-from modelplane.demo import ADAPTER_DIR
-from modelplane.demo.prepare_model import default_cache_dir, prepare_model
+from broadsheet import Client
+from broadsheet.demo import ADAPTER_DIR
+from broadsheet.demo.prepare_model import default_cache_dir, prepare_model
 from tests.e2e.stack import Stack, until
 
 IDLE_S = 2
@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument("--billions", type=float, default=0.0, help="a made-up model of so many parameters instead")
     arguments = parser.parse_args()
     screen = Console(width=140)
-    directory = Path(tempfile.mkdtemp(prefix="mp-sleep-"))
+    directory = Path(tempfile.mkdtemp(prefix="bs-sleep-"))
     screen.print(f"{os.cpu_count()} cores; logs in {directory}", highlight=False)
     smollm2 = prepare_model(default_cache_dir(), screen.print)
     subject = Subject("SmolLM2-135M", smollm2, {}, ADAPTER_DIR)

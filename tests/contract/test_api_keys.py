@@ -9,9 +9,9 @@ import pytest
 from google.protobuf import timestamp_pb2
 from sqlalchemy import text
 
+from broadsheet.api_keys import KEY_PREFIX, key_hash
+from broadsheet.v1 import api_key_pb2
 from controlplane import errors
-from modelplane.api_keys import KEY_PREFIX, key_hash
-from modelplane.v1 import api_key_pb2
 from tests.registry_world import NO_CONTEXT, START, World
 
 
@@ -32,7 +32,7 @@ async def revoke(world: World, key_id: str = "k", **fields: object) -> api_key_p
 async def entry(world: World, key_id: str = "k") -> api_key_pb2.ApiKeyEntry:
     """What data planes are told of a key."""
     (found,) = [one for one in await world.entries() if one.name == f"apiKeys/{key_id}"]
-    assert found.type == "modelplane.v1.ApiKeyEntry"
+    assert found.type == "broadsheet.v1.ApiKeyEntry"
     return api_key_pb2.ApiKeyEntry.FromString(found.blob)
 
 

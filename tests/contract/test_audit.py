@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from broadsheet.v1 import api_key_pb2, audit_pb2, change_pb2
 from controlplane import audit, audit_retention, errors, principal
 from controlplane.principal import Origin, Principal
 from controlplane.store_write import WriteTransaction
-from modelplane.v1 import api_key_pb2, audit_pb2, change_pb2
 from tests.contract.test_store import failing_statement
 from tests.registry_world import NO_CONTEXT, START, World, spec
 
@@ -48,7 +48,7 @@ async def test_an_event_says_who_did_what_when_from_where_and_what_it_was_before
     (change,) = newest.changes
     assert (change.name, change.type, change.kind) == (
         "models/m",
-        "modelplane.v1.ModelEntry",
+        "broadsheet.v1.ModelEntry",
         change_pb2.ResourceChange.KIND_CHANGED,
     )
     assert fields(change)["revision.spec.scaling.max_replicas"] == (1, 4)

@@ -165,7 +165,7 @@ def test_the_commands_say_what_they_did(tmp_path: Path, capsys: pytest.CaptureFi
     assert program.main(["backup", str(path), "--data-dir", str(source)]) == 1
     assert "there is no registry" in capsys.readouterr().err
     assert program.main(["backup", "--data-dir", str(source)]) == 1
-    assert "usage: modelplane controlplane backup FILE" in capsys.readouterr().err
+    assert "usage: broadsheet controlplane backup FILE" in capsys.readouterr().err
     assert program.main(["restore", str(path), "--data-dir", str(target)]) == 1
     assert "No such file" in capsys.readouterr().err
 

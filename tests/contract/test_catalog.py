@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from broadsheet.v1 import model_pb2, registry_service_pb2, snapshot_pb2, snapshot_service_pb2
 from controlplane import errors
-from modelplane.v1 import model_pb2, registry_service_pb2, snapshot_pb2, snapshot_service_pb2
 from tests.adapter_directories import write_adapter
 from tests.registry_world import NO_CONTEXT, World, open_world, spec
 
@@ -69,7 +69,7 @@ async def test_entry_holds_what_was_registered(world: World, tmp_path: Path) -> 
     adapter_entry, model_entry = sorted(await world.entries(), key=lambda entry: entry.type)
     model = snapshot_pb2.ModelEntry.FromString(model_entry.blob)
     adapter = snapshot_pb2.AdapterEntry.FromString(adapter_entry.blob)
-    assert (model_entry.type, adapter_entry.type) == ("modelplane.v1.ModelEntry", "modelplane.v1.AdapterEntry")
+    assert (model_entry.type, adapter_entry.type) == ("broadsheet.v1.ModelEntry", "broadsheet.v1.AdapterEntry")
     assert (model.name, model.served_name, dict(model.labels)) == ("models/m", "org/M", {"team": "a"})
     assert (adapter.model, adapter.served_name) == ("models/m", "org/M:a")
     assert adapter.revision.weights.rank == 8

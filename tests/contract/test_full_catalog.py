@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
+from broadsheet.v1 import registry_service_pb2
 from controlplane import registration
 from controlplane.store import Store
 from controlplane.store_schema import metadata
-from modelplane.v1 import registry_service_pb2
 from tests import full_catalog
 from tests.registry_world import NO_CONTEXT, START, World, spec
 

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
+from broadsheet.v1 import change_pb2, diff_pb2
+from broadsheet.v1 import registry_service_pb2 as pb
 from controlplane import errors
-from modelplane.v1 import change_pb2, diff_pb2
-from modelplane.v1 import registry_service_pb2 as pb
 from tests.registry_world import NO_CONTEXT, World, spec
 
 Kind = change_pb2.ResourceChange

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from broadsheet.v1 import adapter_pb2, model_pb2, status_pb2
+from broadsheet.v1 import registry_service_pb2 as pb
 from controlplane import domain, errors, filters, listing
 from controlplane.listing import ListQuery
-from modelplane.v1 import adapter_pb2, model_pb2, status_pb2
-from modelplane.v1 import registry_service_pb2 as pb
 from tests.registry_world import NO_CONTEXT, World
 
 State = status_pb2.ResourceState
@@ -67,7 +67,7 @@ def card(owner: str) -> model_pb2.ModelCard:
 
 async def test_models_are_found_by_label_owner_name_and_state(world: World) -> None:
     await world.register_model("a", labels={"env": "prod", "team": "x"}, card=card("ann"))
-    await world.register_model("b", labels={"env": "dev", "modelplane.dev/by": "me"}, served_name="org/B:1")
+    await world.register_model("b", labels={"env": "dev", "broadsheet.dev/by": "me"}, served_name="org/B:1")
     await world.register_model("c", card=card("ann lee"))
     world.resource_statuses = fleet(
         status("models/a", State.RESOURCE_STATE_READY),
@@ -82,8 +82,8 @@ async def test_models_are_found_by_label_owner_name_and_state(world: World) -> N
         "labels.env:*": "ab",
         "NOT labels:env": "c",
         "labels.env = *": "ab",
-        'labels."modelplane.dev/by" = me': "b",
-        "labels.modelplane.dev/by = m*": "b",
+        'labels."broadsheet.dev/by" = me': "b",
+        "labels.broadsheet.dev/by = m*": "b",
         "owner = ann": "a",
         "card.owned_by = ann*": "ac",
         'owner = ""': "b",

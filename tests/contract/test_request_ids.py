@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from google.protobuf import message as protobuf_message
 
+from broadsheet.v1 import model_pb2, registry_service_pb2
 from controlplane import errors, principal, request_ids
 from controlplane.store import Store
-from modelplane.v1 import model_pb2, registry_service_pb2
 from tests.adapter_directories import write_adapter
 from tests.contract.test_store import failing_statement
 from tests.registry_world import NO_CONTEXT, START, World, open_world

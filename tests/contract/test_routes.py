@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from google.protobuf import json_format
 
+from broadsheet.v1 import registry_service_pb2, route_pb2, snapshot_pb2
+from broadsheet.validation import violations_of
 from controlplane import errors
-from modelplane.v1 import registry_service_pb2, route_pb2, snapshot_pb2
-from modelplane.validation import violations_of
 from tests.adapter_directories import write_adapter
 from tests.registry_world import NO_CONTEXT, World, spec
 
@@ -46,7 +46,7 @@ async def get_route(world: World, route_id: str) -> route_pb2.Route:
 
 async def types(world: World) -> Mapping[str, str]:
     """Type of each entry of the newest snapshot, by name."""
-    return {entry.name: entry.type.removeprefix("modelplane.v1.") for entry in await world.entries()}
+    return {entry.name: entry.type.removeprefix("broadsheet.v1.") for entry in await world.entries()}
 
 
 async def test_route_is_an_entry_with_its_defaults_filled_in(world: World) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from google.protobuf import field_mask_pb2
 
+from broadsheet.v1 import adapter_pb2, model_pb2
+from broadsheet.v1 import registry_service_pb2 as pb
 from controlplane import errors
 from controlplane.store import Store
-from modelplane.v1 import adapter_pb2, model_pb2
-from modelplane.v1 import registry_service_pb2 as pb
 from tests.adapter_directories import write_adapter
 from tests.registry_world import NO_CONTEXT, START, World, spec
 

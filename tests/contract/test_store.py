@@ -14,10 +14,10 @@ import pytest
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
+from broadsheet.v1 import snapshot_service_pb2
 from controlplane import domain, errors
 from controlplane.store import Store
 from controlplane.store_write import WriteTransaction
-from modelplane.v1 import snapshot_service_pb2
 from tests.registry_world import START, World, open_world, spec
 
 RECORD = domain.DataPlaneRecord(

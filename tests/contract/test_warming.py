@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from google.protobuf import duration_pb2
 
-from controlplane import errors
-from modelplane.v1 import (
+from broadsheet.v1 import (
     audit_pb2,
     model_pb2,
     registry_service_pb2,
@@ -19,6 +18,7 @@ from modelplane.v1 import (
     snapshot_pb2,
     warming_pb2,
 )
+from controlplane import errors
 from tests.registry_world import NO_CONTEXT, World, spec
 
 

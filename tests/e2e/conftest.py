@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from modelplane import Client
-from modelplane.demo import ADAPTER_DIR
-from modelplane.demo.prepare_model import default_cache_dir, prepare_model
+from broadsheet import Client
+from broadsheet.demo import ADAPTER_DIR
+from broadsheet.demo.prepare_model import default_cache_dir, prepare_model
 from tests.e2e.stack import Stack
 
 

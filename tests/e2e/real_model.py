@@ -7,8 +7,8 @@ from pathlib import Path
 
 from openai.types.chat import ChatCompletionMessageParam
 
-from modelplane import Client
-from modelplane.types import ResourceState
+from broadsheet import Client
+from broadsheet.types import ResourceState
 from tests.e2e.stack import Stack
 
 ENGINE_ARGS: Mapping[str, object] = {

@@ -22,8 +22,8 @@ import httpx
 import openai
 import psutil
 
+from broadsheet import Client
 from dataplane.__main__ import RAY_TOKEN_FILE
-from modelplane import Client
 from tests.death_signal import sent_at_our_death
 
 START_S = 90.0
@@ -139,7 +139,7 @@ class Stack:
 
     def __post_init__(self) -> None:
         # Ray's sockets have paths of at most 107 characters, so its directory is not below pytest's.
-        self._ray_directory = tempfile.mkdtemp(prefix="mp-ray-")
+        self._ray_directory = tempfile.mkdtemp(prefix="bs-ray-")
         self.environment = {**os.environ, "RAY_TMPDIR": self._ray_directory, "HF_HUB_OFFLINE": "1"}
         self.controlplane = self._process(
             "controlplane", "--listen", self.controlplane_address, "--data-dir", str(self.directory / "controlplane")
@@ -152,7 +152,7 @@ class Stack:
         )
 
     def _process(self, plane: str, *arguments: str) -> Process:
-        command = [str(Path(sys.executable).parent / "modelplane"), plane, *arguments]
+        command = [str(Path(sys.executable).parent / "broadsheet"), plane, *arguments]
         return Process(command, self.directory / f"{plane}.log", self.environment)
 
     @property
@@ -262,6 +262,6 @@ class Stack:
         return sorted(
             replica
             for name, replicas in self.applications().items()
-            if name.rpartition("-")[0] == f"modelplane-{model_id}"
+            if name.rpartition("-")[0] == f"broadsheet-{model_id}"
             for replica in replicas
         )

@@ -1,4 +1,4 @@
-"""`modelplane up --demo` as a newcomer runs it: a real model and adapter, real answers, and nothing left behind."""
+"""`broadsheet up --demo` as a newcomer runs it: a real model and adapter, real answers, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-MARK = "MODELPLANE_TEST_RUN"
+MARK = "BROADSHEET_TEST_RUN"
 """An environment variable that every descendant inherits, wherever it moves: Ray's leave session and group."""
 
 
@@ -27,7 +27,7 @@ class Demo:
         self._mark = f"{MARK}={uuid.uuid4().hex}"
         self._output = output
         name, _, value = self._mark.partition("=")
-        command = [sys.executable, "-c", "import sys; from modelplane.cli import main; sys.exit(main())"]
+        command = [sys.executable, "-c", "import sys; from broadsheet.cli import main; sys.exit(main())"]
         addresses = ["--listen", _free_address(), "--http", _free_address()]
         with output.open("w") as said:
             self.process = subprocess.Popen(
@@ -75,8 +75,8 @@ def test_the_demo_answers_and_leaves_nothing(tmp_path: Path, demos: list[Demo]) 
     assert demo.process.wait() == 0, demo.said()
     said = demo.said()
     assert "models/smollm2 is IDLE: no replica runs. /v1/models lists smollm2, smollm2:pirate" in said
-    base, pirate = said.split("smollm2:pirate · x-modelplane-revision: 2", maxsplit=1)
-    assert "smollm2 · x-modelplane-revision: 2" in base
+    base, pirate = said.split("smollm2:pirate · x-broadsheet-revision: 2", maxsplit=1)
+    assert "smollm2 · x-broadsheet-revision: 2" in base
     assert "Paris" in base
     assert "Arr" not in base
     assert pirate.count("Arr") == 2

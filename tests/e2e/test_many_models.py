@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from modelplane import Client
+from broadsheet import Client
 from tests.e2e.stack import Stack, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -46,7 +46,7 @@ def many(client: Client, stack: Stack) -> Iterator[list[str]]:
 
 def applications(stack: Stack) -> set[str]:
     """Applications of these models that there are."""
-    return {name for name in stack.applications() if name.startswith("modelplane-many-")}
+    return {name for name in stack.applications() if name.startswith("broadsheet-many-")}
 
 
 def listed(stack: Stack) -> list[str]:

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
-from modelplane import Client
+from broadsheet import Client
 from tests.e2e.asking import Asking
 from tests.e2e.real_model import CAPITAL, STATE, ask, state_of
 from tests.e2e.stack import Stack, until
@@ -32,7 +32,7 @@ FAR_CPUS = 2
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """Its first node, which has room for what needs no CPU."""
     # Ray's sockets have paths of at most 107 characters, so its directory is not below pytest's.
-    monkeypatch.setenv("RAY_TMPDIR", tempfile.mkdtemp(prefix="mp-ray-"))
+    monkeypatch.setenv("RAY_TMPDIR", tempfile.mkdtemp(prefix="bs-ray-"))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     head = {"num_cpus": FAR_CPUS - 1, "include_dashboard": False}
     made = Cluster(initialize_head=True, head_node_args=head)
@@ -65,7 +65,7 @@ def lose(node: Any) -> None:
     """`kill -9` everything that runs on a node, its raylet first."""
     raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
     workers = raylet.children(recursive=True)
-    assert any("ServeReplica:modelplane-far" in " ".join(worker.cmdline()) for worker in workers)
+    assert any("ServeReplica:broadsheet-far" in " ".join(worker.cmdline()) for worker in workers)
     for process in (raylet, *workers):
         process.kill()
 

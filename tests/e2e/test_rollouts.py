@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from modelplane import Client
-from modelplane.types import ModelRevision, Rollout
+from broadsheet import Client
+from broadsheet.types import ModelRevision, Rollout
 from tests.e2e.stack import Stack, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
@@ -57,7 +57,7 @@ class Caller:
             while not self._stop.is_set():
                 answer = http.post(f"{self._url}/v1/chat/completions", json=body)
                 if answer.status_code == 200 and "[DONE]" in answer.text:
-                    self.answers[answer.headers["x-modelplane-model"].rpartition("/")[2]] += 1
+                    self.answers[answer.headers["x-broadsheet-model"].rpartition("/")[2]] += 1
                 else:
                     self.failures.append(f"{answer.status_code} {answer.text[-300:]}")
 
@@ -105,6 +105,6 @@ def test_canary_completes_reverts_and_falls_back_without_a_failed_request(stack:
     raw = stack.openai().chat.completions.with_raw_response.create(
         model="chat", messages=[{"role": "user", "content": "hi"}], max_tokens=4
     )
-    assert raw.headers["x-modelplane-route"] == "routes/chat"
-    assert raw.headers["x-modelplane-model"] == "models/rolling/revisions/4"
+    assert raw.headers["x-broadsheet-route"] == "routes/chat"
+    assert raw.headers["x-broadsheet-model"] == "models/rolling/revisions/4"
     assert raw.parse().model == "chat"

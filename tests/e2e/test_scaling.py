@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from modelplane import Client
+from broadsheet import Client
 from tests.e2e.real_model import ask
 from tests.e2e.stack import Stack, until
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from modelplane import Client
+from broadsheet import Client
 from tests.e2e.real_model import ask
 from tests.e2e.stack import Stack, until
 

@@ -16,6 +16,9 @@ from pathlib import Path
 import grpc
 from structlog.testing import capture_logs
 
+from broadsheet.types import Phase, Position, ResourceState, ResourceStatus
+from broadsheet.v1 import snapshot_service_pb2 as pb
+from broadsheet.v1 import snapshot_service_pb2_grpc
 from controlplane.adapter_files import AdapterReader
 from controlplane.fleet import FleetServicer
 from controlplane.hub import Hub
@@ -24,9 +27,6 @@ from controlplane.service import RegistryServicer
 from controlplane.snapshot_service import SnapshotServicer
 from controlplane.store import Store
 from controlplane.sync import SyncHandler
-from modelplane.types import Phase, Position, ResourceState, ResourceStatus
-from modelplane.v1 import snapshot_service_pb2 as pb
-from modelplane.v1 import snapshot_service_pb2_grpc
 from tests.access import everybody_is_admin
 
 START_TIMEOUT_S = 30.0

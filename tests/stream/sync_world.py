@@ -12,6 +12,11 @@ from typing import Any
 import grpc.aio
 from google.protobuf import duration_pb2, json_format
 
+from broadsheet.v1 import fleet_service_pb2, model_pb2, registry_service_pb2, status_pb2
+from broadsheet.v1 import snapshot_service_pb2 as pb
+from broadsheet.v1.fleet_service_pb2_grpc import FleetServiceStub
+from broadsheet.v1.registry_service_pb2_grpc import RegistryServiceStub
+from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from controlplane.adapter_files import AdapterReader
 from controlplane.fleet import FleetServicer
 from controlplane.hub import Hub, HubSettings
@@ -26,11 +31,6 @@ from dataplane.accept import Policy, Rejection, accept
 from dataplane.snapshot import Position, RawEntry, Snapshot
 from dataplane.subscriber import Accepted, Identity, Rejected
 from dataplane.sync_client import Connection, SyncClient, Timing
-from modelplane.v1 import fleet_service_pb2, model_pb2, registry_service_pb2, status_pb2
-from modelplane.v1 import snapshot_service_pb2 as pb
-from modelplane.v1.fleet_service_pb2_grpc import FleetServiceStub
-from modelplane.v1.registry_service_pb2_grpc import RegistryServiceStub
-from modelplane.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from tests import full_catalog
 from tests.access import everybody_is_admin
 from tests.raw import POLICY

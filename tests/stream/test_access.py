@@ -15,9 +15,9 @@ from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # ship
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
+from broadsheet.v1 import registry_service_pb2, registry_service_pb2_grpc, snapshot_service_pb2
+from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from controlplane.auth import PERMISSION_OF_METHOD, Role
-from modelplane.v1 import registry_service_pb2, registry_service_pb2_grpc, snapshot_service_pb2
-from modelplane.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from tests.stream.access_world import (
     DATA_PLANE_1_TOKEN,
     EXPIRED_TOKEN,
@@ -93,7 +93,7 @@ def reason_of(error: grpc.aio.AioRpcError) -> str:
         return ""
     found = error_details_pb2.ErrorInfo()
     status.details[0].Unpack(found)
-    assert found.domain == "modelplane"
+    assert found.domain == "broadsheet"
     return str(found.reason)
 
 

@@ -16,7 +16,7 @@ from tests.stream.test_client_cli import SIMULATED, Cli
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
     with running_control_plane(tmp_path) as address:
-        monkeypatch.setenv("MODELPLANE_ENDPOINT", address)
+        monkeypatch.setenv("BROADSHEET_ENDPOINT", address)
         yield Cli(capsys)
 
 
@@ -52,7 +52,7 @@ def test_a_model_is_updated_rolled_back_deleted_and_undeleted(cli: Cli) -> None:
     assert cli("model", "get", "m") == 0
     assert "can be undeleted until" in cli.out
     assert cli("model", "register", "m", *SIMULATED) == 1
-    assert "hint: modelplane model undelete" in cli.err
+    assert "hint: broadsheet model undelete" in cli.err
     assert cli("model", "undelete", "m") == 0
     assert cli.out == "models/m with 0 adapters undeleted; catalog revision 6\n"
 
@@ -77,6 +77,6 @@ def test_an_adapter_is_updated_rolled_back_deleted_and_undeleted(cli: Cli, tmp_p
     assert cli("adapter", "undelete", "m/a") == 0
     assert cli("model", "delete", "m", "--force") == 0
     assert cli("adapter", "undelete", "m/a") == 1
-    assert "hint: modelplane model undelete" in cli.err
+    assert "hint: broadsheet model undelete" in cli.err
     assert cli("model", "undelete", "m") == 0
     assert cli.out == "models/m with 1 adapters undeleted; catalog revision 9\n"

@@ -1,4 +1,4 @@
-"""`modelplane apply` and `export` against a real control plane."""
+"""`broadsheet apply` and `export` against a real control plane."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from modelplane.client import Client
+from broadsheet.client import Client
 from tests.adapter_directories import write_adapter
 from tests.stream.client_world import running_control_plane
 from tests.stream.test_client_cli import Cli
@@ -20,7 +20,7 @@ MODEL = "model_id: {id}\nspec: {{engine: {{kind: SIMULATED}}, lora: {{max_rank: 
 @pytest.fixture
 def endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     with running_control_plane(tmp_path) as address:
-        monkeypatch.setenv("MODELPLANE_ENDPOINT", address)
+        monkeypatch.setenv("BROADSHEET_ENDPOINT", address)
         yield address
 
 

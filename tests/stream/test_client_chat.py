@@ -1,4 +1,4 @@
-"""`modelplane chat` against a real ingress, and against servers that misbehave."""
+"""`broadsheet chat` against a real ingress, and against servers that misbehave."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator
 import pytest
 import yaml
 
+from broadsheet.cli import main
 from dataplane.asgi import JSON, Receive, Scope, Send, send_whole
 from dataplane.ingress import IngressSettings
-from modelplane.cli import main
 from tests import views
 from tests.stream.ingress_world import World, ready, serving
 
@@ -27,7 +27,7 @@ async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
         await world.start(IngressSettings())
         _, url = await world.engine()
         world.show(views.snapshot(views.model("smol")), smol=ready(url))
-        monkeypatch.setenv("MODELPLANE_URL", world.url)
+        monkeypatch.setenv("BROADSHEET_URL", world.url)
         yield world
 
 
@@ -103,7 +103,7 @@ async def test_nobody_there_is_exit_code_3(capsys: pytest.CaptureFixture[str]) -
     assert await chat("smol", "ahoy", "--url", "http://127.0.0.1:1") == 3
     err = capsys.readouterr().err
     assert "cannot reach the data plane at http://127.0.0.1:1" in err
-    assert "modelplane dataplane" in err
+    assert "broadsheet dataplane" in err
 
 
 async def test_a_url_that_is_none_is_exit_code_2() -> None:
@@ -165,9 +165,9 @@ async def test_an_api_key_is_sent(
     world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, url = await world.engine()
-    world.show(views.snapshot(views.model("smol"), views.api_key("alice", "mp-a")), smol=ready(url))
+    world.show(views.snapshot(views.model("smol"), views.api_key("alice", "bs-a")), smol=ready(url))
     assert await chat("smol", "ahoy there") == 1
     assert "invalid_api_key" in capsys.readouterr().err
-    assert await chat("smol", "ahoy there", "--api-key", "mp-a") == 0
-    monkeypatch.setenv("MODELPLANE_API_KEY", "mp-a")
+    assert await chat("smol", "ahoy there", "--api-key", "bs-a") == 0
+    monkeypatch.setenv("BROADSHEET_API_KEY", "bs-a")
     assert await chat("smol", "ahoy there") == 0

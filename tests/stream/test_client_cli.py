@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from broadsheet.cli import main
+from broadsheet.client import Client
+from broadsheet.types import ResourceState
 from controlplane.auth import Role
-from modelplane.cli import main
-from modelplane.client import Client
-from modelplane.types import ResourceState
 from tests.adapter_directories import write_adapter
 from tests.stream.access_world import TOKENS, serving_guarded
 from tests.stream.client_world import running_control_plane, scripted_data_plane, state
@@ -39,7 +39,7 @@ class Cli:
 @pytest.fixture
 def endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     with running_control_plane(tmp_path) as address:
-        monkeypatch.setenv("MODELPLANE_ENDPOINT", address)
+        monkeypatch.setenv("BROADSHEET_ENDPOINT", address)
         yield address
 
 
@@ -270,7 +270,7 @@ def test_bad_input_is_exit_code_2(cli: Cli, arguments: tuple[str, ...]) -> None:
 def test_nobody_there_is_exit_code_3_with_a_hint(cli: Cli) -> None:
     assert cli("--endpoint", "127.0.0.1:1", "model", "list") == 3
     assert "cannot reach the control plane at 127.0.0.1:1" in cli.err
-    assert "modelplane controlplane" in cli.err
+    assert "broadsheet controlplane" in cli.err
     assert cli.out == ""
 
 
@@ -361,7 +361,7 @@ def test_wait_fails_with_the_reason(cli: Cli, endpoint: str) -> None:
 def test_wait_without_a_data_plane_says_what_to_start(cli: Cli) -> None:
     assert cli("model", "register", "m", *SIMULATED, "--wait", "--wait-timeout", "0.5") == 1
     assert "no data plane has ever connected" in cli.err
-    assert "modelplane dataplane" in cli.err
+    assert "broadsheet dataplane" in cli.err
     assert cli("fleet", "wait", "--timeout", "0.2") == 1
 
 
@@ -377,10 +377,10 @@ def test_a_rejected_revision_is_exit_code_1(cli: Cli, endpoint: str) -> None:
 def test_keys_are_created_shown_once_listed_and_revoked(cli: Cli) -> None:
     assert cli("key", "create", "alice", "--allow", "smollm2*", "--requests-per-minute", "60", "--label", "team=a") == 0
     key = cli.out.strip()
-    assert key.startswith("mp-")
+    assert key.startswith("bs-")
     assert "this once" in cli.err
     assert cli("key", "create", "bob", "-o", "json", "--expires-in-days", "1") == 0
-    assert json.loads(cli.out)["key"].startswith("mp-")
+    assert json.loads(cli.out)["key"].startswith("bs-")
     assert cli("key", "list") == 0
     assert "smollm2*" in cli.out
     assert key not in cli.out
@@ -413,10 +413,10 @@ def test_a_token_is_sent_from_wherever_it_is_given(cli: Cli, tmp_path: Path, mon
         assert cli("model", "list", *at, "--token-file", str(file)) == 0
         assert cli("model", "list", *at, "--token-file", str(tmp_path / "none")) == 2
         assert "No such file" in cli.err
-        monkeypatch.setenv("MODELPLANE_TOKEN", TOKENS[Role.VIEWER])
+        monkeypatch.setenv("BROADSHEET_TOKEN", TOKENS[Role.VIEWER])
         assert cli("model", "list", *at) == 0
         assert cli("model", "delete", "m", *at) == 1
         assert "PERMISSION_DENIED" in cli.err
-        monkeypatch.delenv("MODELPLANE_TOKEN")
-        monkeypatch.setenv("MODELPLANE_TOKEN_FILE", str(file))
+        monkeypatch.delenv("BROADSHEET_TOKEN")
+        monkeypatch.setenv("BROADSHEET_TOKEN_FILE", str(file))
         assert cli("model", "list", *at) == 0

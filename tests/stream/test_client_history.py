@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from modelplane.client import Client
+from broadsheet.client import Client
 from tests.stream.client_world import running_control_plane
 from tests.stream.test_client_cli import SIMULATED, Cli
 
@@ -21,7 +21,7 @@ from tests.stream.test_client_cli import SIMULATED, Cli
 @pytest.fixture
 def endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     with running_control_plane(tmp_path) as address:
-        monkeypatch.setenv("MODELPLANE_ENDPOINT", address)
+        monkeypatch.setenv("BROADSHEET_ENDPOINT", address)
         yield address
 
 
@@ -74,7 +74,7 @@ def test_audit_follows(two_revisions: str) -> None:
         [
             sys.executable,
             "-c",
-            "import sys; from modelplane.cli import main; sys.exit(main())",
+            "import sys; from broadsheet.cli import main; sys.exit(main())",
             "audit",
             "--follow",
             "-o",
@@ -83,7 +83,7 @@ def test_audit_follows(two_revisions: str) -> None:
             "1",
         ],
         stdout=subprocess.PIPE,
-        env={**os.environ, "MODELPLANE_ENDPOINT": two_revisions},
+        env={**os.environ, "BROADSHEET_ENDPOINT": two_revisions},
         text=True,
     )
     assert process.stdout is not None

@@ -199,11 +199,11 @@ def check(row: Row, answer: Answer, *, streams: bool) -> None:
     assert str(answer.status) == row.status
     assert answer.headers.get("retry-after", "-") == row.retry_after
     if row.code == "-":
-        assert answer.headers["x-modelplane-model"] == "models/m/revisions/1"
+        assert answer.headers["x-broadsheet-model"] == "models/m/revisions/1"
         assert answer.headers["content-type"].startswith("text/event-stream" if streams else "application/json")
         assert answer.body.endswith(b"data: [DONE]\n\n") if streams else json.loads(answer.body)["model"] == "m"
     else:
-        assert "x-modelplane-model" not in answer.headers
+        assert "x-broadsheet-model" not in answer.headers
         error = json.loads(answer.body)["error"]
         assert error.keys() == {"message", "type", "param", "code"}
         assert error["code"] == row.code

@@ -17,10 +17,10 @@ import pytest
 from google.protobuf import duration_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from modelplane import AsyncClient, local_tokens
-from modelplane.credentials import Credentials
-from modelplane.errors import PermissionDenied, Unauthenticated
-from modelplane.v1 import (
+from broadsheet import AsyncClient, local_tokens
+from broadsheet.credentials import Credentials
+from broadsheet.errors import PermissionDenied, Unauthenticated
+from broadsheet.v1 import (
     fleet_service_pb2,
     fleet_service_pb2_grpc,
     registry_service_pb2,
@@ -69,7 +69,7 @@ async def start(data_dir: Path, *flags: str) -> asyncio.subprocess.Process:
         "json",
         *flags,
         stderr=asyncio.subprocess.PIPE,
-        env={key: value for key, value in os.environ.items() if not key.startswith("MODELPLANE_")},
+        env={key: value for key, value in os.environ.items() if not key.startswith("BROADSHEET_")},
         cwd=Path(__file__).parents[2],
     )
 

@@ -14,8 +14,8 @@ from tests.stream.ingress_world import Answer, Recorder, World, ready
 
 CHAT = "/v1/chat/completions"
 PAGE, OTHER = "https://chat.example.com", "https://evil.example.com"
-CATALOG = views.snapshot(views.model("m"), views.api_key("alice", "mp-alice"))
-KEY = {"authorization": "Bearer mp-alice"}
+CATALOG = views.snapshot(views.model("m"), views.api_key("alice", "bs-alice"))
+KEY = {"authorization": "Bearer bs-alice"}
 
 
 async def answer_like_vllm(scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,7 +81,7 @@ async def test_answers_and_refusals_can_be_read_by_the_pages_that_are_allowed() 
             assert answer.headers["access-control-allow-origin"] == PAGE
             assert "Origin" in answer.headers["vary"]
             exposed = answer.headers["access-control-expose-headers"].split(", ")
-            assert {"x-request-id", "x-modelplane-revision", "x-modelplane-model", "x-modelplane-route"} <= {*exposed}
+            assert {"x-request-id", "x-broadsheet-revision", "x-broadsheet-model", "x-broadsheet-route"} <= {*exposed}
             assert "x-inner" not in exposed
             assert "access-control-allow-credentials" not in answer.headers
 

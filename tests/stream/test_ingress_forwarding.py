@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
+from broadsheet.v1 import snapshot_pb2
 from dataplane.asgi import JSON, Receive, Scope, Send, send_whole
 from dataplane.inference_routes import INFERENCE_ROUTES
 from dataplane.ingress import IngressSettings
-from modelplane.v1 import snapshot_pb2
 from tests import views
 from tests.stream.ingress_world import SECRET, Recorder, World, ready, until, unused_url
 
@@ -53,7 +53,7 @@ async def test_for_an_adapter_only_the_model_changes(world: World, recorder: Rec
     [request] = recorder.requests
     assert request.body == raw.replace(b'"m:a"', f'"{ENGINE_NAME}"'.encode())
     assert request.header(b"content-length") == str(len(request.body)).encode()
-    entry = snapshot_pb2.AdapterEntry.FromString(base64.b64decode(request.header(b"x-modelplane-adapter") or b""))
+    entry = snapshot_pb2.AdapterEntry.FromString(base64.b64decode(request.header(b"x-broadsheet-adapter") or b""))
     assert entry.revision.weights.digest == b"\xab" * 32
     assert (entry.name, entry.served_name) == ("models/m/adapters/a", "m:a")
     assert not entry.revision.HasField("card")
@@ -115,8 +115,8 @@ async def test_headers_to_the_engine(world: World, recorder: Recorder) -> None:
             "authorization": "Bearer the caller's",
             "x-api-key": "the caller's",
             "cookie": "session=1",
-            "x-modelplane-adapter": "forged",
-            "x-modelplane-served-name": "forged",
+            "x-broadsheet-adapter": "forged",
+            "x-broadsheet-served-name": "forged",
             "connection": "x-hop, keep-alive",
             "x-hop": "1",
             "te": "trailers",
@@ -127,14 +127,14 @@ async def test_headers_to_the_engine(world: World, recorder: Recorder) -> None:
     )
     [request] = recorder.requests
     assert request.header(b"authorization") == f"Bearer {SECRET}".encode()
-    assert request.header(b"x-modelplane-served-name") == b"m"
+    assert request.header(b"x-broadsheet-served-name") == b"m"
     assert request.header(b"x-request-id") == b"mine-1"
     assert request.header(b"traceparent") == b"00-abc-def-01"
     assert request.header(b"accept-encoding") == b"gzip"
     assert request.header(b"content-type") == b"application/json"
     names = [name for name, _ in request.headers]
     assert len(names) == len(set(names))
-    for gone in (b"cookie", b"x-api-key", b"x-modelplane-adapter", b"x-hop", b"te"):
+    for gone in (b"cookie", b"x-api-key", b"x-broadsheet-adapter", b"x-hop", b"te"):
         assert gone not in names
 
 
@@ -146,7 +146,7 @@ async def test_headers_from_the_engine(world: World) -> None:
             (b"content-encoding", b"gzip"),
             (b"set-cookie", b"a=b"),
             (b"x-request-id", b"the engine's"),
-            (b"x-modelplane-model", b"the engine's"),
+            (b"x-broadsheet-model", b"the engine's"),
             (b"server", b"engine"),
         ]
         await send_whole(send, 418, headers, b"not gzip at all")
@@ -157,7 +157,7 @@ async def test_headers_from_the_engine(world: World) -> None:
         assert await response.read() == b"not gzip at all"
         headers = response.headers
     assert headers.getall("x-request-id") == ["mine"]
-    assert headers.getall("x-modelplane-model") == ["models/m/revisions/5"]
+    assert headers.getall("x-broadsheet-model") == ["models/m/revisions/5"]
     assert headers["content-encoding"] == "gzip"
     assert headers["x-engine"] == "yes"
     assert headers["content-length"] == "15"
@@ -227,7 +227,7 @@ async def test_a_retry_asks_what_is_there_now(world: World) -> None:
     await until(lambda: b"upstream_retries_total 0.0" not in world.app._metrics.exposition())
     world.show(CATALOG, m=ready(url, number=2))
     answer = await asked
-    assert (answer.status, answer.headers["x-modelplane-model"]) == (200, "models/m/revisions/2")
+    assert (answer.status, answer.headers["x-broadsheet-model"]) == (200, "models/m/revisions/2")
 
 
 async def test_when_no_endpoint_can_be_reached_it_says_so(world: World) -> None:
@@ -235,7 +235,7 @@ async def test_when_no_endpoint_can_be_reached_it_says_so(world: World) -> None:
     answer = await world.post("/v1/completions", {"model": "m", "prompt": "x"})
     assert (answer.status, answer.code) == (503, "engine_unreachable")
     assert answer.headers["retry-after"] == "1"
-    assert "x-modelplane-model" not in answer.headers
+    assert "x-broadsheet-model" not in answer.headers
     assert world.app.applications_in_use() == {}
 
 
@@ -305,7 +305,7 @@ async def test_a_replica_whose_engine_has_died_is_passed_over_and_may_die_of_a_r
         await send_whole(send, 421, [], b"")
 
     async def during(scope: Scope, receive: Receive, send: Send) -> None:
-        await send_whole(send, 421, [(b"x-modelplane-engine-had-request", b"1")], b"")
+        await send_whole(send, 421, [(b"x-broadsheet-engine-had-request", b"1")], b"")
 
     _, url = await world.engine()
     world.show(CATALOG, m=ready(await world.serve(before), url))

@@ -43,7 +43,7 @@ async def test_a_request_to_an_idle_model_wakes_it_and_is_answered(world: World)
     world.show(catalog(), m=ready(url))
     answer = await asked
     assert answer.status == 200
-    assert answer.headers["x-modelplane-model"] == "models/m/revisions/1"
+    assert answer.headers["x-broadsheet-model"] == "models/m/revisions/1"
     assert world.app.usage()["models/m"].in_flight == 0
     noted = world.app.usage()["models/m"].first_byte
     assert noted is not None
@@ -103,7 +103,7 @@ async def test_a_start_that_takes_too_long_is_given_up(world: World) -> None:
     answer = await world.post(CHAT, ASK)
     assert (answer.status, answer.code) == (503, "cold_start_timeout")
     assert "retry-after" in answer.headers
-    assert "x-modelplane-model" not in answer.headers
+    assert "x-broadsheet-model" not in answer.headers
 
 
 async def test_no_room_in_time_is_overload(world: World) -> None:
@@ -151,8 +151,8 @@ async def test_a_held_request_is_decided_by_the_view_that_lets_it_go(world: Worl
     await until(lambda: world.waiting() == 1)
     world.show(views.snapshot(views.model("m", number=2), revision=8), m=ready(url, number=2))
     answer = await asked
-    assert answer.headers["x-modelplane-revision"] == "8"
-    assert answer.headers["x-modelplane-model"] == "models/m/revisions/2"
+    assert answer.headers["x-broadsheet-revision"] == "8"
+    assert answer.headers["x-broadsheet-model"] == "models/m/revisions/2"
 
 
 async def test_who_disconnects_while_waiting_frees_the_place(world: World) -> None:

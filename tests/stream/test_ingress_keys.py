@@ -11,15 +11,15 @@ import openai
 import pytest
 from structlog.testing import capture_logs
 
+from broadsheet.v1 import api_key_pb2
 from dataplane.accept import accept
 from dataplane.asgi import JSON, Receive, Scope, Send, send_whole
 from dataplane.ingress_settings import IngressSettings
 from dataplane.snapshot import Snapshot
-from modelplane.v1 import api_key_pb2
 from tests import raw, views
 from tests.stream.ingress_world import Answer, Recorder, World, ready
 
-KEY = "mp-the-key-of-alice"
+KEY = "bs-the-key-of-alice"
 CHAT = "/v1/chat/completions"
 
 
@@ -97,13 +97,13 @@ async def test_a_key_sees_and_calls_only_what_it_may(world: World) -> None:
     url = await world.serve(engine)
     keys = (
         views.api_key("alice", KEY, "open*"),
-        views.api_key("bob", "mp-bob", "*"),
-        views.api_key("eve", "mp-e", "?"),
+        views.api_key("bob", "bs-bob", "*"),
+        views.api_key("eve", "bs-e", "?"),
     )
     world.show(catalog(*keys), open=ready(url), secret=ready(url, application="app-2"))
     assert await names(world, bearer()) == ["open", "open:lora"]
-    assert await names(world, bearer("mp-bob")) == ["open", "secret", "open:lora"]
-    assert await names(world, bearer("mp-e")) == []
+    assert await names(world, bearer("bs-bob")) == ["open", "secret", "open:lora"]
+    assert await names(world, bearer("bs-e")) == []
     assert await names(world, bearer(), "?limit=2") == ["open", "open:lora"]
     assert await names(world, bearer(), "?after=open") == ["open:lora"]
     async with world.http.get("/v1/models?after=secret", headers=bearer()) as response:

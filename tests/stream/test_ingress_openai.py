@@ -76,8 +76,8 @@ async def test_embeddings_and_their_headers(world: World, engine: SimulatedEngin
     client = await world.openai()
     raw = await client.embeddings.with_raw_response.create(model="smol", input=["a b", "c"])
     assert len(raw.parse().data) == 2
-    assert raw.headers["x-modelplane-revision"] == "7"
-    assert raw.headers["x-modelplane-model"] == "models/smol/revisions/3"
+    assert raw.headers["x-broadsheet-revision"] == "7"
+    assert raw.headers["x-broadsheet-model"] == "models/smol/revisions/3"
 
 
 async def test_an_adapter_answers_under_its_own_name(world: World, engine: SimulatedEngine) -> None:
@@ -107,7 +107,7 @@ async def test_the_list_of_models_is_the_snapshots(world: World) -> None:
         "state": "IDLE",
     }
     assert models["org/Big-1:latest"].to_dict()["max_model_len"] == 512
-    assert models["org/Big-1:latest"].owned_by == "modelplane"
+    assert models["org/Big-1:latest"].owned_by == "broadsheet"
     assert models["smol:pirate"].to_dict()["parent"] == "smol"
     assert models["smol:pirate"].owned_by == "the zoo"
     assert world.woken == []
@@ -221,4 +221,4 @@ async def test_a_view_that_changes_within_a_stream_does_not_matter(world: World)
         world.show(views.snapshot(revision=99))
         texts.append(chunk.choices[0].text)
     assert "".join(texts) == "simulated answer of smol to: ahoy"
-    assert raw.headers["x-modelplane-revision"] == "7"
+    assert raw.headers["x-broadsheet-revision"] == "7"

@@ -44,14 +44,14 @@ async def test_without_a_view_it_is_alive_but_not_ready(world: World) -> None:
         assert (answer.status, answer.code) == (503, "not_ready")
         assert answer.headers["retry-after"] == "1"
         assert "x-request-id" in answer.headers
-        assert "x-modelplane-revision" not in answer.headers
+        assert "x-broadsheet-revision" not in answer.headers
 
 
 async def test_with_a_view_it_is_ready_whatever_its_models_do(world: World) -> None:
     world.show(CATALOG)
     answer = await world.get("/readyz")
     assert (answer.status, json.loads(answer.body)) == (200, {"status": "ready", "revision": 7})
-    assert answer.headers["x-modelplane-revision"] == "7"
+    assert answer.headers["x-broadsheet-revision"] == "7"
     assert world.woken == []
 
 
@@ -74,7 +74,7 @@ async def test_a_bad_body(world: World, engine: SimulatedEngine, body: bytes, co
     answer = await world.post(CHAT, raw=body)
     assert (answer.status, answer.code) == (400, code)
     assert json.loads(answer.body)["error"]["param"] == param
-    assert answer.headers["x-modelplane-revision"] == "7"
+    assert answer.headers["x-broadsheet-revision"] == "7"
     assert engine.counters.requests == 0
 
 
@@ -250,7 +250,7 @@ async def test_a_fault_of_our_own_shows_no_more_than_an_id(
     world: World, engine: SimulatedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
-        raise RuntimeError("secret detail in /srv/modelplane")
+        raise RuntimeError("secret detail in /srv/broadsheet")
 
     monkeypatch.setattr("dataplane.ingress.parse_json", fail)
     answer = await world.post(CHAT, {"model": "m"}, headers={"x-request-id": "mine-7"})
@@ -270,15 +270,15 @@ async def test_metrics(world: World, engine: SimulatedEngine) -> None:
     answer = await world.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     lines = answer.body.decode().splitlines()
-    name = "modelplane_ingress_requests_total"
+    name = "broadsheet_ingress_requests_total"
     assert f'{name}{{kind="model",replica="r1",route="/v1/completions",status="200"}} 1.0' in lines
     assert f'{name}{{kind="adapter",replica="r1",route="/v1/completions",status="200"}} 1.0' in lines
     assert f'{name}{{kind="none",replica="r1",route="/v1/completions",status="404"}} 20.0' in lines
     assert f'{name}{{kind="none",replica="r1",route="other",status="404"}} 20.0' in lines
     assert f'{name}{{kind="none",replica="r1",route="/v1/models/{{name}}",status="404"}} 20.0' in lines
-    assert 'modelplane_ingress_snapshot_revision{replica="r1"} 7.0' in lines
-    assert 'modelplane_ingress_in_flight{replica="r1"} 0.0' in lines
-    assert 'modelplane_ingress_held{replica="r1"} 0.0' in lines
-    assert 'modelplane_ingress_time_to_first_byte_seconds_count{replica="r1",route="/v1/completions"} 2.0' in lines
-    assert 'modelplane_ingress_refusals_total{code="model_not_found",replica="r1"} 40.0' in lines
+    assert 'broadsheet_ingress_snapshot_revision{replica="r1"} 7.0' in lines
+    assert 'broadsheet_ingress_in_flight{replica="r1"} 0.0' in lines
+    assert 'broadsheet_ingress_held{replica="r1"} 0.0' in lines
+    assert 'broadsheet_ingress_time_to_first_byte_seconds_count{replica="r1",route="/v1/completions"} 2.0' in lines
+    assert 'broadsheet_ingress_refusals_total{code="model_not_found",replica="r1"} 40.0' in lines
     assert len([line for line in lines if line.startswith(name)]) == 5

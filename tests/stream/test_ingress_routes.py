@@ -44,12 +44,12 @@ async def test_a_route_answers_under_its_own_name_and_says_who_answered(world: W
     answer = await world.post(CHAT, ask())
     assert answer.status == 200
     assert json.loads(answer.body)["model"] == "chat"
-    assert answer.headers["x-modelplane-model"] == "models/a/revisions/3"
-    assert answer.headers["x-modelplane-route"] == "routes/r"
+    assert answer.headers["x-broadsheet-model"] == "models/a/revisions/3"
+    assert answer.headers["x-broadsheet-route"] == "routes/r"
     streamed = await world.post(CHAT, ask(stream=True))
     assert b'"model":"chat"' in streamed.body
     direct = await world.post(CHAT, ask("a"))
-    assert "x-modelplane-route" not in direct.headers
+    assert "x-broadsheet-route" not in direct.headers
 
 
 async def test_requests_are_split_by_weight(world: World) -> None:
@@ -75,7 +75,7 @@ async def test_a_caller_stays_at_one_target(world: World, by: str) -> None:
         for _ in range(4):
             body = ask(user=f"u{caller}") if by == "user" else ask()
             answer = await world.post(CHAT, body, headers={"X-Team": f"u{caller}"} if by == "header" else None)
-            seen.add(answer.headers["x-modelplane-model"])
+            seen.add(answer.headers["x-broadsheet-model"])
         assert len(seen) == 1
         met.update(seen)
     assert len(met) == 2
@@ -98,10 +98,10 @@ async def test_an_adapter_and_a_pinned_revision_are_targets(world: World) -> Non
         **{"a": FAILED, "a/revisions/4": ready(url, number=4), "b": ready(url)},
     )
     assert (await world.post(CHAT, ask())).status == 200
-    assert engine.requests[0].header(b"x-modelplane-adapter") is not None
-    assert engine.requests[0].header(b"x-modelplane-served-name") == b"chat"
+    assert engine.requests[0].header(b"x-broadsheet-adapter") is not None
+    assert engine.requests[0].header(b"x-broadsheet-served-name") == b"chat"
     old = await world.post(CHAT, ask("old"))
-    assert (old.status, old.headers["x-modelplane-model"]) == (200, "models/a/revisions/4")
+    assert (old.status, old.headers["x-broadsheet-model"]) == (200, "models/a/revisions/4")
 
 
 async def test_an_idle_pinned_revision_is_woken_by_its_own_name(world: World) -> None:
@@ -120,8 +120,8 @@ async def test_a_failed_target_falls_back_at_once(world: World) -> None:
     route = views.route("chat", {"models/a": 1}, fallbacks={"models/b": UNAVAILABLE})
     world.show(catalog(route), a=FAILED, b=ready(url))
     answer = await world.post(CHAT, ask())
-    assert (answer.status, answer.headers["x-modelplane-model"]) == (200, "models/b/revisions/1")
-    assert "modelplane_ingress_route_fallbacks_total{" in (metrics := (await world.get("/metrics")).body.decode())
+    assert (answer.status, answer.headers["x-broadsheet-model"]) == (200, "models/b/revisions/1")
+    assert "broadsheet_ingress_route_fallbacks_total{" in (metrics := (await world.get("/metrics")).body.decode())
     assert 'route_fallbacks_total{replica="' in metrics
 
 
@@ -130,14 +130,14 @@ async def test_a_target_whose_replicas_are_gone_falls_back_before_the_first_byte
     route = views.route("chat", {"models/a": 1}, fallbacks={"models/b": UNAVAILABLE})
     world.show(catalog(route), a=ready(unused_url()), b=ready(url))
     answer = await world.post(CHAT, ask(stream=True))
-    assert (answer.status, answer.headers["x-modelplane-model"]) == (200, "models/b/revisions/1")
+    assert (answer.status, answer.headers["x-broadsheet-model"]) == (200, "models/b/revisions/1")
 
 
 async def test_a_quarantined_target_falls_back(world: World) -> None:
     _, url = await world.engine()
     route = views.route("chat", {"models/gone": 1}, fallbacks={"models/b": UNAVAILABLE})
     world.show(catalog(route), b=ready(url))
-    assert (await world.post(CHAT, ask())).headers["x-modelplane-model"] == "models/b/revisions/1"
+    assert (await world.post(CHAT, ask())).headers["x-broadsheet-model"] == "models/b/revisions/1"
 
 
 async def test_a_full_target_falls_back_only_where_that_is_a_reason(world: World) -> None:
@@ -145,7 +145,7 @@ async def test_a_full_target_falls_back_only_where_that_is_a_reason(world: World
     fallbacks = {"models/a/adapters/none": UNAVAILABLE, "models/b": FULL}
     route = views.route("chat", {"models/a": 1}, fallbacks=fallbacks)
     world.show(catalog(route, maxQueuedRequests=0), a=DEPLOYING, b=ready(url))
-    assert (await world.post(CHAT, ask())).headers["x-modelplane-model"] == "models/b/revisions/1"
+    assert (await world.post(CHAT, ask())).headers["x-broadsheet-model"] == "models/b/revisions/1"
     unavailable_only = views.route("chat", {"models/a": 1}, fallbacks={"models/b": UNAVAILABLE})
     world.show(catalog(unavailable_only, maxQueuedRequests=0), a=DEPLOYING, b=ready(url))
     answer = await world.post(CHAT, ask())
@@ -160,7 +160,7 @@ async def test_when_nothing_answers_the_caller_hears_of_the_target_and_of_no_inn
     assert (answer.status, answer.code) == (503, "model_failed")
     assert "`chat`" in answer.message
     assert "models/" not in answer.message
-    assert answer.headers["x-modelplane-route"] == "routes/chat"
+    assert answer.headers["x-broadsheet-route"] == "routes/chat"
 
 
 async def test_a_refusal_of_the_engine_itself_is_no_reason_to_fall_back(world: World) -> None:
@@ -181,7 +181,7 @@ async def test_a_target_that_leaves_the_catalog_while_a_request_waits_is_looked_
     changed = views.snapshot(views.model("b"), views.route("chat", {"models/b": 1}), revision=8)
     world.show(changed, b=ready(url))
     answer = await asked
-    assert (answer.status, answer.headers["x-modelplane-model"]) == (200, "models/b/revisions/1")
+    assert (answer.status, answer.headers["x-broadsheet-model"]) == (200, "models/b/revisions/1")
 
 
 async def test_a_name_that_moves_to_another_model_while_held_is_asked_for_there(world: World) -> None:
@@ -190,7 +190,7 @@ async def test_a_name_that_moves_to_another_model_while_held_is_asked_for_there(
     asked = [asyncio.create_task(world.post(CHAT, ask("m"))) for _ in range(2)]
     await until(lambda: world.app.usage().get("models/m") is not None and world.app.usage()["models/m"].waiting == 2)
     world.show(views.snapshot(views.model("other", served_name="m"), revision=8), other=ready(url))
-    assert [(await one).headers["x-modelplane-model"] for one in asked] == ["models/other/revisions/1"] * 2
+    assert [(await one).headers["x-broadsheet-model"] for one in asked] == ["models/other/revisions/1"] * 2
 
 
 async def test_a_name_that_vanishes_while_held_is_not_found(world: World) -> None:
@@ -207,13 +207,13 @@ async def test_a_revision_that_is_rolled_out_gets_its_share_and_no_request_is_lo
     _, new = await world.engine()
     rolling = views.snapshot(views.with_candidate(views.model("m"), views.model("m", number=2), 40))
     world.show(rolling, **{"m": ready(old), "m/revisions/2": ready(new, number=2)})
-    met = Counter([(await world.post(CHAT, ask("m"))).headers["x-modelplane-model"] for _ in range(100)])
+    met = Counter([(await world.post(CHAT, ask("m"))).headers["x-broadsheet-model"] for _ in range(100)])
     assert 20 < met["models/m/revisions/2"] < 60
     assert met.total() == met["models/m/revisions/1"] + met["models/m/revisions/2"]
     for broken in (FAILED, ready(unused_url(), number=2)):
         world.show(rolling, **{"m": ready(old), "m/revisions/2": broken})
         answers = [await world.post(CHAT, ask("m")) for _ in range(20)]
-        assert {answer.headers["x-modelplane-model"] for answer in answers} == {"models/m/revisions/1"}
+        assert {answer.headers["x-broadsheet-model"] for answer in answers} == {"models/m/revisions/1"}
 
 
 async def test_routes_are_listed_and_nothing_is_woken_by_it(world: World) -> None:

@@ -20,13 +20,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
-from controlplane.fleet import FleetServicer
-from controlplane.hub import Hub
-from controlplane.server import SERVICES, Server
-from controlplane.service import RegistryServicer
-from controlplane.snapshot_service import SnapshotServicer
-from controlplane.sync import SyncHandler
-from modelplane.v1 import (
+from broadsheet.v1 import (
     adapter_pb2,
     api_key_pb2,
     fleet_service_pb2,
@@ -39,6 +33,12 @@ from modelplane.v1 import (
     snapshot_service_pb2_grpc,
     warming_pb2,
 )
+from controlplane.fleet import FleetServicer
+from controlplane.hub import Hub
+from controlplane.server import SERVICES, Server
+from controlplane.service import RegistryServicer
+from controlplane.snapshot_service import SnapshotServicer
+from controlplane.sync import SyncHandler
 from tests.access import everybody_is_admin
 from tests.adapter_directories import lora_shapes, write_adapter, write_base
 from tests.registry_world import START, World, open_world, spec
@@ -193,7 +193,7 @@ async def test_wrong_fields_of_a_model_are_named_and_nothing_is_written(
 ) -> None:
     told = await refusal(plane.registry.RegisterModel(model_request(**request_fields)))
     assert told.code == grpc.StatusCode.INVALID_ARGUMENT
-    assert told.domain == "modelplane"
+    assert told.domain == "broadsheet"
     assert field in told.fields
     assert field in told.message
     assert await plane.world.revision() == 0
@@ -497,7 +497,7 @@ async def test_refusals_are_logged_once_and_without_a_traceback(plane: ControlPl
 
 async def test_a_repeat_is_answered_with_the_same_bytes(plane: ControlPlane) -> None:
     call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = plane.channel.unary_unary(
-        "/modelplane.v1.RegistryService/RegisterModel"
+        "/broadsheet.v1.RegistryService/RegisterModel"
     )
     labels = {f"key{index}": str(index) for index in range(64)}
     request = model_request(labels=labels, request_id=str(uuid.uuid4())).SerializeToString()

@@ -11,10 +11,10 @@ import asyncpg
 import pytest
 from sqlalchemy import make_url
 
+from broadsheet.v1 import registry_service_pb2, status_pb2
+from broadsheet.v1.fleet_service_pb2 import DataPlaneOutcome as Outcome
+from broadsheet.v1.fleet_service_pb2 import ListDataPlanesRequest
 from controlplane.shared_fleet import SharingSettings
-from modelplane.v1 import registry_service_pb2, status_pb2
-from modelplane.v1.fleet_service_pb2 import DataPlaneOutcome as Outcome
-from modelplane.v1.fleet_service_pb2 import ListDataPlanesRequest
 from tests.postgres_server import PostgresServer
 from tests.stream.sync_world import ControlPlane, DataPlane, control_plane, eventually
 

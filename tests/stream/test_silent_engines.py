@@ -13,12 +13,12 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from broadsheet.v1 import snapshot_pb2
 from dataplane import liveness
 from dataplane.ingress_settings import IngressSettings
 from dataplane.liveness import until_silent
 from dataplane.replica_app import ReplicaApp
 from dataplane.simulated import SimulatedEngine
-from modelplane.v1 import snapshot_pb2
 from tests import views
 from tests.stream.ingress_world import SECRET, World, ready, until
 

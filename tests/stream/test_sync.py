@@ -12,6 +12,9 @@ import grpc
 import grpc.aio
 import pytest
 
+from broadsheet.v1 import api_key_pb2, fleet_service_pb2, registry_service_pb2, status_pb2
+from broadsheet.v1 import snapshot_service_pb2 as pb
+from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from controlplane.domain import DataPlaneRecord
 from controlplane.store import Store
 from controlplane.subscription import Limits
@@ -21,9 +24,6 @@ from dataplane.disk import Disk
 from dataplane.openai_errors import ApiKeyInvalid
 from dataplane.snapshot import Position
 from dataplane.sync_client import SyncCall, Timing
-from modelplane.v1 import api_key_pb2, fleet_service_pb2, registry_service_pb2, status_pb2
-from modelplane.v1 import snapshot_service_pb2 as pb
-from modelplane.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from tests.raw import POLICY
 from tests.stream.sync_world import LIMITS, TIMING, ControlPlane, DataPlane, control_plane, eventually, hello
 
@@ -259,7 +259,7 @@ async def test_a_server_that_says_nothing_is_left(tmp_path: Path) -> None:
     handler = grpc.stream_stream_rpc_method_handler(
         say_nothing, pb.SyncRequest.FromString, pb.SyncResponse.SerializeToString
     )
-    generic = grpc.method_handlers_generic_handler("modelplane.v1.SnapshotService", {"Sync": handler})
+    generic = grpc.method_handlers_generic_handler("broadsheet.v1.SnapshotService", {"Sync": handler})
     server.add_generic_rpc_handlers((generic,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

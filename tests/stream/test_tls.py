@@ -14,6 +14,12 @@ import uvicorn
 from cryptography import x509
 from structlog.testing import capture_logs
 
+from broadsheet import AsyncClient
+from broadsheet.credentials import Credentials
+from broadsheet.errors import PermissionDenied, Unauthenticated, Unavailable
+from broadsheet.tls_files import TlsFiles, TlsFilesError
+from broadsheet.v1 import snapshot_service_pb2
+from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from controlplane import errors
 from controlplane.auth import Role
 from controlplane.principal import Principal
@@ -21,12 +27,6 @@ from controlplane.tls import server_credentials
 from dataplane.asgi import JSON, Receive, Scope, Send, send_whole
 from dataplane.ingress_tls import IngressTls
 from dataplane.sync_client import channel
-from modelplane import AsyncClient
-from modelplane.credentials import Credentials
-from modelplane.errors import PermissionDenied, Unauthenticated, Unavailable
-from modelplane.tls_files import TlsFiles, TlsFilesError
-from modelplane.v1 import snapshot_service_pb2
-from modelplane.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from tests.certificates import Authority, Files
 from tests.stream.access_world import TOKENS, bearer, guarded_plane
 

@@ -10,14 +10,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from broadsheet.v1 import snapshot_service_pb2 as pb
+from broadsheet.v1 import status_pb2
 from controlplane import domain
 from controlplane.convert import position_from_proto
 from controlplane.subscription import ChunkRequest, Limits, Progress, State, Subscription
 from dataplane.accept import Rejection
 from dataplane.snapshot import Position, RawEntry
 from dataplane.subscriber import Accepted, Candidate, Ended, Identity, Refused, Rejected, Subscriber
-from modelplane.v1 import snapshot_service_pb2 as pb
-from modelplane.v1 import status_pb2
 from tests.raw import POLICY, entry_proto, model, position, raws
 
 LIMITS = Limits()

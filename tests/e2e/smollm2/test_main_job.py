@@ -12,8 +12,8 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionChunk
 
-from modelplane import Client
-from modelplane.types import ColdStart
+from broadsheet import Client
+from broadsheet.types import ColdStart
 from tests.e2e.real_model import CAPITAL, ENGINE, ENGINE_ARGS, SEA, STATE, ask, register_smollm2, state_of
 from tests.e2e.stack import Stack, until
 
@@ -30,7 +30,7 @@ def test_registered_model_and_adapter_are_listed_and_nothing_runs(
     assert [model.id for model in stack.openai().models.list()] == ["smollm2", "smollm2:pirate"]
     assert stack.readyz() == 200
     assert stack.engine_replicas("smollm2") == []
-    assert sorted(stack.applications()) == ["modelplane-agent", "modelplane-ingress"]
+    assert sorted(stack.applications()) == ["broadsheet-agent", "broadsheet-ingress"]
 
 
 def test_first_request_starts_the_model_and_is_answered(stack: Stack) -> None:
@@ -61,8 +61,8 @@ def test_adapter_shapes_the_answer_and_the_base_stays_as_it_was(stack: Stack) ->
 def test_responses_name_the_snapshot_and_the_revision_that_answered(stack: Stack, client: Client) -> None:
     revision = next(iter(client.list_snapshots())).position.revision
     raw = stack.openai().chat.completions.with_raw_response.create(model="smollm2", messages=CAPITAL, max_tokens=1)
-    assert raw.headers["x-modelplane-revision"] == str(revision)
-    assert raw.headers["x-modelplane-model"] == "models/smollm2/revisions/1"
+    assert raw.headers["x-broadsheet-revision"] == str(revision)
+    assert raw.headers["x-broadsheet-model"] == "models/smollm2/revisions/1"
     assert raw.headers["x-request-id"]
 
 

@@ -11,7 +11,7 @@ import pytest
 from openai.types.chat import ChatCompletionFunctionToolParam, ChatCompletionMessageParam
 from openai.types.shared_params import ResponseFormatJSONSchema
 
-from modelplane import Client
+from broadsheet import Client
 from tests.e2e.media import about, picture
 from tests.e2e.real_model import CAPITAL, SEA, ask
 from tests.e2e.stack import Stack, until

@@ -1,7 +1,7 @@
 """Everything changes, and nobody who streams notices: 16 clients of real vLLM, 200 of simulated engines.
 
 `make test-updates` does it for three minutes and gives the real model a new engine meanwhile; without
-`MODELPLANE_TEST_UPDATES_S` it takes half a minute, and the real model's replica is to stay.
+`BROADSHEET_TEST_UPDATES_S` it takes half a minute, and the real model's replica is to stay.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import aiohttp
 import openai
 import pytest
 
-from modelplane import Client
-from modelplane.types import Model
+from broadsheet import Client
+from broadsheet.types import Model
 from tests.e2e.real_model import ADAPTER_SLOTS, STATE, ask, register_smollm2, state_of
 from tests.e2e.stack import Stack, until
 
-SECONDS = float(os.environ.get("MODELPLANE_TEST_UPDATES_S", "30"))
+SECONDS = float(os.environ.get("BROADSHEET_TEST_UPDATES_S", "30"))
 NEW_ENGINE_FROM_S = 180.0
 """A run of this length also gives the real model a new engine, which takes a minute or two to start."""
 
@@ -96,7 +96,7 @@ class Streams:
         try:
             async with http.post("/v1/chat/completions", json=body) as response:
                 raw = await response.text()
-                answered_by = response.headers.get("x-modelplane-model", "")
+                answered_by = response.headers.get("x-broadsheet-model", "")
         except (aiohttp.ClientError, TimeoutError) as error:
             self.failures.append(f"{model}: {error!r}")
             return None

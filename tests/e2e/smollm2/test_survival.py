@@ -10,8 +10,8 @@ import httpx
 import openai
 import pytest
 
-from modelplane import Client, errors
-from modelplane.types import DataPlaneOutcome
+from broadsheet import Client, errors
+from broadsheet.types import DataPlaneOutcome
 from tests.e2e.asking import Asking
 from tests.e2e.real_model import CAPITAL, STATE, ask, register_smollm2, state_of
 from tests.e2e.stack import LIVENESS_TIMEOUT_S, Stack, until
@@ -70,10 +70,10 @@ def test_control_plane_killed_requests_go_on(stack: Stack) -> None:
 
 def test_agent_killed_requests_go_on_and_another_takes_over(stack: Stack) -> None:
     replicas = stack.engine_replicas("smollm2")
-    agents = stack.applications()["modelplane-agent"]
-    stack.kill_replica("modelplane-agent")
+    agents = stack.applications()["broadsheet-agent"]
+    stack.kill_replica("broadsheet-agent")
     assert "Paris" in ask(stack, "smollm2")
-    until(lambda: stack.applications()["modelplane-agent"] not in (agents, []), 60, "another agent")
+    until(lambda: stack.applications()["broadsheet-agent"] not in (agents, []), 60, "another agent")
     assert "Arr" in ask(stack, "smollm2:pirate")
     assert stack.engine_replicas("smollm2") == replicas
 
@@ -91,7 +91,7 @@ def test_data_plane_restarted_without_control_plane_serves_the_same_catalog(stac
     stack.await_ready()
     after = httpx.get(f"{stack.url}/v1/models")
     assert stateless(after) == stateless(before)
-    assert after.headers["x-modelplane-revision"] == before.headers["x-modelplane-revision"]
+    assert after.headers["x-broadsheet-revision"] == before.headers["x-broadsheet-revision"]
     assert "Arr" in ask(stack, "smollm2:pirate")
 
 

@@ -69,7 +69,7 @@ def server() -> Iterator[ScriptedServer]:
 
 
 def error_info(reason: str, **metadata: str) -> error_details_pb2.ErrorInfo:
-    return error_details_pb2.ErrorInfo(reason=reason, domain="modelplane", metadata=metadata)
+    return error_details_pb2.ErrorInfo(reason=reason, domain="broadsheet", metadata=metadata)
 
 
 def bad_request(**fields: str) -> error_details_pb2.BadRequest:

@@ -13,12 +13,12 @@ import pytest
 import yaml
 from rich.console import Console
 
+from broadsheet import errors
+from broadsheet.cli import main, output, planes, report
+from broadsheet.serving import ServingProgress
+from broadsheet.types import Model, ModelRevision, ModelSpec, ResourceState
+from broadsheet.validation import FieldViolation
 from controlplane.errors import Reason
-from modelplane import errors
-from modelplane.cli import main, output, planes, report
-from modelplane.serving import ServingProgress
-from modelplane.types import Model, ModelRevision, ModelSpec, ResourceState
-from modelplane.validation import FieldViolation
 
 COMMANDS = [
     *(("model", name) for name in ("register", "list", "get", "revisions", "delete")),
@@ -36,12 +36,12 @@ COMMANDS = [
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str], command: Sequence[str]) -> None:
     assert main([*command, "--help"]) == 0
-    assert f"Example: modelplane {' '.join(command)}" in capsys.readouterr().out
+    assert f"Example: broadsheet {' '.join(command)}" in capsys.readouterr().out
 
 
 def test_the_release_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out.startswith("modelplane ")
+    assert capsys.readouterr().out.startswith("broadsheet ")
 
 
 @pytest.mark.parametrize("plane", ["controlplane", "dataplane"])
@@ -65,20 +65,20 @@ def test_a_missing_extra_says_what_to_install(
 
     monkeypatch.setattr(planes, "import_module", no_ray)
     assert main(["dataplane"]) == 1
-    assert "pip install 'modelplane[dataplane]'" in capsys.readouterr().err
+    assert "pip install 'broadsheet[dataplane]'" in capsys.readouterr().err
 
 
 def test_a_control_c_is_exit_code_130_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("modelplane.client.Client.list_data_planes", interrupted)
+    monkeypatch.setattr("broadsheet.client.Client.list_data_planes", interrupted)
     assert main(["fleet", "list"]) == 130
 
 
 def test_importing_the_package_does_not_load_grpc() -> None:
-    # The pure cores of the planes import modelplane.names.
-    check = "import modelplane.names, sys; sys.exit('grpc' in sys.modules)"
+    # The pure cores of the planes import broadsheet.names.
+    check = "import broadsheet.names, sys; sys.exit('grpc' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
@@ -101,7 +101,7 @@ def test_importing_the_package_does_not_load_grpc() -> None:
         ),
     ],
 )
-def test_exit_codes(error: errors.ModelplaneError, code: int) -> None:
+def test_exit_codes(error: errors.BroadsheetError, code: int) -> None:
     assert report.exit_code(error) == code
 
 
@@ -149,5 +149,5 @@ def test_up_says_which_extra_is_missing(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "ray" else object())
     assert main(["up", "--data-dir", str(tmp_path)]) == 2
-    assert "pip install 'modelplane[dataplane]'" in capsys.readouterr().err
+    assert "pip install 'broadsheet[dataplane]'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -5,9 +5,9 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from modelplane import errors
-from modelplane.client import Client
-from modelplane.validation import FieldViolation
+from broadsheet import errors
+from broadsheet.client import Client
+from broadsheet.validation import FieldViolation
 from tests.unit.client.conftest import ScriptedServer
 
 
@@ -20,7 +20,7 @@ def test_every_status_code_has_an_exception_of_its_own() -> None:
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
 def test_a_plain_status_without_details_is_mapped_too(server: ScriptedServer, code: grpc.StatusCode) -> None:
     server.answer = lambda method, request, context: context.abort(code, "plain")
-    with Client(server.endpoint) as client, pytest.raises(errors.ModelplaneError) as caught:
+    with Client(server.endpoint) as client, pytest.raises(errors.BroadsheetError) as caught:
         client.get_model("m")
     assert type(caught.value) is errors.ERROR_OF_CODE[code]
     assert (caught.value.reason, caught.value.message, caught.value.violations) == (code.name, "plain", ())
@@ -43,7 +43,7 @@ def test_the_docstring_names_every_exception() -> None:
     classes = {
         name
         for name, value in vars(errors).items()
-        if isinstance(value, type) and issubclass(value, errors.ModelplaneError)
+        if isinstance(value, type) and issubclass(value, errors.BroadsheetError)
     }
     assert classes <= set((errors.__doc__ or "").split())
 

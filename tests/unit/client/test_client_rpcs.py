@@ -14,11 +14,11 @@ import pytest
 from google.protobuf import message_factory
 from google.protobuf.descriptor import ServiceDescriptor
 
-from modelplane import errors
-from modelplane.aio import AsyncClient
-from modelplane.client import Client
-from modelplane.types import Entry, EntryRef, Model, Position
-from modelplane.v1 import (
+from broadsheet import errors
+from broadsheet.aio import AsyncClient
+from broadsheet.client import Client
+from broadsheet.types import Entry, EntryRef, Model, Position
+from broadsheet.v1 import (
     fleet_service_pb2,
     registry_service_pb2,
     snapshot_service_pb2,

@@ -6,9 +6,9 @@ from typing import TypeAlias
 
 import pytest
 
-from modelplane.errors import ServingFailed, ServingTimeout, Unavailable
-from modelplane.serving import DEGRADED_GRACE_S, ServingWait
-from modelplane.types import (
+from broadsheet.errors import ServingFailed, ServingTimeout, Unavailable
+from broadsheet.serving import DEGRADED_GRACE_S, ServingWait
+from broadsheet.types import (
     Adapter,
     AdapterRevision,
     DataPlane,

@@ -8,9 +8,9 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 
-from modelplane import specs
-from modelplane.errors import InvalidSpec
-from modelplane.types import Engine, ModelSpec, RegisterModelRequest, Source
+from broadsheet import specs
+from broadsheet.errors import InvalidSpec
+from broadsheet.types import Engine, ModelSpec, RegisterModelRequest, Source
 
 GOOD = """\
 model_id: smollm2

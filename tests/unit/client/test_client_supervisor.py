@@ -1,4 +1,4 @@
-"""`modelplane up` around small real children: order, signals, deaths, and nothing left behind.
+"""`broadsheet up` around small real children: order, signals, deaths, and nothing left behind.
 
 Each test runs the supervisor in a process of its own, because it takes over signals and the orphans of its process.
 """
@@ -22,7 +22,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from rich.console import Console
-from modelplane.cli.up import Plane, StartError, run
+from broadsheet.cli.up import Plane, StartError, run
 
 folder = Path(sys.argv[1])
 screen = Console(file=sys.stderr, width=200)

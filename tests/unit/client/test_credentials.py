@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from modelplane import local_tokens
-from modelplane.addresses import host_of, is_local
-from modelplane.credentials import Credentials, CredentialsError
+from broadsheet import local_tokens
+from broadsheet.addresses import host_of, is_local
+from broadsheet.credentials import Credentials, CredentialsError
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane.chunks import CACHED_SNAPSHOTS_MAX, CHUNK_BYTES_MAX, ChunkCache
 from controlplane.domain import Entry, Position
 from controlplane.subscription import ChunkRequest
-from modelplane.v1 import snapshot_service_pb2 as pb
 
 MIB = 1024 * 1024
 

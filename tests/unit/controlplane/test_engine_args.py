@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from google.protobuf import json_format, struct_pb2
 
+from broadsheet.v1 import model_pb2
+from broadsheet.validation import FieldViolation
 from controlplane import engine_args, errors, spec
-from modelplane.v1 import model_pb2
-from modelplane.validation import FieldViolation
 
 
 def struct(args: dict[str, Any]) -> struct_pb2.Struct:
@@ -53,7 +53,7 @@ def fields(violations: tuple[FieldViolation, ...]) -> list[str]:
         "middleware.x",
     ],
 )
-def test_what_modelplane_sets_is_refused_with_what_to_do(flag: str) -> None:
+def test_what_broadsheet_sets_is_refused_with_what_to_do(flag: str) -> None:
     (violation,) = engine_args.reserved(struct({flag: "x"}))
     assert violation.field == f'spec.engine.args["{flag}"]'
     assert len(violation.description) > len("not allowed: ")

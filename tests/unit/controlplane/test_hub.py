@@ -6,14 +6,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from broadsheet.v1 import snapshot_service_pb2 as pb
+from broadsheet.v1 import status_pb2
 from controlplane import hub as hub_module
 from controlplane.convert import position_to_proto
 from controlplane.domain import DataPlaneRecord, Entry, Head, Position
 from controlplane.errors import ResourceExhausted, Unavailable
 from controlplane.hub import Hub, HubSettings, Outcome, Stream
 from controlplane.subscription import Limits, ProtocolViolation, ResourceChange, Subscription
-from modelplane.v1 import snapshot_service_pb2 as pb
-from modelplane.v1 import status_pb2
 
 
 class Records:

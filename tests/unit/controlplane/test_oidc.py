@@ -33,7 +33,7 @@ def jwks() -> bytes:
 
 
 def token(key: Any = RSA, *, alg: str = "RS256", kid: str = "rsa", **claims: Any) -> str:
-    whole = {"iss": ISSUER, "aud": "modelplane", "sub": "alice", "exp": int(time.time()) + 60, "roles": ["viewer"]}
+    whole = {"iss": ISSUER, "aud": "broadsheet", "sub": "alice", "exp": int(time.time()) + 60, "roles": ["viewer"]}
     whole |= claims
     return jwt.encode({k: v for k, v in whole.items() if v is not None}, key, algorithm=alg, headers={"kid": kid})
 
@@ -41,7 +41,7 @@ def token(key: Any = RSA, *, alg: str = "RS256", kid: str = "rsa", **claims: Any
 def tokens(tmp_path: Path, *, role_claim: str = "roles", roles: Mapping[str, Role] = OWN_NAMES) -> OidcTokens:
     file = tmp_path / "jwks.json"
     file.write_bytes(jwks())
-    settings = OidcSettings(issuer=ISSUER, audience="modelplane", role_claim=role_claim, roles=roles)
+    settings = OidcSettings(issuer=ISSUER, audience="broadsheet", role_claim=role_claim, roles=roles)
     return OidcTokens(settings, FileKeys(file))
 
 

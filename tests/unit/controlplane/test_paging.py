@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broadsheet.v1 import registry_service_pb2
 from controlplane import errors, paging
-from modelplane.v1 import registry_service_pb2
 
 REQUEST = registry_service_pb2.ListAdaptersRequest(parent="models/m", page_size=5)
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from google.protobuf import json_format, struct_pb2
 
+from broadsheet.v1 import snapshot_pb2
 from controlplane import redaction
-from modelplane.v1 import snapshot_pb2
 
 SECRET = "hunter2"
 

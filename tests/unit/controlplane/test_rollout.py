@@ -12,10 +12,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from broadsheet.v1 import model_pb2, rollout_pb2, status_pb2
 from controlplane import domain, errors, rollout
 from controlplane.registration import ModelDraft, Stamp, registered_model
 from controlplane.rollout import Decision, Move, Observed
-from modelplane.v1 import model_pb2, rollout_pb2, status_pb2
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 READY, IDLE = status_pb2.RESOURCE_STATE_READY, status_pb2.RESOURCE_STATE_IDLE

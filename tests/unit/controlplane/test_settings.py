@@ -18,14 +18,14 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_defaults_are_local(tmp_path: Path) -> None:
     loaded = settings.load()
     assert loaded.listen == "127.0.0.1:8300"
-    assert loaded.data_dir == tmp_path / "modelplane" / "controlplane"
-    assert loaded.store_url == f"sqlite+aiosqlite:///{tmp_path}/modelplane/controlplane/registry.db"
+    assert loaded.data_dir == tmp_path / "broadsheet" / "controlplane"
+    assert loaded.store_url == f"sqlite+aiosqlite:///{tmp_path}/broadsheet/controlplane/registry.db"
     assert loaded.adapter_bytes_max == 2 * 1024**3
 
 
 def test_flags_come_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MODELPLANE_CONTROLPLANE_LISTEN", "127.0.0.1:1")
-    monkeypatch.setenv("MODELPLANE_CONTROLPLANE_ALLOWED_SOURCES", "file:///a, file:///b")
+    monkeypatch.setenv("BROADSHEET_CONTROLPLANE_LISTEN", "127.0.0.1:1")
+    monkeypatch.setenv("BROADSHEET_CONTROLPLANE_ALLOWED_SOURCES", "file:///a, file:///b")
     assert settings.load().listen == "127.0.0.1:1"
     assert settings.load(["--listen", "127.0.0.1:2"]).listen == "127.0.0.1:2"
     assert settings.load().allowed_sources == ("file:///a", "file:///b")
@@ -80,12 +80,12 @@ def test_a_wrong_setting_is_one_line_and_status_2(
     assert program.main(argv) == 2
     error = capsys.readouterr().err
     assert match in error
-    assert error.startswith("modelplane controlplane: ")
+    assert error.startswith("broadsheet controlplane: ")
     assert error.count("\n") == 1
     assert "secret" not in error
 
 
 def test_an_unknown_variable_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MODELPLANE_CONTROLPLANE_LISTN", "x")
-    with pytest.raises(errors.SetupError, match="MODELPLANE_CONTROLPLANE_LISTN"):
+    monkeypatch.setenv("BROADSHEET_CONTROLPLANE_LISTN", "x")
+    with pytest.raises(errors.SetupError, match="BROADSHEET_CONTROLPLANE_LISTN"):
         settings.load()

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from broadsheet.catalog_digest import blob_digest
+from broadsheet.v1 import model_pb2, snapshot_pb2
 from controlplane import domain, errors, snapshot
-from modelplane.catalog_digest import blob_digest
-from modelplane.v1 import model_pb2, snapshot_pb2
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
@@ -36,7 +36,7 @@ def model(**labels: str) -> domain.Model:
 def test_a_model_entry_holds_the_model() -> None:
     entry = snapshot.model_entry(model(a="b"))
     message = snapshot_pb2.ModelEntry.FromString(entry.blob)
-    assert (entry.name, entry.type) == ("models/m", "modelplane.v1.ModelEntry")
+    assert (entry.name, entry.type) == ("models/m", "broadsheet.v1.ModelEntry")
     assert (message.name, message.uid, message.served_name, dict(message.labels)) == (
         "models/m",
         "u",

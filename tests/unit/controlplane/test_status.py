@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from google.rpc import code_pb2, error_details_pb2, status_pb2  # type: ignore[import-untyped]  # ships no stubs
 
+from broadsheet.validation import FieldViolation
 from controlplane import errors, status
-from modelplane.validation import FieldViolation
 
 
 def details(made: status_pb2.Status) -> tuple[error_details_pb2.ErrorInfo, error_details_pb2.BadRequest]:
@@ -26,7 +26,7 @@ def test_every_status_carries_reason_domain_and_metadata(kind: type[errors.Domai
     made = status.status_of(kind(errors.Reason.CATALOG_FULL, "words", metadata={"a": "b"}))
     error, request = details(made)
     assert (made.code, made.message) == (status.CODES[kind], "words")
-    assert (error.reason, error.domain, dict(error.metadata)) == ("CATALOG_FULL", "modelplane", {"a": "b"})
+    assert (error.reason, error.domain, dict(error.metadata)) == ("CATALOG_FULL", "broadsheet", {"a": "b"})
     assert not request.field_violations
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from broadsheet.v1 import snapshot_pb2, status_pb2
+from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane.convert import position_to_proto
 from controlplane.domain import Head, Position
 from controlplane.subscription import (
@@ -14,8 +16,6 @@ from controlplane.subscription import (
     State,
     Subscription,
 )
-from modelplane.v1 import snapshot_pb2, status_pb2
-from modelplane.v1 import snapshot_service_pb2 as pb
 
 LIMITS = Limits(heartbeat_s=10, hello_timeout_s=10, answer_timeout_s=120, silence_timeout_s=60)
 

@@ -7,13 +7,13 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broadsheet.catalog_digest import blob_digest
+from broadsheet.v1 import model_pb2, snapshot_pb2
+from broadsheet.v1 import snapshot_service_pb2 as pb
 from dataplane import accept as accept_module
 from dataplane.accept import Assembler, Limits, Policy, Rejection, accept, source_allowed
 from dataplane.adapter_names import engine_adapter_name
 from dataplane.snapshot import Position, RawEntry, Snapshot
-from modelplane.catalog_digest import blob_digest
-from modelplane.v1 import model_pb2, snapshot_pb2
-from modelplane.v1 import snapshot_service_pb2 as pb
 from tests import views
 from tests.raw import POLICY, adapter, digest_of, entry_proto, model, position, raw, raws
 from tests.views import api_key
@@ -135,7 +135,7 @@ def test_an_adapter_is_no_base() -> None:
 
 
 def test_an_unknown_type_is_quarantined_alone() -> None:
-    newer = raw(model("r"), name="widgets/r", type_="modelplane.v1.WidgetEntry")
+    newer = raw(model("r"), name="widgets/r", type_="broadsheet.v1.WidgetEntry")
     snapshot = accepted((*CATALOG, newer))
     assert snapshot.quarantined["widgets/r"].reason == accept_module.TYPE_UNKNOWN
     assert len(snapshot.served) == 5
@@ -458,7 +458,7 @@ def test_another_number_of_entries_than_announced_is_refused() -> None:
 
 
 def test_keys_are_indexed_by_hash_and_are_no_models() -> None:
-    entries = raws(model("a"), api_key("alice", "mp-a"), api_key("bob", "mp-b", revoked=True))
+    entries = raws(model("a"), api_key("alice", "bs-a"), api_key("bob", "bs-b", revoked=True))
     snapshot = accepted(entries)
     assert set(snapshot.models) == {"models/a"}
     assert set(snapshot.served) == {"a"}
@@ -467,20 +467,20 @@ def test_keys_are_indexed_by_hash_and_are_no_models() -> None:
     assert snapshot.has_api_keys
     assert not accepted(raws(model("a"))).has_api_keys
     # What is the same as before is taken from there.
-    later = accepted(raws(*[model("a"), model("b")], api_key("alice", "mp-a")), held=snapshot)
+    later = accepted(raws(*[model("a"), model("b")], api_key("alice", "bs-a")), held=snapshot)
     assert later.api_key_entries["apiKeys/alice"] is snapshot.api_key_entries["apiKeys/alice"]
 
 
 def test_a_damaged_key_is_quarantined_alone_and_still_closes_the_door() -> None:
-    short = api_key("short", "mp-s")
+    short = api_key("short", "bs-s")
     short.key_hash = b"short"
-    bad_pattern = api_key("pattern", "mp-p", "[a-z]")
-    unlimited = api_key("unlimited", "mp-u")
+    bad_pattern = api_key("pattern", "bs-p", "[a-z]")
+    unlimited = api_key("unlimited", "bs-u")
     unlimited.ClearField("limits")
     unreadable = RawEntry(
-        name="apiKeys/zzz", type="modelplane.v1.ApiKeyEntry", digest=blob_digest(b"\xff"), blob=b"\xff"
+        name="apiKeys/zzz", type="broadsheet.v1.ApiKeyEntry", digest=blob_digest(b"\xff"), blob=b"\xff"
     )
-    for damaged in (raw(short), raw(bad_pattern), raw(unlimited), unreadable, raw(short, type_="modelplane.v9.Key")):
+    for damaged in (raw(short), raw(bad_pattern), raw(unlimited), unreadable, raw(short, type_="broadsheet.v9.Key")):
         snapshot = accepted((damaged, *raws(model("a"))))
         assert set(snapshot.quarantined) == {damaged.name}
         assert set(snapshot.served) == {"a"}

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import pytest
 
+from broadsheet.catalog_digest import blob_digest
+from broadsheet.v1 import snapshot_pb2
 from dataplane import accept as accept_module
 from dataplane.accept import Policy, Rejection, accept
 from dataplane.findings import believed, findings_of, rules_of
 from dataplane.posts import SnapshotPost
 from dataplane.snapshot import Message, RawEntry, Snapshot
-from modelplane.catalog_digest import blob_digest
-from modelplane.v1 import snapshot_pb2
 from tests import views
 from tests.raw import POLICY, adapter, model, position, raw, raws
 
@@ -30,10 +30,10 @@ ENTRIES = tuple(
                 views.pinned(model("rolled-out", uri="hf://a/b", number=2)),
                 views.route("r", {"models/a": 1}),
             ),
-            *raws(views.api_key("alice", "mp-a"), views.api_key("wide", "mp-w", "[a-z]")),
-            raw(model("newer"), name="widgets/newer", type_="modelplane.v1.WidgetEntry"),
+            *raws(views.api_key("alice", "bs-a"), views.api_key("wide", "bs-w", "[a-z]")),
+            raw(model("newer"), name="widgets/newer", type_="broadsheet.v1.WidgetEntry"),
             RawEntry(
-                name="models/unreadable", type="modelplane.v1.ModelEntry", digest=blob_digest(b"\xff"), blob=b"\xff"
+                name="models/unreadable", type="broadsheet.v1.ModelEntry", digest=blob_digest(b"\xff"), blob=b"\xff"
             ),
         ),
         key=lambda entry: entry.name,
@@ -148,7 +148,7 @@ def test_findings_by_other_rules_are_not_believed() -> None:
 
 
 def test_nobody_is_let_in_by_what_somebody_else_has_found() -> None:
-    entries = raws(views.api_key("wide", "mp-w", "[a-z]"))
+    entries = raws(views.api_key("wide", "bs-w", "[a-z]"))
     outcome = accept(position(entries), entries, held=None, policy=POLICY, found={})
     assert isinstance(outcome, Snapshot)
     assert (set(outcome.quarantined), dict(outcome.api_keys)) == ({"apiKeys/wide"}, {})

@@ -108,7 +108,7 @@ def test_a_route_is_listed_with_what_fits_into_each_of_its_targets() -> None:
     targets = {"models/a": 1, "models/b/adapters/x": 1}
     catalog = views.snapshot(*models, views.adapter("b", "x"), views.route("r", targets, served_name="chat"))
     listed = shown(catalog, "chat")
-    assert (listed["id"], listed["root"], listed["owned_by"]) == ("chat", "chat", "modelplane")
+    assert (listed["id"], listed["root"], listed["owned_by"]) == ("chat", "chat", "broadsheet")
     assert (listed["max_model_len"], listed["task"]) == (5, "generate")
     unlike = views.model("c", args={"convert": "embed"})
     unknown = shown(views.snapshot(*models, unlike, views.route("r", {"models/a": 1, "models/c": 1})), "r")
@@ -147,7 +147,7 @@ async def test_the_list_follows_the_states_of_models_and_of_what_they_run() -> N
     )
     models = ModelsList()
     idle = {"a": "IDLE", "b": "IDLE", "c": "IDLE", "b:x": "IDLE", "r": "IDLE", "gone": "QUARANTINED"}
-    key = ApiKey.of(views.api_key("k", "mp-k", "b*", "r"))
+    key = ApiKey.of(views.api_key("k", "bs-k", "b*", "r"))
     for sequence, (now, listed) in enumerate(
         [
             ({}, {}),
@@ -178,5 +178,5 @@ async def test_what_changes_no_state_leaves_the_list_as_it_is() -> None:
 
 
 async def test_a_key_that_sees_nothing_gets_an_empty_list() -> None:
-    key = ApiKey.of(views.api_key("k", "mp-k", "other"))
+    key = ApiKey.of(views.api_key("k", "bs-k", "other"))
     assert await ModelsList().body(views.view(views.snapshot(views.model("m"))), key) == b'{"object":"list","data":[]}'

@@ -12,7 +12,7 @@ from dataplane.snapshot import Snapshot
 from tests import views
 
 CATALOG = views.snapshot(*(views.model(f"{'ab'[number % 2]}{number}") for number in range(7)))
-KEY = ApiKey.of(views.api_key("alice", "mp-alice", "a*"))
+KEY = ApiKey.of(views.api_key("alice", "bs-alice", "a*"))
 
 
 async def pages(catalog: Snapshot, key: ApiKey | None, limit: int) -> list[list[str]]:

@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from broadsheet.v1 import model_pb2, snapshot_pb2
 from dataplane.activation import Endpoint, ModelActivation, State
 from dataplane.reconciler import (
     Application,
@@ -29,7 +30,6 @@ from dataplane.reconciler import (
     resources_of,
 )
 from dataplane.snapshot import Message, Snapshot, model_of
-from modelplane.v1 import model_pb2, snapshot_pb2
 from tests import views
 
 NOW = 1_000_000.0

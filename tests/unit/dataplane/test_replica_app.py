@@ -8,19 +8,19 @@ import base64
 import httpx
 import pytest
 
+from broadsheet.v1 import snapshot_pb2
 from dataplane.adapter_names import engine_adapter_name
 from dataplane.asgi import Receive, Scope, Send, send_whole
 from dataplane.errors import AdapterError
 from dataplane.replica_app import CURRENT_CALL, ENGINE_DEAD_STATUS, ENGINE_HAD_REQUEST_HEADER, Call, ReplicaApp
-from modelplane.v1 import snapshot_pb2
 from tests import views
 
 SECRET = "s3cret"
 ADAPTER = views.adapter("m", "a")
 ADAPTER_HEADERS = {
     "authorization": f"Bearer {SECRET}",
-    "x-modelplane-served-name": ADAPTER.served_name,
-    "x-modelplane-adapter": base64.b64encode(ADAPTER.SerializeToString()).decode(),
+    "x-broadsheet-served-name": ADAPTER.served_name,
+    "x-broadsheet-adapter": base64.b64encode(ADAPTER.SerializeToString()).decode(),
 }
 
 
@@ -92,7 +92,7 @@ async def test_without_the_secret_nothing_reaches_the_engine(
 
 
 async def test_engine_is_told_the_name_that_was_asked_for(app: ReplicaApp, engine: Engine) -> None:
-    headers = {"authorization": f"Bearer {SECRET}", "x-modelplane-served-name": "public/name"}
+    headers = {"authorization": f"Bearer {SECRET}", "x-broadsheet-served-name": "public/name"}
     async with client(app) as http:
         answer = await http.post("/v1/completions", headers=headers)
     assert answer.text == "answer"
@@ -130,7 +130,7 @@ async def test_adapter_that_cannot_be_had_is_a_503_that_names_no_file(
 async def test_adapter_header_that_is_no_entry_is_refused(app: ReplicaApp, engine: Engine) -> None:
     async with client(app) as http:
         for broken in ("%%%", base64.b64encode(b"\xff\xff\xff").decode()):
-            answer = await http.post("/", headers={**ADAPTER_HEADERS, "x-modelplane-adapter": broken})
+            answer = await http.post("/", headers={**ADAPTER_HEADERS, "x-broadsheet-adapter": broken})
             assert answer.status_code == 400
     assert engine.calls == []
 

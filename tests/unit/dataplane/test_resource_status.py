@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from broadsheet.v1 import status_pb2
 from dataplane import resource_status
 from dataplane.activation import ModelActivation, State
 from dataplane.adapter_names import engine_adapter_name
 from dataplane.posts import EngineReport, Rest
 from dataplane.resource_status import Statuses
 from dataplane.snapshot import Snapshot
-from modelplane.v1 import status_pb2
 from tests import views
 
 ADAPTER = views.adapter("m", "a")

@@ -17,7 +17,7 @@ def test_defaults_stay_on_this_machine() -> None:
 
 
 def test_flags_come_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MODELPLANE_DATAPLANE_DATA_PLANE_ID", "from-environment")
+    monkeypatch.setenv("BROADSHEET_DATAPLANE_DATA_PLANE_ID", "from-environment")
     assert parse([]).data_plane_id == "from-environment"
     assert parse(["--data-plane-id", "from-flag"]).data_plane_id == "from-flag"
 
@@ -63,8 +63,8 @@ def test_value_that_is_not_allowed_is_refused(argv: list[str], words: list[str])
 
 
 def test_unknown_environment_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MODELPLANE_DATAPLANE_HTTTP", "127.0.0.1:1")
-    with pytest.raises(SettingsError, match="MODELPLANE_DATAPLANE_HTTTP"):
+    monkeypatch.setenv("BROADSHEET_DATAPLANE_HTTTP", "127.0.0.1:1")
+    with pytest.raises(SettingsError, match="BROADSHEET_DATAPLANE_HTTTP"):
         parse([])
 
 

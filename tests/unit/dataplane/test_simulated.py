@@ -170,7 +170,7 @@ async def test_a_stream_says_the_same_as_a_whole_answer(path: str) -> None:
 
 async def test_the_shown_model_is_what_the_caller_asked_for_and_adapters_are_named() -> None:
     app = engine()
-    headers = {"x-modelplane-served-name": "m:a", "x-modelplane-adapter": "eA=="}
+    headers = {"x-broadsheet-served-name": "m:a", "x-broadsheet-adapter": "eA=="}
     call = await Call(COMPLETE, {"model": "m:a@12", "prompt": "x"}, headers).to(app)
     assert call.json["model"] == "m:a"
     assert "simulated answer of m:a@12 to" in call.json["choices"][0]["text"]

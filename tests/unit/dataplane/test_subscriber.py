@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from broadsheet.v1 import snapshot_service_pb2 as pb
+from broadsheet.v1 import status_pb2
 from dataplane import accept as accept_module
 from dataplane.accept import Limits, Policy, Rejection
 from dataplane.snapshot import Position, RawEntry
@@ -19,8 +21,6 @@ from dataplane.subscriber import (
     State,
     Subscriber,
 )
-from modelplane.v1 import snapshot_service_pb2 as pb
-from modelplane.v1 import status_pb2
 from tests.raw import POLICY, adapter, entry_proto, model, position, raws
 
 CATALOG = raws(model("a"), adapter("a", "x"), model("b"))

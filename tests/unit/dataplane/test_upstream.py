@@ -4,9 +4,9 @@ import base64
 
 import pytest
 
+from broadsheet.v1 import snapshot_pb2
 from dataplane.asgi import Headers
 from dataplane.upstream import adapter_header, engine_headers
-from modelplane.v1 import snapshot_pb2
 from tests import views
 
 SECRET = "s"
@@ -17,13 +17,13 @@ def headers_for(*headers: tuple[bytes, bytes], secret: str = SECRET) -> list[tup
     return engine_headers(given, request_id="id", secret=secret, served_name="m", adapter=None)
 
 
-OWN = [("x-request-id", "id"), ("x-modelplane-served-name", "m"), ("authorization", "Bearer s")]
+OWN = [("x-request-id", "id"), ("x-broadsheet-served-name", "m"), ("authorization", "Bearer s")]
 
 
 NOT_FOR_THE_ENGINE = (
     *("authorization", "cookie", "x-api-key", "api-key", "proxy-authorization"),
     *("host", "expect", "content-length", "transfer-encoding", "upgrade"),
-    *("x-request-id", "x-modelplane-adapter", "x-modelplane-anything"),
+    *("x-request-id", "x-broadsheet-adapter", "x-broadsheet-anything"),
 )
 
 

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 from google.protobuf import json_format
 
+from broadsheet.v1 import model_pb2, snapshot_pb2
 from dataplane.errors import EngineStartError
 from dataplane.out_of_memory import start_failure_reason
 from dataplane.vllm_engine import _extend_workers, _killed, _weights_seconds, command_line
-from modelplane.v1 import model_pb2, snapshot_pb2
 
 
 def entry(uri: str, **spec: object) -> snapshot_pb2.ModelEntry:

@@ -1,0 +1,218 @@
+"""`broadsheet adapter …`"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from broadsheet import names, specs
+from broadsheet.cli import output
+from broadsheet.cli.model import (
+    DescriptionOption,
+    DisplayNameOption,
+    EtagOption,
+    FileOption,
+    FilterOption,
+    LabelOption,
+    LabelsOption,
+    MustCreateOption,
+    NoLabelsOption,
+    OrderByOption,
+    OwnedByOption,
+    RevisionArgument,
+    ServedNameOption,
+    ShowDeletedOption,
+    ValidateOption,
+    WaitOption,
+    WaitTimeoutOption,
+    changed,
+    deleted,
+    given,
+    key_values,
+    labels_of,
+    named,
+    parse_label,
+    refuse_with_file,
+    registered,
+)
+from broadsheet.cli.session import Session, command
+from broadsheet.cli.waiting import wait_and_show
+from broadsheet.types import RegisterAdapterRequest
+
+group = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="markdown", help="LoRA adapters of models: register, look at, delete."
+)
+
+AdapterArgument = Annotated[
+    str, typer.Argument(metavar="ADAPTER", help="MODEL/ADAPTER, or models/MODEL/adapters/ADAPTER.")
+]
+
+
+@command(group, "register", example="broadsheet adapter register smollm2 pirate --source ./pirate-lora --wait")
+def register(
+    session: Session,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="The base model; not with --file.")] = None,
+    adapter_id: Annotated[str | None, typer.Argument(metavar="ID", help="Adapter id; not with --file.")] = None,
+    *,
+    file: FileOption = None,
+    source: Annotated[
+        str | None,
+        typer.Option(metavar="DIR_OR_URI", help="Directory with adapter_config.json and adapter_model.safetensors."),
+    ] = None,
+    served_name: Annotated[str | None, typer.Option(help="Name for callers. Default: {base}:{id}.")] = None,
+    label: LabelOption = None,
+    etag: EtagOption = "",
+    must_create: MustCreateOption = False,
+    validate_only: ValidateOption = False,
+    wait: WaitOption = False,
+    wait_timeout: WaitTimeoutOption = 600.0,
+) -> None:
+    """Register a LoRA adapter of a model, or a new revision of it.
+
+    The control plane reads and checks the files, so it must see them under the same path. The same files again write
+    nothing. With --file everything comes from a YAML file with the fields of RegisterAdapterRequest.
+    """
+    flags: dict[str, object] = {}
+    if model is not None:
+        flags["parent"] = model if model.startswith("models/") else names.model_name(model)
+    if adapter_id is not None:
+        flags["adapter_id"] = adapter_id
+    if source is not None:
+        flags["source"] = {"uri": source}
+    if served_name is not None:
+        flags["served_name"] = served_name
+    if label:
+        flags["labels"] = key_values(label, "--label", parse_label)
+    if file is not None:
+        refuse_with_file(flags)
+        request = specs.load_adapter_request(file)
+    elif model is None or adapter_id is None or source is None:
+        raise typer.BadParameter("MODEL, ID and --source, or --file FILE.yaml, are needed", param_hint="MODEL ID")
+    else:
+        request = specs.read_request(flags, RegisterAdapterRequest())
+    with session.client() as client:
+        response = client.register_adapter(
+            request.parent,
+            request.adapter_id,
+            source=request.source,
+            card=request.card if request.HasField("card") else None,
+            served_name=request.served_name,
+            labels=request.labels,
+            etag=etag or request.etag,
+            must_create=must_create or request.must_create,
+            validate_only=validate_only,
+        )
+        adapter = response.adapter
+        what = f"{adapter.name} revision {adapter.revision.number}"
+        registered(session, output.to_json(response), what, response.catalog_revision, response.created, validate_only)
+        if wait and not validate_only:
+            wait_and_show(session, client, adapter.name, adapter.revision.number, wait_timeout)
+
+
+@command(group, "list", example="broadsheet adapter list smollm2 --order-by 'update_time desc'")
+def list_(
+    session: Session,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="Base model. Default: all models.")] = None,
+    *,
+    filter_: FilterOption = "",
+    order_by: OrderByOption = "",
+    show_deleted: ShowDeletedOption = False,
+) -> None:
+    """List the adapters of a model, or of all models."""
+    with session.client() as client:
+        adapters = list(client.list_adapters(model, filter=filter_, order_by=order_by, show_deleted=show_deleted))
+    output.show(session, output.to_list("adapters", adapters), output.adapters_table(adapters))
+
+
+@command(group, "get", example="broadsheet adapter get smollm2/pirate")
+def get(session: Session, adapter: AdapterArgument) -> None:
+    """Show an adapter: files, digest, and its state on each data plane with the reason."""
+    with session.client() as client:
+        found = client.get_adapter(adapter)
+    output.show(session, output.to_json(found), output.adapter_view(found))
+
+
+@command(group, "revisions", example="broadsheet adapter revisions smollm2/pirate")
+def revisions(session: Session, adapter: AdapterArgument) -> None:
+    """List the revisions of an adapter, newest first."""
+    with session.client() as client:
+        found = list(client.list_adapter_revisions(adapter))
+        current = client.get_adapter(adapter).revision.number
+    output.show(session, output.to_list("revisions", found), output.adapter_revisions_table(found, current))
+
+
+@command(group, "update", example="broadsheet adapter update smollm2/pirate --served-name pirate")
+def update(
+    session: Session,
+    adapter: AdapterArgument,
+    *,
+    served_name: ServedNameOption = None,
+    label: LabelsOption = None,
+    no_labels: NoLabelsOption = False,
+    display_name: DisplayNameOption = None,
+    description: DescriptionOption = None,
+    owned_by: OwnedByOption = None,
+    license_: Annotated[str | None, typer.Option("--license", help="SPDX identifier; '' for none.")] = None,
+    etag: EtagOption = "",
+    validate_only: ValidateOption = False,
+) -> None:
+    """Change what the flags name and leave the rest. A changed card makes a new revision."""
+    card = given(display_name=display_name, description=description, owned_by=owned_by, license=license_)
+    labels = labels_of(label, no_labels)
+    paths = [f"revision.card.{field}" for field in card]
+    with session.client() as client:
+        response = client.update_adapter(
+            adapter,
+            served_name=served_name,
+            labels=labels,
+            card=card,
+            update_mask=[*paths, *named(served_name=served_name, labels=labels)],
+            etag=etag,
+            validate_only=validate_only,
+        )
+    what = f"{response.adapter.name} revision {response.adapter.revision.number}"
+    changed(session, output.to_json(response), what, "updated", response.catalog_revision, validate_only)
+
+
+@command(group, "rollback", example="broadsheet adapter rollback smollm2/pirate 1")
+def rollback(
+    session: Session,
+    adapter: AdapterArgument,
+    revision: RevisionArgument,
+    *,
+    etag: EtagOption = "",
+    validate_only: ValidateOption = False,
+) -> None:
+    """Make a new revision with the files and card of an earlier one, if its files are still the same."""
+    with session.client() as client:
+        response = client.rollback_adapter(adapter, revision, etag=etag, validate_only=validate_only)
+    what = f"{response.adapter.name} revision {response.adapter.revision.number}, the content of {revision},"
+    changed(session, output.to_json(response), what, "made", response.catalog_revision, validate_only)
+
+
+@command(group, "undelete", example="broadsheet adapter undelete smollm2/pirate")
+def undelete(
+    session: Session, adapter: AdapterArgument, *, etag: EtagOption = "", validate_only: ValidateOption = False
+) -> None:
+    """Take a deletion back."""
+    with session.client() as client:
+        response = client.undelete_adapter(adapter, etag=etag, validate_only=validate_only)
+    changed(
+        session, output.to_json(response), response.adapter.name, "undeleted", response.catalog_revision, validate_only
+    )
+
+
+@command(group, "delete", example="broadsheet adapter delete smollm2/pirate")
+def delete(
+    session: Session,
+    adapter: AdapterArgument,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Take it out of the routes that refer to it.")] = False,
+    etag: EtagOption = "",
+    validate_only: ValidateOption = False,
+) -> None:
+    """Delete an adapter. One that routes refer to is refused, unless --force."""
+    with session.client() as client:
+        response = client.delete_adapter(adapter, force=force, etag=etag, validate_only=validate_only)
+    deleted(session, output.to_json(response), adapter, response.catalog_revision, validate_only)

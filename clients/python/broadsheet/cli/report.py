@@ -1,0 +1,122 @@
+"""Errors on the screen: what went wrong, which field, what to do; and the exit code. Never a traceback.
+
+Exit codes: 0 done; 1 it failed; 2 wrong input or usage; 3 the control plane or data plane could not be reached, or did
+not answer in time; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.console import Console
+
+from broadsheet.errors import (
+    BroadsheetError,
+    DeadlineExceeded,
+    InvalidArgument,
+    OutOfRange,
+    ServingFailed,
+    ServingTimeout,
+    Unavailable,
+    Unimplemented,
+)
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_UNREACHABLE = 3
+EXIT_INTERRUPTED = 130
+
+HINTS: Mapping[str, str] = {
+    "INVALID_SPEC": "the fields are described in broadsheet.specs and protos/broadsheet/v1/*.proto",
+    "UNSUPPORTED_SOURCE": "use a file:/// source",
+    "SOURCE_NOT_ALLOWED": "move the files to a place that the operator allows, or ask for this one",
+    "ADAPTER_SOURCE_MISSING": "the path must exist on the control plane's machine, and on the data planes'",
+    "ADAPTER_SOURCE_UNREADABLE": "give the control plane permission to read the files",
+    "ADAPTER_FILES_INVALID": "save the adapter again with PEFT",
+    "ADAPTER_FILES_CHANGED": "try again when the files are completely written",
+    "ADAPTER_RANK_TOO_HIGH": "register the model again with a higher --lora-max-rank",
+    "ADAPTER_BASE_MISMATCH": "register the adapter under the model that it was trained for",
+    "MODEL_TAKES_NO_ADAPTERS": "register the model again with --lora-max-rank",
+    "MODEL_HAS_ADAPTERS": "delete them first, or say --force",
+    "ALREADY_REGISTERED": "leave out --must-create to make a new revision of it",
+    "STILL_DELETED": "broadsheet model undelete or adapter undelete brings it back; or choose another id",
+    "NOT_DELETED": "there is nothing to undelete",
+    "BASE_MODEL_DELETED": "broadsheet model undelete first",
+    "ETAG_MISMATCH": "get it again, look at what changed, and repeat with the new --etag",
+    "INVALID_FILTER": "put the whole filter into quotes: --filter 'labels.env = prod AND NOT state = READY'",
+    "INVALID_UPDATE_MASK": "name what to change, such as --served-name; model register states a whole model",
+    "ADAPTERS_WOULD_NOT_FIT": "keep --lora-max-rank large enough, or delete those adapters first",
+    "REQUEST_ID_REUSED": "send a fresh UUID4 with each request",
+    "MODEL_NOT_FOUND": "broadsheet model list shows what there is",
+    "ADAPTER_NOT_FOUND": "broadsheet adapter list shows what there is",
+    "DATA_PLANE_NOT_FOUND": "broadsheet fleet list shows what there is",
+    "REVISION_NOT_FOUND": "broadsheet snapshot list shows what there is",
+    "SERVED_NAME_TAKEN": "choose another --served-name, or delete the one that has it",
+    "API_KEY_NOT_FOUND": "broadsheet key list shows what there is",
+    "API_KEY_EXISTS": "choose another id",
+    "TOKEN_MISSING": "give a token: --token, --token-file or $BROADSHEET_TOKEN; a control plane that nobody configured "
+    "tokens for keeps one in admin_token in its data directory",
+    "TOKEN_INVALID": "is the token complete, and for this control plane? --token, --token-file, $BROADSHEET_TOKEN",
+    "TOKEN_EXPIRED": "get a new token",
+    "CERTIFICATE_UNKNOWN": "ask the operator for a role for this certificate, or give a token",
+    "PERMISSION_DENIED": "use credentials of a role that may, or ask whoever has one",
+    "CONCURRENT_CHANGE": "look at what is there now, and try again",
+    "ROLLBACK_TOO_LARGE": "broadsheet snapshot list shows revisions between",
+    "PINNED_REVISION_GONE": "broadsheet snapshot diff shows what else differs; change that by hand",
+    "STORE_UNAVAILABLE": "try again; if it stays so, look at the control plane's database and disk",
+    "SHUTTING_DOWN": "try again in a moment",
+}
+"""By reason. What the control plane's own messages do not say already, in terms of this command line."""
+
+
+def exit_code(error: BroadsheetError) -> int:
+    """The exit code for `error`."""
+    if isinstance(error, InvalidArgument | OutOfRange):
+        return EXIT_USAGE
+    if isinstance(error, Unavailable | DeadlineExceeded) and not isinstance(error, ServingTimeout):
+        return EXIT_UNREACHABLE
+    return EXIT_FAILED
+
+
+def print_failure(console: Console, text: str) -> None:
+    """Say that it failed, and with what words. They are shown as they are: brackets in them are no markup."""
+    console.print("[bold red]error:[/] ", end="")
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_error(console: Console, error: BroadsheetError, endpoint: str) -> None:
+    """Say what went wrong and what to do."""
+    if isinstance(error, Unavailable) and error.reason == "UNAVAILABLE":
+        # gRPC's own words are about sockets and name resolution; they follow for who needs them.
+        print_failure(console, f"cannot reach the control plane at {endpoint}")
+        _line(console, "cause", error.message)
+    else:
+        print_failure(console, str(error))
+    if error.reason and error.reason not in ("UNAVAILABLE", "INVALID_SPEC"):
+        _line(console, "reason", error.reason)
+    hint = _hint(error)
+    if hint:
+        _line(console, "hint", hint)
+
+
+def _hint(error: BroadsheetError) -> str:
+    if error.reason in HINTS:
+        return HINTS[error.reason]
+    if isinstance(error, Unavailable):
+        return "is the control plane running? Start it: broadsheet controlplane; elsewhere: --endpoint HOST:PORT"
+    if isinstance(error, ServingTimeout):
+        connected = any(plane.connected for plane in error.progress.data_planes)
+        return "it may still come; broadsheet fleet list" if connected else "start a data plane: broadsheet dataplane"
+    if isinstance(error, DeadlineExceeded):
+        return "the control plane did not answer in time; whether a write was done is unknown, and repeating it is safe"
+    if isinstance(error, ServingFailed):
+        name = error.data_plane.removeprefix("dataPlanes/")
+        return f"broadsheet fleet get {name} shows the whole state; the data plane's log has the engine's output"
+    if isinstance(error, Unimplemented):
+        return "the control plane is older than this client, or the endpoint is not a control plane"
+    return ""
+
+
+def _line(console: Console, label: str, text: str) -> None:
+    console.print(f"  {label}: ", end="", style="dim")
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

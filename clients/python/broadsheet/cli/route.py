@@ -1,0 +1,163 @@
+"""`broadsheet route …`"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from broadsheet import specs
+from broadsheet._requests import target_resource
+from broadsheet.cli import output
+from broadsheet.cli.model import (
+    FileOption,
+    LabelOption,
+    ValidateOption,
+    deleted,
+    key_values,
+    parse_label,
+    refuse_with_file,
+)
+from broadsheet.cli.session import Session, command
+from broadsheet.types import SetRouteRequest
+
+group = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Routes: served names that stand for other resources, split by weight, with fallbacks.",
+)
+
+RouteArgument = Annotated[str, typer.Argument(metavar="ROUTE", help="Route id, or routes/ID.")]
+
+
+@command(
+    group, "set", example="broadsheet route set chat --target models/a=90 --target models/b=10 --fallback models/a"
+)
+def set_(
+    session: Session,
+    route_id: Annotated[str | None, typer.Argument(metavar="ID", help="Route id; not with --file.")] = None,
+    *,
+    file: FileOption = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RESOURCE[=WEIGHT]",
+            help="MODEL or MODEL/ADAPTER, or a resource name, which may pin a revision. Default weight: 1. Repeatable.",
+        ),
+    ] = None,
+    fallback: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RESOURCE[=CONDITION]",
+            help="Tried in this order. CONDITION: unavailable or queue_full. Default: both. Repeatable.",
+        ),
+    ] = None,
+    sticky: Annotated[
+        str | None,
+        typer.Option(metavar="user|header:NAME", help="Keep a caller at one target. Default: each request anew."),
+    ] = None,
+    served_name: Annotated[str | None, typer.Option(help="Name for callers. Default: the id.")] = None,
+    label: LabelOption = None,
+    validate_only: ValidateOption = False,
+) -> None:
+    """Make a route, or change it.
+
+    It states the whole route: what is left out gets its default, also when the route exists. The same again writes
+    nothing. With --file everything comes from a YAML file with the fields of SetRouteRequest.
+    """
+    flags: dict[str, object] = {}
+    if route_id is not None:
+        flags["route_id"] = route_id
+    if served_name is not None:
+        flags["served_name"] = served_name
+    if label:
+        flags["labels"] = key_values(label, "--label", parse_label)
+    spec: dict[str, object] = {}
+    if target:
+        spec["targets"] = [_target(text) for text in target]
+    if fallback:
+        spec["fallbacks"] = [_fallback(text) for text in fallback]
+    if sticky is not None:
+        spec["sticky"] = _sticky(sticky)
+    if spec:
+        flags["spec"] = spec
+    if file is not None:
+        refuse_with_file(flags)
+        request = specs.load_route_request(file)
+    elif route_id is None or not target:
+        raise typer.BadParameter("a route id and --target, or --file FILE.yaml, are needed", param_hint="ID")
+    else:
+        request = specs.read_request(flags, SetRouteRequest())
+    with session.client() as client:
+        response = client.set_route(
+            request.route_id,
+            spec=request.spec,
+            served_name=request.served_name,
+            labels=request.labels,
+            validate_only=validate_only,
+        )
+    what = f"{response.route.name} revision {response.route.revision.number}"
+    if validate_only:
+        done = f"{what} would be set; nothing was written" if response.created else f"{what} would stay as it is"
+    elif response.created:
+        done = f"{what} set; catalog revision {response.catalog_revision}"
+    else:
+        done = f"{what} exists already; catalog revision {response.catalog_revision}"
+    output.show(session, output.to_json(response), done)
+
+
+@command(group, "list", example="broadsheet route list")
+def list_(session: Session) -> None:
+    """List routes with their targets."""
+    with session.client() as client:
+        routes = list(client.list_routes())
+    output.show(session, output.to_list("routes", routes), output.routes_table(routes))
+
+
+@command(group, "get", example="broadsheet route get chat")
+def get(session: Session, route: RouteArgument) -> None:
+    """Show a route: targets with their shares, and fallbacks in their order."""
+    with session.client() as client:
+        found = client.get_route(route)
+    output.show(session, output.to_json(found), output.route_view(found))
+
+
+@command(group, "revisions", example="broadsheet route revisions chat")
+def revisions(session: Session, route: RouteArgument) -> None:
+    """List the revisions of a route, newest first."""
+    with session.client() as client:
+        found = list(client.list_route_revisions(route))
+        current = client.get_route(route).revision.number
+    output.show(session, output.to_list("revisions", found), output.route_revisions_table(found, current))
+
+
+@command(group, "delete", example="broadsheet route delete chat")
+def delete(session: Session, route: RouteArgument, *, validate_only: ValidateOption = False) -> None:
+    """Delete a route. What it refers to stays."""
+    with session.client() as client:
+        response = client.delete_route(route, validate_only=validate_only)
+    deleted(session, output.to_json(response), route, response.catalog_revision, validate_only)
+
+
+def _target(text: str) -> dict[str, object]:
+    resource, equals, weight = text.partition("=")
+    if not equals:
+        return {"resource": target_resource(resource)}
+    if not weight.isdecimal():
+        raise typer.BadParameter(f"got {text!r}; expected RESOURCE=WEIGHT, such as models/a=90", param_hint="--target")
+    return {"resource": target_resource(resource), "weight": int(weight)}
+
+
+def _fallback(text: str) -> dict[str, object]:
+    resource, equals, condition = text.partition("=")
+    conditions: dict[str, object] = {"conditions": [condition]} if equals else {}
+    return {"resource": target_resource(resource), **conditions}
+
+
+def _sticky(text: str) -> dict[str, object]:
+    kind, _, header = text.partition(":")
+    if text == "user":
+        return {"user": True}
+    if kind == "header" and header:
+        return {"header": header.lower()}
+    raise typer.BadParameter(f"got {text!r}; expected user or header:NAME", param_hint="--sticky")

@@ -1,0 +1,204 @@
+"""Values of a spec, wherever they come from, each with its line in the file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from broadsheet.errors import InvalidSpec
+from broadsheet.validation import FieldViolation, shorten
+
+FILE_BYTES_MAX = 1 << 20
+"""A spec is a few kilobytes; a megabyte is some other file."""
+
+NODES_MAX = 20_000
+"""Values of a spec, aliases counted each time: a small file of aliases to aliases can mean billions."""
+
+DEPTH_MAX = 32
+"""Nesting. A spec needs five levels, engine arguments a few more."""
+
+_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A value of a spec, wherever it came from."""
+
+    value: object
+    """`dict[str, Node]`, `list[Node]`, or a plain value."""
+    line: int | None
+    """In the file, from 1. None: it came from no file."""
+    text: str = ""
+    """A plain value as it was written: `yes`, where `value` is True."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    path: str
+    line: int | None
+    description: str
+
+
+@dataclass(slots=True)
+class Budget:
+    """Nodes made so far. Raises rather than follow a tree that is too large or too deep."""
+
+    nodes: int = 0
+
+    def spend(self, depth: int) -> None:
+        self.nodes += 1
+        if self.nodes > NODES_MAX:
+            raise InvalidSpec(f"too large: more than {NODES_MAX} values, aliases counted each time")
+        if depth > DEPTH_MAX:
+            raise InvalidSpec(f"too deep: more than {DEPTH_MAX} levels")
+
+
+def listed(problems: Iterable[Problem]) -> tuple[FieldViolation, ...]:
+    return tuple(
+        FieldViolation(field=place(problem), description=problem.description)
+        for problem in sorted(problems, key=lambda problem: problem.line or 0)
+    )
+
+
+def place(problem: Problem) -> str:
+    if problem.line is None:
+        return problem.path
+    return f"{problem.path} (line {problem.line})" if problem.path else f"line {problem.line}"
+
+
+def documents(path: Path) -> list[yaml.Node]:
+    """The YAML documents of a file, without those that are empty.
+
+    Raises:
+        InvalidSpec: It cannot be read, or is not YAML.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise InvalidSpec(f"cannot be read: {error.strerror}") from error
+    if len(content) > FILE_BYTES_MAX:
+        raise InvalidSpec(f"larger than {FILE_BYTES_MAX} bytes; a spec is a short YAML file")
+    try:
+        # An empty document composes to None, which the stubs do not say.
+        composed: list[yaml.Node | None] = list(yaml.compose_all(content.decode("utf-8"), Loader=yaml.SafeLoader))
+    except UnicodeDecodeError as error:
+        raise InvalidSpec(f"not UTF-8 at byte {error.start}") from error
+    except yaml.YAMLError as error:
+        raise not_yaml(error) from error
+    except RecursionError as error:
+        raise InvalidSpec(f"too deep: more than {DEPTH_MAX} levels") from error
+    return [document for document in composed if document is not None]
+
+
+def not_yaml(error: yaml.YAMLError) -> InvalidSpec:
+    """What is wrong with the text, and where."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return InvalidSpec(f"not YAML: {error}")
+    mark = error.problem_mark
+    line = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    return InvalidSpec(f"not YAML{line}: {error.problem or error.context}")
+
+
+def from_document(document: yaml.Node, problems: list[Problem]) -> Node:
+    """A document as a node. What is wrong with it, but does not hide the rest, is added to `problems`.
+
+    Raises:
+        InvalidSpec: It is too large or too deep, or holds a value that is none.
+    """
+    try:
+        return from_yaml_node(document, "", problems, Budget(), 0)
+    except yaml.YAMLError as error:
+        raise not_yaml(error) from error
+    except RecursionError as error:
+        raise InvalidSpec(f"too deep: more than {DEPTH_MAX} levels") from error
+
+
+def from_yaml(path: Path, problems: list[Problem]) -> Node:
+    """The one document of a file.
+
+    Raises:
+        InvalidSpec: It cannot be read, or is not one YAML document.
+    """
+    found = documents(path)
+    if not found:
+        raise InvalidSpec("the file is empty; expected a mapping of fields")
+    if len(found) > 1:
+        raise InvalidSpec(f"{len(found)} YAML documents in one file (see '---'); expected one")
+    return from_document(found[0], problems)
+
+
+def from_yaml_node(node: yaml.Node, path: str, problems: list[Problem], budget: Budget, depth: int) -> Node:
+    budget.spend(depth)
+    line = node.start_mark.line + 1
+    if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_TAGS:
+        problems.append(Problem(path=path, line=line, description=f"got the YAML tag {node.tag}; leave it out"))
+    if isinstance(node, yaml.MappingNode):
+        fields: dict[str, Node] = {}
+        for key_node, value_node in node.value:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+            key_line = key_node.start_mark.line + 1
+            if key is None:
+                problems.append(Problem(path=path, line=key_line, description="got a key that is not a plain word"))
+                continue
+            key_path = join(path, key)
+            if key in fields:
+                first = fields[key].line
+                problems.append(
+                    Problem(path=key_path, line=key_line, description=f"given twice; first on line {first}")
+                )
+                continue
+            value = from_yaml_node(value_node, key_path, problems, budget, depth + 1)
+            # A problem with a block value is best shown at its key, a line above.
+            fields[key] = Node(value=value.value, line=key_line, text=value.text)
+        return Node(value=fields, line=line)
+    if isinstance(node, yaml.SequenceNode):
+        items = [
+            from_yaml_node(item, f"{path}[{index}]", problems, budget, depth + 1)
+            for index, item in enumerate(node.value)
+        ]
+        return Node(value=items, line=line)
+    loader = yaml.SafeLoader("")
+    try:
+        return Node(value=loader.construct_object(node), line=line, text=str(node.value))
+    except ValueError as error:
+        # `2026-13-45` looks like a date to YAML.
+        raise yaml.constructor.ConstructorError(None, None, f"{node.value!r}: {error}", node.start_mark) from error
+    finally:
+        loader.dispose()
+
+
+def from_python(value: object, budget: Budget, depth: int = 0) -> Node:
+    budget.spend(depth)
+    if isinstance(value, Mapping):
+        fields: dict[str, Node] = {}
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise InvalidSpec(f"keys are text: got {shorten(key)}")
+            fields[key] = from_python(item, budget, depth + 1)
+        return Node(value=fields, line=None)
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return Node(value=[from_python(item, budget, depth + 1) for item in value], line=None)
+    return Node(value=value, line=None)
+
+
+def join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def line_of(root: Node, path: str) -> int | None:
+    """Line of the deepest part of `path` that is in the file. None: not even its first part is."""
+    node = root
+    for part in re.findall(r'\["([^"]*)"\]|\[(\d+)\]|([^.\[\]]+)', path):
+        key, index, name = part
+        if isinstance(node.value, dict) and (key or name) in node.value:
+            node = node.value[key or name]
+        elif isinstance(node.value, list) and index and int(index) < len(node.value):
+            node = node.value[int(index)]
+        else:
+            break
+    return node.line if node is not root else None

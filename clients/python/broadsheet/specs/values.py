@@ -1,0 +1,94 @@
+"""Single values of specs: sources, durations, arguments of a command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import yaml
+from google.protobuf.duration_pb2 import Duration
+
+from broadsheet import sources
+from broadsheet.validation import shorten
+
+PairParser = Callable[[str], tuple[str, object]]
+"""Makes a name and a value of one command line argument, or raises ValueError."""
+
+_DURATION = re.compile(r"(?=.)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
+_SECONDS = re.compile(r"\d{1,12}(\.\d{1,9})?")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+
+
+def source_uri(text: str, base: Path) -> str:
+    """The URI that `text` means: URIs stay, paths become `file:///…`.
+
+    Args:
+        text: `hf://org/name`, `file:///absolute`, `file:relative`, or a path.
+        base: What a relative path is relative to.
+
+    Raises:
+        ValueError: The path has characters that URIs of files may not hold here, or it is relative, has no `file:` in
+            front and leads nowhere: it may be a mistyped `hf://` source.
+    """
+    if text.startswith("file:") and not text.startswith("file://"):
+        return file_uri(text.removeprefix("file:"), base)
+    if _SCHEME.match(text):
+        return text
+    if not text.startswith(("/", "~")) and not (base / text).exists():
+        raise ValueError(
+            f"got {shorten(text)}: there is no such path in {base}; "
+            "expected hf://org/name, file:///absolute/directory or an existing path"
+        )
+    return file_uri(text, base)
+
+
+def parse_duration(text: str) -> Duration:
+    """`300s`, `5m`, `1h30m`, `1.5s`, `250ms`, or a plain number of seconds.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    match = _DURATION.fullmatch(text)
+    try:
+        if match is not None and match.group(0):
+            hours, minutes, seconds, milliseconds = (Fraction(group or 0) for group in match.groups())
+            return duration_of(hours * 3600 + minutes * 60 + seconds + milliseconds / 1000)
+        if _SECONDS.fullmatch(text):
+            return duration_of(Fraction(text))
+    except ValueError:
+        pass  # more than protobuf can hold
+    raise ValueError(f"got {shorten(text)}; expected a duration such as 300s, 5m, 1h30m or 250ms")
+
+
+def parse_argument(text: str) -> tuple[str, object]:
+    """One engine argument as on a command line: `max_model_len=2048`. The value is read as YAML.
+
+    Raises:
+        ValueError: There is no `=`, or the value is not YAML.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ValueError(f"got {shorten(text)}; expected NAME=VALUE")
+    try:
+        return name, yaml.safe_load(value) if value else ""
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name}: got {shorten(value)}, which is not YAML") from error
+
+
+def file_uri(text: str, base: Path) -> str:
+    # Not Path.as_uri, which encodes: the planes take the path literally, and refuse what could be read in two ways.
+    uri = f"{sources.FILE_SCHEME}{(base / Path(text).expanduser()).resolve()}"
+    try:
+        sources.file_path(uri)
+    except ValueError as error:
+        raise ValueError(f"got {shorten(text)}: {error}") from error
+    return uri
+
+
+def duration_of(seconds: Fraction) -> Duration:
+    """Raises: ValueError, when protobuf cannot hold it."""
+    duration = Duration()
+    duration.FromNanoseconds(round(seconds * 1_000_000_000))
+    return duration
