@@ -121,4 +121,4 @@ lock: ## Make requirements/*.lock anew from pyproject.toml
 .PHONY: clean
 clean: ## Remove .venv and every cache below this folder (not the model cache in ~/.cache/broadsheet)
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	find clients controlplane dataplane scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find clients controlplane dataplane protocol scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +

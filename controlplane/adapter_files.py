@@ -18,11 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from broadsheet import sources
-from broadsheet.adapter_digest import weights_digest
 from broadsheet.v1 import adapter_pb2, model_pb2
-from broadsheet.validation import FieldViolation, shorten
 from controlplane import base_weights, errors, lora, safetensors_file, safetensors_header
+from protocol import sources
+from protocol.adapter_digest import weights_digest
+from protocol.validation import FieldViolation, shorten
 
 CONFIG_BYTES_MAX = 1024 * 1024
 """PEFT writes about 1 KB."""

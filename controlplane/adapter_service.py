@@ -9,7 +9,6 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from broadsheet import names
 from broadsheet.v1 import adapter_pb2, model_pb2, status_pb2
 from broadsheet.v1 import registry_service_pb2 as pb
 from controlplane import (
@@ -31,6 +30,7 @@ from controlplane.model_service import Context, ResourceStatuses, check_served_n
 from controlplane.route_service import release_from_routes
 from controlplane.store import Store
 from controlplane.store_write import WriteTransaction
+from protocol import names
 
 _ALL_MODELS = "models/-"
 """Parent of the adapters of all models."""

@@ -8,14 +8,14 @@ from typing import Any
 
 import grpc
 
-from broadsheet import names
-from broadsheet.api_keys import key_of
 from broadsheet.v1 import api_key_pb2
 from controlplane import api_keys, paging
 from controlplane.api_keys import ApiKey
 from controlplane.changes import Changes
 from controlplane.store import Store
 from controlplane.store_write import WriteTransaction
+from protocol import names
+from protocol.api_keys import key_of
 
 SECRET_BYTES = 32
 """Random bytes of a key."""

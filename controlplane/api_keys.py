@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from broadsheet import names
-from broadsheet.api_keys import SHOWN_CHARACTERS, key_hash
 from broadsheet.v1 import api_key_pb2
-from broadsheet.validation import FieldViolation
 from controlplane import convert, errors
 from controlplane.registration import Stamp
+from protocol import names
+from protocol.api_keys import SHOWN_CHARACTERS, key_hash
+from protocol.validation import FieldViolation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class ApiKey:
     uid: str
     """Identity for its whole life."""
     key_hash: bytes = field(repr=False)
-    """`broadsheet.api_keys.key_hash` of it."""
+    """`protocol.api_keys.key_hash` of it."""
     key_prefix: str
     display_name: str
     labels: Mapping[str, str]

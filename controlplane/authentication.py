@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import grpc.aio
 
-from broadsheet.local_tokens import TOKEN_BYTES_MAX
 from controlplane import auth, errors
 from controlplane.principal import ANONYMOUS, Principal
+from protocol.transport.local_tokens import TOKEN_BYTES_MAX
 
 _ALTERNATIVE_NAMES = "x509_subject_alternative_name"
 """gRPC's name for the subject alternative names of a client certificate that it has verified."""

@@ -9,10 +9,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from broadsheet import sources
 from broadsheet.v1 import model_pb2
 from controlplane.safetensors_file import tensors_of
 from controlplane.safetensors_header import Tensor
+from protocol import sources
 
 _SINGLE_FILE = "model.safetensors"
 _INDEX_FILE = "model.safetensors.index.json"

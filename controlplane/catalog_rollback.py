@@ -14,11 +14,11 @@ from typing import TypeVar
 
 from google.protobuf import message as protobuf_message
 
-from broadsheet import names
 from broadsheet.v1 import snapshot_pb2
 from controlplane import convert, domain, errors, registration, routes, warming
 from controlplane.store_history import Difference
 from controlplane.store_write import WriteTransaction
+from protocol import names
 
 CHANGES_MAX = 10_000
 """Resources that one rollback may change. Every other change waits for its transaction: about half a minute at most."""

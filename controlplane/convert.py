@@ -9,10 +9,10 @@ from typing import TypeVar
 from google.protobuf import message as protobuf_message
 from google.protobuf import timestamp_pb2
 
-from broadsheet import names
 from broadsheet.v1 import adapter_pb2, model_pb2, route_pb2, snapshot_pb2, snapshot_service_pb2, status_pb2
 from controlplane import domain, etags
 from controlplane.routes import Route, RouteRevision
+from protocol import names
 
 M = TypeVar("M", bound=protobuf_message.Message)
 

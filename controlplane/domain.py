@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from broadsheet import names
 from broadsheet.v1 import adapter_pb2, model_pb2, rollout_pb2, snapshot_service_pb2
+from protocol import names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +19,7 @@ class Position:
     revision: int
     """Catalog revision; 0 is the empty catalog of a new store."""
     digest: bytes
-    """Root digest, 32 bytes; `broadsheet.catalog_digest` says how it is made."""
+    """Root digest, 32 bytes; `protocol.catalog_digest` says how it is made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

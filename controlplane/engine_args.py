@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from google.protobuf import struct_pb2
 
-from broadsheet.validation import FieldViolation, shorten
+from protocol.validation import FieldViolation, shorten
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}(\.[A-Za-z0-9_.-]{1,128})?")
 """A flag without dashes in front; `hf_overrides.rope_scaling` sets one key of a flag that takes JSON."""

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 
-from broadsheet.validation import FieldViolation
+from protocol.validation import FieldViolation
 
 
 class Reason(enum.StrEnum):

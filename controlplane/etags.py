@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-from broadsheet.validation import FieldViolation, shorten
 from controlplane import domain, errors
+from protocol.validation import FieldViolation, shorten
 
 _HASH_CHARACTERS = 16
 """64 bits: an etag guards against accidents between two readings of one resource, not against forgery."""

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import grpc.aio
 
-from broadsheet.names import data_plane_name, parse_data_plane
 from broadsheet.v1 import fleet_service_pb2 as pb
 from broadsheet.v1 import snapshot_pb2, status_pb2
 from broadsheet.v1.fleet_service_pb2_grpc import FleetServiceServicer
@@ -19,6 +18,7 @@ from controlplane.convert import position_to_proto, timestamp_to_proto
 from controlplane.domain import DataPlaneRecord, Position
 from controlplane.errors import data_plane_not_found
 from controlplane.hub import DataPlaneOutcome, DataPlaneView, Hub, Outcome
+from protocol.names import data_plane_name, parse_data_plane
 
 WAIT_TIMEOUT_DEFAULT_S = 30.0
 

@@ -1,7 +1,7 @@
 """Tokens for a control plane that nobody has configured any for: made at the first start, and left for this user.
 
 They are kept in the data directory, and while the control plane listens on this machine a copy is where clients look
-(`broadsheet.local_tokens`). Files and directories are their owner's alone.
+(`protocol.transport.local_tokens`). Files and directories are their owner's alone.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pathlib import Path
 
 import structlog
 
-from broadsheet import local_tokens
 from controlplane import errors
 from controlplane.auth import Role
 from controlplane.principal import Principal
 from controlplane.tokens_file import FixedTokens, sha256
+from protocol.transport import local_tokens
 
 ROLES: Mapping[str, Role] = {local_tokens.ADMIN: Role.ADMIN, local_tokens.DATA_PLANE: Role.DATA_PLANE}
 """The generated tokens, and the role of each."""

@@ -16,7 +16,6 @@ from typing import Protocol
 
 import structlog
 
-from broadsheet.names import data_plane_name
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import status_pb2
 from controlplane.chunks import ChunkCache, EntrySource
@@ -32,6 +31,7 @@ from controlplane.subscription import (
     ResourceChange,
     Subscription,
 )
+from protocol.names import data_plane_name
 
 RESOURCES_MAX = 1_000_000
 """Resource states kept per data plane: as many as a snapshot may have entries."""

@@ -16,8 +16,8 @@ from google.protobuf import message as protobuf_message
 from google.rpc import status_pb2  # type: ignore[import-untyped]  # ships no stubs
 from grpc_status import rpc_status
 
-from broadsheet.validation import violations_of
 from controlplane import errors, principal, status
+from protocol.validation import violations_of
 
 _log = structlog.get_logger("controlplane.rpc")
 

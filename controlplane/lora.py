@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from broadsheet.validation import shorten
 from controlplane import errors
 from controlplane.safetensors_header import Tensor
+from protocol.validation import shorten
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"

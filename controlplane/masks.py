@@ -10,8 +10,8 @@ from google.protobuf import field_mask_pb2
 from google.protobuf import message as protobuf_message
 from google.protobuf.descriptor import FieldDescriptor
 
-from broadsheet.validation import FieldViolation, shorten, violations_of
 from controlplane import errors
+from protocol.validation import FieldViolation, shorten, violations_of
 
 MODEL_PATHS = (
     "served_name",

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import grpc
 
-from broadsheet import names
 from broadsheet.v1 import model_pb2, status_pb2
 from broadsheet.v1 import registry_service_pb2 as pb
 from controlplane import (
@@ -33,6 +32,7 @@ from controlplane.changes import Changes
 from controlplane.route_service import release_from_routes
 from controlplane.store import Store
 from controlplane.store_write import WriteTransaction
+from protocol import names
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -18,7 +18,7 @@ from google.protobuf import duration_pb2, struct_pb2, timestamp_pb2
 from google.protobuf import message as protobuf_message
 from google.protobuf.descriptor import FieldDescriptor
 
-from broadsheet import field_changes
+from protocol import field_changes
 
 if TYPE_CHECKING:
     from google._upb import _message as _upb

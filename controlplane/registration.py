@@ -10,10 +10,10 @@ from typing import TypeVar
 
 from google.protobuf import message as protobuf_message
 
-from broadsheet import names
 from broadsheet.v1 import adapter_pb2, model_pb2, rollout_pb2
-from broadsheet.validation import FieldViolation
 from controlplane import domain, errors, rollout
+from protocol import names
+from protocol.validation import FieldViolation
 
 SERVED_NAME_CHARACTERS_MAX = 256
 

@@ -10,9 +10,9 @@ from typing import Protocol, TypeVar
 from google.protobuf import message as protobuf_message
 from google.protobuf.descriptor import Descriptor
 
-from broadsheet.validation import FieldViolation
 from controlplane import errors
 from controlplane.principal import Principal
+from protocol.validation import FieldViolation
 
 RETENTION = timedelta(hours=24)
 """How long the first answer is kept and repeated; the protos promise it. Afterwards the same id is a new request."""

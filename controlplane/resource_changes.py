@@ -7,9 +7,9 @@ from typing import Any
 from google.protobuf import descriptor_pool, json_format, message_factory, struct_pb2
 from google.protobuf import message as protobuf_message
 
-from broadsheet import field_changes
 from broadsheet.v1 import change_pb2
 from controlplane import domain, redaction
+from protocol import field_changes
 
 
 def resource_change(before: domain.Entry | None, after: domain.Entry | None) -> change_pb2.ResourceChange:

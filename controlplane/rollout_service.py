@@ -10,12 +10,12 @@ from typing import Any
 import grpc
 import structlog
 
-from broadsheet import names
 from broadsheet.v1 import rollout_pb2
 from controlplane import domain, errors, principal, rollout
 from controlplane.changes import Changes
 from controlplane.store import Store
 from controlplane.store_write import WriteTransaction
+from protocol import names
 
 INTERVAL_S = 1.0
 """How often rollouts are looked at. A step lasts seconds at least."""

@@ -7,13 +7,13 @@ from typing import Any
 
 import grpc
 
-from broadsheet import names
 from broadsheet.v1 import route_pb2
 from controlplane import convert, errors, paging, routes
 from controlplane.changes import Changes
 from controlplane.routes import Route, RouteRevision
 from controlplane.store import Store
 from controlplane.store_write import WriteTransaction
+from protocol import names
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

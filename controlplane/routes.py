@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from broadsheet import names
 from broadsheet.v1 import route_pb2
-from broadsheet.validation import FieldViolation
 from controlplane import errors
 from controlplane.registration import Stamp
+from protocol import names
+from protocol.validation import FieldViolation
 
 WEIGHT_DEFAULT = 1
 

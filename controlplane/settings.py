@@ -13,12 +13,12 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict, SettingsError
 
-from broadsheet import sources
-from broadsheet.addresses import UNIX, is_local
 from controlplane import database, errors, store_postgres, store_sqlite
 from controlplane.auth import Role
 from controlplane.principal import Principal
 from controlplane.retention import SNAPSHOTS_MIN, Retention
+from protocol import sources
+from protocol.addresses import UNIX, is_local
 
 ENV_PREFIX = "BROADSHEET_CONTROLPLANE_"
 

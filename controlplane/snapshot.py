@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from google.protobuf import message as protobuf_message
 
-from broadsheet import catalog_digest, names
 from broadsheet.v1 import snapshot_pb2
 from controlplane import convert, domain, errors, rollout
 from controlplane.routes import Route
+from protocol import catalog_digest, names
 
 MODEL_ENTRY = snapshot_pb2.ModelEntry.DESCRIPTOR.full_name
 ADAPTER_ENTRY = snapshot_pb2.AdapterEntry.DESCRIPTOR.full_name

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 
 from google.protobuf import duration_pb2
 
-from broadsheet import sources
 from broadsheet.v1 import model_pb2
-from broadsheet.validation import FieldViolation, shorten
 from controlplane import engine_args, errors
+from protocol import sources
+from protocol.validation import FieldViolation, shorten
 
 TARGET_ONGOING_REQUESTS = 16.0
 UPSCALE_DELAY_S = 10

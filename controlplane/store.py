@@ -20,7 +20,6 @@ from sqlalchemy import insert, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broadsheet.catalog_digest import CatalogDigest
 from controlplane import (
     database,
     domain,
@@ -38,6 +37,7 @@ from controlplane.store_fleet import FleetTables
 from controlplane.store_read import StoreReads, database_errors
 from controlplane.store_schema import catalog, catalog_revisions
 from controlplane.store_write import WriteTransaction
+from protocol.catalog_digest import CatalogDigest
 
 WRITE_ATTEMPTS_MAX = 4
 """A write that the database gave up for another's sake is tried so often in all."""

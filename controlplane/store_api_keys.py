@@ -10,11 +10,11 @@ from typing import Any
 from sqlalchemy import Row, Table, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broadsheet import names
 from broadsheet.v1 import api_key_pb2
 from controlplane import api_keys, domain, snapshot, store_rows
 from controlplane.api_keys import ApiKey
 from controlplane.store_schema import api_keys as table
+from protocol import names
 
 
 class ApiKeyReads(ABC):

@@ -18,10 +18,10 @@ from sqlalchemy import Connection, MetaData, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broadsheet.catalog_digest import CatalogDigest
 from controlplane import backup_file, database, store_postgres
 from controlplane.errors import SetupError
 from controlplane.store_schema import catalog, entries, metadata
+from protocol.catalog_digest import CatalogDigest
 
 _LEFT_OUT = frozenset({"data_planes", "data_plane_reports", "replicas", "resource_statuses"})
 """What is known of the fleet: data planes tell it anew, and what they said of the old store is of no use."""

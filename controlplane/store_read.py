@@ -12,7 +12,6 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broadsheet import names
 from controlplane import audit, domain, errors, paging, store_audit, store_history, store_lists, store_rows
 from controlplane.listing import EVERYTHING, ListQuery
 from controlplane.store_api_keys import ApiKeyReads
@@ -28,6 +27,7 @@ from controlplane.store_schema import (
     model_revisions,
     models,
 )
+from protocol import names
 
 
 class StoreReads(RouteReads, ApiKeyReads):

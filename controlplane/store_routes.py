@@ -10,7 +10,6 @@ from typing import Any
 from sqlalchemy import Row, Select, Table, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broadsheet import names
 from broadsheet.v1 import adapter_pb2, model_pb2, route_pb2
 from controlplane import domain, routes, snapshot, store_rows
 from controlplane.registration import Stamp
@@ -19,6 +18,7 @@ from controlplane.store_schema import adapter_revisions, adapters, model_revisio
 from controlplane.store_schema import route_references as references
 from controlplane.store_schema import route_revisions as revisions
 from controlplane.store_schema import routes as table
+from protocol import names
 
 _SELECT_ROUTES: Select[Any] = select(
     table,

@@ -38,7 +38,7 @@ catalog = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("store_uid", String(64), nullable=False),
     Column("revision", BigInteger, nullable=False),
-    # State of broadsheet.catalog_digest.CatalogDigest, 512 bytes.
+    # State of protocol.catalog_digest.CatalogDigest, 512 bytes.
     Column("digest_state", LargeBinary, nullable=False),
     Column("entry_count", BigInteger, nullable=False),
     CheckConstraint("id = 1", name="one_row"),
@@ -266,7 +266,7 @@ api_keys = Table(
     metadata,
     Column("id", String(63), primary_key=True),
     Column("uid", String(64), nullable=False),
-    # broadsheet.api_keys.key_hash. The key itself is kept nowhere.
+    # protocol.api_keys.key_hash. The key itself is kept nowhere.
     Column("key_hash", LargeBinary(32), nullable=False),
     Column("key_prefix", String(16), nullable=False),
     Column("display_name", String(256), nullable=False),

@@ -9,8 +9,6 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, Table, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broadsheet import names
-from broadsheet.catalog_digest import CatalogDigest
 from controlplane import (
     audit,
     domain,
@@ -41,6 +39,8 @@ from controlplane.store_schema import (
     models,
     served_names,
 )
+from protocol import names
+from protocol.catalog_digest import CatalogDigest
 
 NAMED_MAX = 5
 """So many resources an error names; the others it counts."""

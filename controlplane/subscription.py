@@ -27,9 +27,9 @@ from google.protobuf import duration_pb2
 
 from broadsheet.v1 import snapshot_pb2, status_pb2
 from broadsheet.v1 import snapshot_service_pb2 as pb
-from broadsheet.validation import FieldViolation, violations_of
 from controlplane.convert import position_from_proto, position_to_proto
 from controlplane.domain import Head, Position
+from protocol.validation import FieldViolation, violations_of
 
 # Reasons of Goodbye. Part of the API.
 SHUTTING_DOWN = "SHUTTING_DOWN"

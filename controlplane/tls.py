@@ -7,8 +7,8 @@ from pathlib import Path
 import grpc
 import structlog
 
-from broadsheet.tls_files import Certificate, TlsFiles, TlsFilesError
 from controlplane import errors
+from protocol.transport.tls_files import Certificate, TlsFiles, TlsFilesError
 
 _log = structlog.get_logger("controlplane.tls")
 

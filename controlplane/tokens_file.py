@@ -23,11 +23,11 @@ from typing import Annotated
 import yaml
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from broadsheet.names import RESOURCE_ID_PATTERN
 from controlplane import errors
 from controlplane.auth import Role
 from controlplane.principal import Principal
 from controlplane.watched_file import WatchedFile
+from protocol.names import RESOURCE_ID_PATTERN
 
 _TOKENS_MAX = 10_000
 """More are a job for an identity provider."""

@@ -6,11 +6,11 @@ from typing import Any
 
 import grpc
 
-from broadsheet import names
 from broadsheet.v1 import warming_pb2
 from controlplane import convert, errors, etags, warming
 from controlplane.changes import Changes
 from controlplane.store_write import WriteTransaction
+from protocol import names
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import structlog
 
-from broadsheet.tls_files import TlsFiles, TlsFilesError
 from dataplane.logs import configure_logging
 from dataplane.settings import Settings, SettingsError, parse
+from protocol.transport.tls_files import TlsFiles, TlsFilesError
 
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024
 """Nothing but snapshots goes through Ray's object store; its default would be a third of the memory."""

@@ -16,12 +16,7 @@ from types import MappingProxyType
 
 from google.protobuf.message import DecodeError
 
-from broadsheet import sources
-from broadsheet.api_keys import HASH_BYTES
-from broadsheet.catalog_digest import CatalogDigest, blob_digest
-from broadsheet.names import SERVED_NAME_PATTERN, parse_adapter, parse_api_key, parse_model, parse_route, parse_target
 from broadsheet.v1 import adapter_pb2, api_key_pb2, model_pb2, route_pb2, snapshot_pb2
-from broadsheet.validation import shorten, violations_of
 from dataplane.snapshot import (
     ADAPTER_ENTRY,
     ADAPTER_REVISION_ENTRY,
@@ -40,6 +35,11 @@ from dataplane.snapshot import (
     candidate_name,
     model_of,
 )
+from protocol import sources
+from protocol.api_keys import HASH_BYTES
+from protocol.catalog_digest import CatalogDigest, blob_digest
+from protocol.names import SERVED_NAME_PATTERN, parse_adapter, parse_api_key, parse_model, parse_route, parse_target
+from protocol.validation import shorten, violations_of
 
 # Reasons of rejections. Part of the API: operators and tests match on them.
 STORE_UID_MISMATCH = "STORE_UID_MISMATCH"

@@ -13,10 +13,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from broadsheet import sources
-from broadsheet.adapter_digest import weights_digest
 from broadsheet.v1 import adapter_pb2, snapshot_pb2
 from dataplane.errors import AdapterError
+from protocol import sources
+from protocol.adapter_digest import weights_digest
 
 _COPY_BYTES = 1024 * 1024
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from broadsheet.api_keys import key_hash, pattern_of
 from broadsheet.v1 import api_key_pb2
 from dataplane import openai_errors
+from protocol.api_keys import key_hash, pattern_of
 
 _EVERYTHING = "*"
 

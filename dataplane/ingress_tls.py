@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from broadsheet.tls_files import TlsFiles, TlsFilesError
+from protocol.transport.tls_files import TlsFiles, TlsFilesError
 
 RELOAD_INTERVAL_S = 2.0
 """How often the files are looked at."""

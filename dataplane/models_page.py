@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from broadsheet.validation import shorten
 from dataplane import openai_errors
 from dataplane.activation import View
 from dataplane.api_keys import ApiKey
 from dataplane.models_list import ModelObject, model_object
+from protocol.validation import shorten
 
 LIMIT_MAX = 1000
 """Models of one page, about 10 ms to encode; also what a page has when only `after` is given."""

@@ -11,9 +11,9 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 
-from broadsheet.addresses import host_of, is_local
-from broadsheet.credentials import Credentials
-from broadsheet.names import RESOURCE_ID_PATTERN
+from protocol.addresses import host_of, is_local
+from protocol.names import RESOURCE_ID_PATTERN
+from protocol.transport.credentials import Credentials
 
 ENV_PREFIX = "BROADSHEET_DATAPLANE_"
 _ORIGIN = re.compile(

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from broadsheet.validation import shorten
+from protocol.validation import shorten
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from broadsheet.catalog_digest import CatalogDigest
 from broadsheet.v1 import api_key_pb2, snapshot_pb2
 from dataplane.api_keys import ApiKey
+from protocol.catalog_digest import CatalogDigest
 
 MODEL_ENTRY = "broadsheet.v1.ModelEntry"
 ADAPTER_ENTRY = "broadsheet.v1.AdapterEntry"

@@ -9,7 +9,6 @@ from importlib.metadata import version
 
 import structlog
 
-from broadsheet import local_tokens
 from broadsheet.v1 import status_pb2
 from dataplane.accept import Policy, Rejection, accept
 from dataplane.disk import Disk, DiskError
@@ -17,6 +16,7 @@ from dataplane.settings import Settings
 from dataplane.snapshot import Position, RawEntry, Snapshot
 from dataplane.subscriber import Accepted, Identity, Rejected
 from dataplane.sync_client import Connection, SyncClient, channel
+from protocol.transport import local_tokens
 
 _SETTLE_INTERVAL_S = 5.0
 

@@ -12,7 +12,6 @@ import grpc
 import grpc.aio
 import structlog
 
-from broadsheet.credentials import Credentials
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import status_pb2
 from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
@@ -28,6 +27,7 @@ from dataplane.subscriber import (
     Rejected,
     Subscriber,
 )
+from protocol.transport.credentials import Credentials
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     # A peer that vanished without a word is noticed after half a minute. The server allows a ping every 10 s.

@@ -15,13 +15,13 @@ from typing import Any, NoReturn
 
 from google.protobuf import json_format
 
-from broadsheet import sources
 from broadsheet.v1 import model_pb2, snapshot_pb2
 from dataplane import openai_errors, vllm_cpu_lora
 from dataplane.errors import EngineStartError
 from dataplane.inference_routes import INFERENCE_ROUTES
 from dataplane.out_of_memory import kernel_kills, start_failure_reason
 from dataplane.replica_app import CURRENT_CALL, AsgiApp
+from protocol import sources
 
 _RESOLVER_NAME = "broadsheet"
 _CAUSE = re.compile(r"(?:^|[\s\]])((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit)): (.+)")

@@ -9,7 +9,6 @@ from datetime import datetime
 
 from sqlalchemy import Table, insert, select, update
 
-from broadsheet.catalog_digest import CatalogDigest
 from broadsheet.v1 import adapter_pb2, model_pb2
 from controlplane import audit, domain, principal, registration, snapshot, spec, store_rows
 from controlplane.store import Store
@@ -26,6 +25,7 @@ from controlplane.store_schema import (
     models,
     served_names,
 )
+from protocol.catalog_digest import CatalogDigest
 
 Draft = registration.ModelDraft | registration.AdapterDraft
 

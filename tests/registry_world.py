@@ -12,7 +12,6 @@ from typing import Any, cast
 import grpc
 from google.protobuf import json_format
 
-from broadsheet.catalog_digest import CatalogDigest, blob_digest
 from broadsheet.v1 import (
     model_pb2,
     registry_service_pb2,
@@ -24,6 +23,7 @@ from controlplane.adapter_files import AdapterReader
 from controlplane.service import Context, RegistryServicer, ResourceStatuses
 from controlplane.snapshot_service import SnapshotServicer
 from controlplane.store import Store
+from protocol.catalog_digest import CatalogDigest, blob_digest
 from tests.adapter_directories import write_adapter
 
 NO_CONTEXT = cast(Context, None)

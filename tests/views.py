@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from google.protobuf import json_format
 
-from broadsheet.api_keys import key_hash
-from broadsheet.catalog_digest import CatalogDigest
 from broadsheet.v1 import api_key_pb2, snapshot_pb2
 from dataplane.activation import Activation, Endpoint, ModelActivation, State, View
 from dataplane.snapshot import Message, Position, Snapshot, build
+from protocol.api_keys import key_hash
+from protocol.catalog_digest import CatalogDigest
 
 
 def model(

@@ -24,7 +24,6 @@ from pathlib import Path
 import psutil
 import structlog
 
-from broadsheet.catalog_digest import CatalogDigest, blob_digest
 from broadsheet.v1 import model_pb2, registry_service_pb2_grpc
 from broadsheet.v1 import registry_service_pb2 as pb
 from controlplane.adapter_files import AdapterReader
@@ -32,6 +31,7 @@ from controlplane.auth import Role
 from controlplane.spec import MAX_RANK
 from controlplane.store import Store
 from controlplane.store_sqlite import database_url
+from protocol.catalog_digest import CatalogDigest, blob_digest
 from tests import full_catalog
 from tests.adapter_directories import write_adapter
 from tests.control_planes import Replica, control_planes

@@ -9,9 +9,9 @@ import pytest
 from google.protobuf import timestamp_pb2
 from sqlalchemy import text
 
-from broadsheet.api_keys import KEY_PREFIX, key_hash
 from broadsheet.v1 import api_key_pb2
 from controlplane import errors
+from protocol.api_keys import KEY_PREFIX, key_hash
 from tests.registry_world import NO_CONTEXT, START, World
 
 

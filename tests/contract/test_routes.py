@@ -10,8 +10,8 @@ import pytest
 from google.protobuf import json_format
 
 from broadsheet.v1 import registry_service_pb2, route_pb2, snapshot_pb2
-from broadsheet.validation import violations_of
 from controlplane import errors
+from protocol.validation import violations_of
 from tests.adapter_directories import write_adapter
 from tests.registry_world import NO_CONTEXT, World, spec
 

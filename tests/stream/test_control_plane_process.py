@@ -17,8 +17,7 @@ import pytest
 from google.protobuf import duration_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from broadsheet import AsyncClient, local_tokens
-from broadsheet.credentials import Credentials
+from broadsheet import AsyncClient
 from broadsheet.errors import PermissionDenied, Unauthenticated
 from broadsheet.v1 import (
     fleet_service_pb2,
@@ -28,6 +27,8 @@ from broadsheet.v1 import (
     snapshot_service_pb2,
     snapshot_service_pb2_grpc,
 )
+from protocol.transport import local_tokens
+from protocol.transport.credentials import Credentials
 from tests.certificates import Authority
 from tests.registry_world import spec
 

@@ -15,9 +15,7 @@ from cryptography import x509
 from structlog.testing import capture_logs
 
 from broadsheet import AsyncClient
-from broadsheet.credentials import Credentials
 from broadsheet.errors import PermissionDenied, Unauthenticated, Unavailable
-from broadsheet.tls_files import TlsFiles, TlsFilesError
 from broadsheet.v1 import snapshot_service_pb2
 from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from controlplane import errors
@@ -27,6 +25,8 @@ from controlplane.tls import server_credentials
 from dataplane.asgi import JSON, Receive, Scope, Send, send_whole
 from dataplane.ingress_tls import IngressTls
 from dataplane.sync_client import channel
+from protocol.transport.credentials import Credentials
+from protocol.transport.tls_files import TlsFiles, TlsFilesError
 from tests.certificates import Authority, Files
 from tests.stream.access_world import TOKENS, bearer, guarded_plane
 

@@ -29,7 +29,7 @@ except metadata.PackageNotFoundError:
 
 __all__ = ["AsyncClient", "BroadsheetError", "Client", "ServingFailed", "ServingProgress", "__version__"]
 
-# Imported when first asked for: the planes' pure cores import `broadsheet.names`, and must not load gRPC with it.
+# Imported when first asked for: the planes' pure cores import `protocol.names`, and must not load gRPC with it.
 _MODULE_OF = {
     "AsyncClient": "broadsheet.aio",
     "Client": "broadsheet.client",

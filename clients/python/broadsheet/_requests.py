@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from broadsheet import names, specs
+from broadsheet import specs
 from broadsheet._channel import PAGE_SIZE
 from broadsheet.errors import DataLoss, Internal, InvalidSpec
 from broadsheet.types import (
@@ -40,7 +40,8 @@ from broadsheet.v1 import (
     snapshot_service_pb2,
     warming_pb2,
 )
-from broadsheet.validation import FieldViolation
+from protocol import names
+from protocol.validation import FieldViolation
 
 _COLLECTIONS = ("models", "routes", "apiKeys", "snapshots", "dataPlanes")
 """First parts of resource names."""

@@ -19,7 +19,6 @@ from broadsheet._channel import (
     channel_options,
     check_endpoint,
 )
-from broadsheet.credentials import Credentials
 from broadsheet.errors import DeadlineExceeded, Unavailable, from_rpc_error
 from broadsheet.serving import POLL_INTERVAL_S, ServingProgress, ServingWait
 from broadsheet.types import (
@@ -72,6 +71,7 @@ from broadsheet.v1 import (
     route_pb2,
     snapshot_service_pb2_grpc,
 )
+from protocol.transport.credentials import Credentials
 
 _RequestT = TypeVar("_RequestT")
 _ResponseT = TypeVar("_ResponseT")

@@ -33,7 +33,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # ships no stubs
 from grpc_status import rpc_status
 
-from broadsheet.validation import FieldViolation
+from protocol.validation import FieldViolation
 
 if TYPE_CHECKING:
     from broadsheet.serving import ServingProgress

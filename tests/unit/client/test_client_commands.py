@@ -17,8 +17,8 @@ from broadsheet import errors
 from broadsheet.cli import main, output, planes, report
 from broadsheet.serving import ServingProgress
 from broadsheet.types import Model, ModelRevision, ModelSpec, ResourceState
-from broadsheet.validation import FieldViolation
 from controlplane.errors import Reason
+from protocol.validation import FieldViolation
 
 COMMANDS = [
     *(("model", name) for name in ("register", "list", "get", "revisions", "delete")),
@@ -77,8 +77,8 @@ def test_a_control_c_is_exit_code_130_without_a_traceback(monkeypatch: pytest.Mo
 
 
 def test_importing_the_package_does_not_load_grpc() -> None:
-    # The pure cores of the planes import broadsheet.names.
-    check = "import broadsheet.names, sys; sys.exit('grpc' in sys.modules)"
+    # The pure cores of the planes import protocol.names.
+    check = "import protocol.names, sys; sys.exit('grpc' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 

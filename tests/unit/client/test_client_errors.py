@@ -7,7 +7,7 @@ import pytest
 
 from broadsheet import errors
 from broadsheet.client import Client
-from broadsheet.validation import FieldViolation
+from protocol.validation import FieldViolation
 from tests.unit.client.conftest import ScriptedServer
 
 

@@ -14,7 +14,7 @@ from broadsheet import exporting
 from broadsheet.specs.declared import OWNER_LABEL, load_declared
 from broadsheet.types import Adapter, Model, Route
 from broadsheet.v1.registry_service_pb2 import RegisterModelRequest
-from broadsheet.validation import violations_of
+from protocol.validation import violations_of
 
 IDS = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,10}[a-z0-9])?", fullmatch=True)
 NAMES = st.from_regex(r"[A-Za-z0-9._:/@-]{1,20}", fullmatch=True)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from broadsheet.adapter_digest import weights_digest
 from broadsheet.v1 import model_pb2
 from controlplane import adapter_files, errors
 from controlplane.adapter_files import AdapterReader
+from protocol.adapter_digest import weights_digest
 from tests.adapter_directories import BASE_SHAPES, lora_shapes, safetensors_bytes, write_adapter, write_base
 
 CONFIG = "adapter_config.json"

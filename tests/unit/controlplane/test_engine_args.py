@@ -8,8 +8,8 @@ import pytest
 from google.protobuf import json_format, struct_pb2
 
 from broadsheet.v1 import model_pb2
-from broadsheet.validation import FieldViolation
 from controlplane import engine_args, errors, spec
+from protocol.validation import FieldViolation
 
 
 def struct(args: dict[str, Any]) -> struct_pb2.Struct:

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from broadsheet.catalog_digest import blob_digest
 from broadsheet.v1 import model_pb2, snapshot_pb2
 from controlplane import domain, errors, snapshot
+from protocol.catalog_digest import blob_digest
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 

@@ -8,8 +8,8 @@ import pytest
 from google.protobuf import json_format
 
 from broadsheet.v1 import model_pb2
-from broadsheet.validation import violations_of
 from controlplane import errors, spec
+from protocol.validation import violations_of
 
 
 def parsed(**fields: Any) -> model_pb2.ModelSpec:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from google.rpc import code_pb2, error_details_pb2, status_pb2  # type: ignore[import-untyped]  # ships no stubs
 
-from broadsheet.validation import FieldViolation
 from controlplane import errors, status
+from protocol.validation import FieldViolation
 
 
 def details(made: status_pb2.Status) -> tuple[error_details_pb2.ErrorInfo, error_details_pb2.BadRequest]:

@@ -7,13 +7,13 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broadsheet.catalog_digest import blob_digest
 from broadsheet.v1 import model_pb2, snapshot_pb2
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from dataplane import accept as accept_module
 from dataplane.accept import Assembler, Limits, Policy, Rejection, accept, source_allowed
 from dataplane.adapter_names import engine_adapter_name
 from dataplane.snapshot import Position, RawEntry, Snapshot
+from protocol.catalog_digest import blob_digest
 from tests import views
 from tests.raw import POLICY, adapter, digest_of, entry_proto, model, position, raw, raws
 from tests.views import api_key

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from broadsheet.adapter_digest import weights_digest
 from broadsheet.v1 import adapter_pb2, snapshot_pb2
 from dataplane.adapters import AdapterCache
 from dataplane.errors import AdapterError
+from protocol.adapter_digest import weights_digest
 
 FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"weights" * 1000}
 

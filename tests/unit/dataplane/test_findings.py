@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from broadsheet.catalog_digest import blob_digest
 from broadsheet.v1 import snapshot_pb2
 from dataplane import accept as accept_module
 from dataplane.accept import Policy, Rejection, accept
 from dataplane.findings import believed, findings_of, rules_of
 from dataplane.posts import SnapshotPost
 from dataplane.snapshot import Message, RawEntry, Snapshot
+from protocol.catalog_digest import blob_digest
 from tests import views
 from tests.raw import POLICY, adapter, model, position, raw, raws
 

@@ -34,8 +34,8 @@ from broadsheet.cli.session import (
     console,
 )
 from broadsheet.cli.up import up
-from broadsheet.credentials import CredentialsError
 from broadsheet.errors import BroadsheetError
+from protocol.transport.credentials import CredentialsError
 
 __all__ = ["app", "main"]
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from broadsheet import names, specs
+from broadsheet import specs
 from broadsheet.cli import output
 from broadsheet.cli.model import (
     DescriptionOption,
@@ -39,6 +39,7 @@ from broadsheet.cli.model import (
 from broadsheet.cli.session import Session, command
 from broadsheet.cli.waiting import wait_and_show
 from broadsheet.types import RegisterAdapterRequest
+from protocol import names
 
 group = typer.Typer(
     no_args_is_help=True, rich_markup_mode="markdown", help="LoRA adapters of models: register, look at, delete."

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from broadsheet._channel import DEFAULT_ENDPOINT
 from broadsheet.client import Client
-from broadsheet.credentials import Credentials, CredentialsError
+from protocol.transport.credentials import Credentials, CredentialsError
 
 PIPE_WIDTH = 200
 """Columns of a table that goes into a pipe or a file, unless COLUMNS says otherwise: rich would cut it at 80."""

@@ -41,7 +41,7 @@ from broadsheet.types import (
     RegisterModelRequest,
     SetRouteRequest,
 )
-from broadsheet.validation import violations_of
+from protocol.validation import violations_of
 
 __all__ = [
     "DEPTH_MAX",

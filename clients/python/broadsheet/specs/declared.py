@@ -9,12 +9,12 @@ from typing import TypeAlias
 
 import yaml
 
-from broadsheet import names
 from broadsheet.errors import InvalidSpec
 from broadsheet.specs.nodes import Problem, documents, from_document, line_of
 from broadsheet.specs.reader import Reader
 from broadsheet.types import RegisterAdapterRequest, RegisterModelRequest, SetRouteRequest
-from broadsheet.validation import FieldViolation, violations_of
+from protocol import names
+from protocol.validation import FieldViolation, violations_of
 
 Request: TypeAlias = RegisterModelRequest | RegisterAdapterRequest | SetRouteRequest
 

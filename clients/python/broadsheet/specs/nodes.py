@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from broadsheet.errors import InvalidSpec
-from broadsheet.validation import FieldViolation, shorten
+from protocol.validation import FieldViolation, shorten
 
 FILE_BYTES_MAX = 1 << 20
 """A spec is a few kilobytes; a megabyte is some other file."""

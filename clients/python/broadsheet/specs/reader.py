@@ -16,7 +16,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from broadsheet.specs.nodes import Node, Problem, join
 from broadsheet.specs.values import duration_of, parse_duration, source_uri
-from broadsheet.validation import shorten
+from protocol.validation import shorten
 
 if TYPE_CHECKING:
     from google._upb import _message as _upb

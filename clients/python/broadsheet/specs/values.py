@@ -10,8 +10,8 @@ from pathlib import Path
 import yaml
 from google.protobuf.duration_pb2 import Duration
 
-from broadsheet import sources
-from broadsheet.validation import shorten
+from protocol import sources
+from protocol.validation import shorten
 
 PairParser = Callable[[str], tuple[str, object]]
 """Makes a name and a value of one command line argument, or raises ValueError."""

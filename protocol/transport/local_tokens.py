@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from broadsheet.addresses import UNIX, host_of, is_local
+from protocol.addresses import UNIX, host_of, is_local
 
 ADMIN = "admin"
 """For people and programs: may do everything."""

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from broadsheet import local_tokens
-from broadsheet.addresses import host_of, is_local
-from broadsheet.credentials import Credentials, CredentialsError
+from protocol.addresses import host_of, is_local
+from protocol.transport import local_tokens
+from protocol.transport.credentials import Credentials, CredentialsError
 
 
 @pytest.mark.parametrize(

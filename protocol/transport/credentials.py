@@ -11,8 +11,8 @@ from pathlib import Path
 
 import grpc
 
-from broadsheet import local_tokens
-from broadsheet.addresses import is_local
+from protocol.addresses import is_local
+from protocol.transport import local_tokens
 
 
 class CredentialsError(ValueError):

@@ -1,0 +1,4 @@
+"""How connections are made safe: TLS files, credentials, and the tokens that a control plane leaves on its machine.
+
+It owns where these files are and when they are read again. It may import `protocol` and gRPC.
+"""
