@@ -11,19 +11,24 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from controlplane import access, audit_retention, backup_command, errors, logs, rollout_service, settings, tls
-from controlplane.adapter_files import AdapterReader
-from controlplane.fleet import FleetServicer
-from controlplane.hub import Hub
-from controlplane.purging import purge_for_ever
-from controlplane.retention import run_compaction
-from controlplane.server import Server
-from controlplane.service import RegistryServicer
+from controlplane import errors, logs, settings
+from controlplane.access import setup as access
+from controlplane.adapters.files import AdapterReader
+from controlplane.fleet.shared import SharedFleet
+from controlplane.push.hub import Hub
+from controlplane.push.sync import SyncHandler
+from controlplane.rpc import rollouts as rollout_service
+from controlplane.rpc import tls
+from controlplane.rpc.fleet import FleetServicer
+from controlplane.rpc.server import Server
+from controlplane.rpc.service import RegistryServicer
+from controlplane.rpc.snapshots import SnapshotServicer
 from controlplane.settings import Settings
-from controlplane.shared_fleet import SharedFleet
-from controlplane.snapshot_service import SnapshotServicer
-from controlplane.store import Store
-from controlplane.sync import SyncHandler
+from controlplane.store.backup import command as backup_command
+from controlplane.store.store import Store
+from controlplane.upkeep import audit_retention
+from controlplane.upkeep.purging import purge_for_ever
+from controlplane.upkeep.retention import run_compaction
 
 EXIT_SETUP = 1
 """The process could not start: the port or the database is taken, say."""

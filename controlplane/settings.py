@@ -13,10 +13,13 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict, SettingsError
 
-from controlplane import database, errors, store_postgres, store_sqlite
-from controlplane.auth import Role
+from controlplane import errors
+from controlplane.access.permissions import Role
 from controlplane.principal import Principal
-from controlplane.retention import SNAPSHOTS_MIN, Retention
+from controlplane.store.databases import database
+from controlplane.store.databases import postgres as store_postgres
+from controlplane.store.databases import sqlite as store_sqlite
+from controlplane.upkeep.retention import SNAPSHOTS_MIN, Retention
 from protocol import sources
 from protocol.addresses import UNIX, is_local
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc.aio
 
-from controlplane.auth import Role
+from controlplane.access.permissions import Role
 from controlplane.principal import Principal
 
 TESTER = Principal(name="tester", role=Role.ADMIN, authentication="none")

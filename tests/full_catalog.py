@@ -10,9 +10,10 @@ from datetime import datetime
 from sqlalchemy import Table, insert, select, update
 
 from broadsheet.v1 import adapter_pb2, model_pb2
-from controlplane import audit, domain, principal, registration, snapshot, spec, store_rows
-from controlplane.store import Store
-from controlplane.store_schema import (
+from controlplane import principal
+from controlplane.catalog import audit, domain, registration, snapshot, spec
+from controlplane.store import rows as store_rows
+from controlplane.store.schema import (
     adapter_revisions,
     adapters,
     audit_changes,
@@ -25,6 +26,7 @@ from controlplane.store_schema import (
     models,
     served_names,
 )
+from controlplane.store.store import Store
 from protocol.catalog_digest import CatalogDigest
 
 Draft = registration.ModelDraft | registration.AdapterDraft

@@ -26,13 +26,13 @@ from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # ship
 from grpc_status import rpc_status
 
 from controlplane.errors import Reason
-from controlplane.fleet import FleetServicer
-from controlplane.hub import Hub
-from controlplane.server import SERVICES, Server
-from controlplane.service import RegistryServicer
-from controlplane.snapshot_service import SnapshotServicer
-from controlplane.subscription import Limits
-from controlplane.sync import SyncHandler
+from controlplane.push.hub import Hub
+from controlplane.push.subscription import Limits
+from controlplane.push.sync import SyncHandler
+from controlplane.rpc.fleet import FleetServicer
+from controlplane.rpc.server import SERVICES, Server
+from controlplane.rpc.service import RegistryServicer
+from controlplane.rpc.snapshots import SnapshotServicer
 from tests.access import everybody_is_admin
 from tests.adapter_directories import write_adapter
 from tests.postgres_server import running_server

@@ -20,7 +20,7 @@ import grpc.aio
 from sqlalchemy import make_url
 
 from broadsheet.v1 import model_pb2, registry_service_pb2, snapshot_pb2
-from controlplane.auth import Role
+from controlplane.access.permissions import Role
 from tests.control_planes import Replica, control_planes
 from tests.history import Write, violations
 from tests.postgres_server import running_server

@@ -22,7 +22,7 @@ from typing import Any
 
 import asyncpg
 
-from controlplane import database
+from controlplane.store.databases import database
 from tests.death_signal import sent_at_our_death
 
 BIN_VARIABLE = "BROADSHEET_TEST_POSTGRES_BIN"

@@ -20,7 +20,7 @@ from broadsheet.v1 import (
     warming_pb2,
 )
 from broadsheet.v1 import registry_service_pb2 as pb
-from controlplane import domain
+from controlplane.catalog import domain
 from tests import registry_model as model
 from tests.registry_world import NO_CONTEXT, World, spec
 

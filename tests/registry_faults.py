@@ -17,9 +17,11 @@ from sqlalchemy import Connection, Engine, event, make_url
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.util import await_only
 
-from controlplane import database, domain, registration, store_sqlite
-from controlplane.store import Store
-from controlplane.store_schema import metadata
+from controlplane.catalog import domain, registration
+from controlplane.store.databases import database
+from controlplane.store.databases import sqlite as store_sqlite
+from controlplane.store.schema import metadata
+from controlplane.store.store import Store
 from tests.registry_world import World
 
 CONNECTIONS = 4

@@ -18,11 +18,11 @@ from broadsheet.v1 import (
     snapshot_service_pb2,
     status_pb2,
 )
-from controlplane import domain
-from controlplane.adapter_files import AdapterReader
-from controlplane.service import Context, RegistryServicer, ResourceStatuses
-from controlplane.snapshot_service import SnapshotServicer
-from controlplane.store import Store
+from controlplane.adapters.files import AdapterReader
+from controlplane.catalog import domain
+from controlplane.rpc.service import Context, RegistryServicer, ResourceStatuses
+from controlplane.rpc.snapshots import SnapshotServicer
+from controlplane.store.store import Store
 from protocol.catalog_digest import CatalogDigest, blob_digest
 from tests.adapter_directories import write_adapter
 

@@ -38,9 +38,9 @@ from rich.console import Console
 from rich.table import Table
 
 from broadsheet.v1 import model_pb2
-from controlplane import registration
-from controlplane.store import Store
-from controlplane.store_sqlite import database_url
+from controlplane.catalog import registration
+from controlplane.store.databases.sqlite import database_url
+from controlplane.store.store import Store
 from dataplane.deployments import SYSTEM_APPLICATIONS
 from tests.e2e.stack import START_S, Stack
 from tests.full_catalog import fill, model_draft

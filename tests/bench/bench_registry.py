@@ -26,11 +26,11 @@ import structlog
 
 from broadsheet.v1 import model_pb2, registry_service_pb2_grpc
 from broadsheet.v1 import registry_service_pb2 as pb
-from controlplane.adapter_files import AdapterReader
-from controlplane.auth import Role
-from controlplane.spec import MAX_RANK
-from controlplane.store import Store
-from controlplane.store_sqlite import database_url
+from controlplane.access.permissions import Role
+from controlplane.adapters.files import AdapterReader
+from controlplane.catalog.spec import MAX_RANK
+from controlplane.store.databases.sqlite import database_url
+from controlplane.store.store import Store
 from protocol.catalog_digest import CatalogDigest, blob_digest
 from tests import full_catalog
 from tests.adapter_directories import write_adapter

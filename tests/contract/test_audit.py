@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from broadsheet.v1 import api_key_pb2, audit_pb2, change_pb2
-from controlplane import audit, audit_retention, errors, principal
+from controlplane import errors, principal
+from controlplane.catalog import audit
 from controlplane.principal import Origin, Principal
-from controlplane.store_write import WriteTransaction
+from controlplane.store.write import WriteTransaction
+from controlplane.upkeep import audit_retention
 from tests.contract.test_store import failing_statement
 from tests.registry_world import NO_CONTEXT, START, World, spec
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from controlplane import __main__ as program
-from controlplane import backup_file, store_backup
 from controlplane.errors import SetupError
-from controlplane.store import Store
+from controlplane.store.backup import backup as store_backup
+from controlplane.store.backup import file as backup_file
+from controlplane.store.store import Store
 from dataplane.accept import Rejection, accept
 from dataplane.snapshot import Position, RawEntry, Snapshot
 from tests.postgres_server import PostgresServer

@@ -286,7 +286,7 @@ async def test_too_large_an_entry_is_refused(world: World) -> None:
 
 
 async def test_catalog_has_a_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("controlplane.snapshot.ENTRIES_MAX", 2)
+    monkeypatch.setattr("controlplane.catalog.snapshot.ENTRIES_MAX", 2)
     await world.register_model("m")
     await world.register_model("n")
     with pytest.raises(errors.ResourceExhausted) as caught:

@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import select
 
 from broadsheet.v1 import registry_service_pb2
-from controlplane import registration
-from controlplane.store import Store
-from controlplane.store_schema import metadata
+from controlplane.catalog import registration
+from controlplane.store.schema import metadata
+from controlplane.store.store import Store
 from tests import full_catalog
 from tests.registry_world import NO_CONTEXT, START, World, spec
 

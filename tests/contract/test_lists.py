@@ -10,8 +10,10 @@ import pytest
 
 from broadsheet.v1 import adapter_pb2, model_pb2, status_pb2
 from broadsheet.v1 import registry_service_pb2 as pb
-from controlplane import domain, errors, filters, listing
-from controlplane.listing import ListQuery
+from controlplane import errors
+from controlplane.catalog import domain
+from controlplane.listing import filters, listing
+from controlplane.listing.listing import ListQuery
 from tests.registry_world import NO_CONTEXT, World
 
 State = status_pb2.ResourceState
@@ -265,8 +267,8 @@ async def test_a_page_token_is_of_one_filter_and_one_order(world: World) -> None
 async def test_what_no_column_holds_is_looked_for_in_bounded_steps(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("controlplane.paging.SCANNED_MAX", 4)
-    monkeypatch.setattr("controlplane.paging._READ_ITEMS", 2)
+    monkeypatch.setattr("controlplane.listing.paging.SCANNED_MAX", 4)
+    monkeypatch.setattr("controlplane.listing.paging._READ_ITEMS", 2)
     for index in range(9):
         await world.register_model(f"m{index}", card=card("ann" if index == 6 else ""))
     request = pb.ListModelsRequest(filter="owner = ann")

@@ -14,10 +14,12 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 
-from controlplane import database, errors, store_postgres
-from controlplane.store import WRITE_ATTEMPTS_MAX, Store
-from controlplane.store_schema import metadata
-from controlplane.store_write import WriteTransaction
+from controlplane import errors
+from controlplane.store.databases import database
+from controlplane.store.databases import postgres as store_postgres
+from controlplane.store.schema import metadata
+from controlplane.store.store import WRITE_ATTEMPTS_MAX, Store
+from controlplane.store.write import WriteTransaction
 from tests.postgres_server import PostgresServer
 from tests.registry_world import World, open_world
 

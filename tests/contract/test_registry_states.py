@@ -29,8 +29,10 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from broadsheet.v1 import api_key_pb2, audit_pb2, change_pb2, diff_pb2, route_pb2, status_pb2
 from broadsheet.v1 import registry_service_pb2 as pb
-from controlplane import domain, errors, principal, rollout, rollout_service
-from controlplane.store import Store
+from controlplane import errors, principal
+from controlplane.catalog import domain, rollout
+from controlplane.rpc import rollouts as rollout_service
+from controlplane.store.store import Store
 from protocol.catalog_digest import CatalogDigest, blob_digest
 from tests import history
 from tests import registry_model as model

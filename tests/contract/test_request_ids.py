@@ -14,8 +14,9 @@ import pytest
 from google.protobuf import message as protobuf_message
 
 from broadsheet.v1 import model_pb2, registry_service_pb2
-from controlplane import errors, principal, request_ids
-from controlplane.store import Store
+from controlplane import errors, principal
+from controlplane.catalog import request_ids
+from controlplane.store.store import Store
 from tests.adapter_directories import write_adapter
 from tests.contract.test_store import failing_statement
 from tests.registry_world import NO_CONTEXT, START, World, open_world

@@ -9,9 +9,10 @@ import pytest
 from alembic import command
 from sqlalchemy import Connection, func, select
 
-from controlplane import database, errors
-from controlplane.retention import Retention
-from controlplane.store_schema import blobs, entries
+from controlplane import errors
+from controlplane.store.databases import database
+from controlplane.store.schema import blobs, entries
+from controlplane.upkeep.retention import Retention
 from tests.registry_world import World, open_world, spec
 
 NO_AGE = timedelta(0)

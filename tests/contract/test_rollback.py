@@ -9,7 +9,8 @@ import pytest
 from google.protobuf import json_format
 
 from broadsheet.v1 import api_key_pb2, rollback_pb2, route_pb2, snapshot_pb2
-from controlplane import audit, domain, errors
+from controlplane import errors
+from controlplane.catalog import audit, domain
 from tests.adapter_directories import write_adapter
 from tests.registry_world import NO_CONTEXT, World, spec
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from broadsheet.v1 import model_pb2, registry_service_pb2, rollback_pb2, rollout_pb2, snapshot_pb2, status_pb2
-from controlplane import errors, rollout, rollout_service
-from controlplane.rollout import Observed
-from controlplane.store import Store
+from controlplane import errors
+from controlplane.catalog import rollout
+from controlplane.catalog.rollout import Observed
+from controlplane.rpc import rollouts as rollout_service
+from controlplane.store.store import Store
 from tests.adapter_directories import write_adapter
 from tests.registry_world import NO_CONTEXT, World, open_world, spec
 

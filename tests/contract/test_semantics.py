@@ -15,7 +15,7 @@ from google.protobuf import field_mask_pb2
 from broadsheet.v1 import adapter_pb2, model_pb2
 from broadsheet.v1 import registry_service_pb2 as pb
 from controlplane import errors
-from controlplane.store import Store
+from controlplane.store.store import Store
 from tests.adapter_directories import write_adapter
 from tests.registry_world import NO_CONTEXT, START, World, spec
 

@@ -10,9 +10,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, text
 
-from controlplane import errors, store_sqlite
-from controlplane.store import Store
-from controlplane.store_schema import metadata
+from controlplane import errors
+from controlplane.store.databases import sqlite as store_sqlite
+from controlplane.store.schema import metadata
+from controlplane.store.store import Store
 
 
 def _statements(connection: Connection) -> list[list[str]]:

@@ -15,9 +15,10 @@ from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
 from broadsheet.v1 import snapshot_service_pb2
-from controlplane import domain, errors
-from controlplane.store import Store
-from controlplane.store_write import WriteTransaction
+from controlplane import errors
+from controlplane.catalog import domain
+from controlplane.store.store import Store
+from controlplane.store.write import WriteTransaction
 from tests.registry_world import START, World, open_world, spec
 
 RECORD = domain.DataPlaneRecord(

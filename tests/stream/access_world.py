@@ -22,18 +22,18 @@ from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 from structlog.testing import capture_logs
 
-from controlplane.adapter_files import AdapterReader
-from controlplane.auth import Role
-from controlplane.authentication import Authenticator, TokenSource
-from controlplane.fleet import FleetServicer
-from controlplane.hub import Hub
+from controlplane.access.authentication import Authenticator, TokenSource
+from controlplane.access.permissions import Role
+from controlplane.access.tokens_file import TokensFile
+from controlplane.adapters.files import AdapterReader
 from controlplane.principal import Principal
-from controlplane.server import SERVICES, Server
-from controlplane.service import RegistryServicer
-from controlplane.snapshot_service import SnapshotServicer
-from controlplane.store import Store
-from controlplane.sync import SyncHandler
-from controlplane.tokens_file import TokensFile
+from controlplane.push.hub import Hub
+from controlplane.push.sync import SyncHandler
+from controlplane.rpc.fleet import FleetServicer
+from controlplane.rpc.server import SERVICES, Server
+from controlplane.rpc.service import RegistryServicer
+from controlplane.rpc.snapshots import SnapshotServicer
+from controlplane.store.store import Store
 
 TOKENS = {role: secrets.token_urlsafe(32) for role in Role}
 """A good token of each role."""

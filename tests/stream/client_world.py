@@ -19,14 +19,14 @@ from structlog.testing import capture_logs
 from broadsheet.types import Phase, Position, ResourceState, ResourceStatus
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import snapshot_service_pb2_grpc
-from controlplane.adapter_files import AdapterReader
-from controlplane.fleet import FleetServicer
-from controlplane.hub import Hub
-from controlplane.server import Server
-from controlplane.service import RegistryServicer
-from controlplane.snapshot_service import SnapshotServicer
-from controlplane.store import Store
-from controlplane.sync import SyncHandler
+from controlplane.adapters.files import AdapterReader
+from controlplane.push.hub import Hub
+from controlplane.push.sync import SyncHandler
+from controlplane.rpc.fleet import FleetServicer
+from controlplane.rpc.server import Server
+from controlplane.rpc.service import RegistryServicer
+from controlplane.rpc.snapshots import SnapshotServicer
+from controlplane.store.store import Store
 from tests.access import everybody_is_admin
 
 START_TIMEOUT_S = 30.0

@@ -17,16 +17,16 @@ from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1.fleet_service_pb2_grpc import FleetServiceStub
 from broadsheet.v1.registry_service_pb2_grpc import RegistryServiceStub
 from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
-from controlplane.adapter_files import AdapterReader
-from controlplane.fleet import FleetServicer
-from controlplane.hub import Hub, HubSettings
-from controlplane.server import Server
-from controlplane.service import RegistryServicer
-from controlplane.shared_fleet import SharingSettings
-from controlplane.snapshot_service import SnapshotServicer
-from controlplane.store import Store
-from controlplane.subscription import Limits
-from controlplane.sync import SyncHandler
+from controlplane.adapters.files import AdapterReader
+from controlplane.fleet.shared import SharingSettings
+from controlplane.push.hub import Hub, HubSettings
+from controlplane.push.subscription import Limits
+from controlplane.push.sync import SyncHandler
+from controlplane.rpc.fleet import FleetServicer
+from controlplane.rpc.server import Server
+from controlplane.rpc.service import RegistryServicer
+from controlplane.rpc.snapshots import SnapshotServicer
+from controlplane.store.store import Store
 from dataplane.accept import Policy, Rejection, accept
 from dataplane.snapshot import Position, RawEntry, Snapshot
 from dataplane.subscriber import Accepted, Identity, Rejected

@@ -17,7 +17,7 @@ from grpc_status import rpc_status
 
 from broadsheet.v1 import registry_service_pb2, registry_service_pb2_grpc, snapshot_service_pb2
 from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
-from controlplane.auth import PERMISSION_OF_METHOD, Role
+from controlplane.access.permissions import PERMISSION_OF_METHOD, Role
 from tests.stream.access_world import (
     DATA_PLANE_1_TOKEN,
     EXPIRED_TOKEN,

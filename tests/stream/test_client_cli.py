@@ -12,7 +12,7 @@ import yaml
 from broadsheet.cli import main
 from broadsheet.client import Client
 from broadsheet.types import ResourceState
-from controlplane.auth import Role
+from controlplane.access.permissions import Role
 from tests.adapter_directories import write_adapter
 from tests.stream.access_world import TOKENS, serving_guarded
 from tests.stream.client_world import running_control_plane, scripted_data_plane, state

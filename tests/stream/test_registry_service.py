@@ -33,12 +33,12 @@ from broadsheet.v1 import (
     snapshot_service_pb2_grpc,
     warming_pb2,
 )
-from controlplane.fleet import FleetServicer
-from controlplane.hub import Hub
-from controlplane.server import SERVICES, Server
-from controlplane.service import RegistryServicer
-from controlplane.snapshot_service import SnapshotServicer
-from controlplane.sync import SyncHandler
+from controlplane.push.hub import Hub
+from controlplane.push.sync import SyncHandler
+from controlplane.rpc.fleet import FleetServicer
+from controlplane.rpc.server import SERVICES, Server
+from controlplane.rpc.service import RegistryServicer
+from controlplane.rpc.snapshots import SnapshotServicer
 from tests.access import everybody_is_admin
 from tests.adapter_directories import lora_shapes, write_adapter, write_base
 from tests.registry_world import START, World, open_world, spec
@@ -346,7 +346,7 @@ async def test_files_that_change_abort(plane: ControlPlane, tmp_path: Path, monk
 
 
 async def test_full_catalog(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("controlplane.snapshot.ENTRIES_MAX", 0)
+    monkeypatch.setattr("controlplane.catalog.snapshot.ENTRIES_MAX", 0)
     told = await refusal(plane.registry.RegisterModel(model_request()))
     assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "CATALOG_FULL")
 

@@ -15,9 +15,9 @@ import pytest
 from broadsheet.v1 import api_key_pb2, fleet_service_pb2, registry_service_pb2, status_pb2
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
-from controlplane.domain import DataPlaneRecord
-from controlplane.store import Store
-from controlplane.subscription import Limits
+from controlplane.catalog.domain import DataPlaneRecord
+from controlplane.push.subscription import Limits
+from controlplane.store.store import Store
 from dataplane.accept import STORE_UID_MISMATCH, Policy, accept
 from dataplane.api_keys import find
 from dataplane.disk import Disk

@@ -19,9 +19,9 @@ from broadsheet.errors import PermissionDenied, Unauthenticated, Unavailable
 from broadsheet.v1 import snapshot_service_pb2
 from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from controlplane import errors
-from controlplane.auth import Role
+from controlplane.access.permissions import Role
 from controlplane.principal import Principal
-from controlplane.tls import server_credentials
+from controlplane.rpc.tls import server_credentials
 from dataplane.asgi import JSON, Receive, Scope, Send, send_whole
 from dataplane.ingress_tls import IngressTls
 from dataplane.sync_client import channel

@@ -12,9 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import status_pb2
-from controlplane import domain
-from controlplane.convert import position_from_proto
-from controlplane.subscription import ChunkRequest, Limits, Progress, State, Subscription
+from controlplane.catalog import domain
+from controlplane.catalog.convert import position_from_proto
+from controlplane.push.subscription import ChunkRequest, Limits, Progress, State, Subscription
 from dataplane.accept import Rejection
 from dataplane.snapshot import Position, RawEntry
 from dataplane.subscriber import Accepted, Candidate, Ended, Identity, Refused, Rejected, Subscriber

@@ -1,0 +1,112 @@
+"""Tokens for a control plane that nobody has configured any for: made at the first start, and left for this user.
+
+They are kept in the data directory, and while the control plane listens on this machine a copy is where clients look
+(`protocol.transport.local_tokens`). Files and directories are their owner's alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+
+from controlplane import errors
+from controlplane.access.permissions import Role
+from controlplane.access.tokens_file import FixedTokens, sha256
+from controlplane.principal import Principal
+from protocol.transport import local_tokens
+
+ROLES: Mapping[str, Role] = {local_tokens.ADMIN: Role.ADMIN, local_tokens.DATA_PLANE: Role.DATA_PLANE}
+"""The generated tokens, and the role of each."""
+
+_log = structlog.get_logger("controlplane.tokens")
+
+
+class GeneratedTokens:
+    """The generated tokens of one data directory."""
+
+    def __init__(self, data_dir: Path) -> None:
+        """
+        Args:
+            data_dir: Of the control plane. `admin_token` and `data-plane_token` in it are used, or made.
+
+        Raises:
+            errors.SetupError: they cannot be read or written.
+        """
+        try:
+            self._tokens = {kind: _kept(data_dir / f"{kind}_token") for kind in ROLES}
+        except (OSError, ValueError) as error:
+            raise errors.SetupError(f"the generated tokens cannot be used: {error}") from error
+
+    def source(self) -> FixedTokens:
+        """The tokens as a source of principals."""
+        return FixedTokens(
+            {
+                sha256(token): Principal(name=f"local-{kind}", role=ROLES[kind], authentication="token")
+                for kind, token in self._tokens.items()
+            }
+        )
+
+    @contextmanager
+    def left_for(self, address: str) -> Iterator[None]:
+        """Leave the tokens where clients on this machine look for them, for the time of the block.
+
+        Args:
+            address: Where the control plane listens. At one that others reach too nothing is left.
+        """
+        place = local_tokens.directory(address)
+        if place is None:
+            yield
+            return
+        try:
+            place.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for kind, token in self._tokens.items():
+                _write(place / kind, token)
+        except OSError as error:
+            _log.warning("tokens_not_left", directory=str(place), error=str(error), hint="use --token-file")
+        try:
+            yield
+        finally:
+            self._take_back(place)
+
+    def _take_back(self, place: Path) -> None:
+        # Another control plane may have taken over the address meanwhile: only what is ours goes.
+        for kind, token in self._tokens.items():
+            with contextlib.suppress(OSError, ValueError):
+                if local_tokens.read(place / kind) == token:
+                    (place / kind).unlink()
+        with contextlib.suppress(OSError):
+            place.rmdir()
+
+
+def _kept(file: Path) -> str:
+    """The token in `file`, made now if there is none.
+
+    Raises:
+        OSError: it cannot be read or written.
+        ValueError: it holds no token, or others may read it.
+    """
+    try:
+        token = local_tokens.read(file)
+    except FileNotFoundError:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        token = secrets.token_urlsafe(32)
+        _write(file, token)
+        return token
+    if file.stat().st_mode & 0o077:
+        raise ValueError(f"others can read {file}; delete it, and another is made")
+    return token
+
+
+def _write(file: Path, token: str) -> None:
+    """Put `token` into `file` at once: whoever reads it finds one whole token."""
+    scratch = file.with_name(f".{file.name}.{os.getpid()}")
+    scratch.unlink(missing_ok=True)
+    with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+        opened.write(token)
+    scratch.rename(file)

@@ -1,0 +1,233 @@
+"""OpenID Connect: JWTs of an identity provider to principals. PyJWT checks them; here is what it is told to check."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import httpx
+import jwt
+import structlog
+
+from controlplane import errors
+from controlplane.access import permissions as auth
+from controlplane.access.permissions import Role
+from controlplane.access.watched_file import WatchedFile
+from controlplane.principal import Principal
+
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+"""Signatures that count. Only asymmetric ones: with HS256 whoever can read the public key could sign."""
+
+LEEWAY_S = 30
+"""How far the clocks of the provider and of this machine may be apart."""
+
+KEYS_LIFETIME_S = 300.0
+"""How long fetched keys are used before they are fetched again."""
+KEYS_FETCH_INTERVAL_S = 10.0
+"""Keys are fetched no more often than this: a token with a made-up key id costs nothing more."""
+KEYS_TIMEOUT_S = 5.0
+KEYS_BYTES_MAX = 1024 * 1024
+
+_log = structlog.get_logger("controlplane.access.oidc")
+
+Keys = Mapping[str, jwt.PyJWK]
+"""Public keys by key id."""
+
+
+OWN_NAMES: Mapping[str, Role] = MappingProxyType({role.value: role for role in Role})
+"""Roles by their own names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OidcSettings:
+    """Whose tokens are taken, and what their claims mean."""
+
+    issuer: str
+    """`iss` of the tokens."""
+    audience: str
+    """One of the `aud` of the tokens: that they were made for this control plane."""
+    role_claim: str = "roles"
+    """The claim with the roles, a string or a list of them; a dot goes into an object: `realm_access.roles`."""
+    roles: Mapping[str, Role]
+    """Roles by values of the claim. Other values give none."""
+    data_plane_claim: str = "data_plane"
+    """The claim with the only data plane that a token of the role data-plane may speak for."""
+
+
+class KeySource(Protocol):
+    """Has the provider's public keys."""
+
+    async def key(self, key_id: str) -> jwt.PyJWK | None:
+        """The key of this id, if there is one.
+
+        Raises:
+            errors.Unavailable: the keys cannot be had.
+        """
+
+
+class FileKeys:
+    """Keys in a file (JWKS), which is read anew when it changes."""
+
+    def __init__(self, path: Path) -> None:
+        """
+        Raises:
+            errors.SetupError: it cannot be used.
+        """
+        self._file = WatchedFile(path, parse_keys, private=False)
+
+    async def key(self, key_id: str) -> jwt.PyJWK | None:
+        return self._file.current().get(key_id)
+
+
+class UrlKeys:
+    """Keys behind a URL (JWKS). When it does not answer, the last ones go on to count."""
+
+    def __init__(self, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._url = url
+        self._clock = clock
+        self._keys: Keys = {}
+        self._fetched_at = -KEYS_LIFETIME_S
+        self._tried_at = -KEYS_FETCH_INTERVAL_S
+        self._lock = asyncio.Lock()
+
+    async def key(self, key_id: str) -> jwt.PyJWK | None:
+        if self._due(key_id):
+            async with self._lock:
+                if self._due(key_id):  # who waited finds it fetched
+                    await self._fetch()
+        if not self._keys:
+            raise errors.Unavailable(
+                errors.Reason.IDENTITY_PROVIDER_UNAVAILABLE,
+                "the identity provider's keys cannot be had, so no token of it can be checked; try again later",
+            )
+        return self._keys.get(key_id)
+
+    def _due(self, key_id: str) -> bool:
+        now = self._clock()
+        if now - self._tried_at < KEYS_FETCH_INTERVAL_S:
+            return False
+        return key_id not in self._keys or now - self._fetched_at >= KEYS_LIFETIME_S
+
+    async def _fetch(self) -> None:
+        self._tried_at = self._clock()
+        try:
+            async with httpx.AsyncClient(timeout=KEYS_TIMEOUT_S) as client:
+                response = await client.get(self._url)
+            response.raise_for_status()
+            if len(response.content) > KEYS_BYTES_MAX:
+                raise ValueError(f"more than {KEYS_BYTES_MAX} bytes")
+            self._keys = parse_keys(response.content)
+        except (httpx.HTTPError, ValueError) as error:
+            _log.error("identity_provider_keys_not_fetched", url=self._url, error=str(error) or type(error).__name__)
+        else:
+            self._fetched_at = self._clock()
+
+
+class OidcTokens:
+    """The tokens of one identity provider."""
+
+    def __init__(self, settings: OidcSettings, keys: KeySource) -> None:
+        self._settings = settings
+        self._keys = keys
+
+    async def principal_of(self, token: str) -> Principal | None:
+        """Whose token this is; None: it is no JWT, or one of another issuer.
+
+        Raises:
+            errors.Unauthenticated: it is of this issuer, and no good.
+            errors.PermissionDenied: it is good, and gives no role here.
+            errors.Unavailable: the provider's keys cannot be had.
+        """
+        try:
+            header = jwt.get_unverified_header(token)
+            claimed = jwt.decode(token, options={"verify_signature": False})
+        except jwt.InvalidTokenError:
+            return None
+        if claimed.get("iss") != self._settings.issuer:
+            return None
+        key = await self._keys.key(str(header.get("kid", "")))
+        if key is None:
+            raise _invalid("it is signed with a key that the identity provider does not have")
+        return self._principal(self._checked(token, key))
+
+    def _checked(self, token: str, key: jwt.PyJWK) -> Mapping[str, Any]:
+        try:
+            return jwt.decode(
+                token,
+                key,
+                # A key that names its algorithm is used with that one only.
+                algorithms=[name for name in ALGORITHMS if key.algorithm_name == name],
+                issuer=self._settings.issuer,
+                audience=self._settings.audience,
+                leeway=LEEWAY_S,
+                options={"require": ["exp", "iss", "aud", "sub"]},
+            )
+        except jwt.ExpiredSignatureError:
+            raise errors.Unauthenticated(
+                errors.Reason.TOKEN_EXPIRED, "the token has expired; get a new one from the identity provider"
+            ) from None
+        except jwt.InvalidTokenError as error:
+            raise _invalid(str(error)) from None
+
+    def _principal(self, claims: Mapping[str, Any]) -> Principal:
+        settings = self._settings
+        subject = str(claims["sub"])
+        given = _strings(_claim(claims, settings.role_claim))
+        role = auth.highest(settings.roles[value] for value in given if value in settings.roles)
+        if role is None:
+            raise errors.PermissionDenied(
+                errors.Reason.PERMISSION_DENIED,
+                f"{subject} has no role here: the claim {settings.role_claim} holds {', '.join(given) or 'nothing'}",
+                metadata={"principal": subject, "role": "", "claim": settings.role_claim},
+            )
+        data_plane = _claim(claims, settings.data_plane_claim) if role is Role.DATA_PLANE else None
+        return Principal(
+            name=subject,
+            role=role,
+            authentication="oidc",
+            data_plane=data_plane if isinstance(data_plane, str) else "",
+        )
+
+
+def parse_keys(content: bytes) -> Keys:
+    """The signing keys of a JWKS document.
+
+    Raises:
+        ValueError: it is none, or has no key that can be used.
+    """
+    try:
+        found = jwt.PyJWKSet.from_dict(json.loads(content)).keys
+    except (jwt.PyJWTError, json.JSONDecodeError, AttributeError, TypeError) as error:
+        raise ValueError(f"it is no JWKS document: {error}") from None
+    keys = {key.key_id or "": key for key in found if key.algorithm_name in ALGORITHMS}
+    if not keys:
+        raise ValueError(f"it has no key for any of {', '.join(ALGORITHMS)}")
+    return keys
+
+
+def _claim(claims: Mapping[str, Any], path: str) -> object:
+    """A claim by its name, or by the names on the way to it."""
+    if path in claims:  # a name may have dots in it: `https://example.org/roles`
+        return claims[path]
+    found: object = claims
+    for part in path.split("."):
+        if not isinstance(found, Mapping):
+            return None
+        found = found.get(part)
+    return found
+
+
+def _strings(value: object) -> Sequence[str]:
+    if isinstance(value, str):
+        return value.split()  # as OAuth's `scope` has them
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
+
+
+def _invalid(why: str) -> errors.Unauthenticated:
+    return errors.Unauthenticated(errors.Reason.TOKEN_INVALID, f"the token is not valid: {why}")

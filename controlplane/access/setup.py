@@ -1,0 +1,38 @@
+"""Puts authentication together, as the settings say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from controlplane.access.authentication import Authenticator, TokenSource
+from controlplane.access.generated_tokens import GeneratedTokens
+from controlplane.access.oidc import OWN_NAMES, FileKeys, OidcSettings, OidcTokens, UrlKeys
+from controlplane.access.tokens_file import TokensFile
+from controlplane.settings import Settings
+
+
+def configured(settings: Settings, *, now: Callable[[], datetime]) -> tuple[Authenticator, GeneratedTokens | None]:
+    """The authenticator, and the generated tokens if those are in force: when no other way in is configured.
+
+    Raises:
+        errors.SetupError: a file cannot be used.
+    """
+    sources: list[TokenSource] = []
+    if settings.tokens_file is not None:
+        sources.append(TokensFile(settings.tokens_file, now=now))
+    if settings.oidc_issuer:
+        oidc = OidcSettings(
+            issuer=settings.oidc_issuer,
+            audience=settings.oidc_audience,
+            role_claim=settings.oidc_role_claim,
+            roles=settings.oidc_role_values or OWN_NAMES,
+        )
+        jwks = settings.oidc_jwks
+        sources.append(OidcTokens(oidc, UrlKeys(jwks) if "://" in jwks else FileKeys(Path(jwks))))
+    certificates = settings.certificate_principals
+    generated = GeneratedTokens(settings.data_dir) if not sources and not certificates else None
+    if generated is not None:
+        sources.append(generated.source())
+    return Authenticator(sources, certificates), generated

@@ -1,0 +1,153 @@
+"""The tokens file: who has which role, by the SHA-256 of their tokens.
+
+tokens:
+  - name: ci
+    role: publisher
+    sha256: 5e884898da28047151d0e56f8dc6292773603d0d6aabbd62a11ef721d1542d8e
+    expire_time: 2027-01-01T00:00:00Z   # optional
+  - name: gpu-1
+    role: data-plane
+    data_plane: gpu-1                   # optional: the only one that it may speak for
+    sha256: …
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from controlplane import errors
+from controlplane.access.permissions import Role
+from controlplane.access.watched_file import WatchedFile
+from controlplane.principal import Principal
+from protocol.names import RESOURCE_ID_PATTERN
+
+_TOKENS_MAX = 10_000
+"""More are a job for an identity provider."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    principal: Principal
+    expire_time: datetime | None
+
+
+class _Token(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@/-]{0,127}$")]
+    role: Role
+    # A fast hash is enough: a token is random, so there is nothing to guess. It may not be a password.
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    expire_time: AwareDatetime | None = None
+    data_plane: Annotated[str, Field(pattern=f"^({RESOURCE_ID_PATTERN})?$")] = ""
+
+    @model_validator(mode="after")
+    def _data_plane_of_a_data_plane(self) -> _Token:
+        if self.data_plane and self.role is not Role.DATA_PLANE:
+            raise ValueError(f"data_plane is for the role data-plane, and this role is {self.role}")
+        return self
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tokens: Annotated[tuple[_Token, ...], Field(max_length=_TOKENS_MAX)]
+
+    @model_validator(mode="after")
+    def _apart(self) -> _File:
+        for what in ("name", "sha256"):
+            seen: set[str] = set()
+            for token in self.tokens:
+                value: str = getattr(token, what)
+                if value in seen:
+                    raise ValueError(f"two tokens have the {what} {value}")
+                seen.add(value)
+        return self
+
+
+class TokensFile:
+    """The tokens of a tokens file, which is read anew when it changes."""
+
+    def __init__(self, path: Path, *, now: Callable[[], datetime]) -> None:
+        """
+        Args:
+            path: Where it is; others must not be able to read it.
+            now: The time, aware.
+
+        Raises:
+            errors.SetupError: it cannot be used.
+        """
+        self._file = WatchedFile(path, _parse, private=True)
+        self._now = now
+
+    async def principal_of(self, token: str) -> Principal | None:
+        """Whose token this is; None: it is not in the file.
+
+        Raises:
+            errors.Unauthenticated: it has expired.
+        """
+        # Looking the hash up is no oracle: how far it agrees with another tells nothing about that one's token.
+        known = self._file.current().get(sha256(token))
+        if known is None:
+            return None
+        if known.expire_time is not None and self._now() >= known.expire_time:
+            raise errors.Unauthenticated(
+                errors.Reason.TOKEN_EXPIRED,
+                f"the token {known.principal.name} expired at {known.expire_time.isoformat()}",
+                metadata={"expireTime": known.expire_time.isoformat()},
+            )
+        return known.principal
+
+
+class FixedTokens:
+    """Tokens that were made by this control plane itself."""
+
+    def __init__(self, principals: Mapping[str, Principal]) -> None:
+        """
+        Args:
+            principals: By the token's `sha256`.
+        """
+        self._principals = principals
+
+    async def principal_of(self, token: str) -> Principal | None:
+        """Whose token this is; None: it is not one of these."""
+        return self._principals.get(sha256(token))
+
+
+def sha256(token: str) -> str:
+    """The hash that tokens are known by, in hex."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _parse(content: bytes) -> Mapping[str, _Known]:
+    try:
+        loaded = yaml.safe_load(content)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise ValueError(f"it is not YAML{f' (line {mark.line + 1})' if mark is not None else ''}") from None
+    try:
+        parsed = _File.model_validate(loaded)
+    except ValidationError as error:
+        raise ValueError(_lines(error)) from None
+    return {token.sha256: _Known(_principal(token), token.expire_time) for token in parsed.tokens}
+
+
+def _principal(token: _Token) -> Principal:
+    return Principal(name=token.name, role=token.role, authentication="token", data_plane=token.data_plane)
+
+
+def _lines(error: ValidationError) -> str:
+    # Without the input: who mistakes the hash for the token would find the token in a log.
+    details: Sequence[str] = [
+        f"{'.'.join(str(part) for part in one['loc']) or 'the file'}: {one['msg'].removeprefix('Value error, ')}"
+        for one in error.errors(include_input=False, include_context=False)
+    ]
+    return "; ".join(details[:5])

@@ -1,0 +1,52 @@
+"""Reads the shapes of a base model's weights from its own safetensors headers, as far as they are there.
+
+A base model may be on a hub, on another machine, or in another format; then nothing is known, and nothing is compared.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from broadsheet.v1 import model_pb2
+from controlplane.adapters.safetensors_file import tensors_of
+from controlplane.adapters.safetensors_header import Tensor
+from protocol import sources
+
+_SINGLE_FILE = "model.safetensors"
+_INDEX_FILE = "model.safetensors.index.json"
+_INDEX_BYTES_MAX = 32 * 1024 * 1024
+_SHARDS_MAX = 1000
+
+
+def read(source: model_pb2.Source) -> Mapping[str, Tensor] | None:
+    """The tensors of the model at `source`, by name. None: they cannot be known here."""
+    if not sources.is_file(source.uri):
+        return None
+    try:
+        directory = Path(sources.file_path(source.uri))
+        tensors: dict[str, Tensor] = {}
+        for shard in _shards(directory):
+            with (directory / shard).open("rb") as file:
+                tensors.update(tensors_of(file))
+    except (OSError, ValueError):
+        # Whatever is wrong with the base, its own replica reports it; an adapter is not to blame.
+        return None
+    return tensors or None
+
+
+def _shards(directory: Path) -> list[str]:
+    index = directory / _INDEX_FILE
+    if not index.exists():
+        return [_SINGLE_FILE]
+    if index.stat().st_size > _INDEX_BYTES_MAX:
+        raise ValueError("the index is too large")
+    try:
+        weight_map = json.loads(index.read_bytes())["weight_map"]
+        shards = sorted({str(shard) for shard in weight_map.values()})
+    except (KeyError, TypeError, AttributeError, RecursionError):
+        raise ValueError("the index is not one") from None
+    if len(shards) > _SHARDS_MAX or any(Path(shard).name != shard for shard in shards):
+        raise ValueError("the index names files that no model has")
+    return shards

@@ -1,0 +1,345 @@
+"""What a registration makes of what is there: nothing, a change, or a new revision. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from google.protobuf import message as protobuf_message
+
+from broadsheet.v1 import adapter_pb2, model_pb2, rollout_pb2
+from controlplane import errors
+from controlplane.catalog import domain, rollout
+from protocol import names
+from protocol.validation import FieldViolation
+
+SERVED_NAME_CHARACTERS_MAX = 256
+
+DELETED_RETENTION = timedelta(days=30)
+"""How long a deleted resource can be undeleted, unless the operator says otherwise. AIP-164 names 30 days."""
+
+R = TypeVar("R", domain.Model, domain.Adapter)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamp:
+    """What a change is marked with, given from outside: the core draws nothing and reads no clock."""
+
+    uid: str
+    """For a resource that is new."""
+    now: datetime
+    catalog_revision: int
+    """The one that the change will have."""
+    deleted_retention: timedelta = DELETED_RETENTION
+    """How long what the change deletes can be undeleted."""
+
+    @property
+    def purge_time(self) -> datetime:
+        """When what the change deletes is gone for good."""
+        return self.now + self.deleted_retention
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelDraft:
+    """A model as it is asked for, defaults filled in."""
+
+    id: str
+    served_name: str
+    labels: Mapping[str, str]
+    spec: model_pb2.ModelSpec
+    card: model_pb2.ModelCard
+    rollout_policy: rollout_pb2.RolloutPolicy | None = None
+    """None: as it is."""
+    at_once: bool = False
+    """Roll nothing out in steps, and end a rollout under way: what is asked for is in force with this change."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterDraft:
+    """An adapter as it is asked for, defaults filled in and files read."""
+
+    model_id: str
+    id: str
+    served_name: str
+    labels: Mapping[str, str]
+    source: model_pb2.Source
+    weights: adapter_pb2.AdapterWeights
+    card: adapter_pb2.AdapterCard
+
+
+def model_draft(model: domain.Model) -> ModelDraft:
+    """The draft that states a model as it is."""
+    return ModelDraft(
+        id=model.id,
+        served_name=model.served_name,
+        labels=model.labels,
+        spec=model.revision.spec,
+        card=model.revision.card,
+    )
+
+
+def adapter_draft(adapter: domain.Adapter) -> AdapterDraft:
+    """The draft that states an adapter as it is."""
+    return AdapterDraft(
+        model_id=adapter.model_id,
+        id=adapter.id,
+        served_name=adapter.served_name,
+        labels=adapter.labels,
+        source=adapter.revision.source,
+        weights=adapter.revision.weights,
+        card=adapter.revision.card,
+    )
+
+
+def check_registrable(current: domain.Model | domain.Adapter | None, *, must_create: bool) -> None:
+    """Refuse to register what is deleted, or with `must_create` what is there.
+
+    Raises:
+        errors.AlreadyExists: it is.
+    """
+    if current is None:
+        return
+    if current.delete_time is not None:
+        raise errors.still_deleted(current.name, current.purge_time)
+    if must_create:
+        raise errors.AlreadyExists(
+            errors.Reason.ALREADY_REGISTERED,
+            f"{current.name} exists since {current.create_time.isoformat(timespec='seconds')}, and must_create is set",
+            violations=(FieldViolation(field="must_create", description=f"got true, and {current.name} exists"),),
+            metadata={"resource": current.name},
+        )
+
+
+def deleted(current: R, stamp: Stamp) -> R:
+    """A resource after its deletion: it can be undeleted until its purge time."""
+    return dataclasses.replace(
+        current,
+        delete_time=stamp.now,
+        purge_time=stamp.purge_time,
+        update_time=stamp.now,
+        catalog_revision=stamp.catalog_revision,
+    )
+
+
+def undeleted(current: R, stamp: Stamp) -> R:
+    """A deleted resource after its deletion was taken back.
+
+    Raises:
+        errors.AlreadyExists: it is not deleted.
+    """
+    if current.delete_time is None:
+        raise errors.AlreadyExists(
+            errors.Reason.NOT_DELETED, f"{current.name} is not deleted", metadata={"resource": current.name}
+        )
+    return dataclasses.replace(
+        current, delete_time=None, purge_time=None, update_time=stamp.now, catalog_revision=stamp.catalog_revision
+    )
+
+
+def default_adapter_served_name(base_served_name: str, adapter_id: str) -> str:
+    """`{served name of the base}:{adapter id}`.
+
+    Raises:
+        errors.InvalidArgument: that is longer than a served name may be.
+    """
+    served_name = f"{base_served_name}:{adapter_id}"
+    if len(served_name) > SERVED_NAME_CHARACTERS_MAX:
+        raise errors.InvalidArgument.of_field(
+            "served_name",
+            f"the default would have {len(served_name)} characters and at most {SERVED_NAME_CHARACTERS_MAX} are "
+            "allowed: choose a name",
+        )
+    return served_name
+
+
+def registered_model(current: domain.Model | None, draft: ModelDraft, stamp: Stamp) -> domain.Model:
+    """The model after the registration. It is `current` itself when there is nothing to write."""
+    same = current is not None and _same(current.revision.spec, draft.spec) and _same(current.revision.card, draft.card)
+    if current is not None and same:
+        revision = current.revision
+        if (current.served_name, dict(current.labels)) == (draft.served_name, dict(draft.labels)) and (
+            draft.rollout_policy in (None, current.rollout_policy)
+            and not (draft.at_once and rollout.is_under_way(current))
+        ):
+            return current
+    else:
+        revision = domain.ModelRevision(
+            number=current.revision.number + 1 if current is not None else 1,
+            spec=draft.spec,
+            card=draft.card,
+            create_time=stamp.now,
+            catalog_revision=stamp.catalog_revision,
+        )
+    policy = draft.rollout_policy or (current.rollout_policy if current is not None else domain.REPLACE)
+    if current is not None:
+        changed = dataclasses.replace(
+            current,
+            served_name=draft.served_name,
+            labels=draft.labels,
+            revision=revision,
+            update_time=stamp.now,
+            catalog_revision=stamp.catalog_revision,
+            rollout_policy=policy,
+        )
+        return rollout.begun(current, changed, stamp, at_once=draft.at_once)
+    return domain.Model(
+        id=draft.id,
+        uid=stamp.uid,
+        served_name=draft.served_name,
+        labels=draft.labels,
+        revision=revision,
+        create_time=stamp.now,
+        update_time=stamp.now,
+        catalog_revision=stamp.catalog_revision,
+        rollout_policy=policy,
+    )
+
+
+def registered_adapter(current: domain.Adapter | None, draft: AdapterDraft, stamp: Stamp) -> domain.Adapter:
+    """The adapter after the registration. It is `current` itself when there is nothing to write."""
+    same = (
+        current is not None
+        and _same(current.revision.source, draft.source)
+        and _same(current.revision.weights, draft.weights)
+        and _same(current.revision.card, draft.card)
+    )
+    if current is not None and same:
+        revision = current.revision
+        if (current.served_name, dict(current.labels)) == (draft.served_name, dict(draft.labels)):
+            return current
+    else:
+        revision = domain.AdapterRevision(
+            number=current.revision.number + 1 if current is not None else 1,
+            source=draft.source,
+            weights=draft.weights,
+            card=draft.card,
+            create_time=stamp.now,
+            catalog_revision=stamp.catalog_revision,
+        )
+    if current is not None:
+        return dataclasses.replace(
+            current,
+            served_name=draft.served_name,
+            labels=draft.labels,
+            revision=revision,
+            update_time=stamp.now,
+            catalog_revision=stamp.catalog_revision,
+        )
+    return domain.Adapter(
+        model_id=draft.model_id,
+        id=draft.id,
+        uid=stamp.uid,
+        served_name=draft.served_name,
+        labels=draft.labels,
+        revision=revision,
+        create_time=stamp.now,
+        update_time=stamp.now,
+        catalog_revision=stamp.catalog_revision,
+    )
+
+
+def _same(left: protobuf_message.Message, right: protobuf_message.Message) -> bool:
+    # Absent and empty messages serialise apart; a draft always has the defaults in, so that is no difference here.
+    return left.SerializeToString(deterministic=True) == right.SerializeToString(deterministic=True)
+
+
+def check_takes_adapter(model: domain.Model) -> None:
+    """Refuse an adapter for a model without LoRA support.
+
+    Raises:
+        errors.FailedPrecondition: the model has none.
+    """
+    if not all(one.spec.HasField("lora") for one in (model.revision, model.stable) if one is not None):
+        raise errors.FailedPrecondition(
+            errors.Reason.MODEL_TAKES_NO_ADAPTERS,
+            f"{model.name} takes no adapters: its spec has no lora",
+            metadata={"resource": model.name},
+        )
+
+
+def unchanged_base(before: domain.Model, now: domain.Model | None) -> domain.Model:
+    """The base model `now`, for an adapter whose files were compared with the base `before`.
+
+    Raises:
+        errors.NotFound: it was deleted meanwhile.
+        errors.Aborted: it is another model, or other weights, now.
+    """
+    if now is None:
+        raise errors.model_not_found(before.name)
+    if now.uid != before.uid or now.revision.spec.source != before.revision.spec.source:
+        raise errors.Aborted(
+            errors.Reason.CONCURRENT_CHANGE,
+            f"{before.name} changed while the adapter was read; try again",
+            metadata={"resource": before.name},
+        )
+    return now
+
+
+def check_same_files(name: str, earlier: domain.AdapterRevision, weights: adapter_pb2.AdapterWeights) -> None:
+    """Refuse to serve an earlier revision whose files are others by now.
+
+    Raises:
+        errors.FailedPrecondition: they are.
+    """
+    if weights.digest != earlier.weights.digest:
+        raise errors.FailedPrecondition(
+            errors.Reason.ADAPTER_FILES_CHANGED,
+            f"the files at {earlier.source.uri} are not those of revision {earlier.number} of {name} any more; put "
+            "them back, or register what is there",
+            metadata={"resource": name, "revisionNumber": str(earlier.number)},
+        )
+
+
+def base_for_undelete(adapter: domain.Adapter, base: domain.Model | None) -> domain.Model:
+    """The base of an adapter whose deletion is taken back.
+
+    Raises:
+        errors.FailedPrecondition: it is deleted itself.
+    """
+    if base is None:
+        base_name = names.model_name(adapter.model_id)
+        raise errors.FailedPrecondition(
+            errors.Reason.BASE_MODEL_DELETED,
+            f"{base_name}, the base of {adapter.name}, is deleted; undelete it first",
+            metadata={"resource": adapter.name, "base": base_name},
+        )
+    return base
+
+
+def check_rank(model: domain.Model, rank: int) -> None:
+    """Refuse an adapter of a rank that the model does not serve.
+
+    Raises:
+        errors.InvalidArgument: it is too high.
+    """
+    # While a rollout is under way, adapters are served by the stable revision, and after it by the new one.
+    rank_max = min(one.spec.lora.max_rank for one in (model.revision, model.stable) if one is not None)
+    if rank > rank_max:
+        raise errors.InvalidArgument.of_field(
+            "source.uri",
+            f"the adapter has rank {rank}; {model.name} serves ranks up to {rank_max} (spec.lora.max_rank)",
+            errors.Reason.ADAPTER_RANK_TOO_HIGH,
+        )
+
+
+def check_deletable(model: domain.Model, adapter_names: tuple[str, ...], adapter_count: int) -> None:
+    """Refuse to delete a model that has adapters.
+
+    Args:
+        model: The model.
+        adapter_names: Some of its adapters.
+        adapter_count: How many it has.
+
+    Raises:
+        errors.FailedPrecondition: it has any.
+    """
+    if adapter_count > 0:
+        raise errors.FailedPrecondition(
+            errors.Reason.MODEL_HAS_ADAPTERS,
+            f"{model.name} has {adapter_count} adapters, such as {', '.join(adapter_names)}; "
+            "delete them first, or delete with force",
+            metadata={"resource": model.name, "adapterCount": str(adapter_count)},
+        )

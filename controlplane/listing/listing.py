@@ -1,0 +1,118 @@
+"""What a list is asked for: which models or adapters, and in which order. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from broadsheet.v1 import status_pb2
+from controlplane import errors
+from controlplane.catalog import domain
+from controlplane.listing import filters
+
+NAME = "name"
+
+SORTED_BY: Mapping[str, type[str] | type[int]] = MappingProxyType(
+    {NAME: str, "served_name": str, "create_time": int, "update_time": int}
+)
+"""What lists can be sorted by, and what stands for it in a cursor: of a time the microseconds since 1970."""
+
+MODEL_NAME_PARTS = 1
+ADAPTER_NAME_PARTS = 2
+"""Ids that a cursor has for a name. `models/a/…` comes before `models/a-b/…`, which the names as text do not say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SortField:
+    """A field to sort by."""
+
+    name: str
+    descending: bool = False
+
+
+Order = tuple[SortField, ...]
+"""The fields to sort by, the most important first. The last one is the name, so that no two resources are equal."""
+
+BY_NAME: Order = (SortField(name=NAME),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListQuery:
+    """What a list is asked for."""
+
+    wanted: filters.Filter = filters.EVERYTHING
+    order: Order = BY_NAME
+    show_deleted: bool = False
+
+
+EVERYTHING = ListQuery()
+
+
+def parse_order(text: str) -> Order:
+    """Read an `order_by`; `ListModelsRequest.order_by` says what it can be.
+
+    Raises:
+        errors.InvalidArgument: it is none.
+    """
+    if not text.strip():
+        return BY_NAME
+    order: list[SortField] = []
+    for part in text.split(","):
+        name, *direction = part.split() or [""]
+        if name not in SORTED_BY:
+            raise _invalid(f"got `{name}`; must be a field: {', '.join(SORTED_BY)}")
+        if direction not in ([], ["desc"]):
+            raise _invalid(f"got `{name} {' '.join(direction)}`; after a field only `desc` is allowed")
+        if any(field.name == name for field in order):
+            raise _invalid(f"got `{name}` twice; each field is allowed once")
+        order.append(SortField(name=name, descending=bool(direction)))
+    if NAME not in (field.name for field in order):
+        order.append(SortField(name=NAME, descending=order[-1].descending))
+    # What comes after the name decides nothing.
+    return tuple(order[: [field.name for field in order].index(NAME) + 1])
+
+
+def cursor_types(order: Order, name_parts: int) -> Sequence[type[str] | type[int]]:
+    """Those of the parts of a cursor in a list of this order."""
+    return (*(SORTED_BY[field.name] for field in order[:-1]), *[str] * name_parts)
+
+
+Statuses = Callable[[], Sequence[status_pb2.DataPlaneResourceStatus]]
+"""What each data plane has made of a resource. Asked only where a filter has a state."""
+
+
+def model_values(model: domain.Model, statuses: Statuses) -> filters.Values:
+    """What filters find in a model."""
+    texts = {"model_id": model.id, "served_name": model.served_name, "owner": model.revision.card.owned_by}
+    return _values(texts, model.labels, statuses)
+
+
+def adapter_values(adapter: domain.Adapter, statuses: Statuses) -> filters.Values:
+    """What filters find in an adapter."""
+    texts = {
+        "model_id": adapter.model_id,
+        "adapter_id": adapter.id,
+        "served_name": adapter.served_name,
+        "owner": adapter.revision.card.owned_by,
+    }
+    return _values(texts, adapter.labels, statuses)
+
+
+def _values(texts: Mapping[str, str], labels: Mapping[str, str], statuses: Statuses) -> filters.Values:
+    def values(field: str, key: str) -> Collection[str]:
+        if field == filters.LABELS:
+            return (labels[key],) if key in labels else ()
+        if field == filters.STATE:
+            return {
+                status_pb2.ResourceState.Name(one.status.state).removeprefix(filters.STATE_PREFIX)
+                for one in statuses()
+                if one.connected and one.status.state != status_pb2.RESOURCE_STATE_UNSPECIFIED
+            }
+        return (texts[field],)
+
+    return values
+
+
+def _invalid(description: str) -> errors.InvalidArgument:
+    return errors.InvalidArgument.of_field("order_by", description, errors.Reason.INVALID_ORDER_BY)

@@ -1,0 +1,163 @@
+"""The Sync stream: moves messages between gRPC and `subscription.Subscription`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, Callable
+
+import grpc.aio
+import structlog
+
+from broadsheet.v1 import snapshot_service_pb2 as pb
+from controlplane import principal
+from controlplane.access import permissions as auth
+from controlplane.errors import FailedPrecondition, InvalidArgument, Reason, Unavailable
+from controlplane.push.hub import Hub, Stream
+from controlplane.push.subscription import ChunkRequest, Limits, ProtocolViolation, State, Subscription
+
+SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
+    # A peer that vanished without a word is noticed after half a minute.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # Data planes ping every 20 s. Without this the server takes more than one ping in 5 minutes for an attack, and
+    # closes the connection with too_many_pings.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+"""For the server that the handler is registered at."""
+
+WATCH_S = 5.0
+"""How often a stream is looked at whose writer may be stuck, and how long it has for its Goodbye. Seconds."""
+
+Context = grpc.aio.ServicerContext[pb.SyncRequest, pb.SyncResponse]
+
+_log = structlog.get_logger("controlplane.push.sync")
+
+
+class SyncHandler:
+    """Serves Sync streams. `SnapshotServicer.Sync` awaits it with its own arguments."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        *,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        watch_s: float = WATCH_S,
+    ) -> None:
+        """
+        Args:
+            hub: Where commits come from, and reports go.
+            limits: How long things may take.
+            clock: Seconds, from anywhere.
+            watch_s: How often a stream is looked at whose writer may be stuck.
+        """
+        self._hub = hub
+        self._limits = limits or Limits()
+        self._clock = clock
+        self._watch_s = watch_s
+
+    async def __call__(self, requests: AsyncIterable[pb.SyncRequest], context: Context) -> None:
+        """One stream, from its first message to its end.
+
+        Raises:
+            InvalidArgument: a message is invalid.
+            PermissionDenied: the credentials are for another data plane.
+            FailedPrecondition: a message came at the wrong time.
+            Unavailable: the client does not read or speak, or the control plane is stopping.
+        """
+        stream = Stream(Subscription(head=self._hub.head, limits=self._limits, now_s=self._clock()))
+        attached = asyncio.Event()
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._read(stream, requests, attached)),
+                    group.create_task(self._write(stream, context, attached)),
+                    group.create_task(self._watch(stream)),
+                ]
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in tasks:
+                    task.cancel()
+        except BaseExceptionGroup as group_error:
+            raise self._translate(stream, _first(group_error)) from None
+        finally:
+            self._hub.detach(stream)
+            _log.info("sync_stream_ended", data_plane=_data_plane(stream), state=stream.subscription.state.value)
+
+    async def _read(self, stream: Stream, requests: AsyncIterable[pb.SyncRequest], attached: asyncio.Event) -> None:
+        subscription = stream.subscription
+        async for request in requests:
+            change = subscription.receive(request, self._clock())
+            if not attached.is_set():
+                auth.check_speaks_for(principal.current(), _data_plane(stream))
+                await self._hub.prepare(_data_plane(stream))
+                self._hub.attach(stream)
+                attached.set()
+                _log.info("sync_stream_began", data_plane=_data_plane(stream))
+            else:
+                self._hub.heard(stream, change)
+            stream.wake.set()
+
+    async def _write(self, stream: Stream, context: Context, attached: asyncio.Event) -> None:
+        await attached.wait()
+        subscription = stream.subscription
+        while subscription.state is not State.CLOSED:
+            stream.wake.clear()
+            output = subscription.take_output(self._clock())
+            if output is None:
+                await self._wait(stream)
+            elif isinstance(output, ChunkRequest):
+                response = await self._hub.chunks.get(output)
+                await _send(context, response)
+                subscription.chunk_written(response.chunk)
+            else:
+                await _send(context, output)
+
+    async def _wait(self, stream: Stream) -> None:
+        """Until there may be something to say."""
+        try:
+            async with asyncio.timeout(max(0.0, stream.subscription.due_s - self._clock())):
+                await stream.wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _watch(self, stream: Stream) -> None:
+        """Ends a stream whose writer cannot: the client does not read, or never said Hello."""
+        while True:
+            await asyncio.sleep(self._watch_s)
+            if stream.subscription.ending(self._clock()):
+                break
+        stream.wake.set()
+        await asyncio.sleep(self._watch_s)
+        raise Unavailable(Reason.DATA_PLANE_SILENT, "the data plane did not read, answer or speak for too long")
+
+    def _translate(self, stream: Stream, error: BaseException) -> BaseException:
+        if not isinstance(error, ProtocolViolation):
+            return error
+        _log.warning("sync_protocol_violation", data_plane=_data_plane(stream), by=error.by, error=error.message)
+        if error.violations:
+            return InvalidArgument.of_fields(error.violations)
+        return FailedPrecondition(Reason.PROTOCOL_VIOLATION, error.message)
+
+
+async def _send(context: Context, response: pb.SyncResponse) -> None:
+    try:
+        await context.write(response)
+    except grpc.aio.InternalError:
+        # The client has gone, and grpc.aio is about to cancel this handler. Going on would only raise once more, when
+        # the status is sent; until the cancellation there is nothing to do. The watch ends it at the latest.
+        await asyncio.Event().wait()
+
+
+def _data_plane(stream: Stream) -> str:
+    hello = stream.subscription.hello
+    return hello.data_plane if hello is not None else ""
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first exception of a group: the tasks of a stream fail for one cause, and their siblings with it."""
+    found = group.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else found

@@ -1,0 +1,167 @@
+"""FleetService: the data planes, and what they serve. Thin around the hub and the store."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import grpc.aio
+
+from broadsheet.v1 import fleet_service_pb2 as pb
+from broadsheet.v1 import snapshot_pb2, status_pb2
+from broadsheet.v1.fleet_service_pb2_grpc import FleetServiceServicer
+from controlplane.catalog.convert import position_to_proto, timestamp_to_proto
+from controlplane.catalog.domain import DataPlaneRecord, Position
+from controlplane.errors import data_plane_not_found
+from controlplane.listing import paging
+from controlplane.push.hub import DataPlaneOutcome, DataPlaneView, Hub, Outcome
+from protocol.names import data_plane_name, parse_data_plane
+
+WAIT_TIMEOUT_DEFAULT_S = 30.0
+
+RESOURCES_BYTES_MAX = 3 * 1024 * 1024
+"""States of resources in one answer: gRPC clients take 4 MiB in one message by default."""
+
+_STORE_PAGE = 1000
+
+_OUTCOMES: Mapping[Outcome, pb.DataPlaneOutcome.Outcome.ValueType] = MappingProxyType(
+    {
+        Outcome.ACTIVE: pb.DataPlaneOutcome.OUTCOME_ACTIVE,
+        Outcome.ACTIVE_WITH_ERRORS: pb.DataPlaneOutcome.OUTCOME_ACTIVE_WITH_ERRORS,
+        Outcome.REJECTED: pb.DataPlaneOutcome.OUTCOME_REJECTED,
+        Outcome.PENDING: pb.DataPlaneOutcome.OUTCOME_PENDING,
+        Outcome.MISSING: pb.DataPlaneOutcome.OUTCOME_MISSING,
+    }
+)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class FleetStore(Protocol):
+    """The part of the store that the fleet is read from."""
+
+    async def get_data_plane(self, data_plane_id: str) -> DataPlaneRecord | None:
+        """What is kept of a data plane; None: it has never connected."""
+
+    async def list_data_planes(self, *, after_id: str = "", limit: int = 1000) -> Sequence[DataPlaneRecord]:
+        """What is kept of data planes, by id; of those after `after_id`."""
+
+
+class FleetServicer(FleetServiceServicer):
+    """What the hub knows goes before what the store has: it is newer."""
+
+    def __init__(self, store: FleetStore, hub: Hub) -> None:
+        """
+        Args:
+            store: Where data planes are kept.
+            hub: What is known of those that are or were connected to this process.
+        """
+        self._store = store
+        self._hub = hub
+
+    async def ListDataPlanes(self, request: pb.ListDataPlanesRequest, context: Context) -> pb.ListDataPlanesResponse:
+        size = paging.page_size(request.page_size)
+        cursor = paging.cursor(request, request.page_token, str)
+        after_id = str(cursor[0]) if cursor is not None else ""
+        await self._hub.catch_up()
+        for record in await self._store.list_data_planes(after_id=after_id, limit=size + 1):
+            self._hub.remember(record)
+        ids = self._hub.data_plane_ids
+        first = bisect_right(ids, after_id)
+        views = [self._hub.data_plane(one) for one in ids[first : first + size]]
+        more = len(ids) > first + size
+        return pb.ListDataPlanesResponse(
+            data_planes=[_data_plane(view) for view in views if view is not None],
+            next_page_token=paging.token(request, (ids[first + size - 1],)) if more else "",
+        )
+
+    async def GetDataPlane(self, request: pb.GetDataPlaneRequest, context: Context) -> pb.GetDataPlaneResponse:
+        data_plane_id = parse_data_plane(request.name)
+        await self._hub.catch_up()
+        await self._remember(data_plane_id)
+        view = self._hub.data_plane(data_plane_id)
+        if view is None:
+            raise data_plane_not_found(request.name)
+        data_plane = _data_plane(view)
+        data_plane.resources.extend(_fitting(self._hub.resources(data_plane_id)))
+        return pb.GetDataPlaneResponse(data_plane=data_plane)
+
+    async def WaitForRevision(self, request: pb.WaitForRevisionRequest, context: Context) -> pb.WaitForRevisionResponse:
+        ids = [parse_data_plane(name) for name in request.data_planes]
+        await self._hub.catch_up()
+        for data_plane_id in ids:
+            await self._remember(data_plane_id)
+        if not ids:
+            await self._remember_all()
+            ids = list(self._hub.data_plane_ids)
+        timeout_s = WAIT_TIMEOUT_DEFAULT_S
+        if request.HasField("timeout"):
+            timeout_s = request.timeout.seconds + request.timeout.nanos / 1e9
+        outcomes = await self._hub.wait_for_revision(request.revision, ids, timeout_s)
+        active = [one.outcome in (Outcome.ACTIVE, Outcome.ACTIVE_WITH_ERRORS) for one in outcomes]
+        return pb.WaitForRevisionResponse(
+            outcomes=[_outcome(one) for one in outcomes],
+            # With no data plane at all the revision is active nowhere.
+            active_everywhere=bool(active) and all(active),
+        )
+
+    async def _remember(self, data_plane_id: str) -> None:
+        if self._hub.data_plane(data_plane_id) is None:
+            record = await self._store.get_data_plane(data_plane_id)
+            if record is not None:
+                self._hub.remember(record)
+
+    async def _remember_all(self) -> None:
+        after_id = ""
+        while page := await self._store.list_data_planes(after_id=after_id, limit=_STORE_PAGE):
+            for record in page:
+                self._hub.remember(record)
+            after_id = page[-1].id
+
+
+def _data_plane(view: DataPlaneView) -> pb.DataPlane:
+    record = view.record
+    return pb.DataPlane(
+        name=data_plane_name(record.id),
+        connected=view.connected,
+        instance_uid=record.instance_uid,
+        serving=_position(record.serving),
+        target=_position(record.target),
+        phase=record.phase,
+        reason=record.reason,
+        message=record.message,
+        http_address=record.http_address,
+        software_version=record.software_version,
+        connect_time=timestamp_to_proto(record.connect_time),
+        last_seen_time=timestamp_to_proto(record.last_seen_time),
+    )
+
+
+def _fitting(resources: Sequence[status_pb2.ResourceStatus]) -> Sequence[status_pb2.ResourceStatus]:
+    """As many as fit into an answer; what is simply IDLE is left out first."""
+    if sum(map(_wire_bytes, resources)) <= RESOURCES_BYTES_MAX:
+        return resources
+    telling = [resource for resource in resources if resource.state != status_pb2.RESOURCE_STATE_IDLE]
+    ends = list(accumulate(map(_wire_bytes, telling)))
+    return telling[: bisect_right(ends, RESOURCES_BYTES_MAX)]
+
+
+def _wire_bytes(resource: status_pb2.ResourceStatus) -> int:
+    return resource.ByteSize() + 5  # tag and length
+
+
+def _outcome(outcome: DataPlaneOutcome) -> pb.DataPlaneOutcome:
+    return pb.DataPlaneOutcome(
+        data_plane=data_plane_name(outcome.data_plane_id),
+        outcome=_OUTCOMES[outcome.outcome],
+        serving=_position(outcome.serving),
+        reason=outcome.reason,
+        message=outcome.message,
+    )
+
+
+def _position(position: Position | None) -> snapshot_pb2.Position | None:
+    return position_to_proto(position) if position is not None else None

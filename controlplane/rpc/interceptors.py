@@ -1,0 +1,227 @@
+"""What surrounds every RPC: requests are checked by their rules, and errors become statuses, logged once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, NoReturn
+from urllib.parse import unquote
+
+import grpc
+import structlog
+from google.protobuf import message as protobuf_message
+from google.rpc import status_pb2  # type: ignore[import-untyped]  # ships no stubs
+from grpc_status import rpc_status
+
+from controlplane import errors, principal
+from controlplane.rpc import status
+from protocol.validation import violations_of
+
+_log = structlog.get_logger("controlplane.rpc")
+
+_OWN_PACKAGE = "/broadsheet."
+"""Our own methods. Health and reflection have no rules, and nobody waits for them to end."""
+
+
+_LAST_WORDS_S = 0.2
+"""For a health watch to say that the service is going."""
+
+
+Admit = Callable[[str, grpc.aio.ServicerContext[Any, Any]], Awaitable[principal.Principal]]
+
+
+class StatusInterceptor(grpc.aio.ServerInterceptor):
+    """Turns what a handler raises into a status with details. Nothing of an unknown exception reaches the caller.
+
+    Unary requests are checked by the rules in their protos before the handler sees them. The messages of a stream are
+    the handler's to check, as a wrong one need not end the stream.
+    """
+
+    def __init__(self, new_error_id: Callable[[], str], admit: Admit) -> None:
+        """
+        Args:
+            new_error_id: Makes the id under which an internal error is logged and told.
+            admit: Says who calls a method, when they may; raises a domain error when not. Asked before anything else.
+        """
+        self._new_error_id = new_error_id
+        self._admit = admit
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._ending = asyncio.Event()
+
+    def end_watches(self) -> None:
+        """End the streams that are not of Broadsheet's own services, which may last for ever."""
+        self._ending.set()
+
+    async def idle(self) -> None:
+        """Return when no RPC of Broadsheet's own services runs."""
+        await self._idle.wait()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """The handler of a method, wrapped."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = handler_call_details.method
+        ruled = method.startswith(_OWN_PACKAGE)
+        deserializer = _later(handler.request_deserializer) if ruled else handler.request_deserializer
+        if handler.unary_unary is not None:
+            wrapped = self._unary(method, handler.unary_unary, ruled=ruled)
+            # Maps have no order of their own: without one, the repeat of an answer could differ from the first.
+            serializer = _deterministic if ruled else handler.response_serializer
+            return grpc.unary_unary_rpc_method_handler(wrapped, deserializer, serializer)
+        if handler.stream_unary is not None:
+            wrapped = self._unary(method, handler.stream_unary, ruled=False)
+            return grpc.stream_unary_rpc_method_handler(wrapped, deserializer, handler.response_serializer)
+        if handler.unary_stream is not None:
+            streaming = self._stream(method, handler.unary_stream, ruled=ruled)
+            return grpc.unary_stream_rpc_method_handler(streaming, deserializer, handler.response_serializer)
+        assert handler.stream_stream is not None, "a handler is of one of four kinds"
+        streaming = self._stream(method, handler.stream_stream, ruled=False)
+        return grpc.stream_stream_rpc_method_handler(streaming, deserializer, handler.response_serializer)
+
+    def _unary(self, method: str, handler: Callable[..., Any], *, ruled: bool) -> Callable[..., Awaitable[Any]]:
+        async def wrapped(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            async with self._surrounded(method, context), self._admitted(method, context):
+                if ruled:
+                    request = request()
+                    check(request)
+                with principal.called_from(_origin(request, context)):
+                    return await handler(request, context)
+
+        return wrapped
+
+    def _stream(self, method: str, handler: Callable[..., Any], *, ruled: bool) -> Callable[..., Awaitable[None]]:
+        # grpc.aio takes a handler that yields or one that calls `context.write`. The wrapper is of the second kind,
+        # which serves both.
+        async def wrapped(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            async with self._surrounded(method, context), self._admitted(method, context):
+                if ruled:
+                    request = request()
+                    check(request)
+                elif method.startswith(_OWN_PACKAGE):
+                    request = _each_parsed(request)
+                if method.startswith(_OWN_PACKAGE):
+                    await _run_stream(handler, request, context)
+                else:
+                    await self._until_ending(_run_stream(handler, request, context))
+
+        return wrapped
+
+    async def _until_ending(self, stream: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(stream)
+        ending = asyncio.create_task(self._ending.wait())
+        try:
+            await asyncio.wait((task, ending), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((task,), timeout=_LAST_WORDS_S)
+            if not task.done():
+                raise errors.Unavailable(errors.Reason.SHUTTING_DOWN, "this control plane is stopping")
+            await task
+        finally:
+            task.cancel()
+            ending.cancel()
+
+    @contextlib.asynccontextmanager
+    async def _surrounded(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+        counted = method.startswith(_OWN_PACKAGE)
+        self._count(1 if counted else 0)
+        try:
+            yield
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            # The caller has gone, or has been told already.
+            raise
+        except errors.DomainError as error:
+            self._log_refusal(method, error)
+            await _abort(context, status.status_of(error))
+        except Exception:
+            error_id = self._new_error_id()
+            _log.exception("rpc_failed", method=method, error_id=error_id)
+            await _abort(context, status.internal(error_id))
+        finally:
+            self._count(-1 if counted else 0)
+
+    @contextlib.asynccontextmanager
+    async def _admitted(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+        # Before the request is looked at: who may not call a method learns nothing of what it would have said.
+        with principal.acting_as(await self._admit(method, context)):
+            yield
+
+    def _count(self, change: int) -> None:
+        self._running += change
+        if self._running:
+            self._idle.clear()
+        else:
+            self._idle.set()
+
+    def _log_refusal(self, method: str, error: errors.DomainError) -> None:
+        if isinstance(error, errors.Unavailable) and error.reason != errors.Reason.SHUTTING_DOWN:
+            _log.error("rpc_unavailable", method=method, reason=error.reason, exc_info=error.__cause__)
+        else:
+            _log.info("rpc_refused", method=method, reason=error.reason, error=error.message)
+
+
+def _later(parse: Callable[[bytes], Any] | None) -> Callable[[bytes], Callable[[], Any]]:
+    """A deserializer whose messages are parsed when they are called.
+
+    grpc.aio itself would answer bytes that are no message with a bare INTERNAL, as if the fault were ours.
+    """
+    assert parse is not None, "generated handlers say how their messages are read"
+    return functools.partial(functools.partial, _parsed, parse)
+
+
+def _parsed(parse: Callable[[bytes], Any], content: bytes) -> Any:
+    try:
+        return parse(content)
+    except protobuf_message.DecodeError:
+        raise errors.InvalidArgument(
+            errors.Reason.UNREADABLE_MESSAGE, "the request's bytes are no message of its type; update the client"
+        ) from None
+
+
+async def _each_parsed(requests: AsyncIterator[Callable[[], Any]]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield request()
+
+
+async def _run_stream(handler: Callable[..., Any], request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    responses = handler(request, context)
+    if not inspect.isasyncgen(responses):
+        await responses
+        return
+    async with contextlib.aclosing(responses):
+        async for response in responses:
+            await context.write(response)
+
+
+def check(request: protobuf_message.Message) -> None:
+    """Check a request by the rules in its proto.
+
+    Raises:
+        errors.InvalidArgument: it breaks some.
+    """
+    violations = violations_of(request)
+    if violations:
+        raise errors.InvalidArgument.of_fields(violations)
+
+
+def _origin(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> principal.Origin:
+    # `ipv4:127.0.0.1:50000`, `ipv6:%5B::1%5D:50000` or `unix:/path`.
+    address = unquote(context.peer()).removeprefix("ipv4:").removeprefix("ipv6:")
+    return principal.Origin(address=address, request_id=getattr(request, "request_id", ""))
+
+
+def _deterministic(response: protobuf_message.Message) -> bytes:
+    return response.SerializeToString(deterministic=True)
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], rich: status_pb2.Status) -> NoReturn:
+    await context.abort_with_status(rpc_status.to_status(rich))
+    raise AssertionError("abort_with_status does not return")

@@ -1,0 +1,121 @@
+"""The gRPC server: what it listens on, what surrounds its RPCs, and what it tells about itself."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from broadsheet.v1 import (
+    fleet_service_pb2,
+    fleet_service_pb2_grpc,
+    registry_service_pb2,
+    registry_service_pb2_grpc,
+    snapshot_service_pb2,
+    snapshot_service_pb2_grpc,
+)
+from controlplane import errors
+from controlplane.push.sync import SERVER_OPTIONS
+from controlplane.rpc.interceptors import Admit, StatusInterceptor
+
+RPCS_MAX = 20_000
+"""RPCs at a time. A Sync stream is one for as long as it lives; more are refused, with RESOURCE_EXHAUSTED."""
+
+_METADATA_BYTES_MAX = 16 * 1024
+
+SERVICES = (
+    registry_service_pb2.DESCRIPTOR.services_by_name["RegistryService"].full_name,
+    snapshot_service_pb2.DESCRIPTOR.services_by_name["SnapshotService"].full_name,
+    fleet_service_pb2.DESCRIPTOR.services_by_name["FleetService"].full_name,
+)
+"""The services of Broadsheet."""
+
+
+class Server:
+    """A gRPC server with Broadsheet's services, health and reflection."""
+
+    def __init__(self, *, message_bytes_max: int, streams_max: int, admit: Admit) -> None:
+        """
+        Args:
+            message_bytes_max: Largest message that is received.
+            streams_max: Concurrent RPCs of one connection.
+            admit: Says who calls a method, when they may.
+        """
+        self._health = health.aio.HealthServicer()
+        self._stopping: asyncio.Task[None] | None = None
+        self._interceptor = StatusInterceptor(new_error_id=lambda: uuid.uuid4().hex, admit=admit)
+        self._server = grpc.aio.server(
+            interceptors=(self._interceptor,),
+            maximum_concurrent_rpcs=RPCS_MAX,
+            options=(
+                *SERVER_OPTIONS,
+                ("grpc.max_receive_message_length", message_bytes_max),
+                ("grpc.max_concurrent_streams", streams_max),
+                ("grpc.max_metadata_size", _METADATA_BYTES_MAX),
+                # Two processes on one port would each get some of the calls; the second one is to fail instead.
+                ("grpc.so_reuseport", 0),
+            ),
+        )
+
+    def add(
+        self,
+        registry: registry_service_pb2_grpc.RegistryServiceServicer,
+        snapshots: snapshot_service_pb2_grpc.SnapshotServiceServicer,
+        fleet: fleet_service_pb2_grpc.FleetServiceServicer,
+    ) -> None:
+        """Register what serves each service."""
+        registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(registry, self._server)
+        snapshot_service_pb2_grpc.add_SnapshotServiceServicer_to_server(snapshots, self._server)
+        fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(fleet, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+
+    async def start(self, listen: str, credentials: grpc.ServerCredentials | None = None) -> str:
+        """Listen, and say that all services are healthy.
+
+        Args:
+            listen: `HOST:PORT` or `unix:/path`.
+            credentials: Of TLS; None: without.
+
+        Returns:
+            Where it listens, with the port that was taken for port 0.
+
+        Raises:
+            errors.SetupError: it cannot listen there.
+        """
+        try:
+            if credentials is None:
+                port = self._server.add_insecure_port(listen)
+            else:
+                port = self._server.add_secure_port(listen, credentials)
+        except RuntimeError:
+            raise errors.SetupError(f"cannot listen on {listen}; is another process there already?") from None
+        await self._server.start()
+        for service in ("", *SERVICES):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
+
+    async def announce_stop(self) -> None:
+        """Say that no service is healthy any more, for good: clients that watch go elsewhere."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no RPC any more, wait for those that run, and after `grace_s` cancel them.
+
+        Health watches and reflection are ended when no other RPC runs: they would last as long as their callers like.
+        """
+        # Two calls of grpc.aio's own `stop` at the same time crash the process: the second finds the server destroyed.
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop(grace_s))
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self, grace_s: float) -> None:
+        stopping = asyncio.create_task(self._server.stop(grace_s))
+        idle = asyncio.create_task(self._interceptor.idle())
+        await asyncio.wait((stopping, idle), return_when=asyncio.FIRST_COMPLETED)
+        idle.cancel()
+        self._interceptor.end_watches()
+        await stopping

@@ -1,0 +1,53 @@
+"""RegistryService, put together from what serves each kind of resource."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from broadsheet.v1 import registry_service_pb2_grpc
+from controlplane.adapters.files import AdapterReader
+from controlplane.catalog import domain
+from controlplane.rpc.adapters import AdapterRpcs
+from controlplane.rpc.api_keys import ApiKeyRpcs
+from controlplane.rpc.audit import AuditRpcs
+from controlplane.rpc.changes import Changes
+from controlplane.rpc.models import Context, ModelRpcs, ResourceStatuses
+from controlplane.rpc.rollouts import RolloutRpcs
+from controlplane.rpc.routes import RouteRpcs
+from controlplane.rpc.warming import WarmingRpcs
+from controlplane.store.store import Store
+
+__all__ = ["Context", "RegistryServicer", "ResourceStatuses"]
+
+
+class RegistryServicer(
+    ModelRpcs,
+    RolloutRpcs,
+    WarmingRpcs,
+    AdapterRpcs,
+    RouteRpcs,
+    ApiKeyRpcs,
+    AuditRpcs,
+    registry_service_pb2_grpc.RegistryServiceServicer,
+):
+    """The registry of models, adapters, routes and API keys, and the log of its changes."""
+
+    def __init__(
+        self,
+        store: Store,
+        adapter_reader: AdapterReader,
+        *,
+        on_commit: Callable[[domain.Head], None],
+        resource_statuses: ResourceStatuses,
+    ) -> None:
+        """
+        Args:
+            store: Where everything is kept.
+            adapter_reader: Reads the files of adapters.
+            on_commit: Told of each new head, in commit order, once it is durable.
+            resource_statuses: What each data plane has made of a resource, by resource name.
+        """
+        self._store = store
+        self._adapter_reader = adapter_reader
+        self._changes = Changes(store, on_commit=on_commit)
+        self._resource_statuses = resource_statuses

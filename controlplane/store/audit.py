@@ -1,0 +1,131 @@
+"""The audit log in the database."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, Select, delete, insert, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from broadsheet.v1 import change_pb2
+from controlplane.catalog import audit
+from controlplane.principal import Origin, Principal
+from controlplane.store import rows as store_rows
+from controlplane.store.schema import audit_changes, audit_events, blobs
+
+_TEXT_CHARACTERS_MAX = 256
+"""Of the columns that hold what others chose. What is longer is cut: a change must not fail because of it."""
+
+
+async def read_changes(
+    connection: AsyncConnection, entry_changes: Iterable[audit.EntryChange]
+) -> tuple[change_pb2.ResourceChange, ...]:
+    """The changes of these entries as the log keeps them. Blobs that are not shown are not read."""
+    differing = sorted(
+        (change for change in entry_changes if change.before != change.after), key=lambda change: change.name
+    )
+    digests = {ref.digest for change in audit.shown(differing) for ref in change.refs}
+    query = select(blobs.c.digest, blobs.c.blob).where(blobs.c.digest.in_(digests))
+    contents = {row.digest: row.blob for row in await connection.execute(query)} if digests else {}
+    return audit.kept_changes(differing, contents)
+
+
+async def insert_event(connection: AsyncConnection, event: audit.AuditEvent) -> None:
+    """Add an event to the log."""
+    await connection.execute(
+        insert(audit_events).values(
+            catalog_revision=event.catalog_revision,
+            create_time_us=store_rows.to_us(event.create_time),
+            principal=_fitting(event.principal.name),
+            role=event.principal.role,
+            authentication=event.principal.authentication,
+            address=_fitting(event.origin.address),
+            request_id=_fitting(event.origin.request_id),
+            method=event.method,
+            resource=event.resource,
+            change_count=event.change_count,
+        )
+    )
+    if event.changes:
+        await connection.execute(
+            insert(audit_changes),
+            [
+                {"catalog_revision": event.catalog_revision, "name": change.name, "change": change.SerializeToString()}
+                for change in event.changes
+            ],
+        )
+
+
+async def list_events(
+    connection: AsyncConnection, matching: audit.EventFilter, *, before_revision: int | None, limit: int
+) -> Sequence[audit.AuditEvent]:
+    """Events, newest first; those before `before_revision` if it is given."""
+    query = _matching(select(audit_events), matching)
+    if before_revision is not None:
+        query = query.where(audit_events.c.catalog_revision < before_revision)
+    query = query.order_by(audit_events.c.catalog_revision.desc()).limit(limit)
+    rows = (await connection.execute(query)).all()
+    changes = defaultdict[int, list[change_pb2.ResourceChange]](list)
+    query = (
+        select(audit_changes)
+        .where(audit_changes.c.catalog_revision.in_([row.catalog_revision for row in rows]))
+        .order_by(audit_changes.c.catalog_revision, audit_changes.c.name)
+    )
+    for row in await connection.execute(query) if rows else ():
+        changes[row.catalog_revision].append(change_pb2.ResourceChange.FromString(row.change))
+    return [_event(row, tuple(changes[row.catalog_revision])) for row in rows]
+
+
+async def delete_events(connection: AsyncConnection, *, before: datetime, limit: int) -> int:
+    """Delete up to `limit` of the oldest events that were made before this time; how many those were."""
+    old = (
+        select(audit_events.c.catalog_revision)
+        .where(audit_events.c.create_time_us < store_rows.to_us(before))
+        .order_by(audit_events.c.catalog_revision)
+        .limit(limit)
+    )
+    revisions = (await connection.execute(old)).scalars().all()
+    if revisions:
+        await connection.execute(delete(audit_events).where(audit_events.c.catalog_revision.in_(revisions)))
+    return len(revisions)
+
+
+def _matching(query: Select[Any], matching: audit.EventFilter) -> Select[Any]:
+    columns = audit_events.c
+    if matching.resource:
+        changing = select(audit_changes.c.catalog_revision).where(audit_changes.c.name == matching.resource)
+        query = query.where(or_(columns.resource == matching.resource, columns.catalog_revision.in_(changing)))
+    if matching.principal:
+        query = query.where(columns.principal == matching.principal)
+    if matching.method:
+        query = query.where(columns.method == matching.method)
+    if matching.min_revision is not None:
+        query = query.where(columns.catalog_revision >= matching.min_revision)
+    if matching.max_revision is not None:
+        query = query.where(columns.catalog_revision <= matching.max_revision)
+    if matching.start_time is not None:
+        query = query.where(columns.create_time_us >= store_rows.to_us(matching.start_time))
+    if matching.end_time is not None:
+        query = query.where(columns.create_time_us < store_rows.to_us(matching.end_time))
+    return query
+
+
+def _event(row: Row[Any], changes: tuple[change_pb2.ResourceChange, ...]) -> audit.AuditEvent:
+    return audit.AuditEvent(
+        catalog_revision=row.catalog_revision,
+        create_time=store_rows.from_us(row.create_time_us),
+        principal=Principal(name=row.principal, role=row.role, authentication=row.authentication),
+        origin=Origin(address=row.address, request_id=row.request_id),
+        method=row.method,
+        resource=row.resource,
+        changes=changes,
+        change_count=row.change_count,
+    )
+
+
+def _fitting(text: str) -> str:
+    # Postgres takes no NUL in text.
+    return text.replace("\0", "\ufffd")[:_TEXT_CHARACTERS_MAX]

@@ -1,0 +1,36 @@
+"""`broadsheet controlplane backup FILE` and `restore FILE`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from controlplane import errors, settings
+from controlplane.store.backup import backup as store_backup
+
+COMMANDS = ("backup", "restore")
+
+USAGE = "usage: broadsheet controlplane {command} FILE [--data-dir DIR | --database-url URL]"
+
+
+def run(command: str, arguments: Sequence[str]) -> None:
+    """Carry out a command; the database is the one that the control plane's own flags and environment name.
+
+    Raises:
+        errors.SetupError: it is not possible; says why.
+    """
+    if not arguments or arguments[0].startswith("-"):
+        raise errors.SetupError(USAGE.format(command=command))
+    path = Path(arguments[0]).absolute()
+    url = settings.load(arguments[1:]).store_url
+    if command == "backup":
+        header = asyncio.run(store_backup.backup(url, path))
+        sys.stdout.write(f"{path}: catalog revision {header.catalog_revision}\n")
+        return
+    header = asyncio.run(store_backup.restore(url, path))
+    sys.stdout.write(
+        f"Restored catalog revision {header.catalog_revision} of {header.create_time}, under a new store uid. "
+        "Data planes that have served the old store take it once they are started with --allow-new-store.\n"
+    )

@@ -1,0 +1,171 @@
+"""Statements by which control planes on one PostgreSQL database tell each other about data planes.
+
+None of them takes the catalog's row: reports do not wait for changes of the catalog, nor these for reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, delete, func, literal_column, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from broadsheet.v1 import status_pb2
+from controlplane.fleet.reports import FleetNews, FleetReport
+from controlplane.store import rows as store_rows
+from controlplane.store.databases.database import Database
+from controlplane.store.read import database_errors
+from controlplane.store.schema import data_plane_reports, data_planes, replicas, resource_statuses
+
+FLEET_CHANNEL = "broadsheet_fleet"
+"""NOTIFY says here that a data plane's report has changed."""
+
+_NOW_US: ColumnElement[int] = literal_column("(extract(epoch from clock_timestamp()) * 1000000)::bigint")
+
+_STATUSES_PER_STATEMENT = 500
+"""PostgreSQL takes 32,767 parameters in one statement."""
+
+_FORGET_REPLICAS_AFTER_US = 60 * 1_000_000
+"""Far beyond any lease. Until then, what one that died was sending is kept."""
+
+
+class FleetTables:
+    """Reports of data planes, shared by several control planes.
+
+    Every method raises errors.Unavailable when the database fails.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def heartbeat(self, replica_uid: str, oldest_in_use: int | None) -> None:
+        """Say that this control plane runs, and the oldest snapshot that it sends; forget those that are gone."""
+        values = {"heartbeat_time_us": _NOW_US, "oldest_in_use": oldest_in_use}
+        with database_errors():
+            async with self._database.begin_write() as connection:
+                beat = insert(replicas).values(uid=replica_uid, **values)
+                await connection.execute(beat.on_conflict_do_update(index_elements=["uid"], set_=values))
+                await connection.execute(
+                    delete(replicas).where(replicas.c.heartbeat_time_us < _NOW_US - _FORGET_REPLICAS_AFTER_US)
+                )
+
+    async def leave(self, replica_uid: str) -> None:
+        """Say that this control plane runs no more: its data planes are connected no more at once."""
+        with database_errors():
+            async with self._database.begin_write() as connection:
+                await connection.execute(delete(replicas).where(replicas.c.uid == replica_uid))
+                await _notify(connection)
+
+    async def claim(self, data_plane_id: str, replica_uid: str) -> int:
+        """Number a new stream of a data plane. Those that it had before, anywhere, count no more."""
+        row = data_plane_reports.c
+        claim = insert(data_plane_reports).values(
+            data_plane_id=data_plane_id, session=1, replica_uid=replica_uid, connected=True, number=1, replaced_number=0
+        )
+        changes = {
+            "session": row.session + 1,
+            "replica_uid": replica_uid,
+            "connected": True,
+            "settled_revision": None,
+            "number": row.number + 1,
+        }
+        statement = claim.on_conflict_do_update(index_elements=["data_plane_id"], set_=changes).returning(row.session)
+        with database_errors():
+            async with self._database.begin_write() as connection:
+                session: int = (await connection.execute(statement)).scalar_one()
+                await _notify(connection)
+        return session
+
+    async def put(self, reports: Sequence[FleetReport]) -> None:
+        """Keep what has changed. Reports of streams that count no more are dropped."""
+        with database_errors():
+            async with self._database.begin_write() as connection:
+                # In one order, so that two of these never wait for each other.
+                for report in sorted(reports, key=lambda one: one.record.id):
+                    await _put(connection, report)
+                await _notify(connection)
+
+    async def news(self, known: Mapping[str, int], lease_s: float) -> Sequence[FleetNews]:
+        """What has changed since `known`, by data plane id.
+
+        Args:
+            known: Number of what is known, by data plane id.
+            lease_s: A control plane that has not been heard of for so long counts as gone.
+        """
+        lease_us = round(lease_s * 1_000_000)
+        alive = func.coalesce(replicas.c.heartbeat_time_us > _NOW_US - lease_us, False)
+        query = (
+            select(data_plane_reports, data_planes, alive.label("replica_alive"))
+            .join(data_planes, data_planes.c.id == data_plane_reports.c.data_plane_id)
+            .outerjoin(replicas, replicas.c.uid == data_plane_reports.c.replica_uid)
+            .order_by(data_plane_reports.c.data_plane_id)
+        )
+        with database_errors():
+            async with self._database.engine.begin() as connection:
+                rows = (await connection.execute(query)).all()
+                return [await _news(connection, row, known.get(row.data_plane_id, 0)) for row in rows]
+
+
+async def _put(connection: AsyncConnection, report: FleetReport) -> None:
+    row = data_plane_reports.c
+    changes: dict[str, Any] = {
+        "connected": report.connected,
+        "settled_revision": report.settled_revision,
+        "number": row.number + 1,
+    }
+    if report.replace:
+        changes["replaced_number"] = row.number + 1
+    mine = (row.data_plane_id == report.record.id) & (row.session == report.session)
+    numbered = await connection.execute(update(data_plane_reports).where(mine).values(**changes).returning(row.number))
+    number = numbered.scalar_one_or_none()
+    if number is None:
+        return
+    values = store_rows.data_plane_values(report.record)
+    record = insert(data_planes).values(**values)
+    await connection.execute(record.on_conflict_do_update(index_elements=["id"], set_=dict(values)))
+    if report.replace:
+        of_this = resource_statuses.c.data_plane_id == report.record.id
+        await connection.execute(delete(resource_statuses).where(of_this))
+    changed = [
+        {
+            "data_plane_id": report.record.id,
+            "name": name,
+            "number": number,
+            "status": status.SerializeToString() if status is not None else None,
+        }
+        for name, status in sorted(report.statuses.items())
+    ]
+    for first in range(0, len(changed), _STATUSES_PER_STATEMENT):
+        statement = insert(resource_statuses).values(changed[first : first + _STATUSES_PER_STATEMENT])
+        updated = {"number": statement.excluded.number, "status": statement.excluded.status}
+        await connection.execute(
+            statement.on_conflict_do_update(index_elements=["data_plane_id", "name"], set_=updated)
+        )
+
+
+async def _news(connection: AsyncConnection, row: Row[Any], known: int) -> FleetNews:
+    statuses: dict[str, status_pb2.ResourceStatus | None] = {}
+    replace = known < row.replaced_number
+    if row.number != known:
+        query = select(resource_statuses.c.name, resource_statuses.c.status).where(
+            resource_statuses.c.data_plane_id == row.data_plane_id,
+            resource_statuses.c.number > (0 if replace else known),
+        )
+        for name, status in await connection.execute(query):
+            statuses[name] = status_pb2.ResourceStatus.FromString(status) if status is not None else None
+    return FleetNews(
+        record=store_rows.data_plane(row),
+        session=row.session,
+        replica_uid=row.replica_uid,
+        connected=row.connected and row.replica_alive,
+        settled_revision=row.settled_revision,
+        number=row.number,
+        replace=replace,
+        statuses=statuses,
+    )
+
+
+async def _notify(connection: AsyncConnection) -> None:
+    await connection.execute(select(func.pg_notify(FLEET_CHANNEL, "")))

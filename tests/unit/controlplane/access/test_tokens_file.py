@@ -1,0 +1,80 @@
+"""The tokens file: what it may say, and what is refused without repeating a secret."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from controlplane import errors
+from controlplane.access.tokens_file import TokensFile
+from tests.stream.access_world import sha256, write_tokens
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+HASH = sha256("the token")
+
+
+def opened(file: Path, *, at: datetime = NOW) -> TokensFile:
+    return TokensFile(file, now=lambda: at)
+
+
+async def test_a_token_is_known_by_its_hash_until_it_expires(tmp_path: Path) -> None:
+    entry = {"name": "ci", "role": "publisher", "sha256": HASH, "expire_time": "2026-01-02T00:00:00Z"}
+    file = write_tokens(tmp_path / "tokens", [entry])
+    tokens = opened(file)
+    principal = await tokens.principal_of("the token")
+    assert principal is not None
+    assert (principal.name, principal.role, principal.authentication) == ("ci", "publisher", "token")
+    assert await tokens.principal_of("another") is None
+    assert await tokens.principal_of(HASH) is None
+    with pytest.raises(errors.Unauthenticated) as caught:
+        await opened(file, at=NOW + timedelta(days=1)).principal_of("the token")
+    assert caught.value.reason == errors.Reason.TOKEN_EXPIRED
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({"role": "king"}, "tokens.0.role"),
+        ({"sha256": "secret in the wrong place"}, "tokens.0.sha256"),
+        ({"name": ""}, "tokens.0.name"),
+        ({"data_plane": "gpu-1"}, "data_plane is for the role data-plane"),
+        ({"expire_time": "2026-01-01T00:00:00"}, "timezone"),
+        ({"password": "x"}, "password"),
+    ],
+)
+def test_a_wrong_entry_is_refused_without_its_content(tmp_path: Path, entry: dict[str, str], told: str) -> None:
+    good = {"name": "ci", "role": "viewer", "sha256": HASH}
+    with pytest.raises(errors.SetupError) as caught:
+        opened(write_tokens(tmp_path / "tokens", [good | entry]))
+    assert told in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("twice", ["name", "sha256"])
+def test_names_and_tokens_are_there_once(tmp_path: Path, twice: str) -> None:
+    one = {"name": "a", "role": "viewer", "sha256": HASH}
+    other = {"name": "b", "role": "viewer", "sha256": sha256("x")} | {twice: one[twice]}
+    with pytest.raises(errors.SetupError, match=f"two tokens have the {twice}"):
+        opened(write_tokens(tmp_path / "tokens", [one, other]))
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o644, 0o620, 0o602])
+def test_a_file_that_others_can_read_or_change_is_refused(tmp_path: Path, mode: int) -> None:
+    file = write_tokens(tmp_path / "tokens", [])
+    file.chmod(mode)
+    with pytest.raises(errors.SetupError, match="chmod 600"):
+        opened(file)
+
+
+def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(errors.SetupError, match="nowhere: No such file"):
+        opened(tmp_path / "nowhere")
+
+
+def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
+    file = write_tokens(tmp_path / "tokens", [])
+    file.write_text("tokens:\n  - {")
+    with pytest.raises(errors.SetupError, match=r"not YAML \(line"):
+        opened(file)

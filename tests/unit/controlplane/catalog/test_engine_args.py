@@ -1,0 +1,134 @@
+"""Which engine arguments are the user's to set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from google.protobuf import json_format, struct_pb2
+
+from broadsheet.v1 import model_pb2
+from controlplane import errors
+from controlplane.catalog import engine_args, spec
+from protocol.validation import FieldViolation
+
+
+def struct(args: dict[str, Any]) -> struct_pb2.Struct:
+    return json_format.ParseDict(args, struct_pb2.Struct())
+
+
+def fields(violations: tuple[FieldViolation, ...]) -> list[str]:
+    return [violation.field for violation in violations]
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "port",
+        "host",
+        "uds",
+        "api_key",
+        "api-key",
+        "API_KEY",
+        "served_model_name",
+        "model",
+        "enable_lora",
+        "no_enable_lora",
+        "no-enable-lora",
+        "lora_modules",
+        "max_loras",
+        "max_lora_rank",
+        "max_cpu_loras",
+        "tensor_parallel_size",
+        "pipeline-parallel-size",
+        "data_parallel_size",
+        "data_parallel_rpc_port",
+        "ssl_keyfile",
+        "root_path",
+        "middleware",
+        "headless",
+        "api_server_count",
+        "config",
+        "allowed_origins",
+        "hf_token",
+        "middleware.x",
+    ],
+)
+def test_what_broadsheet_sets_is_refused_with_what_to_do(flag: str) -> None:
+    (violation,) = engine_args.reserved(struct({flag: "x"}))
+    assert violation.field == f'spec.engine.args["{flag}"]'
+    assert len(violation.description) > len("not allowed: ")
+
+
+@pytest.mark.parametrize(("short", "owner"), [("por", "port"), ("api_k", "api_key"), ("served", "served_model_name")])
+def test_an_abbreviation_does_not_get_around_it(short: str, owner: str) -> None:
+    (violation,) = engine_args.reserved(struct({short: "x"}))
+    assert f"short for {owner}" in violation.description
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "tokenizer",
+        "dtype",
+        "max_model_len",
+        "enforce_eager",
+        "no_enable_prefix_caching",
+        "distributed_executor_backend",
+        "download_dir",
+        "config_format",
+        "model_impl",
+        "model_loader_extra_config",
+        "hf_overrides.rope_scaling",
+        "hf_config_path",
+        "max_num_seqs",
+        "lora_dtype",
+        "fully_sharded_loras",
+        "tokenizer_revision",
+        "code_revision",
+        "enable_expert_parallel",
+        "chat_template",
+        "gpu_memory_utilization",
+        "kv_transfer_config.kv_port",
+    ],
+)
+def test_what_is_the_users_is_taken(flag: str) -> None:
+    assert engine_args.reserved(struct({flag: "x"})) == ()
+    assert engine_args.malformed(struct({flag: "x"})) == ()
+
+
+@pytest.mark.parametrize("key", ["", "--dtype", "-dtype", "a b", "1a", "a=b", "x" * 200, "é", "a\n"])
+def test_what_is_no_flag_is_malformed(key: str) -> None:
+    assert fields(engine_args.malformed(struct({key: 1}))) == [engine_args.path(key)]
+
+
+def test_one_flag_in_two_spellings_is_malformed() -> None:
+    assert fields(engine_args.malformed(struct({"max-model-len": 1, "max_model_len": 2}))) == [
+        engine_args.path("max_model_len")
+    ]
+
+
+def test_values_are_json() -> None:
+    nan = struct_pb2.Value(number_value=float("nan"))
+    args = struct_pb2.Struct(fields={"a": nan})
+    args["b"] = None
+    args["c"] = {"d": [1, float("inf")]}
+    args["e"] = {"f": None}
+    assert fields(engine_args.malformed(args)) == [engine_args.path(key) for key in "abc"]
+
+
+def test_flags_are_kept_in_one_spelling_and_values_as_they_are() -> None:
+    args = struct({"max-model-len": 8, "hf-overrides.rope-scaling": {"a-b": [True, "c-d"]}})
+    assert engine_args.normalised(args) == struct(
+        {"max_model_len": 8, "hf_overrides.rope-scaling": {"a-b": [True, "c-d"]}}
+    )
+
+
+def test_registration_refuses_reserved_arguments_of_vllm_only() -> None:
+    asked = model_pb2.ModelSpec(source=model_pb2.Source(uri="file:///m"))
+    asked.engine.args["port"] = 8000
+    with pytest.raises(errors.InvalidArgument) as caught:
+        spec.resolved(asked)
+    assert caught.value.reason == errors.Reason.ENGINE_ARGUMENT_RESERVED
+    asked.engine.kind = model_pb2.Engine.KIND_SIMULATED
+    spec.resolved(asked)

@@ -1,0 +1,100 @@
+"""Page tokens."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broadsheet.v1 import registry_service_pb2
+from controlplane import errors
+from controlplane.listing import paging
+
+REQUEST = registry_service_pb2.ListAdaptersRequest(parent="models/m", page_size=5)
+
+
+STORABLE = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+
+
+@given(STORABLE, STORABLE)
+def test_a_token_brings_its_cursor_back(model_id: str, adapter_id: str) -> None:
+    token = paging.token(REQUEST, (model_id, adapter_id))
+    assert paging.cursor(REQUEST, token, str, str) == (model_id, adapter_id)
+
+
+@pytest.mark.parametrize("cursor", [("a\0",), ("\ud800",), (2**63,), (-1,)])
+def test_a_token_that_no_database_could_compare_is_refused(cursor: paging.Cursor) -> None:
+    token = paging.token(REQUEST, cursor)
+    with pytest.raises(errors.InvalidArgument):
+        paging.cursor(REQUEST, token, type(cursor[0]))
+
+
+def test_no_token_is_the_first_page() -> None:
+    assert paging.cursor(REQUEST, "", str, str) is None
+
+
+def test_the_page_size_may_change_between_pages() -> None:
+    token = paging.token(REQUEST, ("m", "a"))
+    other = registry_service_pb2.ListAdaptersRequest(parent="models/m", page_size=9, page_token=token)
+    assert paging.cursor(other, token, str, str) == ("m", "a")
+
+
+@given(st.text(max_size=60))
+def test_whatever_is_no_token_is_refused(noise: str) -> None:
+    if noise:
+        with pytest.raises(errors.InvalidArgument) as caught:
+            paging.cursor(REQUEST, noise, str, str)
+        assert caught.value.reason == errors.Reason.INVALID_PAGE_TOKEN
+
+
+def test_a_token_is_of_one_request_one_method_and_one_version() -> None:
+    token = paging.token(REQUEST, ("m", "a"))
+    content = json.loads(base64.urlsafe_b64decode(token))
+    newer = base64.urlsafe_b64encode(json.dumps([content[0] + 1, *content[1:]]).encode()).decode()
+    revisions = registry_service_pb2.ListModelRevisionsRequest(parent="models/m")
+    for request, refused, types in (
+        (registry_service_pb2.ListAdaptersRequest(parent="models/n"), token, (str, str)),
+        (revisions, token, (str, str)),
+        (REQUEST, newer, (str, str)),
+        (REQUEST, token, (str,)),
+        (REQUEST, token, (str, int)),
+    ):
+        with pytest.raises(errors.InvalidArgument):
+            paging.cursor(request, refused, *types)
+
+
+@pytest.mark.parametrize(("requested", "size"), [(0, 50), (1, 1), (1000, 1000), (1001, 1000), (2**31 - 1, 1000)])
+def test_page_sizes(requested: int, size: int) -> None:
+    assert paging.page_size(requested) == size
+
+
+async def test_a_page_ends_when_enough_was_scanned_and_the_next_goes_on_from_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(paging, "SCANNED_MAX", 100)
+    read_items: list[int] = []
+
+    async def read(cursor: paging.Cursor | None, limit: int) -> list[int]:
+        first = int(cursor[0]) + 1 if cursor is not None else 0
+        items = list(range(first, min(first + limit, 320)))
+        read_items.extend(items)
+        return items
+
+    pages: list[list[int]] = []
+    cursor: paging.Cursor | None = None
+    while not pages or cursor is not None:
+        before = len(read_items)
+        page, cursor = await paging.read_page(
+            read,
+            lambda item: (item,),
+            lambda item: registry_service_pb2.ListModelsRequest(page_size=item),
+            cursor,
+            5,
+            lambda item: item in (3, 249, 250, *range(300, 306)),
+        )
+        assert len(read_items) - before <= 100
+        pages.append([message.page_size for message in page])
+    assert pages == [[3], [], [249, 250], [300, 301, 302, 303, 304], [305]]

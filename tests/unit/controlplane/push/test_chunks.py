@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from broadsheet.v1 import snapshot_service_pb2 as pb
+from controlplane.catalog.domain import Entry, Position
+from controlplane.push.chunks import CACHED_SNAPSHOTS_MAX, CHUNK_BYTES_MAX, ChunkCache
+from controlplane.push.subscription import ChunkRequest
+
+MIB = 1024 * 1024
+
+
+class Source:
+    """A store of one catalog that is the same at every revision, and counts what is read."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.entries = [
+            Entry(name=f"models/m{number:05}", type="t", digest=bytes(32), blob=bytes(size))
+            for number, size in enumerate(sizes)
+        ]
+        self.read = 0
+
+    async def read_entries(self, revision: int, *, after_name: str, limit: int) -> Sequence[Entry]:
+        await asyncio.sleep(0)
+        page = [entry for entry in self.entries if entry.name > after_name][:limit]
+        self.read += len(page)
+        return page
+
+
+def at(revision: int) -> Position:
+    return Position(store_uid="s", revision=revision, digest=bytes(32))
+
+
+async def all_chunks(cache: ChunkCache, revision: int, count: int) -> list[pb.SyncResponse]:
+    """Ask the way a stream does, until `count` entries have come."""
+    chunks: list[pb.SyncResponse] = []
+    last_name, written = "", 0
+    while written < count:
+        request = ChunkRequest(position=at(revision), index=len(chunks), after_name=last_name)
+        chunks.append(await cache.get(request))
+        written += len(chunks[-1].chunk.entries)
+        last_name = chunks[-1].chunk.entries[-1].ref.name
+    return chunks
+
+
+def names(chunks: Sequence[pb.SyncResponse]) -> list[str]:
+    return [entry.ref.name for one in chunks for entry in one.chunk.entries]
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes=st.lists(st.sampled_from([0, 300, 70_000, 250_000, MIB - 200, MIB]), min_size=1, max_size=60))
+async def test_chunks_are_the_catalog_in_order_and_of_bounded_size(sizes: list[int]) -> None:
+    source = Source(sizes)
+    chunks = await all_chunks(ChunkCache(source), 1, len(sizes))
+    assert names(chunks) == [entry.name for entry in source.entries]
+    for one in chunks:
+        assert one.ByteSize() <= CHUNK_BYTES_MAX or len(one.chunk.entries) == 1
+
+
+async def test_streams_share_what_was_read_once() -> None:
+    source = Source([2000] * 3000)
+    cache = ChunkCache(source)
+    first, second = await asyncio.gather(all_chunks(cache, 1, 3000), all_chunks(cache, 1, 3000))
+    assert source.read == 3000
+    assert all(mine is other for mine, other in zip(first, second, strict=True))
+
+
+async def test_the_newest_two_snapshots_are_kept() -> None:
+    source = Source([2000] * 1000)
+    cache = ChunkCache(source)
+    for revision in range(1, 6):
+        await all_chunks(cache, revision, 1000)
+        assert len(cache._snapshots) <= CACHED_SNAPSHOTS_MAX
+    read = source.read
+    await all_chunks(cache, 5, 1000)
+    await all_chunks(cache, 4, 1000)
+    assert source.read == read
+
+
+async def test_who_is_slow_gets_the_same_chunks_from_the_store() -> None:
+    source = Source([100_000] * 50)
+    cache = ChunkCache(source)
+    fresh = await all_chunks(cache, 1, 50)
+    for revision in (2, 3):
+        await all_chunks(cache, revision, 50)
+    read = source.read
+    assert await all_chunks(cache, 1, 50) == fresh
+    assert source.read > read
+    assert {one.revision for one in cache._snapshots} == {2, 3}
+
+
+async def test_a_snapshot_that_ends_early_is_an_error() -> None:
+    with pytest.raises(LookupError):
+        await all_chunks(ChunkCache(Source([1] * 3)), 1, 4)
