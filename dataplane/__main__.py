@@ -111,10 +111,10 @@ class _Cluster:
     def _start_system(self) -> None:
         from ray import serve
 
-        from dataplane import deployments
-        from dataplane.agent import Agent
-        from dataplane.board import open_board
-        from dataplane.ingress_replica import IngressReplica
+        from dataplane.agent import deployments
+        from dataplane.agent.agent import Agent
+        from dataplane.ingress.replica import IngressReplica
+        from dataplane.relay.relay import open_board
 
         settings = self._settings
         open_board()
@@ -159,7 +159,7 @@ class _Cluster:
 
 
 def _ray_namespace() -> str:
-    from dataplane.board import RAY_NAMESPACE
+    from dataplane.relay.relay import RAY_NAMESPACE
 
     return RAY_NAMESPACE
 

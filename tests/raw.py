@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from broadsheet.v1 import snapshot_pb2
-from dataplane.accept import Policy
-from dataplane.snapshot import Message, Position, RawEntry
+from dataplane.snapshot.accept import Policy
+from dataplane.snapshot.snapshot import Message, Position, RawEntry
 from protocol.catalog_digest import CatalogDigest, blob_digest
 
 STORE = "store-a"

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from google.protobuf import json_format
 
 from broadsheet.v1 import api_key_pb2, snapshot_pb2
-from dataplane.activation import Activation, Endpoint, ModelActivation, State, View
-from dataplane.snapshot import Message, Position, Snapshot, build
+from dataplane.snapshot.activation import Activation, Endpoint, ModelActivation, State, View
+from dataplane.snapshot.snapshot import Message, Position, Snapshot, build
 from protocol.api_keys import key_hash
 from protocol.catalog_digest import CatalogDigest
 

@@ -24,10 +24,10 @@ from dataclasses import dataclass
 import uvicorn
 import uvloop
 
-from dataplane.asgi import Receive, Scope, Send
-from dataplane.ingress import IngressApp, IngressSettings
-from dataplane.simulated import SimulatedSettings, build_app
-from dataplane.view_holder import ViewHolder
+from dataplane.engine.simulated.app import SimulatedSettings, build_app
+from dataplane.ingress.app import IngressApp, IngressSettings
+from dataplane.ingress.view_holder import ViewHolder
+from dataplane.openai.asgi import Receive, Scope, Send
 from tests import views
 
 STREAM_TOKENS = 50

@@ -41,7 +41,7 @@ from broadsheet.v1 import model_pb2
 from controlplane.catalog import registration
 from controlplane.store.databases.sqlite import database_url
 from controlplane.store.store import Store
-from dataplane.deployments import SYSTEM_APPLICATIONS
+from dataplane.agent.deployments import SYSTEM_APPLICATIONS
 from tests.e2e.stack import START_S, Stack
 from tests.full_catalog import fill, model_draft
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import structlog
 
-from dataplane.accept import accept
-from dataplane.disk import Disk
-from dataplane.snapshot import Snapshot
+from dataplane.snapshot.accept import accept
+from dataplane.snapshot.snapshot import Snapshot
+from dataplane.sync.directory import Disk
 from tests.raw import POLICY
 from tests.stream.sync_world import PATIENCE_S, DataPlane, control_plane
 

@@ -16,8 +16,8 @@ from controlplane.errors import SetupError
 from controlplane.store.backup import backup as store_backup
 from controlplane.store.backup import file as backup_file
 from controlplane.store.store import Store
-from dataplane.accept import Rejection, accept
-from dataplane.snapshot import Position, RawEntry, Snapshot
+from dataplane.snapshot.accept import Rejection, accept
+from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from tests.postgres_server import PostgresServer
 from tests.raw import POLICY
 from tests.registry_world import World, open_world, spec

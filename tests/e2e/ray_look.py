@@ -16,8 +16,8 @@ import ray
 from ray import serve
 from ray.serve.context import _get_global_client
 
-from dataplane.board import RAY_NAMESPACE, open_board
-from dataplane.posts import APPLICATION_PREFIX, ENGINE_PREFIX
+from dataplane.relay.messages import APPLICATION_PREFIX, ENGINE_PREFIX
+from dataplane.relay.relay import RAY_NAMESPACE, open_board
 
 
 def _applications() -> Mapping[str, Any]:

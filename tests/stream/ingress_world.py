@@ -17,12 +17,12 @@ import openai
 import uvicorn
 import yarl
 
-from dataplane.activation import ModelActivation, View
-from dataplane.asgi import JSON, Receive, Scope, Send, send_whole
-from dataplane.ingress import IngressApp, IngressSettings
-from dataplane.simulated import SimulatedEngine, SimulatedSettings, build_app
-from dataplane.snapshot import Snapshot
-from dataplane.view_holder import ViewHolder
+from dataplane.engine.simulated.app import SimulatedEngine, SimulatedSettings, build_app
+from dataplane.ingress.app import IngressApp, IngressSettings
+from dataplane.ingress.view_holder import ViewHolder
+from dataplane.openai.asgi import JSON, Receive, Scope, Send, send_whole
+from dataplane.snapshot.activation import ModelActivation, View
+from dataplane.snapshot.snapshot import Snapshot
 from tests import views
 
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]

@@ -27,10 +27,10 @@ from controlplane.rpc.server import Server
 from controlplane.rpc.service import RegistryServicer
 from controlplane.rpc.snapshots import SnapshotServicer
 from controlplane.store.store import Store
-from dataplane.accept import Policy, Rejection, accept
-from dataplane.snapshot import Position, RawEntry, Snapshot
-from dataplane.subscriber import Accepted, Identity, Rejected
-from dataplane.sync_client import Connection, SyncClient, Timing
+from dataplane.snapshot.accept import Policy, Rejection, accept
+from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
+from dataplane.sync.client import Connection, SyncClient, Timing
+from dataplane.sync.subscriber import Accepted, Identity, Rejected
 from tests import full_catalog
 from tests.access import everybody_is_admin
 from tests.raw import POLICY

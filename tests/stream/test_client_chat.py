@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from broadsheet.cli import main
-from dataplane.asgi import JSON, Receive, Scope, Send, send_whole
-from dataplane.ingress import IngressSettings
+from dataplane.ingress.app import IngressSettings
+from dataplane.openai.asgi import JSON, Receive, Scope, Send, send_whole
 from tests import views
 from tests.stream.ingress_world import World, ready, serving
 

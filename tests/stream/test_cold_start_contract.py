@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from dataplane.activation import ModelActivation, State
-from dataplane.ingress import IngressSettings
-from dataplane.snapshot import Quarantine, Snapshot, build
+from dataplane.ingress.app import IngressSettings
+from dataplane.snapshot.activation import ModelActivation, State
+from dataplane.snapshot.snapshot import Quarantine, Snapshot, build
 from tests import views
 from tests.stream.ingress_world import Answer, World, ready, until, unused_url
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from dataplane.asgi import JSON, Receive, Scope, Send, send_whole
-from dataplane.ingress import IngressSettings
+from dataplane.ingress.app import IngressSettings
+from dataplane.openai.asgi import JSON, Receive, Scope, Send, send_whole
 from tests import views
 from tests.stream.ingress_world import Answer, Recorder, World, ready
 

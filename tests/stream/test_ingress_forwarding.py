@@ -12,9 +12,9 @@ import aiohttp
 import pytest
 
 from broadsheet.v1 import snapshot_pb2
-from dataplane.asgi import JSON, Receive, Scope, Send, send_whole
-from dataplane.inference_routes import INFERENCE_ROUTES
-from dataplane.ingress import IngressSettings
+from dataplane.ingress.app import IngressSettings
+from dataplane.openai.asgi import JSON, Receive, Scope, Send, send_whole
+from dataplane.openai.routes import INFERENCE_ROUTES
 from tests import views
 from tests.stream.ingress_world import SECRET, Recorder, World, ready, until, unused_url
 

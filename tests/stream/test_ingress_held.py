@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from dataplane.activation import ModelActivation, State
-from dataplane.ingress import IngressSettings
-from dataplane.snapshot import Snapshot
+from dataplane.ingress.app import IngressSettings
+from dataplane.snapshot.activation import ModelActivation, State
+from dataplane.snapshot.snapshot import Snapshot
 from tests import views
 from tests.stream.ingress_world import Answer, World, ready, until
 

@@ -12,10 +12,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from broadsheet.v1 import api_key_pb2
-from dataplane.accept import accept
-from dataplane.asgi import JSON, Receive, Scope, Send, send_whole
-from dataplane.ingress_settings import IngressSettings
-from dataplane.snapshot import Snapshot
+from dataplane.ingress.limits import IngressSettings
+from dataplane.openai.asgi import JSON, Receive, Scope, Send, send_whole
+from dataplane.snapshot.accept import accept
+from dataplane.snapshot.snapshot import Snapshot
 from tests import raw, views
 from tests.stream.ingress_world import Answer, Recorder, World, ready
 

@@ -10,9 +10,9 @@ import httpx
 import openai
 import pytest
 
-from dataplane.activation import ModelActivation, State
-from dataplane.ingress import IngressSettings
-from dataplane.simulated import SimulatedEngine
+from dataplane.engine.simulated.app import SimulatedEngine
+from dataplane.ingress.app import IngressSettings
+from dataplane.snapshot.activation import ModelActivation, State
 from tests import views
 from tests.stream.ingress_world import World, ready
 

@@ -11,8 +11,8 @@ import aiohttp
 import openai
 import pytest
 
-from dataplane.ingress import IngressSettings
-from dataplane.simulated import SimulatedEngine
+from dataplane.engine.simulated.app import SimulatedEngine
+from dataplane.ingress.app import IngressSettings
 from tests import views
 from tests.stream.ingress_world import Answer, World, ready
 
@@ -252,7 +252,7 @@ async def test_a_fault_of_our_own_shows_no_more_than_an_id(
     def fail(*_: object) -> None:
         raise RuntimeError("secret detail in /srv/broadsheet")
 
-    monkeypatch.setattr("dataplane.ingress.parse_json", fail)
+    monkeypatch.setattr("dataplane.ingress.app.parse_json", fail)
     answer = await world.post(CHAT, {"model": "m"}, headers={"x-request-id": "mine-7"})
     assert (answer.status, answer.code) == (500, "internal_error")
     assert "mine-7" in answer.message

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from dataplane.activation import ModelActivation, State
-from dataplane.ingress import IngressSettings
-from dataplane.snapshot import Message, Snapshot
+from dataplane.ingress.app import IngressSettings
+from dataplane.snapshot.activation import ModelActivation, State
+from dataplane.snapshot.snapshot import Message, Snapshot
 from tests import views
 from tests.stream.ingress_world import Recorder, World, ready, until, unused_url
 

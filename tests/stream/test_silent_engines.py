@@ -14,11 +14,11 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from broadsheet.v1 import snapshot_pb2
-from dataplane import liveness
-from dataplane.ingress_settings import IngressSettings
-from dataplane.liveness import until_silent
-from dataplane.replica_app import ReplicaApp
-from dataplane.simulated import SimulatedEngine
+from dataplane.engine import liveness
+from dataplane.engine.app import ReplicaApp
+from dataplane.engine.liveness import until_silent
+from dataplane.engine.simulated.app import SimulatedEngine
+from dataplane.ingress.limits import IngressSettings
 from tests import views
 from tests.stream.ingress_world import SECRET, World, ready, until
 

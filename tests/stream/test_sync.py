@@ -18,12 +18,12 @@ from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from controlplane.catalog.domain import DataPlaneRecord
 from controlplane.push.subscription import Limits
 from controlplane.store.store import Store
-from dataplane.accept import STORE_UID_MISMATCH, Policy, accept
-from dataplane.api_keys import find
-from dataplane.disk import Disk
-from dataplane.openai_errors import ApiKeyInvalid
-from dataplane.snapshot import Position
-from dataplane.sync_client import SyncCall, Timing
+from dataplane.openai.errors import ApiKeyInvalid
+from dataplane.snapshot.accept import STORE_UID_MISMATCH, Policy, accept
+from dataplane.snapshot.api_key import find
+from dataplane.snapshot.snapshot import Position
+from dataplane.sync.client import SyncCall, Timing
+from dataplane.sync.directory import Disk
 from tests.raw import POLICY
 from tests.stream.sync_world import LIMITS, TIMING, ControlPlane, DataPlane, control_plane, eventually, hello
 

@@ -22,9 +22,9 @@ from controlplane import errors
 from controlplane.access.permissions import Role
 from controlplane.principal import Principal
 from controlplane.rpc.tls import server_credentials
-from dataplane.asgi import JSON, Receive, Scope, Send, send_whole
-from dataplane.ingress_tls import IngressTls
-from dataplane.sync_client import channel
+from dataplane.ingress.tls import IngressTls
+from dataplane.openai.asgi import JSON, Receive, Scope, Send, send_whole
+from dataplane.sync.client import channel
 from protocol.transport.credentials import Credentials
 from protocol.transport.tls_files import TlsFiles, TlsFilesError
 from tests.certificates import Authority, Files

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from controlplane import errors
 from controlplane.access.oidc import OWN_NAMES, FileKeys, OidcSettings, OidcTokens, UrlKeys, parse_keys
 from controlplane.access.permissions import Role
-from dataplane.asgi import JSON, Receive, Scope, Send, send_whole
+from dataplane.openai.asgi import JSON, Receive, Scope, Send, send_whole
 from tests.stream.ingress_world import Recorder, serving
 
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)

@@ -1,0 +1,169 @@
+"""What the agent tells the control plane of its models and adapters. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from broadsheet.v1 import snapshot_pb2, status_pb2
+from dataplane.openai.adapter_names import engine_adapter_name
+from dataplane.relay.messages import EngineReport
+from dataplane.snapshot.activation import ModelActivation, State
+from dataplane.snapshot.snapshot import Snapshot
+
+_MESSAGE_CHARACTERS_MAX = 2000
+
+_STATES = {
+    State.DEPLOYING: status_pb2.RESOURCE_STATE_DEPLOYING,
+    State.READY: status_pb2.RESOURCE_STATE_READY,
+    State.IDLE: status_pb2.RESOURCE_STATE_IDLE,
+    State.DEGRADED: status_pb2.RESOURCE_STATE_DEGRADED,
+    State.FAILED: status_pb2.RESOURCE_STATE_FAILED,
+    State.DRAINING: status_pb2.RESOURCE_STATE_DRAINING,
+    State.QUARANTINED: status_pb2.RESOURCE_STATE_QUARANTINED,
+}
+
+
+def notable_statuses(
+    snapshot: Snapshot,
+    activations: Mapping[str, ModelActivation],
+    engines: Mapping[str, Mapping[str, EngineReport]],
+    draining: frozenset[str],
+    cold_starts: Mapping[str, status_pb2.ColdStart],
+) -> dict[str, status_pb2.ResourceStatus]:
+    """What is not simply IDLE: models and pinned revisions, adapters loaded or refused, quarantined entries.
+
+    Args:
+        snapshot: The active one.
+        activations: By model or pinned revision; one that is not in it is IDLE.
+        engines: Reports of the engine replicas, by application and replica id.
+        draining: Models of which an application still finishes requests, and none answers new ones.
+        cold_starts: The latest start from zero, by model or pinned revision.
+    """
+    statuses = {
+        name: _model_status(entry, activations.get(name))
+        for name in (*activations, *draining)
+        if (entry := snapshot.deployable.get(name)) is not None
+    }
+    for name, cold_start in cold_starts.items():
+        entry = snapshot.deployable.get(name)
+        if entry is not None:
+            statuses.setdefault(name, _idle_status(entry)).cold_start.CopyFrom(cold_start)
+    for name, quarantine in snapshot.quarantined.items():
+        statuses[name] = status_pb2.ResourceStatus(
+            name=name,
+            revision_number=quarantine.revision_number,
+            state=status_pb2.RESOURCE_STATE_QUARANTINED,
+            reason=quarantine.reason,
+            message=quarantine.message[:_MESSAGE_CHARACTERS_MAX],
+        )
+    reports = [report for replicas in engines.values() for report in replicas.values()]
+    statuses.update(_adapter_statuses(snapshot, reports))
+    return statuses
+
+
+class Statuses:
+    """The status of everything that is reported, each with the time since when it is in its state.
+
+    Between snapshots only what is notable, or was, is made anew: ten thousand IDLE models cost nothing.
+    """
+
+    def __init__(self) -> None:
+        self._snapshot: Snapshot | None = None
+        self._notable: Mapping[str, status_pb2.ResourceStatus] = {}
+        self._current: dict[str, status_pb2.ResourceStatus] = {}
+
+    def update(
+        self, snapshot: Snapshot, notable: Mapping[str, status_pb2.ResourceStatus], now: float
+    ) -> Mapping[str, status_pb2.ResourceStatus]:
+        """All statuses, by resource name: `notable`, and IDLE for the rest of the models. A status that has not changed
+        is the same message as before; messages that were returned are not changed any more.
+
+        Args:
+            snapshot: The active one.
+            notable: As `notable_statuses` gives them; they get their `update_time` here.
+            now: Seconds since the epoch.
+        """
+        if snapshot is not self._snapshot:
+            idle: Iterable[str] = snapshot.deployable.keys() - notable.keys()
+            current: dict[str, status_pb2.ResourceStatus] = {}
+        else:
+            idle = self._notable.keys() - notable.keys()
+            current = self._current
+        before = self._current
+        for name, status in notable.items():
+            current[name] = _stamped(status, before.get(name), now)
+        for name in idle:
+            entry = snapshot.deployable.get(name)
+            if entry is not None:
+                current[name] = _stamped(_idle_status(entry), before.get(name), now)
+            else:
+                current.pop(name, None)
+        self._snapshot, self._notable, self._current = snapshot, notable, current
+        return current
+
+
+def _stamped(
+    status: status_pb2.ResourceStatus, known: status_pb2.ResourceStatus | None, now: float
+) -> status_pb2.ResourceStatus:
+    if known is not None and _state_of(known) == _state_of(status):
+        status.update_time.CopyFrom(known.update_time)
+        return known if known == status else status
+    status.update_time.FromNanoseconds(int(now * 1e9))
+    return status
+
+
+def _state_of(status: status_pb2.ResourceStatus) -> tuple[int, int, str]:
+    return status.state, status.revision_number, status.reason
+
+
+def _idle_status(entry: snapshot_pb2.ModelEntry) -> status_pb2.ResourceStatus:
+    return status_pb2.ResourceStatus(
+        name=entry.name, revision_number=entry.revision.number, state=status_pb2.RESOURCE_STATE_IDLE
+    )
+
+
+def _model_status(entry: snapshot_pb2.ModelEntry, activation: ModelActivation | None) -> status_pb2.ResourceStatus:
+    if activation is None:
+        return status_pb2.ResourceStatus(
+            name=entry.name, revision_number=entry.revision.number, state=status_pb2.RESOURCE_STATE_DRAINING
+        )
+    return status_pb2.ResourceStatus(
+        name=entry.name,
+        revision_number=activation.revision_number,
+        state=_STATES[activation.state],
+        reason=activation.reason,
+        message=activation.message[:_MESSAGE_CHARACTERS_MAX],
+        ready_replicas=len(activation.endpoints),
+        application=activation.application,
+    )
+
+
+def _adapter_statuses(snapshot: Snapshot, reports: Iterable[EngineReport]) -> dict[str, status_pb2.ResourceStatus]:
+    loaded: dict[str, int] = {}
+    failed: dict[str, str] = {}
+    for report in reports:
+        for name in report.adapters:
+            loaded[name] = loaded.get(name, 0) + 1
+        failed.update(report.failed_adapters)
+    if not loaded and not failed:
+        return {}
+    statuses = {}
+    for adapter in snapshot.adapters.values():
+        name = engine_adapter_name(adapter)
+        if name in failed:
+            reason, _, message = failed[name].partition(": ")
+            statuses[adapter.name] = status_pb2.ResourceStatus(
+                name=adapter.name,
+                revision_number=adapter.revision.number,
+                state=status_pb2.RESOURCE_STATE_FAILED,
+                reason=reason,
+                message=message[:_MESSAGE_CHARACTERS_MAX],
+            )
+        elif name in loaded:
+            statuses[adapter.name] = status_pb2.ResourceStatus(
+                name=adapter.name,
+                revision_number=adapter.revision.number,
+                state=status_pb2.RESOURCE_STATE_READY,
+                ready_replicas=loaded[name],
+            )
+    return statuses

@@ -1,0 +1,211 @@
+"""What the SIMULATED engine answers: OpenAI-shaped, deterministic, and plain about being simulated. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import Any
+
+import msgspec
+
+from dataplane.engine.simulated.settings import SimulatedSettings
+
+_PROMPT_WORDS_SHOWN = 64
+"""An answer repeats this many words of its prompt."""
+_CHOICES_MAX = 128
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool = False
+
+
+class _Message(msgspec.Struct):
+    # Text, parts, or nothing; what is not text counts as no words.
+    content: Any = None
+
+
+class RequestFields(msgspec.Struct):
+    """The fields of a request that change an answer; the others are not looked at."""
+
+    model: str
+    messages: list[_Message] = []
+    prompt: str | list[str | int | list[int]] = ""
+    input: str | list[str | int | list[int]] = ""
+    stream: bool | None = False
+    stream_options: _StreamOptions | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    n: int | None = None
+    ignore_eos: bool = False
+    """vLLM's: go on to `max_tokens` even if the text is over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRequest:
+    """A request as the engine understood it."""
+
+    fields: RequestFields
+    is_chat: bool
+    shown_model: str
+    """The `model` of the response."""
+    prompt_words: tuple[str, ...]
+
+    @classmethod
+    def of(cls, path: str, body: bytes, served_name: bytes | None) -> EngineRequest:
+        """Take a body apart.
+
+        Raises:
+            msgspec.MsgspecError: it does not fit.
+        """
+        fields = _DECODER.decode(body)
+        return cls(
+            fields=fields,
+            is_chat=path == "/v1/chat/completions",
+            shown_model=served_name.decode() if served_name is not None else fields.model,
+            prompt_words=tuple(_words(fields)),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """An answer, before it is written down."""
+
+    id: str
+    request: EngineRequest
+    words: tuple[str, ...]
+    finish_reason: str
+    choices: int
+
+
+class AnswerMaker:
+    """Writes answers down."""
+
+    def __init__(self, settings: SimulatedSettings) -> None:
+        self._settings = settings
+
+    def generation(self, request: EngineRequest, number: int) -> Generation:
+        """The answer to a request, the `number`th that this engine got."""
+        fields = request.fields
+        asked = fields.max_completion_tokens or fields.max_tokens or self._settings.max_tokens
+        limit = min(asked, self._settings.max_model_len)
+        prompt = " ".join(request.prompt_words[:_PROMPT_WORDS_SHOWN])
+        text = self._settings.text or f"simulated answer of {fields.model} to: {prompt}"
+        words = text.split()
+        if fields.ignore_eos:
+            words = list(islice(cycle(words), limit))
+        return Generation(
+            id=f"{'chatcmpl' if request.is_chat else 'cmpl'}-simulated-{number}",
+            request=request,
+            words=tuple(words[:limit]),
+            finish_reason="length" if fields.ignore_eos or len(words) > limit else "stop",
+            choices=min(max(fields.n or 1, 1), _CHOICES_MAX),
+        )
+
+    def whole(self, generation: Generation) -> bytes:
+        """An answer that is not streamed."""
+        text = " ".join(generation.words)
+        content: dict[str, object] = {"message": {"role": "assistant", "content": text}}
+        if not generation.request.is_chat:
+            content = {"text": text}
+        choices = [
+            {"index": index, **content, "logprobs": None, "finish_reason": generation.finish_reason}
+            for index in range(generation.choices)
+        ]
+        kind = "chat.completion" if generation.request.is_chat else "text_completion"
+        return _encode(self._envelope(generation, kind) | {"choices": choices, "usage": self._usage(generation)})
+
+    def first_event(self, generation: Generation) -> bytes:
+        """The event that opens each choice of a chat; nothing for a text completion."""
+        if not generation.request.is_chat:
+            return b""
+        return self._events(generation, {"delta": {"role": "assistant", "content": ""}}, None)
+
+    def token_event(self, generation: Generation, position: int) -> bytes:
+        """One token of each choice."""
+        word = generation.words[position] if position == 0 else " " + generation.words[position]
+        return self._events(generation, _piece(generation, word), None)
+
+    def last_events(self, generation: Generation) -> bytes:
+        """What ends a stream: the finish reason, the usage if it was asked for, and OpenAI's end mark."""
+        events = self._events(generation, _piece(generation, ""), generation.finish_reason)
+        options = generation.request.fields.stream_options
+        if options is not None and options.include_usage:
+            envelope = self._envelope(generation, _chunk_kind(generation))
+            events += _event(envelope | {"choices": [], "usage": self._usage(generation)})
+        return events + b"data: [DONE]\n\n"
+
+    def embeddings(self, request: EngineRequest) -> bytes:
+        """A vector per input, made of its hash."""
+        inputs = request.fields.input
+        items = inputs if isinstance(inputs, list) and inputs and not isinstance(inputs[0], int) else [inputs]
+        vectors = [
+            {"object": "embedding", "index": index, "embedding": self._embedding(f"{request.fields.model}\0{item}")}
+            for index, item in enumerate(items)
+        ]
+        count = len(request.prompt_words)
+        usage = {"prompt_tokens": count, "total_tokens": count}
+        return _encode({"object": "list", "model": request.shown_model, "data": vectors, "usage": usage})
+
+    def token_count(self, request: EngineRequest) -> bytes:
+        """vLLM's answer to `/tokenize`: a token is a word, and its id says nothing."""
+        count = len(request.prompt_words)
+        return _encode({"count": count, "max_model_len": self._settings.max_model_len, "tokens": list(range(count))})
+
+    def models(self, served_name: str) -> bytes:
+        """The list of the one model."""
+        model = {"id": served_name, "object": "model", "created": 0, "owned_by": "broadsheet"}
+        return _encode({"object": "list", "data": [model | {"max_model_len": self._settings.max_model_len}]})
+
+    def _events(self, generation: Generation, content: dict[str, object], finish_reason: str | None) -> bytes:
+        envelope = self._envelope(generation, _chunk_kind(generation))
+        return b"".join(
+            _event(envelope | {"choices": [{"index": index, **content, "finish_reason": finish_reason}]})
+            for index in range(generation.choices)
+        )
+
+    def _envelope(self, generation: Generation, kind: str) -> dict[str, object]:
+        return {"id": generation.id, "object": kind, "created": 0, "model": generation.request.shown_model}
+
+    def _usage(self, generation: Generation) -> dict[str, int]:
+        prompt, completion = len(generation.request.prompt_words), len(generation.words) * generation.choices
+        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+    def _embedding(self, text: str) -> list[float]:
+        stream = hashlib.shake_256(text.encode()).digest(self._settings.embedding_dimensions)
+        return [byte / 127.5 - 1 for byte in stream]
+
+
+_DECODER = msgspec.json.Decoder(RequestFields)
+
+
+def _words(fields: RequestFields) -> list[str]:
+    words: list[str] = []
+    for message in fields.messages:
+        parts = message.content if isinstance(message.content, list) else [{"text": message.content}]
+        for part in parts:
+            text = part.get("text") if isinstance(part, dict) else None
+            words += text.split() if isinstance(text, str) else []
+    for value in (fields.prompt, fields.input):
+        for item in [value] if isinstance(value, str) else value:
+            if isinstance(item, str):
+                words += item.split()
+            else:
+                words += [str(token) for token in (item if isinstance(item, list) else [item])]
+    return words
+
+
+def _piece(generation: Generation, text: str) -> dict[str, object]:
+    return {"delta": {"content": text}} if generation.request.is_chat else {"text": text}
+
+
+def _chunk_kind(generation: Generation) -> str:
+    return "chat.completion.chunk" if generation.request.is_chat else "text_completion"
+
+
+def _event(content: dict[str, object]) -> bytes:
+    return b"data: " + _encode(content) + b"\n\n"
+
+
+def _encode(content: dict[str, object]) -> bytes:
+    return msgspec.json.encode(content)

@@ -1,0 +1,119 @@
+"""Who is let in at the ingress, what they see, and how much they may ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+
+from dataplane.ingress.access.rate_limits import RateLimits, Used
+from dataplane.openai import errors as openai_errors
+from dataplane.openai.asgi import Headers, Scope, header
+from dataplane.snapshot.activation import View
+from dataplane.snapshot.api_key import ApiKey, find
+from dataplane.snapshot.snapshot import Snapshot
+
+_KEY_BYTES_MAX = 1024
+
+
+class Gate:
+    """Decides by the snapshot alone. One per ingress replica; used from one event loop."""
+
+    def __init__(self, *, require_api_key: bool, clock: Callable[[], float]) -> None:
+        """
+        Args:
+            require_api_key: Let nobody in without a key, also while the catalog has none.
+            clock: Seconds since the epoch; keys expire by it.
+        """
+        self._require_api_key = require_api_key
+        self._clock = clock
+        self._limits = RateLimits()
+        self._by_uid: Mapping[str, ApiKey] = {}
+
+    def authenticate(self, scope: Scope, snapshot: Snapshot) -> ApiKey | None:
+        """Whose key a request carries. None: none is asked for.
+
+        Raises:
+            openai_errors.ApiKeyMissing, openai_errors.ApiKeyInvalid, openai_errors.ApiKeyExpired
+        """
+        if not self._require_api_key and not snapshot.has_api_keys:
+            return None
+        return find(snapshot.api_keys, _given(scope), now=self._clock())
+
+    def check_name(self, key: ApiKey | None, served_name: str) -> None:
+        """Refuse a name that the key may not call, as one that does not exist.
+
+        Raises:
+            openai_errors.ModelNotFound
+        """
+        if key is not None and not key.may_use(served_name):
+            raise openai_errors.ModelNotFound(served_name)
+
+    def count_request(self, key: ApiKey) -> Headers:
+        """Count an inference request.
+
+        Returns the headers that say what is left of the key's limits.
+
+        Raises:
+            openai_errors.RequestsLimited, openai_errors.TokensLimited
+        """
+        now = _now()
+        limited = self._limits.admit(key, now)
+        if limited is not None:
+            error = openai_errors.TokensLimited if limited.tokens else openai_errors.RequestsLimited
+            refusal = error(limited.limit, limited.retry_after_s)
+            refusal.headers = tuple(self._limits.headers(key, now))
+            raise refusal
+        return self._limits.headers(key, now)
+
+    def charge_tokens(self, key: ApiKey, tokens: int) -> None:
+        """Count the tokens of a request that was let in."""
+        self._limits.charge_tokens(key, tokens, _now())
+
+    def on_view(self, view: View) -> None:
+        """Forget the keys that are no more. Listens to the `ViewHolder`."""
+        self._by_uid = {key.uid: key for key in view.snapshot.api_keys.values()}
+        self._limits.forget_keys(self._by_uid)
+
+    def used(self) -> Mapping[str, Used]:
+        """What was let through here, for the other ingress replicas."""
+        return self._limits.used()
+
+    def take_over(self, used_by_replica: Mapping[str, Mapping[str, Used]], live: Iterable[str]) -> None:
+        """Count what other ingress replicas have let through.
+
+        Args:
+            used_by_replica: What those have let through that have said so since the last call.
+            live: All other replicas that there are.
+        """
+        now = _now()
+        for replica, used in used_by_replica.items():
+            self._limits.take_over(replica, used, self._by_uid, now)
+        self._limits.forget_replicas(live)
+
+
+def _given(scope: Scope) -> str | None:
+    """The key in `authorization: Bearer`, or in Anthropic's `x-api-key`.
+
+    Raises:
+        openai_errors.ApiKeyInvalid: what is there is no key.
+    """
+    value = header(scope, b"authorization")
+    if value is None:
+        value = header(scope, b"x-api-key")
+        if value is None:
+            return None
+    else:
+        kind, _, value = value.strip().partition(b" ")
+        if kind.lower() != b"bearer":
+            raise openai_errors.ApiKeyInvalid
+    value = value.strip()
+    if not value:
+        return None
+    if len(value) > _KEY_BYTES_MAX or not value.isascii():
+        raise openai_errors.ApiKeyInvalid
+    return value.decode()
+
+
+def _now() -> float:
+    """Seconds on the event loop's clock, which no one sets back."""
+    return asyncio.get_running_loop().time()

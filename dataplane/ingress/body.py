@@ -1,0 +1,245 @@
+"""Reading a request body, and the one thing in it that matters here: its `model`."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from dataplane.openai import errors as openai_errors
+from dataplane.openai.asgi import Receive
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+_FORM_PARTS_MAX = 1000
+"""Parts of a form. Starlette, and so the engine, takes no more either."""
+
+
+class ClientGone(Exception):
+    """The client went away before its request was complete."""
+
+
+async def read_body(receive: Receive, *, declared_length: bytes | None, max_bytes: int, timeout_s: float) -> bytes:
+    """Read a whole request body, holding no more than `max_bytes` of it.
+
+    Raises:
+        BodyTooLarge: it is larger, by its own declaration or by what arrives.
+        BodyTimeout: it did not arrive in time.
+        ClientGone: the client closed the connection.
+    """
+    if declared_length is not None and declared_length.isdigit() and int(declared_length) > max_bytes:
+        raise openai_errors.BodyTooLarge(max_bytes)
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _read_body(receive, max_bytes)
+    except TimeoutError:
+        raise openai_errors.BodyTimeout(timeout_s) from None
+
+
+async def _read_body(receive: Receive, max_bytes: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > max_bytes:
+            raise openai_errors.BodyTooLarge(max_bytes)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+class Body(Protocol):
+    """A request body whose model is known."""
+
+    @property
+    def raw(self) -> bytes:
+        """As it was sent."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """The model that it asks for."""
+        ...
+
+    def user(self) -> str | None:
+        """OpenAI's `user`, where the body has one that is text."""
+        ...
+
+    def asking_for(self, model: str) -> bytes:
+        """The body with another model in it, and every other value's bytes as they were."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class JsonBody:
+    """A JSON object with a `model`."""
+
+    raw: bytes
+    model: str
+
+    def user(self) -> str | None:
+        try:
+            return _USER_ONLY.decode(self.raw).user
+        except msgspec.ValidationError:
+            return None  # no text; an engine will say so, if it minds
+
+    def asking_for(self, model: str) -> bytes:
+        fields = _FIELDS.decode(self.raw)
+        fields["model"] = msgspec.Raw(msgspec.json.encode(model))
+        return msgspec.json.encode(fields)
+
+
+@dataclass(frozen=True, slots=True)
+class FormBody:
+    """A multipart form with one `model` field, whose value is at raw[start:end]."""
+
+    raw: bytes
+    model: str
+    start: int
+    end: int
+
+    def user(self) -> str | None:
+        return None  # OpenAI's forms have none
+
+    def asking_for(self, model: str) -> bytes:
+        return self.raw[: self.start] + model.encode() + self.raw[self.end :]
+
+
+class _ModelOnly(msgspec.Struct):
+    # Decoded in a step of its own, so that what is wrong with it is told apart from what is wrong around it.
+    model: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _UserOnly(msgspec.Struct):
+    user: str | None = None
+
+
+_USER_ONLY = msgspec.json.Decoder(_UserOnly)
+_MODEL_ONLY = msgspec.json.Decoder(_ModelOnly)
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_STRING = msgspec.json.Decoder(str)
+
+
+def parse_json(raw: bytes) -> JsonBody:
+    """Find the `model` of a JSON body.
+
+    Of repeated `model` keys the last one counts, as for Python's json module, which is what vLLM reads bodies with.
+
+    Raises:
+        InvalidJson, BodyNotObject, ModelMissing, ModelNotString
+    """
+    try:
+        field = _MODEL_ONLY.decode(raw).model
+        if isinstance(field, msgspec.UnsetType):
+            raise openai_errors.ModelMissing
+        return JsonBody(raw, _decode_model(field))
+    except msgspec.ValidationError:
+        raise openai_errors.BodyNotObject from None
+    except msgspec.DecodeError as error:
+        raise openai_errors.InvalidJson(str(error)) from None
+    except UnicodeDecodeError:
+        raise openai_errors.InvalidJson("it is not UTF-8") from None
+    except RecursionError:
+        raise openai_errors.InvalidJson("it is nested too deeply") from None
+
+
+def _decode_model(field: msgspec.Raw) -> str:
+    try:
+        return _STRING.decode(field)
+    except msgspec.ValidationError:
+        raise openai_errors.ModelNotString from None
+
+
+def parse_form(raw: bytes, content_type: bytes) -> FormBody:
+    """Find the `model` of a multipart body.
+
+    A form with two of them is refused: which one counts differs between parsers.
+
+    Raises:
+        InvalidForm, ModelMissing
+    """
+    kind, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary")
+    if kind != b"multipart/form-data" or not boundary:
+        raise openai_errors.InvalidForm("its content type has to be multipart/form-data with a boundary")
+    # The engine would decode names and values by this charset: only with UTF-8 it is certain to read what is read here.
+    if options.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):
+        raise openai_errors.InvalidForm("its charset has to be UTF-8")
+    form = _Form()
+    try:
+        parser = MultipartParser(boundary, form.callbacks())
+        parser.write(raw)
+        parser.finalize()
+    except MultipartParseError:
+        raise openai_errors.InvalidForm("it can't be taken apart at its boundaries") from None
+    if not form.complete:
+        raise openai_errors.InvalidForm("it ends before its last boundary")
+    if not form.models:
+        raise openai_errors.ModelMissing
+    if len(form.models) > 1:
+        raise openai_errors.InvalidForm("it has more than one model")
+    [(start, end)] = form.models
+    try:
+        return FormBody(raw, raw[start:end].decode(), start, end)
+    except UnicodeDecodeError:
+        raise openai_errors.InvalidForm("its model is not UTF-8") from None
+
+
+class _Form:
+    """Notes where the values of `model` are. The whole body goes through the parser in one piece, so that the offsets
+    in its callbacks are offsets in the body."""
+
+    def __init__(self) -> None:
+        self.complete = False
+        self.models: list[tuple[int, int]] = []
+        self._parts = 0
+        self._name = b""
+        self._header = bytearray()
+        self._value = bytearray()
+        self._disposition = b""
+        self._span: tuple[int, int] | None = None
+
+    def callbacks(self) -> MultipartCallbacks:
+        return {
+            "on_part_begin": self._begin_part,
+            "on_header_field": lambda text, start, end: self._header.extend(text[start:end]),
+            "on_header_value": lambda text, start, end: self._value.extend(text[start:end]),
+            "on_header_end": self._end_header,
+            "on_part_data": self._extend_part,
+            "on_part_end": self._end_part,
+            "on_end": self._end,
+        }
+
+    def _begin_part(self) -> None:
+        self._parts += 1
+        if self._parts > _FORM_PARTS_MAX:
+            raise openai_errors.InvalidForm(f"it has more than {_FORM_PARTS_MAX} parts")
+        self._disposition, self._span = b"", None
+
+    def _end_header(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._disposition = bytes(self._value)
+        self._header.clear()
+        self._value.clear()
+
+    def _extend_part(self, text: bytes, start: int, end: int) -> None:
+        self._span = (start if self._span is None else self._span[0], end)
+
+    def _end_part(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        if options.get(b"name") == b"model":
+            if b"filename" in options:
+                raise openai_errors.InvalidForm("its model is a file")
+            self.models.append(self._span or (0, 0))
+
+    def _end(self) -> None:
+        self.complete = True

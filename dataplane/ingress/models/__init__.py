@@ -1,0 +1,4 @@
+"""`GET /v1/models`: the list, its pages, and single models.
+
+It owns the bodies of these answers. It may import `dataplane.snapshot` and `dataplane.openai`.
+"""

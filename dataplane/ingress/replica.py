@@ -1,0 +1,230 @@
+"""An ingress replica: the ingress app on a port that the ingress replicas of a node share, kept current by the board.
+
+The port is shared with SO_REUSEPORT: the kernel spreads connections over the replicas, and a new replica listens
+before an old one stops. Ray Serve starts, watches and replaces the replicas; its HTTP proxy is not used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+
+import ray
+import structlog
+import uvicorn
+from ray import serve
+
+from dataplane.ingress.access.rate_limits import Used
+from dataplane.ingress.app import IngressApp
+from dataplane.ingress.limits import IngressSettings
+from dataplane.ingress.tls import IngressTls
+from dataplane.ingress.view_holder import ViewHolder
+from dataplane.logs import configure_logging
+from dataplane.relay.messages import (
+    ACTIVATION_KEY,
+    INGRESS_PREFIX,
+    LIMITS_PREFIX,
+    SNAPSHOT_KEY,
+    WAKE_PREFIX,
+    IngressReport,
+    ModelUsageReport,
+    SnapshotPost,
+)
+from dataplane.relay.relay import Board, Changes
+from dataplane.settings import Settings
+from dataplane.snapshot.accept import Policy, Rejection, accept
+from dataplane.snapshot.activation import Activation, View
+from dataplane.snapshot.snapshot import Position, Snapshot
+from dataplane.snapshot.validation import believed, rules_of
+
+REPORT_INTERVAL_S = 1.0
+"""How often a replica renews its report; at once when it has taken over a new snapshot or activation."""
+
+_LISTEN_BACKLOG = 2048
+_WAKES_MAX = 10_000
+"""Models that may wait for being reported as asked for."""
+
+_log = structlog.get_logger("dataplane.ingress.app")
+
+
+class IngressReplica:
+    """The Ray Serve deployment's class. Ready when it listens; it starts no model."""
+
+    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray Serve awaits it
+        configure_logging()
+        self._settings = settings
+        self._replica_id = serve.get_replica_context().replica_id.unique_id
+        self._board = Board()
+        self._views = ViewHolder()
+        self._wakes: asyncio.Queue[str] = asyncio.Queue(_WAKES_MAX)
+        self._report_due = asyncio.Event()
+        self._stopping = False
+        self._app = IngressApp(
+            views=self._views,
+            wake=self._wake,
+            settings=IngressSettings(
+                max_body_bytes=settings.max_body_bytes,
+                max_header_bytes=settings.max_header_bytes,
+                body_read_timeout_s=settings.body_read_timeout_s,
+                request_timeout_s=settings.request_timeout_s,
+                cors_allow_origins=settings.cors_allow_origins,
+                cors_allow_credentials=settings.cors_allow_credentials,
+                require_api_key=settings.api_key_required,
+            ),
+            random=random.Random(),  # noqa: S311  # spreads load; nothing secret depends on it
+            clock=time.time,
+            replica=self._replica_id,
+        )
+        tls = _tls(settings)
+        config = uvicorn.Config(
+            self._app,
+            ssl_context_factory=(lambda config, default: tls.context) if tls is not None else None,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_keep_alive=75,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,  # nothing here depends on who calls: nobody's headers are believed
+            timeout_graceful_shutdown=max(1, int(settings.drain_s)),
+        )
+        self._server = uvicorn.Server(config)
+        listener = _shared_listener(settings.http_host, settings.http_port)
+        self._tasks = (
+            asyncio.create_task(self._server.serve(sockets=[listener]), name="http"),
+            asyncio.create_task(self._follow_board(), name="board"),
+            asyncio.create_task(self._send_wakes(), name="wakes"),
+            asyncio.create_task(self._keep_reported(), name="report"),
+            asyncio.create_task(self._share_limits(), name="limits"),
+            *((asyncio.create_task(tls.keep_current(), name="certificate"),) if tls is not None else ()),
+        )
+        _log.info("ingress_listening", replica=self._replica_id, http=settings.http)
+
+    def _wake(self, model: str) -> None:
+        # Full: ten thousand models were asked for in a moment. The callers' deadlines take care of the rest.
+        with contextlib.suppress(asyncio.QueueFull):
+            self._wakes.put_nowait(model)
+
+    async def _send_wakes(self) -> None:
+        while True:
+            models = {await self._wakes.get()}
+            while not self._wakes.empty():
+                models.add(self._wakes.get_nowait())
+            now = time.time()
+            await self._board.put_once({f"{WAKE_PREFIX}{model}": now for model in models})
+
+    async def _follow_board(self) -> None:
+        known: Changes | None = None
+        snapshot: Snapshot | None = None
+        activation: Activation | None = None
+        policy = Policy(allowed_sources=self._settings.allowed_sources, allow_new_store=True)
+        rules = rules_of(version("broadsheet"), policy)
+        while True:
+            known = await self._board.watch([SNAPSHOT_KEY, ACTIVATION_KEY], known)
+            post: SnapshotPost | None = known.changed.get(SNAPSHOT_KEY)
+            if post is not None and (snapshot is None or post.position != snapshot.position):
+                # In a thread: a hundred thousand entries take seconds, in which requests go on.
+                # An agent that fell back to an older snapshot is followed there: what is accepted is its decision.
+                held = snapshot if snapshot and post.position.revision >= snapshot.position.revision else None
+                accepted = await asyncio.to_thread(_accept, post, held, policy, rules)
+                if isinstance(accepted, Rejection):
+                    # The agent has accepted the same bytes: this is a fault in this process, or of the relay.
+                    _log.error("snapshot_refused", reason=accepted.reason, message=accepted.message)
+                    continue
+                snapshot = accepted
+            activation = known.changed.get(ACTIVATION_KEY, activation)
+            if snapshot is not None and activation is not None:
+                self._views.swap(View(snapshot=snapshot, activation=activation))
+                self._report_due.set()
+
+    async def _keep_reported(self) -> None:
+        key = f"{INGRESS_PREFIX}{self._replica_id}"
+        posted: Mapping[str, Used] = {}
+        while True:
+            values: dict[str, object] = {key: self._report()}
+            used = dict(self._app.gate.used())
+            if used != posted:
+                values[f"{LIMITS_PREFIX}{self._replica_id}"] = posted = used
+            await self._board.put(values)
+            self._report_due.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._report_due.wait(), REPORT_INTERVAL_S)
+
+    async def _share_limits(self) -> None:
+        """Hear what the other ingress replicas have let through."""
+        known: Changes | None = None
+        own = f"{LIMITS_PREFIX}{self._replica_id}"
+        while True:
+            known = await self._board.watch([LIMITS_PREFIX], known)
+            others = {key: used for key, used in known.changed.items() if key != own}
+            self._app.gate.take_over(others, known.live)
+
+    def _report(self) -> IngressReport:
+        view = self._views.current
+        position: Position | None = view.snapshot.position if view else None
+        return IngressReport(
+            position=position,
+            activation_sequence=view.activation.sequence if view else 0,
+            models={
+                name: ModelUsageReport(
+                    in_flight=usage.in_flight, last_request_at=usage.last_request_at, first_byte=usage.first_byte
+                )
+                for name, usage in self._app.usage().items()
+            },
+            applications=dict(self._app.applications_in_use()),
+            reported_at=time.time(),
+        )
+
+    async def check_health(self) -> None:
+        """Called by Ray Serve.
+
+        Raises:
+            RuntimeError: a part of this replica has ended; Ray Serve then replaces it.
+        """
+        for task in self._tasks:
+            if task.done() and not self._stopping:
+                raise RuntimeError(f"the ingress replica's {task.get_name()} task has ended")
+
+    async def __del__(self) -> None:
+        """Called by Ray Serve, which awaits it, when the replica is to stop: listen no more, let requests end."""
+        if not hasattr(self, "_tasks"):
+            return
+        self._stopping = True
+        serving, *others = self._tasks
+        self._app.begin_drain()  # those that wait for a model get their answer now, and can go elsewhere
+        self._server.should_exit = True
+        await asyncio.wait([serving], timeout=self._settings.drain_s)
+        for task in others:
+            task.cancel()
+        await self._app.aclose()
+        with contextlib.suppress(ray.exceptions.RayError):
+            await self._board.put(
+                {}, removed=[f"{INGRESS_PREFIX}{self._replica_id}", f"{LIMITS_PREFIX}{self._replica_id}"]
+            )
+
+
+def _accept(post: SnapshotPost, held: Snapshot | None, policy: Policy, rules: str) -> Snapshot | Rejection:
+    found = believed(post.findings, post.position, rules)
+    return accept(post.position, post.entries(), held=held, policy=policy, found=found)
+
+
+def _tls(settings: Settings) -> IngressTls | None:
+    if settings.http_tls_cert is None or settings.http_tls_key is None:
+        return None
+    return IngressTls(settings.http_tls_cert, settings.http_tls_key)
+
+
+def _shared_listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it: a token waits for no ACK
+    listener.bind((host, port))
+    listener.listen(_LISTEN_BACKLOG)
+    return listener

@@ -1,0 +1,50 @@
+"""HTTPS of an ingress replica: a context whose certificate is replaced when the files were."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from pathlib import Path
+
+import structlog
+
+from protocol.transport.tls_files import TlsFiles, TlsFilesError
+
+RELOAD_INTERVAL_S = 2.0
+"""How often the files are looked at."""
+
+_log = structlog.get_logger("dataplane.ingress.app")
+
+
+class IngressTls:
+    """The certificate of an ingress replica."""
+
+    def __init__(self, cert: Path, key: Path) -> None:
+        """
+        Args:
+            cert: PEM file with the certificate chain.
+            key: PEM file with its key.
+
+        Raises:
+            TlsFilesError: they cannot be used.
+        """
+        self._cert = cert
+        self._key = key
+        self._files = TlsFiles(cert, key)
+        self._files.read()
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        """For the server. New handshakes see what is loaded into it later; connections keep what they began with."""
+        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.context.load_cert_chain(cert, key)
+
+    async def keep_current(self, interval_s: float = RELOAD_INTERVAL_S) -> None:
+        """Load the files again whenever they were replaced. Ends by being cancelled."""
+        while True:
+            await asyncio.sleep(interval_s)
+            try:
+                if self._files.changed() is not None:
+                    # Checked just now on a context of its own: one that fails half-way would be left without a key.
+                    self.context.load_cert_chain(self._cert, self._key)
+                    _log.info("certificate_reloaded", cert=str(self._cert))
+            except (TlsFilesError, OSError) as error:
+                _log.error("certificate_not_reloaded", error=str(error))

@@ -1,0 +1,125 @@
+"""The file format of a snapshot on disk.
+
+A magic line, a length-delimited `Intent` (position and number of entries), that many length-delimited `Entry`s, and the
+SHA-256 of all that. The hash covers what the root digest does not: the position.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+from google.protobuf.message import DecodeError
+from google.protobuf.proto import parse_length_prefixed, serialize_length_prefixed
+
+from broadsheet.v1 import snapshot_pb2
+from broadsheet.v1 import snapshot_service_pb2 as pb
+from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
+
+_MAGIC = b"broadsheet snapshot 1\n"
+_HASH_BYTES = hashlib.sha256().digest_size
+_READ_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Header:
+    position: Position
+    entry_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSnapshot:
+    """The content of a snapshot file, not checked."""
+
+    position: Position
+    entries: tuple[RawEntry, ...]
+
+
+def write_snapshot(file: IO[bytes], snapshot: Snapshot) -> None:
+    """Write `snapshot` to an empty file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    digest = hashlib.sha256(_MAGIC)
+    file.write(_MAGIC)
+    header = pb.Intent(mode=pb.Intent.MODE_FULL, to=snapshot.position.to_proto(), entry_count=len(snapshot.entries))
+    for message in (header, *map(_entry_to_proto, snapshot.entries)):
+        buffer = io.BytesIO()
+        serialize_length_prefixed(message, buffer)
+        digest.update(buffer.getvalue())
+        file.write(buffer.getvalue())
+    file.write(digest.digest())
+
+
+def _entry_to_proto(entry: RawEntry) -> snapshot_pb2.Entry:
+    ref = snapshot_pb2.EntryRef(name=entry.name, type=entry.type, digest=entry.digest)
+    return snapshot_pb2.Entry(ref=ref, blob=entry.blob)
+
+
+def read_position(path: Path) -> Position:
+    """Which snapshot a file says it is.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no snapshot file, or not as it was written.
+    """
+    with path.open("rb") as file:
+        _check_hash(file)
+        file.seek(0)
+        return _parse_header(file).position
+
+
+def _parse_header(file: IO[bytes]) -> _Header:
+    if file.read(len(_MAGIC)) != _MAGIC:
+        raise ValueError("it does not begin like a snapshot file of this release")
+    try:
+        intent = parse_length_prefixed(pb.Intent, cast(io.BytesIO, file))  # it takes any buffered input
+    except DecodeError as error:
+        raise ValueError("its header cannot be read") from error
+    if intent is None:
+        raise ValueError("its header is missing")
+    return _Header(position=Position.from_proto(intent.to), entry_count=intent.entry_count)
+
+
+def read_snapshot(path: Path) -> StoredSnapshot:
+    """The content of a snapshot file. Its hash is right; nothing else is checked.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no snapshot file, or not as it was written.
+    """
+    with path.open("rb") as file:
+        _check_hash(file)
+        file.seek(0)
+        header = _parse_header(file)
+        entries = tuple(_parse_entries(file, header.entry_count))
+    return StoredSnapshot(position=header.position, entries=entries)
+
+
+def _check_hash(file: IO[bytes]) -> None:
+    remaining = os.fstat(file.fileno()).st_size - _HASH_BYTES
+    if remaining < 0:
+        raise ValueError("it is too short")
+    digest = hashlib.sha256()
+    while remaining > 0 and (block := file.read(min(_READ_BYTES, remaining))):
+        digest.update(block)
+        remaining -= len(block)
+    if file.read() != digest.digest():
+        raise ValueError("it is truncated, or was altered")
+
+
+def _parse_entries(file: IO[bytes], entry_count: int) -> Iterator[RawEntry]:
+    for _ in range(entry_count):
+        try:
+            message = parse_length_prefixed(snapshot_pb2.Entry, cast(io.BytesIO, file))
+        except DecodeError as error:
+            raise ValueError("an entry cannot be read") from error
+        if message is None:
+            raise ValueError("entries are missing")
+        yield RawEntry(name=message.ref.name, type=message.ref.type, digest=message.ref.digest, blob=message.blob)

@@ -1,0 +1,174 @@
+"""Keeps the active snapshot: takes what the control plane pushes, and what is on disk when the agent starts."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from importlib.metadata import version
+
+import structlog
+
+from broadsheet.v1 import status_pb2
+from dataplane.settings import Settings
+from dataplane.snapshot.accept import Policy, Rejection, accept
+from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
+from dataplane.sync.client import Connection, SyncClient, channel
+from dataplane.sync.directory import Disk, DiskError
+from dataplane.sync.subscriber import Accepted, Identity, Rejected
+from protocol.transport import local_tokens
+
+_SETTLE_INTERVAL_S = 5.0
+
+_log = structlog.get_logger("dataplane.agent.agent")
+
+
+class ActivationFailed(Exception):
+    """An accepted snapshot could not be put into service: a fault of this process, not of the snapshot."""
+
+
+class SnapshotKeeper:
+    """Owns the directory on disk and the Sync stream. `load` first, then `run`.
+
+    Invariant: `snapshot` is exactly one committed snapshot, or None before there was any; it is replaced as a whole.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        instance_uid: str,
+        policy: Policy,
+        activate: Callable[[Snapshot], Awaitable[None]],
+    ) -> None:
+        """
+        Args:
+            settings: Of the data plane.
+            instance_uid: Differs for each start of the agent.
+            policy: What is accepted.
+            activate: Puts a snapshot into service; back when requests are decided by it.
+        """
+        self.snapshot: Snapshot | None = None
+        self._settings = settings
+        self._policy = policy
+        self._activate = activate
+        self._identity = Identity(
+            data_plane=settings.data_plane_id,
+            instance_uid=instance_uid,
+            http_address=settings.http_url,
+            software_version=version("broadsheet"),
+        )
+        self._disk = Disk(settings.data_dir / "snapshots")
+        self._disk_open = False
+        self._client: SyncClient | None = None
+        self._resources: Mapping[str, status_pb2.ResourceStatus] = {}
+        self._fault: Exception | None = None
+        self._failed = asyncio.Event()
+
+    async def load(self) -> None:
+        """Put the last-known-good snapshot on disk into service, if there is one.
+
+        Raises:
+            DirectoryInUse: another data plane uses the directory.
+        """
+        rejected: tuple[Rejected, ...] = ()
+        try:
+            await asyncio.to_thread(self._disk.open)
+        except DiskError as error:
+            _log.error("serving_from_memory", error=str(error))
+        else:
+            self._disk_open = True
+            verify = functools.partial(accept, held=None, policy=self._policy)
+            boot = await asyncio.to_thread(self._disk.boot, verify)
+            self.snapshot, rejected = boot.snapshot, boot.rejected
+            for unreadable in boot.unreadable:
+                _log.error("snapshot_unreadable", file=unreadable.file, reason=unreadable.reason)
+        credentials = self._settings.credentials
+        self._client = SyncClient(
+            self._settings.controlplane,
+            identity=self._identity,
+            policy=self._policy,
+            handlers=self,
+            serving=self.snapshot.position if self.snapshot else None,
+            with_errors=bool(self.snapshot and self.snapshot.quarantined),
+            rejected=rejected,
+            open_channel=functools.partial(channel, credentials),
+            metadata=lambda: credentials.metadata(self._settings.controlplane, local_tokens.DATA_PLANE),
+        )
+
+    async def run(self) -> None:
+        """Stay connected to the control plane. Ends by being cancelled.
+
+        Raises:
+            ActivationFailed: a snapshot that is held, also on disk, could not be put into service.
+        """
+        assert self._client is not None, "load comes first"
+        try:
+            if self.snapshot is not None:
+                await self._activate(self.snapshot)
+            self._client.report(self._resources)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._client.run())
+                group.create_task(self._settle())
+                group.create_task(self._watch_for_fault())
+        finally:
+            self._disk.close()
+
+    def report(self, resources: Mapping[str, status_pb2.ResourceStatus]) -> None:
+        """Tell the control plane the states that hold now; only what changed is sent."""
+        self._resources = resources
+        if self._client is not None:
+            self._client.report(resources)
+
+    async def _watch_for_fault(self) -> None:
+        await self._failed.wait()
+        raise ActivationFailed("a snapshot could not be put into service") from self._fault
+
+    async def _settle(self) -> None:
+        while True:
+            await asyncio.sleep(_SETTLE_INTERVAL_S)
+            if self._disk_open:
+                await asyncio.to_thread(self._disk.settle)
+
+    # -- what the Sync stream calls ------------------------------------------------------------------------------------
+
+    async def on_snapshot(self, position: Position, entries: Sequence[RawEntry]) -> Accepted | Rejection:
+        """Check a snapshot, keep it on disk, put it into service."""
+        accepted = await asyncio.to_thread(accept, position, entries, held=self.snapshot, policy=self._policy)
+        if isinstance(accepted, Rejection):
+            return accepted
+        # On disk first: whoever was served by it once is not served by an older one after a crash.
+        await self._save(accepted)
+        self.snapshot = accepted
+        try:
+            await self._activate(accepted)
+        except Exception as error:
+            # It is held, so it cannot be refused any more, and it does not serve, so it cannot be acknowledged. The
+            # agent ends, which cancels this wait; the next one begins with what is on disk.
+            self._fault = error
+            self._failed.set()
+            await asyncio.Event().wait()
+        _log.info(
+            "snapshot_active",
+            revision=position.revision,
+            entries=len(accepted.entries),
+            quarantined=len(accepted.quarantined),
+        )
+        return Accepted(with_errors=bool(accepted.quarantined))
+
+    async def _save(self, snapshot: Snapshot) -> None:
+        try:
+            if not self._disk_open:
+                await asyncio.to_thread(self._disk.open)
+                self._disk_open = True
+            await asyncio.to_thread(self._disk.save, snapshot)
+        except DiskError as error:
+            # It serves all the same; but a restart will find an older one, which somebody should know.
+            _log.error("serving_from_memory", revision=snapshot.position.revision, error=str(error))
+
+    async def on_rejected(self, rejected: Rejected) -> None:
+        """Remember a rejection across restarts."""
+        await asyncio.to_thread(self._disk.reject, rejected)
+
+    def on_connection(self, connection: Connection) -> None:
+        """The connection changed; the Sync client has logged it."""

@@ -1,0 +1,133 @@
+"""What the control plane is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from broadsheet.v1 import status_pb2
+from dataplane.agent import status as resource_status
+from dataplane.agent.status import Statuses
+from dataplane.openai.adapter_names import engine_adapter_name
+from dataplane.relay.messages import EngineReport, Rest
+from dataplane.snapshot.activation import ModelActivation, State
+from dataplane.snapshot.snapshot import Snapshot
+from tests import views
+
+ADAPTER = views.adapter("m", "a")
+SNAPSHOT = views.snapshot(views.model("m", number=3), ADAPTER)
+
+
+def notable_statuses(
+    snapshot: Snapshot,
+    activations: Mapping[str, ModelActivation],
+    engines: Mapping[str, Mapping[str, EngineReport]],
+    draining: frozenset[str],
+) -> dict[str, status_pb2.ResourceStatus]:
+    return resource_status.notable_statuses(snapshot, activations, engines, draining, {})
+
+
+def report(*, adapters: tuple[str, ...] = (), failed: dict[str, str] | None = None) -> EngineReport:
+    return EngineReport(
+        url="http://x",
+        in_flight=0,
+        adapters=adapters,
+        failed_adapters=failed or {},
+        reported_at=0,
+        start_s=1,
+        weights_s=None,
+        rest=Rest(),
+    )
+
+
+def test_model_without_activation_is_idle_and_its_adapter_is_left_out() -> None:
+    statuses = Statuses().update(SNAPSHOT, notable_statuses(SNAPSHOT, {}, {}, frozenset()), 0)
+    for status in statuses.values():
+        status.ClearField("update_time")
+    assert statuses == {
+        "models/m": status_pb2.ResourceStatus(name="models/m", revision_number=3, state=status_pb2.RESOURCE_STATE_IDLE)
+    }
+
+
+def test_model_that_finishes_its_last_requests_is_draining() -> None:
+    statuses = notable_statuses(SNAPSHOT, {}, {}, frozenset({"models/m"}))
+    assert statuses["models/m"].state == status_pb2.RESOURCE_STATE_DRAINING
+
+
+def test_the_latest_start_from_zero_stays_with_the_model_when_it_is_idle_again() -> None:
+    cold_start = status_pb2.ColdStart()
+    cold_start.first_token.FromSeconds(40)
+    statuses = resource_status.notable_statuses(
+        SNAPSHOT, {}, {}, frozenset(), {"models/m": cold_start, "models/gone": cold_start}
+    )
+    assert statuses["models/m"].state == status_pb2.RESOURCE_STATE_IDLE
+    assert statuses["models/m"].cold_start == cold_start
+    assert set(statuses) == {"models/m"}
+
+
+def test_failed_model_carries_the_reason_in_bounded_words() -> None:
+    failed = ModelActivation(state=State.FAILED, revision_number=3, reason="R", message="x" * 10_000)
+    status = notable_statuses(SNAPSHOT, {"models/m": failed}, {}, frozenset())["models/m"]
+    assert (status.state, status.reason) == (status_pb2.RESOURCE_STATE_FAILED, "R")
+    assert len(status.message) == 2000
+
+
+def test_every_state_has_its_counterpart_in_the_protocol() -> None:
+    for state in State:
+        activation = ModelActivation(state=state, revision_number=3)
+        status = notable_statuses(SNAPSHOT, {"models/m": activation}, {}, frozenset())["models/m"]
+        assert status_pb2.ResourceState.Name(status.state) == f"RESOURCE_STATE_{state.value}"
+
+
+def test_loaded_adapter_is_ready_and_one_that_could_not_be_is_failed() -> None:
+    name = engine_adapter_name(ADAPTER)
+    loaded = {"app": {"r1": report(adapters=(name,)), "r2": report(adapters=(name,))}}
+    status = notable_statuses(SNAPSHOT, {}, loaded, frozenset())[ADAPTER.name]
+    assert (status.state, status.ready_replicas) == (status_pb2.RESOURCE_STATE_READY, 2)
+    failed = {"app": {"r1": report(failed={name: "ADAPTER_DIGEST_MISMATCH: other: bytes"})}}
+    status = notable_statuses(SNAPSHOT, {}, failed, frozenset())[ADAPTER.name]
+    assert (status.state, status.reason, status.message) == (
+        status_pb2.RESOURCE_STATE_FAILED,
+        "ADAPTER_DIGEST_MISMATCH",
+        "other: bytes",
+    )
+
+
+def test_update_time_is_when_the_state_began_and_not_when_it_was_last_seen() -> None:
+    statuses = Statuses()
+    ready = {"models/m": ModelActivation(state=State.READY, revision_number=3)}
+    for now, activations, expected in ((10, {}, 10), (20, {}, 10), (30, ready, 30), (40, ready, 30), (50, {}, 50)):
+        status = statuses.update(SNAPSHOT, notable_statuses(SNAPSHOT, activations, {}, frozenset()), now)["models/m"]
+        assert status.update_time.seconds == expected
+
+
+def test_what_does_not_change_is_the_same_message() -> None:
+    statuses = Statuses()
+    ready = notable_statuses(
+        SNAPSHOT, {"models/m": ModelActivation(state=State.READY, revision_number=3)}, {}, frozenset()
+    )
+    catalog = views.snapshot(views.model("m", number=3), views.model("other"))
+    first = dict(statuses.update(catalog, {}, 10))
+    second = dict(statuses.update(catalog, ready, 20))
+    assert second["models/other"] is first["models/other"]
+    assert second["models/m"].state == status_pb2.RESOURCE_STATE_READY
+    third = statuses.update(catalog, {}, 30)
+    assert third["models/m"].state == status_pb2.RESOURCE_STATE_IDLE
+    assert third["models/m"].update_time.seconds == 30
+    assert statuses.update(catalog, {}, 40)["models/m"] is third["models/m"]
+
+
+def test_another_snapshot_brings_and_takes_statuses_and_keeps_times() -> None:
+    statuses = Statuses()
+    statuses.update(views.snapshot(views.model("stays"), views.model("goes")), {}, 10)
+    after = statuses.update(views.snapshot(views.model("stays"), views.model("comes")), {}, 20)
+    assert {name: status.update_time.seconds for name, status in after.items()} == {
+        "models/stays": 10,
+        "models/comes": 20,
+    }
+
+
+def test_an_adapter_that_is_loaded_no_more_is_left_out_again() -> None:
+    statuses = Statuses()
+    loaded = {"app": {"r1": report(adapters=(engine_adapter_name(ADAPTER),))}}
+    assert ADAPTER.name in statuses.update(SNAPSHOT, notable_statuses(SNAPSHOT, {}, loaded, frozenset()), 10)
+    assert ADAPTER.name not in statuses.update(SNAPSHOT, {}, 20)

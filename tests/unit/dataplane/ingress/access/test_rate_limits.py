@@ -1,0 +1,116 @@
+"""Token buckets of API keys."""
+
+from __future__ import annotations
+
+from dataplane.ingress.access.rate_limits import Limited, RateLimits
+from dataplane.snapshot.api_key import ApiKey
+from tests.views import api_key
+
+
+def key(requests: int = 0, tokens: int = 0, key_id: str = "k") -> ApiKey:
+    return ApiKey.of(api_key(key_id, "secret", requestsPerMinute=requests, tokensPerMinute=tokens))
+
+
+def admitted(limits: RateLimits, which: ApiKey, now: float, tries: int) -> int:
+    return sum(limits.admit(which, now) is None for _ in range(tries))
+
+
+def test_a_minutes_worth_at_once_then_evenly() -> None:
+    limits, sixty = RateLimits(), key(requests=60)
+    assert admitted(limits, sixty, 0.0, 100) == 60
+    assert limits.admit(sixty, 0.5) == Limited(tokens=False, limit=60, retry_after_s=0.5)
+    assert admitted(limits, sixty, 1.0, 5) == 1
+    assert admitted(limits, sixty, 11.0, 50) == 10
+    assert admitted(limits, sixty, 10_000.0, 100) == 60
+
+
+def test_in_any_minute_after_the_first_no_more_than_twice_the_limit_passes() -> None:
+    limits, sixty = RateLimits(), key(requests=60)
+    passed = [now / 10 for now in range(3000) if limits.admit(sixty, now / 10) is None]
+    assert len(passed) <= 60 + 300
+    for start in passed:
+        assert sum(start <= moment < start + 60 for moment in passed) <= 120
+    assert sum(moment >= 240 for moment in passed) <= 61
+
+
+def test_tokens_are_charged_afterwards_and_a_debt_is_worked_off_first() -> None:
+    limits, thousand = RateLimits(), key(tokens=600)
+    assert limits.admit(thousand, 0.0) is None
+    limits.charge_tokens(thousand, 1200, 0.0)
+    refused = limits.admit(thousand, 30.0)
+    assert refused is not None
+    assert (refused.tokens, refused.limit, round(refused.retry_after_s, 1)) == (True, 600, 30.1)
+    assert limits.admit(thousand, 61.0) is None
+
+
+def test_a_request_over_the_token_limit_is_not_counted() -> None:
+    limits, both = RateLimits(), key(requests=10, tokens=60)
+    assert limits.admit(both, 0.0) is None
+    limits.charge_tokens(both, 60, 0.0)
+    assert admitted(limits, both, 0.0, 20) == 0
+    assert dict(limits.headers(both, 0.0))[b"x-ratelimit-remaining-requests"] == b"9"
+
+
+def test_headers_are_those_of_openai() -> None:
+    limits, both = RateLimits(), key(requests=60, tokens=6000)
+    limits.admit(both, 0.0)
+    limits.charge_tokens(both, 13_000, 0.0)
+    assert dict(limits.headers(both, 0.0)) == {
+        b"x-ratelimit-limit-requests": b"60",
+        b"x-ratelimit-remaining-requests": b"59",
+        b"x-ratelimit-reset-requests": b"1s",
+        b"x-ratelimit-limit-tokens": b"6000",
+        b"x-ratelimit-remaining-tokens": b"0",
+        b"x-ratelimit-reset-tokens": b"2m10s",
+    }
+    assert limits.headers(key(), 0.0) == []
+
+
+def test_a_changed_limit_keeps_what_was_used_up() -> None:
+    limits = RateLimits()
+    assert admitted(limits, key(requests=10), 0.0, 10) == 10
+    assert admitted(limits, key(requests=30), 0.0, 100) == 20
+    assert admitted(limits, key(requests=5), 0.0, 100) == 0
+    assert limits.admit(key(requests=0), 0.0) is None
+
+
+def test_keys_have_buckets_of_their_own() -> None:
+    limits = RateLimits()
+    assert admitted(limits, key(requests=1, key_id="a"), 0.0, 5) == 1
+    assert admitted(limits, key(requests=1, key_id="b"), 0.0, 5) == 1
+
+
+def test_what_other_replicas_let_through_counts_here_too() -> None:
+    one, other, sixty = RateLimits(), RateLimits(), key(requests=60)
+    keys = {sixty.uid: sixty}
+    assert admitted(one, sixty, 0.0, 40) == 40
+    other.take_over("one", one.used(), keys, 0.0)
+    assert admitted(other, sixty, 0.0, 60) == 20
+    one.take_over("other", other.used(), keys, 0.0)
+    assert admitted(one, sixty, 0.0, 60) == 0
+    # The same report again is no further use.
+    one.take_over("other", other.used(), keys, 60.0)
+    assert admitted(one, sixty, 60.0, 100) == 60
+    one.take_over("other", {"unknown": (5, 5)}, keys, 60.0)
+    assert set(one.used()) == {sixty.uid}
+
+
+def test_over_time_two_replicas_hold_one_limit_together() -> None:
+    one, other, sixty = RateLimits(), RateLimits(), key(requests=60)
+    keys = {sixty.uid: sixty}
+    passed = 0
+    for second in range(600):
+        passed += admitted(one, sixty, float(second), 3) + admitted(other, sixty, float(second), 3)
+        one.take_over("other", other.used(), keys, float(second))
+        other.take_over("one", one.used(), keys, float(second))
+    # Ten minutes' worth, and what both buckets held at the start.
+    assert passed <= 600 + 120
+
+
+def test_keys_and_replicas_that_are_gone_are_forgotten() -> None:
+    limits, sixty = RateLimits(), key(requests=60)
+    limits.admit(sixty, 0.0)
+    limits.take_over("other", {sixty.uid: (1, 0)}, {sixty.uid: sixty}, 0.0)
+    limits.forget_replicas([])
+    limits.forget_keys([])
+    assert limits.used() == {}

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import MutableMapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataplane.ingress.body import ClientGone, parse_form, parse_json, read_body
+from dataplane.openai import errors as openai_errors
+from dataplane.openai.asgi import Receive
+
+
+def test_the_model_is_found_wherever_it_stands() -> None:
+    assert parse_json(b'{"messages":[{"model":"no"}],"model":"yes"}').model == "yes"
+    assert parse_json(b' {"mod\\u0065l" : "a\\/b:c"} ').model == "a/b:c"
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (b"", openai_errors.InvalidJson),
+        (b"{", openai_errors.InvalidJson),
+        (b"hello", openai_errors.InvalidJson),
+        (b'{"model":"x"} x', openai_errors.InvalidJson),
+        (b'{"model":"x","a":NaN}', openai_errors.InvalidJson),
+        (b'{"model":"x","a":01}', openai_errors.InvalidJson),
+        (b'{"model":"\xff"}', openai_errors.InvalidJson),
+        (b'{"model":"\\ud800"}', openai_errors.InvalidJson),
+        (b'{"model":"x","a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", openai_errors.InvalidJson),
+        ('{"model":"x"}'.encode("utf-16"), openai_errors.InvalidJson),
+        ('{"model":"x"}'.encode("utf-32-le"), openai_errors.InvalidJson),
+        (b"[]", openai_errors.BodyNotObject),
+        (b'"model"', openai_errors.BodyNotObject),
+        (b"null", openai_errors.BodyNotObject),
+        (b"{}", openai_errors.ModelMissing),
+        (b'{"Model":"x"}', openai_errors.ModelMissing),
+        (b'{"model":null}', openai_errors.ModelNotString),
+        (b'{"model":7}', openai_errors.ModelNotString),
+        (b'{"model":["x"]}', openai_errors.ModelNotString),
+        (b'{"model":{"name":"x"}}', openai_errors.ModelNotString),
+    ],
+)
+def test_a_bad_body_is_refused_with_what_is_wrong(body: bytes, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        parse_json(body)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
+    max_leaves=5,
+).map(json.dumps)
+keys = st.sampled_from(["model", "mod\\u0065l", "\\u006dodel", "Model", "prompt", "a"])
+
+
+@given(st.lists(st.tuples(keys, st.sampled_from(['"x"', '"y"', '"z\\u00e9"']) | json_values), min_size=1, max_size=6))
+def test_the_engine_sees_the_model_that_was_resolved(pairs: list[tuple[str, str]]) -> None:
+    """Python's json module is what vLLM reads bodies with; keys may be repeated and escaped."""
+    raw = ("{" + ",".join(f'"{key}":{value}' for key, value in pairs) + "}").encode()
+    seen = json.loads(raw)
+    try:
+        body = parse_json(raw)
+    except (openai_errors.ModelMissing, openai_errors.ModelNotString):
+        assert not isinstance(seen.get("model"), str)
+        return
+    assert body.model == seen["model"]
+    assert json.loads(body.asking_for("other@1")) == seen | {"model": "other@1"}
+
+
+def test_for_an_adapter_only_the_models_bytes_change() -> None:
+    raw = (
+        b'{"a":1.0e5,"big":12345678901234567890123,"model":"x","s":"\\u00e9/\\/","nested":{"model": "x" , "l":[1 ,2]}}'
+    )
+    assert parse_json(raw).asking_for('y"@1') == raw.replace(b'"model":"x"', b'"model":"y\\"@1"')
+
+
+def form(*parts: tuple[str, bytes], boundary: str = "XX") -> bytes:
+    text = b"".join(
+        f"--{boundary}\r\nContent-Disposition: form-data; {disposition}\r\n\r\n".encode() + value + b"\r\n"
+        for disposition, value in parts
+    )
+    return text + f"--{boundary}--\r\n".encode()
+
+
+MULTIPART = b"multipart/form-data; boundary=XX"
+AUDIO = ('name="file"; filename="a.wav"', bytes(range(256)) * 50 + b"\r\n--X\r\nmodel\r\n")
+
+
+def test_the_model_of_a_form_is_found_and_replaced_in_place() -> None:
+    raw = form(AUDIO, ('name="model"', b"whisper:pirate"), ('name="language"', b"en"))
+    body = parse_form(raw, MULTIPART)
+    assert body.model == "whisper:pirate"
+    assert body.asking_for("whisper:pirate@1") == raw.replace(b"whisper:pirate", b"whisper:pirate@1")
+
+
+@pytest.mark.parametrize(
+    ("raw", "content_type", "error"),
+    [
+        (form(AUDIO), MULTIPART, openai_errors.ModelMissing),
+        (form(('name="model"', b"a"), ('name="model"', b"b")), MULTIPART, openai_errors.InvalidForm),
+        (form(('name="model"; filename="m"', b"a")), MULTIPART, openai_errors.InvalidForm),
+        (form(('name="model"', b"a"))[:-6], MULTIPART, openai_errors.InvalidForm),
+        (form(('name="model"', b"a"), boundary="YY"), MULTIPART, openai_errors.InvalidForm),
+        (form(('name="model"', b"\xff")), MULTIPART, openai_errors.InvalidForm),
+        (form(*[('name="x"', b"a")] * 1001), MULTIPART, openai_errors.InvalidForm),
+        (form(('name="model"', b"a")), MULTIPART + b"; charset=utf-7", openai_errors.InvalidForm),
+        (form(('name="model"', b"a")), b"multipart/form-data", openai_errors.InvalidForm),
+        (b'{"model":"a"}', b"application/json", openai_errors.InvalidForm),
+        (b"model=a", b"application/x-www-form-urlencoded", openai_errors.InvalidForm),
+        (b"", MULTIPART, openai_errors.InvalidForm),
+    ],
+)
+def test_a_bad_form_is_refused(raw: bytes, content_type: bytes, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        parse_form(raw, content_type)
+
+
+def receiving(*messages: MutableMapping[str, Any]) -> Receive:
+    left = list(messages)
+
+    async def receive() -> MutableMapping[str, Any]:
+        if not left:
+            await asyncio.Event().wait()
+        return left.pop(0)
+
+    return receive
+
+
+def chunk(body: bytes, *, more: bool = True) -> dict[str, object]:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+async def read(receive: Receive, *, declared: bytes | None = None, timeout_s: float = 5) -> bytes:
+    return await read_body(receive, declared_length=declared, max_bytes=10, timeout_s=timeout_s)
+
+
+async def test_a_body_in_pieces_is_put_together() -> None:
+    assert await read(receiving(chunk(b"12345"), chunk(b""), chunk(b"67890", more=False))) == b"1234567890"
+
+
+async def test_a_body_that_declares_too_much_is_not_read() -> None:
+    with pytest.raises(openai_errors.BodyTooLarge):
+        await read(receiving(), declared=b"11")
+
+
+@pytest.mark.parametrize("declared", [None, b"3", b"nonsense"])
+async def test_a_body_is_bounded_whatever_it_declares(declared: bytes | None) -> None:
+    with pytest.raises(openai_errors.BodyTooLarge):
+        await read(receiving(chunk(b"123456"), chunk(b"78901")), declared=declared)
+
+
+async def test_a_body_that_does_not_arrive_times_out() -> None:
+    with pytest.raises(openai_errors.BodyTimeout):
+        await read(receiving(chunk(b"1")), timeout_s=0.01)
+
+
+async def test_a_client_that_leaves_while_sending_is_noticed() -> None:
+    with pytest.raises(ClientGone):
+        await read(receiving(chunk(b"1"), {"type": "http.disconnect"}))
+
+
+@pytest.mark.parametrize(
+    ("body", "user"),
+    [
+        (b'{"model":"m","user":"ann"}', "ann"),
+        (b'{"model":"m"}', None),
+        (b'{"model":"m","user":null}', None),
+        (b'{"model":"m","user":7}', None),
+    ],
+)
+def test_the_user_is_read_where_there_is_one(body: bytes, user: str | None) -> None:
+    assert parse_json(body).user() == user

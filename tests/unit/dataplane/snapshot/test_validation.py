@@ -1,0 +1,154 @@
+"""What an ingress replica makes of a relayed snapshot: what the agent has, and nothing of altered bytes."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from broadsheet.v1 import snapshot_pb2
+from dataplane.relay.messages import SnapshotPost
+from dataplane.snapshot import accept as accept_module
+from dataplane.snapshot.accept import Policy, Rejection, accept
+from dataplane.snapshot.snapshot import Message, RawEntry, Snapshot
+from dataplane.snapshot.validation import believed, findings_of, rules_of
+from protocol.catalog_digest import blob_digest
+from tests import views
+from tests.raw import POLICY, adapter, model, position, raw, raws
+
+RULES = rules_of("1.0", POLICY)
+ELSEWHERE = model("elsewhere", uri="file:///nowhere/../etc")
+ROLLED_OUT = views.with_candidate(model("rolled-out"), model("rolled-out", uri="hf://a/b", number=2), 100)
+ENTRIES = tuple(
+    sorted(
+        (
+            *raws(model("a"), adapter("a", "x"), ELSEWHERE, adapter("elsewhere", "x")),
+            *raws(
+                ROLLED_OUT,
+                views.pinned(model("rolled-out", uri="hf://a/b", number=2)),
+                views.route("r", {"models/a": 1}),
+            ),
+            *raws(views.api_key("alice", "bs-a"), views.api_key("wide", "bs-w", "[a-z]")),
+            raw(model("newer"), name="widgets/newer", type_="broadsheet.v1.WidgetEntry"),
+            RawEntry(
+                name="models/unreadable", type="broadsheet.v1.ModelEntry", digest=blob_digest(b"\xff"), blob=b"\xff"
+            ),
+        ),
+        key=lambda entry: entry.name,
+    )
+)
+
+
+def checked(entries: tuple[RawEntry, ...], revision: int = 1) -> Snapshot:
+    """What the agent makes of these entries."""
+    outcome = accept(position(entries, revision), entries, held=None, policy=POLICY)
+    assert isinstance(outcome, Snapshot), outcome
+    return outcome
+
+
+def relayed(post: SnapshotPost, *, rules: str = RULES, held: Snapshot | None = None) -> Snapshot | Rejection:
+    """What an ingress replica makes of what the agent put on the board."""
+    post = pickle.loads(pickle.dumps(post))  # noqa: S301  # as Ray does
+    found = believed(post.findings, post.position, rules)
+    return accept(post.position, post.entries(), held=held, policy=POLICY, found=found)
+
+
+def post_of(snapshot: Snapshot) -> SnapshotPost:
+    return SnapshotPost.of(snapshot, findings_of(snapshot, RULES))
+
+
+def test_a_relayed_snapshot_is_what_the_agent_has() -> None:
+    snapshot = checked(ENTRIES)
+    assert set(snapshot.quarantined) == {
+        *("models/elsewhere", "models/elsewhere/adapters/x", "models/rolled-out/revisions/2"),
+        *("apiKeys/wide", "widgets/newer", "models/unreadable"),
+    }
+    assert "models/rolled-out/revisions/2" in snapshot.deployable  # pinned, and a candidate that is not accepted
+    assert relayed(post_of(snapshot)) == snapshot
+    assert relayed(post_of(snapshot), held=checked(ENTRIES[:1], revision=0)) == snapshot
+
+
+def test_what_the_agent_has_found_is_not_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    post = post_of(checked(raws(model("a"), adapter("a", "x"))))
+    validated: list[object] = []
+
+    def violations_of(message: Message) -> tuple[()]:
+        validated.append(message)
+        return ()
+
+    monkeypatch.setattr(accept_module, "violations_of", violations_of)
+    assert isinstance(relayed(post), Snapshot)
+    assert not validated
+    assert isinstance(relayed(post, rules=rules_of("1.1", POLICY)), Snapshot)
+    assert len(validated) == 2
+
+
+Alter = Callable[[SnapshotPost, int], SnapshotPost]
+
+
+def with_blob(post: SnapshotPost, at: int, blob: bytes) -> SnapshotPost:
+    return replace(post, blobs=(*post.blobs[:at], blob, *post.blobs[at + 1 :]))
+
+
+def with_other_bytes(post: SnapshotPost, at: int) -> SnapshotPost:
+    return with_blob(post, at, post.blobs[at] + b"\x00")
+
+
+def with_other_bytes_and_their_digest(post: SnapshotPost, at: int) -> SnapshotPost:
+    other = snapshot_pb2.ModelEntry.FromString(post.blobs[at])
+    other.revision.card.description = "altered"
+    blob = other.SerializeToString()
+    altered = with_blob(post, at, blob)
+    return replace(altered, digests=(*post.digests[:at], blob_digest(blob), *post.digests[at + 1 :]))
+
+
+def without_entry(post: SnapshotPost, at: int) -> SnapshotPost:
+    names, types, digests, blobs = (
+        (*column[:at], *column[at + 1 :]) for column in (post.names, post.types, post.digests, post.blobs)
+    )
+    return replace(post, names=names, types=types, digests=digests, blobs=blobs)
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+@pytest.mark.parametrize(
+    ("alter", "reason"),
+    [
+        (with_other_bytes, accept_module.BLOB_DIGEST_MISMATCH),
+        (with_other_bytes_and_their_digest, accept_module.ROOT_DIGEST_MISMATCH),
+        (without_entry, accept_module.ROOT_DIGEST_MISMATCH),
+    ],
+)
+def test_altered_entries_are_refused_though_they_were_validated_before(
+    alter: Alter, reason: str, is_held: bool
+) -> None:
+    snapshot = checked(ENTRIES)
+    post = post_of(snapshot)
+    outcome = relayed(alter(post, post.names.index("models/a")), held=snapshot if is_held else None)
+    assert isinstance(outcome, Rejection)
+    assert outcome.reason == reason
+
+
+def test_damaged_findings_are_not_believed() -> None:
+    snapshot = checked(ENTRIES)
+    post = post_of(snapshot)
+    nothing = replace(post, findings=replace(post.findings, quarantined={}))
+    assert relayed(nothing) == snapshot
+    others = replace(post, findings=findings_of(checked(ENTRIES, revision=2), RULES))
+    assert believed(others.findings, post.position, RULES) is None
+
+
+def test_findings_by_other_rules_are_not_believed() -> None:
+    narrow = Policy(allowed_sources=("hf://",))
+    found = findings_of(checked(ENTRIES), RULES)
+    assert believed(found, checked(ENTRIES).position, RULES) == found.quarantined
+    for rules in (rules_of("1.1", POLICY), rules_of("1.0", narrow)):
+        assert believed(found, checked(ENTRIES).position, rules) is None
+
+
+def test_nobody_is_let_in_by_what_somebody_else_has_found() -> None:
+    entries = raws(views.api_key("wide", "bs-w", "[a-z]"))
+    outcome = accept(position(entries), entries, held=None, policy=POLICY, found={})
+    assert isinstance(outcome, Snapshot)
+    assert (set(outcome.quarantined), dict(outcome.api_keys)) == ({"apiKeys/wide"}, {})
