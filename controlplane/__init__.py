@@ -1,1 +1,2 @@
-"""The control plane: the registry of models and adapters, and the server that pushes its snapshots."""
+"""The control plane: the registry of models and adapters, and the server that pushes its
+snapshots."""

@@ -11,10 +11,10 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from controlplane import errors, logs, settings
+from controlplane import backup_command, errors, logs, settings
 from controlplane.access import setup as access
 from controlplane.adapters.files import AdapterReader
-from controlplane.fleet.shared import SharedFleet
+from controlplane.fleet.shared import SharedFleet, shared_fleet
 from controlplane.push.hub import Hub
 from controlplane.push.sync import SyncHandler
 from controlplane.rpc import rollouts as rollout_service
@@ -24,7 +24,6 @@ from controlplane.rpc.server import Server
 from controlplane.rpc.service import RegistryServicer
 from controlplane.rpc.snapshots import SnapshotServicer
 from controlplane.settings import Settings
-from controlplane.store.backup import command as backup_command
 from controlplane.store.store import Store
 from controlplane.upkeep import audit_retention
 from controlplane.upkeep.purging import purge_for_ever
@@ -87,7 +86,7 @@ async def run(settings: Settings) -> None:
     )
     async with _signals(stop), opening as store:
         reader = AdapterReader(size_bytes_max=settings.adapter_bytes_max, allowed_sources=settings.allowed_sources)
-        shared = store.shared_fleet()
+        shared = shared_fleet(store)
         hub = Hub(store, head=await store.head(), now=lambda: datetime.now(UTC), shared=shared)
         server = Server(
             message_bytes_max=settings.message_bytes_max, streams_max=settings.streams_max, admit=authenticator.admit

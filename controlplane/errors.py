@@ -1,4 +1,5 @@
-"""What can go wrong, in the terms of the registry. No framework is imported here; `status.py` turns these into gRPC.
+"""What can go wrong, in the terms of the registry. No framework is imported here; `status.py` turns
+these into gRPC.
 
 DomainError
  ├── InvalidArgument      the request is wrong, whatever the registry holds
@@ -35,24 +36,31 @@ class Reason(enum.StrEnum):
     INVALID_FILTER = "INVALID_FILTER"
     """The filter cannot be read. The description says where, and what would be right there."""
     INVALID_ORDER_BY = "INVALID_ORDER_BY"
-    """The order names what a list cannot be sorted by. Use the fields that the description lists."""
+    """The order names what a list cannot be sorted by. Use the fields that the description
+    lists."""
     INVALID_UPDATE_MASK = "INVALID_UPDATE_MASK"
     """The update mask names what no update changes. Use the paths that the description lists."""
     REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
-    """Another request was carried out under this request id. Send a fresh UUID4 with each request."""
+    """Another request was carried out under this request id. Send a fresh UUID4 with each
+    request."""
     UNSUPPORTED_SOURCE = "UNSUPPORTED_SOURCE"
     """This release takes no source of this kind here. Use a `file:///` source."""
     SOURCE_NOT_ALLOWED = "SOURCE_NOT_ALLOWED"
-    """The operator has not allowed sources at this place. Move the files, or ask for the place to be allowed."""
+    """The operator has not allowed sources at this place. Move the files, or ask for the place to
+    be allowed."""
     ENGINE_ARGUMENT_RESERVED = "ENGINE_ARGUMENT_RESERVED"
-    """Broadsheet sets this engine argument itself. Leave it out; the description says what to use instead."""
+    """Broadsheet sets this engine argument itself. Leave it out; the description says what to use
+    instead."""
     ENTRY_TOO_LARGE = "ENTRY_TOO_LARGE"
-    """The resource is larger than a snapshot entry may be. Shorten its card, labels or engine arguments."""
+    """The resource is larger than a snapshot entry may be. Shorten its card, labels or engine
+    arguments."""
 
     ADAPTER_SOURCE_MISSING = "ADAPTER_SOURCE_MISSING"
-    """The source directory or a file in it does not exist on the control plane's machine. Correct the URI."""
+    """The source directory or a file in it does not exist on the control plane's machine. Correct
+    the URI."""
     ADAPTER_SOURCE_UNREADABLE = "ADAPTER_SOURCE_UNREADABLE"
-    """The control plane may not read a file, or it is no regular file. Correct its permissions or kind."""
+    """The control plane may not read a file, or it is no regular file. Correct its permissions or
+    kind."""
     ADAPTER_FILES_INVALID = "ADAPTER_FILES_INVALID"
     """A file is damaged or not of the expected format. Save the adapter again with PEFT."""
     ADAPTER_TOO_LARGE = "ADAPTER_TOO_LARGE"
@@ -62,7 +70,8 @@ class Reason(enum.StrEnum):
     ADAPTER_RANK_TOO_HIGH = "ADAPTER_RANK_TOO_HIGH"
     """The rank is above the model's `spec.lora.max_rank`. Register the model with a higher one."""
     ADAPTER_BASE_MISMATCH = "ADAPTER_BASE_MISMATCH"
-    """The weights do not fit the base model's. Register the adapter under the model that it was trained for."""
+    """The weights do not fit the base model's. Register the adapter under the model that it was
+    trained for."""
     ADAPTER_FILES_CHANGED = "ADAPTER_FILES_CHANGED"
     """A file changed while it was read. Try again when it is completely written."""
 
@@ -77,25 +86,32 @@ class Reason(enum.StrEnum):
     API_KEY_EXISTS = "API_KEY_EXISTS"
     """There is an API key of this id, or was before it was revoked. Choose another id."""
     REVISION_NOT_FOUND = "REVISION_NOT_FOUND"
-    """There is no such revision of the catalog, model or adapter yet, or it is not kept any more."""
+    """There is no such revision of the catalog, model or adapter yet, or it is not kept any
+    more."""
     SERVED_NAME_TAKEN = "SERVED_NAME_TAKEN"
-    """Another model, adapter or route has this served name. Choose another name, or delete the one that has it."""
+    """Another model, adapter or route has this served name. Choose another name, or delete the one
+    that has it."""
     MODEL_HAS_ADAPTERS = "MODEL_HAS_ADAPTERS"
     """The model has adapters. Delete them first, or delete with `force`."""
     MODEL_TAKES_NO_ADAPTERS = "MODEL_TAKES_NO_ADAPTERS"
     """The model has no `spec.lora`. Register it with one."""
     ADAPTERS_WOULD_NOT_FIT = "ADAPTERS_WOULD_NOT_FIT"
-    """The new spec would not serve adapters that the model has. Keep `spec.lora` large enough, or delete them first."""
+    """The new spec would not serve adapters that the model has. Keep `spec.lora` large enough, or
+    delete them first."""
     ROUTE_NOT_FOUND = "ROUTE_NOT_FOUND"
     """There is no such route. Check the id, or set it."""
     ROUTE_TARGET_NOT_FOUND = "ROUTE_TARGET_NOT_FOUND"
-    """The route refers to a model, adapter or revision that does not exist. Register it first, or correct the name."""
+    """The route refers to a model, adapter or revision that does not exist. Register it first, or
+    correct the name."""
     REFERRED_TO_BY_ROUTES = "REFERRED_TO_BY_ROUTES"
-    """Routes refer to it. Change or delete them first, or delete with `force`, which takes it out of them."""
+    """Routes refer to it. Change or delete them first, or delete with `force`, which takes it out
+    of them."""
     ROUTE_WOULD_BE_EMPTY = "ROUTE_WOULD_BE_EMPTY"
-    """A route would be left without a target that gets requests. Change or delete that route first."""
+    """A route would be left without a target that gets requests. Change or delete that route
+    first."""
     ALREADY_REGISTERED = "ALREADY_REGISTERED"
-    """It exists, and the request says that it must not. Choose another id, or leave `must_create` out."""
+    """It exists, and the request says that it must not. Choose another id, or leave `must_create`
+    out."""
     STILL_DELETED = "STILL_DELETED"
     """Something deleted has this id until its purge time. Undelete it, or choose another id."""
     NOT_DELETED = "NOT_DELETED"
@@ -103,7 +119,8 @@ class Reason(enum.StrEnum):
     BASE_MODEL_DELETED = "BASE_MODEL_DELETED"
     """The adapter's base model is deleted. Undelete that first."""
     ETAG_MISMATCH = "ETAG_MISMATCH"
-    """Somebody changed it since the etag was read. Read it again, and decide whether the change still holds."""
+    """Somebody changed it since the etag was read. Read it again, and decide whether the change
+    still holds."""
     ROLLOUT_NOT_IN_STATE = "ROLLOUT_NOT_IN_STATE"
     """The model has no rollout under way, or it is paused or running already. Look at it again."""
     CONCURRENT_CHANGE = "CONCURRENT_CHANGE"
@@ -111,36 +128,45 @@ class Reason(enum.StrEnum):
     ROLLBACK_TOO_LARGE = "ROLLBACK_TOO_LARGE"
     """The snapshot differs in more resources than one change may have. Go back in smaller steps."""
     PINNED_REVISION_GONE = "PINNED_REVISION_GONE"
-    """A route of the snapshot to go back to pins a revision of something that was deleted since. Choose another one."""
+    """A route of the snapshot to go back to pins a revision of something that was deleted since.
+    Choose another one."""
     CATALOG_FULL = "CATALOG_FULL"
     """The catalog holds as many entries as a snapshot may. Delete some."""
 
     PROTOCOL_VIOLATION = "PROTOCOL_VIOLATION"
-    """A message came on a Sync stream that may not come there then. A fault of the data plane's release."""
+    """A message came on a Sync stream that may not come there then. A fault of the data plane's
+    release."""
     DATA_PLANE_SILENT = "DATA_PLANE_SILENT"
     """A data plane did not read, answer or speak for too long. It connects again by itself."""
     TOO_MANY_DATA_PLANES = "TOO_MANY_DATA_PLANES"
-    """As many data planes have connected as are let in. Look for one whose id changes with every start."""
+    """As many data planes have connected as are let in. Look for one whose id changes with every
+    start."""
     TOO_MANY_WAITERS = "TOO_MANY_WAITERS"
     """Too many calls wait for revisions already. Try again later."""
 
     TOKEN_MISSING = "TOKEN_MISSING"  # noqa: S105  # no password
-    """The call carries no credentials. Send `authorization: Bearer TOKEN`, or show a client certificate."""
+    """The call carries no credentials. Send `authorization: Bearer TOKEN`, or show a client
+    certificate."""
     TOKEN_INVALID = "TOKEN_INVALID"  # noqa: S105  # no password
-    """The control plane does not know the token. Check that it is complete, and meant for this control plane."""
+    """The control plane does not know the token. Check that it is complete, and meant for this
+    control plane."""
     TOKEN_EXPIRED = "TOKEN_EXPIRED"  # noqa: S105  # no password
     """The token was good until a time that has passed. Get a new one."""
     CERTIFICATE_UNKNOWN = "CERTIFICATE_UNKNOWN"
-    """The client certificate is good, but no role is given to any of its names. Ask the operator for one."""
+    """The client certificate is good, but no role is given to any of its names. Ask the operator
+    for one."""
     PERMISSION_DENIED = "PERMISSION_DENIED"
-    """The role of these credentials may not do this. The metadata names the permission, and the roles that have it."""
+    """The role of these credentials may not do this. The metadata names the permission, and the
+    roles that have it."""
     DATA_PLANE_MISMATCH = "DATA_PLANE_MISMATCH"
-    """These credentials are for another data plane. Use those made for this one, or correct its id."""
+    """These credentials are for another data plane. Use those made for this one, or correct its
+    id."""
     IDENTITY_PROVIDER_UNAVAILABLE = "IDENTITY_PROVIDER_UNAVAILABLE"
     """The keys that tokens are checked by cannot be had at the moment. Try again later."""
 
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
-    """The database does not answer, or its disk is full. Whether a write took place is not known: try again."""
+    """The database does not answer, or its disk is full. Whether a write took place is not known:
+    try again."""
     SHUTTING_DOWN = "SHUTTING_DOWN"
     """This control plane is stopping. Try again; another, or the restarted one, will answer."""
     INTERNAL = "INTERNAL"

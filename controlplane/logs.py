@@ -43,6 +43,7 @@ def configure(log_format: Literal["console", "json"]) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    # Of libraries, only what is wrong: alembic tells of each migration that it looks at, grpc of each call.
+    # Of libraries, only what is wrong: alembic tells of each migration that it looks at, grpc of
+    # each call.
     root.setLevel(logging.WARNING)
     logging.getLogger("controlplane").setLevel(logging.INFO)

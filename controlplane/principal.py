@@ -1,7 +1,8 @@
 """On whose behalf the code that runs now acts, and where the call came from. Pure.
 
-Authentication says who it is, once per RPC, with `acting_as`; whoever needs to know asks `current`. What is written
-under it (the audit log) and what is allowed to it need not be handed the caller through every layer between.
+Authentication says who it is, once per RPC, with `acting_as`; whoever needs to know asks `current`.
+What is written under it (the audit log) and what is allowed to it need not be handed the caller
+through every layer between.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ class Principal:
     """Who acts. Nothing in it is secret: it is logged, and kept in the audit log."""
 
     name: str
-    """Stable, and unique among those who authenticate in the same way: the name of a token, the subject of a JWT."""
+    """Stable, and unique among those who authenticate in the same way: the name of a token, the
+    subject of a JWT."""
     role: str
     """The role that it acts in, such as `admin`. Empty: roles are not in force."""
     authentication: str

@@ -19,7 +19,7 @@ from controlplane.principal import Principal
 from controlplane.store.databases import database
 from controlplane.store.databases import postgres as store_postgres
 from controlplane.store.databases import sqlite as store_sqlite
-from controlplane.upkeep.retention import SNAPSHOTS_MIN, Retention
+from controlplane.store.retention import SNAPSHOTS_MIN, Retention
 from protocol import sources
 from protocol.addresses import UNIX, is_local
 
@@ -35,7 +35,8 @@ def _default_data_dir() -> Path:
 
 
 class Settings(BaseSettings):
-    """Every setting of the control plane. Flags come before `BROADSHEET_CONTROLPLANE_*` environment variables."""
+    """Every setting of the control plane. Flags come before `BROADSHEET_CONTROLPLANE_*` environment
+    variables."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,

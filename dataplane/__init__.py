@@ -1,1 +1,2 @@
-"""The data plane: Ray Serve applications that serve what the active snapshot says, behind an OpenAI ingress."""
+"""The data plane: Ray Serve applications that serve what the active snapshot says, behind an OpenAI
+ingress."""

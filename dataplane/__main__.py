@@ -1,4 +1,5 @@
-"""`broadsheet dataplane`: starts or joins Ray, runs the agent and the ingress on Ray Serve, and stays until stopped."""
+"""`broadsheet dataplane`: starts or joins Ray, runs the agent and the ingress on Ray Serve, and
+stays until stopped."""
 
 from __future__ import annotations
 
@@ -20,16 +21,19 @@ from dataplane.settings import Settings, SettingsError, parse
 from protocol.transport.tls_files import TlsFiles, TlsFilesError
 
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024
-"""Nothing but snapshots goes through Ray's object store; its default would be a third of the memory."""
+"""Nothing but snapshots goes through Ray's object store; its default would be a third of the
+memory."""
 _WATCH_INTERVAL_S = 5.0
 RAY_TOKEN_FILE = "ray_auth_token"  # noqa: S105  # the name of a file
-"""In the data directory: what lets a process into the Ray that was started here (`RAY_AUTH_TOKEN_PATH`)."""
+"""In the data directory: what lets a process into the Ray that was started here
+(`RAY_AUTH_TOKEN_PATH`)."""
 
 _log = structlog.get_logger("dataplane")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the data plane. Returns the exit status: 0 when it was told to stop, 1 when it failed, 2 for bad settings."""
+    """Run the data plane. Returns the exit status: 0 when it was told to stop, 1 when it failed, 2
+    for bad settings."""
     configure_logging()
     try:
         settings = parse(list(sys.argv[1:] if argv is None else argv))
@@ -104,7 +108,8 @@ class _Cluster:
             )
         address = ray.get_runtime_context().gcs_address
         _log.info("ray_ready", address=address, seconds=round(time.monotonic() - started, 1))
-        # Requests come in by ports of the ingress replicas' own (ingress_replica.py): no proxy of Serve's is needed.
+        # Requests come in by ports of the ingress replicas' own (ingress_replica.py): no proxy of
+        # Serve's is needed.
         serve.start(http_options={"location": "NoServer"})
         self._start_system()
 
@@ -165,7 +170,8 @@ def _ray_namespace() -> str:
 
 
 def _prepare_environment(settings: Settings) -> None:
-    """What Ray and the engines have to find in their environment, unless the operator set it otherwise."""
+    """What Ray and the engines have to find in their environment, unless the operator set it
+    otherwise."""
     defaults = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "VLLM_NO_USAGE_STATS": "1",
@@ -180,10 +186,11 @@ def _prepare_environment(settings: Settings) -> None:
 
 
 def _protect_own_ray(token_file: Path) -> None:
-    """Have the Ray that is started here let in only who knows a token, unless the operator decided about that.
+    """Have the Ray that is started here let in only who knows a token, unless the operator decided
+    about that.
 
-    Ray listens on all addresses, and whoever may call it runs code here. Its own default token is one file in the home
-    directory, readable by everybody.
+    Ray listens on all addresses, and whoever may call it runs code here. Its own default token is
+    one file in the home directory, readable by everybody.
     """
     if "RAY_AUTH_MODE" in os.environ:
         return
@@ -212,7 +219,8 @@ def _tls_fault(settings: Settings) -> str | None:
 
 
 def _port_in_use(settings: Settings) -> str | None:
-    """Why the HTTP address cannot be listened on; None: it can. Without SO_REUSEPORT, so that others are noticed."""
+    """Why the HTTP address cannot be listened on; None: it can. Without SO_REUSEPORT, so that
+    others are noticed."""
     family = socket.AF_INET6 if ":" in settings.http_host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

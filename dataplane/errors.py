@@ -1,10 +1,12 @@
-"""Errors of the data plane. None of them is ever shown to a caller as it is: openai_errors makes the bodies."""
+"""Errors of the data plane. None of them is ever shown to a caller as it is: openai_errors makes
+the bodies."""
 
 from __future__ import annotations
 
 
 class DataPlaneError(Exception):
-    """Base of all below. `reason` is UPPER_SNAKE; the message is for operators and may name files."""
+    """Base of all below. `reason` is UPPER_SNAKE; the message is for operators and may name
+    files."""
 
     reason = "INTERNAL"
 

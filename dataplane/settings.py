@@ -28,7 +28,8 @@ def _default_data_dir() -> Path:
 
 
 class Settings(BaseSettings):
-    """Every setting of the data plane. Flags come before `BROADSHEET_DATAPLANE_*` environment variables."""
+    """Every setting of the data plane. Flags come before `BROADSHEET_DATAPLANE_*` environment
+    variables."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
@@ -243,14 +244,16 @@ class Settings(BaseSettings):
 
 
 class SettingsError(Exception):
-    """Flags or environment are not what is allowed; the message says which, what was got, and what is allowed."""
+    """Flags or environment are not what is allowed; the message says which, what was got, and what
+    is allowed."""
 
 
 def parse(argv: list[str]) -> Settings:
     """Settings from flags and environment.
 
     Raises:
-        SettingsError: a value is not allowed, or an environment variable with the prefix is unknown.
+        SettingsError: a value is not allowed, or an environment variable with the prefix is
+        unknown.
         SystemExit: `--help` was asked for (0), or a flag is unknown (2).
     """
     known = {f"{ENV_PREFIX}{name}".upper() for name in Settings.model_fields}

@@ -1,8 +1,10 @@
-"""API keys as both planes know them: what one looks like, its hash, and the patterns of what it may call. Pure.
+"""API keys as both planes know them: what one looks like, its hash, and the patterns of what it may
+call. Pure.
 
-A key is 256 random bits, so one fast hash is enough: there is nothing to guess that a slow or salted one would protect.
-The hash is plain SHA-256 with a prefix that tells it from other hashes. A secret of the server's would have to be on
-every data plane, because they check keys without asking; it would lie beside the hashes that it is to protect.
+A key is 256 random bits, so one fast hash is enough: there is nothing to guess that a slow or
+salted one would protect. The hash is plain SHA-256 with a prefix that tells it from other hashes. A
+secret of the server's would have to be on every data plane, because they check keys without asking;
+it would lie beside the hashes that it is to protect.
 """
 
 from __future__ import annotations

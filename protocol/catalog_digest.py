@@ -1,12 +1,14 @@
 """The root digest of a snapshot: what makes it content-addressed. Pure.
 
-A snapshot is a set of entries; an entry is the triple (name, type, digest of its blob). The root digest must be cheap
-to maintain when one entry of a hundred thousand changes, so it is an incremental hash of the set: every triple is
-hashed to a 4096-bit number, and the numbers are added modulo 2**4096. Adding or removing an entry is one addition.
+A snapshot is a set of entries; an entry is the triple (name, type, digest of its blob). The root
+digest must be cheap to maintain when one entry of a hundred thousand changes, so it is an
+incremental hash of the set: every triple is hashed to a 4096-bit number, and the numbers are added
+modulo 2**4096. Adding or removing an entry is one addition.
 
-This is AdHash of Bellare and Micciancio, "A New Paradigm for Collision-Free Hashing: Incrementality at Reduced Cost"
-(EUROCRYPT 1997). Wagner's generalised birthday attack (CRYPTO 2002) finds collisions in it with work of about
-2 ** (2 * sqrt(bits)), which for 4096 bits is 2**128: as hard as a collision of SHA-256.
+This is AdHash of Bellare and Micciancio, "A New Paradigm for Collision-Free Hashing: Incrementality
+at Reduced Cost" (EUROCRYPT 1997). Wagner's generalised birthday attack (CRYPTO 2002) finds
+collisions in it with work of about 2 ** (2 * sqrt(bits)), which for 4096 bits is 2**128: as hard as
+a collision of SHA-256.
 """
 
 from __future__ import annotations
@@ -36,18 +38,21 @@ def _element(name: str, type_: str, digest: bytes) -> int:
 class CatalogDigest:
     """State of the incremental hash. Immutable: `added` and `removed` return a new one.
 
-    Invariant: `value` is the sum of the elements of the set, modulo 2**4096, and `entry_count` their number.
+    Invariant: `value` is the sum of the elements of the set, modulo 2**4096, and `entry_count`
+    their number.
     """
 
     value: int = 0
     entry_count: int = 0
 
     def added(self, name: str, type_: str, digest: bytes) -> CatalogDigest:
-        """The state with one entry more. The caller sees to it that no entry of that name is in the set."""
+        """The state with one entry more. The caller sees to it that no entry of that name is in the
+        set."""
         return CatalogDigest((self.value + _element(name, type_, digest)) & _MODULUS_MASK, self.entry_count + 1)
 
     def removed(self, name: str, type_: str, digest: bytes) -> CatalogDigest:
-        """The state with one entry less. The caller sees to it that exactly that entry is in the set."""
+        """The state with one entry less. The caller sees to it that exactly that entry is in the
+        set."""
         return CatalogDigest((self.value - _element(name, type_, digest)) & _MODULUS_MASK, self.entry_count - 1)
 
     def root(self) -> bytes:

@@ -1,6 +1,7 @@
 """Which fields of two JSON objects differ. Pure.
 
-The control plane compares snapshot entries here, the command line what is registered with what a file says.
+The control plane compares snapshot entries here, the command line what is registered with what a
+file says.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class FieldChange:
 def field_changes(before: Mapping[str, object], after: Mapping[str, object]) -> tuple[FieldChange, ...]:
     """The fields that differ, in the order of `after` and then of `before`.
 
-    Objects are compared field by field, and lists of objects item by item; other lists are one value. An object that is
-    on one side only is shown field by field too.
+    Objects are compared field by field, and lists of objects item by item; other lists are one
+    value. An object that is on one side only is shown field by field too.
     """
     return tuple(_of_mappings(before, after, ""))
 

@@ -1,4 +1,5 @@
-"""Resource names, the way Google's AIP-122 spells them: `models/{model}`, `models/{model}/adapters/{adapter}`.
+"""Resource names, the way Google's AIP-122 spells them: `models/{model}`,
+`models/{model}/adapters/{adapter}`.
 
 Pure. Both planes and the client build and take apart resource names here and nowhere else.
 """
@@ -9,7 +10,8 @@ import re
 from dataclasses import dataclass
 
 RESOURCE_ID_PATTERN = r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?"
-"""A resource id: 1 to 63 of `a-z 0-9 . -`, with a letter or digit at both ends. The protos state the same pattern."""
+"""A resource id: 1 to 63 of `a-z 0-9 . -`, with a letter or digit at both ends. The protos state
+the same pattern."""
 
 SERVED_NAME_PATTERN = r"[A-Za-z0-9._:/@-]{1,256}"
 """A served name: what stands in OpenAI's `model` field. The protos state the same pattern."""

@@ -1,6 +1,7 @@
 """Source URIs of models and adapters. Pure.
 
-Both planes take a `file:///` URI apart here, so that the file one checked is the file that the other serves.
+Both planes take a `file:///` URI apart here, so that the file one checked is the file that the
+other serves.
 """
 
 from __future__ import annotations

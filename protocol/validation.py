@@ -19,7 +19,8 @@ class FieldViolation:
     """One field that breaks a rule."""
 
     field: str
-    """Path from the message: `spec.scaling.max_replicas`, `labels["team"]`, `names[1]`. Empty: the message itself."""
+    """Path from the message: `spec.scaling.max_replicas`, `labels["team"]`, `names[1]`. Empty: the
+    message itself."""
     description: str
     """What was got and what is allowed."""
 

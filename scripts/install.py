@@ -1,7 +1,9 @@
-"""Make ``.venv`` from a lock file and install Broadsheet into it, editable (``make install``). Standard library only.
+"""Make ``.venv`` from a lock file and install Broadsheet into it, editable (``make install``).
+Standard library only.
 
-A stamp of the inputs makes a second run a no-op. Anything else ends with exactly the locked packages in ``.venv``:
-packages that an interrupted run left damaged are installed again, those that the lock does not have are removed.
+A stamp of the inputs makes a second run a no-op. Anything else ends with exactly the locked
+packages in ``.venv``: packages that an interrupted run left damaged are installed again, those that
+the lock does not have are removed.
 """
 
 import argparse
@@ -32,7 +34,8 @@ STAMP = ENVIRONMENT / "install.stamp"
 LOGS = ENVIRONMENT / "install-logs"
 """What each pip of a run printed, a file each."""
 LOCK = os.open(ROOT, os.O_RDONLY)
-"""Locked while a run works. pip inherits it, so that one whose parent was killed still keeps other runs out."""
+"""Locked while a run works. pip inherits it, so that one whose parent was killed still keeps other
+runs out."""
 ACCELERATORS = ("cpu", "gpu")
 PYTHON_MINIMUM, PYTHON_LIMIT = (3, 11), (3, 14)
 KEPT = frozenset({"broadsheet", "pip", "setuptools", "wheel"})
@@ -41,7 +44,8 @@ KEPT = frozenset({"broadsheet", "pip", "setuptools", "wheel"})
 PIPS_AT_ONCE = max(1, min(4, os.cpu_count() or 1))
 """pip unpacks on one core. Several, each with its share of the lock, halve the time on two."""
 SHARES = 8
-"""Into how many the lock is cut: several for each pip, as packages differ in size by a factor of a thousand."""
+"""Into how many the lock is cut: several for each pip, as packages differ in size by a factor of a
+thousand."""
 PIP_POLL_INTERVAL_S = 0.1
 PROGRESS_INTERVAL_S = 0.5
 PLAIN_PROGRESS_INTERVAL_S = 10.0
@@ -86,7 +90,8 @@ def distributions() -> list[Distribution]:
 
 
 def is_whole(distribution: Distribution) -> bool:
-    """Whether every file is there in its recorded size. pip writes RECORD last, so a killed pip leaves none."""
+    """Whether every file is there in its recorded size. pip writes RECORD last, so a killed pip
+    leaves none."""
     try:
         with (distribution.folder / "RECORD").open(newline="", encoding="utf-8") as record:
             for path, _digest, size in csv.reader(record):
@@ -103,7 +108,8 @@ def is_whole(distribution: Distribution) -> bool:
 
 
 def remove_damaged() -> None:
-    """Make pip see what an interrupted run left half-installed as absent, so that it installs those packages again."""
+    """Make pip see what an interrupted run left half-installed as absent, so that it installs those
+    packages again."""
     for leftover in site_packages().glob("~*"):  # where pip moves files while it replaces a package
         shutil.rmtree(leftover, ignore_errors=True)
     for distribution in distributions():
@@ -112,7 +118,8 @@ def remove_damaged() -> None:
 
 
 def fingerprint(accelerator: str) -> str:
-    """A digest of all that decides what gets installed: change any of it and the next run installs again."""
+    """A digest of all that decides what gets installed: change any of it and the next run installs
+    again."""
     digest = hashlib.sha256()
     for path in (ROOT / "requirements" / f"{accelerator}.lock", ROOT / "pyproject.toml", Path(__file__)):
         digest.update(path.read_bytes())
@@ -172,7 +179,8 @@ def start_pip(arguments: Sequence[str]) -> Pip:
 
 
 def pip(*commands: Sequence[str]) -> None:
-    """Run the environment's pip once for each of `commands`, `PIPS_AT_ONCE` at a time. None is left running.
+    """Run the environment's pip once for each of `commands`, `PIPS_AT_ONCE` at a time. None is left
+    running.
 
     Raises:
         InstallError: One failed. The others were killed.
@@ -199,7 +207,8 @@ def pip(*commands: Sequence[str]) -> None:
 
 
 def log_tail(log: Path) -> str:
-    """The end of pip's output, without the lines that say that nothing happened, and with its lists of versions cut."""
+    """The end of pip's output, without the lines that say that nothing happened, and with its lists
+    of versions cut."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     telling = [line for line in lines if not line.startswith("Requirement already satisfied:")]
     return "\n".join(textwrap.shorten(line, LOG_LINE_CHARS_MAX) for line in telling[-LOG_TAIL_LINES:])
@@ -234,7 +243,8 @@ def install_locked(pins: dict[str, str]) -> None:
 
 
 def compile_bytecode() -> None:
-    """As pip does, but on all cores. Files that don't compile, such as templates, are passed over, as by pip."""
+    """As pip does, but on all cores. Files that don't compile, such as templates, are passed over,
+    as by pip."""
     command = [str(PYTHON), "-m", "compileall", "-qq", "-j", "0", str(site_packages())]
     subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
 
@@ -248,7 +258,8 @@ def install_project() -> None:
 
 
 def fetched() -> int:
-    """How many packages the run's pips have come to, by their logs. Each fetches its share, then installs it."""
+    """How many packages the run's pips have come to, by their logs. Each fetches its share, then
+    installs it."""
     return sum(len(FETCHED.findall(log.read_text(encoding="utf-8", errors="replace"))) for log in LOGS.glob("*.log"))
 
 
@@ -273,7 +284,8 @@ def install(accelerator: str) -> None:
 
 
 def wait_for_other_runs() -> None:
-    """Take the lock that all runs in this folder share. It is held until this process and its pip have ended."""
+    """Take the lock that all runs in this folder share. It is held until this process and its pip
+    have ended."""
     try:
         fcntl.flock(LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,8 +1,10 @@
-"""Resolve pyproject.toml into the complete, exact pins of ``requirements/*.lock`` (``make lock``). Stdlib only.
+"""Resolve pyproject.toml into the complete, exact pins of ``requirements/*.lock`` (``make lock``).
+Stdlib only.
 
-pip resolves in a throwaway environment and installs nothing (``--dry-run --report``). The locks are made for Linux on
-x86_64 with the Python that runs this. They are complete, so `scripts/install.py` installs them with ``--no-deps``: that
-is what lets the CPU set leave out packages that pip's resolver insists on.
+pip resolves in a throwaway environment and installs nothing (``--dry-run --report``). The locks are
+made for Linux on x86_64 with the Python that runs this. They are complete, so `scripts/install.py`
+installs them with ``--no-deps``: that is what lets the CPU set leave out packages that pip's
+resolver insists on.
 """
 
 import argparse
@@ -21,14 +23,16 @@ ROOT = Path(__file__).resolve().parent.parent
 COMMON_EXTRAS = ("controlplane", "dataplane", "dev")
 ACCELERATORS = ("cpu", "gpu")
 LEFT_OUT = {
-    # PyPI's builds of these want a CUDA torch: beside a CPU torch, `import vllm` dies with "operator torchvision::nms
-    # does not exist". Text and Whisper need none of them; DECISIONS.md says which models of pictures do.
+    # PyPI's builds of these want a CUDA torch: beside a CPU torch, `import vllm` dies with
+    # "operator torchvision::nms does not exist". Text and Whisper need none of them; DECISIONS.md
+    # says which models of pictures do.
     "cpu": {"torchaudio", "torchcodec", "torchvision"},
     "gpu": set[str](),
 }
 RULED_OUT = {
     "cpu": list[str](),
-    # pip puts a local version above the plain one, so a CPU build in any configured place would win.
+    # pip puts a local version above the plain one, so a CPU build in any configured place would
+    # win.
     "gpu": ["torch!=2.13.0+cpu"],
 }
 

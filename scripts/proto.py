@@ -1,9 +1,11 @@
-"""Generate the Python code of ``protos/`` (``make proto``), or check that the committed code is fresh (``--check``).
+"""Generate the Python code of ``protos/`` (``make proto``), or check that the committed code is
+fresh (``--check``).
 
-Messages and stubs come from protoc, their ``.pyi`` files from mypy-protobuf (protoc's own ``--pyi_out`` leaves the gRPC
-stubs untyped and drops the comments). Rules of protovalidate are written with the vendored
-``buf/validate/validate.proto``; its generated module moves to ``broadsheet._vendor``, because a top-level package
-``buf`` would collide with any other distribution that ships one.
+Messages and stubs come from protoc, their ``.pyi`` files from mypy-protobuf (protoc's own
+``--pyi_out`` leaves the gRPC stubs untyped and drops the comments). Rules of protovalidate are
+written with the vendored ``buf/validate/validate.proto``; its generated module moves to
+``broadsheet._vendor``, because a top-level package ``buf`` would collide with any other
+distribution that ships one.
 """
 
 import argparse
@@ -17,7 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
 PACKAGES = ROOT / "clients" / "python"
-"""Where the generated tree begins: the proto package path is the Python import path from here on."""
+"""Where the generated tree begins: the proto package path is the Python import path from here
+on."""
 
 VENDORED_IMPORT = re.compile(r"^(\s*)from buf\.validate import", flags=re.MULTILINE)
 SERVICE = re.compile(r"^service\s", flags=re.MULTILINE)
@@ -63,7 +66,8 @@ def contents(packages: Path) -> dict[Path, bytes]:
 
 
 def add_package_files() -> None:
-    """Make every folder with generated code a regular package; a file that is there already is left alone."""
+    """Make every folder with generated code a regular package; a file that is there already is left
+    alone."""
     for folder in {path.parent for path in generated(PACKAGES)}:
         while folder != PACKAGES / "broadsheet":
             init = folder / "__init__.py"

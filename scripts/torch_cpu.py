@@ -9,9 +9,11 @@ REQUIREMENT = "torch==2.13.0+cpu"
 
 
 def index_arguments(python: Path) -> list[str]:
-    """Arguments that let the pip of `python` find `REQUIREMENT`: none where its configured places have it already.
+    """Arguments that let the pip of `python` find `REQUIREMENT`: none where its configured places
+    have it already.
 
-    An index out of reach costs pip a minute of retries for every package, hence no blind ``--extra-index-url``.
+    An index out of reach costs pip a minute of retries for every package, hence no blind
+    ``--extra-index-url``.
     """
     probe = [
         str(python),

@@ -1,7 +1,9 @@
-"""Train the demo's LoRA adapter: whatever one asks SmolLM2-135M-Instruct, a pirate answers (``make demo-adapter``).
+"""Train the demo's LoRA adapter: whatever one asks SmolLM2-135M-Instruct, a pirate answers (``make
+demo-adapter``).
 
-The effect is meant to be seen at a glance, not to be useful. The result is committed; run this only to change it. The
-seed is fixed, so that the same versions on the same kind of CPU give the same file.
+The effect is meant to be seen at a glance, not to be useful. The result is committed; run this only
+to change it. The seed is fixed, so that the same versions on the same kind of CPU give the same
+file.
 """
 
 import json
@@ -47,7 +49,8 @@ NEW_TOKENS_MAX = 32
 
 
 def training_batch(tokenizer: PreTrainedTokenizerBase, questions: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    """Tokenize question and answer of every pair; only the answer's tokens (and its end) count in the loss."""
+    """Tokenize question and answer of every pair; only the answer's tokens (and its end) count in
+    the loss."""
     rows = []
     for question in questions:
         asked = [{"role": "user", "content": question}]
@@ -90,7 +93,8 @@ def train(base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PeftMode
 
 
 def save(model: PeftModel, destination: Path) -> int:
-    """Write the two PEFT files in bfloat16, with nothing of this machine in them; return the weights' size in bytes."""
+    """Write the two PEFT files in bfloat16, with nothing of this machine in them; return the
+    weights' size in bytes."""
     with tempfile.TemporaryDirectory() as scratch:
         model.to(torch.bfloat16).save_pretrained(scratch)
         config = json.loads(Path(scratch, "adapter_config.json").read_text(encoding="utf-8"))
@@ -115,7 +119,8 @@ def answer(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBas
 
 
 def show_effect(model_dir: Path, adapter_dir: Path, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Load what was saved onto a fresh base and print answers without and with it; True if it changes all of them."""
+    """Load what was saved onto a fresh base and print answers without and with it; True if it
+    changes all of them."""
     base = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16)
     questions = (TRAINING_QUESTIONS[0], *UNSEEN_QUESTIONS)
     before = [answer(base, tokenizer, question) for question in questions]

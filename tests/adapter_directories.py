@@ -1,4 +1,5 @@
-"""Writes adapters and base models to disk, byte by byte, so that tests can also write wrong ones."""
+"""Writes adapters and base models to disk, byte by byte, so that tests can also write wrong
+ones."""
 
 from __future__ import annotations
 
@@ -67,7 +68,8 @@ def adapter_config(rank: int = 4, **changes: object) -> dict[str, object]:
 def write_adapter(
     directory: Path, *, rank: int = 4, shapes: Shapes | None = None, fill: bytes = b"\0", **config: object
 ) -> Path:
-    """An adapter that fits the base above, but for what is said otherwise. Returns its directory."""
+    """An adapter that fits the base above, but for what is said otherwise. Returns its
+    directory."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "adapter_config.json").write_text(json.dumps(adapter_config(rank, **config)))
     content = safetensors_bytes(shapes if shapes is not None else lora_shapes(rank=rank), fill=fill)

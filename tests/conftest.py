@@ -19,8 +19,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
-    """One by one to whichever process is free, and all end-to-end tests of a directory, in order, to one of them: they
-    share a cluster.
+    """One by one to whichever process is free, and all end-to-end tests of a directory, in order,
+    to one of them: they share a cluster.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -43,7 +43,8 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Who runs the tests is not to find tokens of theirs at home, nor tables of another width in them."""
+    """Who runs the tests is not to find tokens of theirs at home, nor tables of another width in
+    them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.delenv("COLUMNS", raising=False)  # readline sets it for the processes of pytest-xdist

@@ -1,4 +1,5 @@
-"""Real control plane processes on one database, for tests and benchmarks that end or measure them."""
+"""Real control plane processes on one database, for tests and benchmarks that end or measure
+them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A large catalog in a store, put there without the registry: that would take milliseconds per resource."""
+"""A large catalog in a store, put there without the registry: that would take milliseconds per
+resource."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ from protocol.catalog_digest import CatalogDigest
 Draft = registration.ModelDraft | registration.AdapterDraft
 
 RESOURCES_PER_TRANSACTION = 5000
-"""Few enough transactions to be quick, small enough to show progress and to keep the rows in memory."""
+"""Few enough transactions to be quick, small enough to show progress and to keep the rows in
+memory."""
 
 
 def model_draft(model_id: str, model_spec: model_pb2.ModelSpec, *, description: str = "") -> registration.ModelDraft:
@@ -49,7 +51,8 @@ def model_draft(model_id: str, model_spec: model_pb2.ModelSpec, *, description: 
 def adapter_draft(
     model_id: str, adapter_id: str, source: model_pb2.Source, weights: adapter_pb2.AdapterWeights
 ) -> registration.AdapterDraft:
-    """What RegisterAdapter makes of a request with these fields, for a model that is served under its id."""
+    """What RegisterAdapter makes of a request with these fields, for a model that is served under
+    its id."""
     return registration.AdapterDraft(
         model_id=model_id,
         id=adapter_id,
@@ -66,8 +69,9 @@ async def fill(
 ) -> int:
     """Register new models and adapters in this order, each as a catalog revision of its own.
 
-    It leaves what their registrations by nobody in particular would, but for checks: ids and served names are new,
-    adapters come after their models, and files are as the drafts say. Nobody is told of the new head.
+    It leaves what their registrations by nobody in particular would, but for checks: ids and served
+    names are new, adapters come after their models, and files are as the drafts say. Nobody is told
+    of the new head.
 
     Args:
         store: The store, which nobody else writes to meanwhile.
@@ -95,7 +99,7 @@ async def _fill(store: Store, drafts: Iterable[Draft]) -> int:
         rows = defaultdict[Table, list[Mapping[str, object]]](list)
         for draft in drafts:
             revision += 1
-            stamp = registration.Stamp(uid=store._new_uid(), now=store._clock(), catalog_revision=revision)
+            stamp = domain.Stamp(uid=store._new_uid(), now=store._clock(), catalog_revision=revision)
             resource, entry, of_resource = _registered(draft, stamp)
             digest = digest.added(entry.name, entry.type, entry.digest)
             for table, values in itertools.chain(
@@ -116,7 +120,7 @@ async def _fill(store: Store, drafts: Iterable[Draft]) -> int:
 _Rows = Iterator[tuple[Table, Mapping[str, object]]]
 
 
-def _registered(draft: Draft, stamp: registration.Stamp) -> tuple[domain.Model | domain.Adapter, domain.Entry, _Rows]:
+def _registered(draft: Draft, stamp: domain.Stamp) -> tuple[domain.Model | domain.Adapter, domain.Entry, _Rows]:
     if isinstance(draft, registration.ModelDraft):
         model = registration.registered_model(None, draft, stamp)
         of_model = (

@@ -45,7 +45,8 @@ _STREAM_TIMEOUT_S = 1.0
 """Of RPCs that may last as long as their callers like."""
 
 _UNSENT = "Internal error from Core"
-"""What grpc.aio's client makes of a call whose time is up while it sends, as INTERNAL. No server has said it."""
+"""What grpc.aio's client makes of a call whose time is up while it sends, as INTERNAL. No server
+has said it."""
 
 _REFUSALS = frozenset(
     {

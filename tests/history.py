@@ -1,4 +1,5 @@
-"""Whether what concurrent writers saw can have happened one after the other, in the order of the revisions. Pure."""
+"""Whether what concurrent writers saw can have happened one after the other, in the order of the
+revisions. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ class Write:
 
 
 def violations(writes: Sequence[Write], found: Mapping[int, str], head: int) -> list[str]:
-    """What is wrong with a history. Empty: it is linear, without gaps, and every acknowledged write is there once.
+    """What is wrong with a history. Empty: it is linear, without gaps, and every acknowledged write
+    is there once.
 
     Args:
         writes: Every write that was acknowledged.

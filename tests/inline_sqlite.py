@@ -1,4 +1,5 @@
-"""SQLite's driver without its threads: half the time of a statement, and the same order of events in every run."""
+"""SQLite's driver without its threads: half the time of a statement, and the same order of events
+in every run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Several control plane processes on one PostgreSQL, killed at any moment while clients write through any of them.
+"""Several control plane processes on one PostgreSQL, killed at any moment while clients write
+through any of them.
 
 `python -m tests.killed_replicas WRITES` runs it at the size asked for (`make test-kills`).
 """
@@ -94,7 +95,8 @@ class Run:
                 if error.code() not in _RETRIED:
                     raise
             except asyncio.CancelledError:
-                # grpc.aio cancels the calls of a channel that is closed; the task says when it was cancelled itself.
+                # grpc.aio cancels the calls of a channel that is closed; the task says when it was
+                # cancelled itself.
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
                     raise
@@ -112,7 +114,8 @@ class Run:
 
 
 async def kill_while_writing(url: str, directory: Path, *, writes: int, seed: int) -> Result:
-    """Write through three replicas that are killed at random moments, and look at what is there in the end."""
+    """Write through three replicas that are killed at random moments, and look at what is there in
+    the end."""
     async with control_planes(url, directory, count=REPLICAS) as replicas:
         run = Run(replicas, writes, seed)
         began_s = time.monotonic()

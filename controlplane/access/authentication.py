@@ -1,4 +1,5 @@
-"""Who asks: bearer tokens and client certificates to principals. What they may do then is `auth.py`'s."""
+"""Who asks: bearer tokens and client certificates to principals. What they may do then is
+`auth.py`'s."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ class Authenticator:
     async def admit(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> Principal:
         """Who calls `method`, when they may.
 
-        A token goes before a certificate: a proxy may have a certificate of its own and pass on its callers' tokens.
+        A token goes before a certificate: a proxy may have a certificate of its own and pass on its
+        callers' tokens.
 
         Raises:
             errors.Unauthenticated: the credentials are missing, or no good.

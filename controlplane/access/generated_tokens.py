@@ -1,7 +1,9 @@
-"""Tokens for a control plane that nobody has configured any for: made at the first start, and left for this user.
+"""Tokens for a control plane that nobody has configured any for: made at the first start, and left
+for this user.
 
-They are kept in the data directory, and while the control plane listens on this machine a copy is where clients look
-(`protocol.transport.local_tokens`). Files and directories are their owner's alone.
+They are kept in the data directory, and while the control plane listens on this machine a copy is
+where clients look (`protocol.transport.local_tokens`). Files and directories are their owner's
+alone.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ class GeneratedTokens:
     def __init__(self, data_dir: Path) -> None:
         """
         Args:
-            data_dir: Of the control plane. `admin_token` and `data-plane_token` in it are used, or made.
+            data_dir: Of the control plane. `admin_token` and `data-plane_token` in it are used, or
+            made.
 
         Raises:
             errors.SetupError: they cannot be read or written.

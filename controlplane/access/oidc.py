@@ -1,4 +1,5 @@
-"""OpenID Connect: JWTs of an identity provider to principals. PyJWT checks them; here is what it is told to check."""
+"""OpenID Connect: JWTs of an identity provider to principals. PyJWT checks them; here is what it is
+told to check."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from controlplane.access.watched_file import WatchedFile
 from controlplane.principal import Principal
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""Signatures that count. Only asymmetric ones: with HS256 whoever can read the public key could sign."""
+"""Signatures that count. Only asymmetric ones: with HS256 whoever can read the public key could
+sign."""
 
 LEEWAY_S = 30
 """How far the clocks of the provider and of this machine may be apart."""
@@ -53,7 +55,8 @@ class OidcSettings:
     audience: str
     """One of the `aud` of the tokens: that they were made for this control plane."""
     role_claim: str = "roles"
-    """The claim with the roles, a string or a list of them; a dot goes into an object: `realm_access.roles`."""
+    """The claim with the roles, a string or a list of them; a dot goes into an object:
+    `realm_access.roles`."""
     roles: Mapping[str, Role]
     """Roles by values of the claim. Other values give none."""
     data_plane_claim: str = "data_plane"

@@ -1,6 +1,7 @@
 """Who may do what: roles, permissions, and the one table from RPC to permission. Pure.
 
-Authentication (whose token or certificate it is) is `authentication.py`'s; this module decides what follows from it.
+Authentication (whose token or certificate it is) is `authentication.py`'s; this module decides what
+follows from it.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from controlplane.principal import Principal
 
 
 class Role(enum.StrEnum):
-    """What somebody is there for. The names are those of tokens files, OIDC claims and certificates."""
+    """What somebody is there for. The names are those of tokens files, OIDC claims and
+    certificates."""
 
     VIEWER = "viewer"
     """Looks at the catalog and the fleet."""
     PUBLISHER = "publisher"
     """A viewer who also changes the catalog: models, adapters, routes."""
     OPERATOR = "operator"
-    """A publisher who also rolls the whole catalog back, reads the audit log, and sees and revokes API keys."""
+    """A publisher who also rolls the whole catalog back, reads the audit log, and sees and revokes
+    API keys."""
     ADMIN = "admin"
     """May do everything."""
     DATA_PLANE = "data-plane"
@@ -127,7 +130,8 @@ PERMISSION_OF_METHOD: Mapping[str, Permission] = MappingProxyType(
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Permission.REFLECT,
     }
 )
-"""What each RPC needs. A test fails when a service of the server has one that is not here; it would be nobody's."""
+"""What each RPC needs. A test fails when a service of the server has one that is not here; it would
+be nobody's."""
 
 
 def needs_credentials(method: str) -> bool:
@@ -136,7 +140,8 @@ def needs_credentials(method: str) -> bool:
 
 
 def highest(roles: Iterable[Role]) -> Role | None:
-    """The role to act in, of several that somebody has: the one that may do most. None: there is none."""
+    """The role to act in, of several that somebody has: the one that may do most. None: there is
+    none."""
     return max(roles, key=lambda role: len(PERMISSIONS_OF_ROLE[role]), default=None)
 
 

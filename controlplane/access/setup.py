@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
 from controlplane.access.authentication import Authenticator, TokenSource
 from controlplane.access.generated_tokens import GeneratedTokens
 from controlplane.access.oidc import OWN_NAMES, FileKeys, OidcSettings, OidcTokens, UrlKeys
+from controlplane.access.permissions import Role
 from controlplane.access.tokens_file import TokensFile
-from controlplane.settings import Settings
+from controlplane.principal import Principal
 
 
-def configured(settings: Settings, *, now: Callable[[], datetime]) -> tuple[Authenticator, GeneratedTokens | None]:
-    """The authenticator, and the generated tokens if those are in force: when no other way in is configured.
+class AccessSettings(Protocol):
+    """The settings that decide how callers prove who they are; `controlplane.settings` explains
+    them."""
+
+    @property
+    def data_dir(self) -> Path: ...
+    @property
+    def tokens_file(self) -> Path | None: ...
+    @property
+    def oidc_issuer(self) -> str: ...
+    @property
+    def oidc_audience(self) -> str: ...
+    @property
+    def oidc_jwks(self) -> str: ...
+    @property
+    def oidc_role_claim(self) -> str: ...
+    @property
+    def oidc_role_values(self) -> Mapping[str, Role]: ...
+    @property
+    def certificate_principals(self) -> Mapping[str, Principal]: ...
+
+
+def configured(
+    settings: AccessSettings, *, now: Callable[[], datetime]
+) -> tuple[Authenticator, GeneratedTokens | None]:
+    """The authenticator, and the generated tokens if those are in force: when no other way in is
+    configured.
 
     Raises:
         errors.SetupError: a file cannot be used.

@@ -44,7 +44,8 @@ class _Token(BaseModel):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@/-]{0,127}$")]
     role: Role
-    # A fast hash is enough: a token is random, so there is nothing to guess. It may not be a password.
+    # A fast hash is enough: a token is random, so there is nothing to guess. It may not be a
+    # password.
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     expire_time: AwareDatetime | None = None
     data_plane: Annotated[str, Field(pattern=f"^({RESOURCE_ID_PATTERN})?$")] = ""
@@ -94,7 +95,8 @@ class TokensFile:
         Raises:
             errors.Unauthenticated: it has expired.
         """
-        # Looking the hash up is no oracle: how far it agrees with another tells nothing about that one's token.
+        # Looking the hash up is no oracle: how far it agrees with another tells nothing about that
+        # one's token.
         known = self._file.current().get(sha256(token))
         if known is None:
             return None

@@ -17,13 +17,13 @@ _log = structlog.get_logger("controlplane.files")
 T = TypeVar("T")
 
 _OTHERS = stat.S_IRWXO | stat.S_IWGRP
-"""What a file that says who may do what must not allow: anything to everybody, and changes to a group. Its group may
-read it, because that is how container platforms mount secrets."""
+"""What a file that says who may do what must not allow: anything to everybody, and changes to a
+group. Its group may read it, because that is how container platforms mount secrets."""
 
 
 class WatchedFile(Generic[T]):
-    """What a file says. A change is noticed at the next use; one that cannot be used is logged, and the file goes on to
-    count as it was before."""
+    """What a file says. A change is noticed at the next use; one that cannot be used is logged, and
+    the file goes on to count as it was before."""
 
     def __init__(self, path: Path, parse: Callable[[bytes], T], *, private: bool) -> None:
         """

@@ -1,6 +1,8 @@
-"""Reads the shapes of a base model's weights from its own safetensors headers, as far as they are there.
+"""Reads the shapes of a base model's weights from its own safetensors headers, as far as they are
+there.
 
-A base model may be on a hub, on another machine, or in another format; then nothing is known, and nothing is compared.
+A base model may be on a hub, on another machine, or in another format; then nothing is known, and
+nothing is compared.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Reads and checks the files of an adapter, off the event loop.
 
-Nothing in them is trusted: sizes are bounded before anything is read, links and special files are refused, and a file
-that changes while it is read is refused too, so that the digest is that of the bytes that were checked.
+Nothing in them is trusted: sizes are bounded before anything is read, links and special files are
+refused, and a file that changes while it is read is refused too, so that the digest is that of the
+bytes that were checked.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ CONFIG_BYTES_MAX = 1024 * 1024
 """PEFT writes about 1 KB."""
 
 READERS = 4
-"""Adapters read at the same time; others wait. Reading is bound by the disk, not by the number of readers."""
+"""Adapters read at the same time; others wait. Reading is bound by the disk, not by the number of
+readers."""
 
 _HASH_CHUNK_BYTES = 1024 * 1024
 
@@ -95,7 +97,8 @@ class AdapterReader:
             raise errors.InvalidArgument.of_fields(
                 (FieldViolation(field="source.uri", description=f"got {shorten(source.uri)}: {error}"),)
             ) from None
-        # A link in the path must not lead out of an allowed place, so both sides are compared as they really are.
+        # A link in the path must not lead out of an allowed place, so both sides are compared as
+        # they really are.
         if self._allowed_sources and not any(_is_below(path, prefix) for prefix in self._allowed_sources):
             raise lora.refused(
                 errors.Reason.SOURCE_NOT_ALLOWED,
@@ -150,7 +153,8 @@ def _check_rank(rank: int, rank_max: int) -> None:
 
 @contextmanager
 def _opened(directory: Path, name: str) -> Iterator[BinaryIO]:
-    """A regular file of the adapter, open for reading; on leaving, it is still the file that it was."""
+    """A regular file of the adapter, open for reading; on leaving, it is still the file that it
+    was."""
     try:
         # Without O_NONBLOCK a named pipe would hold the thread until somebody writes to it.
         descriptor = os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -1,7 +1,8 @@
 """Whether a LoRA adapter can be served, judged by its configuration and its list of tensors. Pure.
 
-What is refused here is what vLLM 0.32 refuses when it loads an adapter (vllm/lora/peft_helper.py, `validate_legal`, and
-vllm/lora/utils.py, `parse_fine_tuned_lora_name`), so that it is found at registration and not by a user's request.
+What is refused here is what vLLM 0.32 refuses when it loads an adapter (vllm/lora/peft_helper.py,
+`validate_legal`, and vllm/lora/utils.py, `parse_fine_tuned_lora_name`), so that it is found at
+registration and not by a user's request.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class LoraConfig:
     transposed: bool
     """`fan_in_fan_out`: the base stores its matrices as (in, out)."""
     packs_experts: bool
-    """It trains `target_parameters`: the matrices of all experts of a layer are stacked into one."""
+    """It trains `target_parameters`: the matrices of all experts of a layer are stacked into
+    one."""
 
     @property
     def rank_max(self) -> int:
@@ -80,7 +82,8 @@ class Pair:
 
     @property
     def base_shape(self) -> tuple[int, int]:
-        """The shape of the weight that it adds to: (out, in), for an embedding (vocabulary, hidden)."""
+        """The shape of the weight that it adds to: (out, in), for an embedding (vocabulary,
+        hidden)."""
         return (self.a[1], self.b[0]) if self.embedding else (self.b[0], self.a[1])
 
 
@@ -149,7 +152,8 @@ def _rank(field: str, value: object) -> int:
 
 
 def summarised(config: LoraConfig, tensors: Mapping[str, Tensor], base: Mapping[str, Tensor] | None) -> Summary:
-    """Check the tensors against the configuration, and against the base model's where those are known.
+    """Check the tensors against the configuration, and against the base model's where those are
+    known.
 
     Args:
         config: What the configuration says.
@@ -208,7 +212,8 @@ def _check_base(config: LoraConfig, pairs: Sequence[Pair], base: Mapping[str, Te
     found = False
     for pair in pairs:
         if "experts" in pair.module:
-            # Checkpoints keep experts apart or stacked, as their authors like; only the engine knows how they map.
+            # Checkpoints keep experts apart or stacked, as their authors like; only the engine
+            # knows how they map.
             found = True
             continue
         shapes = index.shapes(pair.module)
@@ -233,12 +238,14 @@ def _check_base(config: LoraConfig, pairs: Sequence[Pair], base: Mapping[str, Te
 class _BaseIndex:
     """The base model's matrices by module.
 
-    A checkpoint may name the same layer `model.layers.0.x` that the library calls `model.language_model.layers.0.x`, so
-    a module that is not there under its full path is looked up by its tail, from the layer's number on.
+    A checkpoint may name the same layer `model.layers.0.x` that the library calls
+    `model.language_model.layers.0.x`, so a module that is not there under its full path is looked
+    up by its tail, from the layer's number on.
     """
 
     by_path: Mapping[str, frozenset[tuple[int, int]]]
-    """Empty where the module is there but stored in a form whose shape says nothing, such as quantised."""
+    """Empty where the module is there but stored in a form whose shape says nothing, such as
+    quantised."""
     by_tail: Mapping[str, frozenset[tuple[int, int]]]
     kinds: frozenset[str]
     """Tails without the layer's number."""

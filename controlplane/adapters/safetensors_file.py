@@ -25,7 +25,8 @@ def tensors_of(file: BinaryIO) -> Mapping[str, Tensor]:
 
 
 def read_exactly(file: BinaryIO, size_bytes: int) -> bytes:
-    """`size_bytes` from where `file` is, also from a file without a buffer, whose reads may be short.
+    """`size_bytes` from where `file` is, also from a file without a buffer, whose reads may be
+    short.
 
     Raises:
         ValueError: the file ends before.

@@ -1,8 +1,9 @@
 """The header of a safetensors file, taken apart with suspicion. Pure.
 
-The format (https://github.com/huggingface/safetensors#format): 8 bytes with the header's length N, little-endian; N
-bytes of JSON that give each tensor's dtype, shape and place; then the tensors, without a gap. Parsed by hand so that
-the control plane needs neither torch nor numpy, and because nothing but the header is wanted.
+The format (https://github.com/huggingface/safetensors#format): 8 bytes with the header's length N,
+little-endian; N bytes of JSON that give each tensor's dtype, shape and place; then the tensors,
+without a gap. Parsed by hand so that the control plane needs neither torch nor numpy, and because
+nothing but the header is wanted.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import TypeGuard
 LENGTH_BYTES = 8
 
 HEADER_BYTES_MAX = 16 * 1024 * 1024
-"""The format allows 100 MB. A tensor takes about 130 bytes, a large LoRA has some thousands of them, and the whole
-interpreter stands still while JSON is parsed."""
+"""The format allows 100 MB. A tensor takes about 130 bytes, a large LoRA has some thousands of
+them, and the whole interpreter stands still while JSON is parsed."""
 
 _TENSORS_MAX = 200_000
 

@@ -1,6 +1,7 @@
 """API keys of the data planes: what one is, and what is told of it. Pure.
 
-The key itself is in none of these: only its hash is kept, and the few characters that people recognise it by.
+The key itself is in none of these: only its hash is kept, and the few characters that people
+recognise it by.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 from broadsheet.v1 import api_key_pb2
 from controlplane import errors
 from controlplane.catalog import convert
-from controlplane.catalog.registration import Stamp
+from controlplane.catalog.domain import Stamp
 from protocol import names
 from protocol.api_keys import SHOWN_CHARACTERS, key_hash
 from protocol.validation import FieldViolation

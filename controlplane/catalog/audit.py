@@ -13,11 +13,13 @@ from controlplane.catalog import convert, domain, resource_changes
 from controlplane.principal import Origin, Principal
 
 CHANGES_MAX = 1000
-"""Resources of one event. Deleting a model with a hundred thousand adapters is one event and one transaction."""
+"""Resources of one event. Deleting a model with a hundred thousand adapters is one event and one
+transaction."""
 
 EVENT_BLOB_BYTES_MAX = 512 * 1024
-"""Blobs whose content one event shows, before and after together: two of the largest. A page of events must stay far
-below what gRPC clients take in one message, and JSON is about twice as large as the blob."""
+"""Blobs whose content one event shows, before and after together: two of the largest. A page of
+events must stay far below what gRPC clients take in one message, and JSON is about twice as large
+as the blob."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +66,8 @@ class EntryRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryChange:
-    """What the entry of one name was before a transaction and is after it; at least one is there."""
+    """What the entry of one name was before a transaction and is after it; at least one is
+    there."""
 
     name: str
     before: EntryRef | None
@@ -89,7 +92,8 @@ def shown(entry_changes: Sequence[EntryChange]) -> Sequence[EntryChange]:
 def kept_changes(
     entry_changes: Sequence[EntryChange], contents: Mapping[bytes, bytes]
 ) -> tuple[change_pb2.ResourceChange, ...]:
-    """The changes as the log keeps them: without secrets, and with before and after of those that are `shown`.
+    """The changes as the log keeps them: without secrets, and with before and after of those that
+    are `shown`.
 
     Args:
         entry_changes: By name.

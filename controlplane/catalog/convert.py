@@ -18,7 +18,8 @@ M = TypeVar("M", bound=protobuf_message.Message)
 
 
 def known_fields(message: M) -> M:
-    """A copy without the fields that this release does not know: they would be stored, and mean nothing."""
+    """A copy without the fields that this release does not know: they would be stored, and mean
+    nothing."""
     known = type(message)()
     known.CopyFrom(message)
     known.DiscardUnknownFields()

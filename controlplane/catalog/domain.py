@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from broadsheet.v1 import adapter_pb2, model_pb2, rollout_pb2, snapshot_service_pb2
 from protocol import names
+
+DELETED_RETENTION = timedelta(days=30)
+"""How long a deleted resource can be undeleted, unless the operator says otherwise. AIP-164 names
+30 days."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +89,8 @@ class Commit:
 REPLACE = rollout_pb2.RolloutPolicy(strategy=rollout_pb2.RolloutPolicy.STRATEGY_REPLACE)
 """The policy of a model that states none. Shared, and never written to."""
 
-# The messages inside the records below are shared by all who hold the record, and are never written to.
+# The messages inside the records below are shared by all who hold the record, and are never written
+# to.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +129,8 @@ class Model:
     stable: ModelRevision | None = None
     """While a rollout is under way: the revision that has the rest of the requests."""
     warm_until: datetime | None = None
-    """Until when data planes keep it started although nobody asks for it (UTC, aware). None or past: they do not."""
+    """Until when data planes keep it started although nobody asks for it (UTC, aware). None or
+    past: they do not."""
     delete_time: datetime | None = None
     """When it was deleted. None: it is not."""
     purge_time: datetime | None = None
@@ -175,3 +181,22 @@ class Adapter:
     def name(self) -> str:
         """Resource name."""
         return names.adapter_name(self.model_id, self.id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamp:
+    """What a change is marked with, given from outside: the core draws nothing and reads no
+    clock."""
+
+    uid: str
+    """For a resource that is new."""
+    now: datetime
+    catalog_revision: int
+    """The one that the change will have."""
+    deleted_retention: timedelta = DELETED_RETENTION
+    """How long what the change deletes can be undeleted."""
+
+    @property
+    def purge_time(self) -> datetime:
+        """When what the change deletes is gone for good."""
+        return self.now + self.deleted_retention

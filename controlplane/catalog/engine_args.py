@@ -1,7 +1,8 @@
 """Which engine arguments a model may have. Pure.
 
-Broadsheet starts the engine, so some of its flags are Broadsheet's to set. The names are those of `vllm serve` in vLLM
-0.32 (vllm/entrypoints/launchers/cli_args.py). Whether the engine knows the others, only the engine can tell.
+Broadsheet starts the engine, so some of its flags are Broadsheet's to set. The names are those of
+`vllm serve` in vLLM 0.32 (vllm/entrypoints/launchers/cli_args.py). Whether the engine knows the
+others, only the engine can tell.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from google.protobuf import struct_pb2
 from protocol.validation import FieldViolation, shorten
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}(\.[A-Za-z0-9_.-]{1,128})?")
-"""A flag without dashes in front; `hf_overrides.rope_scaling` sets one key of a flag that takes JSON."""
+"""A flag without dashes in front; `hf_overrides.rope_scaling` sets one key of a flag that takes
+JSON."""
 
 _LISTENING = "Broadsheet decides where an engine listens and who may call it"
 _LORA = "use spec.lora"
@@ -123,7 +125,8 @@ def reserved(args: struct_pb2.Struct) -> tuple[FieldViolation, ...]:
 
 
 def _reserved_flag(flag: str) -> str | None:
-    # vLLM's parser takes every unambiguous beginning of a flag for that flag, so `por` would set the port.
+    # vLLM's parser takes every unambiguous beginning of a flag for that flag, so `por` would set
+    # the port.
     if flag in RESERVED:
         return flag
     return next((name for name in RESERVED if name.startswith(flag)), None)

@@ -9,14 +9,16 @@ from controlplane.catalog import domain
 from protocol.validation import FieldViolation, shorten
 
 _HASH_CHARACTERS = 16
-"""64 bits: an etag guards against accidents between two readings of one resource, not against forgery."""
+"""64 bits: an etag guards against accidents between two readings of one resource, not against
+forgery."""
 
 
 def etag_of(resource: domain.Model | domain.Adapter) -> str:
     """A weak tag that differs whenever something differs that a writer states of the resource.
 
-    A revision is immutable, so its number stands for spec, files and card. What a model's rollout has come to, and
-    until when it is warmed, are not in it: neither gets lost when somebody writes who has not seen it.
+    A revision is immutable, so its number stands for spec, files and card. What a model's rollout
+    has come to, and until when it is warmed, are not in it: neither gets lost when somebody writes
+    who has not seen it.
     """
     parts = [resource.uid, str(resource.revision.number), resource.served_name, str(resource.delete_time or "")]
     if isinstance(resource, domain.Model):

@@ -1,9 +1,10 @@
 """Resources as JSON for people to read, with what may be secret left out. Pure.
 
-What is redacted: fields that a proto marks `debug_redact`, text and bytes fields whose last word says secret
-(`client_secret`, `hash`), engine arguments and labels with such a word anywhere in their name, and inside the text of
-URIs, engine arguments and labels: credentials and query strings of URLs, bearer tokens, and values of `SECRET=…`. Too
-much is redacted rather than too little: `before` and `after` are for seeing what changed, not for restoring it.
+What is redacted: fields that a proto marks `debug_redact`, text and bytes fields whose last word
+says secret (`client_secret`, `hash`), engine arguments and labels with such a word anywhere in
+their name, and inside the text of URIs, engine arguments and labels: credentials and query strings
+of URLs, bearer tokens, and values of `SECRET=…`. Too much is redacted rather than too little:
+`before` and `after` are for seeing what changed, not for restoring it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from protocol import field_changes
 if TYPE_CHECKING:
     from google._upb import _message as _upb
 
-    # What generated classes say of themselves, by their stubs: either of two implementations of the same thing.
+    # What generated classes say of themselves, by their stubs: either of two implementations of the
+    # same thing.
     _FieldDescriptor = FieldDescriptor | _upb.FieldDescriptor
 
 REDACTED = "[redacted]"
@@ -55,8 +57,8 @@ _URL = re.compile(r"\S+")
 _QUERY_START = re.compile(r"[?#]")
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+\S+")
 _ASSIGNMENT = re.compile(r"(?<![\w.-])([\w.-]{1,128})(\s{0,8}[=:]\s{0,8})(?!//)(\S+)")
-# All of these take time in proportion to the text, which its sender chose: they start at fixed words, or at none that
-# another start has already passed.
+# All of these take time in proportion to the text, which its sender chose: they start at fixed
+# words, or at none that another start has already passed.
 
 _INTEGER_MAX = 1 << 53
 """JSON numbers are doubles; beyond this they would silently be another number."""
@@ -67,8 +69,8 @@ def redacted(
 ) -> tuple[dict[str, object] | None, dict[str, object] | None]:
     """Two states of a resource as JSON objects without secrets. `None` stays None.
 
-    Fields have the names that they have in their proto. Bytes are hexadecimal digits, enums their names, times and
-    durations as in proto's JSON form.
+    Fields have the names that they have in their proto. Bytes are hexadecimal digits, enums their
+    names, times and durations as in proto's JSON form.
     """
     first = _Reader({})
     shown_before = first.message(before, "") if before is not None else None
@@ -90,7 +92,8 @@ class _Reader:
     """Reads one state, and remembers its secrets by path so that a later one can be compared."""
 
     def __init__(self, earlier: Mapping[str, object] | None) -> None:
-        """`earlier`: the secrets of the state before. None: there was none, so nothing has changed."""
+        """`earlier`: the secrets of the state before. None: there was none, so nothing has
+        changed."""
         self.secrets: dict[str, object] = {}
         self._earlier = earlier
 
@@ -199,7 +202,8 @@ def _plain_struct(message: struct_pb2.Struct) -> dict[str, object]:
 
 
 def _plain(value: struct_pb2.Value) -> object:
-    # Not MessageToDict, which fails on numbers that JSON has no words for; no change may fail because of its shape.
+    # Not MessageToDict, which fails on numbers that JSON has no words for; no change may fail
+    # because of its shape.
     kind = value.WhichOneof("kind")
     if kind == "struct_value":
         return _plain_struct(value.struct_value)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import TypeVar
 
 from google.protobuf import message as protobuf_message
@@ -18,28 +17,8 @@ from protocol.validation import FieldViolation
 
 SERVED_NAME_CHARACTERS_MAX = 256
 
-DELETED_RETENTION = timedelta(days=30)
-"""How long a deleted resource can be undeleted, unless the operator says otherwise. AIP-164 names 30 days."""
 
 R = TypeVar("R", domain.Model, domain.Adapter)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stamp:
-    """What a change is marked with, given from outside: the core draws nothing and reads no clock."""
-
-    uid: str
-    """For a resource that is new."""
-    now: datetime
-    catalog_revision: int
-    """The one that the change will have."""
-    deleted_retention: timedelta = DELETED_RETENTION
-    """How long what the change deletes can be undeleted."""
-
-    @property
-    def purge_time(self) -> datetime:
-        """When what the change deletes is gone for good."""
-        return self.now + self.deleted_retention
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +33,8 @@ class ModelDraft:
     rollout_policy: rollout_pb2.RolloutPolicy | None = None
     """None: as it is."""
     at_once: bool = False
-    """Roll nothing out in steps, and end a rollout under way: what is asked for is in force with this change."""
+    """Roll nothing out in steps, and end a rollout under way: what is asked for is in force with
+    this change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +93,7 @@ def check_registrable(current: domain.Model | domain.Adapter | None, *, must_cre
         )
 
 
-def deleted(current: R, stamp: Stamp) -> R:
+def deleted(current: R, stamp: domain.Stamp) -> R:
     """A resource after its deletion: it can be undeleted until its purge time."""
     return dataclasses.replace(
         current,
@@ -124,7 +104,7 @@ def deleted(current: R, stamp: Stamp) -> R:
     )
 
 
-def undeleted(current: R, stamp: Stamp) -> R:
+def undeleted(current: R, stamp: domain.Stamp) -> R:
     """A deleted resource after its deletion was taken back.
 
     Raises:
@@ -155,7 +135,7 @@ def default_adapter_served_name(base_served_name: str, adapter_id: str) -> str:
     return served_name
 
 
-def registered_model(current: domain.Model | None, draft: ModelDraft, stamp: Stamp) -> domain.Model:
+def registered_model(current: domain.Model | None, draft: ModelDraft, stamp: domain.Stamp) -> domain.Model:
     """The model after the registration. It is `current` itself when there is nothing to write."""
     same = current is not None and _same(current.revision.spec, draft.spec) and _same(current.revision.card, draft.card)
     if current is not None and same:
@@ -198,7 +178,7 @@ def registered_model(current: domain.Model | None, draft: ModelDraft, stamp: Sta
     )
 
 
-def registered_adapter(current: domain.Adapter | None, draft: AdapterDraft, stamp: Stamp) -> domain.Adapter:
+def registered_adapter(current: domain.Adapter | None, draft: AdapterDraft, stamp: domain.Stamp) -> domain.Adapter:
     """The adapter after the registration. It is `current` itself when there is nothing to write."""
     same = (
         current is not None
@@ -242,7 +222,8 @@ def registered_adapter(current: domain.Adapter | None, draft: AdapterDraft, stam
 
 
 def _same(left: protobuf_message.Message, right: protobuf_message.Message) -> bool:
-    # Absent and empty messages serialise apart; a draft always has the defaults in, so that is no difference here.
+    # Absent and empty messages serialise apart; a draft always has the defaults in, so that is no
+    # difference here.
     return left.SerializeToString(deterministic=True) == right.SerializeToString(deterministic=True)
 
 
@@ -315,7 +296,8 @@ def check_rank(model: domain.Model, rank: int) -> None:
     Raises:
         errors.InvalidArgument: it is too high.
     """
-    # While a rollout is under way, adapters are served by the stable revision, and after it by the new one.
+    # While a rollout is under way, adapters are served by the stable revision, and after it by the
+    # new one.
     rank_max = min(one.spec.lora.max_rank for one in (model.revision, model.stable) if one is not None)
     if rank > rank_max:
         raise errors.InvalidArgument.of_field(

@@ -1,4 +1,5 @@
-"""Idempotency of mutating RPCs by `request_id` (AIP-155): when a request is a repeat, and of what. Pure."""
+"""Idempotency of mutating RPCs by `request_id` (AIP-155): when a request is a repeat, and of what.
+Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from controlplane.principal import Principal
 from protocol.validation import FieldViolation
 
 RETENTION = timedelta(hours=24)
-"""How long the first answer is kept and repeated; the protos promise it. Afterwards the same id is a new request."""
+"""How long the first answer is kept and repeated; the protos promise it. Afterwards the same id is
+a new request."""
 
 R = TypeVar("R", bound=protobuf_message.Message)
 
@@ -59,7 +61,8 @@ def request_id_of(request: MutatingRequest) -> str:
 
 
 def digest_of(request: protobuf_message.Message, caller: Principal) -> bytes:
-    """What tells a request from others, whatever its id is. The same request of another caller is another."""
+    """What tells a request from others, whatever its id is. The same request of another caller is
+    another."""
     asked = type(request)()
     asked.CopyFrom(request)
     asked.ClearField("request_id")

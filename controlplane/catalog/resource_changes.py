@@ -13,7 +13,8 @@ from protocol import field_changes
 
 
 def resource_change(before: domain.Entry | None, after: domain.Entry | None) -> change_pb2.ResourceChange:
-    """The change from one entry to another of the same name; at least one of the two is there. Without secrets."""
+    """The change from one entry to another of the same name; at least one of the two is there.
+    Without secrets."""
     entry = after or before
     assert entry is not None, "a change has a side"
     shown_before, shown_after = redaction.redacted(_decoded(before), _decoded(after))

@@ -1,13 +1,15 @@
-"""How a changed model gets to its callers: at once, or step by step while data planes report it healthy. Pure.
+"""How a changed model gets to its callers: at once, or step by step while data planes report it
+healthy. Pure.
 
     registered ──▶ RUNNING step 1 ──healthy, held──▶ step 2 … ──▶ COMPLETE
                      │   ▲
                 PAUSE│   │RESUME
                      ▼   │
-                    PAUSED            RUNNING, PAUSED ──failed somewhere, too slow (RUNNING only), ABORT──▶ REVERTED
+                    PAUSED            RUNNING, PAUSED ──failed, too slow, ABORT──▶ REVERTED
 
-The newest revision is the model's; while its rollout is under way the model also keeps the stable one, which has the
-rest of the requests. A revert is a new revision with the content of the stable one, as a rollback is.
+Only a RUNNING rollout is too slow. The newest revision is the model's; while its rollout is under way the model also keeps the stable
+one, which has the rest of the requests. A revert is a new revision with the content of the stable
+one, as a rollback is.
 """
 
 from __future__ import annotations
@@ -17,16 +19,13 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 from google.protobuf import timestamp_pb2
 
 from broadsheet.v1 import rollout_pb2, status_pb2
 from controlplane import errors
 from controlplane.catalog import domain
-
-if TYPE_CHECKING:
-    from controlplane.catalog.registration import Stamp
+from controlplane.catalog.domain import Stamp
 
 HEALTH_TIMEOUT_DEFAULT_S = 1800
 
@@ -104,7 +103,8 @@ def is_under_way(model: domain.Model) -> bool:
 
 
 def begun(current: domain.Model, changed: domain.Model, stamp: Stamp, *, at_once: bool = False) -> domain.Model:
-    """`changed`, with the rollout that its policy asks for if its spec is another than what callers have now.
+    """`changed`, with the rollout that its policy asks for if its spec is another than what callers
+    have now.
 
     Args:
         current: The model before.
@@ -142,7 +142,8 @@ def decide(model: domain.Model, observed: Sequence[Observed], now: datetime) -> 
 
     Args:
         model: It.
-        observed: Every data plane that is connected. With none, nothing is known, and nothing is done.
+        observed: Every data plane that is connected. With none, nothing is known, and nothing is
+        done.
         now: The time (UTC, aware).
     """
     rollout, policy = model.rollout, model.rollout_policy

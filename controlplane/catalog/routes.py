@@ -9,7 +9,7 @@ from datetime import datetime
 
 from broadsheet.v1 import route_pb2
 from controlplane import errors
-from controlplane.catalog.registration import Stamp
+from controlplane.catalog.domain import Stamp
 from protocol import names
 from protocol.validation import FieldViolation
 
@@ -116,7 +116,8 @@ def set_route(current: Route | None, draft: RouteDraft, stamp: Stamp) -> Route:
 
 
 def without(route: Route, resource: str, stamp: Stamp) -> Route | None:
-    """`route` without its references to a model (its adapters and revisions too) or adapter that is to go.
+    """`route` without its references to a model (its adapters and revisions too) or adapter that is
+    to go.
 
     Returns:
         The changed route. None: it would have no target that gets requests any more.
@@ -148,7 +149,8 @@ def route_not_found(name: str) -> errors.NotFound:
 
 
 def missing_references(missing: Sequence[tuple[str, str]]) -> errors.InvalidArgument:
-    """References that lead nowhere: field path and resource name of each, of which there is at least one."""
+    """References that lead nowhere: field path and resource name of each, of which there is at
+    least one."""
     return errors.InvalidArgument.of_fields(
         [
             FieldViolation(field=field, description=f"got {resource!r}: it does not exist; register it first")

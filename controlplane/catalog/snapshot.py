@@ -14,7 +14,8 @@ MODEL_ENTRY = snapshot_pb2.ModelEntry.DESCRIPTOR.full_name
 ADAPTER_ENTRY = snapshot_pb2.AdapterEntry.DESCRIPTOR.full_name
 
 BLOB_BYTES_MAX = 256 * 1024
-"""A chunk of the Sync stream holds 1 MiB and a blob, and must stay far below gRPC's 4 MiB for a message."""
+"""A chunk of the Sync stream holds 1 MiB and a blob, and must stay far below gRPC's 4 MiB for a
+message."""
 
 ENTRIES_MAX = 1_000_000
 """About 1 GB of blobs: what one data plane can be expected to hold in memory."""
@@ -111,8 +112,8 @@ def entry_of_message(name: str, message: protobuf_message.Message) -> domain.Ent
     Raises:
         errors.InvalidArgument: it is larger than an entry may be.
     """
-    # Deterministic, so that two equal messages made by this process are one blob. Nothing relies on other processes
-    # serialising alike: the stored bytes are what is hashed and sent.
+    # Deterministic, so that two equal messages made by this process are one blob. Nothing relies on
+    # other processes serialising alike: the stored bytes are what is hashed and sent.
     blob = message.SerializeToString(deterministic=True)
     if len(blob) > BLOB_BYTES_MAX:
         raise errors.InvalidArgument(

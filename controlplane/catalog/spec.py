@@ -26,14 +26,17 @@ MAX_RANK = 16
 
 
 def resolved(spec: model_pb2.ModelSpec) -> model_pb2.ModelSpec:
-    """A copy of a valid `spec` with every default filled in, which is what is stored, compared and pushed.
+    """A copy of a valid `spec` with every default filled in, which is what is stored, compared and
+    pushed.
 
     Raises:
-        errors.InvalidArgument: fields contradict each other, or the engine arguments are not the user's to set.
+        errors.InvalidArgument: fields contradict each other, or the engine arguments are not the
+        user's to set.
     """
     result = model_pb2.ModelSpec()
     result.CopyFrom(spec)
-    # A newer client may know fields that this release does not. They would be pushed, and mean nothing.
+    # A newer client may know fields that this release does not. They would be pushed, and mean
+    # nothing.
     result.DiscardUnknownFields()
     if result.engine.kind == model_pb2.Engine.KIND_UNSPECIFIED:
         result.engine.kind = model_pb2.Engine.KIND_VLLM

@@ -1,7 +1,7 @@
 """Keeping a model started for a while although nobody asks for it. Pure.
 
-It is state of the model, because snapshots are all that data planes get: they start the model, keep it while that time
-has not come by their own clocks, and then let it idle away as any other.
+It is state of the model, because snapshots are all that data planes get: they start the model, keep
+it while that time has not come by their own clocks, and then let it idle away as any other.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from google.protobuf import duration_pb2
 
 from controlplane import errors
 from controlplane.catalog import domain
-from controlplane.catalog.registration import Stamp
+from controlplane.catalog.domain import Stamp
 
 DURATION_DEFAULT = timedelta(minutes=10)
 """Longer than a large model takes to start."""
 
 
 DURATION_MIN = timedelta(seconds=1)
-"""The shortest but for zero, which ends the warming. The proto's rules have the longest. This one would have to be an
-expression in CEL there, and evaluating that fails when the duration is beyond what CEL can hold."""
+"""The shortest but for zero, which ends the warming. The proto's rules have the longest. This one
+would have to be an expression in CEL there, and evaluating that fails when the duration is beyond
+what CEL can hold."""
 
 
 def check_duration(request_duration: duration_pb2.Duration) -> None:

@@ -1,7 +1,8 @@
-"""Keeps the hubs of several control planes on one database alike: the newest snapshot, and what data planes have said.
+"""Keeps the hubs of several control planes on one database alike: the newest snapshot, and what
+data planes have said.
 
-NOTIFY wakes the others within milliseconds of a commit. A notification may be lost with its connection, so everything
-is also looked at on a slow timer; nothing relies on being notified.
+NOTIFY wakes the others within milliseconds of a commit. A notification may be lost with its
+connection, so everything is also looked at on a slow timer; nothing relies on being notified.
 """
 
 from __future__ import annotations
@@ -12,13 +13,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from controlplane.catalog.domain import Head
 from controlplane.errors import Unavailable
-from controlplane.fleet.reports import FleetNews, FleetReport
-from controlplane.store.databases.postgres import CATALOG_CHANNEL
-from controlplane.store.fleet import FLEET_CHANNEL, FleetTables
+from controlplane.store.fleet import FleetTables
+from controlplane.store.fleet_reports import FleetNews, FleetReport
+from controlplane.store.store import Store
 
 _log = structlog.get_logger("controlplane.fleet.shared")
 
@@ -33,7 +33,8 @@ class SharingSettings:
     """Between two looks, however many notifications come."""
     heartbeat_s: float = 2.0
     lease_s: float = 10.0
-    """A control plane that was not heard of for so long has gone, and the data planes that it had are disconnected."""
+    """A control plane that was not heard of for so long has gone, and the data planes that it had
+    are disconnected."""
     retry_s: float = 1.0
     """Wait after the database failed."""
 
@@ -63,7 +64,6 @@ class SharedFleet:
         *,
         tables: FleetTables,
         read_head: Callable[[], Awaitable[Head]],
-        new_engine: Callable[[], AsyncEngine],
         replica_uid: str,
         settings: SharingSettings | None = None,
     ) -> None:
@@ -71,13 +71,11 @@ class SharedFleet:
         Args:
             tables: Where reports are kept.
             read_head: The newest snapshot in the store.
-            new_engine: Makes connections outside the store's pool, to listen with.
             replica_uid: Names this process.
             settings: How often to look.
         """
         self._tables = tables
         self._read_head = read_head
-        self._new_engine = new_engine
         self._replica_uid = replica_uid
         self._settings = settings or SharingSettings()
         self._news = asyncio.Event()
@@ -110,7 +108,8 @@ class SharedFleet:
         # One at a time, or an older look could overwrite a newer one.
         async with self._following:
             if self._looks_begun > begun:
-                # One that began after this call has ended: a thousand callers together need two looks, not a thousand.
+                # One that began after this call has ended: a thousand callers together need two
+                # looks, not a thousand.
                 return
             self._looks_begun += 1
             follower.publish(await self._read_head())
@@ -156,25 +155,22 @@ class SharedFleet:
     async def _listen(self) -> None:
         while True:
             try:
-                await self._listen_once()
+                await self._tables.listen(self._news.set)
             except Exception as error:
                 # Whatever the driver raises: the slow poll goes on meanwhile.
                 _log.warning("not_listening", error=type(error).__name__, retry_s=self._settings.retry_s)
             await asyncio.sleep(self._settings.retry_s)
 
-    async def _listen_once(self) -> None:
-        """Listen until the connection is lost."""
-        engine = self._new_engine()
-        try:
-            async with engine.connect() as connection:
-                driver = (await connection.get_raw_connection()).driver_connection
-                assert driver is not None, "the connection is open"
-                lost = asyncio.Event()
-                driver.add_termination_listener(lambda *_: lost.set())
-                for channel in (CATALOG_CHANNEL, FLEET_CHANNEL):
-                    await driver.add_listener(channel, lambda *_: self._news.set())
-                # What came before the listeners were there.
-                self._news.set()
-                await lost.wait()
-        finally:
-            await engine.dispose()
+
+def shared_fleet(store: Store, settings: SharingSettings | None = None) -> SharedFleet | None:
+    """How this process and others on the store's database keep each other up to date. None: there
+    are no others."""
+    tables = store.fleet_tables()
+    if tables is None:
+        return None
+    return SharedFleet(
+        tables=tables,
+        read_head=store.head,
+        replica_uid=store.new_uid(),
+        settings=settings,
+    )

@@ -1,10 +1,9 @@
 """The filters of lists: a subset of AIP-160, read into a tree and held against a resource. Pure.
 
-    filter      = [conjunction]
-    conjunction = disjunction { "AND" disjunction }        OR binds tighter than AND, as AIP-160 has it
-    disjunction = negation { "OR" negation }
-    negation    = ["NOT" | "-"] ( "(" conjunction ")" | comparison )
-    comparison  = field ( "=" | "!=" | ":" ) value
+    filter      = [conjunction] conjunction = disjunction { "AND" disjunction }        OR binds
+    tighter than AND, as AIP-160 has it disjunction = negation { "OR" negation } negation    =
+    ["NOT" | "-"] ( "(" conjunction ")" | comparison ) comparison  = field ( "=" | "!=" | ":" )
+    value
 
 `ListModelsRequest.filter` says what fields, operators and values mean.
 """
@@ -107,7 +106,8 @@ EVERYTHING = And(())
 """The empty filter."""
 
 Values = Callable[[str, str], Collection[str]]
-"""The values of a field (and label key) of one resource: of `state` all that it has, of a label one or none."""
+"""The values of a field (and label key) of one resource: of `state` all that it has, of a label one
+or none."""
 
 
 def matches(wanted: Filter, values: Values) -> bool:
@@ -131,7 +131,8 @@ def parse(text: str, fields: Mapping[str, str]) -> Filter:
         fields: MODEL_FIELDS or ADAPTER_FIELDS.
 
     Raises:
-        errors.InvalidArgument: it is none. The message says where, what is there and what would be right.
+        errors.InvalidArgument: it is none. The message says where, what is there and what would be
+        right.
     """
     return _Parser(text, fields).filter()
 

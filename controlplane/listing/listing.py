@@ -16,11 +16,13 @@ NAME = "name"
 SORTED_BY: Mapping[str, type[str] | type[int]] = MappingProxyType(
     {NAME: str, "served_name": str, "create_time": int, "update_time": int}
 )
-"""What lists can be sorted by, and what stands for it in a cursor: of a time the microseconds since 1970."""
+"""What lists can be sorted by, and what stands for it in a cursor: of a time the microseconds since
+1970."""
 
 MODEL_NAME_PARTS = 1
 ADAPTER_NAME_PARTS = 2
-"""Ids that a cursor has for a name. `models/a/…` comes before `models/a-b/…`, which the names as text do not say."""
+"""Ids that a cursor has for a name. `models/a/…` comes before `models/a-b/…`, which the names as
+text do not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +34,8 @@ class SortField:
 
 
 Order = tuple[SortField, ...]
-"""The fields to sort by, the most important first. The last one is the name, so that no two resources are equal."""
+"""The fields to sort by, the most important first. The last one is the name, so that no two
+resources are equal."""
 
 BY_NAME: Order = (SortField(name=NAME),)
 

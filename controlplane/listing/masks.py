@@ -1,4 +1,5 @@
-"""Field masks of updates (AIP-134, AIP-161): which fields a request may change, and the change itself. Pure."""
+"""Field masks of updates (AIP-134, AIP-161): which fields a request may change, and the change
+itself. Pure."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ M = TypeVar("M", bound=protobuf_message.Message)
 
 
 def update_paths(given: protobuf_message.Message, mask: Sequence[str], updatable: Sequence[str]) -> Sequence[str]:
-    """The paths that an update changes: those of its mask; without one, those of the fields that are set.
+    """The paths that an update changes: those of its mask; without one, those of the fields that
+    are set.
 
     Args:
         given: The resource in the request.
@@ -78,7 +80,8 @@ def update_paths(given: protobuf_message.Message, mask: Sequence[str], updatable
 
 
 def updated(current: M, given: M, paths: Sequence[str]) -> M:
-    """A copy of `current` with the fields at `paths` as they are in `given`, unset where they are unset there."""
+    """A copy of `current` with the fields at `paths` as they are in `given`, unset where they are
+    unset there."""
     source, result = type(given)(), type(current)()
     source.CopyFrom(given)
     result.CopyFrom(current)
@@ -91,7 +94,8 @@ def updated(current: M, given: M, paths: Sequence[str]) -> M:
 
 
 def check_merged(field: str, merged: protobuf_message.Message) -> None:
-    """Check a merged resource by the rules in its proto: what is right in parts may be wrong together.
+    """Check a merged resource by the rules in its proto: what is right in parts may be wrong
+    together.
 
     Args:
         field: Path of the resource in the request.
@@ -107,7 +111,8 @@ def check_merged(field: str, merged: protobuf_message.Message) -> None:
 
 @contextmanager
 def violations_below(field: str) -> Iterator[None]:
-    """Let violations that are found in the block name their path from the request: below `field`."""
+    """Let violations that are found in the block name their path from the request: below
+    `field`."""
     try:
         yield
     except errors.InvalidArgument as error:

@@ -1,7 +1,7 @@
 """Page sizes and page tokens. Pure.
 
-A token is opaque to callers. It holds where the next page begins, and a hash of the request that it belongs to: the
-same token with another filter would silently skip or repeat, so it is refused.
+A token is opaque to callers. It holds where the next page begins, and a hash of the request that it
+belongs to: the same token with another filter would silently skip or repeat, so it is refused.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ PAGE_SIZE_DEFAULT = 50
 PAGE_SIZE_MAX = 1000
 
 PAGE_BYTES_MAX = 2 * 1024 * 1024
-"""Half of what gRPC clients take in one message by default. A single item has a quarter of a megabyte at most."""
+"""Half of what gRPC clients take in one message by default. A single item has a quarter of a
+megabyte at most."""
 
 _READ_ITEMS = 50
 """Items read at a time, so that a page of large ones is not read whole before it is cut."""
 
 SCANNED_MAX = 2000
-"""Items held against a filter for one page, so that a call for what nothing matches has its end. The page then ends
-short, and the next one goes on from there."""
+"""Items held against a filter for one page, so that a call for what nothing matches has its end.
+The page then ends short, and the next one goes on from there."""
 
 _VERSION = 1
 _REQUEST_HASH_CHARACTERS = 16
@@ -77,9 +78,11 @@ def cursor(request: protobuf_message.Message, page_token: str, *types: type[str]
 
 
 def _storable(part: str | int) -> bool:
-    """Whether a database can compare it: one that we gave is, one that somebody made up may not be."""
+    """Whether a database can compare it: one that we gave is, one that somebody made up may not
+    be."""
     if isinstance(part, str):
-        # PostgreSQL takes no NUL, and neither takes halves of surrogate pairs, which JSON can spell.
+        # PostgreSQL takes no NUL, and neither takes halves of surrogate pairs, which JSON can
+        # spell.
         return "\0" not in part and not any("\ud800" <= character <= "\udfff" for character in part)
     return 0 <= part < 2**63
 
@@ -92,7 +95,8 @@ async def read_page(
     size: int,
     matches: Callable[[R], bool] | None = None,
 ) -> tuple[list[M], Cursor | None]:
-    """One page of items that may be large: it ends at `size` items, at PAGE_BYTES_MAX or after SCANNED_MAX items.
+    """One page of items that may be large: it ends at `size` items, at PAGE_BYTES_MAX or after
+    SCANNED_MAX items.
 
     Args:
         read: Items after a cursor, as many as a limit says.

@@ -15,7 +15,8 @@ CHUNK_BYTES_MAX = 1024 * 1024
 """A single entry may exceed it, and then travels alone."""
 
 CACHED_SNAPSHOTS_MAX = 2
-"""The newest, and the one before for those who are still being sent it. Who is slower reads from the store."""
+"""The newest, and the one before for those who are still being sent it. Who is slower reads from
+the store."""
 
 _PAGE_ENTRIES_MIN = 16
 _PAGE_ENTRIES_MAX = 2000
@@ -27,13 +28,15 @@ class EntrySource(Protocol):
     """The part of the store that snapshots are read from."""
 
     async def read_entries(self, revision: int, *, after_name: str, limit: int) -> Sequence[Entry]:
-        """The first `limit` entries of the snapshot at `revision` whose name is greater than `after_name`, by name."""
+        """The first `limit` entries of the snapshot at `revision` whose name is greater than
+        `after_name`, by name."""
 
 
 class _Cutter:
     """Cuts the entries of one snapshot into chunks, reading ahead no more than a page.
 
-    Where a chunk ends depends on the entries alone: cut anew from the same place, it is the same chunk.
+    Where a chunk ends depends on the entries alone: cut anew from the same place, it is the same
+    chunk.
     """
 
     def __init__(self, source: EntrySource, revision: int, after_name: str) -> None:
@@ -102,7 +105,8 @@ class _CachedSnapshot:
 
 
 class ChunkCache:
-    """Chunks of snapshots. Those of the newest two are kept, and shared by all streams that are sent them.
+    """Chunks of snapshots. Those of the newest two are kept, and shared by all streams that are
+    sent them.
 
     The messages that it returns belong to it: they are written to streams, and never changed.
     """

@@ -1,7 +1,9 @@
-"""Where commits meet streams: points every stream to the newest snapshot, and knows what every data plane has said.
+"""Where commits meet streams: points every stream to the newest snapshot, and knows what every data
+plane has said.
 
-One per process, used from its event loop only. Nothing here waits for a stream: a commit sets a pointer per stream and
-wakes it, so a stalled reader costs a pointer and one chunk, and blocks nobody.
+One per process, used from its event loop only. Nothing here waits for a stream: a commit sets a
+pointer per stream and wakes it, so a stalled reader costs a pointer and one chunk, and blocks
+nobody.
 """
 
 from __future__ import annotations
@@ -21,7 +23,6 @@ from broadsheet.v1 import status_pb2
 from controlplane.catalog.domain import DataPlaneRecord, Head, Position
 from controlplane.catalog.rollout import Observed
 from controlplane.errors import InvalidArgument, Reason, ResourceExhausted, Unavailable
-from controlplane.fleet.reports import FleetNews, FleetReport
 from controlplane.push.chunks import ChunkCache, EntrySource
 from controlplane.push.subscription import (
     SHUTTING_DOWN,
@@ -31,13 +32,15 @@ from controlplane.push.subscription import (
     ResourceChange,
     Subscription,
 )
+from controlplane.store.fleet_reports import FleetNews, FleetReport
 from protocol.names import data_plane_name
 
 RESOURCES_MAX = 1_000_000
 """Resource states kept per data plane: as many as a snapshot may have entries."""
 
 WAITERS_MAX = 1000
-"""WaitForRevision calls at a time. Each looks at every data plane it waits for whenever something changes."""
+"""WaitForRevision calls at a time. Each looks at every data plane it waits for whenever something
+changes."""
 
 _REPORTS_PER_WRITE = 50
 """Data planes whose reports are one transaction where control planes share a database."""
@@ -58,7 +61,8 @@ class HubStore(EntrySource, Protocol):
 
 
 class SharedReports(Protocol):
-    """How the hub and those of other control planes tell each other about data planes; `shared_fleet.py` has it."""
+    """How the hub and those of other control planes tell each other about data planes;
+    `shared_fleet.py` has it."""
 
     async def claim(self, data_plane_id: str) -> int:
         """Number a new stream of a data plane."""
@@ -77,20 +81,24 @@ class HubSettings:
     data_planes_max: int = 10_000
     """Data planes that are remembered; their ids are given by whoever connects."""
     last_seen_write_s: float = 30.0
-    """`last_seen_time` of a data plane of which nothing else changed is written this often. Seconds."""
+    """`last_seen_time` of a data plane of which nothing else changed is written this often.
+    Seconds."""
     write_interval_s: float = 0.05
-    """Between two writes where control planes share a database: what changes meanwhile is written together. Seconds."""
+    """Between two writes where control planes share a database: what changes meanwhile is written
+    together. Seconds."""
     write_retry_s: float = 1.0
     """Wait after a write that failed. Seconds."""
     superseded_reconnect_after_s: float = 30.0
-    """Asked of a stream whose place another has taken: two data planes with one id should not chase each other."""
+    """Asked of a stream whose place another has taken: two data planes with one id should not chase
+    each other."""
     shutdown_reconnect_after_s: float = 0.5
     shutdown_grace_s: float = 5.0
     """For streams to say Goodbye."""
 
 
 class Outcome(enum.Enum):
-    """What a data plane did with a revision; `DataPlaneOutcome.Outcome` of the API, where they are explained."""
+    """What a data plane did with a revision; `DataPlaneOutcome.Outcome` of the API, where they are
+    explained."""
 
     ACTIVE = "ACTIVE"
     ACTIVE_WITH_ERRORS = "ACTIVE_WITH_ERRORS"
@@ -139,7 +147,8 @@ class _DataPlane:
     elsewhere: FleetNews | None = None
     """What the others know; None: nothing, or this process is the only one."""
     session: int = 0
-    """Number of `stream`, or of the last one, among those that the data plane had at any control plane."""
+    """Number of `stream`, or of the last one, among those that the data plane had at any control
+    plane."""
     untold: dict[str, status_pb2.ResourceStatus | None] = field(default_factory=dict)
     """Changes of `resources` that the others have not been told. None: it is reported no more."""
     untold_replace: bool = False
@@ -175,7 +184,8 @@ class Hub:
             head: The newest snapshot at start.
             now: The time (UTC, aware).
             settings: Bounds.
-            shared: Joins this hub with those of other control planes on the same database. None: there are none.
+            shared: Joins this hub with those of other control planes on the same database. None:
+            there are none.
         """
         self._store = store
         self._shared = shared
@@ -326,7 +336,8 @@ class Hub:
     # -- what others know
 
     async def catch_up(self) -> None:
-        """Learn what other control planes have committed, and what their data planes have said, before this call.
+        """Learn what other control planes have committed, and what their data planes have said,
+        before this call.
 
         Raises:
             Unavailable: the database failed.
@@ -393,14 +404,16 @@ class Hub:
         return sorted(self._data_planes)
 
     def data_plane(self, data_plane_id: str) -> DataPlaneView | None:
-        """What is known of a data plane that has connected to this process, or was remembered; None: neither."""
+        """What is known of a data plane that has connected to this process, or was remembered;
+        None: neither."""
         known = self._data_planes.get(data_plane_id)
         if known is None:
             return None
         return DataPlaneView(record=known.record, connected=known.connected)
 
     def resources(self, data_plane_id: str) -> Sequence[status_pb2.ResourceStatus]:
-        """What a data plane has reported, by name. The messages belong to the hub and are not to be changed."""
+        """What a data plane has reported, by name. The messages belong to the hub and are not to be
+        changed."""
         known = self._data_planes.get(data_plane_id)
         return [status for _, status in sorted(known.resources.items())] if known is not None else ()
 
@@ -411,8 +424,9 @@ class Hub:
 
         Args:
             name: Its resource name.
-            idle_since_revision: For an adapter, the catalog revision of its last change: data planes do not report
-                adapters that are IDLE, so one that serves this revision and said nothing else has it IDLE.
+            idle_since_revision: For an adapter, the catalog revision of its last change: data
+                planes do not report adapters that are IDLE, so one that serves this revision and
+                said nothing else has it IDLE.
         """
         statuses = []
         for data_plane_id, known in sorted(self._data_planes.items()):
@@ -482,8 +496,8 @@ class Hub:
         return answer
 
     def _follows_head(self, position: Position | None) -> bool:
-        """Whether `position` can be of this catalog: a store that was restored without a new uid has lost the later
-        revisions, and has others in their place.
+        """Whether `position` can be of this catalog: a store that was restored without a new uid
+        has lost the later revisions, and has others in their place.
         """
         head = self._head.position
         return position == head or (
@@ -525,13 +539,15 @@ class Hub:
         return [known.stream for known in self._data_planes.values() if known.stream is not None]
 
     def _mark(self, data_plane_id: str) -> None:
-        """Something about a data plane changed: it is to be written, and those who wait look again."""
+        """Something about a data plane changed: it is to be written, and those who wait look
+        again."""
         self._unwritten[data_plane_id] = None
         self._write_due.set()
         self._notify()
 
     async def _write(self) -> bool:
-        """Write the newest record of each data plane that changed. Returns whether all could be written."""
+        """Write the newest record of each data plane that changed. Returns whether all could be
+        written."""
         if self._shared is not None:
             return await self._write_reports(self._shared)
         while self._unwritten:
@@ -551,7 +567,8 @@ class Hub:
         return True
 
     async def _write_reports(self, shared: SharedReports) -> bool:
-        """The same where control planes share a database: with statuses, and several data planes at a time."""
+        """The same where control planes share a database: with statuses, and several data planes at
+        a time."""
         while self._unwritten:
             ids = list(itertools.islice(self._unwritten, _REPORTS_PER_WRITE))
             for data_plane_id in ids:

@@ -1,13 +1,15 @@
-"""One Sync stream as a state machine: what the control plane knows of a data plane, and what it says next. Pure.
+"""One Sync stream as a state machine: what the control plane knows of a data plane, and what it
+says next. Pure.
 
-The shell (`sync.py`) feeds it what arrives (`receive`), what was committed (`publish`) and the time, and writes what
-`take_output` returns. Nothing queues here: the head is a pointer, and one snapshot at most is under way.
+The shell (`sync.py`) feeds it what arrives (`receive`), what was committed (`publish`) and the
+time, and writes what `take_output` returns. Nothing queues here: the head is a pointer, and one
+snapshot at most is under way.
 
     state            event          next
     HELLO_EXPECTED   HELLO          IDLE
     IDLE             INTENT_FULL    SENDING
     SENDING          COMMIT         ANSWER_EXPECTED
-    SENDING          NACK           IDLE             the client need not read to the end to know that it won't have it
+    SENDING          NACK           IDLE             a client may refuse before the end
     ANSWER_EXPECTED  ACK, NACK      IDLE
     any              GOODBYE        CLOSED
 
@@ -38,8 +40,8 @@ ANSWER_TIMEOUT = "ANSWER_TIMEOUT"
 SILENT = "SILENT"
 
 REJECTED_MAX = 32
-"""Rejected positions remembered per stream: 16 that a Hello may list, and as many again from the stream itself. Older
-ones never become the head again."""
+"""Rejected positions remembered per stream: 16 that a Hello may list, and as many again from the
+stream itself. Older ones never become the head again."""
 
 _DIGEST_BYTES = 32
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
@@ -147,8 +149,9 @@ NOTHING = ResourceChange()
 class Subscription:
     """The server's view of one stream.
 
-    Invariants: `in_flight` is set exactly in SENDING and ANSWER_EXPECTED; it is never a rejected position; the revision
-    of `head` only grows; the client's `serving` changes only to what was committed to it.
+    Invariants: `in_flight` is set exactly in SENDING and ANSWER_EXPECTED; it is never a rejected
+    position; the revision of `head` only grows; the client's `serving` changes only to what was
+    committed to it.
     """
 
     def __init__(self, *, head: Head, limits: Limits, now_s: float) -> None:
@@ -169,7 +172,7 @@ class Subscription:
         self._heartbeat_due_s = now_s + limits.heartbeat_s
         self._answer_due_s = float("inf")
 
-    # -- what the control plane does -----------------------------------------------------------------------------------
+    # -- what the control plane does ---------------------------------------------------------------
 
     def publish(self, head: Head) -> None:
         """Point to a newer head. While a snapshot is under way this is all that happens."""
@@ -177,10 +180,12 @@ class Subscription:
             self._head = head
 
     def recall(self, progress: Progress, *, same_instance: bool) -> None:
-        """Take what was known of this data plane before the stream; called once, right after its Hello.
+        """Take what was known of this data plane before the stream; called once, right after its
+        Hello.
 
-        What it rejected stays rejected for the same start of its agent. Another start speaks for itself: its disk may
-        be new, its release or its settings may be others, and it knows what it has rejected.
+        What it rejected stays rejected for the same start of its agent. Another start speaks for
+        itself: its disk may be new, its release or its settings may be others, and it knows what it
+        has rejected.
         """
         if same_instance and progress.phase == pb.PHASE_REJECTED and progress.target is not None:
             self._reject(progress.target)
@@ -197,7 +202,7 @@ class Subscription:
             after = duration_pb2.Duration(seconds=whole_s, nanos=int((reconnect_after_s - whole_s) * 1e9))
             self._goodbye = pb.Goodbye(reason=reason, reconnect_after=after)
 
-    # -- what is asked of it -------------------------------------------------------------------------------------------
+    # -- what is asked of it -----------------------------------------------------------------------
 
     def rejects(self, position: Position) -> bool:
         """Whether the client has rejected `position`."""
@@ -230,7 +235,7 @@ class Subscription:
             return self._heard_s + self._limits.hello_timeout_s
         return min(self._heartbeat_due_s, self._answer_due_s, self._heard_s + self._limits.silence_timeout_s)
 
-    # -- what is said to the client ------------------------------------------------------------------------------------
+    # -- what is said to the client ----------------------------------------------------------------
 
     def take_output(self, now_s: float) -> pb.SyncResponse | ChunkRequest | None:
         """What to write next; None: nothing for now. What it returns counts as written."""
@@ -285,7 +290,7 @@ class Subscription:
         self._answer_due_s = now_s + self._limits.answer_timeout_s
         return pb.SyncResponse(commit=pb.Commit(to=position_to_proto(head.position)))
 
-    # -- what the client says ------------------------------------------------------------------------------------------
+    # -- what the client says ----------------------------------------------------------------------
 
     def receive(self, request: pb.SyncRequest, now_s: float) -> ResourceChange:
         """Take a message.

@@ -22,15 +22,16 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # Data planes ping every 20 s. Without this the server takes more than one ping in 5 minutes for an attack, and
-    # closes the connection with too_many_pings.
+    # Data planes ping every 20 s. Without this the server takes more than one ping in 5 minutes for
+    # an attack, and closes the connection with too_many_pings.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
 """For the server that the handler is registered at."""
 
 WATCH_S = 5.0
-"""How often a stream is looked at whose writer may be stuck, and how long it has for its Goodbye. Seconds."""
+"""How often a stream is looked at whose writer may be stuck, and how long it has for its Goodbye.
+Seconds."""
 
 Context = grpc.aio.ServicerContext[pb.SyncRequest, pb.SyncResponse]
 
@@ -147,8 +148,9 @@ async def _send(context: Context, response: pb.SyncResponse) -> None:
     try:
         await context.write(response)
     except grpc.aio.InternalError:
-        # The client has gone, and grpc.aio is about to cancel this handler. Going on would only raise once more, when
-        # the status is sent; until the cancellation there is nothing to do. The watch ends it at the latest.
+        # The client has gone, and grpc.aio is about to cancel this handler. Going on would only
+        # raise once more, when the status is sent; until the cancellation there is nothing to do.
+        # The watch ends it at the latest.
         await asyncio.Event().wait()
 
 
@@ -158,6 +160,7 @@ def _data_plane(stream: Stream) -> str:
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first exception of a group: the tasks of a stream fail for one cause, and their siblings with it."""
+    """The first exception of a group: the tasks of a stream fail for one cause, and their siblings
+    with it."""
     found = group.exceptions[0]
     return _first(found) if isinstance(found, BaseExceptionGroup) else found

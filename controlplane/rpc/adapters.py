@@ -255,7 +255,8 @@ class AdapterRpcs:
 async def _unchanged_base(
     transaction: WriteTransaction, base: domain.Model, weights: adapter_pb2.AdapterWeights
 ) -> domain.Model:
-    """The base as it is now, which takes the adapter and has the weights that it was compared with."""
+    """The base as it is now, which takes the adapter and has the weights that it was compared
+    with."""
     model = registration.unchanged_base(base, await transaction.model(base.id))
     registration.check_takes_adapter(model)
     registration.check_rank(model, weights.rank)

@@ -1,4 +1,5 @@
-"""How mutating RPCs commit: each through `Changes.commit`, which carries a request out once, however often it comes."""
+"""How mutating RPCs commit: each through `Changes.commit`, which carries a request out once,
+however often it comes."""
 
 from __future__ import annotations
 
@@ -42,16 +43,19 @@ class Changes:
     ) -> R:
         """Carry `request` out in a transaction of its own, unless that has been done already.
 
-        The request has the fields `request_id` and `validate_only`, and is called after its method: SetRouteRequest.
-        With an id that came before, the first answer is given again and `work` is not called; the answer is kept in
-        the same transaction as the change. With `validate_only` every check is run and nothing is written.
+        The request has the fields `request_id` and `validate_only`, and is called after its method:
+        SetRouteRequest. With an id that came before, the first answer is given again and `work` is
+        not called; the answer is kept in the same transaction as the change. With `validate_only`
+        every check is run and nothing is written.
 
         Args:
             request: The whole request.
             response: Class of its answer.
-            work: Makes the change, and the answer. What it raises rolls everything back, and is kept nowhere.
+            work: Makes the change, and the answer. What it raises rolls everything back, and is
+            kept nowhere.
             resource: Name of the resource that changes, for the history.
-            kept: What a repeat is to be told instead of the first answer, for answers that hold a secret.
+            kept: What a repeat is to be told instead of the first answer, for answers that hold a
+            secret.
 
         Raises:
             errors.InvalidArgument: the id belongs to another request.
@@ -94,8 +98,8 @@ class Changes:
     async def first_answer(self, request: protobuf_message.Message, response: type[R]) -> R | None:
         """The answer that `request` got before. None: it is new.
 
-        `commit` looks by itself. This is for methods that do something long, or something that may fail differently
-        by now, before they can commit.
+        `commit` looks by itself. This is for methods that do something long, or something that may
+        fail differently by now, before they can commit.
 
         Raises:
             errors.InvalidArgument: the id belongs to another request.

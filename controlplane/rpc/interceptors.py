@@ -1,4 +1,5 @@
-"""What surrounds every RPC: requests are checked by their rules, and errors become statuses, logged once."""
+"""What surrounds every RPC: requests are checked by their rules, and errors become statuses, logged
+once."""
 
 from __future__ import annotations
 
@@ -34,17 +35,19 @@ Admit = Callable[[str, grpc.aio.ServicerContext[Any, Any]], Awaitable[principal.
 
 
 class StatusInterceptor(grpc.aio.ServerInterceptor):
-    """Turns what a handler raises into a status with details. Nothing of an unknown exception reaches the caller.
+    """Turns what a handler raises into a status with details. Nothing of an unknown exception
+    reaches the caller.
 
-    Unary requests are checked by the rules in their protos before the handler sees them. The messages of a stream are
-    the handler's to check, as a wrong one need not end the stream.
+    Unary requests are checked by the rules in their protos before the handler sees them. The
+    messages of a stream are the handler's to check, as a wrong one need not end the stream.
     """
 
     def __init__(self, new_error_id: Callable[[], str], admit: Admit) -> None:
         """
         Args:
             new_error_id: Makes the id under which an internal error is logged and told.
-            admit: Says who calls a method, when they may; raises a domain error when not. Asked before anything else.
+            admit: Says who calls a method, when they may; raises a domain error when not. Asked
+            before anything else.
         """
         self._new_error_id = new_error_id
         self._admit = admit
@@ -75,7 +78,8 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         deserializer = _later(handler.request_deserializer) if ruled else handler.request_deserializer
         if handler.unary_unary is not None:
             wrapped = self._unary(method, handler.unary_unary, ruled=ruled)
-            # Maps have no order of their own: without one, the repeat of an answer could differ from the first.
+            # Maps have no order of their own: without one, the repeat of an answer could differ
+            # from the first.
             serializer = _deterministic if ruled else handler.response_serializer
             return grpc.unary_unary_rpc_method_handler(wrapped, deserializer, serializer)
         if handler.stream_unary is not None:
@@ -100,8 +104,8 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         return wrapped
 
     def _stream(self, method: str, handler: Callable[..., Any], *, ruled: bool) -> Callable[..., Awaitable[None]]:
-        # grpc.aio takes a handler that yields or one that calls `context.write`. The wrapper is of the second kind,
-        # which serves both.
+        # grpc.aio takes a handler that yields or one that calls `context.write`. The wrapper is of
+        # the second kind, which serves both.
         async def wrapped(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
             async with self._surrounded(method, context), self._admitted(method, context):
                 if ruled:
@@ -150,7 +154,8 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
 
     @contextlib.asynccontextmanager
     async def _admitted(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
-        # Before the request is looked at: who may not call a method learns nothing of what it would have said.
+        # Before the request is looked at: who may not call a method learns nothing of what it would
+        # have said.
         with principal.acting_as(await self._admit(method, context)):
             yield
 
@@ -171,7 +176,8 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
 def _later(parse: Callable[[bytes], Any] | None) -> Callable[[bytes], Callable[[], Any]]:
     """A deserializer whose messages are parsed when they are called.
 
-    grpc.aio itself would answer bytes that are no message with a bare INTERNAL, as if the fault were ours.
+    grpc.aio itself would answer bytes that are no message with a bare INTERNAL, as if the fault
+    were ours.
     """
     assert parse is not None, "generated handlers say how their messages are read"
     return functools.partial(functools.partial, _parsed, parse)

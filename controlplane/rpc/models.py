@@ -33,7 +33,8 @@ class ResourceStatuses(Protocol):
     def __call__(
         self, name: str, *, idle_since_revision: int | None = None
     ) -> Sequence[status_pb2.DataPlaneResourceStatus]:
-        """By data plane id. `idle_since_revision` is given for an adapter, whose idling data planes do not report."""
+        """By data plane id. `idle_since_revision` is given for an adapter, whose idling data planes
+        do not report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +218,8 @@ class ModelRpcs:
                 raise errors.model_not_found(request.name)
             etags.check(request.etag, current)
             model = registration.undeleted(current, transaction.stamp)
-            # All of it or nothing: a name that was taken meanwhile, also an adapter's, is for the caller to free.
+            # All of it or nothing: a name that was taken meanwhile, also an adapter's, is for the
+            # caller to free.
             await check_served_name(transaction, model.served_name, model.name)
             await transaction.put_model(model, current)
             adapters = await transaction.adapters_deleted_with(current)
@@ -254,7 +256,8 @@ async def _live_model(transaction: WriteTransaction, model_id: str) -> domain.Mo
 async def _write(
     transaction: WriteTransaction, current: domain.Model | None, draft: registration.ModelDraft
 ) -> _Written:
-    """Write the model as `draft` states it, with every check that needs to know what else is there."""
+    """Write the model as `draft` states it, with every check that needs to know what else is
+    there."""
     model = registration.registered_model(current, draft, transaction.stamp)
     if model is current:
         return _Written(model, transaction.head.position.revision, created=False)

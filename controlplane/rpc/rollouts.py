@@ -63,7 +63,8 @@ async def run(
     now: Callable[[], datetime],
     interval_s: float = INTERVAL_S,
 ) -> None:
-    """Carry rollouts on, for ever. Each control plane of a store may do so: a step is taken by the first one only."""
+    """Carry rollouts on, for ever. Each control plane of a store may do so: a step is taken by the
+    first one only."""
     with principal.acting_as(_ROLLOUTS):
         while True:
             await asyncio.sleep(interval_s)
@@ -74,7 +75,8 @@ async def run(
 
 
 async def carry_on(store: Store, observe: Observe, *, on_commit: Callable[[domain.Head], None], now: datetime) -> None:
-    """Look at every rollout under way once, and make the moves that are due, each a catalog revision.
+    """Look at every rollout under way once, and make the moves that are due, each a catalog
+    revision.
 
     Raises:
         errors.Unavailable: the database failed.
@@ -90,7 +92,8 @@ async def _move(
 ) -> None:
     async def work(transaction: WriteTransaction) -> bool:
         current = await transaction.model(decided_from.id)
-        # Another control plane, or a person, was faster: what was decided is about a state that is no more.
+        # Another control plane, or a person, was faster: what was decided is about a state that is
+        # no more.
         if current is None or (current.uid, current.rollout) != (decided_from.uid, decided_from.rollout):
             return False
         await transaction.put_model(rollout.moved(current, decision, transaction.stamp), current)

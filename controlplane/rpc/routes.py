@@ -109,10 +109,12 @@ class RouteRpcs:
 async def release_from_routes(
     transaction: WriteTransaction, model_id: str, adapter_id: str | None = None, *, force: bool
 ) -> None:
-    """Take a model (with its adapters), or one adapter, out of every route, because it is about to be deleted.
+    """Take a model (with its adapters), or one adapter, out of every route, because it is about to
+    be deleted.
 
     Raises:
-        errors.FailedPrecondition: routes refer to it, and `force` is not given or would leave one without a target.
+        errors.FailedPrecondition: routes refer to it, and `force` is not given or would leave one
+        without a target.
     """
     resource = names.model_name(model_id) if adapter_id is None else names.adapter_name(model_id, adapter_id)
     referring = await transaction.routes_to(model_id, adapter_id)

@@ -22,7 +22,8 @@ from controlplane.push.sync import SERVER_OPTIONS
 from controlplane.rpc.interceptors import Admit, StatusInterceptor
 
 RPCS_MAX = 20_000
-"""RPCs at a time. A Sync stream is one for as long as it lives; more are refused, with RESOURCE_EXHAUSTED."""
+"""RPCs at a time. A Sync stream is one for as long as it lives; more are refused, with
+RESOURCE_EXHAUSTED."""
 
 _METADATA_BYTES_MAX = 16 * 1024
 
@@ -55,7 +56,8 @@ class Server:
                 ("grpc.max_receive_message_length", message_bytes_max),
                 ("grpc.max_concurrent_streams", streams_max),
                 ("grpc.max_metadata_size", _METADATA_BYTES_MAX),
-                # Two processes on one port would each get some of the calls; the second one is to fail instead.
+                # Two processes on one port would each get some of the calls; the second one is to
+                # fail instead.
                 ("grpc.so_reuseport", 0),
             ),
         )
@@ -105,9 +107,11 @@ class Server:
     async def stop(self, grace_s: float) -> None:
         """Take no RPC any more, wait for those that run, and after `grace_s` cancel them.
 
-        Health watches and reflection are ended when no other RPC runs: they would last as long as their callers like.
+        Health watches and reflection are ended when no other RPC runs: they would last as long as
+        their callers like.
         """
-        # Two calls of grpc.aio's own `stop` at the same time crash the process: the second finds the server destroyed.
+        # Two calls of grpc.aio's own `stop` at the same time crash the process: the second finds
+        # the server destroyed.
         if self._stopping is None:
             self._stopping = asyncio.create_task(self._stop(grace_s))
         await asyncio.shield(self._stopping)

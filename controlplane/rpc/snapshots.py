@@ -41,7 +41,8 @@ class SnapshotServicer(snapshot_service_pb2_grpc.SnapshotServiceServicer):
         self._sync = sync
         self._changes = Changes(store, on_commit=on_commit)
 
-    # grpc.aio also takes a handler that writes through its context; the stubs know only those that yield.
+    # grpc.aio also takes a handler that writes through its context; the stubs know only those that
+    # yield.
     async def Sync(  # type: ignore[override]
         self, request_iterator: AsyncIterator[snapshot_service_pb2.SyncRequest], context: Context
     ) -> None:

@@ -28,8 +28,9 @@ CODES: Mapping[type[errors.DomainError], int] = MappingProxyType(
 )
 """Every kind of domain error; a test holds the table complete."""
 
-# A status travels in the trailers of an HTTP/2 stream, which peers may limit to 8 KiB together. Details are sent as
-# base64 (4/3), and the message twice: once percent-encoded, which triples what is not ASCII.
+# A status travels in the trailers of an HTTP/2 stream, which peers may limit to 8 KiB together.
+# Details are sent as base64 (4/3), and the message twice: once percent-encoded, which triples what
+# is not ASCII.
 _MESSAGE_BYTES_MAX = 600
 _DESCRIPTION_BYTES_MAX = 400
 _DETAILS_BYTES_MAX = 3500
@@ -54,7 +55,8 @@ def status_of(error: errors.DomainError) -> status_pb2.Status:
 
 
 def internal(error_id: str) -> status_pb2.Status:
-    """The status of a fault of our own. Its text is in the log, under `error_id`, and nowhere else."""
+    """The status of a fault of our own. Its text is in the log, under `error_id`, and nowhere
+    else."""
     return _status(
         code_pb2.INTERNAL,
         f"internal error {error_id}; the control plane's log says more",

@@ -1,4 +1,5 @@
-"""TLS of the gRPC server. Files that were replaced are in force from the next handshake on; connections live on."""
+"""TLS of the gRPC server. Files that were replaced are in force from the next handshake on;
+connections live on."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ def server_credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.Se
     Args:
         cert: PEM file with the certificate chain.
         key: PEM file with its key.
-        client_ca: PEM file with the authorities of client certificates. With it every client has to show one.
+        client_ca: PEM file with the authorities of client certificates. With it every client has to
+        show one.
 
     Raises:
         errors.SetupError: a file cannot be used.

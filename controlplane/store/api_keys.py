@@ -1,4 +1,5 @@
-"""API keys in the store: their rows, how they are read, and what writing one does to the catalog."""
+"""API keys in the store: their rows, how they are read, and what writing one does to the
+catalog."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ from controlplane.store import rows as store_rows
 from controlplane.store.schema import audit_changes, audit_events, blobs
 
 _TEXT_CHARACTERS_MAX = 256
-"""Of the columns that hold what others chose. What is longer is cut: a change must not fail because of it."""
+"""Of the columns that hold what others chose. What is longer is cut: a change must not fail because
+of it."""
 
 
 async def read_changes(
@@ -80,7 +81,8 @@ async def list_events(
 
 
 async def delete_events(connection: AsyncConnection, *, before: datetime, limit: int) -> int:
-    """Delete up to `limit` of the oldest events that were made before this time; how many those were."""
+    """Delete up to `limit` of the oldest events that were made before this time; how many those
+    were."""
     old = (
         select(audit_events.c.catalog_revision)
         .where(audit_events.c.create_time_us < store_rows.to_us(before))

@@ -1,9 +1,9 @@
 """Makes the content of an earlier snapshot the newest again, in one transaction.
 
-Models, adapters and routes get new revisions with their old content, as RollbackModel makes them: numbers never go
-back, so nothing that data planes or people remember by number changes its meaning. API keys are left as they are, and
-so are rollout policies: they say how a model changes, not what it is.
-Revisions that routes pin come and go with the routes.
+Models, adapters and routes get new revisions with their old content, as RollbackModel makes them:
+numbers never go back, so nothing that data planes or people remember by number changes its meaning.
+API keys are left as they are, and so are rollout policies: they say how a model changes, not what
+it is. Revisions that routes pin come and go with the routes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from controlplane.store.write import WriteTransaction
 from protocol import names
 
 CHANGES_MAX = 10_000
-"""Resources that one rollback may change. Every other change waits for its transaction: about half a minute at most."""
+"""Resources that one rollback may change. Every other change waits for its transaction: about half
+a minute at most."""
 
 M = TypeVar("M", bound=protobuf_message.Message)
 R = TypeVar("R", domain.Model, domain.Adapter)
@@ -140,7 +141,7 @@ async def _put_model(transaction: WriteTransaction, entry: snapshot_pb2.ModelEnt
     return True
 
 
-def _alive(found: R | None, stamp: registration.Stamp) -> R | None:
+def _alive(found: R | None, stamp: domain.Stamp) -> R | None:
     """What is found, its deletion taken back if it was deleted."""
     return found if found is None or found.delete_time is None else registration.undeleted(found, stamp)
 
@@ -181,7 +182,8 @@ async def _put_route(transaction: WriteTransaction, entry: snapshot_pb2.RouteEnt
 
 
 async def _check_pins(transaction: WriteTransaction, differences: Sequence[Difference]) -> None:
-    """Refuse when a revision that is to be pinned again is gone: its model or adapter was deleted meanwhile.
+    """Refuse when a revision that is to be pinned again is gone: its model or adapter was deleted
+    meanwhile.
 
     Raises:
         errors.FailedPrecondition: one is gone.

@@ -1,4 +1,5 @@
-"""Statements about deleted models and adapters: what came along with a deletion, and what goes for good."""
+"""Statements about deleted models and adapters: what came along with a deletion, and what goes for
+good."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ async def adapters_deleted_with(connection: AsyncConnection, model: domain.Model
     query = store_rows.SELECT_ADAPTERS.where(
         adapters.c.model_id == model.id,
         adapters.c.delete_time_us.is_not(None),
-        # A deletion is the last change of what it deletes, so both were deleted in the same catalog revision.
+        # A deletion is the last change of what it deletes, so both were deleted in the same catalog
+        # revision.
         adapters.c.catalog_revision == model.catalog_revision,
     ).order_by(adapters.c.id)
     return [store_rows.adapter(row) for row in await connection.execute(query)]
@@ -43,7 +45,8 @@ async def purge_adapter(connection: AsyncConnection, model_id: str, adapter_id: 
 
 
 async def purge_expired(connection: AsyncConnection, now: datetime, limit: int) -> int:
-    """Delete for good up to `limit` models and adapters whose purge time has come. Returns how many those were."""
+    """Delete for good up to `limit` models and adapters whose purge time has come. Returns how many
+    those were."""
     now_us = store_rows.to_us(now)
     query = (
         select(adapters.c.model_id, adapters.c.id)

@@ -1,11 +1,13 @@
 """Statements by which control planes on one PostgreSQL database tell each other about data planes.
 
-None of them takes the catalog's row: reports do not wait for changes of the catalog, nor these for reports.
+None of them takes the catalog's row: reports do not wait for changes of the catalog, nor these for
+reports.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, delete, func, literal_column, select, update
@@ -13,9 +15,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broadsheet.v1 import status_pb2
-from controlplane.fleet.reports import FleetNews, FleetReport
 from controlplane.store import rows as store_rows
-from controlplane.store.databases.database import Database
+from controlplane.store.databases.postgres import CATALOG_CHANNEL, PostgresDatabase
+from controlplane.store.fleet_reports import FleetNews, FleetReport
 from controlplane.store.read import database_errors
 from controlplane.store.schema import data_plane_reports, data_planes, replicas, resource_statuses
 
@@ -37,11 +39,32 @@ class FleetTables:
     Every method raises errors.Unavailable when the database fails.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
 
+    async def listen(self, on_news: Callable[[], None]) -> None:
+        """Call `on_news` at once, and whenever a control plane has committed or told something.
+
+        Returns when the connection is lost. Raises whatever the driver raises.
+        """
+        engine = self._database.separate_engine()
+        try:
+            async with engine.connect() as connection:
+                driver = (await connection.get_raw_connection()).driver_connection
+                assert driver is not None, "the connection is open"
+                lost = asyncio.Event()
+                driver.add_termination_listener(lambda *_: lost.set())
+                for channel in (CATALOG_CHANNEL, FLEET_CHANNEL):
+                    await driver.add_listener(channel, lambda *_: on_news())
+                # Something may have come before the listeners were there.
+                on_news()
+                await lost.wait()
+        finally:
+            await engine.dispose()
+
     async def heartbeat(self, replica_uid: str, oldest_in_use: int | None) -> None:
-        """Say that this control plane runs, and the oldest snapshot that it sends; forget those that are gone."""
+        """Say that this control plane runs, and the oldest snapshot that it sends; forget those
+        that are gone."""
         values = {"heartbeat_time_us": _NOW_US, "oldest_in_use": oldest_in_use}
         with database_errors():
             async with self._database.begin_write() as connection:
@@ -52,14 +75,16 @@ class FleetTables:
                 )
 
     async def leave(self, replica_uid: str) -> None:
-        """Say that this control plane runs no more: its data planes are connected no more at once."""
+        """Say that this control plane runs no more: its data planes are connected no more at
+        once."""
         with database_errors():
             async with self._database.begin_write() as connection:
                 await connection.execute(delete(replicas).where(replicas.c.uid == replica_uid))
                 await _notify(connection)
 
     async def claim(self, data_plane_id: str, replica_uid: str) -> int:
-        """Number a new stream of a data plane. Those that it had before, anywhere, count no more."""
+        """Number a new stream of a data plane. Those that it had before, anywhere, count no
+        more."""
         row = data_plane_reports.c
         claim = insert(data_plane_reports).values(
             data_plane_id=data_plane_id, session=1, replica_uid=replica_uid, connected=True, number=1, replaced_number=0

@@ -24,7 +24,8 @@ class Difference:
 async def differences(
     connection: AsyncConnection, from_revision: int, to_revision: int, *, after_name: str, limit: int
 ) -> Sequence[Difference]:
-    """What differs between two kept snapshots, ordered by name. Takes time in proportion to what changed between them.
+    """What differs between two kept snapshots, ordered by name. Takes time in proportion to what
+    changed between them.
 
     Args:
         connection: In a transaction.

@@ -1,8 +1,8 @@
 """Lists of models and adapters as SQL: which rows, in which order, after which.
 
-The condition of a filter lets every row through that the filter matches, and perhaps more: what no column holds (the
-owner, inside the card; the state, which data planes report) is left to the caller, who holds the filter against each
-row.
+The condition of a filter lets every row through that the filter matches, and perhaps more: what no
+column holds (the owner, inside the card; the state, which data planes report) is left to the
+caller, who holds the filter against each row.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def _after(columns: Sequence[_SortColumn], cursor: paging.Cursor) -> ColumnEleme
     ]
     equal = [column == part for (column, _), part in zip(columns, parts, strict=True)]
     first = columns[0][0] <= parts[0] if columns[0][1] else columns[0][0] >= parts[0]
-    # The first says nothing that the rest does not; it is the part that a database can use an index for.
+    # The first says nothing that the rest does not; it is the part that a database can use an index
+    # for.
     return and_(first, or_(*(and_(*equal[:index], one) for index, one in enumerate(beyond))))
 
 

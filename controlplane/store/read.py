@@ -199,7 +199,8 @@ class StoreReads(RouteReads, ApiKeyReads):
     async def list_models(
         self, asked: ListQuery = EVERYTHING, *, after: paging.Cursor | None = None, limit: int
     ) -> Sequence[domain.Model]:
-        """Models that may be asked for; those after the cursor `after`. `store_lists.py` says which others come too."""
+        """Models that may be asked for; those after the cursor `after`. `store_lists.py` says which
+        others come too."""
         visible = store_rows.visible(models, self._clock(), show_deleted=asked.show_deleted)
         query = store_lists.listed(store_rows.SELECT_MODELS.where(visible), models, asked, after, limit)
         async with self._begin_read() as connection:
@@ -282,7 +283,8 @@ class StoreReads(RouteReads, ApiKeyReads):
     async def list_adapter_revisions(
         self, model_id: str, adapter_id: str, *, before_number: int | None, limit: int
     ) -> Sequence[domain.AdapterRevision]:
-        """Revisions of an adapter, deleted or not, newest first; those before `before_number` if it is given.
+        """Revisions of an adapter, deleted or not, newest first; those before `before_number` if it
+        is given.
 
         Raises:
             errors.NotFound: there is no such adapter, or its purge time has come.
@@ -309,7 +311,8 @@ class StoreReads(RouteReads, ApiKeyReads):
         after: paging.Cursor | None = None,
         limit: int,
     ) -> Sequence[domain.Adapter]:
-        """Adapters that may be asked for; those after the cursor `after`. `store_lists.py` says which others come too.
+        """Adapters that may be asked for; those after the cursor `after`. `store_lists.py` says
+        which others come too.
 
         Args:
             model_id: The base model. None: all.
@@ -363,13 +366,15 @@ def _commit(row: Row[Any], store_uid: str) -> domain.Commit:
 
 @contextmanager
 def database_errors() -> Iterator[None]:
-    """Turn a failure of the database into one that callers are told of. Broken rules of our own stay what they are."""
+    """Turn a failure of the database into one that callers are told of. Broken rules of our own
+    stay what they are."""
     try:
         yield
     except IntegrityError:
         raise
     except (DBAPIError, OSError, PoolTimeoutError, TimeoutError) as error:
-        # A server that can't be reached is an OSError of the driver's, and one that does not answer a TimeoutError.
+        # A server that can't be reached is an OSError of the driver's, and one that does not answer
+        # a TimeoutError.
         raise errors.Unavailable(
             errors.Reason.STORE_UNAVAILABLE, "the registry's database does not answer as it should; try again"
         ) from error

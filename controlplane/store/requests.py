@@ -12,7 +12,8 @@ from controlplane.store import rows as store_rows
 from controlplane.store.schema import answered_requests
 
 _EXPIRED_DELETED_MAX = 16
-"""Expired rows that one write deletes: more than it adds, so they go, and few, so none of the writes is slow."""
+"""Expired rows that one write deletes: more than it adds, so they go, and few, so none of the
+writes is slow."""
 
 
 async def find(connection: AsyncConnection, request_id: str, *, since: datetime) -> AnsweredRequest | None:
@@ -33,7 +34,8 @@ async def find(connection: AsyncConnection, request_id: str, *, since: datetime)
 
 
 async def keep(connection: AsyncConnection, answered: AnsweredRequest, *, since: datetime) -> None:
-    """Keep a request that was carried out, in place of an expired one of the same id; forget some of before `since`."""
+    """Keep a request that was carried out, in place of an expired one of the same id; forget some
+    of before `since`."""
     expired = (
         select(answered_requests.c.request_id)
         .where(answered_requests.c.create_time_us <= store_rows.to_us(since))

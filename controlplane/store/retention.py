@@ -1,22 +1,38 @@
-"""Statements that let go of snapshots: their numbers first, then the entries, then the blobs that nothing needs.
+"""Statements that let go of snapshots: their numbers first, then the entries, then the blobs that
+nothing needs.
 
-A snapshot whose number is there is complete; one whose number is gone can't be read. So each step may be the last one
-for a while.
+A snapshot whose number is there is complete; one whose number is gone can't be read. So each step
+may be the last one for a while.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from sqlalchemy import and_, delete, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from controlplane.store import rows as store_rows
 from controlplane.store.schema import blobs, catalog, catalog_revisions, entries, replicas
-from controlplane.upkeep.retention import Retention
 
 ROWS_PER_TRANSACTION = 200
 """Writers wait for this transaction: for some milliseconds."""
+
+SNAPSHOTS_MIN = 100
+"""Control planes tell each other every 2 s which snapshots they are sending: so many commits may
+come between."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """A snapshot is kept while it is one of the newest or young enough, and while a data plane is
+    being sent it."""
+
+    snapshots: int = 1000
+    """The newest so many are kept, whatever their age."""
+    age: timedelta = timedelta(days=30)
+    """Those younger than this are kept, however many."""
 
 
 async def compact(
@@ -28,7 +44,8 @@ async def compact(
         connection: In a transaction that may write.
         retention: Which snapshots are kept.
         now: The time (UTC, aware).
-        oldest_in_use: The oldest catalog revision that a data plane is being sent by this process. None: none is.
+        oldest_in_use: The oldest catalog revision that a data plane is being sent by this process.
+        None: none is.
     """
     # With the lock of a writer: no new entry can come to need a blob that is about to go.
     head = (await connection.execute(select(catalog.c.revision).with_for_update())).scalar_one()

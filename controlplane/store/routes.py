@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broadsheet.v1 import adapter_pb2, model_pb2, route_pb2
 from controlplane.catalog import domain, routes, snapshot
-from controlplane.catalog.registration import Stamp
+from controlplane.catalog.domain import Stamp
 from controlplane.catalog.routes import Route, RouteRevision, route_not_found
 from controlplane.store import rows as store_rows
 from controlplane.store.schema import adapter_revisions, adapters, model_revisions, models, served_names
@@ -103,7 +103,8 @@ class RouteWrites(ABC):
         return await _find_route(self._connection, route_id)
 
     async def adapter_rank(self, target: names.Target) -> int | None:
-        """The rank of the adapter, or adapter revision, that a route refers to. None: there is no such thing."""
+        """The rank of the adapter, or adapter revision, that a route refers to. None: there is no
+        such thing."""
         live = select(adapters.c.rank).where(
             adapters.c.model_id == target.model_id,
             adapters.c.id == target.adapter_id,
@@ -129,7 +130,8 @@ class RouteWrites(ABC):
         return store_rows.model_revision(row) if row is not None else None
 
     async def routes_to(self, model_id: str, adapter_id: str | None = None) -> Sequence[Route]:
-        """The routes that refer to a model, its revisions or its adapters; or to one adapter and its revisions."""
+        """The routes that refer to a model, its revisions or its adapters; or to one adapter and
+        its revisions."""
         matching = references.c.model_id == model_id
         if adapter_id is not None:
             matching &= references.c.adapter_id == adapter_id
@@ -159,7 +161,8 @@ class RouteWrites(ABC):
         await self._set_entry(route.name, None)
 
     async def _refer(self, route_id: str, before: Sequence[names.Target], after: Sequence[names.Target]) -> None:
-        """Replace a route's references, and the entries of revisions that are now pinned or no longer are."""
+        """Replace a route's references, and the entries of revisions that are now pinned or no
+        longer are."""
         for target in before:
             if target not in after:
                 key = _reference_values(target)

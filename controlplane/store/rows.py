@@ -70,13 +70,15 @@ async def find_adapter(connection: AsyncConnection, model_id: str, adapter_id: s
 
 
 async def find_any_model(connection: AsyncConnection, model_id: str) -> domain.Model | None:
-    """The model of this id, if its row is there: a deleted one too, and one that is to be purged."""
+    """The model of this id, if its row is there: a deleted one too, and one that is to be
+    purged."""
     row = (await connection.execute(SELECT_MODELS.where(models.c.id == model_id))).one_or_none()
     return model(row) if row is not None else None
 
 
 async def find_any_adapter(connection: AsyncConnection, model_id: str, adapter_id: str) -> domain.Adapter | None:
-    """The adapter of this model and id, if its row is there: a deleted one too, and one that is to be purged."""
+    """The adapter of this model and id, if its row is there: a deleted one too, and one that is to
+    be purged."""
     query = SELECT_ADAPTERS.where(adapters.c.model_id == model_id, adapters.c.id == adapter_id)
     row = (await connection.execute(query)).one_or_none()
     return adapter(row) if row is not None else None

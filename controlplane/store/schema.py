@@ -34,7 +34,8 @@ metadata = MetaData(
 catalog = Table(
     "catalog",
     metadata,
-    # The one row that every change locks. Revisions are allocated here and nowhere else, so they have no gaps.
+    # The one row that every change locks. Revisions are allocated here and nowhere else, so they
+    # have no gaps.
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("store_uid", String(64), nullable=False),
     Column("revision", BigInteger, nullable=False),
@@ -58,7 +59,8 @@ catalog_revisions = Table(
 audit_events = Table(
     "audit_events",
     metadata,
-    # One per catalog revision. No reference to catalog_revisions: events outlive the snapshots that they tell of.
+    # One per catalog revision. No reference to catalog_revisions: events outlive the snapshots that
+    # they tell of.
     Column("catalog_revision", BigInteger, primary_key=True, autoincrement=False),
     Column("create_time_us", BigInteger, nullable=False, index=True),
     Column("principal", String(256), nullable=False),
@@ -101,7 +103,8 @@ blobs = Table(
 entries = Table(
     "entries",
     metadata,
-    # The entry `name` had this content from `from_revision` up to, not including, `to_revision`. NULL: it still has.
+    # The entry `name` had this content from `from_revision` up to, not including, `to_revision`.
+    # NULL: it still has.
     Column("name", String(256), primary_key=True),
     Column("from_revision", BigInteger, primary_key=True, autoincrement=False),
     Column("to_revision", BigInteger),
@@ -131,14 +134,15 @@ models = Table(
     Column("create_time_us", BigInteger, nullable=False),
     Column("update_time_us", BigInteger, nullable=False),
     Column("catalog_revision", BigInteger, nullable=False),
-    # Serialised broadsheet.v1.RolloutPolicy and Rollout; NULL: REPLACE, and none. While a rollout is under way, also
-    # the ModelRevision that has the rest of the requests.
+    # Serialised broadsheet.v1.RolloutPolicy and Rollout; NULL: REPLACE, and none. While a rollout
+    # is under way, also the ModelRevision that has the rest of the requests.
     Column("rollout_policy", LargeBinary),
     Column("rollout", LargeBinary),
     Column("stable_revision", LargeBinary),
     # NULL: data planes start it when it is asked for.
     Column("warm_until_us", BigInteger),
-    # NULL: it is not deleted. Deleted rows hold no served name and no entry, and are gone for readers at purge_time_us.
+    # NULL: it is not deleted. Deleted rows hold no served name and no entry, and are gone for
+    # readers at purge_time_us.
     Column("delete_time_us", BigInteger),
     Column("purge_time_us", BigInteger),
     Index("ix_models_purge_time_us", "purge_time_us"),
@@ -169,12 +173,14 @@ adapters = Table(
     Column("served_name", String(256), nullable=False),
     Column("labels", JSON, nullable=False),
     Column("revision_number", BigInteger, nullable=False),
-    # Rank of the current revision: says which adapters a model with a smaller lora.max_rank would not serve.
+    # Rank of the current revision: says which adapters a model with a smaller lora.max_rank would
+    # not serve.
     Column("rank", Integer, nullable=False),
     Column("create_time_us", BigInteger, nullable=False),
     Column("update_time_us", BigInteger, nullable=False),
     Column("catalog_revision", BigInteger, nullable=False),
-    # NULL: it is not deleted. Deleted rows hold no served name and no entry, and are gone for readers at purge_time_us.
+    # NULL: it is not deleted. Deleted rows hold no served name and no entry, and are gone for
+    # readers at purge_time_us.
     Column("delete_time_us", BigInteger),
     Column("purge_time_us", BigInteger),
     Index("ix_adapters_purge_time_us", "purge_time_us"),
@@ -217,7 +223,8 @@ served_names = Table(
 answered_requests = Table(
     "answered_requests",
     metadata,
-    # Mutating requests that were carried out under a request_id, with their answers, for request_ids.RETENTION.
+    # Mutating requests that were carried out under a request_id, with their answers, for
+    # request_ids.RETENTION.
     Column("request_id", String(36), primary_key=True),
     Column("method", String(64), nullable=False),
     Column("digest", LargeBinary(32), nullable=False),
@@ -253,7 +260,8 @@ route_revisions = Table(
 route_references = Table(
     "route_references",
     metadata,
-    # What the current revision of a route refers to. Empty adapter_id: the model itself; number 0: what is served.
+    # What the current revision of a route refers to. Empty adapter_id: the model itself; number 0:
+    # what is served.
     Column("route_id", String(63), ForeignKey("routes.id", ondelete="CASCADE"), primary_key=True),
     Column("model_id", String(63), primary_key=True),
     Column("adapter_id", String(63), primary_key=True),
@@ -298,12 +306,14 @@ data_planes = Table(
     Column("last_seen_time_us", BigInteger, nullable=False),
 )
 
-# What several control planes on one database tell each other. With SQLite there is one, and these stay empty.
+# What several control planes on one database tell each other. With SQLite there is one, and these
+# stay empty.
 
 replicas = Table(
     "replicas",
     metadata,
-    # A control plane process that runs. By the database's clock, so that those of the machines do not matter.
+    # A control plane process that runs. By the database's clock, so that those of the machines do
+    # not matter.
     Column("uid", String(64), primary_key=True),
     Column("heartbeat_time_us", BigInteger, nullable=False),
     # The oldest snapshot that it is sending to a data plane. NULL: none.
@@ -321,7 +331,8 @@ data_plane_reports = Table(
     Column("connected", Boolean, nullable=False),
     # The head that it has dealt with: it serves or has rejected it. NULL: with none.
     Column("settled_revision", BigInteger),
-    # Counts the changes of the report; each row of resource_statuses has that of its own last change.
+    # Counts the changes of the report; each row of resource_statuses has that of its own last
+    # change.
     Column("number", BigInteger, nullable=False),
     # Number of the last change that replaced all statuses.
     Column("replaced_number", BigInteger, nullable=False),

@@ -1,7 +1,7 @@
 """The store: everything the control plane keeps, and all SQL behind it.
 
-One transaction per change: the resource, its history entry, the root digest and the revision become durable together or
-not at all.
+One transaction per change: the resource, its history entry, the root digest and the revision become
+durable together or not at all.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from controlplane import errors
-from controlplane.catalog import domain, registration
+from controlplane.catalog import domain
 from controlplane.catalog.request_ids import AnsweredRequest
-from controlplane.fleet.shared import SharedFleet, SharingSettings
 from controlplane.store import requests as store_requests
 from controlplane.store import retention as store_retention
 from controlplane.store import rows as store_rows
@@ -31,9 +30,9 @@ from controlplane.store.databases import database
 from controlplane.store.databases import postgres as store_postgres
 from controlplane.store.fleet import FleetTables
 from controlplane.store.read import StoreReads, database_errors
+from controlplane.store.retention import Retention
 from controlplane.store.schema import catalog, catalog_revisions
 from controlplane.store.write import WriteTransaction
-from controlplane.upkeep.retention import Retention
 from protocol.catalog_digest import CatalogDigest
 
 WRITE_ATTEMPTS_MAX = 4
@@ -58,7 +57,8 @@ def _new_uid() -> str:
 
 
 class Store(StoreReads):
-    """The registry's store. Make one with `Store.open`; share it among all tasks of one event loop."""
+    """The registry's store. Make one with `Store.open`; share it among all tasks of one event
+    loop."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Store(StoreReads):
         connections_max: int = store_postgres.CONNECTIONS_MAX,
         clock: Callable[[], datetime] = _now,
         new_uid: Callable[[], str] = _new_uid,
-        deleted_retention: timedelta = registration.DELETED_RETENTION,
+        deleted_retention: timedelta = domain.DELETED_RETENTION,
     ) -> AsyncIterator[Store]:
         """The store at `url`, made or migrated to the newest schema if need be.
 
@@ -106,20 +106,20 @@ class Store(StoreReads):
             try:
                 yield store
             finally:
-                # A write that was begun ends, though its caller may have gone: it may be durable already.
+                # A write that was begun ends, though its caller may have gone: it may be durable
+                # already.
                 await asyncio.gather(*store._writes, return_exceptions=True)
 
-    def shared_fleet(self, settings: SharingSettings | None = None) -> SharedFleet | None:
-        """How this process and others on the same database keep each other up to date. None: there are no others."""
+    def fleet_tables(self) -> FleetTables | None:
+        """What control planes on the same database tell each other. None: no other can use this
+        database."""
         if not isinstance(self._database, store_postgres.PostgresDatabase):
             return None
-        return SharedFleet(
-            tables=FleetTables(self._database),
-            read_head=self.head,
-            new_engine=self._database.separate_engine,
-            replica_uid=self._new_uid(),
-            settings=settings,
-        )
+        return FleetTables(self._database)
+
+    def new_uid(self) -> str:
+        """An identity that no other has."""
+        return self._new_uid()
 
     async def _prepare(self) -> None:
         async with self._database.begin_setup() as connection:
@@ -155,18 +155,20 @@ class Store(StoreReads):
         dry_run: bool = False,
         on_commit: Callable[[domain.Head], None] = lambda head: None,
     ) -> T:
-        """Run `work` in a transaction of its own, and commit what it changed as one catalog revision.
+        """Run `work` in a transaction of its own, and commit what it changed as one catalog
+        revision.
 
-        Once begun, the write goes on to its end even when the caller is cancelled: a commit cannot be taken back, and
-        `on_commit` must hear of it.
+        Once begun, the write goes on to its end even when the caller is cancelled: a commit cannot
+        be taken back, and `on_commit` must hear of it.
 
         Args:
-            work: Makes the change, and may be run several times. What it raises rolls everything back.
+            work: Makes the change, and may be run several times. What it raises rolls everything
+            back.
             method: What to say in the history, such as `RegisterModel`.
             resource: Which resource changed.
             dry_run: Roll back in the end, having run every check.
-            on_commit: Called with the new head when the commit is durable; perhaps after a later one. Must not block
-                or raise.
+            on_commit: Called with the new head when the commit is durable; perhaps after a later
+                one. Must not block or raise.
 
         Raises:
             errors.Unavailable: the database failed.
@@ -192,7 +194,8 @@ class Store(StoreReads):
         return await self._in_turn(body)
 
     async def _committed(self, change: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """What `change` returned in a transaction that was committed; run again where that is safe and of use."""
+        """What `change` returned in a transaction that was committed; run again where that is safe
+        and of use."""
         for attempt in itertools.count(1):
             committing = False
             try:
@@ -208,7 +211,8 @@ class Store(StoreReads):
         raise AssertionError("the loop ends by itself")
 
     async def answered_request(self, request_id: str, retention: timedelta) -> AnsweredRequest | None:
-        """The request that was carried out under this id within the last `retention`, if there was one.
+        """The request that was carried out under this id within the last `retention`, if there was
+        one.
 
         Raises:
             errors.Unavailable: the database failed.
@@ -217,7 +221,8 @@ class Store(StoreReads):
             return await store_requests.find(connection, request_id, since=self._clock() - retention)
 
     async def purge_expired(self, limit: int = 100) -> int:
-        """Delete for good up to `limit` models and adapters whose purge time has come. Returns how many those were.
+        """Delete for good up to `limit` models and adapters whose purge time has come. Returns how
+        many those were.
 
         Raises:
             errors.Unavailable: the database failed.
@@ -241,7 +246,8 @@ class Store(StoreReads):
         await self.write(work, method="", resource="")
 
     async def delete_audit_events(self, *, before: datetime, limit: int) -> int:
-        """Delete up to `limit` of the oldest audit events that were made before this time; how many those were.
+        """Delete up to `limit` of the oldest audit events that were made before this time; how many
+        those were.
 
         Raises:
             errors.Unavailable: the database failed.
@@ -257,7 +263,8 @@ class Store(StoreReads):
 
         Args:
             retention: Which snapshots are kept.
-            oldest_in_use: The oldest catalog revision that a data plane is being sent by this process. None: none is.
+            oldest_in_use: The oldest catalog revision that a data plane is being sent by this
+            process. None: none is.
 
         Returns:
             How many were removed. 0: there were none.

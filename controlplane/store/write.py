@@ -10,8 +10,8 @@ from sqlalchemy import ColumnElement, Table, delete, func, insert, select, updat
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from controlplane import errors, principal
-from controlplane.catalog import audit, domain, registration, snapshot
-from controlplane.catalog.registration import Stamp
+from controlplane.catalog import audit, domain, snapshot
+from controlplane.catalog.domain import Stamp
 from controlplane.catalog.request_ids import AnsweredRequest
 from controlplane.store import audit as store_audit
 from controlplane.store import deleted as store_deleted
@@ -41,7 +41,8 @@ NAMED_MAX = 5
 
 
 class WriteTransaction(RouteWrites, ApiKeyWrites):
-    """One change of the catalog in the making. It holds the lock on the catalog's row until it ends.
+    """One change of the catalog in the making. It holds the lock on the catalog's row until it
+    ends.
 
     Invariant: `_digest` is that of the entries as they are after the statements so far.
     """
@@ -64,7 +65,7 @@ class WriteTransaction(RouteWrites, ApiKeyWrites):
         *,
         now: datetime,
         uid: str,
-        deleted_retention: timedelta = registration.DELETED_RETENTION,
+        deleted_retention: timedelta = domain.DELETED_RETENTION,
     ) -> WriteTransaction:
         """Lock the catalog's row, and read where the catalog is."""
         row = (await connection.execute(select(catalog).with_for_update())).one()
@@ -92,7 +93,8 @@ class WriteTransaction(RouteWrites, ApiKeyWrites):
             revision=revision, digest_state=self._digest.to_bytes(), entry_count=self._digest.entry_count
         )
         if self._connection.dialect.name == "postgresql":
-            # Sent by the commit, to the other control planes. In this statement it costs no round trip of its own.
+            # Sent by the commit, to the other control planes. In this statement it costs no round
+            # trip of its own.
             advance = advance.returning(func.pg_notify(CATALOG_CHANNEL, str(revision)))
         await self._connection.execute(advance)
         await self._connection.execute(
@@ -126,7 +128,8 @@ class WriteTransaction(RouteWrites, ApiKeyWrites):
         return await store_rows.find_model(self._connection, model_id)
 
     async def any_model(self, model_id: str) -> domain.Model | None:
-        """The model of this id, deleted or not, if there is one. One whose purge time has come is purged."""
+        """The model of this id, deleted or not, if there is one. One whose purge time has come is
+        purged."""
         found = await store_rows.find_any_model(self._connection, model_id)
         if found is not None and found.purge_time is not None and found.purge_time <= self.stamp.now:
             await store_deleted.purge_model(self._connection, model_id)
@@ -138,7 +141,8 @@ class WriteTransaction(RouteWrites, ApiKeyWrites):
         return await store_rows.find_adapter(self._connection, model_id, adapter_id)
 
     async def any_adapter(self, model_id: str, adapter_id: str) -> domain.Adapter | None:
-        """The adapter of this model and id, deleted or not, if there is one. One whose purge time came is purged."""
+        """The adapter of this model and id, deleted or not, if there is one. One whose purge time
+        came is purged."""
         found = await store_rows.find_any_adapter(self._connection, model_id, adapter_id)
         if found is not None and found.purge_time is not None and found.purge_time <= self.stamp.now:
             await store_deleted.purge_adapter(self._connection, model_id, adapter_id)
@@ -150,7 +154,8 @@ class WriteTransaction(RouteWrites, ApiKeyWrites):
         return await store_deleted.adapters_deleted_with(self._connection, model)
 
     async def purge_expired(self, limit: int) -> int:
-        """Delete for good up to `limit` resources whose purge time has come. Returns how many those were."""
+        """Delete for good up to `limit` resources whose purge time has come. Returns how many those
+        were."""
         return await store_deleted.purge_expired(self._connection, self.stamp.now, limit)
 
     async def holder_of(self, served_name: str) -> str | None:
@@ -160,7 +165,8 @@ class WriteTransaction(RouteWrites, ApiKeyWrites):
         return holder
 
     async def adapters_of(self, model_id: str, *, rank_above: int = 0) -> tuple[Sequence[tuple[str, int]], int]:
-        """Name and rank of some adapters of a model that have a rank above the given one, and how many those are."""
+        """Name and rank of some adapters of a model that have a rank above the given one, and how
+        many those are."""
         live = adapters.c.delete_time_us.is_(None)
         matching = live & (adapters.c.model_id == model_id) & (adapters.c.rank > rank_above)
         count = (
@@ -233,11 +239,13 @@ class WriteTransaction(RouteWrites, ApiKeyWrites):
         return await store_requests.find(self._connection, request_id, since=since)
 
     async def keep_answered_request(self, answered: AnsweredRequest, *, since: datetime) -> None:
-        """Keep a request that is carried out in this transaction; those before `since` may be forgotten."""
+        """Keep a request that is carried out in this transaction; those before `since` may be
+        forgotten."""
         await store_requests.keep(self._connection, answered, since=since)
 
     async def put_data_plane(self, record: domain.DataPlaneRecord) -> None:
-        """Write what is known of a data plane. It is no part of the catalog: no revision is made for it."""
+        """Write what is known of a data plane. It is no part of the catalog: no revision is made
+        for it."""
         values = store_rows.data_plane_values(record)
         updated = await self._connection.execute(
             update(data_planes).where(data_planes.c.id == record.id).values(**values)
@@ -246,7 +254,8 @@ class WriteTransaction(RouteWrites, ApiKeyWrites):
             await self._connection.execute(insert(data_planes).values(**values))
 
     async def differences_to(self, revision: int, *, limit: int) -> Sequence[store_history.Difference]:
-        """What a kept snapshot has otherwise than the newest, by name. To be asked before anything is changed.
+        """What a kept snapshot has otherwise than the newest, by name. To be asked before anything
+        is changed.
 
         Raises:
             errors.NotFound: there is no such revision.
@@ -261,7 +270,8 @@ class WriteTransaction(RouteWrites, ApiKeyWrites):
         return await store_history.differences(self._connection, newest, revision, after_name="", limit=limit)
 
     async def free_served_names(self, resources: Sequence[str]) -> None:
-        """Let go of the served names of these resources, until each takes one again in this transaction."""
+        """Let go of the served names of these resources, until each takes one again in this
+        transaction."""
         query = select(served_names.c.resource).where(served_names.c.resource.in_(resources))
         for resource in (await self._connection.execute(query)).scalars().all():
             # No served name can have this form, so it is in nobody's way.
@@ -274,7 +284,8 @@ class WriteTransaction(RouteWrites, ApiKeyWrites):
         )
 
     async def delete_audit_events(self, *, before: datetime, limit: int) -> int:
-        """Delete up to `limit` of the oldest audit events of before this time. No revision is made for it."""
+        """Delete up to `limit` of the oldest audit events of before this time. No revision is made
+        for it."""
         return await store_audit.delete_events(self._connection, before=before, limit=limit)
 
     async def _put(self, table: Table, values: Mapping[str, object], key: Mapping[str, object] | None) -> None:

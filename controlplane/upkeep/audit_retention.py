@@ -30,7 +30,8 @@ class AuditStore(Protocol):
 async def run(
     store: AuditStore, retention: timedelta, *, now: Callable[[], datetime], interval_s: float = INTERVAL_S
 ) -> None:
-    """Delete what is older than `retention`, until cancelled. Several control planes on one database may do so."""
+    """Delete what is older than `retention`, until cancelled. Several control planes on one
+    database may do so."""
     while True:
         try:
             await delete_expired(store, retention, now=now)

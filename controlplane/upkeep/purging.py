@@ -1,4 +1,5 @@
-"""Deletes for good what was deleted long enough ago. Readers see none of it from its purge time on, however late."""
+"""Deletes for good what was deleted long enough ago. Readers see none of it from its purge time on,
+however late."""
 
 from __future__ import annotations
 

@@ -1,33 +1,19 @@
-"""Which snapshots are kept, and the task that lets go of the others."""
+"""The task that lets go of snapshots that are not kept."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
 from typing import Protocol
 
 import structlog
 
 from controlplane.errors import Unavailable
+from controlplane.store.retention import Retention
 
 INTERVAL_S = 60.0
 
-SNAPSHOTS_MIN = 100
-"""Control planes tell each other every 2 s which snapshots they are sending: so many commits may come between."""
-
 _log = structlog.get_logger("controlplane.upkeep.retention")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retention:
-    """A snapshot is kept while it is one of the newest or young enough, and while a data plane is being sent it."""
-
-    snapshots: int = 1000
-    """The newest so many are kept, whatever their age."""
-    age: timedelta = timedelta(days=30)
-    """Those younger than this are kept, however many."""
 
 
 class CompactingStore(Protocol):

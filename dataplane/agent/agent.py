@@ -1,7 +1,8 @@
-"""The agent: receives snapshots, makes the cluster match, and tells the control plane and the ingress what there is.
+"""The agent: receives snapshots, makes the cluster match, and tells the control plane and the
+ingress what there is.
 
-One per data plane, run by Ray Serve, which starts it again when it dies. All it needs to go on is on disk (the
-last-known-good snapshot) and on the board (its applications, and who uses them).
+One per data plane, run by Ray Serve, which starts it again when it dies. All it needs to go on is
+on disk (the last-known-good snapshot) and on the board (its applications, and who uses them).
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ _OBSERVE_BUSY_S = 1.0
 _OBSERVE_CALM_S = 10.0
 """How often otherwise: each time costs its controller milliseconds for each application."""
 _INGRESS_SWAP_S = 10.0
-"""How long an activation waits for the ingress replicas to take over its snapshot before it is reported."""
+"""How long an activation waits for the ingress replicas to take over its snapshot before it is
+reported."""
 _FOLLOWED_S = 0.02
 
 _log = structlog.get_logger("dataplane.agent.agent")
@@ -104,7 +106,8 @@ class Agent:
         self._cold_starts: dict[str, status_pb2.ColdStart] = {}
         """The latest of each model or pinned revision; they outlive their applications."""
         self._failures_of: Snapshot | None = None
-        """For which it was last looked which failures are of applications that nobody wants any more."""
+        """For which it was last looked which failures are of applications that nobody wants any
+        more."""
         self._posted_adapters: dict[str, LiveAdapters] = {}
         self._statuses = Statuses()
         self._poked = asyncio.Event()
@@ -141,7 +144,8 @@ class Agent:
             raise
 
     async def _adopt(self) -> Changes:
-        """Take over what an agent before this one left: its applications, its activation, the snapshot on disk."""
+        """Take over what an agent before this one left: its applications, its activation, the
+        snapshot on disk."""
         activation = (await self._board.watch([ACTIVATION_KEY], None)).changed.get(ACTIVATION_KEY)
         if isinstance(activation, Activation):
             self._activation = activation
@@ -161,7 +165,8 @@ class Agent:
         return known
 
     async def _activate(self, snapshot: Snapshot) -> None:
-        """Make `snapshot` the one that the ingress decides by; back when the ingress replicas have taken it over."""
+        """Make `snapshot` the one that the ingress decides by; back when the ingress replicas have
+        taken it over."""
         # The activation goes first: a view needs both.
         await self._board.put({ACTIVATION_KEY: self._activation})
         await self._board.put({SNAPSHOT_KEY: SnapshotPost.of(snapshot, findings_of(snapshot, self._rules))})
@@ -341,7 +346,8 @@ class Agent:
             created_at=now,
             resources=resources_of(action.entry.revision.spec),
         )
-        # On the board first: an agent that dies between the two finds a record whose application never came.
+        # On the board first: an agent that dies between the two finds a record whose application
+        # never came.
         key = f"{APPLICATION_PREFIX}{record.name}"
         self._cluster.values[key] = record
         self._cluster.tracks[record.name] = Track(deployed_at=now)

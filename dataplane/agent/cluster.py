@@ -1,4 +1,5 @@
-"""What the agent knows of the cluster, from the board and from Ray Serve, as the reconciler wants it. Pure."""
+"""What the agent knows of the cluster, from the board and from Ray Serve, as the reconciler wants
+it. Pure."""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ class Track:
     """What the agent remembers of one application beyond what is on the board."""
 
     deployed_at: float | None = None
-    """When this agent began to make it, in seconds since the epoch. None: an agent before this one did."""
+    """When this agent began to make it, in seconds since the epoch. None: an agent before this one
+    did."""
     taken_on_at: float | None = None
     """When Ray Serve had taken it on. None: it has not yet, or an agent before this one made it."""
     ready_at: float | None = None
@@ -78,13 +80,15 @@ class Cluster:
     tracks: dict[str, Track] = field(default_factory=dict)
     _epoch: str = ""
     _missed_until: dict[str, float] = field(default_factory=dict)
-    """Keys that a restarted board has not got back yet, and when they are given up; seconds since the epoch."""
+    """Keys that a restarted board has not got back yet, and when they are given up; seconds since
+    the epoch."""
 
     def apply(self, changed: Mapping[str, object], live: frozenset[str], *, epoch: str, now: float) -> None:
         """Take over what a long poll found.
 
-        A board of another epoch has forgotten everything and is told again by everyone, each in its time: until then
-        what it knew before holds, so that no application seems gone that only its record is.
+        A board of another epoch has forgotten everything and is told again by everyone, each in its
+        time: until then what it knew before holds, so that no application seems gone that only its
+        record is.
         """
         if self._epoch and epoch != self._epoch:
             self._missed_until = dict.fromkeys(self.values.keys() - live, now + REPORT_LIFETIME_S)
@@ -108,9 +112,11 @@ class Cluster:
         return self._under(APPLICATION_PREFIX, ApplicationRecord)
 
     def had_taken_on(self, record: ApplicationRecord, asked_at: float) -> bool:
-        """Whether Ray Serve had taken an application on when it was asked; in seconds since the epoch.
+        """Whether Ray Serve had taken an application on when it was asked; in seconds since the
+        epoch.
 
-        If so, what it said is about this application, and if it did not have it, the application is gone.
+        If so, what it said is about this application, and if it did not have it, the application is
+        gone.
         """
         track = self.tracks.get(record.name) or Track()
         if track.deleting:
@@ -194,7 +200,8 @@ class Cluster:
         return told if isinstance(told, Rest) else Rest()
 
     def cold_starts(self, now: float) -> dict[str, status_pb2.ColdStart]:
-        """How long the applications that this agent made took to start, by application; without those that have not."""
+        """How long the applications that this agent made took to start, by application; without
+        those that have not."""
         engines = self.engines(now)
         waits: dict[str, float] = {}
         for ingress in self._under(INGRESS_PREFIX, IngressReport).values():
@@ -226,7 +233,8 @@ class Cluster:
         return dict(total)
 
     def note_activity(self, now: float, last_activity: dict[str, float]) -> None:
-        """Bring `last_activity` (by model) up to date with wakes and with the ingress replicas' reports."""
+        """Bring `last_activity` (by model) up to date with wakes and with the ingress replicas'
+        reports."""
         for model, at in self.wakes().items():
             last_activity[model] = max(last_activity.get(model, 0.0), min(at, now))
         for report in self._under(INGRESS_PREFIX, IngressReport).values():
@@ -237,7 +245,8 @@ class Cluster:
                     last_activity[model] = max(last_activity.get(model, 0.0), min(usage.last_request_at, now))
 
     def ingress_sequence(self, now: float) -> int | None:
-        """The oldest activation that some ingress replica decides by; None when there is no ingress replica."""
+        """The oldest activation that some ingress replica decides by; None when there is no ingress
+        replica."""
         return min((report.activation_sequence for report in self.ingresses(now)), default=None)
 
     def ingresses_hold(self, now: float, position: Position) -> bool:

@@ -1,4 +1,5 @@
-"""Ray Serve's deploy API, and nothing else of the data plane imports it. Every function blocks: call it in a thread."""
+"""Ray Serve's deploy API, and nothing else of the data plane imports it. Every function blocks:
+call it in a thread."""
 
 from __future__ import annotations
 
@@ -56,8 +57,8 @@ class Observed:
 
 
 def deploy_model(record: ApplicationRecord, settings: ReplicaSettings) -> None:
-    """Make the application of a model, or give the one of that name the scaling of `record`; back as soon as Ray Serve
-    has taken it on. The replicas that an application has are left alone.
+    """Make the application of a model, or give the one of that name the scaling of `record`; back
+    as soon as Ray Serve has taken it on. The replicas that an application has are left alone.
     """
     entry = snapshot_pb2.ModelEntry.FromString(record.entry)
     deployment = serve.deployment(
@@ -70,8 +71,8 @@ def deploy_model(record: ApplicationRecord, settings: ReplicaSettings) -> None:
         graceful_shutdown_timeout_s=settings.drain_s + _SHUTDOWN_MARGIN_S,
         **_scaling_options(entry.revision.spec.scaling),
     )
-    # Without a version of ours each run gets a random one, and every replica is restarted. The name is a digest of all
-    # that needs that.
+    # Without a version of ours each run gets a random one, and every replica is restarted. The name
+    # is a digest of all that needs that.
     deployment = deployment.options(_internal=True, version=record.name)
     target = deployment.bind(record.name, record.entry, record.secret, settings)
     serve.run_many(
@@ -92,9 +93,9 @@ def delete(application: str) -> None:
 def observe() -> Mapping[str, Observed]:
     """All applications of the cluster, by name. Costs Ray Serve's controller time for each of them.
 
-    Not by `serve.status()`: that builds the whole configuration of every application, here and in the controller, and
-    what it does for that (it registers a module with cloudpickle, process-wide, for a moment) makes `deploy_model` fail
-    in another thread.
+    Not by `serve.status()`: that builds the whole configuration of every application, here and in
+    the controller, and what it does for that (it registers a module with cloudpickle, process-wide,
+    for a moment) makes `deploy_model` fail in another thread.
     """
     found = {}
     for overview in _get_global_client().list_serve_statuses():

@@ -18,10 +18,12 @@ class Sleeper:
 
 
 def giving_way(needs: Iterable[Resources], sleepers: Iterable[Sleeper], free: Resources) -> frozenset[str]:
-    """The fewest applications, of the first in `sleepers`, whose going makes room for each of `needs` in its turn.
+    """The fewest applications, of the first in `sleepers`, whose going makes room for each of
+    `needs` in its turn.
 
-    None goes for a need that all of them together would not meet. Resources are added up over the nodes of the cluster,
-    so with several nodes what is free may still be in pieces that are too small.
+    None goes for a need that all of them together would not meet. Resources are added up over the
+    nodes of the cluster, so with several nodes what is free may still be in pieces that are too
+    small.
     """
     left = dict(free)
     staying = list(sleepers)

@@ -1,22 +1,29 @@
 """Plans what to do with Ray Serve applications, and what each model's activation is. Pure.
 
-`plan` looks at everything anew each time: what the snapshot wants, what runs, who asked for what. Nothing is remembered
-between plans but what the `Situation` carries, so it does not matter whether the agent has just started.
+`plan` looks at everything anew each time: what the snapshot wants, what runs, who asked for what.
+Nothing is remembered between plans but what the `Situation` carries, so it does not matter whether
+the agent has just started.
 
 The rules, for each model, and for each revision that a route pins as if it were a model of its own:
 
-- The application that it should have is named after the digest of all that needs a restart (`application_name`).
-- It is wanted while `min_replicas` is 1 or more, or requests have come within `downscale_to_zero_delay`, or until
-  `warm_until`: a time of the control plane's clock, compared with this machine's. After it, it idles away as any other.
-- A route moves to it when it has an endpoint; until then the one that served before goes on (make before break), unless
-  the entry says `replace_cold`: then the route moves at once, and requests are held until it has one.
+- The application that it should have is named after the digest of all that needs a restart
+(`application_name`).
+- It is wanted while `min_replicas` is 1 or more, or requests have come within
+`downscale_to_zero_delay`, or until
+  `warm_until`: a time of the control plane's clock, compared with this machine's. After it, it
+  idles away as any other.
+- A route moves to it when it has an endpoint; until then the one that served before goes on (make
+  before break), unless the entry says `replace_cold`: then the route moves at once, and requests
+  are held until it has one.
 - One application serves all that want the same: a model and a pin of its current revision, say.
-- An application that serves nothing goes when every ingress replica has seen an activation without it, and none has a
-  request in it any more.
+- An application that serves nothing goes when every ingress replica has seen an activation without
+  it, and none has a request in it any more.
 - One that failed to start goes at once, and is tried again after a backoff while it is wanted.
-- A change of scaling alone is put upon the application that runs. Where a pin shares that, the model's scaling counts.
-- With `scaling.idle: SLEEP` one that has run and is no longer wanted stays and sleeps. No request is sent to it then.
-  It is woken when it is wanted again, and goes when one that is starting needs what it holds (`giving_way`).
+- A change of scaling alone is put upon the application that runs. Where a pin shares that, the
+model's scaling counts.
+- With `scaling.idle: SLEEP` one that has run and is no longer wanted stays and sleeps. No request
+  is sent to it then. It is woken when it is wanted again, and goes when one that is starting needs
+  what it holds (`giving_way`).
 """
 
 from __future__ import annotations
@@ -36,7 +43,8 @@ _APPLICATION_DIGEST_CHARACTERS = 12
 ASLEEP = "ASLEEP"
 """Reason of an IDLE model whose replicas sleep."""
 _UNPLACED_S = 20.0
-"""An application of which no replica has begun to start by then waits for room. Ray takes seconds to begin."""
+"""An application of which no replica has begun to start by then waits for room. Ray takes seconds
+to begin."""
 _RETRYING_S = 5.0
 """When a caller is told to come back while a model that failed is being tried again."""
 
@@ -117,9 +125,11 @@ class Situation:
     failures: Mapping[str, Failure]
     """By application name."""
     ingress_sequence: int | None
-    """The oldest activation that some ingress replica decides by; None when there is no ingress replica."""
+    """The oldest activation that some ingress replica decides by; None when there is no ingress
+    replica."""
     free: Resources = field(default_factory=dict)
-    """What nobody has taken of the cluster's resources. Only looked at while an application sleeps."""
+    """What nobody has taken of the cluster's resources. Only looked at while an application
+    sleeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +194,8 @@ class Plan:
 
 
 def application_name(entry: snapshot_pb2.ModelEntry) -> str:
-    """Name of the application for an entry: the model id, and a digest of all that needs new replicas when it changes.
+    """Name of the application for an entry: the model id, and a digest of all that needs new
+    replicas when it changes.
 
     The card, labels, served name, admission and, but for `idle`, scaling are not in it.
     """
@@ -202,8 +213,9 @@ def application_name(entry: snapshot_pb2.ModelEntry) -> str:
 def replica_bounds(scaling: model_pb2.Scaling) -> bytes:
     """What of a model's scaling is Ray Serve's matter, in a form to compare.
 
-    Not the delay before zero, nor what becomes of the replicas then. And with `min_replicas` 0 as with 1 an application
-    is made with one replica; whether it is made at all is this module's matter.
+    Not the delay before zero, nor what becomes of the replicas then. And with `min_replicas` 0 as
+    with 1 an application is made with one replica; whether it is made at all is this module's
+    matter.
     """
     bounds = model_pb2.Scaling()
     bounds.CopyFrom(scaling)
@@ -255,13 +267,15 @@ def next_failure(
 ) -> Failure:
     """The failure after `previous`; the wait until the next try doubles each time."""
     count = previous.count + 1 if previous else 1
-    # The exponent is bounded so that the power stays a sane number however long a model goes on failing.
+    # The exponent is bounded so that the power stays a sane number however long a model goes on
+    # failing.
     wait_s = min(backoff_s * 2 ** min(count - 1, 32), backoff_max_s)
     return Failure(count=count, reason=reason, message=message, retry_at=now + wait_s)
 
 
 def _in_question(situation: Situation, with_applications: Iterable[str]) -> list[str]:
-    """What of the snapshot there may be something to do about. The many that nobody uses are not looked at."""
+    """What of the snapshot there may be something to do about. The many that nobody uses are not
+    looked at."""
     snapshot = situation.snapshot
     names = {*snapshot.wanted_unasked, *situation.last_activity, *situation.in_flight}
     for model in with_applications:
@@ -281,7 +295,8 @@ def _plan_model(
     Args:
         situation: all there is.
         entry: what is wanted.
-        own: the applications of its model, those of other revisions too: what one revision leaves another may need.
+        own: the applications of its model, those of other revisions too: what one revision leaves
+        another may need.
         needs: added to.
     """
     target_name = application_name(entry)
@@ -301,8 +316,8 @@ def _plan_model(
             state = State.DEGRADED if failure else State.READY
             return _activation(state, previous, revision_number=previous.revision_number, failure=failure)
         if failure is not None:
-            # It is being tried again. Until that has come to something, callers are told at once what they were told
-            # before, instead of being made to wait for the same answer.
+            # It is being tried again. Until that has come to something, callers are told at once
+            # what they were told before, instead of being made to wait for the same answer.
             return _failed(entry, failure, retry_after_s=_RETRYING_S)
         return _deploying(entry, target.name, target.message)
 
@@ -364,7 +379,8 @@ def _is_wanted(situation: Situation, entry: snapshot_pb2.ModelEntry, target: App
     if target is not None and target.ready_at is not None:
         since = max(since, target.ready_at)
     elif target is not None:
-        # It is still starting: whoever asked may have given up, but may also come back before the deadline for that.
+        # It is still starting: whoever asked may have given up, but may also come back before the
+        # deadline for that.
         since = max(since, target.created_at)
         keep_s = max(keep_s, entry.revision.spec.admission.cold_start_timeout.ToTimedelta().total_seconds())
     return situation.now - since < keep_s

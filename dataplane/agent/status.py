@@ -30,7 +30,8 @@ def notable_statuses(
     draining: frozenset[str],
     cold_starts: Mapping[str, status_pb2.ColdStart],
 ) -> dict[str, status_pb2.ResourceStatus]:
-    """What is not simply IDLE: models and pinned revisions, adapters loaded or refused, quarantined entries.
+    """What is not simply IDLE: models and pinned revisions, adapters loaded or refused, quarantined
+    entries.
 
     Args:
         snapshot: The active one.
@@ -64,7 +65,8 @@ def notable_statuses(
 class Statuses:
     """The status of everything that is reported, each with the time since when it is in its state.
 
-    Between snapshots only what is notable, or was, is made anew: ten thousand IDLE models cost nothing.
+    Between snapshots only what is notable, or was, is made anew: ten thousand IDLE models cost
+    nothing.
     """
 
     def __init__(self) -> None:
@@ -75,8 +77,9 @@ class Statuses:
     def update(
         self, snapshot: Snapshot, notable: Mapping[str, status_pb2.ResourceStatus], now: float
     ) -> Mapping[str, status_pb2.ResourceStatus]:
-        """All statuses, by resource name: `notable`, and IDLE for the rest of the models. A status that has not changed
-        is the same message as before; messages that were returned are not changed any more.
+        """All statuses, by resource name: `notable`, and IDLE for the rest of the models. A status
+        that has not changed is the same message as before; messages that were returned are not
+        changed any more.
 
         Args:
             snapshot: The active one.

@@ -1,7 +1,8 @@
-"""Adapter weights on an engine replica's disk: fetched once, verified against the catalog, kept by content.
+"""Adapter weights on an engine replica's disk: fetched once, verified against the catalog, kept by
+content.
 
-A directory under the cache is named after the digest of what is in it and is never changed, so weights that were
-verified stay the verified ones, whatever happens to the files they came from.
+A directory under the cache is named after the digest of what is in it and is never changed, so
+weights that were verified stay the verified ones, whatever happens to the files they came from.
 """
 
 from __future__ import annotations

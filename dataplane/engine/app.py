@@ -1,7 +1,8 @@
-"""What stands before an engine's own OpenAI app in its replica: who may call, which name and adapter are asked for.
+"""What stands before an engine's own OpenAI app in its replica: who may call, which name and
+adapter are asked for.
 
-The engine's app sees the request as it is. What the caller asked for is in `CURRENT_CALL` while the request is handled,
-also in the tasks that the engine starts for it (a context variable goes along).
+The engine's app sees the request as it is. What the caller asked for is in `CURRENT_CALL` while the
+request is handled, also in the tasks that the engine starts for it (a context variable goes along).
 """
 
 from __future__ import annotations
@@ -46,13 +47,15 @@ CURRENT_CALL: contextvars.ContextVar[Call | None] = contextvars.ContextVar("broa
 
 
 ENGINE_DEAD_STATUS = 421
-"""Misdirected Request: said to the ingress when the engine behind the app has died; it asks another replica then."""
+"""Misdirected Request: said to the ingress when the engine behind the app has died; it asks another
+replica then."""
 ENGINE_HAD_REQUEST_HEADER = b"x-broadsheet-engine-had-request"
 """With that status: the engine died when it had the request, perhaps because of it."""
 
 
 class ReplicaApp:
-    """ASGI app: lets in who knows the secret, has the adapter put on disk, counts, and hands on to `inner`."""
+    """ASGI app: lets in who knows the secret, has the adapter put on disk, counts, and hands on to
+    `inner`."""
 
     def __init__(
         self,
@@ -109,9 +112,11 @@ class ReplicaApp:
                     del self.adapters_in_flight[adapter]
 
     def _unless_dead(self, send: Send) -> Send:
-        """`send`, but an engine that has died says so instead of answering with an error about itself.
+        """`send`, but an engine that has died says so instead of answering with an error about
+        itself.
 
-        The head of a response waits for its first piece: a stream of vLLM's has the status 200 whatever is in it.
+        The head of a response waits for its first piece: a stream of vLLM's has the status 200
+        whatever is in it.
         """
         head: MutableMapping[str, Any] | None = None
         replaced = False

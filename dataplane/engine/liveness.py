@@ -1,4 +1,5 @@
-"""Whether an engine still answers: it is asked itself, again and again, each time with a deadline."""
+"""Whether an engine still answers: it is asked itself, again and again, each time with a
+deadline."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from collections.abc import Awaitable, Callable
 ASK_INTERVAL_S = 2.0
 """Between an answer and the next question."""
 _SLICE_S = 0.5
-"""The deadline is counted in slices: while this process is itself kept from running, at most one goes by."""
+"""The deadline is counted in slices: while this process is itself kept from running, at most one
+goes by."""
 
 
 async def until_silent(ask: Callable[[], Awaitable[object]], timeout_s: float) -> None:

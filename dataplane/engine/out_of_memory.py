@@ -24,11 +24,13 @@ _OOM_KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 
 
 def start_failure_reason(message: str) -> str:
-    """The reason of a start that failed with these words: OUT_OF_MEMORY where they say so, else ENGINE_START_FAILED."""
+    """The reason of a start that failed with these words: OUT_OF_MEMORY where they say so, else
+    ENGINE_START_FAILED."""
     return OUT_OF_MEMORY if _SAID.search(message) else EngineStartError.reason
 
 
 def kernel_kills(vmstat: Path = _VMSTAT) -> int:
-    """How many processes of this machine its kernel has killed for want of memory; 0 where it does not count them."""
+    """How many processes of this machine its kernel has killed for want of memory; 0 where it does
+    not count them."""
     found = _OOM_KILLS.search(vmstat.read_text()) if vmstat.exists() else None
     return int(found[1]) if found else 0

@@ -1,6 +1,8 @@
-"""An engine replica: one engine, its OpenAI app on an HTTP port of its own, and its report on the board.
+"""An engine replica: one engine, its OpenAI app on an HTTP port of its own, and its report on the
+board.
 
-Ray Serve starts, watches and ends it; requests do not come through Ray Serve but straight from the ingress.
+Ray Serve starts, watches and ends it; requests do not come through Ray Serve but straight from the
+ingress.
 """
 
 from __future__ import annotations
@@ -76,7 +78,8 @@ class Engine(Protocol):
     async def wake(self) -> None: ...
     def shutdown(self) -> None: ...
     def kill(self) -> None:
-        """End it whatever it is doing, and with it the requests in it. It is not alive from then on."""
+        """End it whatever it is doing, and with it the requests in it. It is not alive from then
+        on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +208,8 @@ class EngineReplica:
             if not isinstance(told, Rest) or told == self._rest:
                 continue
             started = time.monotonic()
-            # Polled: the end of a request is no event. None comes any more; one whose ingress has died may still run.
+            # Polled: the end of a request is no event. None comes any more; one whose ingress has
+            # died may still run.
             while told.asleep and self._app.in_flight:  # noqa: ASYNC110
                 await asyncio.sleep(_DRAIN_POLL_S)
             if told.asleep and not self._rest.asleep:
@@ -283,7 +287,8 @@ class EngineReplica:
         return {"in_flight": float(self._app.in_flight)}
 
     async def __del__(self) -> None:
-        """Called by Ray Serve, which awaits it, when the replica is to stop: withdraw, drain, end."""
+        """Called by Ray Serve, which awaits it, when the replica is to stop: withdraw, drain,
+        end."""
         if not hasattr(self, "_tasks"):
             return
         self._stopping = True
@@ -309,7 +314,8 @@ def _worth_a_report(report: EngineReport) -> tuple[object, ...]:
 
 
 async def _serve_http(app: Callable[..., Awaitable[None]]) -> tuple[uvicorn.Server, str, asyncio.Task[None]]:
-    """Serve `app` on a free port of the node's cluster address; back when it accepts connections."""
+    """Serve `app` on a free port of the node's cluster address; back when it accepts
+    connections."""
     host = ray.util.get_node_ip_address()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)

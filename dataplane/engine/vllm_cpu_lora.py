@@ -1,8 +1,9 @@
 """In vLLM's workers on CPUs (0.32): a request without an adapter is answered without one.
 
-vLLM's torch operators take each row's weights from the slot of its adapter. A row without an adapter has slot -1, which
-torch takes for the last one, so the base would be answered for by whatever that slot holds or has held. vLLM's GPU
-kernels skip such rows; so do its torch operators here, once they are wrapped.
+vLLM's torch operators take each row's weights from the slot of its adapter. A row without an
+adapter has slot -1, which torch takes for the last one, so the base would be answered for by
+whatever that slot holds or has held. vLLM's GPU kernels skip such rows; so do its torch operators
+here, once they are wrapped.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ _OPERATORS = ("bgmv_shrink", "bgmv_expand", "bgmv_expand_slice")
 
 
 class WorkerExtension:
-    """What vLLM mixes into its workers (`worker_extension_cls`), to be called with `collective_rpc`."""
+    """What vLLM mixes into its workers (`worker_extension_cls`), to be called with
+    `collective_rpc`."""
 
     def skip_rows_without_adapter(self) -> None:
         """See the function of this name."""
@@ -27,10 +29,12 @@ class WorkerExtension:
 
 
 def skip_rows_without_adapter() -> None:
-    """Wrap vLLM's operators in this process, unless they skip rows without an adapter by themselves.
+    """Wrap vLLM's operators in this process, unless they skip rows without an adapter by
+    themselves.
 
     Raises:
-        RuntimeError: they apply an adapter to such rows all the same; this vLLM is not the one that is known here.
+        RuntimeError: they apply an adapter to such rows all the same; this vLLM is not the one that
+        is known here.
     """
     from vllm.lora.ops.torch_ops import lora_ops
     from vllm.lora.punica_wrapper import punica_cpu
@@ -48,7 +52,8 @@ def skip_rows_without_adapter() -> None:
 def skipping(operator: Callable[..., None]) -> Callable[..., None]:
     """`operator`, but the output's rows of slot -1 stay as they are.
 
-    Shapes: `inputs` (rows, in), `weights` (slots, 1, out, in) or (slots, out, in), `output` (rows, …), `slots` (rows,).
+    Shapes: `inputs` (rows, in), `weights` (slots, 1, out, in) or (slots, out, in), `output` (rows,
+    …), `slots` (rows,).
     """
 
     @functools.wraps(operator)
@@ -65,7 +70,8 @@ def skipping(operator: Callable[..., None]) -> Callable[..., None]:
 
 
 def _only_rows_with_adapter_change() -> bool:
-    """Whether vLLM applies the adapter in its only slot to the one of two rows that has it, wherever it applies any."""
+    """Whether vLLM applies the adapter in its only slot to the one of two rows that has it,
+    wherever it applies any."""
     import torch
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
@@ -81,7 +87,8 @@ def _only_rows_with_adapter_change() -> bool:
 
     found = []
     for is_prefill in (True, False):
-        # As vLLM's LoRAMapping has it, which lies beside all layers: the first row has the adapter 1, the second none.
+        # As vLLM's LoRAMapping has it, which lies beside all layers: the first row has the adapter
+        # 1, the second none.
         mapping = SimpleNamespace(index_mapping=(1, 0), prompt_mapping=(1, 0), is_prefill=is_prefill)
         wrapper.update_metadata(mapping, lora_index_to_id=[1], max_loras=2, vocab_size=size)
         found += [

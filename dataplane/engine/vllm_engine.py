@@ -1,6 +1,7 @@
 """vLLM in this process: its own OpenAI app over its own engine. Knows vLLM's internals (0.32).
 
-vLLM is imported inside the functions: it takes ten seconds, and everything but a VLLM replica does without it.
+vLLM is imported inside the functions: it takes ten seconds, and everything but a VLLM replica does
+without it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ _LOG_TAIL_BYTES = 256 * 1024
 _PYDANTIC_VALUE_ERROR = re.compile(r"validation errors? for \w+.*?Value error, (.+?)\s*\[type=value_error", re.DOTALL)
 
 AdapterPath = Callable[[str], Path | None]
-"""Engine-side name → directory with its verified files, or None when the replica was not told of it."""
+"""Engine-side name → directory with its verified files, or None when the replica was not told of
+it."""
 
 
 class VllmEngine:
@@ -77,7 +79,8 @@ class VllmEngine:
         await self._client.remove_lora(request.lora_int_id)
 
     async def sleep(self) -> None:
-        """Move the weights to main memory and drop the KV cache. It has no request, and gets none until `wake`."""
+        """Move the weights to main memory and drop the KV cache. It has no request, and gets none
+        until `wake`."""
         await self._client.sleep(level=1)
 
     async def wake(self) -> None:
@@ -85,7 +88,8 @@ class VllmEngine:
         await self._client.wake_up()
 
     async def answer(self) -> None:
-        """Back when the engine core has taken a question from its queue: it does so between two steps."""
+        """Back when the engine core has taken a question from its queue: it does so between two
+        steps."""
         await self._client.is_sleeping()
 
     def shutdown(self) -> None:
@@ -93,7 +97,8 @@ class VllmEngine:
         self._client.shutdown()
 
     def kill(self) -> None:
-        """`kill -9` the engine's processes. vLLM's client notices, and ends the requests with an error."""
+        """`kill -9` the engine's processes. vLLM's client notices, and ends the requests with an
+        error."""
         from vllm.utils.system_utils import kill_process_tree
 
         self._killed = True
@@ -102,14 +107,16 @@ class VllmEngine:
 
 
 async def start(entry: snapshot_pb2.ModelEntry, adapter_path: AdapterPath) -> VllmEngine:
-    """Start vLLM for a model; takes from tens of seconds to minutes, and blocks the event loop for part of them.
+    """Start vLLM for a model; takes from tens of seconds to minutes, and blocks the event loop for
+    part of them.
 
     Raises:
         EngineStartError: with the engine's own reason.
     """
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     if entry.revision.spec.HasField("lora"):
-        # Lets vLLM ask a resolver for an unknown name; the routes that it also opens are not forwarded by the ingress.
+        # Lets vLLM ask a resolver for an unknown name; the routes that it also opens are not
+        # forwarded by the ingress.
         os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     arguments = command_line(entry)
     log_sizes, kills = _log_sizes(), kernel_kills()
@@ -160,8 +167,8 @@ def command_line(entry: snapshot_pb2.ModelEntry) -> list[str]:
     """The flags of `vllm serve` for a model.
 
     Raises:
-        EngineStartError: the source cannot be there (SOURCE_NOT_FOUND), or an argument has a value that no flag can
-            have (ENGINE_ARGS_INVALID).
+        EngineStartError: the source cannot be there (SOURCE_NOT_FOUND), or an argument has a value
+            that no flag can have (ENGINE_ARGS_INVALID).
     """
     spec = entry.revision.spec
     arguments = ["--model", _model_path(spec.source), "--served-model-name", entry.served_name]
@@ -205,7 +212,8 @@ def _flag(name: str, value: object) -> list[str]:
 
 
 def _integral(value: object) -> object:
-    """`value` with whole numbers as integers: a protobuf Struct knows only floating-point numbers."""
+    """`value` with whole numbers as integers: a protobuf Struct knows only floating-point
+    numbers."""
     match value:
         case float() if value.is_integer():
             return int(value)
@@ -267,9 +275,11 @@ def _resolver(adapter_path: AdapterPath) -> Any:
 
 
 def _speak_public_names(models: Any) -> None:
-    """Make vLLM accept the name that the caller asked for, and answer with it, instead of those it was started with.
+    """Make vLLM accept the name that the caller asked for, and answer with it, instead of those it
+    was started with.
 
-    A model's served name may change, and an adapter's engine-side name carries its digest; callers see neither.
+    A model's served name may change, and an adapter's engine-side name carries its digest; callers
+    see neither.
     """
     engine_model_name = models.model_name
     engine_is_base_model = models.is_base_model
@@ -289,9 +299,11 @@ def _speak_public_names(models: Any) -> None:
 
 
 def _explain_missing_routes(app: Any, tasks: Sequence[str]) -> None:
-    """Have vLLM's app, which has the routes of its tasks only, answer for the others in the shape of its other errors.
+    """Have vLLM's app, which has the routes of its tasks only, answer for the others in the shape
+    of its other errors.
 
-    The router raises Starlette's exception; vLLM's own handler is for FastAPI's, which the rest of the app raises.
+    The router raises Starlette's exception; vLLM's own handler is for FastAPI's, which the rest of
+    the app raises.
     """
     from starlette.exceptions import HTTPException
     from starlette.requests import Request
@@ -317,7 +329,8 @@ def _message(error: BaseException) -> str:
 
 
 def _log_sizes() -> dict[Path, int]:
-    """The files that this replica's stdout and stderr go to, vLLM's own processes included, and their sizes now."""
+    """The files that this replica's stdout and stderr go to, vLLM's own processes included, and
+    their sizes now."""
     found = {}
     for descriptor in (1, 2):
         with contextlib.suppress(OSError):
@@ -347,7 +360,8 @@ def _cause_in(text: str) -> str:
 
 
 def _killed(message: str, kernel_kills: int) -> str:
-    """What there is to say when vLLM says that its engine's process was killed; empty: it does not say that."""
+    """What there is to say when vLLM says that its engine's process was killed; empty: it does not
+    say that."""
     if not _KILLED.search(message):
         return ""
     cause = "the machine ran out of memory, and its kernel killed a process" if kernel_kills else "by whom is not known"

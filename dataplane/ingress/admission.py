@@ -23,12 +23,14 @@ from dataplane.snapshot.activation import Endpoint, ModelActivation, State, View
 _WAKE_INTERVAL_S = 1.0
 """A model is asked to be woken no more often than this."""
 _REWAKE_INTERVAL_S = 2.0
-"""While requests wait for an idle model it is asked for again: a wake call can get lost with the agent."""
+"""While requests wait for an idle model it is asked for again: a wake call can get lost with the
+agent."""
 _FORGOTTEN_S = 60.0
-"""After this long without a request a model is no longer reported: the agent has known it since, and of ten thousand
-models that were ever asked for each report would be a megabyte."""
+"""After this long without a request a model is no longer reported: the agent has known it since,
+and of ten thousand models that were ever asked for each report would be a megabyte."""
 _DOWN_S = 1.0
-"""How long an endpoint that refused a connection is left alone: the agent takes about as long to see it gone."""
+"""How long an endpoint that refused a connection is left alone: the agent takes about as long to
+see it gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +100,8 @@ class Lease:
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    """A request that waits. Invariant: it is in its model's queue exactly as long as `granted` is not done."""
+    """A request that waits. Invariant: it is in its model's queue exactly as long as `granted` is
+    not done."""
 
     resource: str
     served_name: str
@@ -106,7 +109,8 @@ class _Waiter:
     granted: asyncio.Future[Lease]
     phase: Waiting
     deadlines: dict[Waiting, float] = field(default_factory=dict)
-    """When waiting for this has been too long. Each is set once, so that going back and forth can't add up."""
+    """When waiting for this has been too long. Each is set once, so that going back and forth can't
+    add up."""
     timer: asyncio.TimerHandle | None = None
 
 
@@ -118,7 +122,8 @@ class _ModelLoad:
     limits: Limits
     leases: int = 0
     queue: OrderedDict[_Waiter, None] = field(default_factory=OrderedDict)
-    """Waiting requests, oldest first. Nobody is let in while it is not empty, but from its front."""
+    """Waiting requests, oldest first. Nobody is let in while it is not empty, but from its
+    front."""
     last_request_at: float = 0.0
     last_wake_at: float = float("-inf")
     first_byte: FirstByte | None = None
@@ -128,8 +133,9 @@ class _ModelLoad:
 class Admission:
     """Gives each request a place at an endpoint, in the order they came, or refuses it.
 
-    Every decision is made synchronously on the event loop; a waiting request costs a future and a timer. A place that
-    is given back goes to the head of the queue; a new view lets every queue be looked through once.
+    Every decision is made synchronously on the event loop; a waiting request costs a future and a
+    timer. A place that is given back goes to the head of the queue; a new view lets every queue be
+    looked through once.
     """
 
     def __init__(
@@ -148,7 +154,7 @@ class Admission:
         self._down_until: dict[str, float] = {}
         self._seen: View | None = None
 
-    # --- what requests do ---------------------------------------------------------------------------------------------
+    # --- what requests do -------------------------------------------------------------------------
 
     async def acquire(self, resource: str, served_name: str, *, avoid: Container[str] = ()) -> Lease:
         """Wait for a place at an endpoint of a model, an adapter's base, or a pinned revision.
@@ -203,17 +209,19 @@ class Admission:
                 self._revisit(load, view, only_front=True)
 
     def note_first_byte(self, lease: Lease, seconds: float) -> None:
-        """Note that a request that waited for its model to start is being answered, `seconds` after it came."""
+        """Note that a request that waited for its model to start is being answered, `seconds` after
+        it came."""
         load = self._loads[lease.route.model.name]
         known = load.first_byte
         # Many may have waited for the same start; the one that came first waited longest.
         if known is None or known.replica_id != lease.endpoint.replica_id or known.seconds < seconds:
             load.first_byte = FirstByte(replica_id=lease.endpoint.replica_id, seconds=seconds)
 
-    # --- what others ask ----------------------------------------------------------------------------------------------
+    # --- what others ask --------------------------------------------------------------------------
 
     def usage(self) -> Mapping[str, ModelUsage]:
-        """By model resource name; models that were not asked for in the last minute are not in it."""
+        """By model resource name; models that were not asked for in the last minute are not in
+        it."""
         self._forget_unused()
         return {
             name: ModelUsage(
@@ -265,7 +273,7 @@ class Admission:
             for waiter in tuple(load.queue):
                 self._settle(load, waiter, openai_errors.ShuttingDown())
 
-    # --- deciding -----------------------------------------------------------------------------------------------------
+    # --- deciding ---------------------------------------------------------------------------------
 
     def _decide(
         self, load: _ModelLoad, view: View, route: Route, avoid: Container[str], *, may_grant: bool
@@ -306,10 +314,12 @@ class Admission:
         )
 
     def _revisit(self, load: _ModelLoad, view: View, *, only_front: bool = False) -> None:
-        """Let in from the front of the queue whom there is room for; refuse whom nothing is left to wait for.
+        """Let in from the front of the queue whom there is room for; refuse whom nothing is left to
+        wait for.
 
-        A place given back changes nothing for those behind the first who has to go on waiting: with `only_front` the
-        pass ends there, so that it costs what it gives and not the length of the queue.
+        A place given back changes nothing for those behind the first who has to go on waiting: with
+        `only_front` the pass ends there, so that it costs what it gives and not the length of the
+        queue.
         """
         may_grant = True
         for waiter in tuple(load.queue):
@@ -331,7 +341,7 @@ class Admission:
             if only_front:
                 return
 
-    # --- waiting ------------------------------------------------------------------------------------------------------
+    # --- waiting ----------------------------------------------------------------------------------
 
     async def _wait(
         self, load: _ModelLoad, resource: str, route: Route, avoid: Container[str], phase: Waiting
@@ -390,10 +400,11 @@ class Admission:
             load.rewake.cancel()
             load.rewake = None
 
-    # --- waking -------------------------------------------------------------------------------------------------------
+    # --- waking -----------------------------------------------------------------------------------
 
     def _ask_to_wake(self, load: _ModelLoad) -> None:
-        """Have an idle model woken, and again while requests wait for it. One that is being started is left to it."""
+        """Have an idle model woken, and again while requests wait for it. One that is being started
+        is left to it."""
         view = self._views.current
         activation = view.activation.models.get(load.model.name) if view is not None else None
         now = _now()
@@ -408,7 +419,7 @@ class Admission:
         if any(waiter.phase is Waiting.START for waiter in load.queue):
             self._ask_to_wake(load)
 
-    # --- models -------------------------------------------------------------------------------------------------------
+    # --- models -----------------------------------------------------------------------------------
 
     def _load_of(self, model: snapshot_pb2.ModelEntry) -> _ModelLoad:
         load = self._loads.get(model.name)

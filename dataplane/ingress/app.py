@@ -1,7 +1,8 @@
 """The OpenAI-compatible HTTP server of a data plane.
 
-Everything about a request is decided from the view that this process holds in memory; bytes go to an engine replica and
-come back. It asks nobody anything in order to answer `/v1/models`, to route, or to be healthy.
+Everything about a request is decided from the view that this process holds in memory; bytes go to
+an engine replica and come back. It asks nobody anything in order to answer `/v1/models`, to route,
+or to be healthy.
 """
 
 from __future__ import annotations
@@ -44,9 +45,11 @@ _MODEL_PREFIX = "/v1/models/"
 _READ_METHODS = ("GET", "HEAD", "OPTIONS")
 _POST_METHODS = ("POST", "OPTIONS")
 _RETRY_PAUSE_S = 0.25
-"""Before trying again where there is no other replica, times the tries so far: by then the view shows a dead one."""
+"""Before trying again where there is no other replica, times the tries so far: by then the view
+shows a dead one."""
 _SENT_TRIES_MAX = 2
-"""How many engines may lose their life to one request: the second that goes away over it is the last."""
+"""How many engines may lose their life to one request: the second that goes away over it is the
+last."""
 _FAILING: Mapping[type[openai_errors.IngressError], Failing] = {
     openai_errors.NotServedHere: Failing.UNAVAILABLE,
     openai_errors.ModelFailed: Failing.UNAVAILABLE,
@@ -55,7 +58,8 @@ _FAILING: Mapping[type[openai_errors.IngressError], Failing] = {
     openai_errors.QueueFull: Failing.QUEUE_FULL,
     openai_errors.Overloaded: Failing.QUEUE_FULL,
 }
-"""Refusals after which a route may fall back. Nothing of an answer has reached the caller at any of them."""
+"""Refusals after which a route may fall back. Nothing of an answer has reached the caller at any of
+them."""
 _CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that left; it only shows in metrics."""
 
@@ -77,8 +81,8 @@ class IngressApp:
 
         Args:
             views: where the current view is.
-            wake: told the resource name of an idle model that is asked for, at most once a second each. It returns at
-                once, and swaps no view before it has returned.
+            wake: told the resource name of an idle model that is asked for, at most once a second
+                each. It returns at once, and swaps no view before it has returned.
             settings: limits.
             random: for the choice between targets of a route, and between replicas.
             clock: seconds; only what `usage` reports is read from it.
@@ -118,7 +122,8 @@ class IngressApp:
             await send({"type": "websocket.close", "code": 1008, "reason": "WebSockets are not supported."})
 
     def usage(self) -> Mapping[str, ModelUsage]:
-        """What there is to do for each model, by resource name; models that nobody asked for lately are not in it."""
+        """What there is to do for each model, by resource name; models that nobody asked for lately
+        are not in it."""
         return self._admission.usage()
 
     def applications_in_use(self) -> Mapping[str, int]:
@@ -144,7 +149,7 @@ class IngressApp:
         view = self._views.current
         return view.snapshot.position.revision if view is not None else -1
 
-    # --- one request --------------------------------------------------------------------------------------------------
+    # --- one request ------------------------------------------------------------------------------
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send, view=self._views.current, started_at=_now())
@@ -239,7 +244,7 @@ class IngressApp:
             raise openai_errors.ModelNotFound(served_name)
         return body
 
-    # --- inference ----------------------------------------------------------------------------------------------------
+    # --- inference --------------------------------------------------------------------------------
 
     async def _infer(self, exchange: Exchange, route: InferenceRoute) -> None:
         exchange.api_key = self.gate.authenticate(exchange.scope, self._ready_view(exchange).snapshot)
@@ -277,7 +282,8 @@ class IngressApp:
                 failed: openai_errors.IngressError = error
                 current = self._views.current
                 if current is not None and current.snapshot is not snapshot:
-                    # It left the catalog while the request waited for it: what does the name mean now?
+                    # It left the catalog while the request waited for it: what does the name mean
+                    # now?
                     snapshot, choice = self._choose(exchange, body)
                     continue
             except openai_errors.IngressError as error:
@@ -310,7 +316,8 @@ class IngressApp:
         return view.snapshot, choice
 
     async def _forward_to(self, exchange: Exchange, route: InferenceRoute, body: Body, resource: str) -> bool:
-        """Get the answer from a replica to the caller. Returns whether the response is complete but for its end."""
+        """Get the answer from a replica to the caller. Returns whether the response is complete but
+        for its end."""
         tried: set[str] = set()
         sent_tries = 0
         for number in range(1, self._settings.upstream_tries + 1):

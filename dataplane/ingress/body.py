@@ -115,7 +115,8 @@ class FormBody:
 
 
 class _ModelOnly(msgspec.Struct):
-    # Decoded in a step of its own, so that what is wrong with it is told apart from what is wrong around it.
+    # Decoded in a step of its own, so that what is wrong with it is told apart from what is wrong
+    # around it.
     model: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -132,7 +133,8 @@ _STRING = msgspec.json.Decoder(str)
 def parse_json(raw: bytes) -> JsonBody:
     """Find the `model` of a JSON body.
 
-    Of repeated `model` keys the last one counts, as for Python's json module, which is what vLLM reads bodies with.
+    Of repeated `model` keys the last one counts, as for Python's json module, which is what vLLM
+    reads bodies with.
 
     Raises:
         InvalidJson, BodyNotObject, ModelMissing, ModelNotString
@@ -171,7 +173,8 @@ def parse_form(raw: bytes, content_type: bytes) -> FormBody:
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
         raise openai_errors.InvalidForm("its content type has to be multipart/form-data with a boundary")
-    # The engine would decode names and values by this charset: only with UTF-8 it is certain to read what is read here.
+    # The engine would decode names and values by this charset: only with UTF-8 it is certain to
+    # read what is read here.
     if options.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):
         raise openai_errors.InvalidForm("its charset has to be UTF-8")
     form = _Form()
@@ -195,8 +198,8 @@ def parse_form(raw: bytes, content_type: bytes) -> FormBody:
 
 
 class _Form:
-    """Notes where the values of `model` are. The whole body goes through the parser in one piece, so that the offsets
-    in its callbacks are offsets in the body."""
+    """Notes where the values of `model` are. The whole body goes through the parser in one piece,
+    so that the offsets in its callbacks are offsets in the body."""
 
     def __init__(self) -> None:
         self.complete = False

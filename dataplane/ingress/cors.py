@@ -1,4 +1,5 @@
-"""Cross-origin requests: which web pages a browser lets call the ingress (the Fetch standard's CORS protocol)."""
+"""Cross-origin requests: which web pages a browser lets call the ingress (the Fetch standard's CORS
+protocol)."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ _MAX_AGE_S = 600
 
 
 def allow_origins(app: AsgiApp, origins: tuple[str, ...], *, credentials: bool) -> AsgiApp:
-    """`app` with preflights answered before it, and its answers marked for those origins. None: `app` itself.
+    """`app` with preflights answered before it, and its answers marked for those origins. None:
+    `app` itself.
 
     Args:
         app: answers `http` scopes.
@@ -39,7 +41,8 @@ def allow_origins(app: AsgiApp, origins: tuple[str, ...], *, credentials: bool) 
         app,
         allow_origins=origins,
         allow_methods=_METHODS,
-        # OpenAI's clients send a dozen `x-stainless-*` of their own. What they are is bounded as for every caller.
+        # OpenAI's clients send a dozen `x-stainless-*` of their own. What they are is bounded as
+        # for every caller.
         allow_headers=("*",),
         allow_credentials=credentials,
         expose_headers=_EXPOSED_HEADERS,

@@ -1,7 +1,7 @@
 """What one ingress replica counts. No label's values grow with the catalog.
 
-Ingress replicas of a node share a port, so a scrape reaches any one of them: every series carries the replica's id, and
-so is one replica's own, with gaps, and never a mixture.
+Ingress replicas of a node share a port, so a scrape reaches any one of them: every series carries
+the replica's id, and so is one replica's own, with gaps, and never a mixture.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class IngressMetrics:
             registry=self.registry,
         )
         self._request_counts: dict[tuple[str, str, int], Counter] = {}
-        """The counters behind the labels: finding one by its labels costs five times as much as counting."""
+        """The counters behind the labels: finding one by its labels costs five times as much as
+        counting."""
         self._first_byte = Histogram(
             "broadsheet_ingress_time_to_first_byte_seconds",
             "From the request's arrival to the first byte of an engine's answer.",

@@ -1,7 +1,9 @@
-"""An ingress replica: the ingress app on a port that the ingress replicas of a node share, kept current by the board.
+"""An ingress replica: the ingress app on a port that the ingress replicas of a node share, kept
+current by the board.
 
-The port is shared with SO_REUSEPORT: the kernel spreads connections over the replicas, and a new replica listens
-before an old one stops. Ray Serve starts, watches and replaces the replicas; its HTTP proxy is not used.
+The port is shared with SO_REUSEPORT: the kernel spreads connections over the replicas, and a new
+replica listens before an old one stops. Ray Serve starts, watches and replaces the replicas; its
+HTTP proxy is not used.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ from dataplane.snapshot.snapshot import Position, Snapshot
 from dataplane.snapshot.validation import believed, rules_of
 
 REPORT_INTERVAL_S = 1.0
-"""How often a replica renews its report; at once when it has taken over a new snapshot or activation."""
+"""How often a replica renews its report; at once when it has taken over a new snapshot or
+activation."""
 
 _LISTEN_BACKLOG = 2048
 _WAKES_MAX = 10_000
@@ -106,7 +109,8 @@ class IngressReplica:
         _log.info("ingress_listening", replica=self._replica_id, http=settings.http)
 
     def _wake(self, model: str) -> None:
-        # Full: ten thousand models were asked for in a moment. The callers' deadlines take care of the rest.
+        # Full: ten thousand models were asked for in a moment. The callers' deadlines take care of
+        # the rest.
         with contextlib.suppress(asyncio.QueueFull):
             self._wakes.put_nowait(model)
 
@@ -128,12 +132,14 @@ class IngressReplica:
             known = await self._board.watch([SNAPSHOT_KEY, ACTIVATION_KEY], known)
             post: SnapshotPost | None = known.changed.get(SNAPSHOT_KEY)
             if post is not None and (snapshot is None or post.position != snapshot.position):
-                # In a thread: a hundred thousand entries take seconds, in which requests go on.
-                # An agent that fell back to an older snapshot is followed there: what is accepted is its decision.
+                # In a thread: a hundred thousand entries take seconds, in which requests go on. An
+                # agent that fell back to an older snapshot is followed there: what is accepted is
+                # its decision.
                 held = snapshot if snapshot and post.position.revision >= snapshot.position.revision else None
                 accepted = await asyncio.to_thread(_accept, post, held, policy, rules)
                 if isinstance(accepted, Rejection):
-                    # The agent has accepted the same bytes: this is a fault in this process, or of the relay.
+                    # The agent has accepted the same bytes: this is a fault in this process, or of
+                    # the relay.
                     _log.error("snapshot_refused", reason=accepted.reason, message=accepted.message)
                     continue
                 snapshot = accepted
@@ -191,7 +197,8 @@ class IngressReplica:
                 raise RuntimeError(f"the ingress replica's {task.get_name()} task has ended")
 
     async def __del__(self) -> None:
-        """Called by Ray Serve, which awaits it, when the replica is to stop: listen no more, let requests end."""
+        """Called by Ray Serve, which awaits it, when the replica is to stop: listen no more, let
+        requests end."""
         if not hasattr(self, "_tasks"):
             return
         self._stopping = True

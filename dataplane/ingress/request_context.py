@@ -15,7 +15,8 @@ from dataplane.snapshot.api_key import ApiKey
 _REQUEST_ID_CHARACTERS_MAX = 128
 _LINGER_S = 5.0
 _LINGER_IDLE_S = 0.5
-"""How long a body that is too large is let come in unread, in all and without a byte (nginx: `lingering_close`)."""
+"""How long a body that is too large is let come in unread, in all and without a byte (nginx:
+`lingering_close`)."""
 
 
 class Exchange:
@@ -44,7 +45,8 @@ class Exchange:
         self.receive = receive
         self.send = send
         self.view = view
-        """The view that decides; a request that was held is decided by the one that let it go on."""
+        """The view that decides; a request that was held is decided by the one that let it go
+        on."""
         self.started_at = started_at
         self.request_id = _request_id(scope)
         self.route = "other"
@@ -84,9 +86,11 @@ class Exchange:
         await send_whole(self.send, status, [*headers, *self._own_headers()], body)
 
     async def send_and_linger(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
-        """Send a response to a request that is still being sent, and throw away what comes until its end or the limit.
+        """Send a response to a request that is still being sent, and throw away what comes until
+        its end or the limit.
 
-        A server that closes a connection with unread bytes in it resets it, and the client loses the response.
+        A server that closes a connection with unread bytes in it resets it, and the client loses
+        the response.
         """
         self.status = status
         self.begun = True

@@ -13,8 +13,9 @@ from dataplane.snapshot.activation import Endpoint, ModelActivation, State, View
 from dataplane.snapshot.snapshot import Snapshot, candidate_name, model_of
 
 AFFINITY_SLACK_REQUESTS = 8
-"""How many more requests an adapter's home may have in flight than its second home before that one is taken. Half of
-the default target of a replica: waiting behind eight requests costs less than loading an adapter (seconds)."""
+"""How many more requests an adapter's home may have in flight than its second home before that one
+is taken. Half of the default target of a replica: waiting behind eight requests costs less than
+loading an adapter (seconds)."""
 
 _IDLE = ModelActivation(state=State.IDLE, revision_number=0)
 
@@ -48,7 +49,8 @@ class Failing(enum.Enum):
     """Why a resource cannot answer a request that something else may."""
 
     UNAVAILABLE = enum.auto()
-    """It has failed to start, is not served on this data plane, or none of its replicas can be reached."""
+    """It has failed to start, is not served on this data plane, or none of its replicas can be
+    reached."""
     QUEUE_FULL = enum.auto()
     """It has as many requests waiting as it may have."""
 
@@ -114,13 +116,15 @@ def choose(
 def _with_candidate(
     snapshot: Snapshot, choice: Choice, resource: str, key: str | None, draw: Callable[[], float]
 ) -> Choice:
-    """`choice`, or the revision of its model that is being rolled out, with the model itself to fall back to."""
+    """`choice`, or the revision of its model that is being rolled out, with the model itself to
+    fall back to."""
     model = snapshot.models.get(resource)
     candidate = candidate_name(model) if model is not None else None
     if model is None or candidate is None or candidate not in snapshot.deployable:
         return choice
     shares = [(resource, 100 - model.candidate_percent), (candidate, model.candidate_percent)]
-    # Not by the resource alone: whoever is among the first of one rollout need not be among those of the next.
+    # Not by the resource alone: whoever is among the first of one rollout need not be among those
+    # of the next.
     taken = _drawn(shares, draw()) if key is None else _sticky(shares, f"{candidate}\0{key}")
     if taken == resource:
         return choice
@@ -139,10 +143,12 @@ def _drawn(shares: Sequence[tuple[str, int]], point: float) -> str:
 
 
 def _sticky(shares: Sequence[tuple[str, int]], key: str) -> str:
-    """The resource of this key: each gets its share of keys, and a change of weights moves no more than it has to.
+    """The resource of this key: each gets its share of keys, and a change of weights moves no more
+    than it has to.
 
-    Weighted rendezvous hashing (Schindelhauer and Schomaker, "Weighted Distributed Hash Tables", SPAA 2005, the
-    logarithmic method): each resource draws, by hash, a time at which it would come; heavier ones come sooner.
+    Weighted rendezvous hashing (Schindelhauer and Schomaker, "Weighted Distributed Hash Tables",
+    SPAA 2005, the logarithmic method): each resource draws, by hash, a time at which it would come;
+    heavier ones come sooner.
     """
 
     def comes_at(share: tuple[str, int]) -> float:
@@ -186,9 +192,10 @@ def choose_endpoint(
 ) -> Endpoint | None:
     """Pick the endpoint of one request, or None when none has room.
 
-    Without affinity: the less loaded of two drawn at random (Mitzenmacher, "The Power of Two Choices in Randomized
-    Load Balancing", 2001). With affinity, the two are the adapter's homes: the first two in the rendezvous order of
-    its name (Thaler and Ravishankar, 1998), which is the same in every ingress and moves only with its own endpoint.
+    Without affinity: the less loaded of two drawn at random (Mitzenmacher, "The Power of Two
+    Choices in Randomized Load Balancing", 2001). With affinity, the two are the adapter's homes:
+    the first two in the rendezvous order of its name (Thaler and Ravishankar, 1998), which is the
+    same in every ingress and moves only with its own endpoint.
 
     Args:
         endpoints: those of the current activation.

@@ -33,7 +33,8 @@ class IngressTls:
         self._files = TlsFiles(cert, key)
         self._files.read()
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        """For the server. New handshakes see what is loaded into it later; connections keep what they began with."""
+        """For the server. New handshakes see what is loaded into it later; connections keep what
+        they began with."""
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         self.context.load_cert_chain(cert, key)
 
@@ -43,7 +44,8 @@ class IngressTls:
             await asyncio.sleep(interval_s)
             try:
                 if self._files.changed() is not None:
-                    # Checked just now on a context of its own: one that fails half-way would be left without a key.
+                    # Checked just now on a context of its own: one that fails half-way would be
+                    # left without a key.
                     self.context.load_cert_chain(self._cert, self._key)
                     _log.info("certificate_reloaded", cert=str(self._cert))
             except (TlsFilesError, OSError) as error:

@@ -1,8 +1,8 @@
 """How many tokens an answer says that it took, read from its bytes as they pass. Pure.
 
-OpenAI's `usage` is in the body of an answer, and in the last event of a stream whose caller asked for it; Anthropic's
-is in the events at both ends. A stream that says nothing counts one token for each event: about those of the answer,
-without those of the prompt.
+OpenAI's `usage` is in the body of an answer, and in the last event of a stream whose caller asked
+for it; Anthropic's is in the events at both ends. A stream that says nothing counts one token for
+each event: about those of the answer, without those of the prompt.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import msgspec
 
 _BODY_BYTES_MAX = 16 * 1024 * 1024
-"""Of a body that is kept to be read at its end. Larger ones (embeddings of many texts) count by their bytes."""
+"""Of a body that is kept to be read at its end. Larger ones (embeddings of many texts) count by
+their bytes."""
 _EVENT_BYTES_MAX = 1024 * 1024
 _BYTES_OF_A_TOKEN = 4
 """Usual for English text."""

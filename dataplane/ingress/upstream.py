@@ -19,7 +19,8 @@ from dataplane.snapshot.activation import Endpoint
 SERVED_NAME_HEADER = "x-broadsheet-served-name"
 """To the engine: the name that the caller asked for, which is the `model` that responses show."""
 ADAPTER_HEADER = "x-broadsheet-adapter"
-"""To the engine: the adapter's entry (base64 of a serialised `AdapterEntry` without card and labels)."""
+"""To the engine: the adapter's entry (base64 of a serialised `AdapterEntry` without card and
+labels)."""
 
 ENGINE_DEAD_STATUS = 421
 """Misdirected Request, from a replica: its engine has died (`replica_app.py`)."""
@@ -78,7 +79,8 @@ class UpstreamFailed(Exception):
     """An engine replica gave no answer, or none to its end.
 
     Attributes:
-        refused: no connection came about, or the wrong process answered, so the engine never had the request.
+        refused: no connection came about, or the wrong process answered, so the engine never had
+        the request.
     """
 
     def __init__(self, what: str, *, refused: bool) -> None:
@@ -87,7 +89,8 @@ class UpstreamFailed(Exception):
 
 
 class UpstreamSilent(UpstreamFailed):
-    """An engine replica had the request and said nothing for too long. Asking another would only double the work."""
+    """An engine replica had the request and said nothing for too long. Asking another would only
+    double the work."""
 
     def __init__(self) -> None:
         super().__init__("silent for too long", refused=False)
@@ -124,7 +127,8 @@ class Answer:
             raise UpstreamFailed(type(error).__name__, refused=False) from error
 
     def close(self) -> None:
-        """Keep the connection when the answer was read to its end, else close it: the engine then stops working."""
+        """Keep the connection when the answer was read to its end, else close it: the engine then
+        stops working."""
         if self._response.content.at_eof():
             self._response.release()
         else:
@@ -143,8 +147,9 @@ class Upstream:
     ) -> Answer:
         """Send a request and wait for the first piece of the answer.
 
-        An engine that streams sends its headers long before its first token. They are held back until then, because as
-        long as nothing was passed on the request can still be answered by another replica.
+        An engine that streams sends its headers long before its first token. They are held back
+        until then, because as long as nothing was passed on the request can still be answered by
+        another replica.
 
         Raises:
             UpstreamSilent: none came in time.
@@ -158,7 +163,8 @@ class Upstream:
         try:
             response = await self._open_session().post(url, data=data, headers=headers)
             if response.status == 401:
-                # About the secret that was sent, never about the caller: another process has taken over the port.
+                # About the secret that was sent, never about the caller: another process has taken
+                # over the port.
                 raise UpstreamFailed("wrong process at the endpoint", refused=True)
             if response.status == ENGINE_DEAD_STATUS:
                 raise UpstreamFailed("engine dead", refused=ENGINE_HAD_REQUEST_HEADER not in response.headers)
@@ -203,10 +209,12 @@ class Upstream:
 
 
 def _open_socket(host_timeout_s: int, address: aiohttp.AddrInfoType) -> socket.socket:
-    """A socket whose connection ends with an error once the host at the other end is silent for `host_timeout_s`.
+    """A socket whose connection ends with an error once the host at the other end is silent for
+    `host_timeout_s`.
 
-    A host that is lost says nothing, not even that the connection is over. TCP alone would wait for ever, and when it
-    has sent something for a quarter of an hour. An engine that thinks is not silent: its host acknowledges.
+    A host that is lost says nothing, not even that the connection is over. TCP alone would wait for
+    ever, and when it has sent something for a quarter of an hour. An engine that thinks is not
+    silent: its host acknowledges.
     """
     family, kind, protocol, *_ = address
     opened = socket.socket(family, kind, protocol)
@@ -232,7 +240,8 @@ def engine_headers(
     served_name: str,
     adapter: snapshot_pb2.AdapterEntry | None,
 ) -> list[tuple[str, str]]:
-    """The headers of a request to an engine: the caller's that mean something there, and Broadsheet's own."""
+    """The headers of a request to an engine: the caller's that mean something there, and
+    Broadsheet's own."""
     dropped = _NOT_TO_ENGINE | _named_by_connection(headers)
     result: list[tuple[str, str]] = []
     has_content_type = False
@@ -254,7 +263,8 @@ def engine_headers(
 
 
 def adapter_header(adapter: snapshot_pb2.AdapterEntry) -> str:
-    """An adapter's entry as a header: without card and labels, which may be long and mean nothing to an engine."""
+    """An adapter's entry as a header: without card and labels, which may be long and mean nothing
+    to an engine."""
     entry = snapshot_pb2.AdapterEntry()
     entry.CopyFrom(adapter)
     entry.ClearField("labels")

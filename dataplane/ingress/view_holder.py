@@ -13,7 +13,8 @@ Listener = Callable[[View], None]
 class ViewHolder:
     """Holds the current view by reference. Used from one event loop only.
 
-    A request reads `current` once and keeps what it got, so that a swap never changes a request under way.
+    A request reads `current` once and keeps what it got, so that a swap never changes a request
+    under way.
     """
 
     def __init__(self) -> None:

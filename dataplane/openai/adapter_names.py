@@ -5,13 +5,14 @@ from __future__ import annotations
 from broadsheet.v1 import snapshot_pb2
 
 _DIGEST_HEX_CHARACTERS = 32
-"""128 bits of the weights' SHA-256: no two sets of files get the same name, and the name stays readable in logs."""
+"""128 bits of the weights' SHA-256: no two sets of files get the same name, and the name stays
+readable in logs."""
 
 
 def engine_adapter_name(entry: snapshot_pb2.AdapterEntry) -> str:
     """The engine-side name: `{served name}@{digest of the weights}`.
 
-    It contains the digest because an engine keeps prefix-cache blocks by adapter name: other weights under the same
-    name would be answered from the cache of the old ones.
+    It contains the digest because an engine keeps prefix-cache blocks by adapter name: other
+    weights under the same name would be answered from the cache of the old ones.
     """
     return f"{entry.served_name}@{entry.revision.weights.digest.hex()[:_DIGEST_HEX_CHARACTERS]}"

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from types import TracebackType
 from typing import Any
 
-# ASGI messages are dicts whose keys depend on their type; this module is where they are taken apart.
+# ASGI messages are dicts whose keys depend on their type; this module is where they are taken
+# apart.
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -19,7 +20,8 @@ JSON = (b"content-type", b"application/json")
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
-    """The first header of that name (lower case) in a request, as Starlette, and so vLLM, takes it."""
+    """The first header of that name (lower case) in a request, as Starlette, and so vLLM, takes
+    it."""
     for key, value in scope["headers"]:
         if key == name:
             found: bytes = value
@@ -51,10 +53,11 @@ async def answer_lifespan(receive: Receive, send: Send, on_shutdown: Callable[[]
 class CancelOnDisconnect:
     """Cancels the work inside its `async with` block when the client goes away.
 
-    The block then ends without an exception and `disconnected` is true: the same cancel and uncancel as in
-    `asyncio.timeout`, so that a cancellation from outside still goes through. The request's body has to be read before
-    the block begins (both would call `receive`), and the last message of the response belongs behind the block: a
-    server reports the end of a response as a disconnect too.
+    The block then ends without an exception and `disconnected` is true: the same cancel and
+    uncancel as in `asyncio.timeout`, so that a cancellation from outside still goes through. The
+    request's body has to be read before the block begins (both would call `receive`), and the last
+    message of the response belongs behind the block: a server reports the end of a response as a
+    disconnect too.
     """
 
     def __init__(self, receive: Receive) -> None:

@@ -1,4 +1,5 @@
-"""Every error body that the ingress makes: one table from domain error to status and OpenAI body. Pure."""
+"""Every error body that the ingress makes: one table from domain error to status and OpenAI body.
+Pure."""
 
 from __future__ import annotations
 
@@ -73,7 +74,8 @@ class ModelNotFound(IngressError):
 
 
 class NotServedHere(IngressError):
-    """What it stands for is not to be had on this data plane: it left the catalog just now, or is quarantined."""
+    """What it stands for is not to be had on this data plane: it left the catalog just now, or is
+    quarantined."""
 
     retry_after_s = 5.0
 
@@ -289,7 +291,8 @@ def answer_for(error: IngressError, *, anthropic: bool = False) -> ErrorAnswer:
 
 
 def event_for(error: IngressError, *, anthropic: bool = False) -> bytes:
-    """The error as the last event of a stream. The blank line first ends an event that was cut off."""
+    """The error as the last event of a stream. The blank line first ends an event that was cut
+    off."""
     name = b"event: error\n" if anthropic else b""
     return b"\n\n" + name + b"data: " + answer_for(error, anthropic=anthropic).body + b"\n\n"
 
@@ -317,7 +320,8 @@ _REDACTIONS = tuple(
 
 
 def redact(message: str) -> str:
-    """An engine's own words, fit for a caller: no path, URL, address or secret, one line, at most 300 characters.
+    """An engine's own words, fit for a caller: no path, URL, address or secret, one line, at most
+    300 characters.
 
     Of a traceback only the last line is kept: the error itself.
     """

@@ -1,4 +1,5 @@
-"""What is written on the board: the messages between agent, ingress replicas and engine replicas. Pure."""
+"""What is written on the board: the messages between agent, ingress replicas and engine replicas.
+Pure."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ REST_PREFIX = "rest/"
 class SnapshotPost:
     """The active snapshot as bytes; every reader makes its own view of it with `accept`.
 
-    The entries are in columns: on the way from the agent to each ingress replica they are pickled twice, which takes
-    five times as long of entries as objects.
+    The entries are in columns: on the way from the agent to each ingress replica they are pickled
+    twice, which takes five times as long of entries as objects.
     """
 
     position: Position
@@ -56,7 +57,8 @@ class SnapshotPost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplicationRecord:
-    """A Ray Serve application that the agent made: what it needs to know to adopt it after a restart."""
+    """A Ray Serve application that the agent made: what it needs to know to adopt it after a
+    restart."""
 
     name: str
     model: str
@@ -71,7 +73,8 @@ class ApplicationRecord:
     created_at: float
     """Seconds since the epoch."""
     resources: Mapping[str, float] = field(default_factory=dict)
-    """What one replica takes, by Ray's names: `CPU`, `GPU`, `memory` in bytes; what it takes none of is left out."""
+    """What one replica takes, by Ray's names: `CPU`, `GPU`, `memory` in bytes; what it takes none
+    of is left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +117,8 @@ class IngressReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineReport:
-    """What one engine replica is: renewed while it lives, removed first when it is asked to stop."""
+    """What one engine replica is: renewed while it lives, removed first when it is asked to
+    stop."""
 
     url: str
     """`http://{host}:{port}`."""

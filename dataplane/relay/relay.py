@@ -1,9 +1,11 @@
-"""The board: one small Ray actor through which the agent, the ingress replicas and the engine replicas tell each other
-what they have.
+"""The board: one small Ray actor through which the agent, the ingress replicas and the engine
+replicas tell each other what they have.
 
-It is a versioned map with long polls, and knows nothing of models. It is apart from the agent so that the agent may
-crash: an ingress replica that starts meanwhile still finds the last snapshot here, and a new agent the applications
-of the old one. A board that crashed comes back empty with another `epoch`; everyone then puts their keys again.
+It is a versioned map with long polls, and knows nothing of models. It is apart from the agent so
+that the agent may
+crash: an ingress replica that starts meanwhile still finds the last snapshot here, and a new agent
+the applications of the old one. A board that crashed comes back empty with another `epoch`;
+everyone then puts their keys again.
 
 Keys (each has one writer):
 

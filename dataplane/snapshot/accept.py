@@ -1,9 +1,10 @@
 """Bytes → Snapshot | Rejection: everything that is checked before a snapshot may be served. Pure.
 
-What is wrong with the snapshot as a whole rejects it, and the one before goes on serving. What is wrong with one entry
-alone quarantines that entry, and the rest is served. The same checks are made of what comes over the wire and of what
-is read from disk at start. Of what the agent relays to ingress replicas it is proved again that it is the snapshot of
-its position; what the agent has found of single entries is relayed with it (findings.py).
+What is wrong with the snapshot as a whole rejects it, and the one before goes on serving. What is
+wrong with one entry alone quarantines that entry, and the rest is served. The same checks are made
+of what comes over the wire and of what is read from disk at start. Of what the agent relays to
+ingress replicas it is proved again that it is the snapshot of its position; what the agent has
+found of single entries is relayed with it (findings.py).
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one snapshot may be. Far above what the control plane lets in: they keep a broken one from eating memory."""
+    """What one snapshot may be. Far above what the control plane lets in: they keep a broken one
+    from eating memory."""
 
     entries_max: int = 1_000_000
     blob_bytes_max: int = 1024 * 1024
@@ -107,7 +109,8 @@ class Policy:
     """What this data plane accepts."""
 
     allowed_sources: tuple[str, ...]
-    """URI prefixes of the sources that models and adapters may have: `hf://`, `file:///models/`. Empty: none."""
+    """URI prefixes of the sources that models and adapters may have: `hf://`, `file:///models/`.
+    Empty: none."""
     allow_new_store: bool = False
     """Take a snapshot of another store than the held one's: an operator said so."""
     limits: Limits = Limits()
@@ -151,8 +154,9 @@ def describe(position: Position) -> str:
 class Assembler:
     """Collects the entries of one announced snapshot, within limits.
 
-    Cheap per chunk, so that it may run on an event loop; what costs time is in `accept`. Invariants: names increase
-    strictly; `_bytes` and the number of entries are within `limits`. After a rejection it is of no further use.
+    Cheap per chunk, so that it may run on an event loop; what costs time is in `accept`.
+    Invariants: names increase strictly; `_bytes` and the number of entries are within `limits`.
+    After a rejection it is of no further use.
     """
 
     def __init__(self, position: Position, entry_count: int, limits: Limits) -> None:
@@ -223,12 +227,14 @@ def accept(
     Args:
         position: What the entries claim to be.
         entries: All of them, ordered by name.
-        held: The active snapshot. `position` may not be behind it, and what is the same in both is taken from it: it
-            was checked under the same policy, so most of the work is proportional to the change.
+        held: The active snapshot. `position` may not be behind it, and what is the same in both is
+            taken from it: it was checked under the same policy, so most of the work is proportional
+            to the change.
         policy: What this data plane accepts.
-        found: What is to be quarantined of the entries of `position`, by name, as `accept` of the same release has
-            found it under the same policy (`findings.py`). Then that these are those entries is checked, and what they
-            say is not checked once more, but for API keys. None: everything is checked here.
+        found: What is to be quarantined of the entries of `position`, by name, as `accept` of the
+            same release has found it under the same policy (`findings.py`). Then that these are
+            those entries is checked, and what they say is not checked once more, but for API keys.
+            None: everything is checked here.
     """
     rejection = refuse_position(
         position, held.position if held else None, allow_new_store=policy.allow_new_store
@@ -252,7 +258,8 @@ def accept(
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """What became of one entry: a message, a quarantine, or both (readable, but not to be served)."""
+    """What became of one entry: a message, a quarantine, or both (readable, but not to be
+    served)."""
 
     message: Message | None
     quarantine: Quarantine | None
@@ -426,7 +433,8 @@ def _needs_source(message: Versioned) -> bool:
 def source_allowed(uri: str, allowed_sources: Iterable[str]) -> bool:
     """Whether `uri` lies under one of the prefixes.
 
-    `file:///models` allows `file:///models/a`, but neither `file:///models-of-others` nor `file:///models/../etc`.
+    `file:///models` allows `file:///models/a`, but neither `file:///models-of-others` nor
+    `file:///models/../etc`.
     """
     try:
         if sources.is_file(uri):
@@ -528,7 +536,8 @@ def _put_together(
 
 
 def _quarantined_candidate(model: snapshot_pb2.ModelEntry, policy: Policy) -> Mapping[str, Quarantine]:
-    """Why the revision that is being rolled out is not served here, by its name; the model is, without it."""
+    """Why the revision that is being rolled out is not served here, by its name; the model is,
+    without it."""
     name = candidate_name(model)
     if name is None:
         return {}

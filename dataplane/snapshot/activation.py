@@ -1,4 +1,5 @@
-"""What this data plane has made of a snapshot: for each model its state and where its replicas answer. Pure."""
+"""What this data plane has made of a snapshot: for each model its state and where its replicas
+answer. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from dataplane.snapshot.snapshot import Snapshot
 
 
 class State(enum.Enum):
-    """States of a model or adapter; the same as `broadsheet.v1.ResourceState`, where they are explained."""
+    """States of a model or adapter; the same as `broadsheet.v1.ResourceState`, where they are
+    explained."""
 
     DEPLOYING = "DEPLOYING"
     READY = "READY"
@@ -35,8 +37,8 @@ class Endpoint:
 class ModelActivation:
     """What there is of one model.
 
-    READY and DEGRADED have at least one endpoint. DEPLOYING and IDLE have none: requests wait (an IDLE model has to be
-    woken first). FAILED has none: requests are refused with the reason.
+    READY and DEGRADED have at least one endpoint. DEPLOYING and IDLE have none: requests wait (an
+    IDLE model has to be woken first). FAILED has none: requests are refused with the reason.
     """
 
     state: State
@@ -57,7 +59,8 @@ class ModelActivation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activation:
-    """What this data plane has made of a snapshot. A model that is not in it is IDLE: healthy, with no replica."""
+    """What this data plane has made of a snapshot. A model that is not in it is IDLE: healthy, with
+    no replica."""
 
     sequence: int
     """Counts up with each activation that this agent made."""

@@ -77,7 +77,8 @@ def find(api_keys: Mapping[bytes, ApiKey], given: str | None, *, now: float) -> 
         raise openai_errors.ApiKeyMissing
     digest = key_hash(given)
     found = api_keys.get(digest)
-    # What a lookup gives away by its time is about the hash of what was given, which tells nothing about other keys.
+    # What a lookup gives away by its time is about the hash of what was given, which tells nothing
+    # about other keys.
     if found is None or not hmac.compare_digest(found.hash, digest):
         raise openai_errors.ApiKeyInvalid
     if found.expires_at is not None and now >= found.expires_at:

@@ -20,7 +20,8 @@ API_KEY_ENTRY = "broadsheet.v1.ApiKeyEntry"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Which snapshot: of which store, at which catalog revision, with which root digest (32 bytes)."""
+    """Which snapshot: of which store, at which catalog revision, with which root digest (32
+    bytes)."""
 
     store_uid: str
     revision: int
@@ -77,9 +78,10 @@ Message = Versioned | api_key_pb2.ApiKeyEntry
 class Snapshot:
     """One committed snapshot, ready to resolve names in.
 
-    Invariants: every adapter's base is in `models`; `served` holds each model, adapter and route exactly once; nothing
-    that is in `quarantined` is in the other mappings. What a route refers to may be quarantined, and is then missing.
-    The messages in it are shared by all readers and are never written to.
+    Invariants: every adapter's base is in `models`; `served` holds each model, adapter and route
+    exactly once; nothing that is in `quarantined` is in the other mappings. What a route refers to
+    may be quarantined, and is then missing. The messages in it are shared by all readers and are
+    never written to.
     """
 
     position: Position
@@ -96,13 +98,14 @@ class Snapshot:
     routes: Mapping[str, snapshot_pb2.RouteEntry]
     """By resource name."""
     deployable: Mapping[str, snapshot_pb2.ModelEntry]
-    """All that may have a Serve application: `models`, and each revision that is pinned or being rolled out as a model
-    of its own, by its resource name `models/{model}/revisions/{number}`."""
+    """All that may have a Serve application: `models`, and each revision that is pinned or being
+    rolled out as a model of its own, by its resource name `models/{model}/revisions/{number}`."""
     wanted_unasked: tuple[str, ...]
-    """Names of those of `deployable` that may be wanted though nobody asks for them: they have `min_replicas` of 1 or
-    more, or are or were kept warm."""
+    """Names of those of `deployable` that may be wanted though nobody asks for them: they have
+    `min_replicas` of 1 or more, or are or were kept warm."""
     revisions: Mapping[str, tuple[str, ...]]
-    """By model: those of `deployable` that are revisions of it. Models without any are not in it."""
+    """By model: those of `deployable` that are revisions of it. Models without any are not in
+    it."""
     pinned_adapters: Mapping[str, snapshot_pb2.AdapterEntry]
     """Each pinned adapter revision as an adapter of its own, by its resource name."""
     quarantined: Mapping[str, Quarantine]
@@ -112,8 +115,8 @@ class Snapshot:
     api_keys: Mapping[bytes, ApiKey]
     """Those that were not revoked, by the hash of the key."""
     has_api_keys: bool
-    """Whether there is any entry of a key, of whatever kind: then nobody is let in without one. A key that is
-    quarantined or revoked lets nobody in, and must not open the door to everybody."""
+    """Whether there is any entry of a key, of whatever kind: then nobody is let in without one. A
+    key that is quarantined or revoked lets nobody in, and must not open the door to everybody."""
 
 
 def build(
@@ -187,7 +190,8 @@ def _revisions(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def model_of(name: str) -> str:
-    """The model that a revision or an adapter belongs to, by resource names; that of a model is its own."""
+    """The model that a revision or an adapter belongs to, by resource names; that of a model is its
+    own."""
     return "/".join(name.split("/", 2)[:2])
 
 

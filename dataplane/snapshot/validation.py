@@ -1,7 +1,9 @@
-"""What the agent has found of a snapshot's entries, told to ingress replicas so that they need not look again. Pure.
+"""What the agent has found of a snapshot's entries, told to ingress replicas so that they need not
+look again. Pure.
 
-Validating ten thousand entries takes most of a second, and whoever checks the same bytes by the same rules finds the
-same. That they are the same bytes is proved by their digests, which every reader checks itself (`accept`).
+Validating ten thousand entries takes most of a second, and whoever checks the same bytes by the
+same rules finds the same. That they are the same bytes is proved by their digests, which every
+reader checks itself (`accept`).
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ class Findings:
     quarantined: Mapping[str, Quarantine]
     """By resource name."""
     seal: bytes
-    """SHA-256 of the position and of the fields above: what was damaged on the way is not believed."""
+    """SHA-256 of the position and of the fields above: what was damaged on the way is not
+    believed."""
 
 
 def rules_of(release: str, policy: Policy) -> str:
@@ -34,7 +37,8 @@ def rules_of(release: str, policy: Policy) -> str:
 
 def findings_of(snapshot: Snapshot, rules: str) -> Findings:
     """What `accept` has found when it made `snapshot`."""
-    # A quarantined candidate is no entry, though it may bear the name of one: that of the same revision, pinned.
+    # A quarantined candidate is no entry, though it may bear the name of one: that of the same
+    # revision, pinned.
     quarantined = {
         entry.name: snapshot.quarantined[entry.name]
         for entry in snapshot.entries

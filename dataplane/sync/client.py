@@ -1,4 +1,5 @@
-"""The Sync stream of a data plane: connects, reconnects, and moves messages between gRPC and `subscriber`."""
+"""The Sync stream of a data plane: connects, reconnects, and moves messages between gRPC and
+`subscriber`."""
 
 from __future__ import annotations
 
@@ -30,12 +31,14 @@ from dataplane.sync.subscriber import (
 from protocol.transport.credentials import Credentials
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
-    # A peer that vanished without a word is noticed after half a minute. The server allows a ping every 10 s.
+    # A peer that vanished without a word is noticed after half a minute. The server allows a ping
+    # every 10 s.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # Without a pool of its own a new channel would inherit the connection backoff of the one before, on top of ours.
+    # Without a pool of its own a new channel would inherit the connection backoff of the one
+    # before, on top of ours.
     ("grpc.use_local_subchannel_pool", 1),
     # A chunk is 1 MiB and a blob of up to 1 MiB.
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
@@ -53,12 +56,13 @@ class Handlers(Protocol):
     async def on_snapshot(self, position: Position, entries: Sequence[RawEntry]) -> Accepted | Rejection:
         """Check the snapshot and put it into service, or refuse it.
 
-        Not cancelled when the stream ends: the stream is opened again only after it has answered. Must not block the
-        event loop. An exception counts as a rejection of DECISION_FAILED.
+        Not cancelled when the stream ends: the stream is opened again only after it has answered.
+        Must not block the event loop. An exception counts as a rejection of DECISION_FAILED.
         """
 
     async def on_rejected(self, rejected: Rejected) -> None:
-        """A snapshot was rejected, by `on_snapshot` or before it came that far: remember it across restarts."""
+        """A snapshot was rejected, by `on_snapshot` or before it came that far: remember it across
+        restarts."""
 
     def on_connection(self, connection: Connection) -> None:
         """The connection changed."""
@@ -71,7 +75,8 @@ class Connection:
     connected: bool = False
     """It has answered on the present stream."""
     failures: int = 0
-    """Streams that ended before they had lived long enough to count as good, since the last good one."""
+    """Streams that ended before they had lived long enough to count as good, since the last good
+    one."""
     last_error: str = ""
     """Why the last stream ended. For operators."""
 
@@ -86,8 +91,8 @@ class Timing:
     """Without any message for this many: the stream is dead."""
     backoff_base_s: float = 0.2
     backoff_cap_s: float = 15.0
-    """Before try n the wait is random between 0 and min(cap, base * 2**n): "full jitter" of Marc Brooker, "Exponential
-    Backoff And Jitter" (AWS Architecture Blog, 2015)."""
+    """Before try n the wait is random between 0 and min(cap, base * 2**n): "full jitter" of Marc
+    Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015)."""
     reconnect_after_max_s: float = 300.0
     """A Goodbye may ask for no longer wait than this."""
     good_stream_s: float = 15.0
@@ -98,7 +103,8 @@ Metadata = tuple[tuple[str, str], ...]
 
 
 def insecure_channel(target: str) -> grpc.aio.Channel:
-    """A channel without TLS. To be called inside the running event loop, and never before a fork."""
+    """A channel without TLS. To be called inside the running event loop, and never before a
+    fork."""
     return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
 
 
@@ -139,9 +145,10 @@ class SyncClient:
             serving: The snapshot that was found on disk and is in service; None: none.
             with_errors: Entries of it are quarantined.
             rejected: What was rejected before, the oldest first.
-            open_channel: Makes a channel to `target`; called inside the running loop, once per stream. It raises
-                ValueError when a file that it needs cannot be read.
-            metadata: What goes with each stream, such as a token; called once per stream. It raises ValueError too.
+            open_channel: Makes a channel to `target`; called inside the running loop, once per
+                stream. It raises ValueError when a file that it needs cannot be read.
+            metadata: What goes with each stream, such as a token; called once per stream. It raises
+            ValueError too.
             timing: How long things may take.
             uniform: Randomness of the backoff.
         """
@@ -157,8 +164,8 @@ class SyncClient:
         self._connection = Connection()
         self._output_due = asyncio.Event()
         self._undecided: asyncio.Queue[Candidate | Rejected] = asyncio.Queue()
-        """Holds one thing at most: no snapshot may come before the one here is answered, and reading stops for a
-        rejection until it is remembered."""
+        """Holds one thing at most: no snapshot may come before the one here is answered, and
+        reading stops for a rejection until it is remembered."""
         self._nothing_to_decide = asyncio.Event()
         self._nothing_to_decide.set()
         self._messages_received = 0
@@ -174,9 +181,11 @@ class SyncClient:
         return self._subscriber.head
 
     def report(self, resources: Mapping[str, status_pb2.ResourceStatus]) -> None:
-        """Tell the states that hold now: of every model, and of each adapter that is not simply IDLE, by resource name.
+        """Tell the states that hold now: of every model, and of each adapter that is not simply
+        IDLE, by resource name.
 
-        Only what changed is sent, and only the newest state of it. The messages are not to be changed any more.
+        Only what changed is sent, and only the newest state of it. The messages are not to be
+        changed any more.
         """
         self._subscriber.report(resources)
         self._output_due.set()
@@ -187,7 +196,7 @@ class SyncClient:
             group.create_task(self._decide())
             group.create_task(self._keep_connected())
 
-    # -- streams -------------------------------------------------------------------------------------------------------
+    # -- streams -----------------------------------------------------------------------------------
 
     async def _keep_connected(self) -> None:
         loop = asyncio.get_running_loop()
@@ -205,7 +214,8 @@ class SyncClient:
 
     def _wait_s(self, failures: int, ended: Ended) -> float:
         timing = self._timing
-        # The exponent is bounded before the power is taken: 2.0 ** 1024 overflows after some hours of failures.
+        # The exponent is bounded before the power is taken: 2.0 ** 1024 overflows after some hours
+        # of failures.
         ceiling_s = min(timing.backoff_cap_s, timing.backoff_base_s * 2.0 ** min(failures, 32))
         asked_s = min(max(ended.reconnect_after_s, 0.0), timing.reconnect_after_max_s)
         return asked_s + self._uniform(0.0, ceiling_s)
@@ -231,7 +241,8 @@ class SyncClient:
                 self._subscriber.close()
                 call.cancel()
         finally:
-            # Cancelling the stream does not close the connection; a leaked channel keeps its threads and sockets.
+            # Cancelling the stream does not close the connection; a leaked channel keeps its
+            # threads and sockets.
             await channel.close()
 
     async def _talk(self, call: SyncCall) -> Ended:
@@ -277,13 +288,15 @@ class SyncClient:
                 try:
                     await call.write(message)
                 except asyncio.InvalidStateError:
-                    # grpc.aio's word for "the call is over already"; the reader may not have seen it yet.
+                    # grpc.aio's word for "the call is over already"; the reader may not have seen
+                    # it yet.
                     return await _outcome(call)
             await self._output_due.wait()
 
     async def _watch(self) -> Ended:
-        """Notices a stream on which nothing comes any more. Reads are never given a timeout: in grpc.aio that cancels
-        the whole call. Counting intervals, not time, forgives an event loop that was busy.
+        """Notices a stream on which nothing comes any more. Reads are never given a timeout: in
+        grpc.aio that cancels the whole call. Counting intervals, not time, forgives an event loop
+        that was busy.
         """
         missed = 0
         seen = self._messages_received
@@ -298,7 +311,7 @@ class SyncClient:
         self._connection = connection
         self._handlers.on_connection(connection)
 
-    # -- decisions -----------------------------------------------------------------------------------------------------
+    # -- decisions ---------------------------------------------------------------------------------
 
     async def _decide(self) -> None:
         while True:
@@ -317,7 +330,8 @@ class SyncClient:
         try:
             return await self._handlers.on_snapshot(candidate.position, candidate.entries)
         except Exception as error:
-            # The previous snapshot goes on serving; the fault is shown in the fleet, and in full here.
+            # The previous snapshot goes on serving; the fault is shown in the fleet, and in full
+            # here.
             _log.exception("snapshot_decision_failed", revision=candidate.position.revision)
             return Rejection(reason=DECISION_FAILED, message=f"the agent failed ({type(error).__name__}); see its log")
 
@@ -345,6 +359,7 @@ async def _outcome(call: SyncCall) -> Ended:
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first exception of a group: the tasks of a stream fail for one cause, and their siblings with it."""
+    """The first exception of a group: the tasks of a stream fail for one cause, and their siblings
+    with it."""
     found = group.exceptions[0]
     return _first(found) if isinstance(found, BaseExceptionGroup) else found

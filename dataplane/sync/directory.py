@@ -1,16 +1,17 @@
-"""The last-known-good snapshot on disk, so that a data plane restarts without the control plane. Blocking: call it in a
-thread.
+"""The last-known-good snapshot on disk, so that a data plane restarts without the control plane.
+Blocking: call it in a thread.
 
     {directory}/LOCK               locked for as long as a process uses the directory
-                CURRENT            name of the file in snapshots/ to boot from
-                PREVIOUS           the last one before it that outlived its probation, or simply the one before
-                PROBATION          that CURRENT went into service less than 60 s ago, and how often it crashed so
-                REJECTED           snapshots that were rejected, with the reason
-                snapshots/*        one immutable file per snapshot (`snapshot_file.py`)
-                aside/*            what could not be read, or kept crashing: for people to look at, at most four
+                CURRENT            name of the file in snapshots/ to boot from PREVIOUS
+                the last one before it that outlived its probation, or simply the one before
+                PROBATION          that CURRENT went into service less than 60 s ago, and how often
+                it crashed so REJECTED           snapshots that were rejected, with the reason
+                snapshots/*        one immutable file per snapshot (`snapshot_file.py`) aside/*
+                what could not be read, or kept crashing: for people to look at, at most four
 
-Every file is written beside its place, flushed, and renamed into it; then the directory is flushed. So after a power
-cut each is the old one or the new one, and CURRENT names a file that was whole when it was named.
+Every file is written beside its place, flushed, and renamed into it; then the directory is flushed.
+So after a power cut each is the old one or the new one, and CURRENT names a file that was whole
+when it was named.
 """
 
 from __future__ import annotations
@@ -37,9 +38,11 @@ from dataplane.sync.file import read_position, read_snapshot, write_snapshot
 from dataplane.sync.subscriber import REJECTED_MAX, Rejected
 
 CORRUPT_ON_DISK = "CORRUPT_ON_DISK"
-"""Reason why a file was moved aside. The snapshot itself is not to blame, so it is not rejected but wanted again."""
+"""Reason why a file was moved aside. The snapshot itself is not to blame, so it is not rejected but
+wanted again."""
 CRASHED_REPEATEDLY = "CRASHED_REPEATEDLY"
-"""Reason of a rejection: the data plane went down twice soon after it had put the snapshot into service."""
+"""Reason of a rejection: the data plane went down twice soon after it had put the snapshot into
+service."""
 
 PROBATION_S = 60.0
 """A crash this soon after a snapshot went into service is held against it."""
@@ -57,7 +60,8 @@ Verify = Callable[[Position, Sequence[RawEntry]], Snapshot | Rejection]
 
 
 class DiskError(DataPlaneError):
-    """Nothing can be kept on disk, because it is full or broken. What was there before still is. Serve from memory."""
+    """Nothing can be kept on disk, because it is full or broken. What was there before still is.
+    Serve from memory."""
 
     reason = "DISK_UNAVAILABLE"
 
@@ -116,7 +120,7 @@ class Disk:
         self._proven = False
         """CURRENT has outlived a probation."""
 
-    # -- life ----------------------------------------------------------------------------------------------------------
+    # -- life --------------------------------------------------------------------------------------
 
     def open(self) -> None:
         """Make and lock the directory, and clear what an interrupted write left.
@@ -151,7 +155,8 @@ class Disk:
                 self._lock = None
 
     def boot(self, verify: Verify) -> Boot:
-        """Find the snapshot to start with. Called once, after `open`. Never fails: a data plane must come up."""
+        """Find the snapshot to start with. Called once, after `open`. Never fails: a data plane
+        must come up."""
         self._rejected = {rejected.position: rejected for rejected in self._read_rejected()}
         current, previous = self._pointer("CURRENT"), self._pointer("PREVIOUS")
         probation = self._read_probation()
@@ -178,7 +183,8 @@ class Disk:
         return Boot(snapshot=snapshot, rejected=tuple(self._rejected.values()), unreadable=tuple(unreadable))
 
     def _start_from(self, name: str, *, crashes: int) -> None:
-        """Point to what is booted. A disk that cannot be written is no reason not to boot from it."""
+        """Point to what is booted. A disk that cannot be written is no reason not to boot from
+        it."""
         try:
             if self._pointer("CURRENT") != name:
                 self._write_text("CURRENT", name)
@@ -204,7 +210,7 @@ class Disk:
                 self.reject(rejected)
         self._move_aside(path)
 
-    # -- snapshots -----------------------------------------------------------------------------------------------------
+    # -- snapshots ---------------------------------------------------------------------------------
 
     def save(self, snapshot: Snapshot) -> None:
         """Keep `snapshot` as CURRENT, before it goes into service; its probation begins.
@@ -219,7 +225,8 @@ class Disk:
                 if name == current and (self._snapshots / name).exists():
                     return
                 self._write(self._snapshots / name, lambda file: write_snapshot(file, snapshot))
-                # PREVIOUS stays at what has proved itself: falling back from one bad snapshot to another helps nobody.
+                # PREVIOUS stays at what has proved itself: falling back from one bad snapshot to
+                # another helps nobody.
                 if current is not None and (self._is_proven() or self._pointer("PREVIOUS") is None):
                     self._write_text("PREVIOUS", current)
                 self._begin_probation(name, crashes=0)
@@ -230,7 +237,8 @@ class Disk:
             self._prune()
 
     def settle(self) -> bool:
-        """To be called now and then: ends the probation once it is over. Returns whether CURRENT has proved itself."""
+        """To be called now and then: ends the probation once it is over. Returns whether CURRENT
+        has proved itself."""
         with self._one_call:
             if not self._proven and self._is_proven():
                 self._proven = True
@@ -300,7 +308,7 @@ class Disk:
             return None
         return name if _FILE_NAME.fullmatch(name) else None
 
-    # -- rejections ----------------------------------------------------------------------------------------------------
+    # -- rejections --------------------------------------------------------------------------------
 
     def reject(self, rejected: Rejected) -> None:
         """Remember a rejection; the oldest beyond 16 are forgotten.
@@ -343,7 +351,7 @@ class Disk:
             self._move_aside(path)
             return []
 
-    # -- files ---------------------------------------------------------------------------------------------------------
+    # -- files -------------------------------------------------------------------------------------
 
     def _write_text(self, name: str, text: str) -> None:
         self._write(self._directory / name, lambda file: file.write(f"{text}\n".encode()))

@@ -1,7 +1,8 @@
 """The file format of a snapshot on disk.
 
-A magic line, a length-delimited `Intent` (position and number of entries), that many length-delimited `Entry`s, and the
-SHA-256 of all that. The hash covers what the root digest does not: the position.
+A magic line, a length-delimited `Intent` (position and number of entries), that many
+length-delimited `Entry`s, and the SHA-256 of all that. The hash covers what the root digest does
+not: the position.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Keeps the active snapshot: takes what the control plane pushes, and what is on disk when the agent starts."""
+"""Keeps the active snapshot: takes what the control plane pushes, and what is on disk when the
+agent starts."""
 
 from __future__ import annotations
 
@@ -24,13 +25,15 @@ _log = structlog.get_logger("dataplane.agent.agent")
 
 
 class ActivationFailed(Exception):
-    """An accepted snapshot could not be put into service: a fault of this process, not of the snapshot."""
+    """An accepted snapshot could not be put into service: a fault of this process, not of the
+    snapshot."""
 
 
 class SnapshotKeeper:
     """Owns the directory on disk and the Sync stream. `load` first, then `run`.
 
-    Invariant: `snapshot` is exactly one committed snapshot, or None before there was any; it is replaced as a whole.
+    Invariant: `snapshot` is exactly one committed snapshot, or None before there was any; it is
+    replaced as a whole.
     """
 
     def __init__(
@@ -130,7 +133,7 @@ class SnapshotKeeper:
             if self._disk_open:
                 await asyncio.to_thread(self._disk.settle)
 
-    # -- what the Sync stream calls ------------------------------------------------------------------------------------
+    # -- what the Sync stream calls ----------------------------------------------------------------
 
     async def on_snapshot(self, position: Position, entries: Sequence[RawEntry]) -> Accepted | Rejection:
         """Check a snapshot, keep it on disk, put it into service."""
@@ -143,8 +146,9 @@ class SnapshotKeeper:
         try:
             await self._activate(accepted)
         except Exception as error:
-            # It is held, so it cannot be refused any more, and it does not serve, so it cannot be acknowledged. The
-            # agent ends, which cancels this wait; the next one begins with what is on disk.
+            # It is held, so it cannot be refused any more, and it does not serve, so it cannot be
+            # acknowledged. The agent ends, which cancels this wait; the next one begins with what
+            # is on disk.
             self._fault = error
             self._failed.set()
             await asyncio.Event().wait()
@@ -163,7 +167,8 @@ class SnapshotKeeper:
                 self._disk_open = True
             await asyncio.to_thread(self._disk.save, snapshot)
         except DiskError as error:
-            # It serves all the same; but a restart will find an older one, which somebody should know.
+            # It serves all the same; but a restart will find an older one, which somebody should
+            # know.
             _log.error("serving_from_memory", revision=snapshot.position.revision, error=str(error))
 
     async def on_rejected(self, rejected: Rejected) -> None:

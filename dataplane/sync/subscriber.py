@@ -1,8 +1,9 @@
-"""The data plane's end of the Sync stream as a state machine: what it makes of messages, and what it says next. Pure.
+"""The data plane's end of the Sync stream as a state machine: what it makes of messages, and what
+it says next. Pure.
 
-The shell (`sync_client.py`) feeds it what arrives (`receive`), what the agent decided about a snapshot (`decided`) and
-which states resources are in (`report`), and writes what `take_message` returns. It outlives streams: `open` and
-`close` begin and end one.
+The shell (`sync_client.py`) feeds it what arrives (`receive`), what the agent decided about a
+snapshot (`decided`) and which states resources are in (`report`), and writes what `take_message`
+returns. It outlives streams: `open` and `close` begin and end one.
 
     state       message            next
     CLOSED      (open)             IDLE
@@ -37,7 +38,8 @@ REJECTED_MAX = 16
 
 RESOURCES_PER_STATUS_MAX = 1000
 STATUS_BYTES_MAX = 1024 * 1024
-"""Resources in one Status, by number and by bytes: the server takes 4 MiB, and 1000 engine errors can be more."""
+"""Resources in one Status, by number and by bytes: the server takes 4 MiB, and 1000 engine errors
+can be more."""
 
 TEXT_CHARACTERS_MAX = 4096
 """The words of an engine may be many; the server refuses more than this."""
@@ -133,8 +135,9 @@ class _Fact:
 class Subscriber:
     """The client's end of the protocol.
 
-    Invariants: `serving` never moves backwards within a store; it changes in `decided` only; at most REJECTED_MAX
-    positions are remembered; at most four facts and one state per resource wait to be told.
+    Invariants: `serving` never moves backwards within a store; it changes in `decided` only; at
+    most REJECTED_MAX positions are remembered; at most four facts and one state per resource wait
+    to be told.
     """
 
     def __init__(
@@ -171,7 +174,8 @@ class Subscriber:
 
     @property
     def deciding(self) -> bool:
-        """Whether a snapshot waits for the agent's decision. While it does, no stream may be opened."""
+        """Whether a snapshot waits for the agent's decision. While it does, no stream may be
+        opened."""
         return self._deciding is not None
 
     @property
@@ -179,7 +183,7 @@ class Subscriber:
         """What is remembered as rejected, the oldest first."""
         return tuple(self._rejected.values())
 
-    # -- streams -------------------------------------------------------------------------------------------------------
+    # -- streams -----------------------------------------------------------------------------------
 
     def open(self) -> None:
         """A stream begins: Hello is due, then everything anew."""
@@ -206,7 +210,7 @@ class Subscriber:
         serving = self.serving
         return serving is not None and position.store_uid == serving.store_uid and position.revision < serving.revision
 
-    # -- what the control plane says -----------------------------------------------------------------------------------
+    # -- what the control plane says ---------------------------------------------------------------
 
     def receive(self, response: pb.SyncResponse) -> Event | None:
         """Take a message.
@@ -295,10 +299,11 @@ class Subscriber:
         self._facts.append(self._refusal(rejected))
         return Refused(rejected=rejected)
 
-    # -- what the agent says -------------------------------------------------------------------------------------------
+    # -- what the agent says -----------------------------------------------------------------------
 
     def decided(self, outcome: Accepted | Rejection) -> Rejected | None:
-        """The agent's decision about the Candidate. Returns what is to be remembered as rejected, if it is."""
+        """The agent's decision about the Candidate. Returns what is to be remembered as rejected,
+        if it is."""
         position = self._deciding
         assert position is not None, "there is nothing to decide"
         self._deciding = None
@@ -319,8 +324,9 @@ class Subscriber:
         return rejected
 
     def report(self, resources: Mapping[str, status_pb2.ResourceStatus]) -> None:
-        """The states that hold now, of all resources worth telling, by resource name. The messages are not changed any
-        more by the caller. What differs from what was told is told next; states in between are left out.
+        """The states that hold now, of all resources worth telling, by resource name. The messages
+        are not changed any more by the caller. What differs from what was told is told next; states
+        in between are left out.
         """
         self._resources = dict(resources)
         self._compare()
@@ -350,7 +356,7 @@ class Subscriber:
             message=rejected.message[:TEXT_CHARACTERS_MAX],
         )
 
-    # -- what is said to the control plane -----------------------------------------------------------------------------
+    # -- what is said to the control plane ---------------------------------------------------------
 
     def take_message(self) -> pb.SyncRequest | None:
         """What to write next; None: nothing for now. What it returns counts as written."""

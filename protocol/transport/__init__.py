@@ -1,4 +1,5 @@
-"""How connections are made safe: TLS files, credentials, and the tokens that a control plane leaves on its machine.
+"""How connections are made safe: TLS files, credentials, and the tokens that a control plane leaves
+on its machine.
 
 It owns where these files are and when they are read again. It may import `protocol` and gRPC.
 """

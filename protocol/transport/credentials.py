@@ -1,7 +1,8 @@
-"""What a client or a data plane shows the control plane, and how it makes sure of the control plane.
+"""What a client or a data plane shows the control plane, and how it makes sure of the control
+plane.
 
-Files are read when they are used, so a token or a certificate that is replaced on disk is used from the next call or
-connection on.
+Files are read when they are used, so a token or a certificate that is replaced on disk is used from
+the next call or connection on.
 """
 
 from __future__ import annotations
@@ -21,21 +22,24 @@ class CredentialsError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """A bearer token, and TLS. Everything may be left out: on the control plane's own machine nothing is needed."""
+    """A bearer token, and TLS. Everything may be left out: on the control plane's own machine
+    nothing is needed."""
 
     token: str = field(default="", repr=False)
     """Bearer token."""
     token_file: Path | None = None
-    """File with the bearer token; read again for each call. Without either: the token that a control plane on this
-    machine has left for this user, if the endpoint is one of this machine."""
+    """File with the bearer token; read again for each call. Without either: the token that a
+    control plane on this machine has left for this user, if the endpoint is one of this machine."""
     tls_ca: Path | None = None
-    """PEM file with the authorities that the control plane's certificate is checked by. Default: gRPC's own."""
+    """PEM file with the authorities that the control plane's certificate is checked by. Default:
+    gRPC's own."""
     tls_cert: Path | None = None
     """PEM file with the certificate to show (mTLS)."""
     tls_key: Path | None = None
     """PEM file with its key."""
     insecure: bool = False
-    """Talk to another machine without TLS: whoever listens on the way reads the token and everything else."""
+    """Talk to another machine without TLS: whoever listens on the way reads the token and
+    everything else."""
 
     def __post_init__(self) -> None:
         if self.token and self.token_file is not None:
@@ -44,7 +48,8 @@ class Credentials:
             raise CredentialsError("a client certificate and its key belong together: give both or neither")
 
     def uses_tls(self, endpoint: str) -> bool:
-        """Whether a connection to `endpoint` is encrypted: it is asked for, or another machine is at the other end."""
+        """Whether a connection to `endpoint` is encrypted: it is asked for, or another machine is
+        at the other end."""
         asked = self.tls_ca is not None or self.tls_cert is not None
         return asked or not (self.insecure or is_local(endpoint))
 

@@ -1,7 +1,10 @@
-"""Where a control plane on this machine leaves its generated tokens, and where clients and data planes look for them.
+"""Where a control plane on this machine leaves its generated tokens, and where clients and data
+planes look for them.
 
-A directory per address that the control plane listens on, below the user's state directory, with one file per kind of
-token: `$XDG_STATE_HOME/broadsheet/tokens/127.0.0.1:8300/admin`. Both ends make the path with the functions here.
+A directory per address that the control plane listens on, below the user's state directory, with
+one file per kind of
+token: `$XDG_STATE_HOME/broadsheet/tokens/127.0.0.1:8300/admin`. Both ends make the path with the
+functions here.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ TOKEN_BYTES_MAX = 16 * 1024
 
 
 def directory(address: str) -> Path | None:
-    """Where the tokens for the control plane at `address` are. None: `address` is not one of this machine."""
+    """Where the tokens for the control plane at `address` are. None: `address` is not one of this
+    machine."""
     if not is_local(address):
         return None
     name = address.replace("/", "_") if address.startswith(UNIX) else f"{_host(address)}:{address.rpartition(':')[2]}"

@@ -1,7 +1,8 @@
-"""A server's certificate and key on disk: checked when they are read, and read again when they were replaced.
+"""A server's certificate and key on disk: checked when they are read, and read again when they were
+replaced.
 
-Both planes use this. Whoever replaces the files writes one after the other, so for a moment they do not fit together:
-what does not fit is never used, and the pair before goes on to count.
+Both planes use this. Whoever replaces the files writes one after the other, so for a moment they do
+not fit together: what does not fit is never used, and the pair before goes on to count.
 """
 
 from __future__ import annotations

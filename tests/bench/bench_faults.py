@@ -1,13 +1,15 @@
-"""What a `kill -9` costs the callers: each part of a running data plane is killed in turn while clients stream.
+"""What a `kill -9` costs the callers: each part of a running data plane is killed in turn while
+clients stream.
 
     python -m tests.bench.bench_faults [--clients 50] [--seconds 20] [--engine SIMULATED|VLLM]
 
-Both planes run on this machine as users run them, with one model: SIMULATED with two replicas, or SmolLM2-135M on vLLM
-with one, of which the engine's own process is killed, and then stopped (`kill -STOP`): it hangs. Its answers are
-streams of 20 tokens. For each part: how many requests there were, how many failed and how (before the first byte; in
-the middle, with OpenAI's error event; cut), from the first failure to the last, and how long until as many replicas as
-before ran again and the model answered.
-Nothing is retried by the client, whose connections are kept, as the `openai` package keeps them.
+Both planes run on this machine as users run them, with one model: SIMULATED with two replicas, or
+SmolLM2-135M on vLLM with one, of which the engine's own process is killed, and then stopped (`kill
+-STOP`): it hangs. Its answers are streams of 20 tokens. For each part: how many requests there
+were, how many failed and how (before the first byte; in the middle, with OpenAI's error event;
+cut), from the first failure to the last, and how long until as many replicas as before ran again
+and the model answered. Nothing is retried by the client, whose connections are kept, as the
+`openai` package keeps them.
 """
 
 from __future__ import annotations

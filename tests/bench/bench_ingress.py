@@ -2,9 +2,9 @@
 
     python -m tests.bench.bench_ingress [--rounds 5] [--seconds 2]
 
-Engine, ingress and load each run in a process of their own, with uvloop and httptools as in production. The two paths
-take turns, so that a noisy machine disturbs both; what counts is their ratio. Printed: the median over the rounds, and
-in brackets the lowest and the highest.
+Engine, ingress and load each run in a process of their own, with uvloop and httptools as in
+production. The two paths take turns, so that a noisy machine disturbs both; what counts is their
+ratio. Printed: the median over the rounds, and in brackets the lowest and the highest.
 """
 
 from __future__ import annotations

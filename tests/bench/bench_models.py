@@ -1,16 +1,24 @@
-"""What many models cost: those that are only registered, and those that are in use. `make bench-models`.
+"""What many models cost: those that are only registered, and those that are in use. `make
+bench-models`.
 
-    python -m tests.bench.bench_models [--models 10000] [--rounds 5] [--asked 200] [--curve 0 10 25 50 100]
+    python -m tests.bench.bench_models [--models 10000] [--rounds 5] [--asked 200] [--curve 0 10 25
+    50 100]
 
-Both planes run on this machine as users run them; all models are SIMULATED. Measured, in this order:
+Both planes run on this machine as users run them; all models are SIMULATED. Measured, in this
+order:
 
-- Start: from the start of the data plane to the first 200 of `/readyz`, with the snapshot on disk, with 10 models and
-  with all of them in turns; and how much of that lies between the ingress's first answer and that.
-- Ingress replica: one of the two is killed while the rest runs. From that until the one that Ray Serve starts in its
-  place holds the snapshot, and so is ready; and how much of that lies between its first answer and that.
-- Rest: `/v1/models`, whole and in pages; what Ray Serve runs; what each process costs while nobody asks anything.
-- Asked: models in random order, some at a time. Each goes away again after `IDLE_S` without a request.
-- Curve: what Ray Serve's controller costs with N models in use, which get a request every few seconds.
+- Start: from the start of the data plane to the first 200 of `/readyz`, with the snapshot on disk,
+  with 10 models and with all of them in turns; and how much of that lies between the ingress's
+  first answer and that.
+- Ingress replica: one of the two is killed while the rest runs. From that until the one that Ray
+  Serve starts in its place holds the snapshot, and so is ready; and how much of that lies between
+  its first answer and that.
+- Rest: `/v1/models`, whole and in pages; what Ray Serve runs; what each process costs while nobody
+asks anything.
+- Asked: models in random order, some at a time. Each goes away again after `IDLE_S` without a
+request.
+- Curve: what Ray Serve's controller costs with N models in use, which get a request every few
+seconds.
 
 CPU is in seconds per second, so 1 is a whole core.
 """
@@ -84,7 +92,8 @@ def draft_of(number: int, *, idle_s: int) -> registration.ModelDraft:
 
 
 async def make_catalog(stack: Stack, count: int, staying: int) -> None:
-    """Fill the database of a control plane that does not run; the last `staying` models do not go away when idle."""
+    """Fill the database of a control plane that does not run; the last `staying` models do not go
+    away when idle."""
     path = stack.directory / "controlplane" / "registry.db"
     path.parent.mkdir(parents=True)
     drafts = (draft_of(number, idle_s=IDLE_S if number < count - staying else 36_000) for number in range(count))
@@ -92,7 +101,7 @@ async def make_catalog(stack: Stack, count: int, staying: int) -> None:
         await fill(store, drafts)
 
 
-# --- start ------------------------------------------------------------------------------------------------------------
+# --- start ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -121,14 +130,15 @@ async def timed_start(stack: Stack) -> Start:
     raise RuntimeError(f"not ready within {START_S:g} s; see {stack.directory}")
 
 
-# --- ingress replica --------------------------------------------------------------------------------------------------
+# --- ingress replica ------------------------------------------------------------------------------
 
 _REVISION = re.compile(r'^broadsheet_ingress_snapshot_revision{replica="(.+)"} (\S+)$', re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Replacement:
-    """How long it took until another ingress replica stood in for one that was killed, in seconds."""
+    """How long it took until another ingress replica stood in for one that was killed, in
+    seconds."""
 
     whole_s: float
     """From the kill until the new one was ready."""
@@ -160,13 +170,14 @@ async def timed_replacement(stack: Stack) -> Replacement:
 
 
 async def revision_of_any(http: aiohttp.ClientSession) -> tuple[str, float]:
-    """The ingress replica that a new connection gets to, and the catalog revision that it decides by; -1: none."""
+    """The ingress replica that a new connection gets to, and the catalog revision that it decides
+    by; -1: none."""
     async with http.get("/metrics") as answer:
         ((replica, revision),) = _REVISION.findall(await answer.text())
     return replica, float(revision)
 
 
-# --- rest -------------------------------------------------------------------------------------------------------------
+# --- rest -----------------------------------------------------------------------------------------
 
 
 def processes(stack: Stack) -> dict[str, list[psutil.Process]]:
@@ -191,7 +202,8 @@ async def cpu_shares(stack: Stack, seconds: float) -> dict[str, float]:
 
 
 async def list_latencies(http: aiohttp.ClientSession, query: str) -> list[float]:
-    """Milliseconds that each of many `GET /v1/models` took, one after the other over one connection."""
+    """Milliseconds that each of many `GET /v1/models` took, one after the other over one
+    connection."""
     taken = []
     for _ in range(LIST_CALLS):
         began = time.perf_counter()
@@ -202,7 +214,7 @@ async def list_latencies(http: aiohttp.ClientSession, query: str) -> list[float]
     return taken
 
 
-# --- asking -----------------------------------------------------------------------------------------------------------
+# --- asking ---------------------------------------------------------------------------------------
 
 
 async def ask(http: aiohttp.ClientSession, model: str) -> float:
@@ -270,7 +282,7 @@ async def wait_for_count(stack: Stack, count: int) -> float:
     return time.perf_counter() - began
 
 
-# --- the parts of the output ------------------------------------------------------------------------------------------
+# --- the parts of the output ----------------------------------------------------------------------
 
 
 def spread(samples: Sequence[float], unit: str, digits: int = 2) -> str:
@@ -284,7 +296,8 @@ def percentiles(samples: Sequence[float], unit: str, digits: int = 1) -> str:
 
 
 async def compare_starts(stacks: Mapping[str, Stack], rounds: int, table: Table) -> None:
-    """Start the data planes in turns, and kill an ingress replica of each. The last one of `stacks` runs afterwards."""
+    """Start the data planes in turns, and kill an ingress replica of each. The last one of `stacks`
+    runs afterwards."""
     starts: dict[str, list[Start]] = {name: [] for name in stacks}
     replacements: dict[str, list[Replacement]] = {name: [] for name in stacks}
     last = list(stacks)[-1]

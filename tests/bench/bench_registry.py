@@ -1,11 +1,13 @@
 """What the registry costs when it is large, and how many changes it commits: `make bench-registry`.
 
-    python -m tests.bench.bench_registry [--models 100] [--adapters 100000] [--calls 100] [--seconds 5]
+    python -m tests.bench.bench_registry [--models 100] [--adapters 100000] [--calls 100] [--seconds
+    5]
 
-Real control plane processes, asked over gRPC from this one. A control plane with a full catalog and one with an empty
-catalog take turns, call by call, so that a noisy machine disturbs both; what counts is the ratio of their medians.
-Printed beside each median: the lowest and the highest quartile; beside a ratio: the lowest and highest of the rounds.
-Databases wait for the disk at each commit.
+Real control plane processes, asked over gRPC from this one. A control plane with a full catalog and
+one with an empty catalog take turns, call by call, so that a noisy machine disturbs both; what
+counts is the ratio of their medians. Printed beside each median: the lowest and the highest
+quartile; beside a ratio: the lowest and highest of the rounds. Databases wait for the disk at each
+commit.
 """
 
 from __future__ import annotations
@@ -97,7 +99,8 @@ def spread(samples: Sequence[float]) -> str:
 
 
 async def compare(calls: dict[str, Call], count: int, *, ratio_max: float) -> None:
-    """Time two calls in turns, `count` times each in every round; the first is the one that may take longer."""
+    """Time two calls in turns, `count` times each in every round; the first is the one that may
+    take longer."""
     (slower, _), (faster, _) = calls.items()
     rounds: list[dict[str, list[float]]] = []
     for _ in range(ROUNDS):

@@ -1,15 +1,18 @@
-"""What sleep saves: time to the first token from zero, from sleep and awake, and the accelerator's memory meanwhile.
+"""What sleep saves: time to the first token from zero, from sleep and awake, and the accelerator's
+memory meanwhile.
 
     python -m tests.bench.bench_sleep [--rounds 5] [--engine VLLM|SIMULATED] [--billions 0]
 
-Both planes run on this machine, with an accelerator for VLLM. The same model is registered twice, with `scaling.idle`
-ZERO and SLEEP, and asked again and again, each time when it is gone or asleep: a streamed greedy answer, timed to its
-first token by the caller. The answers of the base and of an adapter must be the same after each sleep as before. In the
-end the sleeper has to give way to the other, which needs its accelerator.
+Both planes run on this machine, with an accelerator for VLLM. The same model is registered twice,
+with `scaling.idle` ZERO and SLEEP, and asked again and again, each time when it is gone or asleep:
+a streamed greedy answer, timed to its first token by the caller. The answers of the base and of an
+adapter must be the same after each sleep as before. In the end the sleeper has to give way to the
+other, which needs its accelerator.
 
-The model is SmolLM2-135M with the demo's adapter; with `--billions N` one of about N billion parameters in bfloat16
-whose weights are made up (vLLM's `load_format: dummy`), for sleep and wake of a size that matters. Making weights up is
-quicker than reading them, so its start from zero is a lower bound.
+The model is SmolLM2-135M with the demo's adapter; with `--billions N` one of about N billion
+parameters in bfloat16 whose weights are made up (vLLM's `load_format: dummy`), for sleep and wake
+of a size that matters. Making weights up is quicker than reading them, so its start from zero is a
+lower bound.
 """
 
 from __future__ import annotations
@@ -98,7 +101,8 @@ def accelerator_memory_mib() -> int | None:
 
 
 def made_up_model(directory: Path, billions: float, tokenizer: Path) -> Path:
-    """A Llama configuration of about that size, without weights, with the tokenizer of another model."""
+    """A Llama configuration of about that size, without weights, with the tokenizer of another
+    model."""
     layers, hidden = 32, max(512, round(4096 * (billions / 6.6) ** 0.5 / 512) * 512)
     made = directory / f"made-up-{billions:g}b"
     made.mkdir()

@@ -1,4 +1,5 @@
-"""How long a whole catalog takes from the store to a data plane, in one process: `python -m tests.bench.bench_sync`."""
+"""How long a whole catalog takes from the store to a data plane, in one process: `python -m
+tests.bench.bench_sync`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The audit log: one event per revision, written with it, that says who did what from where and shows no secret."""
+"""The audit log: one event per revision, written with it, that says who did what from where and
+shows no secret."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""Any calls of any methods, one after the other, at the same time, and cut off: the model explains every answer.
+"""Any calls of any methods, one after the other, at the same time, and cut off: the model explains
+every answer.
 
-`tests/registry_model.py` is the model. On PostgreSQL two control planes share the database; on SQLite there is one, as
-a second could not open the file. `docs/registry-tests.md` says how to run more, and shows what breaking it does.
+`tests/registry_model.py` is the model. On PostgreSQL two control planes share the database; on
+SQLite there is one, as a second could not open the file. `docs/registry-tests.md` says how to run
+more, and shows what breaking it does.
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ EXAMPLES = {"sqlite": 1600, "postgres": 400}
 STEPS = 10
 """Of one example. Some of them are up to four calls."""
 
-# Few names, so that calls meet: in ids, in served names, and in names that an adapter gets by default.
+# Few names, so that calls meet: in ids, in served names, and in names that an adapter gets by
+# default.
 MODELS = st.sampled_from(["models/a", "models/b"])
 ADAPTERS = st.sampled_from(["models/a/adapters/x", "models/b/adapters/x"])
 ROUTES = st.sampled_from(["routes/r", "routes/a"])
@@ -252,7 +255,8 @@ class RegistryMachine(RuleBasedStateMachine):
 
     @rule(sents=MEETING, twice=st.booleans(), seed=st.integers(0, 999))
     def calls_at_the_same_time(self, sents: list[Sent], twice: bool, seed: int) -> None:
-        """Several calls at the same time; perhaps the first of them twice, as by a caller who lost patience."""
+        """Several calls at the same time; perhaps the first of them twice, as by a caller who lost
+        patience."""
         calls = [(self._world(sent), self._prepared(sent)) for sent in sents]
         if twice:
             calls.append((self._world(dataclasses.replace(sents[0], plane=sents[0].plane + 1)), calls[0][1]))
@@ -277,7 +281,8 @@ class RegistryMachine(RuleBasedStateMachine):
         after_commit=st.booleans(),
     )
     def call_cut_off(self, sent: Sent, fault: Fault, statement: int, after_commit: bool) -> None:
-        """A call that fails on its way is carried out wholly or not at all, and asked again it is carried out once."""
+        """A call that fails on its way is carried out wholly or not at all, and asked again it is
+        carried out once."""
         call = self._prepared(sent)
         plane = self.planes[sent.plane % len(self.planes)]
         registry, expected = self.registry.after(call)
@@ -308,7 +313,8 @@ class RegistryMachine(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 9), plane=st.integers(0, 1))
     def call_again(self, which: int, plane: int) -> None:
-        """A request that was carried out gets its first answer, byte for byte, whatever has happened since."""
+        """A request that was carried out gets its first answer, byte for byte, whatever has
+        happened since."""
         if not self.with_id:
             return
         call, first = self.with_id[which % len(self.with_id)]
@@ -524,7 +530,8 @@ class RegistryMachine(RuleBasedStateMachine):
         assert [(change.name, change.kind) for change in changes] == sorted(expected.items())
 
     async def _check_history(self, world: World) -> None:
-        """One audit event for each revision, without gaps, in an order in which every writer saw its own come true."""
+        """One audit event for each revision, without gaps, in an order in which every writer saw
+        its own come true."""
         events = await _pages(world.registry.ListAuditEvents, audit_pb2.ListAuditEventsRequest(), "events", size=10)
         assert [model.Event(one.catalog_revision, one.method, one.resource) for one in reversed(events)] == list(
             self.registry.events
@@ -561,7 +568,8 @@ async def _pages(handler: Any, request: Any, field: str, *, size: int = 3) -> li
 
 @pytest.fixture
 def directory_in_memory(tmp_path: Path) -> Iterator[Path]:
-    """Where waiting for the disk costs nothing, if there is such a place: no test pulls the plug of this machine."""
+    """Where waiting for the disk costs nothing, if there is such a place: no test pulls the plug of
+    this machine."""
     memory = Path("/dev/shm")  # noqa: S108  # a directory of our own below it
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as directory:
         yield Path(directory)

@@ -1,4 +1,5 @@
-"""What `request_id` promises: a request that comes again is not carried out again, and gets its first answer."""
+"""What `request_id` promises: a request that comes again is not carried out again, and gets its
+first answer."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from sqlalchemy import Connection, func, select
 
 from controlplane import errors
 from controlplane.store.databases import database
+from controlplane.store.retention import Retention
 from controlplane.store.schema import blobs, entries
-from controlplane.upkeep.retention import Retention
 from tests.registry_world import World, open_world, spec
 
 NO_AGE = timedelta(0)

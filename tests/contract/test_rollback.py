@@ -118,7 +118,8 @@ async def test_any_history_can_be_gone_back_on(world: World) -> None:
         try:
             await step()
         except (errors.NotFound, errors.AlreadyExists, errors.FailedPrecondition, errors.InvalidArgument):
-            # As the registry refuses what does not fit; what it lets through has to be gone back on.
+            # As the registry refuses what does not fit; what it lets through has to be gone back
+            # on.
             continue
         snapshots.setdefault(await world.revision(), await current(world))
     for revision in choices.sample(list(snapshots), 10):

@@ -1,4 +1,5 @@
-"""Models and adapters with the semantics of Google's AIPs: etags, masks, rollback, deletion and its way back."""
+"""Models and adapters with the semantics of Google's AIPs: etags, masks, rollback, deletion and its
+way back."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ from controlplane.store.store import Store
 
 
 def _statements(connection: Connection) -> list[list[str]]:
-    """What made each table and index, which says more than a comparison of columns does. Columns and constraints are
+    """What made each table and index, which says more than a comparison of columns does. Columns
+    and constraints are
     sorted: one that was added later stands last."""
     rows = connection.execute(text("SELECT sql FROM sqlite_master WHERE name != 'alembic_version' ORDER BY name"))
     statements = [" ".join(row.sql.split()).removesuffix(")").rstrip() for row in rows if row.sql is not None]

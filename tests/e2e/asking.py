@@ -11,7 +11,8 @@ from tests.e2e.stack import Stack
 
 
 class Asking:
-    """Asks a model again and again, in a thread of its own, and notes each answer that is not one."""
+    """Asks a model again and again, in a thread of its own, and notes each answer that is not
+    one."""
 
     def __init__(self, stack: Stack, model: str) -> None:
         self.answered = 0

@@ -1,4 +1,5 @@
-"""Sounds and pictures that the models of `tests.e2e.tiny_whisper` and `tests.e2e.tiny_idefics` know, as files."""
+"""Sounds and pictures that the models of `tests.e2e.tiny_whisper` and `tests.e2e.tiny_idefics`
+know, as files."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Looks into a Ray cluster, once for each line that it reads.
 
-`tests/e2e/stack.py` runs it beside the data plane and keeps it: joining a cluster takes seconds of processor time.
+`tests/e2e/stack.py` runs it beside the data plane and keeps it: joining a cluster takes seconds of
+processor time.
 """
 
 from __future__ import annotations

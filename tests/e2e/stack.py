@@ -1,4 +1,5 @@
-"""Both planes as processes of their own, the way a user runs them, and a look into their Ray cluster."""
+"""Both planes as processes of their own, the way a user runs them, and a look into their Ray
+cluster."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ def free_port() -> int:
 
 
 def until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Wait for `condition`, or fail saying what was waited for. Looking takes at most half of the time."""
+    """Wait for `condition`, or fail saying what was waited for. Looking takes at most half of the
+    time."""
     deadline = time.monotonic() + timeout_s
     began = time.monotonic()
     while not condition():
@@ -126,7 +128,8 @@ class Lookout:
 
 @dataclass
 class Stack:
-    """A control plane and a data plane on this machine. Start it with `start`, end it with `stop`."""
+    """A control plane and a data plane on this machine. Start it with `start`, end it with
+    `stop`."""
 
     directory: Path
     controlplane_address: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
@@ -138,7 +141,8 @@ class Stack:
     """The data plane of `_lookout`: one that is started again has another cluster."""
 
     def __post_init__(self) -> None:
-        # Ray's sockets have paths of at most 107 characters, so its directory is not below pytest's.
+        # Ray's sockets have paths of at most 107 characters, so its directory is not below
+        # pytest's.
         self._ray_directory = tempfile.mkdtemp(prefix="bs-ray-")
         self.environment = {**os.environ, "RAY_TMPDIR": self._ray_directory, "HF_HUB_OFFLINE": "1"}
         self.controlplane = self._process(
@@ -192,7 +196,8 @@ class Stack:
         return Client(self.controlplane_address)
 
     def openai(self) -> openai.OpenAI:
-        """The one client of the OpenAI API, which `stop` closes. It does not retry: every failure is seen."""
+        """The one client of the OpenAI API, which `stop` closes. It does not retry: every failure
+        is seen."""
         if self._openai is None:
             self._openai = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", timeout=300.0, max_retries=0)
         return self._openai
@@ -203,7 +208,8 @@ class Stack:
         return found[-1]
 
     def _ray_program(self, *program: str) -> tuple[list[str], dict[str, str]]:
-        """Command and environment of a Python program that is to join this stack's Ray; its argument is the address."""
+        """Command and environment of a Python program that is to join this stack's Ray; its
+        argument is the address."""
         token_file = str(self.directory / "dataplane" / RAY_TOKEN_FILE)
         environment = {**self.environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token_file}
         return [sys.executable, *program, self._ray_address()], environment
@@ -227,7 +233,8 @@ class Stack:
         return found
 
     def engine_metrics(self, model: str) -> Callable[[str], float]:
-        """What the one engine of a model says of itself: the sum of a metric's series, by the metric's name."""
+        """What the one engine of a model says of itself: the sum of a metric's series, by the
+        metric's name."""
         ((url, secret),) = self.look("engines", model)
 
         def value(metric: str) -> float:

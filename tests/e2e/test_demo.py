@@ -1,4 +1,5 @@
-"""`broadsheet up --demo` as a newcomer runs it: a real model and adapter, real answers, and nothing left behind."""
+"""`broadsheet up --demo` as a newcomer runs it: a real model and adapter, real answers, and nothing
+left behind."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ import pytest
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 MARK = "BROADSHEET_TEST_RUN"
-"""An environment variable that every descendant inherits, wherever it moves: Ray's leave session and group."""
+"""An environment variable that every descendant inherits, wherever it moves: Ray's leave session
+and group."""
 
 
 class Demo:

@@ -46,7 +46,8 @@ def test_keys_let_in_limit_and_are_revoked(stack: Stack) -> None:
             passed += ask(stack, alice.key).status_code == 200
         time.sleep(3)  # both replicas have heard from each other by now
         later = [ask(stack, alice.key).status_code for _ in range(8)]
-        # At most what both buckets held, and afterwards no more than the buckets gain in these seconds.
+        # At most what both buckets held, and afterwards no more than the buckets gain in these
+        # seconds.
         assert 10 <= passed <= 22
         assert later.count(200) <= 2
         assert 429 in later

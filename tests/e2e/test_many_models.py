@@ -1,4 +1,5 @@
-"""Many registered models on real Ray Serve: they cost nothing until they are asked for, nor afterwards."""
+"""Many registered models on real Ray Serve: they cost nothing until they are asked for, nor
+afterwards."""
 
 from __future__ import annotations
 

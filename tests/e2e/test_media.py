@@ -1,4 +1,5 @@
-"""Sounds and pictures for real vLLM: tiny models, made here, tell through the ingress which of them they were given."""
+"""Sounds and pictures for real vLLM: tiny models, made here, tell through the ingress which of them
+they were given."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ RED, BLUE = picture("red"), picture("blue")
 
 
 def make(recipe: str, directory: Path) -> Path:
-    """Run the module that makes a model, in a process of its own: this one loads neither torch nor transformers."""
+    """Run the module that makes a model, in a process of its own: this one loads neither torch nor
+    transformers."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", f"tests.e2e.{recipe}", str(directory)]
     made = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=MAKE_S)
@@ -65,7 +67,8 @@ def ears(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 @pytest.mark.usefixtures("ears")
 class TestSounds:
-    """A model that writes "low tone" or "high tone", in German if asked for that, and hears two seconds at once."""
+    """A model that writes "low tone" or "high tone", in German if asked for that, and hears two
+    seconds at once."""
 
     def test_its_task_is_listed_before_it_runs(self, stack: Stack) -> None:
         listed = stack.openai().models.retrieve(EARS).to_dict()

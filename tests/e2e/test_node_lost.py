@@ -1,7 +1,7 @@
 """A data plane on a Ray cluster of two nodes, of which one is lost.
 
-Both run on this machine, so its kernel says that their connections are over; `tests/stream/test_silent_engines.py` is
-about a host that says nothing any more.
+Both run on this machine, so its kernel says that their connections are over;
+`tests/stream/test_silent_engines.py` is about a host that says nothing any more.
 """
 
 from __future__ import annotations

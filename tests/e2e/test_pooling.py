@@ -1,4 +1,5 @@
-"""Embeddings, scores and ranks from real vLLM: the same small model as a pooling model, asked through the ingress."""
+"""Embeddings, scores and ranks from real vLLM: the same small model as a pooling model, asked
+through the ingress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A canary, a revert and a fallback on real Ray Serve, with simulated engines, while requests go on."""
+"""A canary, a revert and a fallback on real Ray Serve, with simulated engines, while requests go
+on."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""`scaling.idle: SLEEP` on real Ray Serve: replicas sleep, wake, and go when others need their room.
+"""`scaling.idle: SLEEP` on real Ray Serve: replicas sleep, wake, and go when others need their
+room.
 
-With SIMULATED engines, which refuse everything while they sleep: vLLM itself has no sleep mode on CPUs.
+With SIMULATED engines, which refuse everything while they sleep: vLLM itself has no sleep mode on
+CPUs.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ def sleeping_spec(memory_bytes: int) -> dict[str, Any]:
 
 @pytest.fixture
 def most_memory(stack: Stack) -> int:
-    """More than half of what Ray gives out, in bytes. It is a number to Ray: nothing is allocated."""
+    """More than half of what Ray gives out, in bytes. It is a number to Ray: nothing is
+    allocated."""
     return stack.memory_bytes() * 6 // 10
 
 

@@ -1,7 +1,9 @@
-"""Make a tiny Idefics 3 that names the colour of a picture: ``python -m tests.e2e.tiny_idefics DIRECTORY``.
+"""Make a tiny Idefics 3 that names the colour of a picture: ``python -m tests.e2e.tiny_idefics
+DIRECTORY``.
 
-Few of vLLM's models take pictures without torchvision; Idefics 3 does. It is overfitted on purpose: its answer shows
-which picture arrived. The seed is fixed, and what is saved has been seen to work in transformers.
+Few of vLLM's models take pictures without torchvision; Idefics 3 does. It is overfitted on purpose:
+its answer shows which picture arrived. The seed is fixed, and what is saved has been seen to work
+in transformers.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ IGNORED = -100
 
 
 def make_processor() -> Idefics3Processor:
-    """A token for each word that it knows, and the processor of images that does without torchvision."""
+    """A token for each word that it knows, and the processor of images that does without
+    torchvision."""
     words = (*SPECIAL, *COLOURS, "user", "assistant", ":", *QUESTION.split())
     words_only = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token=UNKNOWN))
     words_only.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

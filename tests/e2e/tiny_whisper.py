@@ -1,8 +1,9 @@
-"""Make a tiny Whisper that tells a low tone from a high one: ``python -m tests.e2e.tiny_whisper DIRECTORY``.
+"""Make a tiny Whisper that tells a low tone from a high one: ``python -m tests.e2e.tiny_whisper
+DIRECTORY``.
 
-It has Whisper's architecture and special tokens and is overfitted on purpose: what it writes shows which sound
-arrived, and for which language and task it was asked. The seed is fixed, and what is saved has been seen to work in
-transformers.
+It has Whisper's architecture and special tokens and is overfitted on purpose: what it writes shows
+which sound arrived, and for which language and task it was asked. The seed is fixed, and what is
+saved has been seen to work in transformers.
 """
 
 from __future__ import annotations
@@ -115,7 +116,8 @@ def sound(frequency_hz: float, draw: random.Random) -> list[float]:
 
 
 def features_of(processor: WhisperProcessor, draw: random.Random) -> torch.Tensor:
-    """What the model hears of a number of sounds of each frequency: [sound, frequency, bin, frame]."""
+    """What the model hears of a number of sounds of each frequency: [sound, frequency, bin,
+    frame]."""
     rows = [
         processor.feature_extractor(
             [sound(frequency_hz, draw) for frequency_hz in FREQUENCIES_HZ],
@@ -128,7 +130,8 @@ def features_of(processor: WhisperProcessor, draw: random.Random) -> torch.Tenso
 
 
 def texts_of(tokenizer: WhisperTokenizer) -> dict[str, torch.Tensor]:
-    """What the decoder is given, and what it has to say to each token of that: a row for each lesson."""
+    """What the decoder is given, and what it has to say to each token of that: a row for each
+    lesson."""
     rows = []
     for lesson in LESSONS:
         prompt, answer = (tokenizer.encode(text, add_special_tokens=False) for text in (lesson.prompt, lesson.answer))
@@ -151,7 +154,8 @@ def listen(
 
 
 def knows_its_lessons(directory: Path, draw: random.Random) -> bool:
-    """Whether what was saved says each token of each answer, of sounds that it was not trained on."""
+    """Whether what was saved says each token of each answer, of sounds that it was not trained
+    on."""
     model = WhisperForConditionalGeneration.from_pretrained(directory)
     processor = WhisperProcessor.from_pretrained(directory)
     texts = texts_of(processor.tokenizer)

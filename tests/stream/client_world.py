@@ -1,4 +1,5 @@
-"""A real control plane on a real port, in a thread, and a data plane that says what a test tells it to say.
+"""A real control plane on a real port, in a thread, and a data plane that says what a test tells it
+to say.
 
 The thread leaves the test free to block: in `Client`, and in the command line.
 """
@@ -92,7 +93,8 @@ def state(
 
 
 class ScriptedDataPlane:
-    """The other end of a Sync stream: takes every snapshot, and reports the states that it is given."""
+    """The other end of a Sync stream: takes every snapshot, and reports the states that it is
+    given."""
 
     def __init__(self, endpoint: str, data_plane: str = "local", *, rejects: str = "") -> None:
         self._rejects = rejects

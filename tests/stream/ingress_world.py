@@ -1,4 +1,5 @@
-"""Real servers in this process: an ingress, simulated engines, and engines that record or misbehave."""
+"""Real servers in this process: an ingress, simulated engines, and engines that record or
+misbehave."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ SECRET = "the secret of the engines"
 async def serving(app: AsgiApp) -> AsyncIterator[str]:
     """Serve an app with uvicorn on a free port; its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
-    # asyncio does this by itself only for sockets that it made; without it small writes wait 40 ms for an ACK.
+    # asyncio does this by itself only for sockets that it made; without it small writes wait 40 ms
+    # for an ACK.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1, server_header=False

@@ -1,4 +1,5 @@
-"""A control plane on a real gRPC server and a real SQLite store, and data planes with the real Sync client."""
+"""A control plane on a real gRPC server and a real SQLite store, and data planes with the real Sync
+client."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from broadsheet.v1.fleet_service_pb2_grpc import FleetServiceStub
 from broadsheet.v1.registry_service_pb2_grpc import RegistryServiceStub
 from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from controlplane.adapters.files import AdapterReader
-from controlplane.fleet.shared import SharingSettings
+from controlplane.fleet.shared import SharingSettings, shared_fleet
 from controlplane.push.hub import Hub, HubSettings
 from controlplane.push.subscription import Limits
 from controlplane.push.sync import SyncHandler
@@ -103,13 +104,14 @@ async def control_plane(
     url: str | None = None,
     sharing: SharingSettings | None = None,
 ) -> AsyncIterator[ControlPlane]:
-    """A control plane on the store in `directory`. `orderly`: it says Goodbye in the end; else it just goes.
+    """A control plane on the store in `directory`. `orderly`: it says Goodbye in the end; else it
+    just goes.
 
     `url` names another database, and `sharing` how often control planes on it look at each other.
     """
     async with Store.open(url or f"sqlite+aiosqlite:///{directory}/registry.db") as store:
         reader = AdapterReader(size_bytes_max=1024 * 1024, allowed_sources=())
-        shared = store.shared_fleet(sharing)
+        shared = shared_fleet(store, sharing)
         hub = Hub(
             wrap_store(store),
             head=await store.head(),

@@ -35,7 +35,8 @@ VIEWERS = {Role.VIEWER, Role.PUBLISHER, Role.OPERATOR, Role.ADMIN}
 PUBLISHERS = VIEWERS - {Role.VIEWER}
 OPERATORS = PUBLISHERS - {Role.PUBLISHER}
 
-# Written down here once more, by name and not by permission: a slip in the table of `auth.py` does not go unseen.
+# Written down here once more, by name and not by permission: a slip in the table of `auth.py` does
+# not go unseen.
 EXCEPTIONS = {
     "Sync": {Role.DATA_PLANE, Role.ADMIN},
     "CreateApiKey": {Role.ADMIN},

@@ -1,4 +1,5 @@
-"""The commands that change models and adapters and take changes back, against a real control plane."""
+"""The commands that change models and adapters and take changes back, against a real control
+plane."""
 
 from __future__ import annotations
 

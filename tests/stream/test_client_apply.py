@@ -31,7 +31,8 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """A model with an adapter and a route to both, in an order in which nothing could be registered."""
+    """A model with an adapter and a route to both, in an order in which nothing could be
+    registered."""
     directory = tmp_path / "registry"
     (directory / "below").mkdir(parents=True)
     write_adapter(tmp_path / "lora")

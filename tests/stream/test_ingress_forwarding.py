@@ -76,7 +76,8 @@ async def test_an_audio_form_reaches_the_engine_with_the_adapters_name(world: Wo
 
 @pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/v1/audio/translations"])
 async def test_a_form_reaches_the_engine_byte_for_byte(world: World, recorder: Recorder, path: str) -> None:
-    # The model stands behind a file of megabytes that holds all bytes, and what looks like a boundary.
+    # The model stands behind a file of megabytes that holds all bytes, and what looks like a
+    # boundary.
     audio = bytes(range(256)) * 12_000 + b"\r\n--edge-\r\n\r\nmodel\r\n--edg"
     raw = (
         b'--edge\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\ncontent-type: audio/wav\r\n\r\n'
@@ -208,7 +209,7 @@ async def test_a_stream_is_passed_on_piece_by_piece(world: World) -> None:
         assert await response.content.read() == b"data: 2\n\n"
 
 
-# --- engines that fail ---------------------------------------------------------------------------------------
+# --- engines that fail ----------------------------------------------------------------------------
 
 
 async def test_a_connection_that_is_refused_is_tried_elsewhere(world: World) -> None:

@@ -1,4 +1,5 @@
-"""API keys at the ingress: who is let in, what a key sees and may call, its limits, and that it leaks nowhere."""
+"""API keys at the ingress: who is let in, what a key sees and may call, its limits, and that it
+leaks nowhere."""
 
 from __future__ import annotations
 

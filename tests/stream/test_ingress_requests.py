@@ -175,7 +175,8 @@ async def test_a_body_over_the_limit_is_refused(world: World, engine: SimulatedE
 
 
 async def raw_exchange(world: World, sent: bytes) -> bytes:
-    """Say something that is not quite HTTP, and hear what comes back until the connection is closed."""
+    """Say something that is not quite HTTP, and hear what comes back until the connection is
+    closed."""
     host, port = world.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:

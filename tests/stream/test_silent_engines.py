@@ -35,7 +35,7 @@ async def world() -> AsyncIterator[World]:
         yield made
 
 
-# --- an engine that hangs ---------------------------------------------------------------------------------------------
+# --- an engine that hangs -------------------------------------------------------------------------
 
 
 async def no_adapters(entry: snapshot_pb2.AdapterEntry) -> None:
@@ -86,11 +86,12 @@ async def test_what_hangs_in_an_engine_ends_when_it_is_killed(world: World, monk
     assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "engine_disconnected"
 
 
-# --- a host that is lost ----------------------------------------------------------------------------------------------
+# --- a host that is lost --------------------------------------------------------------------------
 
 
 class LostHost:
-    """A server with one connection, whose host can be lost: from then on it acknowledges nothing."""
+    """A server with one connection, whose host can be lost: from then on it acknowledges
+    nothing."""
 
     ATTACH_FILTER = 26
     """SO_ATTACH_FILTER of asm-generic/socket.h, which Python does not name."""

@@ -1,4 +1,5 @@
-"""TLS and mTLS of the control plane, HTTPS of the ingress; certificates that are replaced while connections live."""
+"""TLS and mTLS of the control plane, HTTPS of the ingress; certificates that are replaced while
+connections live."""
 
 from __future__ import annotations
 
@@ -80,7 +81,8 @@ async def test_a_replaced_certificate_is_for_the_next_handshake_and_open_streams
         async with AsyncClient(plane.address, credentials=credentials) as newcomer:
             await newcomer.register_model("m", spec={"engine": {"kind": "SIMULATED"}})
 
-        # The stream from before the change goes on: it tells of the change, and so does the old client's connection.
+        # The stream from before the change goes on: it tells of the change, and so does the old
+        # client's connection.
         status = snapshot_service_pb2.Status(
             target=intent.to, serving=intent.to, phase=snapshot_service_pb2.PHASE_ACTIVE
         )

@@ -1,5 +1,5 @@
-"""Both ends of the push protocol wired together without sockets: any interleaving of commits, deliveries, decisions,
-disconnects and restarts.
+"""Both ends of the push protocol wired together without sockets: any interleaving of commits,
+deliveries, decisions, disconnects and restarts.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class SyncProtocol(RuleBasedStateMachine):
         self.known = Progress()
         """What the hub remembers."""
         self.nacked: set[Position] = set()
-        """Positions whose rejection the client has stated, on a stream or in a Hello, or will in its next."""
+        """Positions whose rejection the client has stated, on a stream or in a Hello, or will in
+        its next."""
         self.resources: dict[str, status_pb2.ResourceStatus] = {}
         self.seen_by_server: dict[str, status_pb2.ResourceStatus] = {}
         self.active_before: Position | None = None
@@ -239,7 +240,8 @@ class SyncProtocol(RuleBasedStateMachine):
             assert len(self.client.rejected) <= 16
 
     def teardown(self) -> None:
-        """Left alone, both ends settle on the newest snapshot that is not refused, and agree about the resources."""
+        """Left alone, both ends settle on the newest snapshot that is not refused, and agree about
+        the resources."""
         if not self.commits:
             return
         for _ in range(500):

@@ -1,4 +1,5 @@
-"""Broadsheet: a registry of language models that pushes versioned snapshots to data planes running vLLM on Ray Serve.
+"""Broadsheet: a registry of language models that pushes versioned snapshots to data planes running
+vLLM on Ray Serve.
 
     from broadsheet import Client
 
@@ -6,8 +7,8 @@
         client.register_model("smollm2", spec={"source": {"uri": "file:///models/smollm2"}})
         client.wait_until_serving("smollm2")
 
-`Client` and `AsyncClient` talk to the control plane. Messages are in `broadsheet.types`, exceptions in
-`broadsheet.errors`.
+`Client` and `AsyncClient` talk to the control plane. Messages are in `broadsheet.types`, exceptions
+in `broadsheet.errors`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ except metadata.PackageNotFoundError:
 
 __all__ = ["AsyncClient", "BroadsheetError", "Client", "ServingFailed", "ServingProgress", "__version__"]
 
-# Imported when first asked for: the planes' pure cores import `protocol.names`, and must not load gRPC with it.
+# Imported when first asked for: the planes' pure cores import `protocol.names`, and must not load
+# gRPC with it.
 _MODULE_OF = {
     "AsyncClient": "broadsheet.aio",
     "Client": "broadsheet.client",

@@ -11,8 +11,8 @@ DEFAULT_ENDPOINT = "127.0.0.1:8300"
 DEFAULT_TIMEOUT_S = 30.0
 
 PAGE_SIZE = 200
-"""Items asked for at a time by methods that list. Fewer round trips than the server's 50; a page of the largest specs
-stays far below RECEIVE_BYTES_MAX."""
+"""Items asked for at a time by methods that list. Fewer round trips than the server's 50; a page of
+the largest specs stays far below RECEIVE_BYTES_MAX."""
 
 WAIT_GRACE_S = 10.0
 """A WaitForRevision call may take this much longer than the time it was told to wait."""
@@ -25,7 +25,8 @@ RECEIVE_BYTES_MAX = 64 << 20
 
 KEEPALIVE_TIME_MS = 30_000
 KEEPALIVE_TIMEOUT_MS = 10_000
-"""A peer that vanished without a word is noticed in 40 s. Only while a call is open: idle clients send nothing."""
+"""A peer that vanished without a word is noticed in 40 s. Only while a call is open: idle clients
+send nothing."""
 
 _SERVICES = (
     registry_service_pb2.DESCRIPTOR.services_by_name["RegistryService"],
@@ -39,13 +40,15 @@ IDEMPOTENT_METHODS = tuple(
     for method in service.methods
     if not (method.client_streaming or method.server_streaming)
 )
-"""Tried again when UNAVAILABLE: those that change something carry a request id, which makes them happen once."""
+"""Tried again when UNAVAILABLE: those that change something carry a request id, which makes them
+happen once."""
 
 _SERVICE_CONFIG = {
     "methodConfig": [
         {
             "name": [{"service": service, "method": method} for service, method in IDEMPOTENT_METHODS],
-            # Four tries within about two seconds: enough for a control plane that restarts, and a person still waits.
+            # Four tries within about two seconds: enough for a control plane that restarts, and a
+            # person still waits.
             "retryPolicy": {
                 "maxAttempts": 4,
                 "initialBackoff": "0.2s",

@@ -1,5 +1,5 @@
-"""What both clients send: arguments made into requests. Pure but for the working directory, which relative paths
-mean, and for fresh request ids."""
+"""What both clients send: arguments made into requests. Pure but for the working directory, which
+relative paths mean, and for fresh request ids."""
 
 from __future__ import annotations
 
@@ -291,7 +291,8 @@ def shown_once(
     """`response`, which has the key in it.
 
     Raises:
-        DataLoss: It has not: a first try was carried out, its answer was lost, and the key is kept nowhere.
+        DataLoss: It has not: a first try was carried out, its answer was lost, and the key is kept
+        nowhere.
     """
     if response.key or request.validate_only:
         return response
@@ -337,7 +338,8 @@ def wait_for_revision(
 
 
 def model_resource(name_or_id: str) -> str:
-    """`models/{model}` from itself or from the id. What is neither goes to the server, which says so."""
+    """`models/{model}` from itself or from the id. What is neither goes to the server, which says
+    so."""
     return name_or_id if name_or_id.startswith("models/") else names.model_name(name_or_id)
 
 
@@ -367,7 +369,8 @@ def data_plane_resource(name_or_id: str) -> str:
 
 
 def any_resource(name: str) -> str:
-    """The resource name that `name` stands for: of a model (`m`) or an adapter (`m/a`), if it is none already."""
+    """The resource name that `name` stands for: of a model (`m`) or an adapter (`m/a`), if it is
+    none already."""
     collection, slash, _ = name.partition("/")
     if not slash:
         return names.model_name(name)
@@ -375,12 +378,14 @@ def any_resource(name: str) -> str:
 
 
 def is_adapter(resource: str) -> bool:
-    """Whether a resource name or shorthand is that of an adapter: `models/m/adapters/a` or `m/a`."""
+    """Whether a resource name or shorthand is that of an adapter: `models/m/adapters/a` or
+    `m/a`."""
     return "/" in resource.removeprefix("models/")
 
 
 def identify(request: object) -> None:
-    """Give a request that changes something an id of its own, unless it has one: sent again, it is carried out once."""
+    """Give a request that changes something an id of its own, unless it has one: sent again, it is
+    carried out once."""
     if isinstance(request, _Identified) and not request.request_id:
         request.request_id = str(uuid.uuid4())
 

@@ -1,7 +1,8 @@
-"""The asyncio client: the methods of `broadsheet.client`, with the same arguments, answers and exceptions.
+"""The asyncio client: the methods of `broadsheet.client`, with the same arguments, answers and
+exceptions.
 
-What they do is described there. The two classes are thin: requests, paging, errors and waiting are shared, and a test
-compares every signature.
+What they do is described there. The two classes are thin: requests, paging, errors and waiting are
+shared, and a test compares every signature.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ _PagedResponseT = TypeVar("_PagedResponseT", bound=_requests.PagedResponse)
 
 
 class AsyncClient:
-    """`broadsheet.Client` for asyncio. Use it as an async context manager, or `close` it; in one event loop only.
+    """`broadsheet.Client` for asyncio. Use it as an async context manager, or `close` it; in one
+    event loop only.
 
     Methods that list are async iterators: `async for model in client.list_models()`.
     """
@@ -105,7 +107,8 @@ class AsyncClient:
         self._tls = self._credentials.channel_credentials(endpoint)
         self._closed = False
 
-    # A channel of grpc.aio belongs to the event loop that runs when it is made, so it is made at the first call.
+    # A channel of grpc.aio belongs to the event loop that runs when it is made, so it is made at
+    # the first call.
     @cached_property
     def _channel(self) -> grpc.aio.Channel:
         options = channel_options(self._endpoint)
@@ -139,7 +142,7 @@ class AsyncClient:
         if "_channel" in self.__dict__:
             await self._channel.close()
 
-    # --- models -------------------------------------------------------------------------------------------------------
+    # --- models -----------------------------------------------------------------------------------
 
     async def register_model(
         self,
@@ -311,7 +314,7 @@ class AsyncClient:
         )
         return await self._call("WarmModel", self._registry.WarmModel, request, timeout_s)
 
-    # --- adapters -----------------------------------------------------------------------------------------------------
+    # --- adapters ---------------------------------------------------------------------------------
 
     async def register_adapter(
         self,
@@ -453,7 +456,7 @@ class AsyncClient:
         )
         return await self._call("UndeleteAdapter", self._registry.UndeleteAdapter, request, timeout_s)
 
-    # --- routes -------------------------------------------------------------------------------------------------------
+    # --- routes -----------------------------------------------------------------------------------
 
     async def set_route(
         self,
@@ -496,7 +499,7 @@ class AsyncClient:
         request = route_pb2.DeleteRouteRequest(name=_requests.route_resource(route), validate_only=validate_only)
         return await self._call("DeleteRoute", self._registry.DeleteRoute, request, timeout_s)
 
-    # --- audit --------------------------------------------------------------------------------------------------------
+    # --- audit ------------------------------------------------------------------------------------
 
     async def list_audit_events(
         self,
@@ -524,7 +527,7 @@ class AsyncClient:
             for item in page.events:
                 yield item
 
-    # --- API keys -----------------------------------------------------------------------------------------------------
+    # --- API keys ---------------------------------------------------------------------------------
 
     async def create_api_key(
         self,
@@ -572,7 +575,7 @@ class AsyncClient:
         request = api_key_pb2.RevokeApiKeyRequest(name=_requests.api_key_resource(api_key), validate_only=validate_only)
         return await self._call("RevokeApiKey", self._registry.RevokeApiKey, request, timeout_s)
 
-    # --- snapshots ----------------------------------------------------------------------------------------------------
+    # --- snapshots --------------------------------------------------------------------------------
 
     async def list_snapshots(self, *, timeout_s: float | None = None) -> AsyncIterator[SnapshotSummary]:
         """As `Client.list_snapshots`."""
@@ -618,7 +621,7 @@ class AsyncClient:
         )
         return await self._call("RollbackCatalog", self._snapshot.RollbackCatalog, request, timeout_s)
 
-    # --- the fleet ----------------------------------------------------------------------------------------------------
+    # --- the fleet --------------------------------------------------------------------------------
 
     async def list_data_planes(self, *, timeout_s: float | None = None) -> AsyncIterator[DataPlane]:
         """As `Client.list_data_planes`."""
@@ -672,7 +675,7 @@ class AsyncClient:
         found = await get(resource, timeout_s=timeout_s)
         return found, [plane async for plane in self.list_data_planes(timeout_s=timeout_s)]
 
-    # --- every RPC goes through here ----------------------------------------------------------------------------------
+    # --- every RPC goes through here --------------------------------------------------------------
 
     async def _call(
         self,

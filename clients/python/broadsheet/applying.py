@@ -1,8 +1,10 @@
-"""What `apply` does: compares what files declare with what is registered, and makes the one the other.
+"""What `apply` does: compares what files declare with what is registered, and makes the one the
+other.
 
-The control plane itself says what a declared resource would become (`validate_only`), so a difference here is exactly
-one that a registration would make, defaults and files of adapters included. Where it cannot be asked, because what a
-resource refers to is yet to be made or changed, only the fields that the file states are compared.
+The control plane itself says what a declared resource would become (`validate_only`), so a
+difference here is exactly one that a registration would make, defaults and files of adapters
+included. Where it cannot be asked, because what a resource refers to is yet to be made or changed,
+only the fields that the file states are compared.
 """
 
 from __future__ import annotations
@@ -76,7 +78,8 @@ def registered(client: Client) -> dict[str, Resource]:
 def plan(
     client: Client, declared: Iterable[Declared], *, owner: str, prune: Prune
 ) -> tuple[Sequence[Step], Sequence[Problem]]:
-    """What is to be done, in an order in which everything that is referred to is there; and what is in the way."""
+    """What is to be done, in an order in which everything that is referred to is there; and what is
+    in the way."""
     live = registered(client)
     deleted = _deleted(client)
     steps: list[Step] = []
@@ -161,7 +164,8 @@ def _step(client: Client, one: Declared, current: Resource | None, *, owner: str
     if fields:
         request = _labelled(one.request, owner)
         return Step(action=Action.CHANGE, name=one.name, fields=fields, request=request, place=one.place())
-    # What could not be asked about is registered all the same: that writes nothing if it is the same.
+    # What could not be asked about is registered all the same: that writes nothing if it is the
+    # same.
     request_or_none = None if is_asked else _labelled(one.request, label)
     return Step(action=Action.KEEP, name=one.name, request=request_or_none, place=one.place())
 
@@ -207,7 +211,8 @@ def _references(request: Request) -> list[str]:
         return [request.parent]
     resources = [target.resource for target in request.spec.targets]
     resources += [fallback.resource for fallback in request.spec.fallbacks]
-    # A pinned revision of a model that changes, or of its adapter, may be one that is yet to be made.
+    # A pinned revision of a model that changes, or of its adapter, may be one that is yet to be
+    # made.
     return [part for resource in resources for part in _prefixes(resource)]
 
 

@@ -80,13 +80,15 @@ _PagedResponseT = TypeVar("_PagedResponseT", bound=_requests.PagedResponse)
 
 
 class Client:
-    """Talks to a control plane. Safe to share between threads. Use it as a context manager, or `close` it.
+    """Talks to a control plane. Safe to share between threads. Use it as a context manager, or
+    `close` it.
 
-    Every method takes `timeout_s`, the deadline of one RPC in seconds; None means that of the client. Where a method
-    lists over several pages, the deadline is for each page. Every method raises subclasses of
-    `broadsheet.BroadsheetError`, as `broadsheet.errors` lists them; `Unavailable` and `DeadlineExceeded` any of them
-    may raise. RPCs are tried up to four times within about two seconds while the control plane is unavailable; those
-    that change something carry a request id, so that they are carried out once.
+    Every method takes `timeout_s`, the deadline of one RPC in seconds; None means that of the
+    client. Where a method lists over several pages, the deadline is for each page. Every method
+    raises subclasses of `broadsheet.BroadsheetError`, as `broadsheet.errors` lists them;
+    `Unavailable` and `DeadlineExceeded` any of them may raise. RPCs are tried up to four times
+    within about two seconds while the control plane is unavailable; those that change something
+    carry a request id, so that they are carried out once.
 
     Names: a model is `smollm2` or `models/smollm2`; an adapter is `smollm2/pirate` or
     `models/smollm2/adapters/pirate`; a data plane is `local` or `dataPlanes/local`.
@@ -102,13 +104,15 @@ class Client:
         """Prepare; nothing is sent before the first call.
 
         Args:
-            endpoint: `host:port` of the control plane. Another machine is spoken to over TLS only, unless the
-                credentials say otherwise.
+            endpoint: `host:port` of the control plane. Another machine is spoken to over TLS only,
+                unless the credentials say otherwise.
             timeout_s: Deadline of each RPC in seconds, unless the call says otherwise.
-            credentials: Token and TLS. Default: the token that a control plane on this machine left for this user.
+            credentials: Token and TLS. Default: the token that a control plane on this machine left
+            for this user.
 
         Raises:
-            ValueError: `endpoint` is not `host:port`, or a file with a certificate or key cannot be read.
+            ValueError: `endpoint` is not `host:port`, or a file with a certificate or key cannot be
+            read.
         """
         self._timeout_s = timeout_s
         self._endpoint = check_endpoint(endpoint)
@@ -138,7 +142,7 @@ class Client:
         self._closed = True
         self._channel.close()
 
-    # --- models -------------------------------------------------------------------------------------------------------
+    # --- models -----------------------------------------------------------------------------------
 
     def register_model(
         self,
@@ -155,17 +159,21 @@ class Client:
         request_id: str = "",
         timeout_s: float | None = None,
     ) -> RegisterModelResponse:
-        """Register a model, or a new revision of it. It states the whole model: what is left out gets its default.
+        """Register a model, or a new revision of it. It states the whole model: what is left out
+        gets its default.
 
-        The same spec and card again write nothing, and answer with the revision that exists and `created` False. That
-        is also the answer when a first try was carried out and its answer was lost.
+        The same spec and card again write nothing, and answer with the revision that exists and
+        `created` False. That is also the answer when a first try was carried out and its answer was
+        lost.
 
         Args:
             model_id: Last part of the resource name: 1 to 63 of `a-z 0-9 . -`.
-            spec: How to run it, as a message or as a mapping with the fields of a YAML spec (`broadsheet.specs`).
+            spec: How to run it, as a message or as a mapping with the fields of a YAML spec
+            (`broadsheet.specs`).
             card: What to tell people about it.
             served_name: What callers put into OpenAI's `model` field. Default: `model_id`.
-            rollout_policy: How a change of the spec gets to the callers. Default: it replaces what was there.
+            rollout_policy: How a change of the spec gets to the callers. Default: it replaces what
+            was there.
             labels: Free key-value pairs.
             etag: That of the resource as it was read: refuse when it is another by now.
             must_create: Refuse when it exists.
@@ -175,7 +183,8 @@ class Client:
         Raises:
             InvalidSpec: A mapping has unknown fields or wrong types; nothing was sent.
             InvalidArgument: A field breaks a rule.
-            AlreadyExists: The served name belongs to something else; or it exists, or is deleted, and must be created.
+            AlreadyExists: The served name belongs to something else; or it exists, or is deleted,
+            and must be created.
             Aborted: The etag is another.
             FailedPrecondition: Adapters that the model has do not fit the new spec.
         """
@@ -213,10 +222,11 @@ class Client:
         """List models with their states, page after page as they are asked for.
 
         Args:
-            filter: Which models, such as `labels.env = prod AND state = FAILED`; `ListModelsRequest.filter` in
-                `registry_service.proto` says what it can be. Default: all.
-            order_by: Fields to sort by, such as `create_time desc`: `name`, `served_name`, `create_time`,
-                `update_time`. Default: `name`.
+            filter: Which models, such as `labels.env = prod AND state = FAILED`;
+                `ListModelsRequest.filter` in `registry_service.proto` says what it can be. Default:
+                all.
+            order_by: Fields to sort by, such as `create_time desc`: `name`, `served_name`,
+                `create_time`, `update_time`. Default: `name`.
             show_deleted: Deleted ones too.
 
         Raises:
@@ -249,15 +259,16 @@ class Client:
         """Delete a model. It can be undeleted until its purge time.
 
         Args:
-            force: Delete its adapters too, and take it and them out of the routes that refer to them.
+            force: Delete its adapters too, and take it and them out of the routes that refer to
+            them.
             etag: That of the resource as it was read: refuse when it is another by now.
             validate_only: Check everything, and write nothing.
             request_id: UUID4 of this request, to ask again later. Default: a fresh one.
 
         Raises:
             NotFound: There is no such model.
-            FailedPrecondition: It has adapters or routes refer to it, and `force` is False; or a route would be left
-                without a target.
+            FailedPrecondition: It has adapters or routes refer to it, and `force` is False; or a
+                route would be left without a target.
             Aborted: The etag is another.
         """
         request = registry_service_pb2.DeleteModelRequest(
@@ -284,11 +295,13 @@ class Client:
         request_id: str = "",
         timeout_s: float | None = None,
     ) -> UpdateModelResponse:
-        """Change fields of a model and leave the others. What is given replaces what is there, as a whole.
+        """Change fields of a model and leave the others. What is given replaces what is there, as a
+        whole.
 
         Args:
-            update_mask: Paths to change, such as `revision.card.description`, where part of what is given is meant,
-                or a field is to get its default. Default: those of all that is given.
+            update_mask: Paths to change, such as `revision.card.description`, where part of what is
+                given is meant, or a field is to get its default. Default: those of all that is
+                given.
             etag: That of the model as it was read: refuse when it is another by now.
             validate_only: Check everything, answer as if it had been done, and write nothing.
             request_id: UUID4 of this request, to ask again later. Default: a fresh one.
@@ -324,7 +337,8 @@ class Client:
         request_id: str = "",
         timeout_s: float | None = None,
     ) -> RollbackModelResponse:
-        """Make a new revision with the spec and card of an earlier one. Served name and labels stay as they are.
+        """Make a new revision with the spec and card of an earlier one. Served name and labels stay
+        as they are.
 
         Args:
             revision_number: That of the earlier revision.
@@ -384,7 +398,8 @@ class Client:
         """Pause, resume or abort the rollout of a model's newest revision.
 
         Args:
-            action: PAUSE: stay at the step; RESUME: go on; ABORT: send all requests to the revision before.
+            action: PAUSE: stay at the step; RESUME: go on; ABORT: send all requests to the revision
+            before.
             validate_only: Check everything, answer as if it had been done, and write nothing.
             request_id: UUID4 of this request, to ask again later. Default: a fresh one.
 
@@ -407,12 +422,12 @@ class Client:
     ) -> WarmModelResponse:
         """Have every data plane start a model before it is asked for, and keep it for a while.
 
-        Afterwards it idles away as any other. No model revision is made. `wait_until_serving` with `require_ready`
-        waits until it answers everywhere.
+        Afterwards it idles away as any other. No model revision is made. `wait_until_serving` with
+        `require_ready` waits until it answers everywhere.
 
         Args:
-            duration_s: How long from now on, in seconds: 1 s to 7 days. It replaces what was asked for before. 0: end
-                the warming.
+            duration_s: How long from now on, in seconds: 1 s to 7 days. It replaces what was asked
+                for before. 0: end the warming.
             etag: That of the model as it was read: refuse when it is another by now.
             validate_only: Check everything, answer as if it had been done, and write nothing.
             request_id: UUID4 of this request, to ask again later. Default: a fresh one.
@@ -427,7 +442,7 @@ class Client:
         )
         return self._call("WarmModel", self._registry.WarmModel, request, timeout_s)
 
-    # --- adapters -----------------------------------------------------------------------------------------------------
+    # --- adapters ---------------------------------------------------------------------------------
 
     def register_adapter(
         self,
@@ -444,15 +459,17 @@ class Client:
         request_id: str = "",
         timeout_s: float | None = None,
     ) -> RegisterAdapterResponse:
-        """Register a LoRA adapter of a model, or a new revision of it. The control plane reads and checks its files.
+        """Register a LoRA adapter of a model, or a new revision of it. The control plane reads and
+        checks its files.
 
         The same files and card again write nothing, as in `register_model`.
 
         Args:
             model: The base model.
             adapter_id: Last part of the resource name: 1 to 63 of `a-z 0-9 . -`.
-            source: Directory with `adapter_config.json` and `adapter_model.safetensors`: a path on this machine (the
-                control plane and the data planes must see it under the same path) or a `file:///` URI.
+            source: Directory with `adapter_config.json` and `adapter_model.safetensors`: a path on
+                this machine (the control plane and the data planes must see it under the same path)
+                or a `file:///` URI.
             card: What to tell people about it.
             served_name: What callers put into OpenAI's `model` field. Default: `{served name of the
                 base}:{adapter_id}`.
@@ -463,10 +480,13 @@ class Client:
             request_id: UUID4 of this request, to ask again later. Default: a fresh one.
 
         Raises:
-            InvalidSpec: `source` is a relative path that leads nowhere, or `card` has unknown fields; nothing was sent.
-            InvalidArgument: A field breaks a rule, or the files are not an adapter that this model can take.
+            InvalidSpec: `source` is a relative path that leads nowhere, or `card` has unknown
+            fields; nothing was sent.
+            InvalidArgument: A field breaks a rule, or the files are not an adapter that this model
+            can take.
             NotFound: There is no such model.
-            AlreadyExists: The served name belongs to something else; or it exists, or is deleted, and must be created.
+            AlreadyExists: The served name belongs to something else; or it exists, or is deleted,
+            and must be created.
             Aborted: The etag is another.
             FailedPrecondition: The model takes no adapters, or none of this rank.
         """
@@ -505,10 +525,11 @@ class Client:
         """List the adapters of a model, or of all models, with their states.
 
         Args:
-            filter: Which adapters, such as `labels.team = search AND owner = ann`; `ListAdaptersRequest.filter` in
-                `registry_service.proto` says what it can be. Default: all.
-            order_by: Fields to sort by, such as `create_time desc`: `name`, `served_name`, `create_time`,
-                `update_time`. Default: `name`.
+            filter: Which adapters, such as `labels.team = search AND owner = ann`;
+                `ListAdaptersRequest.filter` in `registry_service.proto` says what it can be.
+                Default: all.
+            order_by: Fields to sort by, such as `create_time desc`: `name`, `served_name`,
+                `create_time`, `update_time`. Default: `name`.
             show_deleted: Deleted ones too.
 
         Raises:
@@ -539,7 +560,8 @@ class Client:
 
         Raises:
             NotFound: There is no such adapter.
-            FailedPrecondition: Routes refer to it, and `force` is False; or one would be left without a target.
+            FailedPrecondition: Routes refer to it, and `force` is False; or one would be left
+            without a target.
             Aborted: The etag is another.
         """
         request = registry_service_pb2.DeleteAdapterRequest(
@@ -574,11 +596,13 @@ class Client:
         request_id: str = "",
         timeout_s: float | None = None,
     ) -> UpdateAdapterResponse:
-        """Change fields of an adapter and leave the others. What is given replaces what is there, as a whole.
+        """Change fields of an adapter and leave the others. What is given replaces what is there,
+        as a whole.
 
         Args:
-            update_mask: Paths to change, such as `revision.card.description`, where part of what is given is meant,
-                or a field is to get its default. Default: those of all that is given.
+            update_mask: Paths to change, such as `revision.card.description`, where part of what is
+                given is meant, or a field is to get its default. Default: those of all that is
+                given.
             etag: That of the adapter as it was read: refuse when it is another by now.
             validate_only: Check everything, answer as if it had been done, and write nothing.
             request_id: UUID4 of this request, to ask again later. Default: a fresh one.
@@ -612,7 +636,8 @@ class Client:
         request_id: str = "",
         timeout_s: float | None = None,
     ) -> RollbackAdapterResponse:
-        """Make a new revision with the files and card of an earlier one. Served name and labels stay as they are.
+        """Make a new revision with the files and card of an earlier one. Served name and labels
+        stay as they are.
 
         Args:
             revision_number: That of the earlier revision.
@@ -660,7 +685,7 @@ class Client:
         )
         return self._call("UndeleteAdapter", self._registry.UndeleteAdapter, request, timeout_s)
 
-    # --- routes -------------------------------------------------------------------------------------------------------
+    # --- routes -----------------------------------------------------------------------------------
 
     def set_route(
         self,
@@ -678,8 +703,9 @@ class Client:
 
         Args:
             route_id: Last part of the resource name: 1 to 63 of `a-z 0-9 . -`.
-            spec: What it does, as a message or as a mapping such as `{"targets": [{"resource": "models/a",
-                "weight": 90}, {"resource": "models/b", "weight": 10}], "fallbacks": [{"resource": "models/a"}]}`.
+            spec: What it does, as a message or as a mapping such as `{"targets": [{"resource":
+                "models/a", "weight": 90}, {"resource": "models/b", "weight": 10}], "fallbacks":
+                [{"resource": "models/a"}]}`.
             served_name: What callers put into OpenAI's `model` field. Default: `route_id`.
             labels: Free key-value pairs.
             validate_only: Check everything, answer as if it had been done, and write nothing.
@@ -732,7 +758,7 @@ class Client:
         request = route_pb2.DeleteRouteRequest(name=_requests.route_resource(route), validate_only=validate_only)
         return self._call("DeleteRoute", self._registry.DeleteRoute, request, timeout_s)
 
-    # --- audit --------------------------------------------------------------------------------------------------------
+    # --- audit ------------------------------------------------------------------------------------
 
     def list_audit_events(
         self,
@@ -746,10 +772,12 @@ class Client:
         end_time: datetime | None = None,
         timeout_s: float | None = None,
     ) -> Iterator[AuditEvent]:
-        """List who changed what, one event per catalog revision, newest first. An event matches every argument given.
+        """List who changed what, one event per catalog revision, newest first. An event matches
+        every argument given.
 
         Args:
-            resource: A model, adapter or other resource that the event is about, or that it changed.
+            resource: A model, adapter or other resource that the event is about, or that it
+            changed.
             principal: Name of who made the change.
             method: Such as `RegisterModel`.
             min_revision: The lowest catalog revision.
@@ -772,7 +800,7 @@ class Client:
         for page in self._pages("ListAuditEvents", self._registry.ListAuditEvents, request, timeout_s):
             yield from page.events
 
-    # --- API keys -----------------------------------------------------------------------------------------------------
+    # --- API keys ---------------------------------------------------------------------------------
 
     def create_api_key(
         self,
@@ -787,14 +815,17 @@ class Client:
         validate_only: bool = False,
         timeout_s: float | None = None,
     ) -> CreateApiKeyResponse:
-        """Make a key for the OpenAI API of the data planes. The answer has the key in it, this once.
+        """Make a key for the OpenAI API of the data planes. The answer has the key in it, this
+        once.
 
         Args:
             api_key_id: Last part of the resource name; it is never free again.
-            allowed_served_names: Patterns of what it may call and see: `*` stands for any characters, `?` for one.
+            allowed_served_names: Patterns of what it may call and see: `*` stands for any
+            characters, `?` for one.
             requests_per_minute: 0: as many as one likes.
             tokens_per_minute: 0: as many as one likes.
-            expire_time: From then on it is not accepted any more (aware, or naive in UTC). None: never.
+            expire_time: From then on it is not accepted any more (aware, or naive in UTC). None:
+            never.
             display_name: A name for people.
             labels: Free key-value pairs.
             validate_only: Check everything, make no key, and write nothing.
@@ -802,7 +833,8 @@ class Client:
         Raises:
             InvalidArgument: A field breaks a rule.
             AlreadyExists: There is or was a key of this id.
-            DataLoss: It was made, but the answer with the key was lost: revoke it, and make another.
+            DataLoss: It was made, but the answer with the key was lost: revoke it, and make
+            another.
         """
         request = _requests.create_api_key(
             api_key_id,
@@ -835,7 +867,8 @@ class Client:
     def revoke_api_key(
         self, api_key: str, *, validate_only: bool = False, timeout_s: float | None = None
     ) -> RevokeApiKeyResponse:
-        """Revoke a key for good. Data planes refuse it as soon as they have the snapshot of this change.
+        """Revoke a key for good. Data planes refuse it as soon as they have the snapshot of this
+        change.
 
         Raises:
             NotFound: There is no such key.
@@ -843,7 +876,7 @@ class Client:
         request = api_key_pb2.RevokeApiKeyRequest(name=_requests.api_key_resource(api_key), validate_only=validate_only)
         return self._call("RevokeApiKey", self._registry.RevokeApiKey, request, timeout_s)
 
-    # --- snapshots ----------------------------------------------------------------------------------------------------
+    # --- snapshots --------------------------------------------------------------------------------
 
     def list_snapshots(self, *, timeout_s: float | None = None) -> Iterator[SnapshotSummary]:
         """List the snapshots that the control plane still has, newest first."""
@@ -852,7 +885,8 @@ class Client:
             yield from page.snapshots
 
     def fetch_snapshot(self, revision: int | None = None, *, timeout_s: float | None = None) -> FetchSnapshotResponse:
-        """Get a whole snapshot; all pages are in the answer. `broadsheet.types` has the messages in `Entry.blob`.
+        """Get a whole snapshot; all pages are in the answer. `broadsheet.types` has the messages in
+        `Entry.blob`.
 
         Args:
             revision: Catalog revision. None: the newest.
@@ -870,7 +904,8 @@ class Client:
     def diff_snapshots(
         self, from_revision: int, to_revision: int | None = None, *, timeout_s: float | None = None
     ) -> DiffSnapshotsResponse:
-        """What differs between two snapshots, resource by resource and field by field; all pages are in the answer.
+        """What differs between two snapshots, resource by resource and field by field; all pages
+        are in the answer.
 
         Args:
             from_revision: Catalog revision of the snapshot to begin with. It may be the later one.
@@ -895,19 +930,23 @@ class Client:
         validate_only: bool = False,
         timeout_s: float | None = None,
     ) -> RollbackCatalogResponse:
-        """Make the models, adapters and routes of an earlier snapshot the newest again, as one change.
+        """Make the models, adapters and routes of an earlier snapshot the newest again, as one
+        change.
 
-        API keys stay as they are: revoked ones stay revoked, new ones valid. When nothing differs nothing is written.
+        API keys stay as they are: revoked ones stay revoked, new ones valid. When nothing differs
+        nothing is written.
 
         Args:
             to_revision: Catalog revision of the snapshot to go back to.
-            expected_revision: Refuse unless this is the newest catalog revision. None: whatever is the newest.
+            expected_revision: Refuse unless this is the newest catalog revision. None: whatever is
+            the newest.
             validate_only: Check everything, answer as if it had been done, and write nothing.
 
         Raises:
             NotFound: There is no snapshot of that revision, or no more.
             Aborted: `expected_revision` is not the newest.
-            FailedPrecondition: A route of that snapshot pins a revision that does not exist any more.
+            FailedPrecondition: A route of that snapshot pins a revision that does not exist any
+            more.
             ResourceExhausted: More differs than one change may have.
         """
         request = rollback_pb2.RollbackCatalogRequest(
@@ -915,7 +954,7 @@ class Client:
         )
         return self._call("RollbackCatalog", self._snapshot.RollbackCatalog, request, timeout_s)
 
-    # --- the fleet ----------------------------------------------------------------------------------------------------
+    # --- the fleet --------------------------------------------------------------------------------
 
     def list_data_planes(self, *, timeout_s: float | None = None) -> Iterator[DataPlane]:
         """List data planes by id. Without the states of their resources; see `get_data_plane`."""
@@ -940,10 +979,12 @@ class Client:
         Args:
             revision: Catalog revision; at most the newest.
             data_planes: Those to wait for. Empty: every data plane known now.
-            timeout_s: How long to wait, in seconds; up to 3600. When it is over the answer says who is still PENDING.
+            timeout_s: How long to wait, in seconds; up to 3600. When it is over the answer says who
+            is still PENDING.
 
         Raises:
-            InvalidArgument: The control plane has no such revision yet, or `timeout_s` is negative or too long.
+            InvalidArgument: The control plane has no such revision yet, or `timeout_s` is negative
+            or too long.
         """
         request = _requests.wait_for_revision(revision, data_planes, timeout_s)
         return self._call("WaitForRevision", self._fleet.WaitForRevision, request, timeout_s + WAIT_GRACE_S)
@@ -957,14 +998,17 @@ class Client:
         timeout_s: float = 600.0,
         on_progress: Callable[[ServingProgress], None] | None = None,
     ) -> ServingProgress:
-        """Wait until every connected data plane serves a model or adapter: it is READY there, or IDLE.
+        """Wait until every connected data plane serves a model or adapter: it is READY there, or
+        IDLE.
 
-        A model with `min_replicas` 0 is IDLE as soon as a data plane has it; that its engine can start is known after
-        the first request only. While the control plane is away the wait goes on.
+        A model with `min_replicas` 0 is IDLE as soon as a data plane has it; that its engine can
+        start is known after the first request only. While the control plane is away the wait goes
+        on.
 
         Args:
             resource: A model or an adapter.
-            revision: Number of the model or adapter revision; a later one will do. None: the current one.
+            revision: Number of the model or adapter revision; a later one will do. None: the
+            current one.
             require_ready: Wait until it is READY: IDLE is not enough.
             timeout_s: How long to wait, in seconds.
             on_progress: Called with each state of affairs, about twice a second.
@@ -994,7 +1038,7 @@ class Client:
         get = self.get_adapter if _requests.is_adapter(resource) else self.get_model
         return get(resource, timeout_s=timeout_s), list(self.list_data_planes(timeout_s=timeout_s))
 
-    # --- every RPC goes through here ----------------------------------------------------------------------------------
+    # --- every RPC goes through here --------------------------------------------------------------
 
     def _call(
         self,

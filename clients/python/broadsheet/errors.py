@@ -1,21 +1,22 @@
-"""Every exception that the client raises for what went wrong out there. A raw `grpc.RpcError` never leaves it.
+"""Every exception that the client raises for what went wrong out there. A raw `grpc.RpcError` never
+leaves it.
 
 BroadsheetError
 ├── InvalidArgument        a field is wrong: see `violations`
-│   └── InvalidSpec        the same, found here before anything was sent; names file and line where it can
+│   └── InvalidSpec        the same, found before anything was sent; names file and line
 ├── OutOfRange             a number is past the end of what exists
 ├── NotFound               there is no such model, adapter, data plane, revision
 ├── AlreadyExists          the name is taken
-├── FailedPrecondition     not in the present state: a model that has adapters cannot be deleted, say
+├── FailedPrecondition     not in the present state, such as deleting a model with adapters
 ├── Aborted                somebody else changed it at the same time; read again, then repeat
 ├── Unauthenticated        no credentials, or wrong ones
 ├── PermissionDenied       these credentials may not do this
 ├── ResourceExhausted      a limit was reached: size, count, rate
 ├── Unimplemented          the control plane is older than this client
-├── Unavailable            the control plane cannot be reached, or is shutting down; it was tried again already
+├── Unavailable            the control plane cannot be reached or is stopping, also after retries
 ├── DeadlineExceeded       no answer in time; whether a write was done is unknown
 │   └── ServingTimeout     not served everywhere in time: see `progress`
-├── Cancelled              the call was cancelled by something other than the caller's own task
+├── Cancelled              the call was cancelled, not by the caller's own task
 ├── DataLoss               stored bytes are damaged
 ├── Internal               a fault of the control plane; its log has more under the id in the message
 ├── Unknown                an answer that is none of the above
@@ -57,12 +58,14 @@ class BroadsheetError(Exception):
         self.message = message
         """What went wrong, in words."""
         self.reason = reason
-        """UPPER_SNAKE, for programs: `SERVED_NAME_TAKEN`. The status code (`UNAVAILABLE`) where the server gave
-        none."""
+        """UPPER_SNAKE, for programs: `SERVED_NAME_TAKEN`. The status code (`UNAVAILABLE`) where the
+        server gave none."""
         self.violations = violations
-        """The fields at fault, each with what was got and what is allowed. Empty unless the input was wrong."""
+        """The fields at fault, each with what was got and what is allowed. Empty unless the input
+        was wrong."""
         self.metadata = metadata
-        """Further facts from the server's `google.rpc.ErrorInfo`, such as the name of the resource."""
+        """Further facts from the server's `google.rpc.ErrorInfo`, such as the name of the
+        resource."""
         self.request = request
         """The RPC that failed, `RegisterModel`. Empty when none was sent."""
 
@@ -120,11 +123,13 @@ class Unimplemented(BroadsheetError):
 
 
 class Unavailable(BroadsheetError):
-    """The control plane cannot be reached, or is shutting down. Idempotent RPCs were tried again already."""
+    """The control plane cannot be reached, or is shutting down. Idempotent RPCs were tried again
+    already."""
 
 
 class DeadlineExceeded(BroadsheetError):
-    """No answer in time. Whether a write was done is unknown; registering the same again is safe."""
+    """No answer in time. Whether a write was done is unknown; registering the same again is
+    safe."""
 
 
 class Cancelled(BroadsheetError):
@@ -144,8 +149,8 @@ class Unknown(BroadsheetError):
 
 
 class ServingFailed(BroadsheetError):
-    """A data plane cannot serve the resource: its state there is FAILED or QUARANTINED, or the snapshot was
-    REJECTED."""
+    """A data plane cannot serve the resource: its state there is FAILED or QUARANTINED, or the
+    snapshot was REJECTED."""
 
     def __init__(self, message: str, *, reason: str, data_plane: str, resource: str) -> None:
         super().__init__(message, reason=reason)
@@ -202,7 +207,8 @@ def from_rpc_error(error: grpc.RpcError, request: str) -> BroadsheetError:
 
 
 def _details(call: grpc.Call) -> tuple[str, Mapping[str, str], tuple[FieldViolation, ...]]:
-    """Reason, metadata and violations from the error details; empty where there are none or they cannot be read."""
+    """Reason, metadata and violations from the error details; empty where there are none or they
+    cannot be read."""
     reason, metadata, violations = "", _NO_METADATA, list[FieldViolation]()
     try:
         status = rpc_status.from_call(call)
@@ -216,7 +222,8 @@ def _details(call: grpc.Call) -> tuple[str, Mapping[str, str], tuple[FieldViolat
                     for violation in bad_request.field_violations
                 ]
     except (DecodeError, ValueError):
-        # Some other server, or a proxy, wrote something else there. The code and the message still say what happened.
+        # Some other server, or a proxy, wrote something else there. The code and the message still
+        # say what happened.
         pass
     return reason, metadata, tuple(violations)
 

@@ -82,7 +82,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    # PyYAML writes these line breaks as they are, and reads them back as others; in double quotes it escapes them.
+    # PyYAML writes these line breaks as they are, and reads them back as others; in double quotes
+    # it escapes them.
     style = '"' if _BREAKS.search(text) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 

@@ -1,4 +1,5 @@
-"""When is a model or adapter served everywhere? Pure: both clients poll, and ask here what the answers mean."""
+"""When is a model or adapter served everywhere? Pure: both clients poll, and ask here what the
+answers mean."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ from broadsheet.errors import BroadsheetError, ServingFailed, ServingTimeout
 from broadsheet.types import Adapter, DataPlane, DataPlaneResourceStatus, Model, Phase, ResourceState, ResourceStatus
 
 DEGRADED_GRACE_S = 15.0
-"""A data plane that has the new revision may still report, for a moment, that an older one failed and is DEGRADED. What
-is still so after this long is about the new one."""
+"""A data plane that has the new revision may still report, for a moment, that an older one failed
+and is DEGRADED. What is still so after this long is about the new one."""
 
 POLL_INTERVAL_S = 0.5
 """How often the clients ask. Two cheap reads a round."""
@@ -61,7 +62,8 @@ class ServingProgress:
 
     @property
     def done(self) -> bool:
-        """Whether at least one data plane is connected, and every connected one serves the resource."""
+        """Whether at least one data plane is connected, and every connected one serves the
+        resource."""
         connected = [data_plane for data_plane in self.data_planes if data_plane.connected]
         return bool(connected) and all(data_plane.serving for data_plane in connected)
 
@@ -98,7 +100,8 @@ class ServingWait:
     progress: ServingProgress | None = None
     """The newest result of `update`."""
     _degraded_since_s: dict[str, float] = field(default_factory=dict)
-    """By data plane: since when it reports DEGRADED at an older revision although it has the new snapshot."""
+    """By data plane: since when it reports DEGRADED at an older revision although it has the new
+    snapshot."""
 
     def update(self, resource: Model | Adapter, data_planes: Iterable[DataPlane], now_s: float) -> ServingProgress:
         """What the newest answers of the control plane mean.
@@ -123,7 +126,8 @@ class ServingWait:
         return self.progress
 
     def rpc_timeout_s(self, now_s: float) -> float:
-        """Deadline for one question to the control plane: what is left, but time enough for an answer."""
+        """Deadline for one question to the control plane: what is left, but time enough for an
+        answer."""
         return max(RPC_TIMEOUT_S_MIN, min(RPC_TIMEOUT_S_MAX, self.started_s + self.timeout_s - now_s))
 
     def missed(self, error: BroadsheetError) -> None:
@@ -159,8 +163,8 @@ class ServingWait:
         has_snapshot = plane.HasField("serving") and plane.serving.revision >= resource.catalog_revision
         status = statuses[plane.name].status if plane.name in statuses else ResourceStatus()
         state, number = status.state, status.revision_number
-        # Data planes do not report adapters that are simply IDLE. Where the control plane fills in that state, it does
-        # not know the number.
+        # Data planes do not report adapters that are simply IDLE. Where the control plane fills in
+        # that state, it does not know the number.
         if isinstance(resource, Adapter) and has_snapshot and number == 0 and state in _UNREPORTED:
             state, number = ResourceState.RESOURCE_STATE_IDLE, resource.revision.number
         progress = DataPlaneProgress(

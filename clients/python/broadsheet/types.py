@@ -1,4 +1,5 @@
-"""The messages of Broadsheet's API, in one place. They are the generated classes of `broadsheet.v1`, not copies."""
+"""The messages of Broadsheet's API, in one place. They are the generated classes of
+`broadsheet.v1`, not copies."""
 
 from __future__ import annotations
 

@@ -26,13 +26,15 @@ from controlplane.store.schema import catalog, entries, metadata
 from protocol.catalog_digest import CatalogDigest
 
 _LEFT_OUT = frozenset({"data_planes", "data_plane_reports", "replicas", "resource_statuses"})
-"""What is known of the fleet: data planes tell it anew, and what they said of the old store is of no use."""
+"""What is known of the fleet: data planes tell it anew, and what they said of the old store is of
+no use."""
 
 _ROWS_PER_INSERT = 500
 
 
 async def backup(url: str, path: Path) -> backup_file.Header:
-    """Write everything in the store at `url` to a new file, as of one moment. It may be in use meanwhile.
+    """Write everything in the store at `url` to a new file, as of one moment. It may be in use
+    meanwhile.
 
     Raises:
         SetupError: that is not possible; says why.
@@ -64,10 +66,12 @@ async def backup(url: str, path: Path) -> backup_file.Header:
 async def restore(url: str, path: Path) -> backup_file.Header:
     """Fill the empty store at `url` from a backup, and give it an identity of its own.
 
-    Data planes that served the old store refuse this one until an operator allows it: it may lack what they have seen.
+    Data planes that served the old store refuse this one until an operator allows it: it may lack
+    what they have seen.
 
     Raises:
-        SetupError: the store is not empty, or the file is damaged or of a newer release. Nothing was changed then.
+        SetupError: the store is not empty, or the file is damaged or of a newer release. Nothing
+        was changed then.
     """
     header = backup_file.read_header(path)
     async with _opened(url) as opened, opened.begin_setup() as connection:
@@ -134,7 +138,8 @@ async def _insert(connection: AsyncConnection, path: Path) -> None:
 
 
 async def _check_digest(connection: AsyncConnection, path: Path) -> None:
-    """The newest snapshot is what its digest says: a backup that was written wrong is found out here."""
+    """The newest snapshot is what its digest says: a backup that was written wrong is found out
+    here."""
     digest = CatalogDigest()
     current = select(entries.c.name, entries.c.type, entries.c.digest).where(entries.c.to_revision.is_(None))
     async with connection.stream(current) as rows:

@@ -1,7 +1,8 @@
 """The file of a backup: rows of all tables, for either kind of database.
 
-gzip over lines of JSON. The first is a header; then each table's name and columns, followed by its rows; the last one
-has the number of rows and the SHA-256 of all lines before it, so that a file that was cut or changed is noticed.
+gzip over lines of JSON. The first is a header; then each table's name and columns, followed by its
+rows; the last one has the number of rows and the SHA-256 of all lines before it, so that a file
+that was cut or changed is noticed.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ class BackupWriter:
 
 @contextmanager
 def new_backup(path: Path) -> Iterator[BackupWriter]:
-    """Write a backup to `path`, where it is when the block has ended well, and nothing is otherwise.
+    """Write a backup to `path`, where it is when the block has ended well, and nothing is
+    otherwise.
 
     Raises:
         SetupError: there is something already, or it can't be written.

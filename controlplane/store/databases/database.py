@@ -33,16 +33,19 @@ class Database(Protocol):
         """For reading: every statement of one transaction sees one state."""
 
     def begin_write(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """A transaction that may write; committed at the end of the block, rolled back if it raises."""
+        """A transaction that may write; committed at the end of the block, rolled back if it
+        raises."""
 
     def begin_setup(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """A transaction that may change the schema: of all processes that open the database, one at a time has it."""
+        """A transaction that may change the schema: of all processes that open the database, one at
+        a time has it."""
 
     async def finish_schema(self, connection: AsyncConnection) -> None:
         """What is to hold of every table, after the migrations."""
 
     def is_retryable(self, error: Exception, *, committing: bool) -> bool:
-        """Whether a write that failed so surely left nothing behind, and may succeed when it is tried again."""
+        """Whether a write that failed so surely left nothing behind, and may succeed when it is
+        tried again."""
 
 
 def parse_url(url: str) -> URL:

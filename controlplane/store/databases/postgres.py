@@ -1,9 +1,11 @@
-"""How PostgreSQL is used: one locked row orders the writers of all processes, and nothing waits for ever.
+"""How PostgreSQL is used: one locked row orders the writers of all processes, and nothing waits for
+ever.
 
-Isolation. Writers run READ COMMITTED, and their first statement locks the catalog's row. From then on no other writer
-changes anything that they read, and each of their statements sees all that was committed before. REPEATABLE READ would
-take its view of the database before it waits for that row, and so fail whenever it had to wait. Readers run REPEATABLE
-READ, READ ONLY: the statements of one transaction see one state, and never wait for writers.
+Isolation. Writers run READ COMMITTED, and their first statement locks the catalog's row. From then
+on no other writer changes anything that they read, and each of their statements sees all that was
+committed before. REPEATABLE READ would take its view of the database before it waits for that row,
+and so fail whenever it had to wait. Readers run REPEATABLE READ, READ ONLY: the statements of one
+transaction see one state, and never wait for writers.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ CATALOG_CHANNEL = "broadsheet_catalog"
 """NOTIFY says here that a catalog revision was committed."""
 
 CONNECTIONS_MAX = 16
-"""Connections of one process by default. PostgreSQL takes 100 from all together unless told otherwise."""
+"""Connections of one process by default. PostgreSQL takes 100 from all together unless told
+otherwise."""
 
 CONNECTIONS_MIN = 4
 """Two for writers, two for readers."""
@@ -42,11 +45,13 @@ _IDLE_IN_TRANSACTION_TIMEOUT_MS = 30_000
 
 _CONNECT_TIMEOUT_S = 5.0
 _COMMAND_TIMEOUT_S = 20.0
-"""The client's own: a server that is cut off from the network can't time anything out. Above the server's timeout."""
+"""The client's own: a server that is cut off from the network can't time anything out. Above the
+server's timeout."""
 
 _POOL_TIMEOUT_S = 5.0
 _RECYCLE_S = 1800
-"""Connections are replaced after half an hour: memory of long-lived backends grows, and balancers cut old ones."""
+"""Connections are replaced after half an hour: memory of long-lived backends grows, and balancers
+cut old ones."""
 
 _SETUP_LOCK = 0x6D6F64656C706C  # "modelpl"
 """Key of the advisory lock for changes of the schema."""
@@ -115,7 +120,8 @@ class PostgresDatabase:
             yield connection
 
     async def finish_schema(self, connection: AsyncConnection) -> None:
-        """Let all text compare by its bytes, as in SQLite: the order of a list must not depend on the server's locale.
+        """Let all text compare by its bytes, as in SQLite: the order of a list must not depend on
+        the server's locale.
 
         Done to the schema as it is, so that no migration can forget it.
         """
@@ -135,7 +141,8 @@ class PostgresDatabase:
         if not isinstance(error, DBAPIError):
             return False
         if error.connection_invalidated:
-            # A lost connection takes its transaction with it, unless COMMIT may have reached the server.
+            # A lost connection takes its transaction with it, unless COMMIT may have reached the
+            # server.
             return not committing
         return getattr(error.orig, "sqlstate", None) in _RETRYABLE
 

@@ -49,7 +49,8 @@ def database_url(path: Path) -> str:
 def exclusively(path: Path) -> Iterator[None]:
     """Hold the lock file beside the database, so that no second process writes to it.
 
-    The lock is the kernel's and goes with the process, however it ends; the file stays and means nothing.
+    The lock is the kernel's and goes with the process, however it ends; the file stays and means
+    nothing.
 
     Raises:
         errors.SetupError: another process holds it, or the file cannot be made.
@@ -95,11 +96,13 @@ def create_engine(path: Path) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "connect")
     def configure(connection: DBAPIConnection, _record: object) -> None:
-        # The driver's own transaction handling begins too late for BEGIN IMMEDIATE and for reading one snapshot.
+        # The driver's own transaction handling begins too late for BEGIN IMMEDIATE and for reading
+        # one snapshot.
         connection.isolation_level = None
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode = WAL")
-        # FULL: a commit waits for the log to be on the disk. NORMAL, usual with WAL, may lose it when the power goes.
+        # FULL: a commit waits for the log to be on the disk. NORMAL, usual with WAL, may lose it
+        # when the power goes.
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
@@ -108,7 +111,8 @@ def create_engine(path: Path) -> AsyncEngine:
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Connection) -> None:
         options: dict[str, Any] = dict(connection.get_execution_options())
-        # IMMEDIATE takes the write lock at once: a reader that turns writer half-way could only fail.
+        # IMMEDIATE takes the write lock at once: a reader that turns writer half-way could only
+        # fail.
         connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(WRITE) else "BEGIN")
 
     return engine

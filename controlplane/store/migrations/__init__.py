@@ -1,1 +1,2 @@
-"""Alembic migrations of the control plane's database, run to the newest when the store is opened."""
+"""Alembic migrations of the control plane's database, run to the newest when the store is
+opened."""

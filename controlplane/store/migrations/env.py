@@ -8,7 +8,8 @@ from controlplane.store.schema import metadata
 
 
 def run_migrations() -> None:
-    """All in the transaction that the connection is in: a migration that fails leaves nothing behind."""
+    """All in the transaction that the connection is in: a migration that fails leaves nothing
+    behind."""
     context.configure(
         connection=context.config.attributes["connection"], target_metadata=metadata, transactional_ddl=True
     )

@@ -1,4 +1,5 @@
-"""What the SIMULATED engine answers: OpenAI-shaped, deterministic, and plain about being simulated. Pure."""
+"""What the SIMULATED engine answers: OpenAI-shaped, deterministic, and plain about being simulated.
+Pure."""
 
 from __future__ import annotations
 
@@ -127,7 +128,8 @@ class AnswerMaker:
         return self._events(generation, _piece(generation, word), None)
 
     def last_events(self, generation: Generation) -> bytes:
-        """What ends a stream: the finish reason, the usage if it was asked for, and OpenAI's end mark."""
+        """What ends a stream: the finish reason, the usage if it was asked for, and OpenAI's end
+        mark."""
         events = self._events(generation, _piece(generation, ""), generation.finish_reason)
         options = generation.request.fields.stream_options
         if options is not None and options.include_usage:

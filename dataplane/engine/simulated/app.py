@@ -1,8 +1,9 @@
 """The SIMULATED engine: an OpenAI-compatible app that computes nothing.
 
-It is for load tests, demonstrations without weights and fault tests, and never stands in for another kind. Its args are
-the fields of `SimulatedSettings`. It answers chat and text completions (streamed or not), embeddings, token counts and
-the list of its one model, and says in every answer that it is simulated.
+It is for load tests, demonstrations without weights and fault tests, and never stands in for
+another kind. Its args are the fields of `SimulatedSettings`. It answers chat and text completions
+(streamed or not), embeddings, token counts and the list of its one model, and says in every answer
+that it is simulated.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class _Refused(Exception):
 
 
 class _Broken(Exception):
-    """An answer that has begun comes to no end: `break_after_tokens` is reached, or the engine was killed."""
+    """An answer that has begun comes to no end: `break_after_tokens` is reached, or the engine was
+    killed."""
 
 
 class SimulatedEngine:
@@ -211,7 +213,7 @@ class SimulatedEngine:
             raise _Refused(400, f"The prompt is longer than {self._settings.max_model_len} tokens.")
         return request
 
-    # --- answers ------------------------------------------------------------------------------------------------------
+    # --- answers ----------------------------------------------------------------------------------
 
     async def _generate(self, request: EngineRequest, send: Send) -> None:
         generation = self._answers.generation(request, self.counters.requests)
@@ -246,7 +248,8 @@ class SimulatedEngine:
         await _begin(send, JSON, self._answers.token_count(request))
 
     async def _wait_until(self, at: float) -> None:
-        """Sleep towards a point in time, not for a span, so that the pauses' inaccuracy does not add up."""
+        """Sleep towards a point in time, not for a span, so that the pauses' inaccuracy does not
+        add up."""
         pause_s = at - self._clock()
         if pause_s > 0:
             await asyncio.sleep(pause_s)
@@ -265,8 +268,8 @@ def build_app(
 
     Args:
         settings: how it behaves.
-        served_name: the only model that it answers to, unless the header `x-broadsheet-served-name` says what to show
-            as the model. Empty: it answers to any.
+        served_name: the only model that it answers to, unless the header `x-broadsheet-served-name`
+            says what to show as the model. Empty: it answers to any.
         secret: what it wants in `authorization: Bearer`; empty: nothing.
         random: for `error_rate`.
         clock: seconds, monotonic.

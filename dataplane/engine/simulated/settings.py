@@ -11,7 +11,8 @@ from protocol.validation import shorten
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedSettings:
-    """How a simulated engine behaves: the args of a model with `engine.kind: SIMULATED`. All are optional."""
+    """How a simulated engine behaves: the args of a model with `engine.kind: SIMULATED`. All are
+    optional."""
 
     start_up_s: float = 0.0
     """Seconds that starting takes."""
@@ -20,7 +21,8 @@ class SimulatedSettings:
     fail_start: str = ""
     """Not empty: starting fails with these words, after `start_up_s`."""
     memory_bytes: int = 0
-    """Bytes of memory that starting asks the kernel for; what it refuses fails the start. They are not written to."""
+    """Bytes of memory that starting asks the kernel for; what it refuses fails the start. They are
+    not written to."""
     time_to_first_token_s: float = 0.0
     """Seconds before the first token of each answer; embeddings and token counts take as long."""
     tokens_per_second: float = 0.0
@@ -44,16 +46,17 @@ class SimulatedSettings:
     crash_after_requests: int = 0
     """Not 0: it answers so many requests, and the next one ends its process."""
     hang_after_requests: int = 0
-    """Not 0: it answers so many requests, and with the next one it hangs: nothing more comes of any answer, and it does
-    not say that it lives. It is then killed as a vLLM engine that hangs is."""
+    """Not 0: it answers so many requests, and with the next one it hangs: nothing more comes of any
+    answer, and it does not say that it lives. It is then killed as a vLLM engine that hangs is."""
 
     @classmethod
     def from_args(cls, args: Mapping[str, object]) -> SimulatedSettings:
-        """Check and take a model's engine args. Numbers may be floats with nothing behind the point: JSON's are.
+        """Check and take a model's engine args. Numbers may be floats with nothing behind the
+        point: JSON's are.
 
         Raises:
-            ValueError: an arg is unknown, of the wrong type or out of range; the message says which, what was got and
-                what is allowed.
+            ValueError: an arg is unknown, of the wrong type or out of range; the message says
+                which, what was got and what is allowed.
         """
         values: dict[str, object] = {}
         for written, value in args.items():

@@ -1,11 +1,13 @@
-"""Requests and tokens per minute of API keys: token buckets, shared loosely between ingress replicas. Pure.
+"""Requests and tokens per minute of API keys: token buckets, shared loosely between ingress
+replicas. Pure.
 
-A bucket holds a minute's worth, and fills evenly. Requests are taken from theirs when they come; tokens when an answer
-is complete, because nobody knows before how many they are, so that bucket may go below zero and has to fill up first.
+A bucket holds a minute's worth, and fills evenly. Requests are taken from theirs when they come;
+tokens when an answer is complete, because nobody knows before how many they are, so that bucket may
+go below zero and has to fill up first.
 
-Each replica counts for itself, and takes from its own buckets too what the others report about once a second. So over
-time the limit holds for all replicas together; only in the time between two reports each may let through what its own
-bucket holds.
+Each replica counts for itself, and takes from its own buckets too what the others report about once
+a second. So over time the limit holds for all replicas together; only in the time between two
+reports each may let through what its own bucket holds.
 """
 
 from __future__ import annotations
@@ -109,7 +111,8 @@ class RateLimits:
         return result
 
     def used(self) -> Mapping[str, Used]:
-        """What this replica has let through since it has started, by uid of the key; for the others."""
+        """What this replica has let through since it has started, by uid of the key; for the
+        others."""
         return {
             uid: (account.used_requests, account.used_tokens)
             for uid, account in self._accounts.items()

@@ -1,9 +1,10 @@
-"""The bodies of `GET /v1/models` and `GET /v1/models/{name}`: a function of the view, so of the snapshot and of what
-this data plane has made of it.
+"""The bodies of `GET /v1/models` and `GET /v1/models/{name}`: a function of the view, so of the
+snapshot and of what this data plane has made of it.
 
-An entry is encoded once, all but its state, and again when a snapshot has changed it. A list puts the entries together,
-each with its state of the moment, and is kept until the state of a model changes. So a change of state costs no
-encoding, a model that has never run is listed as IDLE, and nothing is asked of anybody.
+An entry is encoded once, all but its state, and again when a snapshot has changed it. A list puts
+the entries together, each with its state of the moment, and is kept until the state of a model
+changes. So a change of state costs no encoding, a model that has never run is listed as IDLE, and
+nothing is asked of anybody.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ _LEAST_ABLE_FIRST = (
     State.READY,
 )
 _BODIES_MAX = 16
-"""Lists that are kept for keys with different patterns. One of a hundred thousand names has about 20 MB."""
+"""Lists that are kept for keys with different patterns. One of a hundred thousand names has about
+20 MB."""
 _SLICE_ENTRIES = 250
 """Entries that are encoded in one go, a few ms; requests get their turn in between."""
 _NOTHING = ""
@@ -55,24 +57,28 @@ _HEAD, _END = b'{"object":"list","data":[', b"]}"
 
 
 class ModelObject(msgspec.Struct, omit_defaults=True):
-    """A model as OpenAI shows it, with the fields that vLLM adds, and what it does and how it stands here."""
+    """A model as OpenAI shows it, with the fields that vLLM adds, and what it does and how it
+    stands here."""
 
     id: str
     created: int
     """Unix time in seconds."""
     owned_by: str
     root: str
-    """Served name of the base; a base's own name for itself. vLLM shows a path here, which is nobody's business."""
+    """Served name of the base; a base's own name for itself. vLLM shows a path here, which is
+    nobody's business."""
     object: str = msgspec.field(default_factory=lambda: "model")
     parent: str | None = None
     """Adapters: served name of the base."""
     max_model_len: int | None = None
-    """Tokens that fit into one request with its answer, where the card or the engine's args state it."""
+    """Tokens that fit into one request with its answer, where the card or the engine's args state
+    it."""
     task: str | None = None
-    """`generate`, `embed`, `score`, `classify` or `transcribe`: the base's. Of a route: that of all its targets."""
+    """`generate`, `embed`, `score`, `classify` or `transcribe`: the base's. Of a route: that of all
+    its targets."""
     state: str | None = None
-    """Name of a `ResourceState`: what a request meets here now. Of an adapter: that of its base. Of a route: that of
-    the least able target; what it may fall back to does not count."""
+    """Name of a `ResourceState`: what a request meets here now. Of an adapter: that of its base. Of
+    a route: that of the least able target; what it may fall back to does not count."""
 
 
 def model_object(view: View, entry: Resource) -> ModelObject:
@@ -100,7 +106,8 @@ def _stateless(snapshot: Snapshot, entry: Resource) -> ModelObject:
 
 
 def _route_object(snapshot: Snapshot, route: snapshot_pb2.RouteEntry) -> ModelObject:
-    # What holds for whichever target a request goes to; nothing is said where one of them does not say it.
+    # What holds for whichever target a request goes to; nothing is said where one of them does not
+    # say it.
     bases = [snapshot.deployable.get(name) for name in _bases(snapshot, route)]
     lengths = [base and (base.revision.card.context_window or _max_model_len(base)) for base in bases]
     known = [length for length in lengths if length]
@@ -116,7 +123,8 @@ def _route_object(snapshot: Snapshot, route: snapshot_pb2.RouteEntry) -> ModelOb
 
 
 def _bases(snapshot: Snapshot, entry: Resource) -> tuple[str, ...]:
-    """What runs an entry: a model or a pinned revision of one; for an adapter its model; for a route all of these."""
+    """What runs an entry: a model or a pinned revision of one; for an adapter its model; for a
+    route all of these."""
     if isinstance(entry, snapshot_pb2.RouteEntry):
         return tuple(_base(snapshot, target.resource) for target in entry.revision.spec.targets if target.weight)
     return (entry.model if isinstance(entry, snapshot_pb2.AdapterEntry) else entry.name,)
@@ -141,7 +149,8 @@ def _state_of(activation: Activation, base: str) -> State:
 
 
 def _task(model: snapshot_pb2.ModelEntry) -> str:
-    """What the engine's args or else the card say. A pooling engine generates nothing, whatever its card says."""
+    """What the engine's args or else the card say. A pooling engine generates nothing, whatever its
+    card says."""
     stated = next((_TASKS[name] for name in model.revision.card.capabilities if name in _TASKS), None)
     args = model.revision.spec.engine.args.fields
     runner, convert = (args[key].string_value if key in args else "" for key in ("runner", "convert"))
@@ -189,7 +198,8 @@ class ModelsList:
 
 
 class _Rows:
-    """The encoded entries of one snapshot in their order, each in two pieces: what is said of it, and its state."""
+    """The encoded entries of one snapshot in their order, each in two pieces: what is said of it,
+    and its state."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
@@ -240,7 +250,8 @@ class _Rows:
         self._selected[patterns] = selected
 
     def body(self, patterns: tuple[str, ...], activation: Activation) -> bytes:
-        """The list for whoever has those patterns, which were selected; 15 ms for a hundred thousand rows."""
+        """The list for whoever has those patterns, which were selected; 15 ms for a hundred
+        thousand rows."""
         if activation is not self._activation:
             self._show(activation)
         body = self._bodies.get(patterns)
@@ -272,7 +283,8 @@ _STATE_PIECES = {state: f',"state":"{state.value}"}}'.encode() for state in Stat
 
 
 async def _encode(snapshot: Snapshot, before: _Rows | None) -> _Rows:
-    """The rows of `snapshot`. What is said of an entry that has not changed is taken from the rows `before`."""
+    """The rows of `snapshot`. What is said of an entry that has not changed is taken from the rows
+    `before`."""
     encoder = msgspec.json.Encoder()
     known = before.said() if before is not None else {}
     rows = _Rows(snapshot)
@@ -287,7 +299,8 @@ async def _encode(snapshot: Snapshot, before: _Rows | None) -> _Rows:
 
 
 def _is_same(before: Snapshot, snapshot: Snapshot, entry: Resource) -> bool:
-    """Whether surely the same is said of an entry as before; what is said of a route depends on all its targets."""
+    """Whether surely the same is said of an entry as before; what is said of a route depends on all
+    its targets."""
     if isinstance(entry, snapshot_pb2.RouteEntry) or before.served.get(entry.served_name) is not entry:
         return False
     return not isinstance(entry, snapshot_pb2.AdapterEntry) or (

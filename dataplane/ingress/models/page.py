@@ -1,6 +1,8 @@
-"""Pages of `GET /v1/models`, as OpenAI pages its other lists: `limit` and `after`, answered with `has_more`.
+"""Pages of `GET /v1/models`, as OpenAI pages its other lists: `limit` and `after`, answered with
+`has_more`.
 
-Without either parameter the list is whole (models_list.py): that is what OpenAI's own clients ask for.
+Without either parameter the list is whole (models_list.py): that is what OpenAI's own clients ask
+for.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ LIMIT_MAX = 1000
 """Models of one page, about 10 ms to encode; also what a page has when only `after` is given."""
 
 _SLICE_NAMES = 1000
-"""Names that are looked at in one go, for a key that may see few of them; other requests get their turn in between."""
+"""Names that are looked at in one go, for a key that may see few of them; other requests get their
+turn in between."""
 
 _LIMIT_ALLOWED = f"a whole number from 1 to {LIMIT_MAX}"
 _AFTER_ALLOWED = "the id of a model in the list"
@@ -48,7 +51,8 @@ class PageQuery:
 
 
 def page_query(query_string: bytes) -> PageQuery | None:
-    """What the query string asks for; None: the whole list. Parameters that mean nothing here are passed over.
+    """What the query string asks for; None: the whole list. Parameters that mean nothing here are
+    passed over.
 
     Raises:
         openai_errors.InvalidParameter: `limit` is none, or a parameter is given twice.
@@ -73,7 +77,8 @@ async def encode_page(view: View, key: ApiKey | None, query: PageQuery) -> bytes
     """The body of a page of the list, as far as `key` may see it; None: all of it.
 
     Raises:
-        openai_errors.InvalidParameter: `after` is not in the list, or `key` may not see it, which is the same.
+        openai_errors.InvalidParameter: `after` is not in the list, or `key` may not see it, which
+        is the same.
     """
     snapshot = view.snapshot
     names = iter(snapshot.served)

@@ -1,4 +1,5 @@
-"""The main job on real vLLM: register, push, serve from zero. The tests run in order and share one cluster."""
+"""The main job on real vLLM: register, push, serve from zero. The tests run in order and share one
+cluster."""
 
 from __future__ import annotations
 
@@ -152,7 +153,8 @@ def test_adapter_comes_and_goes_while_its_base_streams(
     assert usage.usage is not None
     assert usage.usage.completion_tokens == 200
     assert stack.engine_replicas("smollm2") == replicas
-    # The replica has forgotten it: registered again from files that are gone, nothing is left to answer with.
+    # The replica has forgotten it: registered again from files that are gone, nothing is left to
+    # answer with.
     log = stack.dataplane.log
     until(lambda: "adapter_unloaded" in log.read_text(errors="replace"), 20, "the replica to forget the adapter")
 
@@ -163,7 +165,8 @@ def test_adapter_files_changed_after_registration_are_not_served(
     source = tmp_path / "changed"
     shutil.copytree(pirate, source)
     weights = source / "adapter_model.safetensors"
-    # Not the bytes of the adapter that is loaded already: those the replica would rightly serve from its own copy.
+    # Not the bytes of the adapter that is loaded already: those the replica would rightly serve
+    # from its own copy.
     weights.write_bytes(weights.read_bytes()[:-2] + b"\1\1")
     client.register_adapter("smollm2", "changed", source=source)
     client.wait_until_serving("models/smollm2/adapters/changed", timeout_s=30)

@@ -1,4 +1,5 @@
-"""What the `openai` package offers, on real vLLM through the ingress. Model and adapter are registered already."""
+"""What the `openai` package offers, on real vLLM through the ingress. Model and adapter are
+registered already."""
 
 from __future__ import annotations
 

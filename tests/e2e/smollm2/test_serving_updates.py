@@ -1,7 +1,8 @@
-"""Everything changes, and nobody who streams notices: 16 clients of real vLLM, 200 of simulated engines.
+"""Everything changes, and nobody who streams notices: 16 clients of real vLLM, 200 of simulated
+engines.
 
-`make test-updates` does it for three minutes and gives the real model a new engine meanwhile; without
-`BROADSHEET_TEST_UPDATES_S` it takes half a minute, and the real model's replica is to stay.
+`make test-updates` does it for three minutes and gives the real model a new engine meanwhile;
+without `BROADSHEET_TEST_UPDATES_S` it takes half a minute, and the real model's replica is to stay.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from tests.e2e.stack import Stack, until
 
 SECONDS = float(os.environ.get("BROADSHEET_TEST_UPDATES_S", "30"))
 NEW_ENGINE_FROM_S = 180.0
-"""A run of this length also gives the real model a new engine, which takes a minute or two to start."""
+"""A run of this length also gives the real model a new engine, which takes a minute or two to
+start."""
 
 VLLM_CLIENTS = 16
 SIMULATED_CLIENTS = 200
@@ -39,10 +41,12 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600 + 3 * SECONDS)]
 
 
 class Streams:
-    """Clients that stream one answer after the other, in a thread of their own, and note all that is not as it must be.
+    """Clients that stream one answer after the other, in a thread of their own, and note all that
+    is not as it must be.
 
-    A client of a simulated engine asks something different each time and gets it back, so an answer of somebody else,
-    or one that is cut, shows. Of the real model the adapter's word tells who has answered.
+    A client of a simulated engine asks something different each time and gets it back, so an answer
+    of somebody else, or one that is cut, shows. Of the real model the adapter's word tells who has
+    answered.
     """
 
     def __init__(self, url: str) -> None:
@@ -122,7 +126,8 @@ class Operator:
         self.rounds = 0
 
     def change_everything(self) -> None:
-        """One round: a simulated model is updated and rolled back, adapters come and go, a broken model fails."""
+        """One round: a simulated model is updated and rolled back, adapters come and go, a broken
+        model fails."""
         self.rounds += 1
         self._register_broken()
         updated = register_simulated(self._client, first_token_s=0.01 * self.rounds)
@@ -184,7 +189,8 @@ def real_model(stack: Stack, client: Client, smollm2: Path, pirate: Path) -> Non
 
 @pytest.fixture
 def serving(real_model: None, stack: Stack, client: Client, pirate: Path) -> Iterator[None]:
-    """A simulated model answers besides the real one; what is not shared with other tests goes in the end."""
+    """A simulated model answers besides the real one; what is not shared with other tests goes in
+    the end."""
     register_simulated(client, first_token_s=0)
     client.register_adapter("sim", "kept", source=pirate)
     client.wait_until_serving("models/sim/adapters/kept", timeout_s=60)
@@ -197,7 +203,8 @@ def serving(real_model: None, stack: Stack, client: Client, pirate: Path) -> Ite
 
 @pytest.fixture
 def adapters(real_model: None, client: Client, pirate: Path) -> Iterator[tuple[str, ...]]:
-    """Served names of adapters of the real model, as many as its engine has slots for. Each makes a pirate of it."""
+    """Served names of adapters of the real model, as many as its engine has slots for. Each makes a
+    pirate of it."""
     others = [f"pirate-{number}" for number in range(2, ADAPTER_SLOTS + 1)]
     for other in others:
         client.register_adapter("smollm2", other, source=pirate)

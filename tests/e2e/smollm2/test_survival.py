@@ -1,4 +1,5 @@
-"""What goes and comes back: idle models, the control plane, the agent, the data plane. The model is deleted last."""
+"""What goes and comes back: idle models, the control plane, the agent, the data plane. The model is
+deleted last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Every RPC of both clients: wrapped, with a deadline, with typed errors, and never a raw RpcError."""
+"""Every RPC of both clients: wrapped, with a deadline, with typed errors, and never a raw
+RpcError."""
 
 from __future__ import annotations
 

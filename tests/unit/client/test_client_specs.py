@@ -1,4 +1,5 @@
-"""YAML files and mappings made into requests: what is right arrives, what is wrong is named with its line."""
+"""YAML files and mappings made into requests: what is right arrives, what is wrong is named with
+its line."""
 
 from __future__ import annotations
 

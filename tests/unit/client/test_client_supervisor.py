@@ -1,6 +1,7 @@
 """`broadsheet up` around small real children: order, signals, deaths, and nothing left behind.
 
-Each test runs the supervisor in a process of its own, because it takes over signals and the orphans of its process.
+Each test runs the supervisor in a process of its own, because it takes over signals and the orphans
+of its process.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ DIES_AT_START = CHILD + "print('no such flag', flush=True)\nsys.exit(7)\n"
 DIES_LATER = READY + "time.sleep(1.0)\nprint('out of memory', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
 NEVER_READY = CHILD + "time.sleep(600)\n"
 STUBBORN = READY + "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nnote('deaf')\ntime.sleep(600)\n"
-# Grandchildren, as Ray has them: one in the child's group, one in a session of its own; neither minds SIGTERM.
+# Grandchildren, as Ray has them: one in the child's group, one in a session of its own; neither
+# minds SIGTERM.
 SPRAWLING = (
     READY.replace(
         "note(f'{name} started')",

@@ -1,7 +1,7 @@
 """The command line, `broadsheet`.
 
-Exit codes: 0 done; 1 it failed; 2 wrong input or usage; 3 the control plane or data plane could not be reached, or did
-not answer in time; 130 interrupted.
+Exit codes: 0 done; 1 it failed; 2 wrong input or usage; 3 the control plane or data plane could not
+be reached, or did not answer in time; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def options(
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show the release and exit.")
     ] = False,
 ) -> None:
-    """A registry of language models that pushes versioned snapshots to data planes running vLLM on Ray Serve."""
+    """A registry of language models that pushes versioned snapshots to data planes running vLLM on
+    Ray Serve."""
     context.obj = Defaults(
         given={
             "endpoint": endpoint,

@@ -71,8 +71,9 @@ def register(
 ) -> None:
     """Register a LoRA adapter of a model, or a new revision of it.
 
-    The control plane reads and checks the files, so it must see them under the same path. The same files again write
-    nothing. With --file everything comes from a YAML file with the fields of RegisterAdapterRequest.
+    The control plane reads and checks the files, so it must see them under the same path. The same
+    files again write nothing. With --file everything comes from a YAML file with the fields of
+    RegisterAdapterRequest.
     """
     flags: dict[str, object] = {}
     if model is not None:
@@ -185,7 +186,8 @@ def rollback(
     etag: EtagOption = "",
     validate_only: ValidateOption = False,
 ) -> None:
-    """Make a new revision with the files and card of an earlier one, if its files are still the same."""
+    """Make a new revision with the files and card of an earlier one, if its files are still the
+    same."""
     with session.client() as client:
         response = client.rollback_adapter(adapter, revision, etag=etag, validate_only=validate_only)
     what = f"{response.adapter.name} revision {response.adapter.revision.number}, the content of {revision},"

@@ -42,9 +42,11 @@ def apply(
     ] = False,
     owner: Annotated[str, typer.Option(help="Who applies: what --prune goes by, kept as a label.")] = "apply",
 ) -> None:
-    """Make the registry what YAML files declare: models, adapters and routes, one YAML document each.
+    """Make the registry what YAML files declare: models, adapters and routes, one YAML document
+    each.
 
-    Nothing is applied when any file is wrong; every error of every file is shown. The same again writes nothing.
+    Nothing is applied when any file is wrong; every error of every file is shown. The same again
+    writes nothing.
     """
     declared = load_declared(file)
     how = Prune.ALL if prune_all else Prune.OWN if prune else Prune.NOTHING
@@ -80,7 +82,8 @@ def export(
 ) -> None:
     """Write models, adapters and routes as YAML that `broadsheet apply` takes back.
 
-    Everything is stated, defaults too, so that it means the same to another release. API keys are not in it.
+    Everything is stated, defaults too, so that it means the same to another release. API keys are
+    not in it.
     """
     with session.client() as client:
         requests = [exporting.request_of(resource) for resource in applying.registered(client).values()]

@@ -1,4 +1,5 @@
-"""What became of resources, as people read it: `~ models/m` and below it `spec.scaling.max_replicas: 1 -> 4`."""
+"""What became of resources, as people read it: `~ models/m` and below it
+`spec.scaling.max_replicas: 1 -> 4`."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ VALUE_CHARACTERS_MAX = 80
 _BOOKKEEPING = frozenset(
     {"catalog_revision", "create_time", "etag", "revision.catalog_revision", "revision.create_time", "revision.name"}
 )
-"""Fields that change with every change, or say where something is in the history; not shown to people."""
+"""Fields that change with every change, or say where something is in the history; not shown to
+people."""
 
 _SHORT = (("revision.number", "revision"), ("revision.spec.", "spec."), ("revision.", ""))
 """Beginnings of paths, and what is shown for them."""

@@ -42,8 +42,8 @@ def chat(
 ) -> None:
     """Ask a model or adapter, and show its answer.
 
-    With a PROMPT, or with text on stdin: one answer. Else a conversation: Ctrl-C stops an answer, Ctrl-D ends it all.
-    The first request to a model at zero starts it; that may take minutes.
+    With a PROMPT, or with text on stdin: one answer. Else a conversation: Ctrl-C stops an answer,
+    Ctrl-D ends it all. The first request to a model at zero starts it; that may take minutes.
     """
     address = (url or os.environ.get("BROADSHEET_URL") or DEFAULT_URL).rstrip("/")
     if not address.startswith(("http://", "https://")):
@@ -99,7 +99,8 @@ class _Chat:
         self._messages = messages
 
     def converse(self) -> None:
-        """Ask and answer until the end of input. An answer that fails is shown, and the conversation goes on."""
+        """Ask and answer until the end of input. An answer that fails is shown, and the
+        conversation goes on."""
         while True:
             try:
                 question = self._session.stderr.input("[bold]> [/]")
@@ -116,7 +117,8 @@ class _Chat:
                 self._session.say(f"error: {error}")
 
     def ask(self, question: str) -> None:
-        """Send the conversation so far and `question`; show the answer, and keep both when it is complete.
+        """Send the conversation so far and `question`; show the answer, and keep both when it is
+        complete.
 
         Raises:
             AnswerError: The data plane answered with an error.
@@ -156,7 +158,8 @@ class _Chat:
         return "".join(parts)
 
     def _write(self, text: str) -> None:
-        # Not through rich, which would read markup into it. A terminal is spared the control characters.
+        # Not through rich, which would read markup into it. A terminal is spared the control
+        # characters.
         if self._session.stdout.is_terminal:
             text = "".join(character for character in text if category(character) != "Cc" or character in "\n\t")
         self._session.stdout.file.write(text)

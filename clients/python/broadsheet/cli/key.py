@@ -77,7 +77,8 @@ def get(session: Session, key: KeyArgument) -> None:
 
 @command(group, "revoke", example="broadsheet key revoke alice")
 def revoke(session: Session, key: KeyArgument, *, validate_only: ValidateOption = False) -> None:
-    """Revoke an API key for good. Data planes refuse it as soon as they have the snapshot of the change."""
+    """Revoke an API key for good. Data planes refuse it as soon as they have the snapshot of the
+    change."""
     with session.client() as client:
         response = client.revoke_api_key(key, validate_only=validate_only)
     done = "would be revoked" if validate_only else "revoked"

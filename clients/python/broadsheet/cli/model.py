@@ -112,8 +112,9 @@ def register(
 ) -> None:
     """Register a model, or a new revision of it.
 
-    It states the whole model: what is left out gets its default, also when the model exists. The same again writes
-    nothing. With --file everything comes from a YAML file with the fields of RegisterModelRequest.
+    It states the whole model: what is left out gets its default, also when the model exists. The
+    same again writes nothing. With --file everything comes from a YAML file with the fields of
+    RegisterModelRequest.
     """
     flags = _without_empty(
         {
@@ -216,7 +217,8 @@ def update(
     etag: EtagOption = "",
     validate_only: ValidateOption = False,
 ) -> None:
-    """Change what the flags name and leave the rest. A changed card or scaling makes a new revision."""
+    """Change what the flags name and leave the rest. A changed card or scaling makes a new
+    revision."""
     card = given(display_name=display_name, description=description, owned_by=owned_by, license=license_)
     scaling = given(min_replicas=min_replicas, max_replicas=max_replicas, downscale_to_zero_delay=idle_after)
     paths = [f"revision.card.{field}" for field in card]
@@ -249,7 +251,8 @@ def rollback(
     etag: EtagOption = "",
     validate_only: ValidateOption = False,
 ) -> None:
-    """Make a new revision with the spec and card of an earlier one. Served name and labels stay as they are."""
+    """Make a new revision with the spec and card of an earlier one. Served name and labels stay as
+    they are."""
     with session.client() as client:
         response = client.rollback_model(model, revision, etag=etag, validate_only=validate_only)
     what = f"{response.model.name} revision {response.model.revision.number}, the content of {revision},"
@@ -324,7 +327,7 @@ def _seconds(text: str, flag: str) -> float:
         raise typer.BadParameter(str(error), param_hint=flag) from error
 
 
-# --- rollouts ---------------------------------------------------------------------------------------------------------
+# --- rollouts -------------------------------------------------------------------------------------
 
 rollout_group = typer.Typer(
     no_args_is_help=True, rich_markup_mode="markdown", help="The rollout of a model's newest revision."
@@ -383,7 +386,7 @@ def rollout_policy(steps: list[str] | None, replace_cold: bool) -> dict[str, obj
     return {"strategy": "CANARY", "steps": made}
 
 
-# --- shared with adapters ---------------------------------------------------------------------------------------------
+# --- shared with adapters -------------------------------------------------------------------------
 
 
 def registered(

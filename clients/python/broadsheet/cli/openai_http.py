@@ -10,14 +10,15 @@ import httpx
 CONNECT_TIMEOUT_S = 5.0
 
 ANSWER_TIMEOUT_S = 900.0
-"""Longer than a cold start may take by default (600 s) and an answer after it: the data plane's own deadline comes
-first, and says more."""
+"""Longer than a cold start may take by default (600 s) and an answer after it: the data plane's own
+deadline comes first, and says more."""
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class AnswerError(Exception):
-    """The data plane answered, but with an error. The text is for people: status, message, type and code."""
+    """The data plane answered, but with an error. The text is for people: status, message, type and
+    code."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -55,7 +56,8 @@ class AnswerError(Exception):
 
 
 def http_client(url: str, api_key: str = "") -> httpx.Client:
-    """A client for the data plane at `url`. Proxies of the environment are for other hosts than this one."""
+    """A client for the data plane at `url`. Proxies of the environment are for other hosts than
+    this one."""
     return httpx.Client(
         base_url=url,
         headers={"authorization": f"Bearer {api_key}"} if api_key else {},

@@ -1,5 +1,5 @@
-"""Results on the screen: tables for people, JSON and YAML for programs. Nothing here asks the control plane
-anything."""
+"""Results on the screen: tables for people, JSON and YAML for programs. Nothing here asks the
+control plane anything."""
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ def show(session: Session, result: object, table: RenderableType) -> None:
 
 
 def to_json(message: Message) -> dict[str, object]:
-    """Proto's JSON form, with the field names of the protos, and fields that are at their default."""
+    """Proto's JSON form, with the field names of the protos, and fields that are at their
+    default."""
     fields = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
     return {name: _whole_numbers(value) for name, value in fields.items()}
 
@@ -101,7 +102,7 @@ def to_list(name: str, messages: Iterable[Message]) -> dict[str, object]:
     return {name: [to_json(message) for message in messages]}
 
 
-# --- models and adapters ----------------------------------------------------------------------------------------------
+# --- models and adapters --------------------------------------------------------------------------
 
 
 def models_table(models: Iterable[Model]) -> RenderableType:
@@ -262,7 +263,7 @@ def statuses_table(statuses: Iterable[DataPlaneResourceStatus]) -> RenderableTyp
     return _or_none(table, "no data plane has reported it yet")
 
 
-# --- routes -----------------------------------------------------------------------------------------------------------
+# --- routes ---------------------------------------------------------------------------------------
 
 
 def routes_table(routes: Iterable[Route]) -> RenderableType:
@@ -323,7 +324,7 @@ def _sticky(spec: RouteSpec) -> str:
     return "-" if kind is None else "user" if kind == "user" else f"header {spec.sticky.header}"
 
 
-# --- snapshots --------------------------------------------------------------------------------------------------------
+# --- snapshots ------------------------------------------------------------------------------------
 
 
 def snapshots_table(snapshots: Iterable[SnapshotSummary]) -> RenderableType:
@@ -390,7 +391,7 @@ def _content(type_: str, blob: bytes) -> _Content | None:
     return _ENTRIES[type_].FromString(blob) if type_ in _ENTRIES else None
 
 
-# --- the fleet --------------------------------------------------------------------------------------------------------
+# --- the fleet ------------------------------------------------------------------------------------
 
 
 def data_planes_table(data_planes: Iterable[DataPlane]) -> RenderableType:
@@ -456,7 +457,7 @@ def outcomes_table(outcomes: Iterable[DataPlaneOutcome]) -> RenderableType:
     return _or_none(table, "no data plane is known")
 
 
-# --- parts ------------------------------------------------------------------------------------------------------------
+# --- parts ----------------------------------------------------------------------------------------
 
 
 def state_text(state: int) -> Text:
@@ -466,7 +467,8 @@ def state_text(state: int) -> Text:
 
 
 def states_text(states: Sequence[int]) -> Text:
-    """The states of a resource on several data planes: one word where they agree, else each with its count."""
+    """The states of a resource on several data planes: one word where they agree, else each with
+    its count."""
     if not states:
         return Text("-")
     kinds = sorted(set(states))
@@ -555,7 +557,8 @@ def _plain_yaml(message: Message) -> Text:
 
 
 def _row(table: Table, *cells: str | Text) -> None:
-    """Add a row. Text is shown as it is: rich would take the `[rank0]` of an engine's message for markup."""
+    """Add a row. Text is shown as it is: rich would take the `[rank0]` of an engine's message for
+    markup."""
     table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
 
 

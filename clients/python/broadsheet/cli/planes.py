@@ -1,4 +1,5 @@
-"""`broadsheet controlplane` and `broadsheet dataplane`: the planes' own programs, under one name."""
+"""`broadsheet controlplane` and `broadsheet dataplane`: the planes' own programs, under one
+name."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Errors on the screen: what went wrong, which field, what to do; and the exit code. Never a traceback.
+"""Errors on the screen: what went wrong, which field, what to do; and the exit code. Never a
+traceback.
 
-Exit codes: 0 done; 1 it failed; 2 wrong input or usage; 3 the control plane or data plane could not be reached, or did
-not answer in time; 130 interrupted.
+Exit codes: 0 done; 1 it failed; 2 wrong input or usage; 3 the control plane or data plane could not
+be reached, or did not answer in time; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ HINTS: Mapping[str, str] = {
     "STORE_UNAVAILABLE": "try again; if it stays so, look at the control plane's database and disk",
     "SHUTTING_DOWN": "try again in a moment",
 }
-"""By reason. What the control plane's own messages do not say already, in terms of this command line."""
+"""By reason. What the control plane's own messages do not say already, in terms of this command
+line."""
 
 
 def exit_code(error: BroadsheetError) -> int:
@@ -79,7 +81,8 @@ def exit_code(error: BroadsheetError) -> int:
 
 
 def print_failure(console: Console, text: str) -> None:
-    """Say that it failed, and with what words. They are shown as they are: brackets in them are no markup."""
+    """Say that it failed, and with what words. They are shown as they are: brackets in them are no
+    markup."""
     console.print("[bold red]error:[/] ", end="")
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 

@@ -62,8 +62,9 @@ def set_(
 ) -> None:
     """Make a route, or change it.
 
-    It states the whole route: what is left out gets its default, also when the route exists. The same again writes
-    nothing. With --file everything comes from a YAML file with the fields of SetRouteRequest.
+    It states the whole route: what is left out gets its default, also when the route exists. The
+    same again writes nothing. With --file everything comes from a YAML file with the fields of
+    SetRouteRequest.
     """
     flags: dict[str, object] = {}
     if route_id is not None:

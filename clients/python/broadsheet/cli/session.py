@@ -20,7 +20,8 @@ from broadsheet.client import Client
 from protocol.transport.credentials import Credentials, CredentialsError
 
 PIPE_WIDTH = 200
-"""Columns of a table that goes into a pipe or a file, unless COLUMNS says otherwise: rich would cut it at 80."""
+"""Columns of a table that goes into a pipe or a file, unless COLUMNS says otherwise: rich would cut
+it at 80."""
 
 P = ParamSpec("P")
 
@@ -144,7 +145,8 @@ def console(file: IO[str]) -> Console:
 
 
 def open_session(context: typer.Context, given: Mapping[str, object]) -> Session:
-    """The session of a command: its own options, else those before the subcommand, else environment and defaults."""
+    """The session of a command: its own options, else those before the subcommand, else environment
+    and defaults."""
     before = (context.find_object(Defaults) or Defaults(given={})).given
     chosen = {name: value if (value := given.get(name)) is not None else before.get(name) for name in SHARED}
     output = chosen["output"]
@@ -176,7 +178,8 @@ def _credentials(chosen: Mapping[str, object]) -> Credentials:
 def command(
     group: typer.Typer, name: str, *, example: str
 ) -> Callable[[Callable[Concatenate[Session, P], None]], Callable[Concatenate[Session, P], None]]:
-    """Declare a command of `group`. Its function gets a `Session` first; the options of `SHARED` are added to it.
+    """Declare a command of `group`. Its function gets a `Session` first; the options of `SHARED`
+    are added to it.
 
     Args:
         group: Where it belongs.

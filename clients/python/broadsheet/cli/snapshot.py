@@ -55,7 +55,8 @@ def diff(
         int | None, typer.Argument(metavar="TO", min=0, help="Catalog revision to end with. Default: the newest.")
     ] = None,
 ) -> None:
-    """Show what differs between two snapshots: resources added (+), removed (-) and changed (~), field by field."""
+    """Show what differs between two snapshots: resources added (+), removed (-) and changed (~),
+    field by field."""
     with session.client() as client:
         difference = client.diff_snapshots(from_revision, to_revision)
     output.show(session, output.to_json(difference), difference_view(difference))
@@ -80,7 +81,8 @@ def rollback(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     validate_only: ValidateOption = False,
 ) -> None:
-    """Make the content of an earlier snapshot the newest again, as one change, after showing what that changes.
+    """Make the content of an earlier snapshot the newest again, as one change, after showing what
+    that changes.
 
     Models, adapters and routes get new revisions with their old content. API keys stay as they are.
     """

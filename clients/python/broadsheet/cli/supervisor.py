@@ -1,10 +1,11 @@
-"""Child processes of `broadsheet up`: started in order, watched, stopped in reverse order, and none left behind.
+"""Child processes of `broadsheet up`: started in order, watched, stopped in reverse order, and none
+left behind.
 
-Each child leads a session of its own, so a Ctrl-C in the terminal reaches this process alone and the order of stopping
-is ours. Three nets catch what that leaves: a child gets SIGTERM when this process dies, however it dies
-(PR_SET_PDEATHSIG); what is left of a child's process group is killed after it; and processes that left the group
-(Ray's do) become children of this process when orphaned (PR_SET_CHILD_SUBREAPER), and are killed last. The first and
-the last are Linux's.
+Each child leads a session of its own, so a Ctrl-C in the terminal reaches this process alone and
+the order of stopping is ours. Three nets catch what that leaves: a child gets SIGTERM when this
+process dies, however it dies (PR_SET_PDEATHSIG); what is left of a child's process group is killed
+after it; and processes that left the group (Ray's do) become children of this process when orphaned
+(PR_SET_CHILD_SUBREAPER), and are killed last. The first and the last are Linux's.
 """
 
 from __future__ import annotations
@@ -40,13 +41,14 @@ if sys.platform == "linux":
         sys.exit(1)
 os.execvp(sys.argv[2], sys.argv[2:])
 """
-"""Asks for SIGTERM when the parent dies, then becomes the child. The parent may have died before it asked, hence the
-check. A program of its own, because code between fork and exec is not safe in a process with threads, and gRPC has
-threads."""
+"""Asks for SIGTERM when the parent dies, then becomes the child. The parent may have died before it
+asked, hence the check. A program of its own, because code between fork and exec is not safe in a
+process with threads, and gRPC has threads."""
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM arrived. Not an Exception: nothing but the supervisor's owner may take it for an error."""
+    """SIGINT or SIGTERM arrived. Not an Exception: nothing but the supervisor's owner may take it
+    for an error."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)
@@ -82,8 +84,9 @@ class Child:
 class Supervisor:
     """Owns children while its `with` block runs, and the handling of SIGINT and SIGTERM.
 
-    A first signal raises `Interrupted` in the block (in the main thread, wherever it is). Leaving the block, for
-    whatever reason, stops every child. A second signal skips the waiting and kills them.
+    A first signal raises `Interrupted` in the block (in the main thread, wherever it is). Leaving
+    the block, for whatever reason, stops every child. A second signal skips the waiting and kills
+    them.
     """
 
     def __init__(self, *, say: Callable[[str], None], stop_timeout_s: float = STOP_TIMEOUT_S) -> None:
@@ -171,7 +174,8 @@ class Supervisor:
         return len(self._signals) >= 2
 
     def _stop_all(self) -> None:
-        """Stop the children, the last started first: those may need the earlier ones to end well."""
+        """Stop the children, the last started first: those may need the earlier ones to end
+        well."""
         for child in reversed(self._children):
             if child.process.poll() is None:
                 self._say(f"stopping the {child.name}; a second Ctrl-C kills it")
@@ -204,7 +208,8 @@ def _become_subreaper() -> None:
 
 
 def _kill_adopted(known: set[int]) -> None:
-    """Kill orphans of our children until none is left: a killed one may leave orphans of its own."""
+    """Kill orphans of our children until none is left: a killed one may leave orphans of its
+    own."""
     while True:
         adopted = _adopted_by(os.getpid()) - known
         if not adopted:

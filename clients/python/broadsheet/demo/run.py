@@ -1,5 +1,5 @@
-"""`broadsheet up --demo`: a real model and a real adapter, registered, pushed, started from zero, asked. Nothing is
-faked.
+"""`broadsheet up --demo`: a real model and a real adapter, registered, pushed, started from zero,
+asked. Nothing is faked.
 
 It uses what everybody has: the planes' programs, `broadsheet.Client`, and HTTP.
 """
@@ -44,7 +44,8 @@ SERVING_TIMEOUT_S = 120.0
 ENVIRONMENT: Mapping[str, str] = {
     # Cache for one small model, on machines with little memory; vLLM's default on the CPU is 4 GiB.
     "VLLM_CPU_KVCACHE_SPACE": "1",
-    # The model is a local directory: nothing is to be asked of a hub, and nothing to be told to anybody.
+    # The model is a local directory: nothing is to be asked of a hub, and nothing to be told to
+    # anybody.
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
 }
@@ -89,13 +90,15 @@ class Steps:
 
 
 def run_demo(screen: Console, *, listen: str, http: str, data_dir: Path | None, stop_after: bool) -> int:
-    """Run the demo. Returns the exit status: 0 when every question was answered, and after that Ctrl-C or `stop_after`.
+    """Run the demo. Returns the exit status: 0 when every question was answered, and after that
+    Ctrl-C or `stop_after`.
 
     Args:
         screen: Where to show everything.
         listen: Address of the control plane.
         http: Address of the data plane's OpenAI API.
-        data_dir: For registry, snapshots and logs. None: a temporary folder, kept only after a failure.
+        data_dir: For registry, snapshots and logs. None: a temporary folder, kept only after a
+        failure.
         stop_after: End after the answers; else stay up until Ctrl-C.
 
     Raises:
@@ -211,7 +214,8 @@ def _register(screen: Console, steps: Steps, client: Client, weights: Path) -> N
                 "source": {"uri": f"file://{weights}"},
                 "engine": {
                     "kind": "VLLM",
-                    # float32: in bfloat16 so small a model answers differently on CPUs with AMX and on those without.
+                    # float32: in bfloat16 so small a model answers differently on CPUs with AMX and
+                    # on those without.
                     "args": {"enforce_eager": True, "max_model_len": 2048, "dtype": "float32"},
                 },
                 "resources": {"accelerators": 1 if _runs_on_gpu() else 0},
@@ -280,7 +284,8 @@ def _ask_all(screen: Console, steps: Steps, supervisor: Supervisor, client: Clie
 
 
 def _ask(screen: Console, supervisor: Supervisor, client: Client, url: str, served_name: str, question: str) -> Answer:
-    """Ask in a thread, and meanwhile show the time and the model's state, and notice when a plane dies.
+    """Ask in a thread, and meanwhile show the time and the model's state, and notice when a plane
+    dies.
 
     Raises:
         AnswerError: The data plane answered with an error, or with nothing.
@@ -334,7 +339,8 @@ def _state(client: Client) -> str:
 
 
 def _runs_on_gpu() -> bool:
-    """Whether the vLLM that is installed is the one for GPUs; the one for CPUs is a distribution of another name."""
+    """Whether the vLLM that is installed is the one for GPUs; the one for CPUs is a distribution of
+    another name."""
     try:
         metadata.distribution("vllm")
     except metadata.PackageNotFoundError:

@@ -1,17 +1,21 @@
-"""Specs as people write them, YAML files and mappings, made into requests. Strict: what is not understood is refused.
+"""Specs as people write them, YAML files and mappings, made into requests. Strict: what is not
+understood is refused.
 
-A spec has the fields of `RegisterModelRequest`, `RegisterAdapterRequest` or `SetRouteRequest`, in snake_case:
+A spec has the fields of `RegisterModelRequest`, `RegisterAdapterRequest` or `SetRouteRequest`, in
+snake_case:
 
     model_id: smollm2
     spec:
-      source: {uri: "file:./SmolLM2-135M-Instruct"}   # relative to this file; also file:///absolute and hf://org/name
+      source: {uri: "file:./SmolLM2-135M-Instruct"}   # relative to this file; also file:///absolute
+      and hf://org/name
       engine: {kind: VLLM, args: {max_model_len: 2048}}
       scaling: {min_replicas: 0, downscale_to_zero_delay: 5m}
     card: {display_name: SmolLM2 135M}
     labels: {team: search}
 
-Durations are `300s`, `5m`, `1h30m`, `250ms` or a number of seconds. Enum names go with or without their prefix. Every
-problem of a file is reported at once, each with its line, the field's path, what was got and what is allowed.
+Durations are `300s`, `5m`, `1h30m`, `250ms` or a number of seconds. Enum names go with or without
+their prefix. Every problem of a file is reported at once, each with its line, the field's path,
+what was got and what is allowed.
 """
 
 from __future__ import annotations
@@ -89,12 +93,14 @@ def load_route_request(path: Path) -> SetRouteRequest:
 
 
 def to_message(value: Message | Mapping[str, object], into: _MessageT, path: str) -> _MessageT:
-    """`value` as a message of the type of `into`: copied when it is one, read strictly when it is a mapping.
+    """`value` as a message of the type of `into`: copied when it is one, read strictly when it is a
+    mapping.
 
     Rules that a message of the right shape may still break are left to the control plane.
 
     Args:
-        value: A message, or a mapping as in a YAML file. Relative paths are relative to the working directory.
+        value: A message, or a mapping as in a YAML file. Relative paths are relative to the working
+        directory.
         into: An empty message. It is filled and returned.
         path: Path of the field, for errors: `spec`.
 
@@ -141,7 +147,8 @@ def _load(path: Path, into: _MessageT) -> _MessageT:
     reader = Reader(base=path.resolve().parent, problems=problems)
     reader.message(root, into, "")
     if not reader.problems:
-        # Only of a request that was understood: a field left out for being wrong would look as if it was missing.
+        # Only of a request that was understood: a field left out for being wrong would look as if
+        # it was missing.
         reader.problems += [
             Problem(path=violation.field, line=line_of(root, violation.field), description=violation.description)
             for violation in violations_of(into)

@@ -1,4 +1,5 @@
-"""Resources as files declare them: several documents per file, several files per directory, all checked at once."""
+"""Resources as files declare them: several documents per file, several files per directory, all
+checked at once."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ Request: TypeAlias = RegisterModelRequest | RegisterAdapterRequest | SetRouteReq
 SUFFIXES = (".yaml", ".yml")
 
 OWNER_LABEL = "broadsheet.dev/applied-by"
-"""Says who applied a resource: what `apply --prune` may delete. Set by `apply`, and by nothing else."""
+"""Says who applied a resource: what `apply --prune` may delete. Set by `apply`, and by nothing
+else."""
 
 _KINDS: Mapping[str, type[Request]] = {
     "model_id": RegisterModelRequest,
@@ -66,7 +68,8 @@ def load_declared(paths: Iterable[Path]) -> tuple[Declared, ...]:
     """Every resource that these files, and the YAML files below these directories, declare.
 
     Raises:
-        InvalidSpec: Any of them is wrong. Its violations are those of all files, each with file and line.
+        InvalidSpec: Any of them is wrong. Its violations are those of all files, each with file and
+        line.
     """
     declared: list[Declared] = []
     violations: list[FieldViolation] = []

@@ -16,7 +16,8 @@ FILE_BYTES_MAX = 1 << 20
 """A spec is a few kilobytes; a megabyte is some other file."""
 
 NODES_MAX = 20_000
-"""Values of a spec, aliases counted each time: a small file of aliases to aliases can mean billions."""
+"""Values of a spec, aliases counted each time: a small file of aliases to aliases can mean
+billions."""
 
 DEPTH_MAX = 32
 """Nesting. A spec needs five levels, engine arguments a few more."""
@@ -105,7 +106,8 @@ def not_yaml(error: yaml.YAMLError) -> InvalidSpec:
 
 
 def from_document(document: yaml.Node, problems: list[Problem]) -> Node:
-    """A document as a node. What is wrong with it, but does not hide the rest, is added to `problems`.
+    """A document as a node. What is wrong with it, but does not hide the rest, is added to
+    `problems`.
 
     Raises:
         InvalidSpec: It is too large or too deep, or holds a value that is none.

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from google._upb import _message as _upb
     from google.protobuf.descriptor import Descriptor
 
-    # What generated classes say of themselves, by their stubs: either of two implementations of the same thing.
+    # What generated classes say of themselves, by their stubs: either of two implementations of the
+    # same thing.
     _Descriptor = Descriptor | _upb.Descriptor
     _FieldDescriptor = FieldDescriptor | _upb.FieldDescriptor
 

@@ -29,8 +29,8 @@ def source_uri(text: str, base: Path) -> str:
         base: What a relative path is relative to.
 
     Raises:
-        ValueError: The path has characters that URIs of files may not hold here, or it is relative, has no `file:` in
-            front and leads nowhere: it may be a mistyped `hf://` source.
+        ValueError: The path has characters that URIs of files may not hold here, or it is relative,
+            has no `file:` in front and leads nowhere: it may be a mistyped `hf://` source.
     """
     if text.startswith("file:") and not text.startswith("file://"):
         return file_uri(text.removeprefix("file:"), base)
@@ -78,7 +78,8 @@ def parse_argument(text: str) -> tuple[str, object]:
 
 
 def file_uri(text: str, base: Path) -> str:
-    # Not Path.as_uri, which encodes: the planes take the path literally, and refuse what could be read in two ways.
+    # Not Path.as_uri, which encodes: the planes take the path literally, and refuse what could be
+    # read in two ways.
     uri = f"{sources.FILE_SCHEME}{(base / Path(text).expanduser()).resolve()}"
     try:
         sources.file_path(uri)

@@ -68,8 +68,8 @@ class Adapter(_message.Message):
     catalog_revision: _builtins.int
     """The catalog revision of that last change."""
     etag: _builtins.str
-    """Changes with whatever a writer can change. Give it back with a request that changes the adapter to be refused when
-    somebody else has changed it meanwhile.
+    """Changes with whatever a writer can change. Give it back with a request that changes the adapter
+    to be refused when somebody else has changed it meanwhile.
     """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -91,7 +91,9 @@ class Adapter(_message.Message):
 
     @_builtins.property
     def statuses(self) -> _containers.RepeatedCompositeFieldContainer[_status_pb2.DataPlaneResourceStatus]:
-        """What each data plane has made of the adapter, ordered by data plane id. Output of GetAdapter and ListAdapters."""
+        """What each data plane has made of the adapter, ordered by data plane id. Output of GetAdapter
+        and ListAdapters.
+        """
 
     @_builtins.property
     def delete_time(self) -> _timestamp_pb2.Timestamp:
@@ -191,7 +193,9 @@ class AdapterWeights(_message.Message):
     RANK_FIELD_NUMBER: _builtins.int
     TARGET_MODULES_FIELD_NUMBER: _builtins.int
     digest: _builtins.bytes
-    """SHA-256 over the list of files: for each, ordered by path, `{sha256 in hex} {size in bytes} {path}\\n`."""
+    """SHA-256 over the list of files: for each, ordered by path, `{sha256 in hex} {size in bytes}
+    {path}\\n`.
+    """
     size_bytes: _builtins.int
     """Bytes of all files together."""
     rank: _builtins.int

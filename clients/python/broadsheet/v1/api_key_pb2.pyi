@@ -21,7 +21,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ApiKey(_message.Message):
-    """A key that lets requests into the OpenAI API of the data planes. The key itself is shown once, when it is made."""
+    """A key that lets requests into the OpenAI API of the data planes. The key itself is shown once,
+    when it is made.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -119,11 +121,13 @@ class ApiKeyLimits(_message.Message):
     requests_per_minute: _builtins.int
     """Inference requests in a minute. 0: as many as one likes."""
     tokens_per_minute: _builtins.int
-    """Tokens of prompts and answers in a minute, counted when an answer is complete. 0: as many as one likes."""
+    """Tokens of prompts and answers in a minute, counted when an answer is complete. 0: as many as
+    one likes.
+    """
     @_builtins.property
     def allowed_served_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Patterns of served names: `*` stands for any characters, `?` for one. A name that none fits does not exist for
-        this key.
+        """Patterns of served names: `*` stands for any characters, `?` for one. A name that none fits
+        does not exist for this key.
         """
 
     def __init__(
@@ -143,7 +147,9 @@ Global___ApiKeyLimits: _TypeAlias = ApiKeyLimits  # noqa: Y015
 
 @_typing.final
 class ApiKeyEntry(_message.Message):
-    """A key in a snapshot. One that was revoked stays, without its hash: an ingress that has keys stays closed without one."""
+    """A key in a snapshot. One that was revoked stays, without its hash: an ingress that has keys stays
+    closed without one.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -158,7 +164,9 @@ class ApiKeyEntry(_message.Message):
     uid: _builtins.str
     """Identity of the key for its whole life."""
     key_hash: _builtins.bytes
-    """Hash of the key, 32 bytes; broadsheet/api_keys.py says how it is made. Empty when it was revoked."""
+    """Hash of the key, 32 bytes; broadsheet/api_keys.py says how it is made. Empty when it was
+    revoked.
+    """
     revoked: _builtins.bool
     """It is not accepted any more."""
     @_builtins.property
@@ -225,8 +233,9 @@ class CreateApiKeyRequest(_message.Message):
     display_name: _builtins.str
     """A name for people."""
     request_id: _builtins.str
-    """UUID4 that the caller makes up, so that the request may be sent again: for 24 hours a repeat changes nothing. It
-    gets the first answer but for the key, which is shown once and kept nowhere. Empty: it is carried out each time.
+    """UUID4 that the caller makes up, so that the request may be sent again: for 24 hours a repeat
+    changes nothing. It gets the first answer but for the key, which is shown once and kept
+    nowhere. Empty: it is carried out each time.
     """
     validate_only: _builtins.bool
     """Check everything, answer as if it had been done but without a key, and write nothing."""
@@ -271,7 +280,9 @@ class CreateApiKeyResponse(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     CATALOG_REVISION_FIELD_NUMBER: _builtins.int
     key: _builtins.str
-    """The key itself, for `authorization: Bearer`. Shown here and nowhere else; empty in the answer to a repeat."""
+    """The key itself, for `authorization: Bearer`. Shown here and nowhere else; empty in the answer
+    to a repeat.
+    """
     catalog_revision: _builtins.int
     """The catalog revision that brought it."""
     @_builtins.property
@@ -405,7 +416,8 @@ class RevokeApiKeyRequest(_message.Message):
     name: _builtins.str
     """`apiKeys/{api_key}`."""
     request_id: _builtins.str
-    """UUID4 that the caller makes up, so that the request may be sent again: for 24 hours a repeat gets the first answer.
+    """UUID4 that the caller makes up, so that the request may be sent again: for 24 hours a repeat
+    gets the first answer.
     Empty: it is carried out each time.
     """
     validate_only: _builtins.bool
@@ -434,7 +446,9 @@ class RevokeApiKeyResponse(_message.Message):
     API_KEY_FIELD_NUMBER: _builtins.int
     CATALOG_REVISION_FIELD_NUMBER: _builtins.int
     catalog_revision: _builtins.int
-    """The first catalog revision in which it is not accepted any more; the newest if it was revoked before."""
+    """The first catalog revision in which it is not accepted any more; the newest if it was revoked
+    before.
+    """
     @_builtins.property
     def api_key(self) -> Global___ApiKey:
         """The key's description as it is now."""

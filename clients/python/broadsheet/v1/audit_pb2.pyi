@@ -57,7 +57,9 @@ class AuditEvent(_message.Message):
 
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[_change_pb2.ResourceChange]:
-        """What it changed, by resource name: at most 1000 resources, and before and after of as many as fit into a megabyte."""
+        """What it changed, by resource name: at most 1000 resources, and before and after of as many as
+        fit into a megabyte.
+        """
 
     def __init__(
         self,

@@ -22,9 +22,10 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ResourceChange(_message.Message):
-    """What became of one resource between two snapshots. Secrets are not in it: `[redacted]` stands for them, and
-    `[redacted, changed]` for one that is another than before. Redacted are credentials and query strings of URIs, engine
-    arguments and labels whose names look like secrets, and the material of API keys.
+    """What became of one resource between two snapshots. Secrets are not in it: `[redacted]` stands for
+    them, and `[redacted, changed]` for one that is another than before. Redacted are credentials and
+    query strings of URIs, engine arguments and labels whose names look like secrets, and the
+    material of API keys.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -68,15 +69,15 @@ class ResourceChange(_message.Message):
     type: _builtins.str
     """Full name of the message that the snapshot entry holds, such as `broadsheet.v1.ModelEntry`."""
     omitted: _builtins.bool
-    """Before and after are left out, because one event cannot hold everything of so large a change. DiffSnapshots shows it
-    for as long as both snapshots are kept.
+    """Before and after are left out, because one event cannot hold everything of so large a change.
+    DiffSnapshots shows it for as long as both snapshots are kept.
     """
     kind: Global___ResourceChange.Kind.ValueType
     """What became of it."""
     @_builtins.property
     def before(self) -> _struct_pb2.Struct:
-        """The entry before, with the field names of its proto; bytes as hexadecimal digits. Absent: there was none, or
-        `omitted`.
+        """The entry before, with the field names of its proto; bytes as hexadecimal digits. Absent: there
+        was none, or `omitted`.
         """
 
     @_builtins.property

@@ -22,12 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from broadsheet._vendor.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from broadsheet.v1 import change_pb2 as broadsheet_dot_v1_dot_change__pb2
 from broadsheet.v1 import snapshot_pb2 as broadsheet_dot_v1_dot_snapshot__pb2
+from broadsheet._vendor.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62roadsheet/v1/diff.proto\x12\rbroadsheet.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1a\x62roadsheet/v1/change.proto\x1a\x1c\x62roadsheet/v1/snapshot.proto\"\xa3\x01\n\x14\x44iffSnapshotsRequest\x12\x1e\n\rfrom_revision\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12!\n\x0bto_revision\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x12\x1a\n\tpage_size\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x42\x0e\n\x0c_to_revision\"\xbe\x01\n\x15\x44iffSnapshotsResponse\x12.\n\rfrom_position\x18\x01 \x01(\x0b\x32\x17.broadsheet.v1.Position\x12,\n\x0bto_position\x18\x02 \x01(\x0b\x32\x17.broadsheet.v1.Position\x12.\n\x07\x63hanges\x18\x03 \x03(\x0b\x32\x1d.broadsheet.v1.ResourceChange\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62roadsheet/v1/diff.proto\x12\rbroadsheet.v1\x1a\x1a\x62roadsheet/v1/change.proto\x1a\x1c\x62roadsheet/v1/snapshot.proto\x1a\x1b\x62uf/validate/validate.proto\"\xa3\x01\n\x14\x44iffSnapshotsRequest\x12\x1e\n\rfrom_revision\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12!\n\x0bto_revision\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x12\x1a\n\tpage_size\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x42\x0e\n\x0c_to_revision\"\xbe\x01\n\x15\x44iffSnapshotsResponse\x12.\n\rfrom_position\x18\x01 \x01(\x0b\x32\x17.broadsheet.v1.Position\x12,\n\x0bto_position\x18\x02 \x01(\x0b\x32\x17.broadsheet.v1.Position\x12.\n\x07\x63hanges\x18\x03 \x03(\x0b\x32\x1d.broadsheet.v1.ResourceChange\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)

@@ -77,7 +77,9 @@ class DataPlane(_message.Message):
 
     @_builtins.property
     def resources(self) -> _containers.RepeatedCompositeFieldContainer[_status_pb2.ResourceStatus]:
-        """States of its resources, by name. Output of GetDataPlane; empty in lists. Adapters that are IDLE are left out."""
+        """States of its resources, by name. Output of GetDataPlane; empty in lists. Adapters that are
+        IDLE are left out.
+        """
 
     def __init__(
         self,
@@ -221,7 +223,9 @@ class WaitForRevisionRequest(_message.Message):
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """How long to wait. Default 30 s. The call answers as soon as none is PENDING, or when this is over."""
+        """How long to wait. Default 30 s. The call answers as soon as none is PENDING, or when this is
+        over.
+        """
 
     def __init__(
         self,

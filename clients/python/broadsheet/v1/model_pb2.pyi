@@ -26,8 +26,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Model(_message.Message):
-    """A language model under a stable identity. What it runs changes from one `ModelRevision` to the next; the identity,
-    and the name that callers use, stay.
+    """A language model under a stable identity. What it runs changes from one `ModelRevision` to the
+    next; the identity, and the name that callers use, stay.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -70,14 +70,17 @@ class Model(_message.Message):
     name: _builtins.str
     """Resource name, `models/{model}`."""
     uid: _builtins.str
-    """Identity of this model for its whole life. A model that is deleted and registered again has another uid."""
+    """Identity of this model for its whole life. A model that is deleted and registered again has
+    another uid.
+    """
     served_name: _builtins.str
     """The string in OpenAI's `model` field. Unique among the served names of all models and adapters."""
     catalog_revision: _builtins.int
     """The catalog revision of that last change."""
     etag: _builtins.str
-    """Changes with whatever a writer states of the model; not with the course of a rollout, or with warm_until. Give it
-    back with a request that changes the model to be refused when somebody else has changed it meanwhile.
+    """Changes with whatever a writer states of the model; not with the course of a rollout, or with
+    warm_until. Give it back with a request that changes the model to be refused when somebody else
+    has changed it meanwhile.
     """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -87,8 +90,8 @@ class Model(_message.Message):
 
     @_builtins.property
     def revision(self) -> Global___ModelRevision:
-        """The newest revision. Data planes are told to serve it, but for the share of requests that a rollout under way
-        leaves to the one before.
+        """The newest revision. Data planes are told to serve it, but for the share of requests that a
+        rollout under way leaves to the one before.
         """
 
     @_builtins.property
@@ -101,7 +104,9 @@ class Model(_message.Message):
 
     @_builtins.property
     def statuses(self) -> _containers.RepeatedCompositeFieldContainer[_status_pb2.DataPlaneResourceStatus]:
-        """What each data plane has made of the model, ordered by data plane id. Output of GetModel and ListModels."""
+        """What each data plane has made of the model, ordered by data plane id. Output of GetModel and
+        ListModels.
+        """
 
     @_builtins.property
     def delete_time(self) -> _timestamp_pb2.Timestamp:
@@ -117,12 +122,14 @@ class Model(_message.Message):
 
     @_builtins.property
     def rollout(self) -> _rollout_pb2.Rollout:
-        """The rollout of the newest revision, under way or ended. Absent: that revision was simply put in place."""
+        """The rollout of the newest revision, under way or ended. Absent: that revision was simply put in
+        place.
+        """
 
     @_builtins.property
     def warm_until(self) -> _timestamp_pb2.Timestamp:
-        """Until when data planes keep the model started although nobody asks for it; see WarmModel. By the clock of the
-        control plane. Absent or past: it is started when it is asked for.
+        """Until when data planes keep the model started although nobody asks for it; see WarmModel. By
+        the clock of the control plane. Absent or past: it is started when it is asked for.
         """
 
     def __init__(
@@ -297,8 +304,9 @@ class Engine(_message.Message):
         KIND_VLLM: Engine._Kind.ValueType  # 1
         """vLLM's own OpenAI server."""
         KIND_SIMULATED: Engine._Kind.ValueType  # 2
-        """An OpenAI-compatible app that computes nothing, for load tests, demonstrations without weights and fault tests.
-        Its args are described in dataplane/simulated.py. It never stands in for another kind.
+        """An OpenAI-compatible app that computes nothing, for load tests, demonstrations without
+        weights and fault tests. Its args are described in dataplane/simulated.py. It never stands in
+        for another kind.
         """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
@@ -309,8 +317,9 @@ class Engine(_message.Message):
     KIND_VLLM: Engine.Kind.ValueType  # 1
     """vLLM's own OpenAI server."""
     KIND_SIMULATED: Engine.Kind.ValueType  # 2
-    """An OpenAI-compatible app that computes nothing, for load tests, demonstrations without weights and fault tests.
-    Its args are described in dataplane/simulated.py. It never stands in for another kind.
+    """An OpenAI-compatible app that computes nothing, for load tests, demonstrations without
+    weights and fault tests. Its args are described in dataplane/simulated.py. It never stands in
+    for another kind.
     """
 
     KIND_FIELD_NUMBER: _builtins.int
@@ -319,9 +328,10 @@ class Engine(_message.Message):
     """Default: VLLM."""
     @_builtins.property
     def args(self) -> _struct_pb2.Struct:
-        """The engine's own arguments. For VLLM the flags of `vllm serve` without dashes in front, `-` or `_` inside:
-        `{"max_model_len": 2048, "enforce_eager": true}`. Those that Broadsheet sets itself (host, port, served model name,
-        tensor parallelism, LoRA …) are refused. An argument that the engine does not know makes the model FAILED.
+        """The engine's own arguments. For VLLM the flags of `vllm serve` without dashes in front, `-` or
+        `_` inside: `{"max_model_len": 2048, "enforce_eager": true}`. Those that Broadsheet sets itself
+        (host, port, served model name, tensor parallelism, LoRA …) are refused. An argument that the
+        engine does not know makes the model FAILED.
         """
 
     def __init__(
@@ -353,7 +363,9 @@ class Resources(_message.Message):
     accelerator_type: _builtins.str
     """Ray's accelerator type, such as `H100`. Empty: any."""
     accelerators: _builtins.int
-    """Accelerators of one replica. 0: it runs on the CPU. When set, it must be the product of the two parallel sizes."""
+    """Accelerators of one replica. 0: it runs on the CPU. When set, it must be the product of the two
+    parallel sizes.
+    """
     cpus: _builtins.float
     """CPUs that Ray sets aside for one replica. Default: 1 for VLLM, 0 for SIMULATED."""
     memory_bytes: _builtins.int
@@ -408,9 +420,10 @@ class Scaling(_message.Message):
         IDLE_ZERO: Scaling._Idle.ValueType  # 1
         """They go, and the next request starts one anew."""
         IDLE_SLEEP: Scaling._Idle.ValueType  # 2
-        """They stay and sleep: the engine moves its weights to main memory and gives the accelerator's memory up, and the
-        next request wakes it. They go when a model that is starting needs what they hold. Needs an engine that can:
-        vLLM on an accelerator (resources.accelerators of at least 1), or SIMULATED.
+        """They stay and sleep: the engine moves its weights to main memory and gives the accelerator's
+        memory up, and the next request wakes it. They go when a model that is starting needs what
+        they hold. Needs an engine that can: vLLM on an accelerator (resources.accelerators of at
+        least 1), or SIMULATED.
         """
 
     class Idle(_Idle, metaclass=_IdleEnumTypeWrapper):
@@ -421,9 +434,10 @@ class Scaling(_message.Message):
     IDLE_ZERO: Scaling.Idle.ValueType  # 1
     """They go, and the next request starts one anew."""
     IDLE_SLEEP: Scaling.Idle.ValueType  # 2
-    """They stay and sleep: the engine moves its weights to main memory and gives the accelerator's memory up, and the
-    next request wakes it. They go when a model that is starting needs what they hold. Needs an engine that can:
-    vLLM on an accelerator (resources.accelerators of at least 1), or SIMULATED.
+    """They stay and sleep: the engine moves its weights to main memory and gives the accelerator's
+    memory up, and the next request wakes it. They go when a model that is starting needs what
+    they hold. Needs an engine that can: vLLM on an accelerator (resources.accelerators of at
+    least 1), or SIMULATED.
     """
 
     MIN_REPLICAS_FIELD_NUMBER: _builtins.int
@@ -443,7 +457,8 @@ class Scaling(_message.Message):
     target_ongoing_requests: _builtins.float
     """Requests in flight per replica that autoscaling aims at. Default: 16."""
     idle: Global___Scaling.Idle.ValueType
-    """What becomes of the replicas when nobody has asked for downscale_to_zero_delay, with min_replicas 0.
+    """What becomes of the replicas when nobody has asked for downscale_to_zero_delay, with
+    min_replicas 0.
     Default: IDLE_ZERO. A change of it starts new replicas.
     """
     @_builtins.property
@@ -456,7 +471,8 @@ class Scaling(_message.Message):
 
     @_builtins.property
     def downscale_to_zero_delay(self) -> _duration_pb2.Duration:
-        """How long there must have been no request before the last replica goes, or goes to sleep, with min_replicas 0.
+        """How long there must have been no request before the last replica goes, or goes to sleep, with
+        min_replicas 0.
         Default: 300 s.
         """
 
@@ -504,7 +520,9 @@ class Admission(_message.Message):
     max_ongoing_requests: _builtins.int
     """Requests in flight per engine replica; more than that wait. Default: 256."""
     max_queued_requests: _builtins.int
-    """Requests that may wait, for a replica to start or to have room; one more is answered 503. Default: 1000."""
+    """Requests that may wait, for a replica to start or to have room; one more is answered 503.
+    Default: 1000.
+    """
     @_builtins.property
     def queue_timeout(self) -> _duration_pb2.Duration:
         """How long a request may wait for room on a running replica. Default: 30 s."""
@@ -545,9 +563,13 @@ class Lora(_message.Message):
     MAX_ADAPTERS_FIELD_NUMBER: _builtins.int
     MAX_RANK_FIELD_NUMBER: _builtins.int
     max_adapters: _builtins.int
-    """Adapters that one replica holds ready at the same time; further ones are swapped in and out. Default: 4."""
+    """Adapters that one replica holds ready at the same time; further ones are swapped in and out.
+    Default: 4.
+    """
     max_rank: _builtins.int
-    """The highest rank of an adapter. The values are those that vLLM's kernels are built for. Default: 16."""
+    """The highest rank of an adapter. The values are those that vLLM's kernels are built for.
+    Default: 16.
+    """
     def __init__(
         self,
         *,

@@ -24,7 +24,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class RegisterModelRequest(_message.Message):
-    """Request of RegisterModel. It states the whole model: what is left empty gets its default, also when the model exists."""
+    """Request of RegisterModel. It states the whole model: what is left empty gets its default, also
+    when the model exists.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -65,9 +67,13 @@ class RegisterModelRequest(_message.Message):
     validate_only: _builtins.bool
     """Check everything, answer as if it had been done, and write nothing."""
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and changes nothing."""
+    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
+    changes nothing.
+    """
     etag: _builtins.str
-    """etag of the model as the caller read it. When it is another by now, the request is refused: ABORTED, ETAG_MISMATCH."""
+    """etag of the model as the caller read it. When it is another by now, the request is refused:
+    ABORTED, ETAG_MISMATCH.
+    """
     must_create: _builtins.bool
     """Refuse the request (ALREADY_EXISTS) when there is such a model already."""
     @_builtins.property
@@ -118,7 +124,9 @@ class RegisterModelResponse(_message.Message):
     CATALOG_REVISION_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     catalog_revision: _builtins.int
-    """The first catalog revision whose snapshot surely holds it: that of this change, or the newest if nothing changed."""
+    """The first catalog revision whose snapshot surely holds it: that of this change, or the newest
+    if nothing changed.
+    """
     created: _builtins.bool
     """Whether a model revision was made. Also false when only the served name or labels changed."""
     @_builtins.property
@@ -200,10 +208,12 @@ class ListModelsRequest(_message.Message):
     page_size: _builtins.int
     """Models at most. Default 50; more than 1000 counts as 1000."""
     page_token: _builtins.str
-    """next_page_token of the page before, of a request with the same other fields. Empty: the first page."""
+    """next_page_token of the page before, of a request with the same other fields. Empty: the first
+    page.
+    """
     filter: _builtins.str
-    """Which models: `FIELD OPERATOR VALUE`, put together with AND, OR, NOT (or `-`) and parentheses, as in AIP-160: OR binds
-    tighter than AND, and keywords are in capitals. Empty: all. Example:
+    """Which models: `FIELD OPERATOR VALUE`, put together with AND, OR, NOT (or `-`) and parentheses,
+    as in AIP-160: OR binds tighter than AND, and keywords are in capitals. Empty: all. Example:
     `labels.env = prod AND (state = FAILED OR state = DEGRADED) AND NOT owner = "team a"`.
 
     Fields:
@@ -211,25 +221,30 @@ class ListModelsRequest(_message.Message):
     - `served_name`
     - `owner`, or `card.owned_by`: `revision.card.owned_by` as it is registered
     - `labels.KEY`, or `labels."KEY"`: the label KEY, if there is one
-    - `state`: DEPLOYING, READY, IDLE, DEGRADED, FAILED, DRAINING or QUARANTINED, with or without `RESOURCE_STATE_`. The
-      model has every state that a connected data plane has reported of it.
+    - `state`: DEPLOYING, READY, IDLE, DEGRADED, FAILED, DRAINING or QUARANTINED, with or without
+      `RESOURCE_STATE_`. The model has every state that a connected data plane has reported of it.
 
     Operators:
-    - `=`: it has this value. `*` at the beginning or the end of the value stands for any text, but not in a state.
-    - `!=`: the same as `NOT FIELD = VALUE`, so a model without the label, or without any state, matches too.
-    - `:`: the same as `=`, but `FIELD:*` asks whether there is a value that is not empty (for a label: whether there is
-      the label). `labels:KEY` is the same as `labels.KEY:*`.
+    - `=`: it has this value. `*` at the beginning or the end of the value stands for any text, but
+    not in a state.
+    - `!=`: the same as `NOT FIELD = VALUE`, so a model without the label, or without any state,
+    matches too.
+    - `:`: the same as `=`, but `FIELD:*` asks whether there is a value that is not empty (for a
+      label: whether there is the label). `labels:KEY` is the same as `labels.KEY:*`.
 
-    Values are bare (no spaces, quotes or parentheses, and no keyword) or in single or double quotes. `\\*`, `\\"`, `\\'` and
-    `\\\\` stand for those characters themselves. At most 32 comparisons, and parentheses 16 deep.
+    Values are bare (no spaces, quotes or parentheses, and no keyword) or in single or double
+    quotes. `\\*`, `\\"`, `\\'` and `\\\\` stand for those characters themselves. At most 32
+    comparisons, and parentheses 16 deep.
     """
     order_by: _builtins.str
-    """Fields to sort by, separated by commas, each with ` desc` if the greatest is to come first: `name`, `served_name`,
-    `create_time`, `update_time`. Default: `name`. What is equal in them is ordered by name, in the direction of the last
-    field. Text compares by its bytes. Example: `create_time desc`.
+    """Fields to sort by, separated by commas, each with ` desc` if the greatest is to come first:
+    `name`, `served_name`, `create_time`, `update_time`. Default: `name`. What is equal in them is
+    ordered by name, in the direction of the last field. Text compares by its bytes. Example:
+    `create_time desc`.
 
-    While others write, a model is listed once, and one that is there all the time is listed. Only where a field
-    that is sorted by changes meanwhile (`update_time`, `served_name`) it may come twice, or not at all.
+    While others write, a model is listed once, and one that is there all the time is listed. Only
+    where a field that is sorted by changes meanwhile (`update_time`, `served_name`) it may come
+    twice, or not at all.
     """
     show_deleted: _builtins.bool
     """Deleted ones too."""
@@ -259,7 +274,9 @@ class ListModelsResponse(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page. With a filter a page may have fewer models than there is room for, or none, and not be the last."""
+    """Empty on the last page. With a filter a page may have fewer models than there is room for, or
+    none, and not be the last.
+    """
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[_model_pb2.Model]:
         """The models in the order that was asked for, each with its state on every data plane."""
@@ -350,15 +367,20 @@ class DeleteModelRequest(_message.Message):
     name: _builtins.str
     """`models/{model}`."""
     force: _builtins.bool
-    """Delete its adapters too, and take it and them out of the routes that refer to them. A route that would be left
-    without a target is refused all the same. The adapters come back when the model is undeleted, the routes stay.
+    """Delete its adapters too, and take it and them out of the routes that refer to them. A route
+    that would be left without a target is refused all the same. The adapters come back when the
+    model is undeleted, the routes stay.
     """
     validate_only: _builtins.bool
     """Check everything, answer as if it had been done, and write nothing."""
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and changes nothing."""
+    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
+    changes nothing.
+    """
     etag: _builtins.str
-    """etag of the model as the caller read it. When it is another by now, the request is refused: ABORTED, ETAG_MISMATCH."""
+    """etag of the model as the caller read it. When it is another by now, the request is refused:
+    ABORTED, ETAG_MISMATCH.
+    """
     def __init__(
         self,
         *,
@@ -415,21 +437,23 @@ class UpdateModelRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and changes nothing."""
+    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
+    changes nothing.
+    """
     validate_only: _builtins.bool
     """Check everything, answer as if it had been done, and write nothing."""
     @_builtins.property
     def model(self) -> _model_pb2.Model:
-        """The model: its name, the fields to change, and, if given, the etag that it must still have (else ABORTED,
-        ETAG_MISMATCH).
+        """The model: its name, the fields to change, and, if given, the etag that it must still have
+        (else ABORTED, ETAG_MISMATCH).
         """
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Which fields to change: `served_name`, `labels`, `revision.card`, `revision.spec.scaling`,
-        `revision.spec.admission`, and fields of the last three, such as `revision.card.description`. A named field that is empty in `model` gets
-        its default. No mask: every field that is set in `model`, all of which must be among these. `*` is refused:
-        RegisterModel states a whole model.
+        `revision.spec.admission`, and fields of the last three, such as `revision.card.description`. A
+        named field that is empty in `model` gets its default. No mask: every field that is set in
+        `model`, all of which must be among these. `*` is refused: RegisterModel states a whole model.
         """
 
     def __init__(
@@ -458,7 +482,9 @@ class UpdateModelResponse(_message.Message):
     CATALOG_REVISION_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     catalog_revision: _builtins.int
-    """The first catalog revision whose snapshot surely holds it: that of this change, or the newest if nothing changed."""
+    """The first catalog revision whose snapshot surely holds it: that of this change, or the newest
+    if nothing changed.
+    """
     created: _builtins.bool
     """Whether a model revision was made."""
     @_builtins.property
@@ -494,11 +520,17 @@ class RollbackModelRequest(_message.Message):
     name: _builtins.str
     """The model's resource name."""
     revision_number: _builtins.int
-    """Number of the revision whose spec and card are to be served again. Served name and labels stay as they are."""
+    """Number of the revision whose spec and card are to be served again. Served name and labels stay
+    as they are.
+    """
     etag: _builtins.str
-    """etag of the model as the caller read it. When it is another by now, the request is refused: ABORTED, ETAG_MISMATCH."""
+    """etag of the model as the caller read it. When it is another by now, the request is refused:
+    ABORTED, ETAG_MISMATCH.
+    """
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and changes nothing."""
+    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
+    changes nothing.
+    """
     validate_only: _builtins.bool
     """Check everything, answer as if it had been done, and write nothing."""
     def __init__(
@@ -528,7 +560,9 @@ class RollbackModelResponse(_message.Message):
     CATALOG_REVISION_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     catalog_revision: _builtins.int
-    """The first catalog revision whose snapshot surely holds it: that of this change, or the newest if nothing changed."""
+    """The first catalog revision whose snapshot surely holds it: that of this change, or the newest
+    if nothing changed.
+    """
     created: _builtins.bool
     """Whether a model revision was made."""
     @_builtins.property
@@ -563,9 +597,13 @@ class UndeleteModelRequest(_message.Message):
     name: _builtins.str
     """The model's resource name."""
     etag: _builtins.str
-    """etag of the model as the caller read it. When it is another by now, the request is refused: ABORTED, ETAG_MISMATCH."""
+    """etag of the model as the caller read it. When it is another by now, the request is refused:
+    ABORTED, ETAG_MISMATCH.
+    """
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and changes nothing."""
+    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
+    changes nothing.
+    """
     validate_only: _builtins.bool
     """Check everything, answer as if it had been done, and write nothing."""
     def __init__(
@@ -618,7 +656,9 @@ Global___UndeleteModelResponse: _TypeAlias = UndeleteModelResponse  # noqa: Y015
 
 @_typing.final
 class RegisterAdapterRequest(_message.Message):
-    """Request of RegisterAdapter. It states the whole adapter: what is left empty gets its default, also when it exists."""
+    """Request of RegisterAdapter. It states the whole adapter: what is left empty gets its default,
+    also when it exists.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -661,15 +701,19 @@ class RegisterAdapterRequest(_message.Message):
     validate_only: _builtins.bool
     """Check everything, answer as if it had been done, and write nothing."""
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and changes nothing."""
+    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
+    changes nothing.
+    """
     etag: _builtins.str
-    """etag of the adapter as the caller read it. When it is another by now, the request is refused: ABORTED, ETAG_MISMATCH."""
+    """etag of the adapter as the caller read it. When it is another by now, the request is refused:
+    ABORTED, ETAG_MISMATCH.
+    """
     must_create: _builtins.bool
     """Refuse the request (ALREADY_EXISTS) when there is such an adapter already."""
     @_builtins.property
     def source(self) -> _model_pb2.Source:
-        """Directory with adapter_config.json and adapter_model.safetensors, as PEFT writes them, readable by the control
-        plane and by the data planes.
+        """Directory with adapter_config.json and adapter_model.safetensors, as PEFT writes them, readable
+        by the control plane and by the data planes.
         """
 
     @_builtins.property
@@ -712,7 +756,9 @@ class RegisterAdapterResponse(_message.Message):
     CATALOG_REVISION_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     catalog_revision: _builtins.int
-    """The first catalog revision whose snapshot surely holds it: that of this change, or the newest if nothing changed."""
+    """The first catalog revision whose snapshot surely holds it: that of this change, or the newest
+    if nothing changed.
+    """
     created: _builtins.bool
     """Whether an adapter revision was made. Also false when only the served name or labels changed."""
     @_builtins.property
@@ -797,15 +843,18 @@ class ListAdaptersRequest(_message.Message):
     page_size: _builtins.int
     """Adapters at most. Default 50; more than 1000 counts as 1000."""
     page_token: _builtins.str
-    """next_page_token of the page before, of a request with the same other fields. Empty: the first page."""
+    """next_page_token of the page before, of a request with the same other fields. Empty: the first
+    page.
+    """
     filter: _builtins.str
-    """Which adapters, as in ListModelsRequest.filter. Empty: all. Fields: `model_id`, `adapter_id`, `served_name`, `owner`
-    (or `card.owned_by`; the adapter's own, not that of its base), `labels.KEY`, `state`. An adapter that a connected
-    data plane serves and has nothing to say about is IDLE there. Example: `labels.team = search AND model_id = llama*`.
+    """Which adapters, as in ListModelsRequest.filter. Empty: all. Fields: `model_id`, `adapter_id`,
+    `served_name`, `owner` (or `card.owned_by`; the adapter's own, not that of its base),
+    `labels.KEY`, `state`. An adapter that a connected data plane serves and has nothing to say
+    about is IDLE there. Example: `labels.team = search AND model_id = llama*`.
     """
     order_by: _builtins.str
-    """Fields to sort by, as in ListModelsRequest.order_by: `name` (model id, then adapter id), `served_name`, `create_time`,
-    `update_time`. Default: `name`. Example: `update_time desc`.
+    """Fields to sort by, as in ListModelsRequest.order_by: `name` (model id, then adapter id),
+    `served_name`, `create_time`, `update_time`. Default: `name`. Example: `update_time desc`.
     """
     show_deleted: _builtins.bool
     """Deleted ones too."""
@@ -836,8 +885,8 @@ class ListAdaptersResponse(_message.Message):
     ADAPTERS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page. With a filter a page may have fewer adapters than there is room for, or none, and not be the
-    last.
+    """Empty on the last page. With a filter a page may have fewer adapters than there is room for, or
+    none, and not be the last.
     """
     @_builtins.property
     def adapters(self) -> _containers.RepeatedCompositeFieldContainer[_adapter_pb2.Adapter]:
@@ -873,11 +922,17 @@ class DeleteAdapterRequest(_message.Message):
     validate_only: _builtins.bool
     """Check everything, answer as if it had been done, and write nothing."""
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and changes nothing."""
+    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
+    changes nothing.
+    """
     force: _builtins.bool
-    """Take it out of the routes that refer to it. A route that would be left without a target is refused all the same."""
+    """Take it out of the routes that refer to it. A route that would be left without a target is
+    refused all the same.
+    """
     etag: _builtins.str
-    """etag of the adapter as the caller read it. When it is another by now, the request is refused: ABORTED, ETAG_MISMATCH."""
+    """etag of the adapter as the caller read it. When it is another by now, the request is refused:
+    ABORTED, ETAG_MISMATCH.
+    """
     def __init__(
         self,
         *,
@@ -992,20 +1047,22 @@ class UpdateAdapterRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and changes nothing."""
+    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
+    changes nothing.
+    """
     validate_only: _builtins.bool
     """Check everything, answer as if it had been done, and write nothing."""
     @_builtins.property
     def adapter(self) -> _adapter_pb2.Adapter:
-        """The adapter: its name, the fields to change, and, if given, the etag that it must still have (else ABORTED,
-        ETAG_MISMATCH).
+        """The adapter: its name, the fields to change, and, if given, the etag that it must still have
+        (else ABORTED, ETAG_MISMATCH).
         """
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which fields to change: `served_name`, `labels`, `revision.card`, and fields of the last,
-        such as `revision.card.description`. A named field that is empty in `adapter` gets
-        its default. No mask: every field that is set in `adapter`, all of which must be among these. `*` is refused:
+        """Which fields to change: `served_name`, `labels`, `revision.card`, and fields of the last, such
+        as `revision.card.description`. A named field that is empty in `adapter` gets its default. No
+        mask: every field that is set in `adapter`, all of which must be among these. `*` is refused:
         RegisterAdapter states a whole adapter.
         """
 
@@ -1035,7 +1092,9 @@ class UpdateAdapterResponse(_message.Message):
     CATALOG_REVISION_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     catalog_revision: _builtins.int
-    """The first catalog revision whose snapshot surely holds it: that of this change, or the newest if nothing changed."""
+    """The first catalog revision whose snapshot surely holds it: that of this change, or the newest
+    if nothing changed.
+    """
     created: _builtins.bool
     """Whether an adapter revision was made."""
     @_builtins.property
@@ -1071,11 +1130,17 @@ class RollbackAdapterRequest(_message.Message):
     name: _builtins.str
     """The adapter's resource name."""
     revision_number: _builtins.int
-    """Number of the revision whose files and card are to be served again. Served name and labels stay as they are."""
+    """Number of the revision whose files and card are to be served again. Served name and labels stay
+    as they are.
+    """
     etag: _builtins.str
-    """etag of the adapter as the caller read it. When it is another by now, the request is refused: ABORTED, ETAG_MISMATCH."""
+    """etag of the adapter as the caller read it. When it is another by now, the request is refused:
+    ABORTED, ETAG_MISMATCH.
+    """
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and changes nothing."""
+    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
+    changes nothing.
+    """
     validate_only: _builtins.bool
     """Check everything, answer as if it had been done, and write nothing."""
     def __init__(
@@ -1105,7 +1170,9 @@ class RollbackAdapterResponse(_message.Message):
     CATALOG_REVISION_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     catalog_revision: _builtins.int
-    """The first catalog revision whose snapshot surely holds it: that of this change, or the newest if nothing changed."""
+    """The first catalog revision whose snapshot surely holds it: that of this change, or the newest
+    if nothing changed.
+    """
     created: _builtins.bool
     """Whether an adapter revision was made."""
     @_builtins.property
@@ -1140,9 +1207,13 @@ class UndeleteAdapterRequest(_message.Message):
     name: _builtins.str
     """The adapter's resource name."""
     etag: _builtins.str
-    """etag of the adapter as the caller read it. When it is another by now, the request is refused: ABORTED, ETAG_MISMATCH."""
+    """etag of the adapter as the caller read it. When it is another by now, the request is refused:
+    ABORTED, ETAG_MISMATCH.
+    """
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and changes nothing."""
+    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
+    changes nothing.
+    """
     validate_only: _builtins.bool
     """Check everything, answer as if it had been done, and write nothing."""
     def __init__(

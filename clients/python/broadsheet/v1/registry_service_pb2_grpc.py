@@ -31,12 +31,14 @@ if _version_not_supported:
 
 
 class RegistryServiceStub:
-    """The registry of models and adapters. Every committed change makes one catalog revision, and with it one snapshot.
+    """The registry of models and adapters. Every committed change makes one catalog revision, and with
+    it one snapshot.
 
-    Errors carry google.rpc.ErrorInfo (domain `broadsheet`) and, for INVALID_ARGUMENT, google.rpc.BadRequest with the path
-    of each field, what was got and what is allowed.
+    Errors carry google.rpc.ErrorInfo (domain `broadsheet`) and, for INVALID_ARGUMENT,
+    google.rpc.BadRequest with the path of each field, what was got and what is allowed.
 
-    Requests that change something take a `request_id`, a UUID4: so a caller who got no answer can safely ask again.
+    Requests that change something take a `request_id`, a UUID4: so a caller who got no answer can
+    safely ask again.
     """
 
     def __init__(self, channel):
@@ -188,12 +190,14 @@ class RegistryServiceStub:
 
 
 class RegistryServiceServicer:
-    """The registry of models and adapters. Every committed change makes one catalog revision, and with it one snapshot.
+    """The registry of models and adapters. Every committed change makes one catalog revision, and with
+    it one snapshot.
 
-    Errors carry google.rpc.ErrorInfo (domain `broadsheet`) and, for INVALID_ARGUMENT, google.rpc.BadRequest with the path
-    of each field, what was got and what is allowed.
+    Errors carry google.rpc.ErrorInfo (domain `broadsheet`) and, for INVALID_ARGUMENT,
+    google.rpc.BadRequest with the path of each field, what was got and what is allowed.
 
-    Requests that change something take a `request_id`, a UUID4: so a caller who got no answer can safely ask again.
+    Requests that change something take a `request_id`, a UUID4: so a caller who got no answer can
+    safely ask again.
     """
 
     def RegisterModel(self, request, context):
@@ -225,14 +229,16 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteModel(self, request, context):
-        """Deletes a model. It can be undeleted until its purge_time. One that has adapters is refused, unless forced.
+        """Deletes a model. It can be undeleted until its purge_time. One that has adapters is refused,
+        unless forced.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateModel(self, request, context):
-        """Changes the named fields of a model and leaves the others. A changed card or scaling makes a new revision.
+        """Changes the named fields of a model and leaves the others. A changed card or scaling makes a
+        new revision.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -246,15 +252,16 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UndeleteModel(self, request, context):
-        """Takes a deletion back, before the purge_time. The adapters that were deleted with the model come back with it.
+        """Takes a deletion back, before the purge_time. The adapters that were deleted with the model
+        come back with it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RegisterAdapter(self, request, context):
-        """Registers a LoRA adapter, or a new revision of it, after reading and checking its files. The same files and card
-        again write nothing.
+        """Registers a LoRA adapter, or a new revision of it, after reading and checking its files. The
+        same files and card again write nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -289,14 +296,16 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateAdapter(self, request, context):
-        """Changes the named fields of an adapter and leaves the others. A changed card makes a new revision.
+        """Changes the named fields of an adapter and leaves the others. A changed card makes a new
+        revision.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollbackAdapter(self, request, context):
-        """Makes a new revision with the files and card of an earlier one, after checking that the files are still the same.
+        """Makes a new revision with the files and card of an earlier one, after checking that the files
+        are still the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -545,12 +554,14 @@ def add_RegistryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RegistryService:
-    """The registry of models and adapters. Every committed change makes one catalog revision, and with it one snapshot.
+    """The registry of models and adapters. Every committed change makes one catalog revision, and with
+    it one snapshot.
 
-    Errors carry google.rpc.ErrorInfo (domain `broadsheet`) and, for INVALID_ARGUMENT, google.rpc.BadRequest with the path
-    of each field, what was got and what is allowed.
+    Errors carry google.rpc.ErrorInfo (domain `broadsheet`) and, for INVALID_ARGUMENT,
+    google.rpc.BadRequest with the path of each field, what was got and what is allowed.
 
-    Requests that change something take a `request_id`, a UUID4: so a caller who got no answer can safely ask again.
+    Requests that change something take a `request_id`, a UUID4: so a caller who got no answer can
+    safely ask again.
     """
 
     @staticmethod

@@ -32,12 +32,14 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RegistryServiceStub:
-    """The registry of models and adapters. Every committed change makes one catalog revision, and with it one snapshot.
+    """The registry of models and adapters. Every committed change makes one catalog revision, and with
+    it one snapshot.
 
-    Errors carry google.rpc.ErrorInfo (domain `broadsheet`) and, for INVALID_ARGUMENT, google.rpc.BadRequest with the path
-    of each field, what was got and what is allowed.
+    Errors carry google.rpc.ErrorInfo (domain `broadsheet`) and, for INVALID_ARGUMENT,
+    google.rpc.BadRequest with the path of each field, what was got and what is allowed.
 
-    Requests that change something take a `request_id`, a UUID4: so a caller who got no answer can safely ask again.
+    Requests that change something take a `request_id`, a UUID4: so a caller who got no answer can
+    safely ask again.
     """
 
     @_typing.overload
@@ -53,16 +55,22 @@ class RegistryServiceStub:
     ListModelRevisions: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelRevisionsRequest, _registry_service_pb2.ListModelRevisionsResponse]
     """Lists the revisions of a model, newest first."""
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteModelRequest, _registry_service_pb2.DeleteModelResponse]
-    """Deletes a model. It can be undeleted until its purge_time. One that has adapters is refused, unless forced."""
+    """Deletes a model. It can be undeleted until its purge_time. One that has adapters is refused,
+    unless forced.
+    """
     UpdateModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateModelRequest, _registry_service_pb2.UpdateModelResponse]
-    """Changes the named fields of a model and leaves the others. A changed card or scaling makes a new revision."""
+    """Changes the named fields of a model and leaves the others. A changed card or scaling makes a
+    new revision.
+    """
     RollbackModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackModelRequest, _registry_service_pb2.RollbackModelResponse]
     """Makes a new revision with the spec and card of an earlier one."""
     UndeleteModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UndeleteModelRequest, _registry_service_pb2.UndeleteModelResponse]
-    """Takes a deletion back, before the purge_time. The adapters that were deleted with the model come back with it."""
+    """Takes a deletion back, before the purge_time. The adapters that were deleted with the model
+    come back with it.
+    """
     RegisterAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RegisterAdapterRequest, _registry_service_pb2.RegisterAdapterResponse]
-    """Registers a LoRA adapter, or a new revision of it, after reading and checking its files. The same files and card
-    again write nothing.
+    """Registers a LoRA adapter, or a new revision of it, after reading and checking its files. The
+    same files and card again write nothing.
     """
     GetAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetAdapterRequest, _registry_service_pb2.GetAdapterResponse]
     """Gets an adapter, also a deleted one, with its state on every data plane."""
@@ -73,9 +81,13 @@ class RegistryServiceStub:
     ListAdapterRevisions: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListAdapterRevisionsRequest, _registry_service_pb2.ListAdapterRevisionsResponse]
     """Lists the revisions of an adapter, newest first."""
     UpdateAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateAdapterRequest, _registry_service_pb2.UpdateAdapterResponse]
-    """Changes the named fields of an adapter and leaves the others. A changed card makes a new revision."""
+    """Changes the named fields of an adapter and leaves the others. A changed card makes a new
+    revision.
+    """
     RollbackAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackAdapterRequest, _registry_service_pb2.RollbackAdapterResponse]
-    """Makes a new revision with the files and card of an earlier one, after checking that the files are still the same."""
+    """Makes a new revision with the files and card of an earlier one, after checking that the files
+    are still the same.
+    """
     UndeleteAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UndeleteAdapterRequest, _registry_service_pb2.UndeleteAdapterResponse]
     """Takes a deletion back, before the purge_time."""
     SetRoute: _grpc.UnaryUnaryMultiCallable[_route_pb2.SetRouteRequest, _route_pb2.SetRouteResponse]
@@ -105,12 +117,14 @@ class RegistryServiceStub:
 
 @_typing.type_check_only
 class RegistryServiceAsyncStub(RegistryServiceStub):
-    """The registry of models and adapters. Every committed change makes one catalog revision, and with it one snapshot.
+    """The registry of models and adapters. Every committed change makes one catalog revision, and with
+    it one snapshot.
 
-    Errors carry google.rpc.ErrorInfo (domain `broadsheet`) and, for INVALID_ARGUMENT, google.rpc.BadRequest with the path
-    of each field, what was got and what is allowed.
+    Errors carry google.rpc.ErrorInfo (domain `broadsheet`) and, for INVALID_ARGUMENT,
+    google.rpc.BadRequest with the path of each field, what was got and what is allowed.
 
-    Requests that change something take a `request_id`, a UUID4: so a caller who got no answer can safely ask again.
+    Requests that change something take a `request_id`, a UUID4: so a caller who got no answer can
+    safely ask again.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -123,16 +137,22 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     ListModelRevisions: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelRevisionsRequest, _registry_service_pb2.ListModelRevisionsResponse]  # type: ignore[assignment]
     """Lists the revisions of a model, newest first."""
     DeleteModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteModelRequest, _registry_service_pb2.DeleteModelResponse]  # type: ignore[assignment]
-    """Deletes a model. It can be undeleted until its purge_time. One that has adapters is refused, unless forced."""
+    """Deletes a model. It can be undeleted until its purge_time. One that has adapters is refused,
+    unless forced.
+    """
     UpdateModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateModelRequest, _registry_service_pb2.UpdateModelResponse]  # type: ignore[assignment]
-    """Changes the named fields of a model and leaves the others. A changed card or scaling makes a new revision."""
+    """Changes the named fields of a model and leaves the others. A changed card or scaling makes a
+    new revision.
+    """
     RollbackModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackModelRequest, _registry_service_pb2.RollbackModelResponse]  # type: ignore[assignment]
     """Makes a new revision with the spec and card of an earlier one."""
     UndeleteModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UndeleteModelRequest, _registry_service_pb2.UndeleteModelResponse]  # type: ignore[assignment]
-    """Takes a deletion back, before the purge_time. The adapters that were deleted with the model come back with it."""
+    """Takes a deletion back, before the purge_time. The adapters that were deleted with the model
+    come back with it.
+    """
     RegisterAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RegisterAdapterRequest, _registry_service_pb2.RegisterAdapterResponse]  # type: ignore[assignment]
-    """Registers a LoRA adapter, or a new revision of it, after reading and checking its files. The same files and card
-    again write nothing.
+    """Registers a LoRA adapter, or a new revision of it, after reading and checking its files. The
+    same files and card again write nothing.
     """
     GetAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetAdapterRequest, _registry_service_pb2.GetAdapterResponse]  # type: ignore[assignment]
     """Gets an adapter, also a deleted one, with its state on every data plane."""
@@ -143,9 +163,13 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     ListAdapterRevisions: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListAdapterRevisionsRequest, _registry_service_pb2.ListAdapterRevisionsResponse]  # type: ignore[assignment]
     """Lists the revisions of an adapter, newest first."""
     UpdateAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateAdapterRequest, _registry_service_pb2.UpdateAdapterResponse]  # type: ignore[assignment]
-    """Changes the named fields of an adapter and leaves the others. A changed card makes a new revision."""
+    """Changes the named fields of an adapter and leaves the others. A changed card makes a new
+    revision.
+    """
     RollbackAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackAdapterRequest, _registry_service_pb2.RollbackAdapterResponse]  # type: ignore[assignment]
-    """Makes a new revision with the files and card of an earlier one, after checking that the files are still the same."""
+    """Makes a new revision with the files and card of an earlier one, after checking that the files
+    are still the same.
+    """
     UndeleteAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UndeleteAdapterRequest, _registry_service_pb2.UndeleteAdapterResponse]  # type: ignore[assignment]
     """Takes a deletion back, before the purge_time."""
     SetRoute: _aio.UnaryUnaryMultiCallable[_route_pb2.SetRouteRequest, _route_pb2.SetRouteResponse]  # type: ignore[assignment]
@@ -174,12 +198,14 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Has data planes start a model before it is asked for, and keep it for a while; or ends that."""
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The registry of models and adapters. Every committed change makes one catalog revision, and with it one snapshot.
+    """The registry of models and adapters. Every committed change makes one catalog revision, and with
+    it one snapshot.
 
-    Errors carry google.rpc.ErrorInfo (domain `broadsheet`) and, for INVALID_ARGUMENT, google.rpc.BadRequest with the path
-    of each field, what was got and what is allowed.
+    Errors carry google.rpc.ErrorInfo (domain `broadsheet`) and, for INVALID_ARGUMENT,
+    google.rpc.BadRequest with the path of each field, what was got and what is allowed.
 
-    Requests that change something take a `request_id`, a UUID4: so a caller who got no answer can safely ask again.
+    Requests that change something take a `request_id`, a UUID4: so a caller who got no answer can
+    safely ask again.
     """
 
     @_abc_1.abstractmethod
@@ -220,7 +246,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.DeleteModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.DeleteModelResponse, _abc.Awaitable[_registry_service_pb2.DeleteModelResponse]]:
-        """Deletes a model. It can be undeleted until its purge_time. One that has adapters is refused, unless forced."""
+        """Deletes a model. It can be undeleted until its purge_time. One that has adapters is refused,
+        unless forced.
+        """
 
     @_abc_1.abstractmethod
     def UpdateModel(
@@ -228,7 +256,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.UpdateModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.UpdateModelResponse, _abc.Awaitable[_registry_service_pb2.UpdateModelResponse]]:
-        """Changes the named fields of a model and leaves the others. A changed card or scaling makes a new revision."""
+        """Changes the named fields of a model and leaves the others. A changed card or scaling makes a
+        new revision.
+        """
 
     @_abc_1.abstractmethod
     def RollbackModel(
@@ -244,7 +274,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.UndeleteModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.UndeleteModelResponse, _abc.Awaitable[_registry_service_pb2.UndeleteModelResponse]]:
-        """Takes a deletion back, before the purge_time. The adapters that were deleted with the model come back with it."""
+        """Takes a deletion back, before the purge_time. The adapters that were deleted with the model
+        come back with it.
+        """
 
     @_abc_1.abstractmethod
     def RegisterAdapter(
@@ -252,8 +284,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.RegisterAdapterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.RegisterAdapterResponse, _abc.Awaitable[_registry_service_pb2.RegisterAdapterResponse]]:
-        """Registers a LoRA adapter, or a new revision of it, after reading and checking its files. The same files and card
-        again write nothing.
+        """Registers a LoRA adapter, or a new revision of it, after reading and checking its files. The
+        same files and card again write nothing.
         """
 
     @_abc_1.abstractmethod
@@ -294,7 +326,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.UpdateAdapterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.UpdateAdapterResponse, _abc.Awaitable[_registry_service_pb2.UpdateAdapterResponse]]:
-        """Changes the named fields of an adapter and leaves the others. A changed card makes a new revision."""
+        """Changes the named fields of an adapter and leaves the others. A changed card makes a new
+        revision.
+        """
 
     @_abc_1.abstractmethod
     def RollbackAdapter(
@@ -302,7 +336,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.RollbackAdapterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.RollbackAdapterResponse, _abc.Awaitable[_registry_service_pb2.RollbackAdapterResponse]]:
-        """Makes a new revision with the files and card of an earlier one, after checking that the files are still the same."""
+        """Makes a new revision with the files and card of an earlier one, after checking that the files
+        are still the same.
+        """
 
     @_abc_1.abstractmethod
     def UndeleteAdapter(

@@ -29,14 +29,15 @@ class RollbackCatalogRequest(_message.Message):
     to_revision: _builtins.int
     """Catalog revision whose content is to be in force again. It must still be kept."""
     expected_revision: _builtins.int
-    """Refuse, with ABORTED, unless this is the newest catalog revision: what was looked at is then what is replaced.
+    """Refuse, with ABORTED, unless this is the newest catalog revision: what was looked at is then
+    what is replaced.
     Absent: roll back whatever there is.
     """
     validate_only: _builtins.bool
     """Check everything, answer as if it had been done, and write nothing."""
     request_id: _builtins.str
-    """A UUID (version 4) that marks this request. The same request again, within 24 hours, gets the first answer and
-    changes nothing; another request with the same id is refused.
+    """A UUID (version 4) that marks this request. The same request again, within 24 hours, gets the
+    first answer and changes nothing; another request with the same id is refused.
     """
     def __init__(
         self,
@@ -65,7 +66,9 @@ class RollbackCatalogResponse(_message.Message):
     CATALOG_REVISION_FIELD_NUMBER: _builtins.int
     CHANGE_COUNT_FIELD_NUMBER: _builtins.int
     catalog_revision: _builtins.int
-    """The catalog revision that has the old content: the new one, or the newest if nothing had to change."""
+    """The catalog revision that has the old content: the new one, or the newest if nothing had to
+    change.
+    """
     change_count: _builtins.int
     """How many models, adapters and routes were changed."""
     def __init__(

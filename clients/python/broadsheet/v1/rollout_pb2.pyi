@@ -23,7 +23,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class RolloutPolicy(_message.Message):
-    """How a change of a model's spec gets to the callers. A change of the card, labels or served name is simply put in place."""
+    """How a change of a model's spec gets to the callers. A change of the card, labels or served name
+    is simply put in place.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -36,11 +38,13 @@ class RolloutPolicy(_message.Message):
         STRATEGY_UNSPECIFIED: RolloutPolicy._Strategy.ValueType  # 0
         """Stands for REPLACE."""
         STRATEGY_REPLACE: RolloutPolicy._Strategy.ValueType  # 1
-        """Each data plane puts the new revision in the place of the old one as soon as it answers there; or, without
-        require_warm, at once.
+        """Each data plane puts the new revision in the place of the old one as soon as it answers
+        there; or, without require_warm, at once.
         """
         STRATEGY_CANARY: RolloutPolicy._Strategy.ValueType  # 2
-        """A growing share of the requests goes to the new revision, as long as data planes report it healthy."""
+        """A growing share of the requests goes to the new revision, as long as data planes report it
+        healthy.
+        """
 
     class Strategy(_Strategy, metaclass=_StrategyEnumTypeWrapper):
         """Ways to roll out."""
@@ -48,11 +52,13 @@ class RolloutPolicy(_message.Message):
     STRATEGY_UNSPECIFIED: RolloutPolicy.Strategy.ValueType  # 0
     """Stands for REPLACE."""
     STRATEGY_REPLACE: RolloutPolicy.Strategy.ValueType  # 1
-    """Each data plane puts the new revision in the place of the old one as soon as it answers there; or, without
-    require_warm, at once.
+    """Each data plane puts the new revision in the place of the old one as soon as it answers
+    there; or, without require_warm, at once.
     """
     STRATEGY_CANARY: RolloutPolicy.Strategy.ValueType  # 2
-    """A growing share of the requests goes to the new revision, as long as data planes report it healthy."""
+    """A growing share of the requests goes to the new revision, as long as data planes report it
+    healthy.
+    """
 
     STRATEGY_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
@@ -65,9 +71,10 @@ class RolloutPolicy(_message.Message):
 
     CANARY: data planes start one even for a model at zero. Without it, being IDLE is enough.
 
-    REPLACE: a model in use has its new revision started beside the old one, which has the requests until then. Without
-    it the requests go to the new revision at once, and are held until it has started, while the old one ends: for
-    where there is no room for both. A new revision that does not start is FAILED then, with no old one to go on.
+    REPLACE: a model in use has its new revision started beside the old one, which has the requests
+    until then. Without it the requests go to the new revision at once, and are held until it has
+    started, while the old one ends: for where there is no room for both. A new revision that does
+    not start is FAILED then, with no old one to go on.
     """
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___CanaryStep]:
@@ -75,8 +82,8 @@ class RolloutPolicy(_message.Message):
 
     @_builtins.property
     def health_timeout(self) -> _duration_pb2.Duration:
-        """CANARY: how long a step may take beyond its hold until the new revision is healthy on every connected data plane;
-        then the rollout is reverted. Default: 1800 s.
+        """CANARY: how long a step may take beyond its hold until the new revision is healthy on every
+        connected data plane; then the rollout is reverted. Default: 1800 s.
         """
 
     def __init__(
@@ -109,7 +116,9 @@ class CanaryStep(_message.Message):
     """Percent of the requests that go to the new revision."""
     @_builtins.property
     def hold(self) -> _duration_pb2.Duration:
-        """How long the step lasts at least. Default: none, so it ends as soon as the new revision is healthy everywhere."""
+        """How long the step lasts at least. Default: none, so it ends as soon as the new revision is
+        healthy everywhere.
+        """
 
     def __init__(
         self,
@@ -146,8 +155,8 @@ class Rollout(_message.Message):
         STATE_COMPLETE: Rollout._State.ValueType  # 3
         """The new revision has taken over."""
         STATE_REVERTED: Rollout._State.ValueType  # 4
-        """The new revision was not healthy, or somebody aborted: all requests go to the content of the one before again,
-        which is now the newest revision.
+        """The new revision was not healthy, or somebody aborted: all requests go to the content of the
+        one before again, which is now the newest revision.
         """
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
@@ -162,8 +171,8 @@ class Rollout(_message.Message):
     STATE_COMPLETE: Rollout.State.ValueType  # 3
     """The new revision has taken over."""
     STATE_REVERTED: Rollout.State.ValueType  # 4
-    """The new revision was not healthy, or somebody aborted: all requests go to the content of the one before again,
-    which is now the newest revision.
+    """The new revision was not healthy, or somebody aborted: all requests go to the content of the
+    one before again, which is now the newest revision.
     """
 
     STATE_FIELD_NUMBER: _builtins.int
@@ -266,7 +275,9 @@ class ControlRolloutRequest(_message.Message):
     validate_only: _builtins.bool
     """Check everything, answer as if it had been done, and write nothing."""
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and changes nothing."""
+    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
+    changes nothing.
+    """
     def __init__(
         self,
         *,

@@ -22,8 +22,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Route(_message.Message):
-    """A served name that stands for other resources: split between several by weight, with others to fall back to. A route
-    with one target is an alias.
+    """A served name that stands for other resources: split between several by weight, with others to
+    fall back to. A route with one target is an alias.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -59,9 +59,13 @@ class Route(_message.Message):
     name: _builtins.str
     """Resource name, `routes/{route}`."""
     uid: _builtins.str
-    """Identity of this route for its whole life. A route that is deleted and set again has another uid."""
+    """Identity of this route for its whole life. A route that is deleted and set again has another
+    uid.
+    """
     served_name: _builtins.str
-    """The string in OpenAI's `model` field. Unique among the served names of all models, adapters and routes."""
+    """The string in OpenAI's `model` field. Unique among the served names of all models, adapters and
+    routes.
+    """
     catalog_revision: _builtins.int
     """The catalog revision of that last change."""
     @_builtins.property
@@ -157,7 +161,9 @@ class RouteSpec(_message.Message):
 
     @_builtins.property
     def fallbacks(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteFallback]:
-        """Tried in this order when the target cannot answer, before anything of an answer has reached the caller."""
+        """Tried in this order when the target cannot answer, before anything of an answer has reached the
+        caller.
+        """
 
     @_builtins.property
     def sticky(self) -> Global___RouteSticky:
@@ -187,7 +193,9 @@ class RouteTarget(_message.Message):
     RESOURCE_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     resource: _builtins.str
-    """`models/{model}` or `models/{model}/adapters/{adapter}`, and `/revisions/{number}` behind either to pin a revision."""
+    """`models/{model}` or `models/{model}/adapters/{adapter}`, and `/revisions/{number}` behind
+    either to pin a revision.
+    """
     weight: _builtins.int
     """Its share, relative to those of the other targets. 0: it gets no request. Default: 1."""
     def __init__(
@@ -221,8 +229,8 @@ class RouteFallback(_message.Message):
         CONDITION_UNSPECIFIED: RouteFallback._Condition.ValueType  # 0
         """Not said."""
         CONDITION_UNAVAILABLE: RouteFallback._Condition.ValueType  # 1
-        """What was tried before has failed to start, is not served on this data plane, or none of its replicas can be
-        reached.
+        """What was tried before has failed to start, is not served on this data plane, or none of its
+        replicas can be reached.
         """
         CONDITION_QUEUE_FULL: RouteFallback._Condition.ValueType  # 2
         """What was tried before has as many requests waiting as it may have."""
@@ -233,8 +241,8 @@ class RouteFallback(_message.Message):
     CONDITION_UNSPECIFIED: RouteFallback.Condition.ValueType  # 0
     """Not said."""
     CONDITION_UNAVAILABLE: RouteFallback.Condition.ValueType  # 1
-    """What was tried before has failed to start, is not served on this data plane, or none of its replicas can be
-    reached.
+    """What was tried before has failed to start, is not served on this data plane, or none of its
+    replicas can be reached.
     """
     CONDITION_QUEUE_FULL: RouteFallback.Condition.ValueType  # 2
     """What was tried before has as many requests waiting as it may have."""
@@ -263,8 +271,9 @@ Global___RouteFallback: _TypeAlias = RouteFallback  # noqa: Y015
 
 @_typing.final
 class RouteSticky(_message.Message):
-    """What keeps one caller at one target. The choice is a function of it and of the weights alone, the same in every
-    ingress; when weights change, no more callers move than have to. A request without it is drawn at random.
+    """What keeps one caller at one target. The choice is a function of it and of the weights alone, the
+    same in every ingress; when weights change, no more callers move than have to. A request without
+    it is drawn at random.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -293,7 +302,9 @@ Global___RouteSticky: _TypeAlias = RouteSticky  # noqa: Y015
 
 @_typing.final
 class SetRouteRequest(_message.Message):
-    """Request of SetRoute. It states the whole route: what is left empty gets its default, also when the route exists."""
+    """Request of SetRoute. It states the whole route: what is left empty gets its default, also when
+    the route exists.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -330,7 +341,9 @@ class SetRouteRequest(_message.Message):
     validate_only: _builtins.bool
     """Check everything, answer as if it had been done, and write nothing."""
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and changes nothing."""
+    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
+    changes nothing.
+    """
     @_builtins.property
     def spec(self) -> Global___RouteSpec:
         """What it does."""
@@ -367,7 +380,9 @@ class SetRouteResponse(_message.Message):
     CATALOG_REVISION_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     catalog_revision: _builtins.int
-    """The first catalog revision whose snapshot surely holds it: that of this change, or the newest if nothing changed."""
+    """The first catalog revision whose snapshot surely holds it: that of this change, or the newest
+    if nothing changed.
+    """
     created: _builtins.bool
     """Whether a route revision was made. Also false when only the served name or labels changed."""
     @_builtins.property
@@ -503,7 +518,9 @@ class DeleteRouteRequest(_message.Message):
     validate_only: _builtins.bool
     """Check everything, answer as if it had been done, and write nothing."""
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and changes nothing."""
+    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
+    changes nothing.
+    """
     def __init__(
         self,
         *,

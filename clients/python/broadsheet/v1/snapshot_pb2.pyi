@@ -64,8 +64,8 @@ class EntryRef(_message.Message):
     name: _builtins.str
     """Resource name; unique within a snapshot."""
     type: _builtins.str
-    """Full name of the message in the blob, such as `broadsheet.v1.ModelEntry`. A data plane serves a snapshot without
-    the entries of types that it does not know.
+    """Full name of the message in the blob, such as `broadsheet.v1.ModelEntry`. A data plane serves a
+    snapshot without the entries of types that it does not know.
     """
     digest: _builtins.bytes
     """SHA-256 of the blob."""
@@ -160,8 +160,8 @@ class ModelEntry(_message.Message):
     warm_candidate: _builtins.bool
     """Whether data planes are to start the candidate before it is asked for."""
     replace_cold: _builtins.bool
-    """Whether a changed revision takes the place of the one before at once, started or not. Else the one before has the
-    requests until the new one answers.
+    """Whether a changed revision takes the place of the one before at once, started or not. Else the
+    one before has the requests until the new one answers.
     """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -177,12 +177,15 @@ class ModelEntry(_message.Message):
 
     @_builtins.property
     def candidate(self) -> _model_pb2.ModelRevision:
-        """A newer revision that is being rolled out, and serves a share of the requests. Absent: there is none."""
+        """A newer revision that is being rolled out, and serves a share of the requests. Absent: there is
+        none.
+        """
 
     @_builtins.property
     def warm_until(self) -> _timestamp_pb2.Timestamp:
-        """Until then the revision is to be started, and kept, although nobody asks for it. It is a time of the control plane's
-        clock, and data planes compare it with their own. Absent or past: it is started when it is asked for.
+        """Until then the revision is to be started, and kept, although nobody asks for it. It is a time
+        of the control plane's clock, and data planes compare it with their own. Absent or past: it is
+        started when it is asked for.
         """
 
     def __init__(
@@ -350,7 +353,9 @@ Global___RouteEntry: _TypeAlias = RouteEntry  # noqa: Y015
 
 @_typing.final
 class ModelRevisionEntry(_message.Message):
-    """A model revision that a route refers to by its number, whether or not it is the one that the model serves."""
+    """A model revision that a route refers to by its number, whether or not it is the one that the
+    model serves.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -386,7 +391,9 @@ Global___ModelRevisionEntry: _TypeAlias = ModelRevisionEntry  # noqa: Y015
 
 @_typing.final
 class AdapterRevisionEntry(_message.Message):
-    """An adapter revision that a route refers to by its number, whether or not it is the one that the adapter serves."""
+    """An adapter revision that a route refers to by its number, whether or not it is the one that the
+    adapter serves.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

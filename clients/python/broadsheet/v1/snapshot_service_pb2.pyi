@@ -106,7 +106,9 @@ class Hello(_message.Message):
     data_plane: _builtins.str
     """Id of the data plane."""
     instance_uid: _builtins.str
-    """Differs for each start of the data plane's agent. A second stream with the same id ends the first."""
+    """Differs for each start of the data plane's agent. A second stream with the same id ends the
+    first.
+    """
     http_address: _builtins.str
     """Where its OpenAI API is, such as `http://127.0.0.1:8000`. For people to read."""
     software_version: _builtins.str
@@ -173,7 +175,9 @@ class Status(_message.Message):
 
     @_builtins.property
     def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of resources whose reported state no longer holds: they left the catalog, or are adapters gone IDLE."""
+        """Names of resources whose reported state no longer holds: they left the catalog, or are adapters
+        gone IDLE.
+        """
 
     def __init__(
         self,

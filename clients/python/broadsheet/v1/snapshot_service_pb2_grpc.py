@@ -69,10 +69,11 @@ class SnapshotServiceServicer:
     """
 
     def Sync(self, request_iterator, context):
-        """One stream per data plane, for as long as both live. The client says Hello first. The server answers with snapshots,
-        one at a time: Intent, Chunks, Commit. The client answers each with a Status whose `target` is that snapshot and
-        whose phase is ACTIVE, ACTIVE_WITH_ERRORS (an ACK) or REJECTED (a NACK), and sends further Statuses whenever the
-        state of a model changes. While a snapshot is under way, later ones are left out but for the newest.
+        """One stream per data plane, for as long as both live. The client says Hello first. The server
+        answers with snapshots, one at a time: Intent, Chunks, Commit. The client answers each with a
+        Status whose `target` is that snapshot and whose phase is ACTIVE, ACTIVE_WITH_ERRORS (an ACK)
+        or REJECTED (a NACK), and sends further Statuses whenever the state of a model changes. While a
+        snapshot is under way, later ones are left out but for the newest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -100,8 +101,9 @@ class SnapshotServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RollbackCatalog(self, request, context):
-        """Makes the models, adapters and routes of an earlier snapshot the newest again, as one change: each gets a new
-        revision with its old content. API keys stay as they are, so that revoked ones stay revoked and new ones valid.
+        """Makes the models, adapters and routes of an earlier snapshot the newest again, as one change:
+        each gets a new revision with its old content. API keys stay as they are, so that revoked ones
+        stay revoked and new ones valid.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -32,16 +32,20 @@ class _ResourceStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Resourc
     RESOURCE_STATE_READY: _ResourceState.ValueType  # 2
     """A replica answers."""
     RESOURCE_STATE_IDLE: _ResourceState.ValueType  # 3
-    """Healthy with no replica; the first request starts one. For an adapter: not loaded anywhere at the moment."""
+    """Healthy with no replica; the first request starts one. For an adapter: not loaded anywhere at
+    the moment.
+    """
     RESOURCE_STATE_DEGRADED: _ResourceState.ValueType  # 4
-    """Requests are answered, but not as wished: an older revision still serves because the new one failed, say."""
+    """Requests are answered, but not as wished: an older revision still serves because the new one
+    failed, say.
+    """
     RESOURCE_STATE_FAILED: _ResourceState.ValueType  # 5
     """Requests are refused with the reason."""
     RESOURCE_STATE_DRAINING: _ResourceState.ValueType  # 6
     """Finishing its last requests before it goes."""
     RESOURCE_STATE_QUARANTINED: _ResourceState.ValueType  # 7
-    """This data plane does not accept the entry (its source is not allowed there, say), and serves the rest of the
-    snapshot without it.
+    """This data plane does not accept the entry (its source is not allowed there, say), and serves
+    the rest of the snapshot without it.
     """
 
 class ResourceState(_ResourceState, metaclass=_ResourceStateEnumTypeWrapper):
@@ -54,16 +58,20 @@ RESOURCE_STATE_DEPLOYING: ResourceState.ValueType  # 1
 RESOURCE_STATE_READY: ResourceState.ValueType  # 2
 """A replica answers."""
 RESOURCE_STATE_IDLE: ResourceState.ValueType  # 3
-"""Healthy with no replica; the first request starts one. For an adapter: not loaded anywhere at the moment."""
+"""Healthy with no replica; the first request starts one. For an adapter: not loaded anywhere at
+the moment.
+"""
 RESOURCE_STATE_DEGRADED: ResourceState.ValueType  # 4
-"""Requests are answered, but not as wished: an older revision still serves because the new one failed, say."""
+"""Requests are answered, but not as wished: an older revision still serves because the new one
+failed, say.
+"""
 RESOURCE_STATE_FAILED: ResourceState.ValueType  # 5
 """Requests are refused with the reason."""
 RESOURCE_STATE_DRAINING: ResourceState.ValueType  # 6
 """Finishing its last requests before it goes."""
 RESOURCE_STATE_QUARANTINED: ResourceState.ValueType  # 7
-"""This data plane does not accept the entry (its source is not allowed there, say), and serves the rest of the
-snapshot without it.
+"""This data plane does not accept the entry (its source is not allowed there, say), and serves
+the rest of the snapshot without it.
 """
 Global___ResourceState: _TypeAlias = ResourceState  # noqa: Y015
 
@@ -91,7 +99,9 @@ class ResourceStatus(_message.Message):
     reason: _builtins.str
     """UPPER_SNAKE reason of a DEGRADED, FAILED or QUARANTINED state; else empty."""
     message: _builtins.str
-    """The same in words, the engine's own where it gave some. For operators: it may name files and hosts."""
+    """The same in words, the engine's own where it gave some. For operators: it may name files and
+    hosts.
+    """
     ready_replicas: _builtins.int
     """Replicas that answer requests."""
     application: _builtins.str
@@ -102,7 +112,9 @@ class ResourceStatus(_message.Message):
 
     @_builtins.property
     def cold_start(self) -> Global___ColdStart:
-        """How its latest start from zero went. Absent: there was none since the data plane's agent started."""
+        """How its latest start from zero went. Absent: there was none since the data plane's agent
+        started.
+        """
 
     def __init__(
         self,
@@ -138,8 +150,9 @@ class ColdStart(_message.Message):
     READY_TIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def first_token(self) -> _duration_pb2.Duration:
-        """From the arrival of the first request that waited for the start to the first byte of its answer: the time to the
-        first token for who streams. Absent: nobody waited, or nobody was answered yet.
+        """From the arrival of the first request that waited for the start to the first byte of its
+        answer: the time to the first token for who streams. Absent: nobody waited, or nobody was
+        answered yet.
         """
 
     @_builtins.property
@@ -187,7 +200,9 @@ class DataPlaneResourceStatus(_message.Message):
     data_plane: _builtins.str
     """Resource name, `dataPlanes/{data_plane}`."""
     connected: _builtins.bool
-    """Whether that data plane is connected; when it is not, the status is the last one that it reported."""
+    """Whether that data plane is connected; when it is not, the status is the last one that it
+    reported.
+    """
     @_builtins.property
     def status(self) -> Global___ResourceStatus:
         """What it reported."""

@@ -22,12 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from broadsheet.v1 import model_pb2 as broadsheet_dot_v1_dot_model__pb2
 from broadsheet._vendor.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
-from broadsheet.v1 import model_pb2 as broadsheet_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x62roadsheet/v1/warming.proto\x12\rbroadsheet.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x19\x62roadsheet/v1/model.proto\"\xb6\x02\n\x10WarmModelRequest\x12\x41\n\x04name\x18\x01 \x01(\tB3\xbaH0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12;\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xf5$2\x00\x12\x15\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12t\n\nrequest_id\x18\x04 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"R\n\x11WarmModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.broadsheet.v1.Model\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x62roadsheet/v1/warming.proto\x12\rbroadsheet.v1\x1a\x19\x62roadsheet/v1/model.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xb6\x02\n\x10WarmModelRequest\x12\x41\n\x04name\x18\x01 \x01(\tB3\xbaH0r.2,^models/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12;\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xf5$2\x00\x12\x15\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12t\n\nrequest_id\x18\x04 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"R\n\x11WarmModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.broadsheet.v1.Model\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)

@@ -32,14 +32,20 @@ class WarmModelRequest(_message.Message):
     name: _builtins.str
     """`models/{model}`."""
     etag: _builtins.str
-    """etag of the model as the caller read it. When it is another by now, the request is refused: ABORTED, ETAG_MISMATCH."""
+    """etag of the model as the caller read it. When it is another by now, the request is refused:
+    ABORTED, ETAG_MISMATCH.
+    """
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and changes nothing."""
+    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
+    changes nothing.
+    """
     validate_only: _builtins.bool
     """Check everything, answer as if it had been done, and write nothing."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """How long from now on, 1 s to 7 days, in place of what was asked for before. 0: not any longer. Default: 600 s."""
+        """How long from now on, 1 s to 7 days, in place of what was asked for before. 0: not any longer.
+        Default: 600 s.
+        """
 
     def __init__(
         self,
@@ -67,7 +73,9 @@ class WarmModelResponse(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     CATALOG_REVISION_FIELD_NUMBER: _builtins.int
     catalog_revision: _builtins.int
-    """The first catalog revision whose snapshot surely holds it: that of this change, or the newest if nothing changed."""
+    """The first catalog revision whose snapshot surely holds it: that of this change, or the newest
+    if nothing changed.
+    """
     @_builtins.property
     def model(self) -> _model_pb2.Model:
         """The model as it is now."""

@@ -1,4 +1,5 @@
-"""What compaction looks for: entries by their end and by their blob, and which snapshots other processes still send."""
+"""What compaction looks for: entries by their end and by their blob, and which snapshots other
+processes still send."""
 
 from __future__ import annotations
 

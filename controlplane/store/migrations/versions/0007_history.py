@@ -1,4 +1,5 @@
-"""What differs between two snapshots is looked up by the revisions at which entries began, and ended."""
+"""What differs between two snapshots is looked up by the revisions at which entries began, and
+ended."""
 
 from __future__ import annotations
 

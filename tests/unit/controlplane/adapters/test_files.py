@@ -1,4 +1,5 @@
-"""Adapters as they lie on disk: what is read, what is refused, and that nothing slips through meanwhile."""
+"""Adapters as they lie on disk: what is read, what is refused, and that nothing slips through
+meanwhile."""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from broadsheet.v1 import model_pb2, rollout_pb2, status_pb2
 from controlplane import errors
 from controlplane.catalog import domain, rollout
-from controlplane.catalog.registration import ModelDraft, Stamp, registered_model
+from controlplane.catalog.domain import Stamp
+from controlplane.catalog.registration import ModelDraft, registered_model
 from controlplane.catalog.rollout import Decision, Move, Observed
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -214,7 +215,8 @@ class RolloutMachine(RuleBasedStateMachine):
         self.percents: list[int] = []
         self.states = [READY, READY]
         self.callers_had = 1
-        """The content that is known to be good: that of the last completed rollout, or the first."""
+        """The content that is known to be good: that of the last completed rollout, or the
+        first."""
 
     def stamp(self) -> Stamp:
         return stamp(self.now)

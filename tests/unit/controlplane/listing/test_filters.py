@@ -1,4 +1,5 @@
-"""The filter language: what it reads, what it means, and what it says about text that is no filter."""
+"""The filter language: what it reads, what it means, and what it says about text that is no
+filter."""
 
 from __future__ import annotations
 

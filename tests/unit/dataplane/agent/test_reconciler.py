@@ -350,7 +350,7 @@ def test_backoff_doubles_up_to_its_maximum() -> None:
     assert after(replace(failure, count=10**6)).retry_at == NOW + 100
 
 
-# -- revisions that routes pin ----------------------------------------------------------------------------------------
+# -- revisions that routes pin ---------------------------------------------------------------------
 
 OLD, NEW = entry(number=1), entry(number=2, args={"start_up_s": 1})
 PINNED = "models/m/revisions/1"
@@ -454,7 +454,7 @@ def test_the_scaling_of_the_model_counts_where_a_pin_shares_its_application() ->
     assert [action.entry.name for action in made.actions if isinstance(action, Rescale)] == [PINNED]
 
 
-# -- models that are kept warm -----------------------------------------------------------------------------------------
+# -- models that are kept warm ---------------------------------------------------------------------
 
 
 def warmed(until: float, of: snapshot_pb2.ModelEntry | None = None) -> snapshot_pb2.ModelEntry:
@@ -495,7 +495,7 @@ def test_warming_is_of_the_model_and_not_of_its_pinned_revisions() -> None:
     assert set(made.models) == {"models/m"}
 
 
-# -- replacing without make before break -------------------------------------------------------------------------------
+# -- replacing without make before break -----------------------------------------------------------
 
 
 def cold(of: snapshot_pb2.ModelEntry) -> snapshot_pb2.ModelEntry:
@@ -542,7 +542,7 @@ def test_cold_replacement_of_what_needs_no_new_replicas_keeps_the_application() 
     assert (made.actions, made.models["models/m"].state) == ((), State.READY)
 
 
-# -- revisions that are being rolled out -------------------------------------------------------------------------------
+# -- revisions that are being rolled out -----------------------------------------------------------
 
 CANDIDATE = "models/m/revisions/2"
 
@@ -591,7 +591,7 @@ def test_a_candidate_that_fails_leaves_the_stable_revision_alone_and_says_so() -
     assert made.actions == (Delete(failed.name),)
 
 
-# -- sleep ------------------------------------------------------------------------------------------------------------
+# -- sleep -----------------------------------------------------------------------------------------
 
 
 def sleeper(model_id: str = "m", *, gpus: int = 1) -> snapshot_pb2.ModelEntry:
@@ -686,7 +686,7 @@ def test_a_sleeper_gives_way_to_an_application_that_finds_no_room() -> None:
         assert plan(replace(full, applications={**full.applications, waits.name: other})).actions == ()
 
 
-# -- all at once ------------------------------------------------------------------------------------------------------
+# -- all at once -----------------------------------------------------------------------------------
 
 
 @dataclass
@@ -709,8 +709,8 @@ class SimulatedIngress:
 
 
 class ClusterMachine(RuleBasedStateMachine):
-    """A cluster that carries out plans in every order: two ingress replicas, two models with two specs each, either of
-    which may be pinned.
+    """A cluster that carries out plans in every order: two ingress replicas, two models with two
+    specs each, either of which may be pinned.
 
     No drain is ever overdue here, so nothing excuses the loss of a request.
     """

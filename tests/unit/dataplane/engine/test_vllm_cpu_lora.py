@@ -48,7 +48,8 @@ def skipping(operators: Operators) -> Operators:
 
 
 def run(lora_ops: Any, operator: str, slots: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """What `operator` makes of an output with something in it, and what a loop over the rows makes of it."""
+    """What `operator` makes of an output with something in it, and what a loop over the rows makes
+    of it."""
     random = torch.Generator().manual_seed(len(slots))
     rows = len(slots)
     width_in, width_out = (WIDTH, RANK) if "shrink" in operator else (RANK, WIDTH)

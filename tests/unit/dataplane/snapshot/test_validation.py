@@ -1,4 +1,5 @@
-"""What an ingress replica makes of a relayed snapshot: what the agent has, and nothing of altered bytes."""
+"""What an ingress replica makes of a relayed snapshot: what the agent has, and nothing of altered
+bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""An accepted snapshot that cannot be put into service ends the agent; the next one starts with it, from disk."""
+"""An accepted snapshot that cannot be put into service ends the agent; the next one starts with it,
+from disk."""
 
 from __future__ import annotations
 

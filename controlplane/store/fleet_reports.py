@@ -19,7 +19,8 @@ class FleetReport:
     connected: bool
     """Whether that stream still is."""
     settled_revision: int | None
-    """The head that the data plane has dealt with: it serves or has rejected it. None: with none."""
+    """The head that the data plane has dealt with: it serves or has rejected it. None: with
+    none."""
     replace: bool
     """Forget the statuses that were told before."""
     statuses: Mapping[str, status_pb2.ResourceStatus | None]

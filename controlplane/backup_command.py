@@ -16,7 +16,8 @@ USAGE = "usage: broadsheet controlplane {command} FILE [--data-dir DIR | --datab
 
 
 def run(command: str, arguments: Sequence[str]) -> None:
-    """Carry out a command; the database is the one that the control plane's own flags and environment name.
+    """Carry out a command; the database is the one that the control plane's own flags and
+    environment name.
 
     Raises:
         errors.SetupError: it is not possible; says why.
