@@ -7,9 +7,9 @@ healthy. Pure.
                      ▼   │
                     PAUSED            RUNNING, PAUSED ──failed, too slow, ABORT──▶ REVERTED
 
-Only a RUNNING rollout is too slow. The newest revision is the model's; while its rollout is under way the model also keeps the stable
-one, which has the rest of the requests. A revert is a new revision with the content of the stable
-one, as a rollback is.
+The newest revision is the model's. While its rollout is under way, the model also keeps the stable
+revision, which gets the rest of the requests. A revert is a new revision with the content of the
+stable one, as a rollback is. Only a RUNNING rollout can be too slow.
 """
 
 from __future__ import annotations

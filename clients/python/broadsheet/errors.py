@@ -18,8 +18,8 @@ BroadsheetError
 │   └── ServingTimeout     not served everywhere in time: see `progress`
 ├── Cancelled              the call was cancelled, not by the caller's own task
 ├── DataLoss               stored bytes are damaged
-├── Internal               a fault of the control plane; its log has more under the id in the message
-├── Unknown                an answer that is none of the above
+├── Internal               a fault of the control plane; its log says more under the message's id
+├── Unknown                none of the above
 └── ServingFailed          a data plane cannot serve it: see `data_plane` and `reason`
 """
 
