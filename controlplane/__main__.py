@@ -17,12 +17,12 @@ from controlplane.adapters.files import AdapterReader
 from controlplane.fleet.shared import SharedFleet, shared_fleet
 from controlplane.push.hub import Hub
 from controlplane.push.sync import SyncHandler
-from controlplane.rpc import rollouts as rollout_service
 from controlplane.rpc import tls
-from controlplane.rpc.fleet import FleetServicer
+from controlplane.rpc.handlers import rollouts as rollout_service
+from controlplane.rpc.handlers.fleet import FleetServicer
+from controlplane.rpc.handlers.snapshots import SnapshotServicer
 from controlplane.rpc.server import Server
-from controlplane.rpc.service import RegistryServicer
-from controlplane.rpc.snapshots import SnapshotServicer
+from controlplane.rpc.servicers import RegistryServicer
 from controlplane.settings import Settings
 from controlplane.store.store import Store
 from controlplane.upkeep import audit_retention

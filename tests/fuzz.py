@@ -29,10 +29,10 @@ from controlplane.errors import Reason
 from controlplane.push.hub import Hub
 from controlplane.push.subscription import Limits
 from controlplane.push.sync import SyncHandler
-from controlplane.rpc.fleet import FleetServicer
+from controlplane.rpc.handlers.fleet import FleetServicer
+from controlplane.rpc.handlers.snapshots import SnapshotServicer
 from controlplane.rpc.server import SERVICES, Server
-from controlplane.rpc.service import RegistryServicer
-from controlplane.rpc.snapshots import SnapshotServicer
+from controlplane.rpc.servicers import RegistryServicer
 from tests.access import everybody_is_admin
 from tests.adapter_directories import write_adapter
 from tests.postgres_server import running_server

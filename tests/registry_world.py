@@ -20,8 +20,8 @@ from broadsheet.v1 import (
 )
 from controlplane.adapters.files import AdapterReader
 from controlplane.catalog import domain
-from controlplane.rpc.service import Context, RegistryServicer, ResourceStatuses
-from controlplane.rpc.snapshots import SnapshotServicer
+from controlplane.rpc.handlers.snapshots import SnapshotServicer
+from controlplane.rpc.servicers import Context, RegistryServicer, ResourceStatuses
 from controlplane.store.store import Store
 from protocol.catalog_digest import CatalogDigest, blob_digest
 from tests.adapter_directories import write_adapter

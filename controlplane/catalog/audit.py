@@ -9,7 +9,7 @@ from typing import Literal
 
 from broadsheet.v1 import audit_pb2, change_pb2
 from controlplane import errors
-from controlplane.catalog import convert, domain, resource_changes
+from controlplane.catalog import convert, diff, domain
 from controlplane.principal import Origin, Principal
 
 CHANGES_MAX = 1000
@@ -107,12 +107,12 @@ def kept_changes(
 
     content_count = len(shown(entry_changes))
     return tuple(
-        resource_changes.resource_change(entry(change.name, change.before), entry(change.name, change.after))
+        diff.resource_change(entry(change.name, change.before), entry(change.name, change.after))
         if index < content_count
         else change_pb2.ResourceChange(
             name=change.name,
             type=change.refs[-1].type,
-            kind=resource_changes.kind(change.before, change.after),
+            kind=diff.kind(change.before, change.after),
             omitted=True,
         )
         for index, change in enumerate(entry_changes)

@@ -33,7 +33,7 @@ from broadsheet.v1 import api_key_pb2, audit_pb2, change_pb2, diff_pb2, route_pb
 from broadsheet.v1 import registry_service_pb2 as pb
 from controlplane import errors, principal
 from controlplane.catalog import domain, rollout
-from controlplane.rpc import rollouts as rollout_service
+from controlplane.rpc.handlers import rollouts as rollout_service
 from controlplane.store.store import Store
 from protocol.catalog_digest import CatalogDigest, blob_digest
 from tests import history

@@ -13,7 +13,7 @@ from broadsheet.v1 import model_pb2, registry_service_pb2, rollback_pb2, rollout
 from controlplane import errors
 from controlplane.catalog import rollout
 from controlplane.catalog.rollout import Observed
-from controlplane.rpc import rollouts as rollout_service
+from controlplane.rpc.handlers import rollouts as rollout_service
 from controlplane.store.store import Store
 from tests.adapter_directories import write_adapter
 from tests.registry_world import NO_CONTEXT, World, open_world, spec

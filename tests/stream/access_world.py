@@ -29,10 +29,10 @@ from controlplane.adapters.files import AdapterReader
 from controlplane.principal import Principal
 from controlplane.push.hub import Hub
 from controlplane.push.sync import SyncHandler
-from controlplane.rpc.fleet import FleetServicer
+from controlplane.rpc.handlers.fleet import FleetServicer
+from controlplane.rpc.handlers.snapshots import SnapshotServicer
 from controlplane.rpc.server import SERVICES, Server
-from controlplane.rpc.service import RegistryServicer
-from controlplane.rpc.snapshots import SnapshotServicer
+from controlplane.rpc.servicers import RegistryServicer
 from controlplane.store.store import Store
 
 TOKENS = {role: secrets.token_urlsafe(32) for role in Role}

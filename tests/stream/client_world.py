@@ -23,10 +23,10 @@ from broadsheet.v1 import snapshot_service_pb2_grpc
 from controlplane.adapters.files import AdapterReader
 from controlplane.push.hub import Hub
 from controlplane.push.sync import SyncHandler
-from controlplane.rpc.fleet import FleetServicer
+from controlplane.rpc.handlers.fleet import FleetServicer
+from controlplane.rpc.handlers.snapshots import SnapshotServicer
 from controlplane.rpc.server import Server
-from controlplane.rpc.service import RegistryServicer
-from controlplane.rpc.snapshots import SnapshotServicer
+from controlplane.rpc.servicers import RegistryServicer
 from controlplane.store.store import Store
 from tests.access import everybody_is_admin
 

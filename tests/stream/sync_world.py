@@ -23,10 +23,10 @@ from controlplane.fleet.shared import SharingSettings, shared_fleet
 from controlplane.push.hub import Hub, HubSettings
 from controlplane.push.subscription import Limits
 from controlplane.push.sync import SyncHandler
-from controlplane.rpc.fleet import FleetServicer
+from controlplane.rpc.handlers.fleet import FleetServicer
+from controlplane.rpc.handlers.snapshots import SnapshotServicer
 from controlplane.rpc.server import Server
-from controlplane.rpc.service import RegistryServicer
-from controlplane.rpc.snapshots import SnapshotServicer
+from controlplane.rpc.servicers import RegistryServicer
 from controlplane.store.store import Store
 from dataplane.snapshot.accept import Policy, Rejection, accept
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot

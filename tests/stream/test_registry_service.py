@@ -35,10 +35,10 @@ from broadsheet.v1 import (
 )
 from controlplane.push.hub import Hub
 from controlplane.push.sync import SyncHandler
-from controlplane.rpc.fleet import FleetServicer
+from controlplane.rpc.handlers.fleet import FleetServicer
+from controlplane.rpc.handlers.snapshots import SnapshotServicer
 from controlplane.rpc.server import SERVICES, Server
-from controlplane.rpc.service import RegistryServicer
-from controlplane.rpc.snapshots import SnapshotServicer
+from controlplane.rpc.servicers import RegistryServicer
 from tests.access import everybody_is_admin
 from tests.adapter_directories import lora_shapes, write_adapter, write_base
 from tests.registry_world import START, World, open_world, spec

@@ -13,7 +13,7 @@ import structlog
 from broadsheet.v1 import rollout_pb2
 from controlplane import errors, principal
 from controlplane.catalog import domain, rollout
-from controlplane.rpc.changes import Changes
+from controlplane.rpc.handlers.idempotency import Changes
 from controlplane.store.store import Store
 from controlplane.store.write import WriteTransaction
 from protocol import names

@@ -17,8 +17,8 @@ from broadsheet.v1 import registry_service_pb2 as pb
 from controlplane import errors
 from controlplane.catalog import convert, domain, etags, registration, rollout, spec
 from controlplane.listing import filters, listing, masks, paging
-from controlplane.rpc.changes import Changes
-from controlplane.rpc.routes import release_from_routes
+from controlplane.rpc.handlers.idempotency import Changes
+from controlplane.rpc.handlers.routes import release_from_routes
 from controlplane.store import lists as store_lists
 from controlplane.store.store import Store
 from controlplane.store.write import WriteTransaction

@@ -15,7 +15,7 @@ from controlplane.catalog.request_ids import AnsweredRequest
 from controlplane.store.store import Store
 from controlplane.store.write import WriteTransaction
 
-_log = structlog.get_logger("controlplane.rpc.changes")
+_log = structlog.get_logger("controlplane.rpc.handlers.idempotency")
 
 R = TypeVar("R", bound=protobuf_message.Message)
 

@@ -9,7 +9,7 @@ import grpc
 from broadsheet.v1 import warming_pb2
 from controlplane import errors
 from controlplane.catalog import convert, etags, warming
-from controlplane.rpc.changes import Changes
+from controlplane.rpc.handlers.idempotency import Changes
 from controlplane.store.write import WriteTransaction
 from protocol import names
 

@@ -15,9 +15,9 @@ from controlplane import errors
 from controlplane.adapters.files import AdapterReader
 from controlplane.catalog import convert, domain, etags, registration, spec
 from controlplane.listing import filters, listing, masks, paging
-from controlplane.rpc.changes import Changes
-from controlplane.rpc.models import Context, ResourceStatuses, check_served_name
-from controlplane.rpc.routes import release_from_routes
+from controlplane.rpc.handlers.idempotency import Changes
+from controlplane.rpc.handlers.models import Context, ResourceStatuses, check_served_name
+from controlplane.rpc.handlers.routes import release_from_routes
 from controlplane.store import lists as store_lists
 from controlplane.store.store import Store
 from controlplane.store.write import WriteTransaction

@@ -11,9 +11,9 @@ from typing import Any
 import grpc
 
 from broadsheet.v1 import diff_pb2, rollback_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
-from controlplane.catalog import convert, domain, resource_changes
+from controlplane.catalog import convert, diff, domain
 from controlplane.listing import paging
-from controlplane.rpc.changes import Changes
+from controlplane.rpc.handlers.idempotency import Changes
 from controlplane.store import catalog_rollback
 from controlplane.store import history as store_history
 from controlplane.store.store import Store
@@ -94,7 +94,7 @@ class SnapshotServicer(snapshot_service_pb2_grpc.SnapshotServiceServicer):
         changes, following = await paging.read_page(
             read,
             lambda difference: (end.revision, difference.name),
-            lambda difference: resource_changes.resource_change(difference.before, difference.after),
+            lambda difference: diff.resource_change(difference.before, difference.after),
             cursor,
             paging.page_size(request.page_size, default=_FETCH_PAGE_SIZE_DEFAULT),
         )

@@ -12,7 +12,7 @@ from controlplane import errors
 from controlplane.catalog import convert, routes
 from controlplane.catalog.routes import Route, RouteRevision
 from controlplane.listing import paging
-from controlplane.rpc.changes import Changes
+from controlplane.rpc.handlers.idempotency import Changes
 from controlplane.store.store import Store
 from controlplane.store.write import WriteTransaction
 from protocol import names

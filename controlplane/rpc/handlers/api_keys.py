@@ -12,7 +12,7 @@ from broadsheet.v1 import api_key_pb2
 from controlplane.catalog import api_keys
 from controlplane.catalog.api_keys import ApiKey
 from controlplane.listing import paging
-from controlplane.rpc.changes import Changes
+from controlplane.rpc.handlers.idempotency import Changes
 from controlplane.store.store import Store
 from controlplane.store.write import WriteTransaction
 from protocol import names

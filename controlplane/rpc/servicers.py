@@ -7,14 +7,14 @@ from collections.abc import Callable
 from broadsheet.v1 import registry_service_pb2_grpc
 from controlplane.adapters.files import AdapterReader
 from controlplane.catalog import domain
-from controlplane.rpc.adapters import AdapterRpcs
-from controlplane.rpc.api_keys import ApiKeyRpcs
-from controlplane.rpc.audit import AuditRpcs
-from controlplane.rpc.changes import Changes
-from controlplane.rpc.models import Context, ModelRpcs, ResourceStatuses
-from controlplane.rpc.rollouts import RolloutRpcs
-from controlplane.rpc.routes import RouteRpcs
-from controlplane.rpc.warming import WarmingRpcs
+from controlplane.rpc.handlers.adapters import AdapterRpcs
+from controlplane.rpc.handlers.api_keys import ApiKeyRpcs
+from controlplane.rpc.handlers.audit import AuditRpcs
+from controlplane.rpc.handlers.idempotency import Changes
+from controlplane.rpc.handlers.models import Context, ModelRpcs, ResourceStatuses
+from controlplane.rpc.handlers.rollouts import RolloutRpcs
+from controlplane.rpc.handlers.routes import RouteRpcs
+from controlplane.rpc.handlers.warming import WarmingRpcs
 from controlplane.store.store import Store
 
 __all__ = ["Context", "RegistryServicer", "ResourceStatuses"]

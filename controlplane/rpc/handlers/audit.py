@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from broadsheet.v1 import audit_pb2
 from controlplane.catalog import audit
 from controlplane.listing import paging
-from controlplane.rpc.models import Context
+from controlplane.rpc.handlers.models import Context
 from controlplane.store.store import Store
 
 
