@@ -88,12 +88,13 @@ async def run(settings: Settings) -> None:
         reader = AdapterReader(size_bytes_max=settings.adapter_bytes_max, allowed_sources=settings.allowed_sources)
         shared = shared_fleet(store)
         hub = Hub(store, head=await store.head(), now=lambda: datetime.now(UTC), shared=shared)
+        store.commits.subscribe(hub.publish)
         server = Server(
             message_bytes_max=settings.message_bytes_max, streams_max=settings.streams_max, admit=authenticator.admit
         )
         server.add(
-            RegistryServicer(store, reader, on_commit=hub.publish, resource_statuses=hub.resource_statuses),
-            SnapshotServicer(store, SyncHandler(hub), on_commit=hub.publish),
+            RegistryServicer(store, reader, resource_statuses=hub.resource_statuses),
+            SnapshotServicer(store, SyncHandler(hub)),
             FleetServicer(store, hub),
         )
         try:
@@ -124,11 +125,7 @@ async def _serve(
             group.create_task(purge_for_ever(store)),
             group.create_task(run_compaction(store, settings.retention, lambda: hub.oldest_in_use)),
         ]
-        background.append(
-            group.create_task(
-                rollout_service.run(store, hub.observed, on_commit=hub.publish, now=lambda: datetime.now(UTC))
-            )
-        )
+        background.append(group.create_task(rollout_service.run(store, hub.observed, now=lambda: datetime.now(UTC))))
         if settings.audit_retention_days:
             kept = timedelta(days=settings.audit_retention_days)
             background.append(group.create_task(audit_retention.run(store, kept, now=lambda: datetime.now(UTC))))

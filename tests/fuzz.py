@@ -294,11 +294,12 @@ async def fuzz(url: str, directory: Path, *, count: int, seed: int) -> Fuzzer:
         await world.register_model("m")
         await world.register_adapter("m", "a", adapter)
         hub = Hub(world.store, head=await world.store.head(), now=lambda: START)
+        world.store.commits.subscribe(hub.publish)
         server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=1000, admit=everybody_is_admin)
         limits = Limits(heartbeat_s=0.2, hello_timeout_s=0.2, answer_timeout_s=0.5, silence_timeout_s=0.5)
         server.add(
-            RegistryServicer(world.store, world.reader, on_commit=hub.publish, resource_statuses=hub.resource_statuses),
-            SnapshotServicer(world.store, SyncHandler(hub, limits=limits, watch_s=0.1), on_commit=hub.publish),
+            RegistryServicer(world.store, world.reader, resource_statuses=hub.resource_statuses),
+            SnapshotServicer(world.store, SyncHandler(hub, limits=limits, watch_s=0.1)),
             FleetServicer(world.store, hub),
         )
         address = await server.start("127.0.0.1:0")

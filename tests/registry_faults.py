@@ -173,7 +173,8 @@ class Plane:
         opened = await self._stack.enter_async_context(database.open_database(self._url, connections_max=CONNECTIONS))
         # Without Store.open, which looks whether there is something to migrate, every time.
         store = Store(opened, self._clock, self._new_uid, domain.DELETED_RETENTION)
-        self.world = World(store, self._directory, self._on_commit)
+        store.commits.subscribe(self._on_commit)
+        self.world = World(store, self._directory)
         self._stack.callback(self.world.reader.close)
 
     async def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -50,26 +50,24 @@ async def no_sync(requests: AsyncIterator[snapshot_service_pb2.SyncRequest], con
 class World:
     """A registry and its snapshots, with short ways to use them."""
 
-    def __init__(self, store: Store, directory: Path, on_commit: Callable[[domain.Head], None] | None = None) -> None:
+    def __init__(self, store: Store, directory: Path) -> None:
         """
         Args:
             store: The registry's.
             directory: Adapters are written below it.
-            on_commit: Told of each new head. Default: `published` keeps them.
         """
         self.store = store
         self.directory = directory
         self.published: list[domain.Head] = []
-        on_commit = on_commit or self.published.append
+        store.commits.subscribe(self.published.append)
         self.reader = AdapterReader(size_bytes_max=1024 * 1024, allowed_sources=())
         self.resource_statuses: ResourceStatuses = no_statuses
         self.registry = RegistryServicer(
             store,
             self.reader,
-            on_commit=on_commit,
             resource_statuses=lambda name, **asked: self.resource_statuses(name, **asked),
         )
-        self.snapshots = SnapshotServicer(store, no_sync, on_commit=on_commit)
+        self.snapshots = SnapshotServicer(store, no_sync)
 
     async def register_model(
         self, model_id: str, model_spec: model_pb2.ModelSpec | None = None, **fields: Any

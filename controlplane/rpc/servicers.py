@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from broadsheet.v1 import registry_service_pb2_grpc
 from controlplane.adapters.files import AdapterReader
-from controlplane.catalog import domain
 from controlplane.rpc.handlers.adapters import AdapterRpcs
 from controlplane.rpc.handlers.api_keys import ApiKeyRpcs
 from controlplane.rpc.handlers.audit import AuditRpcs
@@ -37,17 +34,15 @@ class RegistryServicer(
         store: Store,
         adapter_reader: AdapterReader,
         *,
-        on_commit: Callable[[domain.Head], None],
         resource_statuses: ResourceStatuses,
     ) -> None:
         """
         Args:
             store: Where everything is kept.
             adapter_reader: Reads the files of adapters.
-            on_commit: Told of each new head, in commit order, once it is durable.
             resource_statuses: What each data plane has made of a resource, by resource name.
         """
         self._store = store
         self._adapter_reader = adapter_reader
-        self._changes = Changes(store, on_commit=on_commit)
+        self._changes = Changes(store)
         self._resource_statuses = resource_statuses

@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from controlplane import errors
 from controlplane.catalog import domain
 from controlplane.catalog.request_ids import AnsweredRequest
+from controlplane.commit_feed import CommitFeed
 from controlplane.store import requests as store_requests
 from controlplane.store import retention as store_retention
 from controlplane.store import rows as store_rows
@@ -73,6 +74,7 @@ class Store(StoreReads):
         self._deleted_retention = deleted_retention
         self._writers = asyncio.Semaphore(opened.writers_max)
         self._writes: set[asyncio.Task[object]] = set()
+        self._commits = CommitFeed()
 
     @classmethod
     @asynccontextmanager
@@ -109,6 +111,11 @@ class Store(StoreReads):
                 # A write that was begun ends, though its caller may have gone: it may be durable
                 # already.
                 await asyncio.gather(*store._writes, return_exceptions=True)
+
+    @property
+    def commits(self) -> CommitFeed:
+        """Where each catalog revision that this store commits is announced."""
+        return self._commits
 
     def fleet_tables(self) -> FleetTables | None:
         """What control planes on the same database tell each other. None: no other can use this
@@ -153,13 +160,12 @@ class Store(StoreReads):
         method: str,
         resource: str,
         dry_run: bool = False,
-        on_commit: Callable[[domain.Head], None] = lambda head: None,
     ) -> T:
         """Run `work` in a transaction of its own, and commit what it changed as one catalog
         revision.
 
         Once begun, the write goes on to its end even when the caller is cancelled: a commit cannot
-        be taken back, and `on_commit` must hear of it.
+        be taken back, and must be announced in `commits`.
 
         Args:
             work: Makes the change, and may be run several times. What it raises rolls everything
@@ -167,8 +173,6 @@ class Store(StoreReads):
             method: What to say in the history, such as `RegisterModel`.
             resource: Which resource changed.
             dry_run: Roll back in the end, having run every check.
-            on_commit: Called with the new head when the commit is durable; perhaps after a later
-                one. Must not block or raise.
 
         Raises:
             errors.Unavailable: the database failed.
@@ -188,7 +192,7 @@ class Store(StoreReads):
             with database_errors():
                 result, head = await self._committed(change)
             if head is not None and not dry_run:
-                on_commit(head)
+                self._commits.publish(head)
             return result
 
         return await self._in_turn(body)

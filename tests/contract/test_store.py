@@ -144,9 +144,7 @@ async def test_a_begun_write_ends_though_its_caller_has_gone(world: World) -> No
         began.set()
         await go_on.wait()
 
-    caller = asyncio.create_task(
-        world.store.write(work, method="DeleteModel", resource="models/m", on_commit=world.published.append)
-    )
+    caller = asyncio.create_task(world.store.write(work, method="DeleteModel", resource="models/m"))
     await began.wait()
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):

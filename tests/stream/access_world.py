@@ -101,12 +101,13 @@ async def guarded_plane(
     async with Store.open(f"sqlite+aiosqlite:///{directory}/registry.db") as store:
         reader = AdapterReader(size_bytes_max=1024, allowed_sources=())
         hub = Hub(store, head=await store.head(), now=lambda: datetime.now(UTC))
+        store.commits.subscribe(hub.publish)
         server = Server(
             message_bytes_max=1 << 20, streams_max=100, admit=Authenticator([source, *more], certificates).admit
         )
         server.add(
-            RegistryServicer(store, reader, on_commit=hub.publish, resource_statuses=hub.resource_statuses),
-            SnapshotServicer(store, SyncHandler(hub), on_commit=hub.publish),
+            RegistryServicer(store, reader, resource_statuses=hub.resource_statuses),
+            SnapshotServicer(store, SyncHandler(hub)),
             FleetServicer(store, hub),
         )
         address = await server.start("127.0.0.1:0", tls)

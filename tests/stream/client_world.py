@@ -44,10 +44,11 @@ def running_control_plane(directory: Path) -> Iterator[str]:
         async with Store.open(f"sqlite+aiosqlite:///{directory}/registry.db") as store:
             reader = AdapterReader(size_bytes_max=1024 * 1024, allowed_sources=())
             hub = Hub(store, head=await store.head(), now=lambda: datetime.now(UTC))
+            store.commits.subscribe(hub.publish)
             server = Server(message_bytes_max=4 << 20, streams_max=100, admit=everybody_is_admin)
             server.add(
-                RegistryServicer(store, reader, on_commit=hub.publish, resource_statuses=hub.resource_statuses),
-                SnapshotServicer(store, SyncHandler(hub), on_commit=hub.publish),
+                RegistryServicer(store, reader, resource_statuses=hub.resource_statuses),
+                SnapshotServicer(store, SyncHandler(hub)),
                 FleetServicer(store, hub),
             )
             writing = asyncio.create_task(hub.run())

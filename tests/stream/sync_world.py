@@ -119,10 +119,11 @@ async def control_plane(
             settings=HUB_SETTINGS,
             shared=shared,
         )
+        store.commits.subscribe(hub.publish)
         server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=1000, admit=everybody_is_admin)
         server.add(
-            RegistryServicer(store, reader, on_commit=hub.publish, resource_statuses=hub.resource_statuses),
-            SnapshotServicer(store, SyncHandler(hub, limits=limits, watch_s=watch_s), on_commit=hub.publish),
+            RegistryServicer(store, reader, resource_statuses=hub.resource_statuses),
+            SnapshotServicer(store, SyncHandler(hub, limits=limits, watch_s=watch_s)),
             FleetServicer(store, hub),
         )
         address = await server.start(listen)

@@ -61,11 +61,10 @@ class ControlPlane:
 async def plane(tmp_path: Path) -> AsyncIterator[ControlPlane]:
     async with open_world(f"sqlite+aiosqlite:///{tmp_path}/registry.db", tmp_path) as world:
         hub = Hub(world.store, head=await world.store.head(), now=lambda: START)
+        world.store.commits.subscribe(hub.publish)
         server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=100, admit=everybody_is_admin)
-        registry = RegistryServicer(
-            world.store, world.reader, on_commit=hub.publish, resource_statuses=hub.resource_statuses
-        )
-        snapshots = SnapshotServicer(world.store, SyncHandler(hub), on_commit=hub.publish)
+        registry = RegistryServicer(world.store, world.reader, resource_statuses=hub.resource_statuses)
+        snapshots = SnapshotServicer(world.store, SyncHandler(hub))
         server.add(registry, snapshots, FleetServicer(world.store, hub))
         address = await server.start("127.0.0.1:0")
         async with grpc.aio.insecure_channel(address) as channel:

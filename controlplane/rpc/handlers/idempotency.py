@@ -10,7 +10,7 @@ import structlog
 from google.protobuf import message as protobuf_message
 
 from controlplane import principal
-from controlplane.catalog import domain, request_ids
+from controlplane.catalog import request_ids
 from controlplane.catalog.request_ids import AnsweredRequest
 from controlplane.store.store import Store
 from controlplane.store.write import WriteTransaction
@@ -23,14 +23,12 @@ R = TypeVar("R", bound=protobuf_message.Message)
 class Changes:
     """Commits what mutating RPCs change. Servicers of one store may each have their own."""
 
-    def __init__(self, store: Store, *, on_commit: Callable[[domain.Head], None]) -> None:
+    def __init__(self, store: Store) -> None:
         """
         Args:
             store: Where everything is kept.
-            on_commit: Told of each new head, in commit order, once it is durable.
         """
         self._store = store
-        self._on_commit = on_commit
 
     async def commit(
         self,
@@ -82,9 +80,7 @@ class Changes:
                 await transaction.keep_answered_request(answered, since=since)
             return answer, False
 
-        answer, is_repeat = await self._store.write(
-            once, method=method, resource=resource, dry_run=asked.validate_only, on_commit=self._on_commit
-        )
+        answer, is_repeat = await self._store.write(once, method=method, resource=resource, dry_run=asked.validate_only)
         _log.info(
             "request_repeated" if is_repeat else "change_made",
             method=method,

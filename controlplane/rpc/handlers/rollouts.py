@@ -59,7 +59,6 @@ async def run(
     store: Store,
     observe: Observe,
     *,
-    on_commit: Callable[[domain.Head], None],
     now: Callable[[], datetime],
     interval_s: float = INTERVAL_S,
 ) -> None:
@@ -69,12 +68,12 @@ async def run(
         while True:
             await asyncio.sleep(interval_s)
             try:
-                await carry_on(store, observe, on_commit=on_commit, now=now())
+                await carry_on(store, observe, now=now())
             except errors.Unavailable as error:
                 _log.warning("rollouts_wait", error=str(error))
 
 
-async def carry_on(store: Store, observe: Observe, *, on_commit: Callable[[domain.Head], None], now: datetime) -> None:
+async def carry_on(store: Store, observe: Observe, *, now: datetime) -> None:
     """Look at every rollout under way once, and make the moves that are due, each a catalog
     revision.
 
@@ -84,12 +83,10 @@ async def carry_on(store: Store, observe: Observe, *, on_commit: Callable[[domai
     for model in await store.list_rollouts():
         decision = rollout.decide(model, observe(names.model_revision_name(model.id, model.revision.number)), now)
         if decision is not None:
-            await _move(store, model, decision, on_commit)
+            await _move(store, model, decision)
 
 
-async def _move(
-    store: Store, decided_from: domain.Model, decision: rollout.Decision, on_commit: Callable[[domain.Head], None]
-) -> None:
+async def _move(store: Store, decided_from: domain.Model, decision: rollout.Decision) -> None:
     async def work(transaction: WriteTransaction) -> bool:
         current = await transaction.model(decided_from.id)
         # Another control plane, or a person, was faster: what was decided is about a state that is
@@ -99,7 +96,7 @@ async def _move(
         await transaction.put_model(rollout.moved(current, decision, transaction.stamp), current)
         return True
 
-    if await store.write(work, method="AdvanceRollout", resource=decided_from.name, on_commit=on_commit):
+    if await store.write(work, method="AdvanceRollout", resource=decided_from.name):
         _log.info(
             "rollout_moved",
             model=decided_from.name,

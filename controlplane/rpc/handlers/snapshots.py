@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from broadsheet.v1 import diff_pb2, rollback_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
-from controlplane.catalog import convert, diff, domain
+from controlplane.catalog import convert, diff
 from controlplane.listing import paging
 from controlplane.rpc.handlers.idempotency import Changes
 from controlplane.store import catalog_rollback
@@ -30,16 +30,15 @@ Sync = Callable[[AsyncIterator[snapshot_service_pb2.SyncRequest], Context], Awai
 class SnapshotServicer(snapshot_service_pb2_grpc.SnapshotServiceServicer):
     """Snapshots, pushed and shown."""
 
-    def __init__(self, store: Store, sync: Sync, *, on_commit: Callable[[domain.Head], None]) -> None:
+    def __init__(self, store: Store, sync: Sync) -> None:
         """
         Args:
             store: Where snapshots are read from.
             sync: Serves Sync streams.
-            on_commit: Told of each new head, in commit order, once it is durable.
         """
         self._store = store
         self._sync = sync
-        self._changes = Changes(store, on_commit=on_commit)
+        self._changes = Changes(store)
 
     # grpc.aio also takes a handler that writes through its context; the stubs know only those that
     # yield.
