@@ -14,10 +14,10 @@ from broadsheet.v1 import diff_pb2, rollback_pb2, snapshot_service_pb2, snapshot
 from controlplane.catalog import convert, domain, resource_changes
 from controlplane.listing import paging
 from controlplane.rpc.changes import Changes
-from controlplane.store import catalog_rollback
-from controlplane.store import history as store_history
+from controlplane.store import entries as store_history
+from controlplane.store import rollback as catalog_rollback
 from controlplane.store.store import Store
-from controlplane.store.write import WriteTransaction
+from controlplane.store.transactions import WriteTransaction
 
 _FETCH_PAGE_SIZE_DEFAULT = 100
 
