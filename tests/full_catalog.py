@@ -13,7 +13,7 @@ from sqlalchemy import Table, insert, select, update
 from broadsheet.v1 import adapter_pb2, model_pb2
 from controlplane import principal
 from controlplane.catalog import audit, domain, registration, snapshot, spec
-from controlplane.store import rows as store_rows
+from controlplane.store.resources import rows as store_rows
 from controlplane.store.schema import (
     adapter_revisions,
     adapters,

@@ -16,8 +16,8 @@ import structlog
 
 from controlplane.catalog.domain import Head
 from controlplane.errors import Unavailable
-from controlplane.store.fleet import FleetTables
-from controlplane.store.fleet_reports import FleetNews, FleetReport
+from controlplane.store.fleet.reports import FleetNews, FleetReport
+from controlplane.store.fleet.tables import FleetTables
 from controlplane.store.store import Store
 
 _log = structlog.get_logger("controlplane.fleet.shared")

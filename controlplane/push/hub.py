@@ -32,7 +32,7 @@ from controlplane.push.subscription import (
     ResourceChange,
     Subscription,
 )
-from controlplane.store.fleet_reports import FleetNews, FleetReport
+from controlplane.store.fleet.reports import FleetNews, FleetReport
 from protocol.names import data_plane_name
 
 RESOURCES_MAX = 1_000_000

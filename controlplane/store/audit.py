@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from broadsheet.v1 import change_pb2
 from controlplane.catalog import audit
 from controlplane.principal import Origin, Principal
-from controlplane.store import rows as store_rows
+from controlplane.store.resources import rows as store_rows
 from controlplane.store.schema import audit_changes, audit_events, blobs
 
 _TEXT_CHARACTERS_MAX = 256

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import and_, delete, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from controlplane.store import rows as store_rows
+from controlplane.store.resources import rows as store_rows
 from controlplane.store.schema import blobs, catalog, catalog_revisions, entries, replicas
 
 ROWS_PER_TRANSACTION = 200

@@ -24,16 +24,16 @@ from controlplane import errors
 from controlplane.catalog import domain
 from controlplane.catalog.request_ids import AnsweredRequest
 from controlplane.commit_feed import CommitFeed
-from controlplane.store import requests as store_requests
+from controlplane.store import request_ids as store_requests
 from controlplane.store import retention as store_retention
-from controlplane.store import rows as store_rows
 from controlplane.store.databases import database
 from controlplane.store.databases import postgres as store_postgres
-from controlplane.store.fleet import FleetTables
-from controlplane.store.read import StoreReads, database_errors
+from controlplane.store.fleet.tables import FleetTables
+from controlplane.store.resources import rows as store_rows
 from controlplane.store.retention import Retention
+from controlplane.store.revisions import StoreReads, database_errors
 from controlplane.store.schema import catalog, catalog_revisions
-from controlplane.store.write import WriteTransaction
+from controlplane.store.transactions import WriteTransaction
 from protocol.catalog_digest import CatalogDigest
 
 WRITE_ATTEMPTS_MAX = 4

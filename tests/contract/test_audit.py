@@ -14,7 +14,7 @@ from broadsheet.v1 import api_key_pb2, audit_pb2, change_pb2
 from controlplane import errors, principal
 from controlplane.catalog import audit
 from controlplane.principal import Origin, Principal
-from controlplane.store.write import WriteTransaction
+from controlplane.store.transactions import WriteTransaction
 from controlplane.upkeep import audit_retention
 from tests.contract.test_store import failing_statement
 from tests.registry_world import NO_CONTEXT, START, World, spec

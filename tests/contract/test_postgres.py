@@ -19,7 +19,7 @@ from controlplane.store.databases import database
 from controlplane.store.databases import postgres as store_postgres
 from controlplane.store.schema import metadata
 from controlplane.store.store import WRITE_ATTEMPTS_MAX, Store
-from controlplane.store.write import WriteTransaction
+from controlplane.store.transactions import WriteTransaction
 from tests.postgres_server import PostgresServer
 from tests.registry_world import World, open_world
 

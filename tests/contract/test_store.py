@@ -18,7 +18,7 @@ from broadsheet.v1 import snapshot_service_pb2
 from controlplane import errors
 from controlplane.catalog import domain
 from controlplane.store.store import Store
-from controlplane.store.write import WriteTransaction
+from controlplane.store.transactions import WriteTransaction
 from tests.registry_world import START, World, open_world, spec
 
 RECORD = domain.DataPlaneRecord(

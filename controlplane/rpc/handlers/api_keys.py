@@ -14,7 +14,7 @@ from controlplane.catalog.api_keys import ApiKey
 from controlplane.listing import paging
 from controlplane.rpc.handlers.idempotency import Changes
 from controlplane.store.store import Store
-from controlplane.store.write import WriteTransaction
+from controlplane.store.transactions import WriteTransaction
 from protocol import names
 from protocol.api_keys import key_of
 

@@ -13,7 +13,7 @@ from controlplane import principal
 from controlplane.catalog import request_ids
 from controlplane.catalog.request_ids import AnsweredRequest
 from controlplane.store.store import Store
-from controlplane.store.write import WriteTransaction
+from controlplane.store.transactions import WriteTransaction
 
 _log = structlog.get_logger("controlplane.rpc.handlers.idempotency")
 

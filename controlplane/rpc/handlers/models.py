@@ -19,9 +19,9 @@ from controlplane.catalog import convert, domain, etags, registration, rollout, 
 from controlplane.listing import filters, listing, masks, paging
 from controlplane.rpc.handlers.idempotency import Changes
 from controlplane.rpc.handlers.routes import release_from_routes
-from controlplane.store import lists as store_lists
+from controlplane.store.resources import lists as store_lists
 from controlplane.store.store import Store
-from controlplane.store.write import WriteTransaction
+from controlplane.store.transactions import WriteTransaction
 from protocol import names
 
 Context = grpc.aio.ServicerContext[Any, Any]

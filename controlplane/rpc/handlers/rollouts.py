@@ -15,7 +15,7 @@ from controlplane import errors, principal
 from controlplane.catalog import domain, rollout
 from controlplane.rpc.handlers.idempotency import Changes
 from controlplane.store.store import Store
-from controlplane.store.write import WriteTransaction
+from controlplane.store.transactions import WriteTransaction
 from protocol import names
 
 INTERVAL_S = 1.0

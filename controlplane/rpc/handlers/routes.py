@@ -14,7 +14,7 @@ from controlplane.catalog.routes import Route, RouteRevision
 from controlplane.listing import paging
 from controlplane.rpc.handlers.idempotency import Changes
 from controlplane.store.store import Store
-from controlplane.store.write import WriteTransaction
+from controlplane.store.transactions import WriteTransaction
 from protocol import names
 
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -14,10 +14,10 @@ from broadsheet.v1 import diff_pb2, rollback_pb2, snapshot_service_pb2, snapshot
 from controlplane.catalog import convert, diff
 from controlplane.listing import paging
 from controlplane.rpc.handlers.idempotency import Changes
-from controlplane.store import catalog_rollback
-from controlplane.store import history as store_history
+from controlplane.store import entries as store_entries
+from controlplane.store import rollback
 from controlplane.store.store import Store
-from controlplane.store.write import WriteTransaction
+from controlplane.store.transactions import WriteTransaction
 
 _FETCH_PAGE_SIZE_DEFAULT = 100
 
@@ -86,7 +86,7 @@ class SnapshotServicer(snapshot_service_pb2_grpc.SnapshotServiceServicer):
         else:
             end = (await self._store.head()).position
 
-        async def read(after: paging.Cursor | None, limit: int) -> Sequence[store_history.Difference]:
+        async def read(after: paging.Cursor | None, limit: int) -> Sequence[store_entries.Difference]:
             after_name = str(after[1]) if after is not None else ""
             return await self._store.differences(begin.revision, end.revision, after_name=after_name, limit=limit)
 
@@ -110,8 +110,8 @@ class SnapshotServicer(snapshot_service_pb2_grpc.SnapshotServiceServicer):
         expected = request.expected_revision if request.HasField("expected_revision") else None
 
         async def work(transaction: WriteTransaction) -> rollback_pb2.RollbackCatalogResponse:
-            catalog_rollback.check_expected(expected, transaction.head)
-            count = await catalog_rollback.roll_back(transaction, request.to_revision)
+            rollback.check_expected(expected, transaction.head)
+            count = await rollback.roll_back(transaction, request.to_revision)
             stamp, head = transaction.stamp, transaction.head
             return rollback_pb2.RollbackCatalogResponse(
                 catalog_revision=stamp.catalog_revision if count else head.position.revision, change_count=count

@@ -10,7 +10,7 @@ from broadsheet.v1 import warming_pb2
 from controlplane import errors
 from controlplane.catalog import convert, etags, warming
 from controlplane.rpc.handlers.idempotency import Changes
-from controlplane.store.write import WriteTransaction
+from controlplane.store.transactions import WriteTransaction
 from protocol import names
 
 Context = grpc.aio.ServicerContext[Any, Any]

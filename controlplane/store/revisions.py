@@ -17,11 +17,11 @@ from controlplane.catalog import audit, domain
 from controlplane.listing import paging
 from controlplane.listing.listing import EVERYTHING, ListQuery
 from controlplane.store import audit as store_audit
-from controlplane.store import history as store_history
-from controlplane.store import lists as store_lists
-from controlplane.store import rows as store_rows
-from controlplane.store.api_keys import ApiKeyReads
-from controlplane.store.routes import RouteReads
+from controlplane.store import entries as store_history
+from controlplane.store.resources import lists as store_lists
+from controlplane.store.resources import rows as store_rows
+from controlplane.store.resources.api_keys import ApiKeyReads
+from controlplane.store.resources.routes import RouteReads
 from controlplane.store.schema import (
     adapter_revisions,
     adapters,

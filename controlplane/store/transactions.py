@@ -14,13 +14,13 @@ from controlplane.catalog import audit, domain, snapshot
 from controlplane.catalog.domain import Stamp
 from controlplane.catalog.request_ids import AnsweredRequest
 from controlplane.store import audit as store_audit
-from controlplane.store import deleted as store_deleted
-from controlplane.store import history as store_history
-from controlplane.store import requests as store_requests
-from controlplane.store import rows as store_rows
-from controlplane.store.api_keys import ApiKeyWrites
+from controlplane.store import entries as store_history
+from controlplane.store import request_ids as store_requests
 from controlplane.store.databases.postgres import CATALOG_CHANNEL
-from controlplane.store.routes import RouteWrites
+from controlplane.store.resources import purging as store_deleted
+from controlplane.store.resources import rows as store_rows
+from controlplane.store.resources.api_keys import ApiKeyWrites
+from controlplane.store.resources.routes import RouteWrites
 from controlplane.store.schema import (
     adapter_revisions,
     adapters,

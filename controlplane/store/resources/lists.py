@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Select, String, Table, and_, case, cast, f
 from controlplane.catalog import domain
 from controlplane.listing import filters, paging
 from controlplane.listing.listing import NAME, ListQuery, Order
-from controlplane.store import rows as store_rows
+from controlplane.store.resources import rows as store_rows
 from controlplane.store.schema import models
 
 _COLUMNS = {"served_name": "served_name", "create_time": "create_time_us", "update_time": "update_time_us"}

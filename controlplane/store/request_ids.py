@@ -8,7 +8,7 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from controlplane.catalog.request_ids import AnsweredRequest
-from controlplane.store import rows as store_rows
+from controlplane.store.resources import rows as store_rows
 from controlplane.store.schema import answered_requests
 
 _EXPIRED_DELETED_MAX = 16

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from broadsheet.v1 import api_key_pb2
 from controlplane.catalog import api_keys, domain, snapshot
 from controlplane.catalog.api_keys import ApiKey
-from controlplane.store import rows as store_rows
+from controlplane.store.resources import rows as store_rows
 from controlplane.store.schema import api_keys as table
 from protocol import names
 

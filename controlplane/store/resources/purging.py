@@ -10,7 +10,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from controlplane.catalog import domain
-from controlplane.store import rows as store_rows
+from controlplane.store.resources import rows as store_rows
 from controlplane.store.schema import adapter_revisions, adapters, model_revisions, models
 
 

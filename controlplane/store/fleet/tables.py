@@ -15,10 +15,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broadsheet.v1 import status_pb2
-from controlplane.store import rows as store_rows
 from controlplane.store.databases.postgres import CATALOG_CHANNEL, PostgresDatabase
-from controlplane.store.fleet_reports import FleetNews, FleetReport
-from controlplane.store.read import database_errors
+from controlplane.store.fleet.reports import FleetNews, FleetReport
+from controlplane.store.resources import rows as store_rows
+from controlplane.store.revisions import database_errors
 from controlplane.store.schema import data_plane_reports, data_planes, replicas, resource_statuses
 
 FLEET_CHANNEL = "broadsheet_fleet"

@@ -17,8 +17,8 @@ from google.protobuf import message as protobuf_message
 from broadsheet.v1 import snapshot_pb2
 from controlplane import errors
 from controlplane.catalog import convert, domain, registration, routes, warming
-from controlplane.store.history import Difference
-from controlplane.store.write import WriteTransaction
+from controlplane.store.entries import Difference
+from controlplane.store.transactions import WriteTransaction
 from protocol import names
 
 CHANGES_MAX = 10_000

@@ -14,7 +14,7 @@ from broadsheet.v1 import adapter_pb2, model_pb2, route_pb2
 from controlplane.catalog import domain, routes, snapshot
 from controlplane.catalog.domain import Stamp
 from controlplane.catalog.routes import Route, RouteRevision, route_not_found
-from controlplane.store import rows as store_rows
+from controlplane.store.resources import rows as store_rows
 from controlplane.store.schema import adapter_revisions, adapters, model_revisions, models, served_names
 from controlplane.store.schema import route_references as references
 from controlplane.store.schema import route_revisions as revisions

@@ -1,0 +1,1 @@
+"""What the store keeps for each kind of resource of the catalog."""
