@@ -18,14 +18,12 @@ from controlplane.fleet.shared import SharedFleet, shared_fleet
 from controlplane.push.hub import Hub
 from controlplane.push.sync import SyncHandler
 from controlplane.rpc import tls
-from controlplane.rpc.handlers import rollouts as rollout_service
-from controlplane.rpc.handlers.fleet import FleetServicer
-from controlplane.rpc.handlers.snapshots import SnapshotServicer
+from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import Server
-from controlplane.rpc.servicers import RegistryServicer
+from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
 from controlplane.settings import Settings
 from controlplane.store.store import Store
-from controlplane.upkeep import audit_retention
+from controlplane.upkeep import audit_retention, rollouts
 from controlplane.upkeep.purging import purge_for_ever
 from controlplane.upkeep.retention import run_compaction
 
@@ -92,9 +90,10 @@ async def run(settings: Settings) -> None:
         server = Server(
             message_bytes_max=settings.message_bytes_max, streams_max=settings.streams_max, admit=authenticator.admit
         )
+        registry = Registry(store=store, adapter_reader=reader, resource_statuses=hub.resource_statuses)
         server.add(
-            RegistryServicer(store, reader, resource_statuses=hub.resource_statuses),
-            SnapshotServicer(store, SyncHandler(hub)),
+            RegistryServicer(registry),
+            SnapshotServicer(registry, SyncHandler(hub)),
             FleetServicer(store, hub),
         )
         try:
@@ -125,7 +124,9 @@ async def _serve(
             group.create_task(purge_for_ever(store)),
             group.create_task(run_compaction(store, settings.retention, lambda: hub.oldest_in_use)),
         ]
-        background.append(group.create_task(rollout_service.run(store, hub.observed, now=lambda: datetime.now(UTC))))
+        background.append(
+            group.create_task(rollouts.advance_for_ever(store, hub.observed, now=lambda: datetime.now(UTC)))
+        )
         if settings.audit_retention_days:
             kept = timedelta(days=settings.audit_retention_days)
             background.append(group.create_task(audit_retention.run(store, kept, now=lambda: datetime.now(UTC))))

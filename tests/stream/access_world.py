@@ -29,10 +29,9 @@ from controlplane.adapters.files import AdapterReader
 from controlplane.principal import Principal
 from controlplane.push.hub import Hub
 from controlplane.push.sync import SyncHandler
-from controlplane.rpc.handlers.fleet import FleetServicer
-from controlplane.rpc.handlers.snapshots import SnapshotServicer
+from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import SERVICES, Server
-from controlplane.rpc.servicers import RegistryServicer
+from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
 from controlplane.store.store import Store
 
 TOKENS = {role: secrets.token_urlsafe(32) for role in Role}
@@ -105,9 +104,10 @@ async def guarded_plane(
         server = Server(
             message_bytes_max=1 << 20, streams_max=100, admit=Authenticator([source, *more], certificates).admit
         )
+        registry = Registry(store=store, adapter_reader=reader, resource_statuses=hub.resource_statuses)
         server.add(
-            RegistryServicer(store, reader, resource_statuses=hub.resource_statuses),
-            SnapshotServicer(store, SyncHandler(hub)),
+            RegistryServicer(registry),
+            SnapshotServicer(registry, SyncHandler(hub)),
             FleetServicer(store, hub),
         )
         address = await server.start("127.0.0.1:0", tls)

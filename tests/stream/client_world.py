@@ -23,10 +23,9 @@ from broadsheet.v1 import snapshot_service_pb2_grpc
 from controlplane.adapters.files import AdapterReader
 from controlplane.push.hub import Hub
 from controlplane.push.sync import SyncHandler
-from controlplane.rpc.handlers.fleet import FleetServicer
-from controlplane.rpc.handlers.snapshots import SnapshotServicer
+from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import Server
-from controlplane.rpc.servicers import RegistryServicer
+from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
 from controlplane.store.store import Store
 from tests.access import everybody_is_admin
 
@@ -46,9 +45,10 @@ def running_control_plane(directory: Path) -> Iterator[str]:
             hub = Hub(store, head=await store.head(), now=lambda: datetime.now(UTC))
             store.commits.subscribe(hub.publish)
             server = Server(message_bytes_max=4 << 20, streams_max=100, admit=everybody_is_admin)
+            registry = Registry(store=store, adapter_reader=reader, resource_statuses=hub.resource_statuses)
             server.add(
-                RegistryServicer(store, reader, resource_statuses=hub.resource_statuses),
-                SnapshotServicer(store, SyncHandler(hub)),
+                RegistryServicer(registry),
+                SnapshotServicer(registry, SyncHandler(hub)),
                 FleetServicer(store, hub),
             )
             writing = asyncio.create_task(hub.run())

@@ -23,10 +23,9 @@ from controlplane.fleet.shared import SharingSettings, shared_fleet
 from controlplane.push.hub import Hub, HubSettings
 from controlplane.push.subscription import Limits
 from controlplane.push.sync import SyncHandler
-from controlplane.rpc.handlers.fleet import FleetServicer
-from controlplane.rpc.handlers.snapshots import SnapshotServicer
+from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import Server
-from controlplane.rpc.servicers import RegistryServicer
+from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
 from controlplane.store.store import Store
 from dataplane.snapshot.accept import Policy, Rejection, accept
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
@@ -121,9 +120,10 @@ async def control_plane(
         )
         store.commits.subscribe(hub.publish)
         server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=1000, admit=everybody_is_admin)
+        registry = Registry(store=store, adapter_reader=reader, resource_statuses=hub.resource_statuses)
         server.add(
-            RegistryServicer(store, reader, resource_statuses=hub.resource_statuses),
-            SnapshotServicer(store, SyncHandler(hub, limits=limits, watch_s=watch_s)),
+            RegistryServicer(registry),
+            SnapshotServicer(registry, SyncHandler(hub, limits=limits, watch_s=watch_s)),
             FleetServicer(store, hub),
         )
         address = await server.start(listen)

@@ -35,10 +35,9 @@ from broadsheet.v1 import (
 )
 from controlplane.push.hub import Hub
 from controlplane.push.sync import SyncHandler
-from controlplane.rpc.handlers.fleet import FleetServicer
-from controlplane.rpc.handlers.snapshots import SnapshotServicer
+from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import SERVICES, Server
-from controlplane.rpc.servicers import RegistryServicer
+from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
 from tests.access import everybody_is_admin
 from tests.adapter_directories import lora_shapes, write_adapter, write_base
 from tests.registry_world import START, World, open_world, spec
@@ -63,9 +62,10 @@ async def plane(tmp_path: Path) -> AsyncIterator[ControlPlane]:
         hub = Hub(world.store, head=await world.store.head(), now=lambda: START)
         world.store.commits.subscribe(hub.publish)
         server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=100, admit=everybody_is_admin)
-        registry = RegistryServicer(world.store, world.reader, resource_statuses=hub.resource_statuses)
-        snapshots = SnapshotServicer(world.store, SyncHandler(hub))
-        server.add(registry, snapshots, FleetServicer(world.store, hub))
+        registry = Registry(store=world.store, adapter_reader=world.reader, resource_statuses=hub.resource_statuses)
+        server.add(
+            RegistryServicer(registry), SnapshotServicer(registry, SyncHandler(hub)), FleetServicer(world.store, hub)
+        )
         address = await server.start("127.0.0.1:0")
         async with grpc.aio.insecure_channel(address) as channel:
             yield ControlPlane(
