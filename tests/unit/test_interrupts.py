@@ -1,4 +1,4 @@
-"""The suite passes however it is started: shells ignore SIGINT for what they run in the background."""
+"""The suite passes however it is started: a shell ignores SIGINT for background jobs."""
 
 from __future__ import annotations
 
