@@ -5,8 +5,8 @@
 Real control plane processes, asked over gRPC from this one. A control plane with a full catalog and
 one with an empty catalog take turns, call by call, so that a noisy machine disturbs both. The
 figure to look at is the ratio of their medians. Beside each median it prints the lowest and the
-highest quartile, and beside a ratio the lowest and the highest of the rounds. Databases wait for the
-disk at each commit.
+highest quartile, and beside a ratio the lowest and the highest of the rounds. Databases wait for
+the disk at each commit.
 """
 
 from __future__ import annotations
