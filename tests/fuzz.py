@@ -27,7 +27,7 @@ from grpc_status import rpc_status
 
 from controlplane.errors import Reason
 from controlplane.push.hub import Hub
-from controlplane.push.subscription import Limits
+from controlplane.push.subscription.machine import Limits
 from controlplane.push.sync import SyncHandler
 from controlplane.rpc.handlers.fleet import FleetServicer
 from controlplane.rpc.handlers.snapshots import SnapshotServicer

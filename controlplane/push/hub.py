@@ -24,7 +24,7 @@ from controlplane.catalog.domain import DataPlaneRecord, Head, Position
 from controlplane.catalog.rollout import Observed
 from controlplane.errors import InvalidArgument, Reason, ResourceExhausted, Unavailable
 from controlplane.push.chunks import ChunkCache, EntrySource
-from controlplane.push.subscription import (
+from controlplane.push.subscription.machine import (
     SHUTTING_DOWN,
     SUPERSEDED,
     Progress,

@@ -14,7 +14,7 @@ from controlplane import principal
 from controlplane.access import permissions as auth
 from controlplane.errors import FailedPrecondition, InvalidArgument, Reason, Unavailable
 from controlplane.push.hub import Hub, Stream
-from controlplane.push.subscription import ChunkRequest, Limits, ProtocolViolation, State, Subscription
+from controlplane.push.subscription.machine import ChunkRequest, Limits, ProtocolViolation, State, Subscription
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     # A peer that vanished without a word is noticed after half a minute.

@@ -21,7 +21,7 @@ from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from controlplane.adapters.files import AdapterReader
 from controlplane.fleet.shared import SharingSettings, shared_fleet
 from controlplane.push.hub import Hub, HubSettings
-from controlplane.push.subscription import Limits
+from controlplane.push.subscription.machine import Limits
 from controlplane.push.sync import SyncHandler
 from controlplane.rpc.handlers.fleet import FleetServicer
 from controlplane.rpc.handlers.snapshots import SnapshotServicer

@@ -16,7 +16,7 @@ from broadsheet.v1 import api_key_pb2, fleet_service_pb2, registry_service_pb2, 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from controlplane.catalog.domain import DataPlaneRecord
-from controlplane.push.subscription import Limits
+from controlplane.push.subscription.machine import Limits
 from controlplane.store.store import Store
 from dataplane.openai.errors import ApiKeyInvalid
 from dataplane.snapshot.accept import STORE_UID_MISMATCH, Policy, accept

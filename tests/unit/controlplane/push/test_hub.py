@@ -13,7 +13,7 @@ from controlplane.catalog.domain import DataPlaneRecord, Entry, Head, Position
 from controlplane.errors import ResourceExhausted, Unavailable
 from controlplane.push import hub as hub_module
 from controlplane.push.hub import Hub, HubSettings, Outcome, Stream
-from controlplane.push.subscription import Limits, ProtocolViolation, ResourceChange, Subscription
+from controlplane.push.subscription.machine import Limits, ProtocolViolation, ResourceChange, Subscription
 
 
 class Records:
