@@ -14,7 +14,7 @@ import structlog
 from controlplane import backup_command, errors, logs, settings
 from controlplane.access import setup as access
 from controlplane.adapters.files import AdapterReader
-from controlplane.fleet.shared import SharedFleet, shared_fleet
+from controlplane.fleet.shared_database import SharedFleet, shared_fleet
 from controlplane.push.hub import Hub
 from controlplane.push.sync import SyncHandler
 from controlplane.rpc import tls

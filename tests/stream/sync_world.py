@@ -19,7 +19,7 @@ from broadsheet.v1.fleet_service_pb2_grpc import FleetServiceStub
 from broadsheet.v1.registry_service_pb2_grpc import RegistryServiceStub
 from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from controlplane.adapters.files import AdapterReader
-from controlplane.fleet.shared import SharingSettings, shared_fleet
+from controlplane.fleet.shared_database import SharingSettings, shared_fleet
 from controlplane.push.hub import Hub, HubSettings
 from controlplane.push.subscription.machine import Limits
 from controlplane.push.sync import SyncHandler

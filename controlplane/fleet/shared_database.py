@@ -20,7 +20,7 @@ from controlplane.store.fleet.reports import FleetNews, FleetReport
 from controlplane.store.fleet.tables import FleetTables
 from controlplane.store.store import Store
 
-_log = structlog.get_logger("controlplane.fleet.shared")
+_log = structlog.get_logger("controlplane.fleet.shared_database")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
