@@ -1,8 +1,7 @@
-"""Keeps the hubs of several control planes on one database alike: the newest snapshot, and what
-data planes have said.
+"""Keeps control planes on one PostgreSQL database alike: the newest snapshot, and the fleet.
 
-NOTIFY wakes the others within milliseconds of a commit. A notification may be lost with its
-connection, so everything is also looked at on a slow timer; nothing relies on being notified.
+NOTIFY wakes the others within milliseconds of a commit or a report. A notification may be lost with
+its connection, so each control plane also looks on a slow timer; nothing relies on a notification.
 """
 
 from __future__ import annotations
@@ -15,7 +14,9 @@ from typing import Protocol
 import structlog
 
 from controlplane.catalog.domain import Head
+from controlplane.commit_feed import CommitFeed
 from controlplane.errors import Unavailable
+from controlplane.fleet.data_plane import Session
 from controlplane.store.fleet.reports import FleetNews, FleetReport
 from controlplane.store.fleet.tables import FleetTables
 from controlplane.store.store import Store
@@ -28,126 +29,132 @@ class SharingSettings:
     """How often control planes look at each other. Seconds."""
 
     poll_s: float = 2.0
-    """Without any notification. Covers one that was lost."""
+    """Between two looks without a notification. Covers a notification that was lost."""
     pause_s: float = 0.05
-    """Between two looks, however many notifications come."""
+    """Between two looks at least, however many notifications come."""
     heartbeat_s: float = 2.0
     lease_s: float = 10.0
-    """A control plane that was not heard of for so long has gone, and the data planes that it had
-    are disconnected."""
+    """A control plane without a heartbeat for so long is dead, and its data planes disconnected."""
     retry_s: float = 1.0
     """Wait after the database failed."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sharing:
+    """What a control plane needs to share a database."""
+
+    tables: FleetTables
+    """Where reports are kept."""
+    read_head: Callable[[], Awaitable[Head]]
+    """Reads the newest snapshot in the store."""
+    commits: CommitFeed
+    """Where commits of other control planes are announced."""
+    replica_uid: str
+    """Names this process."""
+    settings: SharingSettings
+
+
 class Follower(Protocol):
-    """The part of the hub that is kept up to date."""
-
-    def publish(self, head: Head) -> None:
-        """There is a snapshot."""
-
-    @property
-    def oldest_in_use(self) -> int | None:
-        """The oldest snapshot that it is sending; None: none."""
+    """The part of the fleet's state that other control planes change."""
 
     def report_numbers(self) -> Mapping[str, int]:
-        """What is known of data planes, as `FleetNews.number`."""
+        """`FleetNews.number` of what is known, by data plane id."""
 
     def learn(self, news: Sequence[FleetNews]) -> None:
-        """What has changed about data planes."""
+        """Take what has changed about data planes."""
 
 
-class SharedFleet:
-    """One control plane's part in it. `run` must be running."""
+class SharedDatabase:
+    """A `FleetDatabase` that other control planes use too. `run` must be running."""
 
-    def __init__(
-        self,
-        *,
-        tables: FleetTables,
-        read_head: Callable[[], Awaitable[Head]],
-        replica_uid: str,
-        settings: SharingSettings | None = None,
-    ) -> None:
+    def __init__(self, follower: Follower, sharing: Sharing) -> None:
         """
         Args:
-            tables: Where reports are kept.
-            read_head: The newest snapshot in the store.
-            replica_uid: Names this process.
-            settings: How often to look.
+            follower: Learns what other control planes report.
+            sharing: What is shared, and how.
         """
-        self._tables = tables
-        self._read_head = read_head
-        self._replica_uid = replica_uid
-        self._settings = settings or SharingSettings()
-        self._news = asyncio.Event()
-        self._following = asyncio.Lock()
+        self._follower = follower
+        self._tables = sharing.tables
+        self._read_head = sharing.read_head
+        self._commits = sharing.commits
+        self._replica_uid = sharing.replica_uid
+        self._settings = sharing.settings
+        self._notified = asyncio.Event()
+        self._looking = asyncio.Lock()
         self._looks_begun = 0
 
-    async def claim(self, data_plane_id: str) -> int:
+    async def claim(self, data_plane_id: str) -> Session:
         """Number a new stream of a data plane.
 
         Raises:
             Unavailable: the database failed.
         """
-        return await self._tables.claim(data_plane_id, self._replica_uid)
+        return Session(await self._tables.claim(data_plane_id, self._replica_uid))
 
     async def put(self, reports: Sequence[FleetReport]) -> None:
-        """Tell the others what has changed.
+        """Write reports, and notify the other control planes.
 
         Raises:
             Unavailable: the database failed.
         """
         await self._tables.put(reports)
 
-    async def catch_up(self, follower: Follower) -> None:
+    async def catch_up(self) -> None:
         """Look now: what was committed before this call is known after it.
 
         Raises:
             Unavailable: the database failed.
         """
         begun = self._looks_begun
-        # One at a time, or an older look could overwrite a newer one.
-        async with self._following:
+        # A single look at a time, or an older look could overwrite a newer one.
+        async with self._looking:
             if self._looks_begun > begun:
-                # One that began after this call has ended: a thousand callers together need two
-                # looks, not a thousand.
+                # A look that began after this call has ended. So a thousand callers at the same
+                # time need two looks, not a thousand.
                 return
             self._looks_begun += 1
-            follower.publish(await self._read_head())
-            follower.learn(await self._tables.news(follower.report_numbers(), self._settings.lease_s))
+            self._commits.publish(await self._read_head())
+            known = self._follower.report_numbers()
+            self._follower.learn(await self._tables.news(known, self._settings.lease_s))
 
-    async def run(self, follower: Follower) -> None:
-        """Look whenever there may be something new. Ends by being cancelled."""
+    async def run(self, oldest_in_use: Callable[[], int | None]) -> None:
+        """Look whenever there may be something new, and send heartbeats. Ends by being cancelled.
+
+        Args:
+            oldest_in_use: The oldest catalog revision that a data plane is being sent here; None:
+                none is. Other control planes do not purge it.
+        """
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow(follower))
+            group.create_task(self._follow())
             group.create_task(self._listen())
-            group.create_task(self._beat(follower))
+            group.create_task(self._beat(oldest_in_use))
 
     async def leave(self) -> None:
-        """This process ends: say so, as far as the database answers."""
+        """Tell the others that this process ends, if the database answers."""
         try:
             await self._tables.leave(self._replica_uid)
         except Unavailable:
-            _log.warning("leaving_not_said")
+            _log.warning("leave_not_written")
 
-    async def _follow(self, follower: Follower) -> None:
+    async def _follow(self) -> None:
         while True:
             try:
                 async with asyncio.timeout(self._settings.poll_s):
-                    await self._news.wait()
+                    await self._notified.wait()
             except TimeoutError:
                 pass
-            self._news.clear()
+            self._notified.clear()
             try:
-                await self.catch_up(follower)
+                await self.catch_up()
             except Unavailable:
                 _log.warning("fleet_not_read", retry_s=self._settings.retry_s)
                 await asyncio.sleep(self._settings.retry_s)
             await asyncio.sleep(self._settings.pause_s)
 
-    async def _beat(self, follower: Follower) -> None:
+    async def _beat(self, oldest_in_use: Callable[[], int | None]) -> None:
         while True:
             try:
-                await self._tables.heartbeat(self._replica_uid, follower.oldest_in_use)
+                await self._tables.heartbeat(self._replica_uid, oldest_in_use())
             except Unavailable:
                 _log.warning("heartbeat_not_written")
             await asyncio.sleep(self._settings.heartbeat_s)
@@ -155,22 +162,22 @@ class SharedFleet:
     async def _listen(self) -> None:
         while True:
             try:
-                await self._tables.listen(self._news.set)
+                await self._tables.listen(self._notified.set)
             except Exception as error:
-                # Whatever the driver raises: the slow poll goes on meanwhile.
-                _log.warning("not_listening", error=type(error).__name__, retry_s=self._settings.retry_s)
+                # The driver may raise anything; meanwhile the slow timer goes on.
+                _log.warning("notifications_lost", error=type(error).__name__, retry_s=self._settings.retry_s)
             await asyncio.sleep(self._settings.retry_s)
 
 
-def shared_fleet(store: Store, settings: SharingSettings | None = None) -> SharedFleet | None:
-    """How this process and others on the store's database keep each other up to date. None: there
-    are no others."""
+def sharing_of(store: Store, settings: SharingSettings | None = None) -> Sharing | None:
+    """How to share the store's database; None: no other control plane can use it."""
     tables = store.fleet_tables()
     if tables is None:
         return None
-    return SharedFleet(
+    return Sharing(
         tables=tables,
         read_head=store.head,
+        commits=store.commits,
         replica_uid=store.new_uid(),
-        settings=settings,
+        settings=settings or SharingSettings(),
     )
