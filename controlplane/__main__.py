@@ -14,8 +14,10 @@ import structlog
 from controlplane import backup_command, errors, logs, settings
 from controlplane.access import setup as access
 from controlplane.adapters.files import AdapterReader
-from controlplane.fleet.shared import SharedFleet, shared_fleet
-from controlplane.push.hub import Hub
+from controlplane.fleet.fleet import Fleet, fleet_of
+from controlplane.fleet.shared_database import sharing_of
+from controlplane.push.chunks import ChunkCache
+from controlplane.push.fan_out import FanOut
 from controlplane.push.sync import SyncHandler
 from controlplane.rpc import tls
 from controlplane.rpc.handlers.registry import Registry
@@ -61,6 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 def _complain(error: BaseException, status: int) -> int:
     sys.stderr.write(f"broadsheet controlplane: {error}\n")
     return status
@@ -76,7 +82,7 @@ async def run(settings: Settings) -> None:
     credentials = None
     if settings.tls_cert is not None and settings.tls_key is not None:
         credentials = tls.server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-    authenticator, generated = access.configured(settings, now=lambda: datetime.now(UTC))
+    authenticator, generated = access.configured(settings, now=_now)
     opening = Store.open(
         settings.store_url,
         connections_max=settings.database_connections_max,
@@ -84,22 +90,22 @@ async def run(settings: Settings) -> None:
     )
     async with _signals(stop), opening as store:
         reader = AdapterReader(size_bytes_max=settings.adapter_bytes_max, allowed_sources=settings.allowed_sources)
-        shared = shared_fleet(store)
-        hub = Hub(store, head=await store.head(), now=lambda: datetime.now(UTC), shared=shared)
-        store.commits.subscribe(hub.publish)
+        fleet = fleet_of(store, head=await store.head(), sharing=sharing_of(store))
+        fan_out = FanOut(fleet, now=_now)
+        store.commits.subscribe(fan_out.publish)
         server = Server(
             message_bytes_max=settings.message_bytes_max, streams_max=settings.streams_max, admit=authenticator.admit
         )
-        registry = Registry(store=store, adapter_reader=reader, resource_statuses=hub.resource_statuses)
+        registry = Registry(store=store, adapter_reader=reader, resource_statuses=fleet.statuses.of)
         server.add(
             RegistryServicer(registry),
-            SnapshotServicer(registry, SyncHandler(hub)),
-            FleetServicer(store, hub),
+            SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(store))),
+            FleetServicer(store, fleet),
         )
         try:
             address = await server.start(settings.listen, credentials)
             with generated.left_for(address) if generated is not None else contextlib.nullcontext():
-                await _serve(settings, store, server, hub, shared, address, stop)
+                await _serve(settings, store, server, fleet, fan_out, address, stop)
             _log.info("stopped")
         finally:
             # After a failure too: an RPC must not outlive the store.
@@ -111,39 +117,35 @@ async def _serve(
     settings: Settings,
     store: Store,
     server: Server,
-    hub: Hub,
-    shared: SharedFleet | None,
+    fleet: Fleet,
+    fan_out: FanOut,
     address: str,
     stop: asyncio.Event,
 ) -> None:
-    position = hub.head.position
+    position = fan_out.head.position
     _log.info("listening", address=address, store_uid=position.store_uid, catalog_revision=position.revision)
     async with asyncio.TaskGroup() as group:
         background = [
-            group.create_task(hub.run()),
+            group.create_task(fleet.writer.run()),
+            group.create_task(fleet.database.run(lambda: fan_out.oldest_in_use)),
             group.create_task(purge_for_ever(store)),
-            group.create_task(run_compaction(store, settings.retention, lambda: hub.oldest_in_use)),
+            group.create_task(run_compaction(store, settings.retention, lambda: fan_out.oldest_in_use)),
+            group.create_task(rollouts.advance_for_ever(store, fleet.statuses.observed, now=_now)),
         ]
-        background.append(
-            group.create_task(rollouts.advance_for_ever(store, hub.observed, now=lambda: datetime.now(UTC)))
-        )
         if settings.audit_retention_days:
             kept = timedelta(days=settings.audit_retention_days)
-            background.append(group.create_task(audit_retention.run(store, kept, now=lambda: datetime.now(UTC))))
-        if shared is not None:
-            background.append(group.create_task(shared.run(hub)))
+            background.append(group.create_task(audit_retention.run(store, kept, now=_now)))
         await stop.wait()
-        await _drain(server, hub, settings.drain_s)
+        await _drain(server, fan_out, settings.drain_s)
         for task in background:
             task.cancel()
-    if shared is not None:
-        await shared.leave()
+    await fleet.database.leave()
 
 
-async def _drain(server: Server, hub: Hub, drain_s: float) -> None:
+async def _drain(server: Server, fan_out: FanOut, drain_s: float) -> None:
     _log.info("draining", drain_s=drain_s)
     await server.announce_stop()
-    await hub.shutdown()
+    await fan_out.shutdown()
     await server.stop(drain_s)
 
 

@@ -26,8 +26,10 @@ from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # ship
 from grpc_status import rpc_status
 
 from controlplane.errors import Reason
-from controlplane.push.hub import Hub
-from controlplane.push.subscription import Limits
+from controlplane.fleet.fleet import fleet_of
+from controlplane.push.chunks import ChunkCache
+from controlplane.push.fan_out import FanOut
+from controlplane.push.subscription.machine import Limits
 from controlplane.push.sync import SyncHandler
 from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import SERVICES, Server
@@ -292,18 +294,19 @@ async def fuzz(url: str, directory: Path, *, count: int, seed: int) -> Fuzzer:
         world = await stack.enter_async_context(open_world(url, directory))
         await world.register_model("m")
         await world.register_adapter("m", "a", adapter)
-        hub = Hub(world.store, head=await world.store.head(), now=lambda: START)
-        world.store.commits.subscribe(hub.publish)
+        fleet = fleet_of(world.store, head=await world.store.head())
+        fan_out = FanOut(fleet, now=lambda: START)
+        world.store.commits.subscribe(fan_out.publish)
         server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=1000, admit=everybody_is_admin)
         limits = Limits(heartbeat_s=0.2, hello_timeout_s=0.2, answer_timeout_s=0.5, silence_timeout_s=0.5)
-        registry = Registry(store=world.store, adapter_reader=world.reader, resource_statuses=hub.resource_statuses)
+        registry = Registry(store=world.store, adapter_reader=world.reader, resource_statuses=fleet.statuses.of)
         server.add(
             RegistryServicer(registry),
-            SnapshotServicer(registry, SyncHandler(hub, limits=limits, watch_s=0.1)),
-            FleetServicer(world.store, hub),
+            SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(world.store), limits=limits, watch_s=0.1)),
+            FleetServicer(world.store, fleet),
         )
         address = await server.start("127.0.0.1:0")
-        running = asyncio.create_task(hub.run())
+        running = asyncio.create_task(fleet.writer.run())
         async with grpc.aio.insecure_channel(address) as channel:
             fuzzer = Fuzzer(channel, Requests(seed, adapter))
             await fuzzer.run(count)

@@ -1,5 +1,6 @@
-"""What data planes have said, here and at other control planes on the same database.
+"""What data planes have said, at this control plane and at others on the same database.
 
-It owns the state of the fleet and who waits for it. It may import `controlplane.store` and
-`controlplane.catalog`.
+It owns the state of the fleet, writes it to the database, and answers who waits for a revision. It
+may import `controlplane.store`, `controlplane.catalog`, `controlplane.commit_feed` and
+`controlplane.errors`.
 """

@@ -1,5 +1,5 @@
-"""From a commit to the data planes: fan-out, and one state machine a stream.
+"""From a commit to the data planes: the fan-out, and a state machine for each stream.
 
 It owns the Sync streams and the chunks that they send. It may import `controlplane.fleet`,
-`controlplane.store` and `controlplane.catalog`.
+`controlplane.access`, `controlplane.catalog` and `controlplane.errors`.
 """

@@ -13,8 +13,10 @@ from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane import principal
 from controlplane.access import permissions as auth
 from controlplane.errors import FailedPrecondition, InvalidArgument, Reason, Unavailable
-from controlplane.push.hub import Hub, Stream
-from controlplane.push.subscription import ChunkRequest, Limits, ProtocolViolation, State, Subscription
+from controlplane.push.chunks import ChunkCache
+from controlplane.push.fan_out import FanOut
+from controlplane.push.stream import Stream
+from controlplane.push.subscription.machine import ChunkRequest, Limits, ProtocolViolation, State, Subscription
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     # A peer that vanished without a word is noticed after half a minute.
@@ -43,7 +45,8 @@ class SyncHandler:
 
     def __init__(
         self,
-        hub: Hub,
+        fan_out: FanOut,
+        chunks: ChunkCache,
         *,
         limits: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -51,12 +54,14 @@ class SyncHandler:
     ) -> None:
         """
         Args:
-            hub: Where commits come from, and reports go.
+            fan_out: Where commits come from, and reports go.
+            chunks: Snapshots to send.
             limits: How long things may take.
             clock: Seconds, from anywhere.
             watch_s: How often a stream is looked at whose writer may be stuck.
         """
-        self._hub = hub
+        self._fan_out = fan_out
+        self._chunks = chunks
         self._limits = limits or Limits()
         self._clock = clock
         self._watch_s = watch_s
@@ -70,7 +75,7 @@ class SyncHandler:
             FailedPrecondition: a message came at the wrong time.
             Unavailable: the client does not read or speak, or the control plane is stopping.
         """
-        stream = Stream(Subscription(head=self._hub.head, limits=self._limits, now_s=self._clock()))
+        stream = Stream(Subscription(head=self._fan_out.head, limits=self._limits, now_s=self._clock()))
         attached = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
@@ -85,21 +90,21 @@ class SyncHandler:
         except BaseExceptionGroup as group_error:
             raise self._translate(stream, _first(group_error)) from None
         finally:
-            self._hub.detach(stream)
-            _log.info("sync_stream_ended", data_plane=_data_plane(stream), state=stream.subscription.state.value)
+            self._fan_out.detach(stream)
+            _log.info("sync_stream_ended", data_plane=stream.data_plane_id, state=stream.subscription.state.value)
 
     async def _read(self, stream: Stream, requests: AsyncIterable[pb.SyncRequest], attached: asyncio.Event) -> None:
         subscription = stream.subscription
         async for request in requests:
             change = subscription.receive(request, self._clock())
             if not attached.is_set():
-                auth.check_speaks_for(principal.current(), _data_plane(stream))
-                await self._hub.prepare(_data_plane(stream))
-                self._hub.attach(stream)
+                auth.check_speaks_for(principal.current(), stream.data_plane_id)
+                session = await self._fan_out.prepare(stream.data_plane_id)
+                self._fan_out.attach(stream, session)
                 attached.set()
-                _log.info("sync_stream_began", data_plane=_data_plane(stream))
+                _log.info("sync_stream_began", data_plane=stream.data_plane_id)
             else:
-                self._hub.heard(stream, change)
+                self._fan_out.received(stream, change)
             stream.wake.set()
 
     async def _write(self, stream: Stream, context: Context, attached: asyncio.Event) -> None:
@@ -111,7 +116,7 @@ class SyncHandler:
             if output is None:
                 await self._wait(stream)
             elif isinstance(output, ChunkRequest):
-                response = await self._hub.chunks.get(output)
+                response = await self._chunks.get(output)
                 await _send(context, response)
                 subscription.chunk_written(response.chunk)
             else:
@@ -138,7 +143,7 @@ class SyncHandler:
     def _translate(self, stream: Stream, error: BaseException) -> BaseException:
         if not isinstance(error, ProtocolViolation):
             return error
-        _log.warning("sync_protocol_violation", data_plane=_data_plane(stream), by=error.by, error=error.message)
+        _log.warning("sync_protocol_violation", data_plane=stream.data_plane_id, by=error.by, error=error.message)
         if error.violations:
             return InvalidArgument.of_fields(error.violations)
         return FailedPrecondition(Reason.PROTOCOL_VIOLATION, error.message)
@@ -152,11 +157,6 @@ async def _send(context: Context, response: pb.SyncResponse) -> None:
         # raise once more, when the status is sent; until the cancellation there is nothing to do.
         # The watch ends it at the latest.
         await asyncio.Event().wait()
-
-
-def _data_plane(stream: Stream) -> str:
-    hello = stream.subscription.hello
-    return hello.data_plane if hello is not None else ""
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -25,7 +25,7 @@ from broadsheet.v1 import registry_service_pb2 as pb
 from broadsheet.v1.fleet_service_pb2_grpc import FleetServiceServicer
 from broadsheet.v1.registry_service_pb2_grpc import RegistryServiceServicer
 from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceServicer
-from controlplane.push.hub import Hub
+from controlplane.fleet.fleet import Fleet
 from controlplane.rpc.handlers.adapters import AdapterHandler
 from controlplane.rpc.handlers.api_keys import ApiKeyHandler
 from controlplane.rpc.handlers.audit import AuditHandler
@@ -196,8 +196,8 @@ class SnapshotServicer(SnapshotServiceServicer):
 class FleetServicer(FleetServiceServicer):
     """FleetService: the data planes, and what they serve."""
 
-    def __init__(self, store: FleetStore, hub: Hub) -> None:
-        self._fleet = FleetHandler(store, hub)
+    def __init__(self, store: FleetStore, fleet: Fleet) -> None:
+        self._fleet = FleetHandler(store, fleet)
 
     async def ListDataPlanes(
         self, request: fleet_service_pb2.ListDataPlanesRequest, context: Context

@@ -26,8 +26,10 @@ from controlplane.access.authentication import Authenticator, TokenSource
 from controlplane.access.permissions import Role
 from controlplane.access.tokens_file import TokensFile
 from controlplane.adapters.files import AdapterReader
+from controlplane.fleet.fleet import fleet_of
 from controlplane.principal import Principal
-from controlplane.push.hub import Hub
+from controlplane.push.chunks import ChunkCache
+from controlplane.push.fan_out import FanOut
 from controlplane.push.sync import SyncHandler
 from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import SERVICES, Server
@@ -99,19 +101,20 @@ async def guarded_plane(
     source = TokensFile(file, now=lambda: datetime.now(UTC))
     async with Store.open(f"sqlite+aiosqlite:///{directory}/registry.db") as store:
         reader = AdapterReader(size_bytes_max=1024, allowed_sources=())
-        hub = Hub(store, head=await store.head(), now=lambda: datetime.now(UTC))
-        store.commits.subscribe(hub.publish)
+        fleet = fleet_of(store, head=await store.head())
+        fan_out = FanOut(fleet, now=lambda: datetime.now(UTC))
+        store.commits.subscribe(fan_out.publish)
         server = Server(
             message_bytes_max=1 << 20, streams_max=100, admit=Authenticator([source, *more], certificates).admit
         )
-        registry = Registry(store=store, adapter_reader=reader, resource_statuses=hub.resource_statuses)
+        registry = Registry(store=store, adapter_reader=reader, resource_statuses=fleet.statuses.of)
         server.add(
             RegistryServicer(registry),
-            SnapshotServicer(registry, SyncHandler(hub)),
-            FleetServicer(store, hub),
+            SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(store))),
+            FleetServicer(store, fleet),
         )
         address = await server.start("127.0.0.1:0", tls)
-        writing = asyncio.create_task(hub.run())
+        writing = asyncio.create_task(fleet.writer.run())
         try:
             async with grpc.aio.insecure_channel(address) as channel:
                 yield Plane(address, channel, file)

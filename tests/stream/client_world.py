@@ -21,7 +21,9 @@ from broadsheet.types import Phase, Position, ResourceState, ResourceStatus
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import snapshot_service_pb2_grpc
 from controlplane.adapters.files import AdapterReader
-from controlplane.push.hub import Hub
+from controlplane.fleet.fleet import fleet_of
+from controlplane.push.chunks import ChunkCache
+from controlplane.push.fan_out import FanOut
 from controlplane.push.sync import SyncHandler
 from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import Server
@@ -42,22 +44,23 @@ def running_control_plane(directory: Path) -> Iterator[str]:
         ended = asyncio.Event()
         async with Store.open(f"sqlite+aiosqlite:///{directory}/registry.db") as store:
             reader = AdapterReader(size_bytes_max=1024 * 1024, allowed_sources=())
-            hub = Hub(store, head=await store.head(), now=lambda: datetime.now(UTC))
-            store.commits.subscribe(hub.publish)
+            fleet = fleet_of(store, head=await store.head())
+            fan_out = FanOut(fleet, now=lambda: datetime.now(UTC))
+            store.commits.subscribe(fan_out.publish)
             server = Server(message_bytes_max=4 << 20, streams_max=100, admit=everybody_is_admin)
-            registry = Registry(store=store, adapter_reader=reader, resource_statuses=hub.resource_statuses)
+            registry = Registry(store=store, adapter_reader=reader, resource_statuses=fleet.statuses.of)
             server.add(
                 RegistryServicer(registry),
-                SnapshotServicer(registry, SyncHandler(hub)),
-                FleetServicer(store, hub),
+                SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(store))),
+                FleetServicer(store, fleet),
             )
-            writing = asyncio.create_task(hub.run())
+            writing = asyncio.create_task(fleet.writer.run())
             try:
                 address = await server.start("127.0.0.1:0")
                 stop.append((asyncio.get_running_loop(), ended))
                 started.put(address)
                 await ended.wait()
-                await hub.shutdown()
+                await fan_out.shutdown()
             finally:
                 await server.stop(0)
                 reader.close()

@@ -19,9 +19,12 @@ from broadsheet.v1.fleet_service_pb2_grpc import FleetServiceStub
 from broadsheet.v1.registry_service_pb2_grpc import RegistryServiceStub
 from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from controlplane.adapters.files import AdapterReader
-from controlplane.fleet.shared import SharingSettings, shared_fleet
-from controlplane.push.hub import Hub, HubSettings
-from controlplane.push.subscription import Limits
+from controlplane.fleet.fleet import fleet_of
+from controlplane.fleet.shared_database import SharingSettings, sharing_of
+from controlplane.fleet.state import FleetLimits
+from controlplane.push.chunks import ChunkCache
+from controlplane.push.fan_out import FanOut, ShutdownSettings
+from controlplane.push.subscription.machine import Limits
 from controlplane.push.sync import SyncHandler
 from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import Server
@@ -37,9 +40,9 @@ from tests.raw import POLICY
 from tests.registry_world import spec
 
 LIMITS = Limits(heartbeat_s=0.1, hello_timeout_s=0.5, answer_timeout_s=5.0, silence_timeout_s=5.0)
-HUB_SETTINGS = HubSettings(
-    last_seen_write_s=0.2, write_retry_s=0.05, superseded_reconnect_after_s=30.0, shutdown_reconnect_after_s=0.05
-)
+FLEET_LIMITS = FleetLimits(last_seen_write_s=0.2)
+SHUTDOWN_SETTINGS = ShutdownSettings(reconnect_after_s=0.05)
+WRITE_RETRY_S = 0.05
 TIMING = Timing(heartbeat_s=0.1, missed_heartbeats_max=10, backoff_base_s=0.02, backoff_cap_s=0.1)
 PATIENCE_S = 10.0
 
@@ -47,9 +50,9 @@ PATIENCE_S = 10.0
 class ControlPlane:
     """One that runs."""
 
-    def __init__(self, store: Store, hub: Hub, server: Server, address: str, channel: grpc.aio.Channel) -> None:
+    def __init__(self, store: Store, fan_out: FanOut, server: Server, address: str, channel: grpc.aio.Channel) -> None:
         self.store = store
-        self.hub = hub
+        self.fan_out = fan_out
         self.server = server
         self.address = address
         self.registry = RegistryServiceStub(channel)
@@ -71,7 +74,7 @@ class ControlPlane:
         """Make a catalog of `count` models that need no files, and publish it; its revision."""
         drafts = [full_catalog.model_draft(f"m{number}", spec(), description=text) for number in range(count)]
         revision = await full_catalog.fill(self.store, drafts)
-        self.hub.publish(await self.store.head())
+        self.fan_out.publish(await self.store.head())
         return revision
 
     async def data_plane(self, data_plane_id: str = "dp") -> fleet_service_pb2.DataPlane:
@@ -110,37 +113,39 @@ async def control_plane(
     """
     async with Store.open(url or f"sqlite+aiosqlite:///{directory}/registry.db") as store:
         reader = AdapterReader(size_bytes_max=1024 * 1024, allowed_sources=())
-        shared = shared_fleet(store, sharing)
-        hub = Hub(
-            wrap_store(store),
+        wrapped = wrap_store(store)
+        fleet = fleet_of(
+            wrapped,
             head=await store.head(),
-            now=lambda: datetime.now(UTC),
-            settings=HUB_SETTINGS,
-            shared=shared,
+            sharing=sharing_of(store, sharing),
+            limits=FLEET_LIMITS,
+            write_retry_s=WRITE_RETRY_S,
         )
-        store.commits.subscribe(hub.publish)
+        fan_out = FanOut(fleet, now=lambda: datetime.now(UTC), settings=SHUTDOWN_SETTINGS)
+        store.commits.subscribe(fan_out.publish)
         server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=1000, admit=everybody_is_admin)
-        registry = Registry(store=store, adapter_reader=reader, resource_statuses=hub.resource_statuses)
+        registry = Registry(store=store, adapter_reader=reader, resource_statuses=fleet.statuses.of)
         server.add(
             RegistryServicer(registry),
-            SnapshotServicer(registry, SyncHandler(hub, limits=limits, watch_s=watch_s)),
-            FleetServicer(store, hub),
+            SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(wrapped), limits=limits, watch_s=watch_s)),
+            FleetServicer(store, fleet),
         )
         address = await server.start(listen)
-        running = [asyncio.create_task(hub.run())]
-        if shared is not None:
-            running.append(asyncio.create_task(shared.run(hub)))
+        running = [
+            asyncio.create_task(fleet.writer.run()),
+            asyncio.create_task(fleet.database.run(lambda: fan_out.oldest_in_use)),
+        ]
         try:
             async with grpc.aio.insecure_channel(address) as channel:
-                yield ControlPlane(store, hub, server, address, channel)
+                yield ControlPlane(store, fan_out, server, address, channel)
         finally:
             if orderly:
-                await hub.shutdown()
+                await fan_out.shutdown()
             for task in running:
                 task.cancel()
             await asyncio.wait(running)
-            if shared is not None and orderly:
-                await shared.leave()
+            if orderly:
+                await fleet.database.leave()
             await server.stop(0)
             reader.close()
 

@@ -33,7 +33,9 @@ from broadsheet.v1 import (
     snapshot_service_pb2_grpc,
     warming_pb2,
 )
-from controlplane.push.hub import Hub
+from controlplane.fleet.fleet import fleet_of
+from controlplane.push.chunks import ChunkCache
+from controlplane.push.fan_out import FanOut
 from controlplane.push.sync import SyncHandler
 from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import SERVICES, Server
@@ -59,13 +61,13 @@ class ControlPlane:
 @pytest.fixture
 async def plane(tmp_path: Path) -> AsyncIterator[ControlPlane]:
     async with open_world(f"sqlite+aiosqlite:///{tmp_path}/registry.db", tmp_path) as world:
-        hub = Hub(world.store, head=await world.store.head(), now=lambda: START)
-        world.store.commits.subscribe(hub.publish)
+        fleet = fleet_of(world.store, head=await world.store.head())
+        fan_out = FanOut(fleet, now=lambda: START)
+        world.store.commits.subscribe(fan_out.publish)
         server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=100, admit=everybody_is_admin)
-        registry = Registry(store=world.store, adapter_reader=world.reader, resource_statuses=hub.resource_statuses)
-        server.add(
-            RegistryServicer(registry), SnapshotServicer(registry, SyncHandler(hub)), FleetServicer(world.store, hub)
-        )
+        registry = Registry(store=world.store, adapter_reader=world.reader, resource_statuses=fleet.statuses.of)
+        sync = SyncHandler(fan_out, ChunkCache(world.store))
+        server.add(RegistryServicer(registry), SnapshotServicer(registry, sync), FleetServicer(world.store, fleet))
         address = await server.start("127.0.0.1:0")
         async with grpc.aio.insecure_channel(address) as channel:
             yield ControlPlane(

@@ -14,7 +14,7 @@ from sqlalchemy import make_url
 from broadsheet.v1 import registry_service_pb2, status_pb2
 from broadsheet.v1.fleet_service_pb2 import DataPlaneOutcome as Outcome
 from broadsheet.v1.fleet_service_pb2 import ListDataPlanesRequest
-from controlplane.fleet.shared import SharingSettings
+from controlplane.fleet.shared_database import SharingSettings
 from tests.postgres_server import PostgresServer
 from tests.stream.sync_world import ControlPlane, DataPlane, control_plane, eventually
 

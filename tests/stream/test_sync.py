@@ -16,7 +16,7 @@ from broadsheet.v1 import api_key_pb2, fleet_service_pb2, registry_service_pb2, 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from controlplane.catalog.domain import DataPlaneRecord
-from controlplane.push.subscription import Limits
+from controlplane.push.subscription.machine import Limits
 from controlplane.store.store import Store
 from dataplane.openai.errors import ApiKeyInvalid
 from dataplane.snapshot.accept import STORE_UID_MISMATCH, Policy, accept
@@ -335,8 +335,7 @@ async def test_a_stalled_reader_costs_little_and_blocks_nobody(tmp_path: Path) -
             async with data_plane.running(plane.address):
                 snapshot = await data_plane.active(revision)
                 assert len(snapshot.models) == 1500
-                stream = plane.hub._data_planes["stalled"].stream
-                assert stream is not None
+                (stream,) = (stream for stream in plane.fan_out._streams if stream.data_plane_id == "stalled")
                 # 24 MB are to be sent; without a reader gRPC takes about 4 MiB.
                 written = stream.subscription._chunks_written
                 assert written <= 8
@@ -530,7 +529,7 @@ async def test_reconnects_spread_out(plane: ControlPlane) -> None:
             return low
 
         client._uniform = uniform
-        await plane.hub.shutdown()
+        await plane.fan_out.shutdown()
         await data_plane.until(lambda: len(waits) >= 3)
     assert all(low == 0.0 for low, _ in waits)
     assert [high for _, high in waits[:3]] == [0.04, 0.08, 0.1]

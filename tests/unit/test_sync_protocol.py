@@ -14,7 +14,8 @@ from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import status_pb2
 from controlplane.catalog import domain
 from controlplane.catalog.convert import position_from_proto
-from controlplane.push.subscription import ChunkRequest, Limits, Progress, State, Subscription
+from controlplane.fleet.progress import Progress
+from controlplane.push.subscription.machine import ChunkRequest, Limits, State, Subscription
 from dataplane.snapshot.accept import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry
 from dataplane.sync.subscriber import Accepted, Candidate, Ended, Identity, Refused, Rejected, Subscriber

@@ -13,8 +13,10 @@ from broadsheet.v1 import snapshot_pb2, status_pb2
 from controlplane.catalog.convert import position_to_proto, timestamp_to_proto
 from controlplane.catalog.domain import DataPlaneRecord, Position
 from controlplane.errors import data_plane_not_found
+from controlplane.fleet.fleet import Fleet
+from controlplane.fleet.outcomes import DataPlaneOutcome, Outcome
+from controlplane.fleet.state import DataPlaneView
 from controlplane.listing import paging
-from controlplane.push.hub import DataPlaneOutcome, DataPlaneView, Hub, Outcome
 from protocol.names import data_plane_name, parse_data_plane
 
 WAIT_TIMEOUT_DEFAULT_S = 30.0
@@ -47,27 +49,27 @@ class FleetStore(Protocol):
 
 
 class FleetHandler:
-    """Reads the fleet, and waits for it. What the hub knows is newer than the stored records."""
+    """Reads the fleet, and waits for it. Its state in memory is newer than the stored records."""
 
-    def __init__(self, store: FleetStore, hub: Hub) -> None:
+    def __init__(self, store: FleetStore, fleet: Fleet) -> None:
         """
         Args:
             store: Holds the records of all data planes that ever connected.
-            hub: Knows the data planes that are or were connected to this process.
+            fleet: What data planes have reported.
         """
         self._store = store
-        self._hub = hub
+        self._fleet = fleet
 
     async def list_data_planes(self, request: pb.ListDataPlanesRequest) -> pb.ListDataPlanesResponse:
         size = paging.page_size(request.page_size)
         cursor = paging.cursor(request, request.page_token, str)
         after_id = str(cursor[0]) if cursor is not None else ""
-        await self._hub.catch_up()
+        await self._fleet.database.catch_up()
         for record in await self._store.list_data_planes(after_id=after_id, limit=size + 1):
-            self._hub.remember(record)
-        ids = self._hub.data_plane_ids
+            self._fleet.state.remember(record)
+        ids = self._fleet.state.ids
         first = bisect_right(ids, after_id)
-        views = [self._hub.data_plane(data_plane_id) for data_plane_id in ids[first : first + size]]
+        views = [self._fleet.state.view(data_plane_id) for data_plane_id in ids[first : first + size]]
         more = len(ids) > first + size
         return pb.ListDataPlanesResponse(
             data_planes=[_data_plane(view) for view in views if view is not None],
@@ -76,27 +78,27 @@ class FleetHandler:
 
     async def get_data_plane(self, request: pb.GetDataPlaneRequest) -> pb.GetDataPlaneResponse:
         data_plane_id = parse_data_plane(request.name)
-        await self._hub.catch_up()
+        await self._fleet.database.catch_up()
         await self._remember(data_plane_id)
-        view = self._hub.data_plane(data_plane_id)
+        view = self._fleet.state.view(data_plane_id)
         if view is None:
             raise data_plane_not_found(request.name)
         data_plane = _data_plane(view)
-        data_plane.resources.extend(_fitting(self._hub.resources(data_plane_id)))
+        data_plane.resources.extend(_fitting(self._fleet.state.resources(data_plane_id)))
         return pb.GetDataPlaneResponse(data_plane=data_plane)
 
     async def wait_for_revision(self, request: pb.WaitForRevisionRequest) -> pb.WaitForRevisionResponse:
         ids = [parse_data_plane(name) for name in request.data_planes]
-        await self._hub.catch_up()
+        await self._fleet.database.catch_up()
         for data_plane_id in ids:
             await self._remember(data_plane_id)
         if not ids:
             await self._remember_all()
-            ids = list(self._hub.data_plane_ids)
+            ids = list(self._fleet.state.ids)
         timeout_s = WAIT_TIMEOUT_DEFAULT_S
         if request.HasField("timeout"):
             timeout_s = request.timeout.seconds + request.timeout.nanos / 1e9
-        outcomes = await self._hub.wait_for_revision(request.revision, ids, timeout_s)
+        outcomes = await self._fleet.waiters.wait_for_revision(request.revision, ids, timeout_s)
         active = [outcome.outcome in (Outcome.ACTIVE, Outcome.ACTIVE_WITH_ERRORS) for outcome in outcomes]
         return pb.WaitForRevisionResponse(
             outcomes=[_outcome(outcome) for outcome in outcomes],
@@ -105,16 +107,16 @@ class FleetHandler:
         )
 
     async def _remember(self, data_plane_id: str) -> None:
-        if self._hub.data_plane(data_plane_id) is None:
+        if self._fleet.state.view(data_plane_id) is None:
             record = await self._store.get_data_plane(data_plane_id)
             if record is not None:
-                self._hub.remember(record)
+                self._fleet.state.remember(record)
 
     async def _remember_all(self) -> None:
         after_id = ""
         while page := await self._store.list_data_planes(after_id=after_id, limit=_STORE_PAGE):
             for record in page:
-                self._hub.remember(record)
+                self._fleet.state.remember(record)
             after_id = page[-1].id
 
 

@@ -31,6 +31,7 @@ from broadsheet.v1 import snapshot_pb2, status_pb2
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane.catalog.convert import position_from_proto, position_to_proto
 from controlplane.catalog.domain import Head, Position
+from controlplane.fleet.progress import NO_CHANGE, Progress, ResourceChange
 from protocol.validation import FieldViolation, violations_of
 
 # Reasons of Goodbye. Part of the API.
@@ -109,30 +110,6 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """What a data plane has said about snapshots."""
-
-    serving: Position | None = None
-    target: Position | None = None
-    """What it last said something about."""
-    phase: pb.Phase.ValueType = pb.PHASE_UNSPECIFIED
-    reason: str = ""
-    message: str = ""
-    with_errors: bool = False
-    """Entries of `serving` are quarantined."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResourceChange:
-    """What a data plane has said about its resources."""
-
-    replace: bool = False
-    """Forget what was said before."""
-    updated: tuple[status_pb2.ResourceStatus, ...] = ()
-    removed: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkRequest:
     """The shell is to write the next chunk of this snapshot, then call `chunk_written`."""
 
@@ -141,9 +118,6 @@ class ChunkRequest:
     """Chunks of it that were written."""
     after_name: str
     """Name of the last entry that was written; empty: none was."""
-
-
-NOTHING = ResourceChange()
 
 
 class Subscription:
@@ -213,6 +187,11 @@ class Subscription:
         """Whether the client has dealt with the head: it serves it or has rejected it."""
         position = self._head.position
         return self.in_flight is None and (position == self.progress.serving or self.rejects(position))
+
+    @property
+    def settled_revision(self) -> int | None:
+        """The revision of the head, if `settled`; else None."""
+        return self._head.position.revision if self.settled else None
 
     def overdue(self, now_s: float) -> str | None:
         """Why the stream has to end by now; None: it need not."""
@@ -303,7 +282,7 @@ class Subscription:
             raise ProtocolViolation("the message is invalid", violations)
         if request.WhichOneof("message") == "hello":
             self._receive_hello(request.hello)
-            change = NOTHING
+            change = NO_CHANGE
         else:
             change = self._receive_status(request.status)
         self._heard_s = now_s
@@ -338,7 +317,7 @@ class Subscription:
                 _refuse("a phase came without its target", "status.phase")
             self._require_serving(serving, self.progress.serving)
         if not (status.replace or status.resources or status.removed):
-            return NOTHING
+            return NO_CHANGE
         return ResourceChange(replace=status.replace, updated=tuple(status.resources), removed=tuple(status.removed))
 
     def _receive_progress(self, target: Position, serving: Position | None, status: pb.Status) -> None:

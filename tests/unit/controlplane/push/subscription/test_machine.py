@@ -6,12 +6,12 @@ from broadsheet.v1 import snapshot_pb2, status_pb2
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane.catalog.convert import position_to_proto
 from controlplane.catalog.domain import Head, Position
-from controlplane.push.subscription import (
+from controlplane.fleet.progress import Progress
+from controlplane.push.subscription.machine import (
     ANSWER_TIMEOUT,
     SILENT,
     ChunkRequest,
     Limits,
-    Progress,
     ProtocolViolation,
     State,
     Subscription,

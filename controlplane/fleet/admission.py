@@ -1,0 +1,47 @@
+"""Which data planes may connect, and the number of each new stream."""
+
+from __future__ import annotations
+
+from controlplane.errors import Reason, ResourceExhausted
+from controlplane.fleet.data_plane import Session
+from controlplane.fleet.database import FleetDatabase
+from controlplane.fleet.own_database import RecordStore
+from controlplane.fleet.state import FleetState
+
+
+class Admission:
+    """Admits streams of data planes."""
+
+    def __init__(self, state: FleetState, records: RecordStore, database: FleetDatabase) -> None:
+        """
+        Args:
+            state: What is known of the data planes.
+            records: Where records of earlier connections are kept.
+            database: Numbers streams.
+        """
+        self._state = state
+        self._records = records
+        self._database = database
+
+    async def admit(self, data_plane_id: str) -> Session:
+        """Load the record of a data plane, and number its new stream.
+
+        Returns:
+            The session, for `FleetState.attach`.
+
+        Raises:
+            ResourceExhausted: there are too many data planes.
+            Unavailable: the database failed.
+        """
+        # Another control plane may have sent it a newer snapshot than this process knows.
+        await self._database.catch_up()
+        if self._state.get(data_plane_id) is None:
+            record = await self._records.get_data_plane(data_plane_id)
+            if record is not None:
+                self._state.remember(record)
+        if self._state.get(data_plane_id) is None and self._state.is_full:
+            count = len(self._state.ids)
+            raise ResourceExhausted(
+                Reason.TOO_MANY_DATA_PLANES, f"{count} data planes have connected, and no more are let in"
+            )
+        return await self._database.claim(data_plane_id)

@@ -1,0 +1,46 @@
+"""How reports from the shared database change what is known of a data plane. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from controlplane.fleet.data_plane import DataPlane, Session, UnsharedChanges
+from controlplane.fleet.progress import progress_in
+from controlplane.store.fleet.reports import FleetNews
+
+
+def merge(known: DataPlane, news: FleetNews, *, has_unwritten_report: bool) -> bool:
+    """Take what the shared database says of a data plane.
+
+    The newest session decides. Its stream may be at another control plane, which then knows more;
+    a stream of an older session at this control plane is superseded.
+
+    Args:
+        known: Changed in place.
+        news: From the shared database.
+        has_unwritten_report: Whether this process has yet to write a report of the data plane.
+
+    Returns:
+        Whether `news` has replaced what was known. An unwritten report is then about an older
+        stream, and is to be dropped.
+    """
+    known.elsewhere = replace(news, replace=False, statuses={})
+    if known.connection is not None:
+        if news.session <= known.session:
+            # The report is this process's own.
+            return False
+        known.connection.supersede()
+        known.connection = None
+    elif known.session == news.session and has_unwritten_report:
+        # Its stream was here, and its last report has yet to be written.
+        return False
+    known.session = Session(news.session)
+    if known.unshared:
+        # Changes in `resources` that were never written cannot be told from the others: the next
+        # look reads all statuses anew.
+        known.elsewhere = replace(known.elsewhere, number=0)
+        known.unshared = UnsharedChanges()
+    known.record = known.stored = news.record
+    known.progress = progress_in(news.record)
+    known.apply_shared(news.statuses, replace=news.replace)
+    return True

@@ -1,0 +1,67 @@
+"""What a data plane did with a catalog revision. Pure."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+
+from broadsheet.v1 import snapshot_service_pb2 as pb
+from controlplane.catalog.domain import Position
+from controlplane.fleet.data_plane import DataPlane
+
+
+class Outcome(enum.Enum):
+    """What a data plane did with a revision, as `DataPlaneOutcome.Outcome` of the API has it."""
+
+    ACTIVE = "ACTIVE"
+    ACTIVE_WITH_ERRORS = "ACTIVE_WITH_ERRORS"
+    REJECTED = "REJECTED"
+    PENDING = "PENDING"
+    MISSING = "MISSING"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataPlaneOutcome:
+    """What one data plane did with a revision."""
+
+    data_plane_id: str
+    outcome: Outcome
+    serving: Position | None = None
+    reason: str = ""
+    message: str = ""
+
+
+def outcome_of(data_plane_id: str, known: DataPlane | None, revision: int, head: Position) -> DataPlaneOutcome:
+    """What a data plane did with `revision`.
+
+    Args:
+        data_plane_id: Its id.
+        known: What is known of it; None: nothing.
+        revision: Of the catalog, at most that of `head`.
+        head: The newest snapshot.
+    """
+    if known is None:
+        return DataPlaneOutcome(data_plane_id=data_plane_id, outcome=Outcome.MISSING)
+    progress = known.progress
+    answer = DataPlaneOutcome(data_plane_id=data_plane_id, outcome=Outcome.PENDING, serving=progress.serving)
+    if not known.connected:
+        return replace(answer, outcome=Outcome.MISSING)
+    if _is_in_history_of(head, progress.serving) and progress.serves(revision):
+        return replace(answer, outcome=Outcome.ACTIVE_WITH_ERRORS if progress.with_errors else Outcome.ACTIVE)
+    if known.settled_revision == head.revision:
+        # Nothing more will be sent, and it serves an older revision: it has rejected the head.
+        is_about_head = progress.target == head and progress.phase == pb.PHASE_REJECTED
+        reason, message = (progress.reason, progress.message) if is_about_head else ("", "")
+        return replace(answer, outcome=Outcome.REJECTED, reason=reason, message=message)
+    return answer
+
+
+def _is_in_history_of(head: Position, position: Position | None) -> bool:
+    """Whether `position` can be of this catalog.
+
+    A store that was restored from a backup without a new uid has lost its later revisions, and
+    gives their numbers to other snapshots.
+    """
+    return position == head or (
+        position is not None and position.store_uid == head.store_uid and position.revision < head.revision
+    )

@@ -1,0 +1,240 @@
+"""The state of the fleet: the newest snapshot, and what is known of each data plane. Pure."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from broadsheet.v1 import snapshot_service_pb2 as pb
+from broadsheet.v1 import status_pb2
+from controlplane.catalog.domain import DataPlaneRecord, Head
+from controlplane.fleet.data_plane import Connection, DataPlane, Session
+from controlplane.fleet.merging import merge
+from controlplane.fleet.progress import Progress, ResourceChange, progress_in, record_of, record_with
+from controlplane.store.fleet.reports import FleetNews, FleetReport
+
+RESOURCES_MAX = 1_000_000
+"""Resource statuses kept per data plane: as many as a snapshot may have entries."""
+
+
+class TooManyResourcesError(Exception):
+    """A data plane reports more resources than a snapshot may have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetLimits:
+    """Bounds of the state."""
+
+    data_planes_max: int = 10_000
+    """Data planes that are remembered. A bound is needed because clients choose their own ids."""
+    last_seen_write_s: float = 30.0
+    """How often a data plane is written of which only `last_seen_time` has changed. Seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataPlaneView:
+    """What is known of a data plane now."""
+
+    record: DataPlaneRecord
+    progress: Progress
+    connected: bool
+
+
+class FleetState:
+    """What is known of all data planes. Transitions change it; questions do not.
+
+    Invariants: the revision of `head` only grows; at most one connection of a data plane counts,
+    the one with the highest session.
+    """
+
+    def __init__(
+        self,
+        *,
+        head: Head,
+        shares_statuses: bool,
+        limits: FleetLimits | None = None,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        """
+        Args:
+            head: The newest snapshot at start.
+            shares_statuses: Whether reports carry resource statuses, for other control planes.
+            limits: Bounds.
+            on_change: Called after each transition. Must not block or raise.
+        """
+        self._head = head
+        self._shares_statuses = shares_statuses
+        self._limits = limits or FleetLimits()
+        self._on_change = on_change
+        self._data_planes: dict[str, DataPlane] = {}
+        self._unwritten: dict[str, None] = {}
+        """Ids of data planes that changed since their last report, oldest change first."""
+
+    # -- transitions: the catalog and streams ------------------------------------------------------
+
+    def publish(self, head: Head) -> bool:
+        """Take a committed snapshot. Returns whether it is newer than the head."""
+        if head.position.revision <= self._head.position.revision:
+            return False
+        self._head = head
+        self._on_change()
+        return True
+
+    def remember(self, record: DataPlaneRecord) -> None:
+        """Take a record from the database, unless the data plane is known already."""
+        if record.id not in self._data_planes and not self.is_full:
+            self._data_planes[record.id] = DataPlane(record=record, progress=progress_in(record), stored=record)
+
+    def attach(
+        self, hello: pb.Hello, progress: Progress, connection: Connection, session: Session, *, now: datetime
+    ) -> None:
+        """A stream has begun. Of two streams of a data plane, the older session is superseded."""
+        record = record_of(hello, progress, now=now)
+        known = self._data_planes.get(hello.data_plane)
+        if known is None:
+            known = self._data_planes[hello.data_plane] = DataPlane(record=record, progress=progress)
+        if session < known.session:
+            connection.supersede()
+            return
+        if known.connection is not None:
+            known.connection.supersede()
+        known.record, known.progress = record, progress
+        known.connection, known.session = connection, session
+        self._mark_unwritten(hello.data_plane)
+
+    def report(
+        self, data_plane_id: str, connection: Connection, progress: Progress, change: ResourceChange, *, now: datetime
+    ) -> None:
+        """A stream has received a message. Ignored if the stream is superseded.
+
+        Raises:
+            TooManyResourcesError: the change was not applied.
+        """
+        known = self._connected_by(data_plane_id, connection)
+        if known is None:
+            return
+        if not change.replace and len(known.resources) + len(change.updated) > RESOURCES_MAX + len(change.removed):
+            raise TooManyResourcesError(f"more than {RESOURCES_MAX} resources were reported")
+        known.apply(change)
+        if progress != known.progress:
+            known.progress = progress
+            known.record = record_with(known.record, progress, now=now)
+            is_due = True
+        else:
+            known.record = replace(known.record, last_seen_time=now)
+            is_due = known.stored is None or now - known.stored.last_seen_time >= self._last_seen_write
+        if self._shares_statuses and not change.is_empty:
+            known.unshared.add(change)
+            is_due = True
+        if is_due:
+            self._mark_unwritten(data_plane_id)
+
+    def detach(self, data_plane_id: str, connection: Connection) -> None:
+        """A stream has ended. Ignored if the stream is superseded."""
+        known = self._connected_by(data_plane_id, connection)
+        if known is not None:
+            known.connection = None
+            self._mark_unwritten(data_plane_id)
+
+    # -- transitions: the database -----------------------------------------------------------------
+
+    def learn(self, news: Sequence[FleetNews]) -> None:
+        """Take what the shared database has that `report_numbers` lacks."""
+        changed = False
+        for item in news:
+            self.remember(item.record)
+            known = self._data_planes.get(item.record.id)
+            if known is not None and known.elsewhere != item:
+                changed = True
+                if merge(known, item, has_unwritten_report=item.record.id in self._unwritten):
+                    self._unwritten.pop(item.record.id, None)
+        if changed:
+            self._on_change()
+
+    def take_reports(self, limit: int) -> Sequence[FleetReport]:
+        """Reports of up to `limit` data planes that are to be written now, oldest change first.
+
+        Each is followed by `written` or `not_written`.
+        """
+        ids = list(itertools.islice(self._unwritten, limit))
+        for data_plane_id in ids:
+            del self._unwritten[data_plane_id]
+        return [self._data_planes[data_plane_id].take_report() for data_plane_id in ids]
+
+    def written(self, reports: Sequence[FleetReport]) -> None:
+        """The database has these reports."""
+        for report in reports:
+            self._data_planes[report.record.id].stored = report.record
+
+    def not_written(self, reports: Sequence[FleetReport]) -> None:
+        """The database failed. What these reports held is to be written later."""
+        for report in reports:
+            known = self._data_planes[report.record.id]
+            # A report of an earlier session is of no use to anybody.
+            if known.session == report.session:
+                known.unshared.prepend(report)
+                self._mark_unwritten(report.record.id)
+
+    # -- questions ---------------------------------------------------------------------------------
+
+    @property
+    def head(self) -> Head:
+        """The newest snapshot that this process knows."""
+        return self._head
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further data plane can be remembered."""
+        return len(self._data_planes) >= self._limits.data_planes_max
+
+    @property
+    def has_unwritten(self) -> bool:
+        """Whether there is a report to write."""
+        return bool(self._unwritten)
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Ids of the data planes that are known, in order."""
+        return sorted(self._data_planes)
+
+    def get(self, data_plane_id: str) -> DataPlane | None:
+        """All that is known of a data plane, to read only; None: nothing."""
+        return self._data_planes.get(data_plane_id)
+
+    def items(self) -> Iterator[tuple[str, DataPlane]]:
+        """All data planes by id, in order, to read only."""
+        return iter(sorted(self._data_planes.items()))
+
+    def view(self, data_plane_id: str) -> DataPlaneView | None:
+        """What is known of a data plane that has connected, or was remembered; None: neither."""
+        known = self._data_planes.get(data_plane_id)
+        if known is None:
+            return None
+        return DataPlaneView(record=known.record, progress=known.progress, connected=known.connected)
+
+    def resources(self, data_plane_id: str) -> Sequence[status_pb2.ResourceStatus]:
+        """What a data plane has reported, by resource name. The messages are to read only."""
+        known = self._data_planes.get(data_plane_id)
+        return [status for _, status in sorted(known.resources.items())] if known is not None else ()
+
+    def report_numbers(self) -> Mapping[str, int]:
+        """`FleetNews.number` of what is known from the shared database, by data plane id."""
+        return {
+            data_plane_id: known.elsewhere.number
+            for data_plane_id, known in self._data_planes.items()
+            if known.elsewhere is not None
+        }
+
+    @property
+    def _last_seen_write(self) -> timedelta:
+        return timedelta(seconds=self._limits.last_seen_write_s)
+
+    def _connected_by(self, data_plane_id: str, connection: Connection) -> DataPlane | None:
+        known = self._data_planes.get(data_plane_id)
+        return known if known is not None and known.connection is connection else None
+
+    def _mark_unwritten(self, data_plane_id: str) -> None:
+        self._unwritten[data_plane_id] = None
+        self._on_change()

@@ -1,0 +1,134 @@
+"""Points every stream to the newest snapshot.
+
+Nothing here waits for a stream: a commit sets a pointer in each stream and wakes it. A stalled
+reader therefore costs a pointer and a chunk, and blocks no other stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from controlplane.catalog.domain import Head
+from controlplane.errors import Reason, Unavailable
+from controlplane.fleet.data_plane import Session
+from controlplane.fleet.fleet import Fleet
+from controlplane.fleet.progress import ResourceChange
+from controlplane.fleet.state import TooManyResourcesError
+from controlplane.push.stream import Stream
+from controlplane.push.subscription.machine import SHUTTING_DOWN, ProtocolViolation
+
+_log = structlog.get_logger("controlplane.push.fan_out")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShutdownSettings:
+    """How streams are ended when the control plane stops. Seconds."""
+
+    reconnect_after_s: float = 0.5
+    """Asked of the clients; another control plane may take them at once."""
+    grace_s: float = 5.0
+    """For the Goodbye of all streams."""
+
+
+class FanOut:
+    """The open streams. One per process, used from its event loop only."""
+
+    def __init__(self, fleet: Fleet, *, now: Callable[[], datetime], settings: ShutdownSettings | None = None) -> None:
+        """
+        Args:
+            fleet: Learns what the streams receive.
+            now: The time (UTC, aware).
+            settings: How streams are ended.
+        """
+        self._fleet = fleet
+        self._now = now
+        self._settings = settings or ShutdownSettings()
+        self._streams: dict[Stream, None] = {}
+        """Attached, and not detached. Several of a data plane, until those superseded have
+        ended."""
+        self._closing = False
+        self._all_ended = asyncio.Event()
+
+    @property
+    def head(self) -> Head:
+        """The newest snapshot."""
+        return self._fleet.state.head
+
+    @property
+    def oldest_in_use(self) -> int | None:
+        """The oldest catalog revision that a data plane is being sent here; None: none is."""
+        in_flight = (stream.subscription.in_flight for stream in self._streams)
+        return min((head.position.revision for head in in_flight if head is not None), default=None)
+
+    def publish(self, head: Head) -> None:
+        """Point every stream to a newer snapshot. Heads may come in any order."""
+        if self._fleet.state.publish(head):
+            for stream in self._streams:
+                stream.publish(head)
+
+    async def prepare(self, data_plane_id: str) -> Session:
+        """Admit a new stream of a data plane, right before it is attached.
+
+        Returns:
+            The session, for `attach`.
+
+        Raises:
+            ResourceExhausted: there are too many data planes.
+            Unavailable: the control plane is stopping, or the database failed.
+        """
+        if self._closing:
+            raise Unavailable(Reason.SHUTTING_DOWN, "this control plane is stopping")
+        return await self._fleet.admission.admit(data_plane_id)
+
+    def attach(self, stream: Stream, session: Session) -> None:
+        """A stream has said Hello. An older stream of the same data plane is superseded."""
+        hello, state = stream.hello, self._fleet.state
+        known = state.view(hello.data_plane)
+        if known is not None:
+            same_instance = known.record.instance_uid == hello.instance_uid
+            stream.subscription.recall(known.progress, same_instance=same_instance)
+        # Since its first message the head may have moved.
+        stream.publish(state.head)
+        self._streams[stream] = None
+        state.attach(hello, stream.subscription.progress, stream, session, now=self._now())
+        if self._closing:
+            stream.end(SHUTTING_DOWN, reconnect_after_s=self._settings.reconnect_after_s)
+
+    def received(self, stream: Stream, change: ResourceChange) -> None:
+        """A stream has received a message. Ignored if the stream is superseded.
+
+        Raises:
+            ProtocolViolation: it reports more resources than a snapshot may have.
+        """
+        progress = stream.subscription.progress
+        try:
+            self._fleet.state.report(stream.data_plane_id, stream, progress, change, now=self._now())
+        except TooManyResourcesError as error:
+            raise ProtocolViolation(str(error)) from None
+
+    def detach(self, stream: Stream) -> None:
+        """A stream has ended; perhaps before it was attached."""
+        self._streams.pop(stream, None)
+        self._fleet.state.detach(stream.data_plane_id, stream)
+        if not self._streams:
+            self._all_ended.set()
+
+    async def shutdown(self) -> None:
+        """Say Goodbye on all streams, answer waiting callers, and write the last reports."""
+        self._closing = True
+        for stream in self._streams:
+            stream.end(SHUTTING_DOWN, reconnect_after_s=self._settings.reconnect_after_s)
+        self._fleet.waiters.close()
+        self._all_ended.clear()
+        if self._streams:
+            try:
+                async with asyncio.timeout(self._settings.grace_s):
+                    await self._all_ended.wait()
+            except TimeoutError:
+                _log.warning("streams_did_not_end", streams=len(self._streams))
+        await self._fleet.writer.flush()

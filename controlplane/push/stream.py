@@ -1,0 +1,53 @@
+"""A Sync stream as the fan-out sees it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from broadsheet.v1 import snapshot_service_pb2 as pb
+from controlplane.catalog.domain import Head
+from controlplane.push.subscription.machine import SUPERSEDED, Subscription
+
+SUPERSEDED_RECONNECT_AFTER_S = 30.0
+"""Asked of a client whose place another stream has taken: two data planes with the same id should
+not supersede each other all the time. Seconds."""
+
+
+class Stream:
+    """A state machine, and the event that makes its writer look at it."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self.subscription = subscription
+        self.wake = asyncio.Event()
+
+    @property
+    def hello(self) -> pb.Hello:
+        """The first message. A stream is attached once it has come."""
+        hello = self.subscription.hello
+        assert hello is not None, "a stream is attached after its Hello"
+        return hello
+
+    @property
+    def data_plane_id(self) -> str:
+        """Whose stream it is; empty before its Hello."""
+        hello = self.subscription.hello
+        return hello.data_plane if hello is not None else ""
+
+    @property
+    def settled_revision(self) -> int | None:
+        """The head, if the data plane serves or has rejected it; else None."""
+        return self.subscription.settled_revision
+
+    def publish(self, head: Head) -> None:
+        """Point it to a newer snapshot."""
+        self.subscription.publish(head)
+        self.wake.set()
+
+    def supersede(self) -> None:
+        """End it: a newer stream of the same data plane has taken its place."""
+        self.end(SUPERSEDED, reconnect_after_s=SUPERSEDED_RECONNECT_AFTER_S)
+
+    def end(self, reason: str, *, reconnect_after_s: float) -> None:
+        """Say Goodbye next."""
+        self.subscription.end(reason, reconnect_after_s=reconnect_after_s)
+        self.wake.set()

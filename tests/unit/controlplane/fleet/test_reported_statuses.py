@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from broadsheet.v1 import snapshot_service_pb2 as pb
+from broadsheet.v1 import status_pb2
+from controlplane.catalog.convert import position_to_proto
+from tests.unit.controlplane.fleet_world import World, at, resource
+
+
+async def test_an_unreported_adapter_is_idle_where_its_revision_is_served() -> None:
+    world = World(revision=9)
+    await world.connect("b-old", have=at(4))
+    await world.connect("a-new", have=at(9))
+    reporting = await world.connect("c-loud", have=at(9))
+    world.say(reporting, pb.Status(serving=position_to_proto(at(9)), resources=[resource("models/m/adapters/a")]))
+    statuses = world.fleet.statuses.of("models/m/adapters/a", idle_since_revision=7)
+    assert [(status.data_plane, status.status.state) for status in statuses] == [
+        ("dataPlanes/a-new", status_pb2.RESOURCE_STATE_IDLE),
+        ("dataPlanes/c-loud", status_pb2.RESOURCE_STATE_READY),
+    ]
+    reported = world.fleet.statuses.of("models/m/adapters/a")
+    assert [status.data_plane for status in reported] == ["dataPlanes/c-loud"]
+
+
+async def test_statuses_outlive_the_stream_but_not_its_successor() -> None:
+    world = World()
+    stream = await world.connect()
+    world.say(stream, pb.Status(resources=[resource("models/a"), resource("models/b")]))
+    world.say(stream, pb.Status(removed=["models/b"]))
+    world.fan_out.detach(stream)
+    (status,) = world.fleet.statuses.of("models/a")
+    assert not status.connected
+    assert not world.fleet.statuses.of("models/b")
+    world.say(await world.connect(), pb.Status(replace=True))
+    assert not world.fleet.statuses.of("models/a")
+
+
+async def test_only_connected_data_planes_are_observed() -> None:
+    world = World()
+    reporting, silent = await world.connect("a"), await world.connect("b")
+    world.say(reporting, pb.Status(resources=[resource("models/m")]))
+    gone = await world.connect("c")
+    world.fan_out.detach(gone)
+    assert [(seen.data_plane, seen.state) for seen in world.fleet.statuses.observed("models/m")] == [
+        ("dataPlanes/a", status_pb2.RESOURCE_STATE_READY),
+        ("dataPlanes/b", status_pb2.RESOURCE_STATE_UNSPECIFIED),
+    ]
+    world.fan_out.detach(silent)
+    assert [seen.data_plane for seen in world.fleet.statuses.observed("models/m")] == ["dataPlanes/a"]

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+from broadsheet.v1 import snapshot_service_pb2 as pb
+from controlplane.catalog.convert import position_to_proto
+from controlplane.fleet.changed import Changed
+from controlplane.fleet.data_plane import Session
+from controlplane.fleet.progress import Progress, ResourceChange
+from controlplane.fleet.state import FleetLimits, FleetState
+from controlplane.fleet.writing import FleetWriter, WritingSettings
+from controlplane.store.fleet.reports import FleetReport
+from tests.unit.controlplane.fleet_world import Clock, World, at, head, resource, settle
+
+
+async def test_the_store_is_written_when_something_changes_and_slowly_otherwise() -> None:
+    world = World(limits=FleetLimits(last_seen_write_s=30))
+    records, clock = world.records, world.clock
+    running = asyncio.create_task(world.fleet.writer.run())
+    stream = await world.connect(have=at(5))
+    await settle()
+    assert records.writes == 1
+    for _ in range(29):
+        clock.now += timedelta(seconds=1)
+        world.say(stream, pb.Status(serving=position_to_proto(at(5))))
+        await settle()
+    assert records.writes == 1
+    clock.now += timedelta(seconds=1)
+    world.say(stream, pb.Status(serving=position_to_proto(at(5))))
+    await settle()
+    assert records.writes == 2
+    assert records.records["dp"].last_seen_time == clock.now
+    running.cancel()
+
+
+async def test_a_burst_of_changes_is_written_once() -> None:
+    world = World()
+    for number in range(100):
+        await world.connect(f"dp-{number % 4}")
+    assert world.records.writes == 0
+    running = asyncio.create_task(world.fleet.writer.run())
+    await settle()
+    assert world.records.writes == 4
+    running.cancel()
+
+
+class FailingStore:
+    """Keeps reports, or fails."""
+
+    def __init__(self) -> None:
+        self.failing = False
+        self.reports: list[FleetReport] = []
+
+    async def put(self, reports: Sequence[FleetReport]) -> None:
+        if self.failing:
+            raise OSError("the disk is full")
+        self.reports.extend(reports)
+
+
+class Peer:
+    """A connection that has dealt with revision 5."""
+
+    settled_revision = 5
+
+    def supersede(self) -> None:
+        raise AssertionError("there is a single stream")
+
+
+async def test_a_report_that_could_not_be_written_goes_before_later_changes() -> None:
+    state = FleetState(head=head(5), shares_statuses=True)
+    store, peer, now = FailingStore(), Peer(), Clock().now
+    writer = FleetWriter(state, Changed(), store, WritingSettings(reports_per_write=50))
+    state.attach(pb.Hello(data_plane="dp"), Progress(), peer, Session(1), now=now)
+    state.report("dp", peer, Progress(), ResourceChange(replace=True, updated=(resource("models/a"),)), now=now)
+    store.failing = True
+    assert not await writer.flush()
+    state.report("dp", peer, Progress(), ResourceChange(removed=("models/a",)), now=now)
+    store.failing = False
+    assert await writer.flush()
+    (report,) = store.reports
+    assert (report.session, report.connected, report.settled_revision) == (1, True, 5)
+    assert report.replace
+    assert report.statuses == {"models/a": None}
+    assert await writer.flush()
+    assert len(store.reports) == 1
