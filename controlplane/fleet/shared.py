@@ -16,7 +16,7 @@ import structlog
 
 from controlplane.catalog.domain import Head
 from controlplane.errors import Unavailable
-from controlplane.store.fleet.reports import FleetNews, FleetReport
+from controlplane.store.fleet.reports import FleetChange, FleetReport
 from controlplane.store.fleet.tables import FleetTables
 from controlplane.store.store import Store
 
@@ -50,9 +50,9 @@ class Follower(Protocol):
         """The oldest snapshot that it is sending; None: none."""
 
     def report_numbers(self) -> Mapping[str, int]:
-        """What is known of data planes, as `FleetNews.number`."""
+        """What is known of data planes, as `FleetChange.number`."""
 
-    def learn(self, news: Sequence[FleetNews]) -> None:
+    def learn(self, news: Sequence[FleetChange]) -> None:
         """What has changed about data planes."""
 
 
@@ -113,7 +113,7 @@ class SharedFleet:
                 return
             self._looks_begun += 1
             follower.publish(await self._read_head())
-            follower.learn(await self._tables.news(follower.report_numbers(), self._settings.lease_s))
+            follower.learn(await self._tables.changes_since(follower.report_numbers(), self._settings.lease_s))
 
     async def run(self, follower: Follower) -> None:
         """Look whenever there may be something new. Ends by being cancelled."""

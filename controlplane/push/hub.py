@@ -32,7 +32,7 @@ from controlplane.push.subscription import (
     ResourceChange,
     Subscription,
 )
-from controlplane.store.fleet.reports import FleetNews, FleetReport
+from controlplane.store.fleet.reports import FleetChange, FleetReport
 from protocol.names import data_plane_name
 
 RESOURCES_MAX = 1_000_000
@@ -144,7 +144,7 @@ class _DataPlane:
     resources: dict[str, status_pb2.ResourceStatus] = field(default_factory=dict)
     written: DataPlaneRecord | None = None
     """As it is in the store."""
-    elsewhere: FleetNews | None = None
+    elsewhere: FleetChange | None = None
     """What the others know; None: nothing, or this process is the only one."""
     session: int = 0
     """Number of `stream`, or of the last one, among those that the data plane had at any control
@@ -346,10 +346,10 @@ class Hub:
             await self._shared.catch_up(self)
 
     def report_numbers(self) -> Mapping[str, int]:
-        """What is known of each data plane from other control planes: `FleetNews.number`."""
+        """What is known of each data plane from other control planes: `FleetChange.number`."""
         return {one: known.elsewhere.number for one, known in self._data_planes.items() if known.elsewhere is not None}
 
-    def learn(self, news: Sequence[FleetNews]) -> None:
+    def learn(self, news: Sequence[FleetChange]) -> None:
         """Take what has changed about data planes since `report_numbers`."""
         changed = False
         for one in news:
@@ -361,7 +361,7 @@ class Hub:
         if changed:
             self._notify()
 
-    def _learn(self, known: _DataPlane, news: FleetNews) -> None:
+    def _learn(self, known: _DataPlane, news: FleetChange) -> None:
         known.elsewhere = replace(news, replace=False, statuses={})
         if known.stream is not None:
             if news.session <= known.session:
