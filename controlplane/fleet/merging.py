@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from controlplane.fleet.data_plane import DataPlane, Session, UnsharedChanges
 from controlplane.fleet.progress import progress_in
-from controlplane.store.fleet.reports import FleetNews
+from controlplane.store.fleet.reports import FleetChange
 
 
-def merge(known: DataPlane, news: FleetNews, *, has_unwritten_report: bool) -> bool:
+def merge(known: DataPlane, news: FleetChange, *, has_unwritten_report: bool) -> bool:
     """Take what the shared database says of a data plane.
 
     The newest session decides. Its stream may be at another control plane, which then knows more;

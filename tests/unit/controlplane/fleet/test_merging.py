@@ -8,7 +8,7 @@ from controlplane.catalog.domain import DataPlaneRecord
 from controlplane.fleet.data_plane import Session
 from controlplane.fleet.progress import Progress, ResourceChange
 from controlplane.fleet.state import FleetState
-from controlplane.store.fleet.reports import FleetNews
+from controlplane.store.fleet.reports import FleetChange
 from tests.unit.controlplane.fleet_world import at, head, resource
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -34,7 +34,7 @@ def news(
     instance_uid: str = "elsewhere",
     replace: bool = False,
     statuses: dict[str, status_pb2.ResourceStatus | None] | None = None,
-) -> FleetNews:
+) -> FleetChange:
     record = DataPlaneRecord(
         id="dp",
         instance_uid=instance_uid,
@@ -48,7 +48,7 @@ def news(
         connect_time=NOW,
         last_seen_time=NOW,
     )
-    return FleetNews(
+    return FleetChange(
         record=record,
         session=session,
         replica_uid="other",
