@@ -29,7 +29,7 @@ from controlplane.errors import Reason
 from controlplane.fleet.fleet import fleet_of
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
-from controlplane.push.subscription.machine import Limits
+from controlplane.push.subscription.timing import Limits
 from controlplane.push.sync import SyncHandler
 from controlplane.rpc.handlers.fleet import FleetServicer
 from controlplane.rpc.handlers.snapshots import SnapshotServicer

@@ -24,7 +24,7 @@ from controlplane.fleet.shared_database import SharingSettings, sharing_of
 from controlplane.fleet.state import FleetLimits
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut, ShutdownSettings
-from controlplane.push.subscription.machine import Limits
+from controlplane.push.subscription.timing import Limits
 from controlplane.push.sync import SyncHandler
 from controlplane.rpc.handlers.fleet import FleetServicer
 from controlplane.rpc.handlers.snapshots import SnapshotServicer
