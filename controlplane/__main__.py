@@ -20,14 +20,12 @@ from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
 from controlplane.push.sync import SyncHandler
 from controlplane.rpc import tls
-from controlplane.rpc.handlers import rollouts as rollout_service
-from controlplane.rpc.handlers.fleet import FleetServicer
-from controlplane.rpc.handlers.snapshots import SnapshotServicer
+from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import Server
-from controlplane.rpc.servicers import RegistryServicer
+from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
 from controlplane.settings import Settings
 from controlplane.store.store import Store
-from controlplane.upkeep import audit_retention
+from controlplane.upkeep import audit_retention, rollouts
 from controlplane.upkeep.purging import purge_for_ever
 from controlplane.upkeep.retention import run_compaction
 
@@ -98,9 +96,10 @@ async def run(settings: Settings) -> None:
         server = Server(
             message_bytes_max=settings.message_bytes_max, streams_max=settings.streams_max, admit=authenticator.admit
         )
+        registry = Registry(store=store, adapter_reader=reader, resource_statuses=fleet.statuses.of)
         server.add(
-            RegistryServicer(store, reader, resource_statuses=fleet.statuses.of),
-            SnapshotServicer(store, SyncHandler(fan_out, ChunkCache(store))),
+            RegistryServicer(registry),
+            SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(store))),
             FleetServicer(store, fleet),
         )
         try:
@@ -131,7 +130,7 @@ async def _serve(
             group.create_task(fleet.database.run(lambda: fan_out.oldest_in_use)),
             group.create_task(purge_for_ever(store)),
             group.create_task(run_compaction(store, settings.retention, lambda: fan_out.oldest_in_use)),
-            group.create_task(rollout_service.run(store, fleet.statuses.observed, now=_now)),
+            group.create_task(rollouts.advance_for_ever(store, fleet.statuses.observed, now=_now)),
         ]
         if settings.audit_retention_days:
             kept = timedelta(days=settings.audit_retention_days)

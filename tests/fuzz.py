@@ -31,10 +31,9 @@ from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
 from controlplane.push.subscription.timing import Limits
 from controlplane.push.sync import SyncHandler
-from controlplane.rpc.handlers.fleet import FleetServicer
-from controlplane.rpc.handlers.snapshots import SnapshotServicer
+from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import SERVICES, Server
-from controlplane.rpc.servicers import RegistryServicer
+from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
 from tests.access import everybody_is_admin
 from tests.adapter_directories import write_adapter
 from tests.postgres_server import running_server
@@ -300,9 +299,10 @@ async def fuzz(url: str, directory: Path, *, count: int, seed: int) -> Fuzzer:
         world.store.commits.subscribe(fan_out.publish)
         server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=1000, admit=everybody_is_admin)
         limits = Limits(heartbeat_s=0.2, hello_timeout_s=0.2, answer_timeout_s=0.5, silence_timeout_s=0.5)
+        registry = Registry(store=world.store, adapter_reader=world.reader, resource_statuses=fleet.statuses.of)
         server.add(
-            RegistryServicer(world.store, world.reader, resource_statuses=fleet.statuses.of),
-            SnapshotServicer(world.store, SyncHandler(fan_out, ChunkCache(world.store), limits=limits, watch_s=0.1)),
+            RegistryServicer(registry),
+            SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(world.store), limits=limits, watch_s=0.1)),
             FleetServicer(world.store, fleet),
         )
         address = await server.start("127.0.0.1:0")

@@ -20,8 +20,8 @@ from broadsheet.v1 import (
 )
 from controlplane.adapters.files import AdapterReader
 from controlplane.catalog import domain
-from controlplane.rpc.handlers.snapshots import SnapshotServicer
-from controlplane.rpc.servicers import Context, RegistryServicer, ResourceStatuses
+from controlplane.rpc.handlers.registry import Registry, ResourceStatuses
+from controlplane.rpc.servicers import Context, RegistryServicer, SnapshotServicer
 from controlplane.store.store import Store
 from protocol.catalog_digest import CatalogDigest, blob_digest
 from tests.adapter_directories import write_adapter
@@ -62,12 +62,13 @@ class World:
         store.commits.subscribe(self.published.append)
         self.reader = AdapterReader(size_bytes_max=1024 * 1024, allowed_sources=())
         self.resource_statuses: ResourceStatuses = no_statuses
-        self.registry = RegistryServicer(
-            store,
-            self.reader,
+        registry = Registry(
+            store=store,
+            adapter_reader=self.reader,
             resource_statuses=lambda name, **asked: self.resource_statuses(name, **asked),
         )
-        self.snapshots = SnapshotServicer(store, no_sync)
+        self.registry = RegistryServicer(registry)
+        self.snapshots = SnapshotServicer(registry, no_sync)
 
     async def register_model(
         self, model_id: str, model_spec: model_pb2.ModelSpec | None = None, **fields: Any

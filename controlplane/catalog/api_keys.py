@@ -1,7 +1,6 @@
-"""API keys of the data planes: what one is, and what is told of it. Pure.
+"""API keys of the data planes: how they are created and revoked, and what is shown of them. Pure.
 
-The key itself is in none of these: only its hash is kept, and the few characters that people
-recognise it by.
+The key itself is never stored: only its hash, and its first characters for people to recognise it.
 """
 
 from __future__ import annotations
@@ -21,23 +20,23 @@ from protocol.validation import FieldViolation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """A key, without itself."""
+    """What is stored of a key."""
 
     id: str
     uid: str
     """Identity for its whole life."""
     key_hash: bytes = field(repr=False)
-    """`protocol.api_keys.key_hash` of it."""
+    """`protocol.api_keys.key_hash` of the key, 32 bytes."""
     key_prefix: str
     display_name: str
     labels: Mapping[str, str]
     limits: api_key_pb2.ApiKeyLimits
-    """Shared by all who hold the record, and never written to."""
+    """Shared by all holders of the record. Must not be changed."""
     expire_time: datetime | None
     create_time: datetime
     revoke_time: datetime | None
     catalog_revision: int
-    """That of its last change."""
+    """The revision of its last change."""
 
     @property
     def name(self) -> str:
@@ -46,17 +45,17 @@ class ApiKey:
 
 
 def created(request: api_key_pb2.CreateApiKeyRequest, key: str, current: ApiKey | None, stamp: Stamp) -> ApiKey:
-    """The key that a request asks for.
+    """The key that a request creates.
 
     Args:
-        request: Checked by the rules in its proto.
+        request: Already checked by the rules in its proto.
         key: The key itself.
-        current: What has the id now, also when it was revoked.
-        stamp: What the change is marked with.
+        current: The key that has this id now, revoked or not.
+        stamp: Time, uid and revision of the change.
 
     Raises:
-        errors.AlreadyExists: the id is taken.
-        errors.InvalidArgument: it would have expired already.
+        errors.AlreadyExists: The id is taken.
+        errors.InvalidArgument: The expire time has passed, or is out of range.
     """
     name = names.api_key_name(request.api_key_id)
     if current is not None:
@@ -100,14 +99,14 @@ def _expire_time(request: api_key_pb2.CreateApiKeyRequest, now: datetime) -> dat
 
 
 def revoked(current: ApiKey, stamp: Stamp) -> ApiKey:
-    """The key after it was revoked. It is `current` itself when it was revoked before."""
+    """The key after it is revoked. `current` itself if it was revoked before."""
     if current.revoke_time is not None:
         return current
     return replace(current, revoke_time=stamp.now, catalog_revision=stamp.catalog_revision)
 
 
 def entry_of(api_key: ApiKey) -> api_key_pb2.ApiKeyEntry:
-    """What data planes are told of it."""
+    """The key in a snapshot, for data planes."""
     entry = api_key_pb2.ApiKeyEntry(name=api_key.name, uid=api_key.uid)
     if api_key.revoke_time is not None:
         entry.revoked = True
@@ -120,7 +119,7 @@ def entry_of(api_key: ApiKey) -> api_key_pb2.ApiKeyEntry:
 
 
 def to_proto(api_key: ApiKey) -> api_key_pb2.ApiKey:
-    """What callers are told of it."""
+    """The key in API answers, without the key itself."""
     return api_key_pb2.ApiKey(
         name=api_key.name,
         uid=api_key.uid,
@@ -136,5 +135,5 @@ def to_proto(api_key: ApiKey) -> api_key_pb2.ApiKey:
 
 
 def not_found(name: str) -> errors.NotFound:
-    """No key of this resource name."""
+    """The error for a resource name that no key has."""
     return errors.NotFound(errors.Reason.API_KEY_NOT_FOUND, f"{name} does not exist", metadata={"resource": name})

@@ -1,4 +1,4 @@
-"""What the audit log says of a change, and how much of it. Pure."""
+"""Events of the audit log: what they record of a change, and how much of it. Pure."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from controlplane.catalog import convert, diff, domain
 from controlplane.principal import Origin, Principal
 
 CHANGES_MAX = 1000
-"""Resources of one event. Deleting a model with a hundred thousand adapters is one event and one
-transaction."""
+"""Resources in one event. A single transaction may delete a model with 100,000 adapters."""
 
 EVENT_BLOB_BYTES_MAX = 512 * 1024
-"""Blobs whose content one event shows, before and after together: two of the largest. A page of
-events must stay far below what gRPC clients take in one message, and JSON is about twice as large
-as the blob."""
+"""Bytes of blobs whose content one event shows, before and after together: two of the largest.
+
+A page of events must stay far below what gRPC clients accept in one message, and JSON is about
+twice as large as the blob."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
-    """Who made a catalog revision, and what it changed."""
+    """Who made a catalog revision, and what changed."""
 
     catalog_revision: int
     create_time: datetime
@@ -32,27 +32,27 @@ class AuditEvent:
     origin: Origin
     method: str
     resource: str
-    """The resource that the method was called for."""
+    """Resource name that the method was called with."""
     changes: tuple[change_pb2.ResourceChange, ...]
-    """By resource name; at most CHANGES_MAX."""
+    """In the order of resource names; at most CHANGES_MAX."""
     change_count: int
-    """How many resources changed."""
+    """Resources that changed, including those left out of `changes`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
-    """Which events are asked for. What is empty or None matches all."""
+    """Selects events. A field that is empty or None matches all."""
 
     resource: str = ""
-    """One that the event is about, or that it changed."""
+    """A resource name that the method was called with, or that changed."""
     principal: str = ""
     method: str = ""
     min_revision: int | None = None
     max_revision: int | None = None
     start_time: datetime | None = None
-    """The earliest."""
+    """Events at this time or later (UTC, aware)."""
     end_time: datetime | None = None
-    """Later than the latest."""
+    """Events before this time (UTC, aware)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +66,7 @@ class EntryRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryChange:
-    """What the entry of one name was before a transaction and is after it; at least one is
-    there."""
+    """The entry of a resource before and after a transaction. At least one of the two exists."""
 
     name: str
     before: EntryRef | None
@@ -75,12 +74,12 @@ class EntryChange:
 
     @property
     def refs(self) -> tuple[EntryRef, ...]:
-        """Those that are there."""
+        """Those that exist, the earlier first."""
         return tuple(ref for ref in (self.before, self.after) if ref is not None)
 
 
 def shown(entry_changes: Sequence[EntryChange]) -> Sequence[EntryChange]:
-    """The first ones, for whose content there is room in one event."""
+    """The first changes, as many as have room for their content in one event."""
     room_bytes = EVENT_BLOB_BYTES_MAX
     for count, change in enumerate(entry_changes):
         room_bytes -= sum(ref.size_bytes for ref in change.refs)
@@ -92,12 +91,11 @@ def shown(entry_changes: Sequence[EntryChange]) -> Sequence[EntryChange]:
 def kept_changes(
     entry_changes: Sequence[EntryChange], contents: Mapping[bytes, bytes]
 ) -> tuple[change_pb2.ResourceChange, ...]:
-    """The changes as the log keeps them: without secrets, and with before and after of those that
-    are `shown`.
+    """The changes as the log stores them: without secrets, and with content for those `shown`.
 
     Args:
-        entry_changes: By name.
-        contents: Blobs by digest, of those that are `shown`.
+        entry_changes: In the order of resource names.
+        contents: Blobs by digest, of the changes that are `shown`.
     """
 
     def entry(name: str, ref: EntryRef | None) -> domain.Entry | None:
@@ -138,10 +136,10 @@ def event_to_proto(event: AuditEvent) -> audit_pb2.AuditEvent:
 
 
 def filter_from_proto(request: audit_pb2.ListAuditEventsRequest) -> EventFilter:
-    """What a request asks for.
+    """The filter in a request.
 
     Raises:
-        errors.InvalidArgument: a time is none that there is.
+        errors.InvalidArgument: A time is out of range.
     """
     return EventFilter(
         resource=request.resource,

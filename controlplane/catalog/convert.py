@@ -18,8 +18,9 @@ M = TypeVar("M", bound=protobuf_message.Message)
 
 
 def known_fields(message: M) -> M:
-    """A copy without the fields that this release does not know: they would be stored, and mean
-    nothing."""
+    """A copy without the fields that this release does not know.
+
+    They would be stored although nothing here gives them a meaning."""
     known = type(message)()
     known.CopyFrom(message)
     known.DiscardUnknownFields()

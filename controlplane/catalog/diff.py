@@ -1,4 +1,4 @@
-"""What became of a resource between two snapshots, for people to read. Pure."""
+"""The difference of a resource between two snapshots, for people to read. Pure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from protocol import field_changes
 
 
 def resource_change(before: domain.Entry | None, after: domain.Entry | None) -> change_pb2.ResourceChange:
-    """The change from one entry to another of the same name; at least one of the two is there.
-    Without secrets."""
+    """The change from one entry to another of the same name, without secrets.
+
+    Args:
+        before: None: the resource did not exist.
+        after: None: the resource is gone. Not both are None.
+    """
     entry = after or before
-    assert entry is not None, "a change has a side"
+    assert entry is not None, "at least one of the two exists"
     shown_before, shown_after = redaction.redacted(_decoded(before), _decoded(after))
     change = change_pb2.ResourceChange(name=entry.name, type=entry.type, kind=kind(before, after))
     if shown_before is not None:
@@ -32,7 +36,7 @@ def resource_change(before: domain.Entry | None, after: domain.Entry | None) -> 
 
 
 def kind(before: object | None, after: object | None) -> change_pb2.ResourceChange.Kind.ValueType:
-    """What became of something that was `before` and is `after`; None: it was or is not there."""
+    """Whether a resource was added, removed or changed. None: it does not exist then."""
     if before is None:
         return change_pb2.ResourceChange.KIND_ADDED
     return change_pb2.ResourceChange.KIND_REMOVED if after is None else change_pb2.ResourceChange.KIND_CHANGED
@@ -45,7 +49,7 @@ def _decoded(entry: domain.Entry | None) -> protobuf_message.Message | None:
         descriptor = descriptor_pool.Default().FindMessageTypeByName(entry.type)
         return message_factory.GetMessageClass(descriptor).FromString(entry.blob)
     except (KeyError, protobuf_message.DecodeError):
-        # Written by a release that knew more kinds than this one.
+        # Written by a newer release, which knows more types than this one.
         return struct_pb2.Struct(fields={"digest": struct_pb2.Value(string_value=entry.digest.hex())})
 
 

@@ -1,4 +1,4 @@
-"""What the control plane reasons about. Pure: no I/O, no clock, no randomness."""
+"""The records of the catalog: models, adapters, snapshots, commits. Pure."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from broadsheet.v1 import adapter_pb2, model_pb2, rollout_pb2, snapshot_service_
 from protocol import names
 
 DELETED_RETENTION = timedelta(days=30)
-"""How long a deleted resource can be undeleted, unless the operator says otherwise. AIP-164 names
-30 days."""
+"""How long a deleted resource can be undeleted, by default. AIP-164 recommends 30 days."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Which snapshot: of which store, at which catalog revision, with which root digest."""
+    """Identifies a snapshot: its store, catalog revision and root digest."""
 
     store_uid: str
-    """Identity of the store; one restored from a backup has another."""
+    """Identity of the store. A store restored from a backup gets a new one."""
     revision: int
     """Catalog revision; 0 is the empty catalog of a new store."""
     digest: bytes
-    """Root digest, 32 bytes; `protocol.catalog_digest` says how it is made."""
+    """Root digest, 32 bytes. `protocol.catalog_digest` computes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +31,12 @@ class Head:
 
     position: Position
     entry_count: int
-    """Entries of the whole snapshot."""
+    """Entries in the whole snapshot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One entry of a snapshot, as it is stored and sent: the blob is never serialised again."""
+    """An entry of a snapshot. The blob is stored and sent as it is, never serialised again."""
 
     name: str
     """Resource name; unique within a snapshot."""
@@ -50,47 +49,46 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataPlaneRecord:
-    """What is kept of a data plane across restarts of the control plane."""
+    """What is stored of a data plane, so that it survives restarts of the control plane."""
 
     id: str
     instance_uid: str
-    """Differs for each start of its agent."""
+    """A new one for each start of its agent."""
     serving: Position | None
-    """The snapshot that it serves; None: none."""
+    """The snapshot that it serves. None: none."""
     target: Position | None
-    """The snapshot that it last said something about; None: none yet."""
+    """The snapshot of its last status. None: no status yet."""
     phase: snapshot_service_pb2.Phase.ValueType
     """How far it got with `target`."""
     reason: str
-    """UPPER_SNAKE reason of a rejection of `target`; else empty."""
+    """UPPER_SNAKE reason why it rejected `target`. Else empty."""
     message: str
     """The same in words."""
     http_address: str
-    """Where its OpenAI API is. For people to read."""
+    """Address of its OpenAI API, for people to read."""
     software_version: str
     connect_time: datetime
-    """When its present or last stream began (UTC, aware)."""
+    """When its current or latest stream began (UTC, aware)."""
     last_seen_time: datetime
-    """When something was last heard from it (UTC, aware)."""
+    """When its last message arrived (UTC, aware)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """How a catalog revision came about."""
+    """A catalog revision, and the method that made it."""
 
     head: Head
     create_time: datetime
     method: str
-    """The method that made it, such as `RegisterModel`; empty for revision 0."""
+    """The method that made it, such as `RegisterModel`. Empty for revision 0."""
     resource: str
-    """The resource that it changed; empty for revision 0."""
+    """Resource name that the method was called with. Empty for revision 0."""
 
 
 REPLACE = rollout_pb2.RolloutPolicy(strategy=rollout_pb2.RolloutPolicy.STRATEGY_REPLACE)
-"""The policy of a model that states none. Shared, and never written to."""
+"""The policy of a model that states none. Must not be changed."""
 
-# The messages inside the records below are shared by all who hold the record, and are never written
-# to.
+# All holders of the records below share the messages inside. Those must not be changed.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +102,7 @@ class ModelRevision:
     card: model_pb2.ModelCard
     create_time: datetime
     catalog_revision: int
-    """The one that brought it."""
+    """The catalog revision that added it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,28 +111,27 @@ class Model:
 
     id: str
     uid: str
-    """Identity for its whole life; one that is deleted and registered again has another."""
+    """Identity for its whole life. Registering it again after a purge makes a new one."""
     served_name: str
     labels: Mapping[str, str]
     revision: ModelRevision
-    """The newest. Data planes are told to serve it, but for what `stable` has."""
+    """The newest. Data planes serve it, except for the requests that `stable` gets."""
     create_time: datetime
     update_time: datetime
     catalog_revision: int
-    """That of the last change."""
+    """The catalog revision of the last change."""
     rollout_policy: rollout_pb2.RolloutPolicy = field(default_factory=lambda: REPLACE)
-    """How a change of the spec gets to the callers, with every default filled in."""
+    """How a changed spec is rolled out, with every default filled in."""
     rollout: rollout_pb2.Rollout | None = None
-    """That of the newest revision, under way or ended. None: it was simply put in place."""
+    """The rollout of the newest revision, under way or ended. None: it had no rollout."""
     stable: ModelRevision | None = None
-    """While a rollout is under way: the revision that has the rest of the requests."""
+    """While a rollout is under way: the revision that gets the other requests."""
     warm_until: datetime | None = None
-    """Until when data planes keep it started although nobody asks for it (UTC, aware). None or
-    past: they do not."""
+    """Until when data planes keep it started without requests (UTC, aware). None or past: not."""
     delete_time: datetime | None = None
     """When it was deleted. None: it is not."""
     purge_time: datetime | None = None
-    """When a deleted one is gone for good."""
+    """When a deleted one is purged for good."""
 
     @property
     def name(self) -> str:
@@ -153,7 +150,7 @@ class AdapterRevision:
     card: adapter_pb2.AdapterCard
     create_time: datetime
     catalog_revision: int
-    """The one that brought it."""
+    """The catalog revision that added it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,15 +164,15 @@ class Adapter:
     served_name: str
     labels: Mapping[str, str]
     revision: AdapterRevision
-    """The one that data planes are told to serve: the newest."""
+    """The newest, which data planes serve."""
     create_time: datetime
     update_time: datetime
     catalog_revision: int
-    """That of the last change."""
+    """The catalog revision of the last change."""
     delete_time: datetime | None = None
     """When it was deleted. None: it is not."""
     purge_time: datetime | None = None
-    """When a deleted one is gone for good."""
+    """When a deleted one is purged for good."""
 
     @property
     def name(self) -> str:
@@ -185,18 +182,17 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stamp:
-    """What a change is marked with, given from outside: the core draws nothing and reads no
-    clock."""
+    """Time, uid and revision of a change. The caller gives them, since the catalog is pure."""
 
     uid: str
-    """For a resource that is new."""
+    """The uid of a resource that the change creates."""
     now: datetime
     catalog_revision: int
-    """The one that the change will have."""
+    """The revision that the change makes."""
     deleted_retention: timedelta = DELETED_RETENTION
-    """How long what the change deletes can be undeleted."""
+    """How long a resource that the change deletes can be undeleted."""
 
     @property
     def purge_time(self) -> datetime:
-        """When what the change deletes is gone for good."""
+        """When a resource that the change deletes is purged."""
         return self.now + self.deleted_retention

@@ -1,8 +1,8 @@
 """Which engine arguments a model may have. Pure.
 
-Broadsheet starts the engine, so some of its flags are Broadsheet's to set. The names are those of
-`vllm serve` in vLLM 0.32 (vllm/entrypoints/launchers/cli_args.py). Whether the engine knows the
-others, only the engine can tell.
+Broadsheet starts the engine, so it sets some of the flags itself. The names are those of
+`vllm serve` in vLLM 0.32 (vllm/entrypoints/launchers/cli_args.py). Other arguments are passed on:
+only the engine knows whether it accepts them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from google.protobuf import struct_pb2
 from protocol.validation import FieldViolation, shorten
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}(\.[A-Za-z0-9_.-]{1,128})?")
-"""A flag without dashes in front; `hf_overrides.rope_scaling` sets one key of a flag that takes
-JSON."""
+"""A flag without leading dashes. `hf_overrides.rope_scaling` sets a key of a flag with JSON."""
 
 _LISTENING = "Broadsheet decides where an engine listens and who may call it"
 _LORA = "use spec.lora"
@@ -94,11 +93,11 @@ RESERVED: Mapping[str, str] = MappingProxyType(
         "hf_token": "specs are no place for secrets; set HF_TOKEN where the data plane runs",
     }
 )
-"""Argument → what to do instead."""
+"""Advice for each argument that Broadsheet sets itself."""
 
 
 def normalised(args: struct_pb2.Struct) -> struct_pb2.Struct:
-    """`args` with `_` for `-` in each flag's own name, so that one flag has one spelling."""
+    """`args` with `_` for `-` in the name of each flag, so that a flag has a single spelling."""
     result = struct_pb2.Struct()
     for key, value in args.fields.items():
         result.fields[_spelling(key)].CopyFrom(value)
@@ -111,7 +110,7 @@ def _spelling(key: str) -> str:
 
 
 def reserved(args: struct_pb2.Struct) -> tuple[FieldViolation, ...]:
-    """The arguments that Broadsheet sets itself."""
+    """A violation for each argument that Broadsheet sets itself."""
     violations = []
     for key in sorted(args.fields):
         flag = _spelling(key).partition(".")[0].lower()
@@ -125,15 +124,14 @@ def reserved(args: struct_pb2.Struct) -> tuple[FieldViolation, ...]:
 
 
 def _reserved_flag(flag: str) -> str | None:
-    # vLLM's parser takes every unambiguous beginning of a flag for that flag, so `por` would set
-    # the port.
+    # vLLM's parser accepts unambiguous abbreviations, so `por` would set the port.
     if flag in RESERVED:
         return flag
     return next((name for name in RESERVED if name.startswith(flag)), None)
 
 
 def malformed(args: struct_pb2.Struct) -> tuple[FieldViolation, ...]:
-    """The arguments that no engine could be given."""
+    """A violation for each argument that cannot be passed to any engine."""
     violations = []
     seen: dict[str, str] = {}
     for key in sorted(args.fields):
@@ -161,10 +159,10 @@ def _is_json(value: struct_pb2.Value, *, nested: bool = False) -> bool:
         case "list_value":
             return all(_is_json(item, nested=True) for item in value.list_value.values)
         case _:
-            # Inside a JSON value null has a meaning: `{"rope_scaling": null}` removes a setting.
+            # Inside a JSON value null is valid: `{"rope_scaling": null}` removes a setting.
             return nested
 
 
 def path(key: str) -> str:
-    """Field path of one argument in a registration request."""
+    """Field path of an argument in a registration request."""
     return f'spec.engine.args["{key}"]'

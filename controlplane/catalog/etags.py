@@ -9,36 +9,34 @@ from controlplane.catalog import domain
 from protocol.validation import FieldViolation, shorten
 
 _HASH_CHARACTERS = 16
-"""64 bits: an etag guards against accidents between two readings of one resource, not against
-forgery."""
+"""64 bits, which is enough against accidental collisions. Etags do not protect against forgery."""
 
 
 def etag_of(resource: domain.Model | domain.Adapter) -> str:
-    """A weak tag that differs whenever something differs that a writer states of the resource.
+    """A weak tag that changes with everything that a writer states about the resource.
 
-    A revision is immutable, so its number stands for spec, files and card. What a model's rollout
-    has come to, and until when it is warmed, are not in it: neither gets lost when somebody writes
-    who has not seen it.
+    A revision is immutable, so its number stands for spec, files and card. The progress of a
+    rollout and the time of warming are left out: a write does not overwrite them.
     """
     parts = [resource.uid, str(resource.revision.number), resource.served_name, str(resource.delete_time or "")]
     if isinstance(resource, domain.Model):
         parts.append(resource.rollout_policy.SerializeToString(deterministic=True).hex())
     parts += [part for pair in sorted(resource.labels.items()) for part in pair]
-    # Each part with its length, so that no two lists of parts run together into the same text.
+    # Each part has its length before it, so that different parts never make the same text.
     content = "".join(f"{len(part)}:{part}" for part in parts)
     return f'W/"{hashlib.sha256(content.encode()).hexdigest()[:_HASH_CHARACTERS]}"'
 
 
 def check(given: str, resource: domain.Model | domain.Adapter | None, field: str = "etag") -> None:
-    """Refuse a request whose etag is not that of `resource`. An empty one asks for no check.
+    """Refuse a request whose etag is not the current etag of `resource`.
 
     Args:
-        given: The etag in the request.
-        resource: The resource as it is. None: there is none.
+        given: The etag in the request. Empty: no check.
+        resource: The resource as it is now. None: it does not exist.
         field: Path of the etag in the request.
 
     Raises:
-        errors.Aborted: it is another.
+        errors.Aborted: The etags differ.
     """
     current = etag_of(resource) if resource is not None else ""
     if not given or given == current:

@@ -1,10 +1,14 @@
-"""Resources as JSON for people to read, with what may be secret left out. Pure.
+"""Resources as JSON for people to read, with secrets redacted. Pure.
 
-What is redacted: fields that a proto marks `debug_redact`, text and bytes fields whose last word
-says secret (`client_secret`, `hash`), engine arguments and labels with such a word anywhere in
-their name, and inside the text of URIs, engine arguments and labels: credentials and query strings
-of URLs, bearer tokens, and values of `SECRET=…`. Too much is redacted rather than too little:
-`before` and `after` are for seeing what changed, not for restoring it.
+Redacted are:
+
+- fields that a proto marks `debug_redact`;
+- text and bytes fields whose name ends in a secret word (`client_secret`, `hash`);
+- engine arguments and labels with a secret word anywhere in their name;
+- in the text of URIs, engine arguments and labels: credentials and query strings of URLs, bearer
+  tokens, and values of `SECRET=…`.
+
+When in doubt the value is redacted: the result shows what changed, and is not for restoring it.
 """
 
 from __future__ import annotations
@@ -24,13 +28,12 @@ from protocol import field_changes
 if TYPE_CHECKING:
     from google._upb import _message as _upb
 
-    # What generated classes say of themselves, by their stubs: either of two implementations of the
-    # same thing.
+    # The stubs of generated classes name either of two implementations of a descriptor.
     _FieldDescriptor = FieldDescriptor | _upb.FieldDescriptor
 
 REDACTED = "[redacted]"
 REDACTED_CHANGED = "[redacted, changed]"
-"""Stands for a secret that is another than the one before."""
+"""Stands for a secret that differs from the one before."""
 
 _SECRET_ENDINGS = (
     "auth",
@@ -49,7 +52,7 @@ _SECRET_ENDINGS = (
     "secrets",
     "token",
 )
-"""A word that ends so says secret: `apikey` too. Not `tokens`, which engines count, nor `keys`."""
+"""Endings of secret words, so `apikey` is one. Not `tokens`, which engines count, nor `keys`."""
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _USERINFO = re.compile(r"(?<=://)[^\s/?#]*@")
@@ -57,20 +60,20 @@ _URL = re.compile(r"\S+")
 _QUERY_START = re.compile(r"[?#]")
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+\S+")
 _ASSIGNMENT = re.compile(r"(?<![\w.-])([\w.-]{1,128})(\s{0,8}[=:]\s{0,8})(?!//)(\S+)")
-# All of these take time in proportion to the text, which its sender chose: they start at fixed
-# words, or at none that another start has already passed.
+# Each of these takes time linear in the length of the text, which its sender chooses: no character
+# can be the start of more than one long match.
 
 _INTEGER_MAX = 1 << 53
-"""JSON numbers are doubles; beyond this they would silently be another number."""
+"""JSON numbers are doubles. Larger integers would silently lose digits."""
 
 
 def redacted(
     before: protobuf_message.Message | None, after: protobuf_message.Message | None
 ) -> tuple[dict[str, object] | None, dict[str, object] | None]:
-    """Two states of a resource as JSON objects without secrets. `None` stays None.
+    """Two states of a resource as JSON objects without secrets. None stays None.
 
-    Fields have the names that they have in their proto. Bytes are hexadecimal digits, enums their
-    names, times and durations as in proto's JSON form.
+    Fields keep their proto names. Bytes become hexadecimal digits and enums their names. Times and
+    durations have the form of proto JSON.
     """
     first = _Reader({})
     shown_before = first.message(before, "") if before is not None else None
@@ -89,11 +92,13 @@ def _is_secret_word(word: str) -> bool:
 
 
 class _Reader:
-    """Reads one state, and remembers its secrets by path so that a later one can be compared."""
+    """Reads one state, and records its secrets by path for comparison with a later state."""
 
     def __init__(self, earlier: Mapping[str, object] | None) -> None:
-        """`earlier`: the secrets of the state before. None: there was none, so nothing has
-        changed."""
+        """
+        Args:
+            earlier: Secrets of the state before, by path. None: there is none to compare with.
+        """
         self.secrets: dict[str, object] = {}
         self._earlier = earlier
 
@@ -136,7 +141,7 @@ class _Reader:
         return {key: self._named(key, value, field_changes.join(path, key)) for key, value in mapping.items()}
 
     def _named(self, name: str, value: object, path: str) -> object:
-        """A value that its owner named: an engine argument or a label, or a part of one."""
+        """A value whose name the user chose: an engine argument, a label, or a part of either."""
         if isinstance(value, protobuf_message.Message):
             return self.message(value, path)
         if value is None or isinstance(value, bool):
@@ -146,14 +151,14 @@ class _Reader:
         if isinstance(value, dict):
             return self._mapping(value, path)
         if isinstance(value, list):
-            # An item has the name of its list.
+            # Items have the name of their list.
             return [self._named(name, item, f"{path}[{index}]") for index, item in enumerate(value)]
         if isinstance(value, str):
             return self._json_text(value, path) or self._text(value, path)
         return _number(value)
 
     def _json_text(self, text: str, path: str) -> str:
-        """`text` without its secrets if it is a JSON object, as engines take them; else nothing."""
+        """`text` without its secrets if it is a JSON object. Else the empty text."""
         if not text.lstrip().startswith("{"):
             return ""
         try:
@@ -202,8 +207,7 @@ def _plain_struct(message: struct_pb2.Struct) -> dict[str, object]:
 
 
 def _plain(value: struct_pb2.Value) -> object:
-    # Not MessageToDict, which fails on numbers that JSON has no words for; no change may fail
-    # because of its shape.
+    # MessageToDict fails on NaN and infinity. An unusual value must not make a change fail.
     kind = value.WhichOneof("kind")
     if kind == "struct_value":
         return _plain_struct(value.struct_value)

@@ -1,4 +1,4 @@
-"""What a registration makes of what is there: nothing, a change, or a new revision. Pure."""
+"""How registrations change models and adapters, and what they may not change. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ R = TypeVar("R", domain.Model, domain.Adapter)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelDraft:
-    """A model as it is asked for, defaults filled in."""
+    """A model as requested, with every default filled in."""
 
     id: str
     served_name: str
@@ -31,15 +31,14 @@ class ModelDraft:
     spec: model_pb2.ModelSpec
     card: model_pb2.ModelCard
     rollout_policy: rollout_pb2.RolloutPolicy | None = None
-    """None: as it is."""
+    """None: keep the current policy."""
     at_once: bool = False
-    """Roll nothing out in steps, and end a rollout under way: what is asked for is in force with
-    this change."""
+    """Skip the canary, and end a rollout under way: the draft is served with this change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterDraft:
-    """An adapter as it is asked for, defaults filled in and files read."""
+    """An adapter as requested, with every default filled in and its files read."""
 
     model_id: str
     id: str
@@ -51,7 +50,7 @@ class AdapterDraft:
 
 
 def model_draft(model: domain.Model) -> ModelDraft:
-    """The draft that states a model as it is."""
+    """The draft of a model as it is now."""
     return ModelDraft(
         id=model.id,
         served_name=model.served_name,
@@ -62,7 +61,7 @@ def model_draft(model: domain.Model) -> ModelDraft:
 
 
 def adapter_draft(adapter: domain.Adapter) -> AdapterDraft:
-    """The draft that states an adapter as it is."""
+    """The draft of an adapter as it is now."""
     return AdapterDraft(
         model_id=adapter.model_id,
         id=adapter.id,
@@ -75,10 +74,10 @@ def adapter_draft(adapter: domain.Adapter) -> AdapterDraft:
 
 
 def check_registrable(current: domain.Model | domain.Adapter | None, *, must_create: bool) -> None:
-    """Refuse to register what is deleted, or with `must_create` what is there.
+    """Refuse to register over a deleted resource, or with `must_create` over an existing one.
 
     Raises:
-        errors.AlreadyExists: it is.
+        errors.AlreadyExists: There is such a resource.
     """
     if current is None:
         return
@@ -94,7 +93,7 @@ def check_registrable(current: domain.Model | domain.Adapter | None, *, must_cre
 
 
 def deleted(current: R, stamp: domain.Stamp) -> R:
-    """A resource after its deletion: it can be undeleted until its purge time."""
+    """The resource after its deletion. It can be undeleted until its purge time."""
     return dataclasses.replace(
         current,
         delete_time=stamp.now,
@@ -105,10 +104,10 @@ def deleted(current: R, stamp: domain.Stamp) -> R:
 
 
 def undeleted(current: R, stamp: domain.Stamp) -> R:
-    """A deleted resource after its deletion was taken back.
+    """The resource after it is undeleted.
 
     Raises:
-        errors.AlreadyExists: it is not deleted.
+        errors.AlreadyExists: It is not deleted.
     """
     if current.delete_time is None:
         raise errors.AlreadyExists(
@@ -123,7 +122,7 @@ def default_adapter_served_name(base_served_name: str, adapter_id: str) -> str:
     """`{served name of the base}:{adapter id}`.
 
     Raises:
-        errors.InvalidArgument: that is longer than a served name may be.
+        errors.InvalidArgument: The name would be too long.
     """
     served_name = f"{base_served_name}:{adapter_id}"
     if len(served_name) > SERVED_NAME_CHARACTERS_MAX:
@@ -136,7 +135,7 @@ def default_adapter_served_name(base_served_name: str, adapter_id: str) -> str:
 
 
 def registered_model(current: domain.Model | None, draft: ModelDraft, stamp: domain.Stamp) -> domain.Model:
-    """The model after the registration. It is `current` itself when there is nothing to write."""
+    """The model after a registration. `current` itself if nothing changes."""
     same = current is not None and _same(current.revision.spec, draft.spec) and _same(current.revision.card, draft.card)
     if current is not None and same:
         revision = current.revision
@@ -179,7 +178,7 @@ def registered_model(current: domain.Model | None, draft: ModelDraft, stamp: dom
 
 
 def registered_adapter(current: domain.Adapter | None, draft: AdapterDraft, stamp: domain.Stamp) -> domain.Adapter:
-    """The adapter after the registration. It is `current` itself when there is nothing to write."""
+    """The adapter after a registration. `current` itself if nothing changes."""
     same = (
         current is not None
         and _same(current.revision.source, draft.source)
@@ -222,18 +221,23 @@ def registered_adapter(current: domain.Adapter | None, draft: AdapterDraft, stam
 
 
 def _same(left: protobuf_message.Message, right: protobuf_message.Message) -> bool:
-    # Absent and empty messages serialise apart; a draft always has the defaults in, so that is no
-    # difference here.
+    # An absent and an empty message would differ here. Drafts have every default filled in, so the
+    # same content always has the same form.
     return left.SerializeToString(deterministic=True) == right.SerializeToString(deterministic=True)
+
+
+def _served_revisions(model: domain.Model) -> tuple[domain.ModelRevision, ...]:
+    """The revisions that serve adapters: the stable one during a rollout, the new one after it."""
+    return (model.revision,) if model.stable is None else (model.revision, model.stable)
 
 
 def check_takes_adapter(model: domain.Model) -> None:
     """Refuse an adapter for a model without LoRA support.
 
     Raises:
-        errors.FailedPrecondition: the model has none.
+        errors.FailedPrecondition: The model has none.
     """
-    if not all(one.spec.HasField("lora") for one in (model.revision, model.stable) if one is not None):
+    if not all(revision.spec.HasField("lora") for revision in _served_revisions(model)):
         raise errors.FailedPrecondition(
             errors.Reason.MODEL_TAKES_NO_ADAPTERS,
             f"{model.name} takes no adapters: its spec has no lora",
@@ -242,11 +246,15 @@ def check_takes_adapter(model: domain.Model) -> None:
 
 
 def unchanged_base(before: domain.Model, now: domain.Model | None) -> domain.Model:
-    """The base model `now`, for an adapter whose files were compared with the base `before`.
+    """The base model now, for an adapter whose files were checked against it before.
+
+    Args:
+        before: The base that the files were checked against.
+        now: The base in the transaction. None: it is deleted.
 
     Raises:
-        errors.NotFound: it was deleted meanwhile.
-        errors.Aborted: it is another model, or other weights, now.
+        errors.NotFound: The base was deleted since.
+        errors.Aborted: It is another model, or has other weights now.
     """
     if now is None:
         raise errors.model_not_found(before.name)
@@ -260,10 +268,15 @@ def unchanged_base(before: domain.Model, now: domain.Model | None) -> domain.Mod
 
 
 def check_same_files(name: str, earlier: domain.AdapterRevision, weights: adapter_pb2.AdapterWeights) -> None:
-    """Refuse to serve an earlier revision whose files are others by now.
+    """Refuse to roll back to a revision whose files have changed.
+
+    Args:
+        name: Resource name of the adapter.
+        earlier: The revision to roll back to.
+        weights: The files at its source now.
 
     Raises:
-        errors.FailedPrecondition: they are.
+        errors.FailedPrecondition: The files differ from those that were registered.
     """
     if weights.digest != earlier.weights.digest:
         raise errors.FailedPrecondition(
@@ -275,10 +288,10 @@ def check_same_files(name: str, earlier: domain.AdapterRevision, weights: adapte
 
 
 def base_for_undelete(adapter: domain.Adapter, base: domain.Model | None) -> domain.Model:
-    """The base of an adapter whose deletion is taken back.
+    """The base of an adapter that is undeleted.
 
     Raises:
-        errors.FailedPrecondition: it is deleted itself.
+        errors.FailedPrecondition: The base is deleted itself.
     """
     if base is None:
         base_name = names.model_name(adapter.model_id)
@@ -291,14 +304,12 @@ def base_for_undelete(adapter: domain.Adapter, base: domain.Model | None) -> dom
 
 
 def check_rank(model: domain.Model, rank: int) -> None:
-    """Refuse an adapter of a rank that the model does not serve.
+    """Refuse an adapter whose rank is above the maximum of its model.
 
     Raises:
-        errors.InvalidArgument: it is too high.
+        errors.InvalidArgument: The rank is too high.
     """
-    # While a rollout is under way, adapters are served by the stable revision, and after it by the
-    # new one.
-    rank_max = min(one.spec.lora.max_rank for one in (model.revision, model.stable) if one is not None)
+    rank_max = min(revision.spec.lora.max_rank for revision in _served_revisions(model))
     if rank > rank_max:
         raise errors.InvalidArgument.of_field(
             "source.uri",
@@ -312,11 +323,11 @@ def check_deletable(model: domain.Model, adapter_names: tuple[str, ...], adapter
 
     Args:
         model: The model.
-        adapter_names: Some of its adapters.
+        adapter_names: Resource names of some of its adapters, for the message.
         adapter_count: How many it has.
 
     Raises:
-        errors.FailedPrecondition: it has any.
+        errors.FailedPrecondition: It has any.
     """
     if adapter_count > 0:
         raise errors.FailedPrecondition(

@@ -1,5 +1,4 @@
-"""Idempotency of mutating RPCs by `request_id` (AIP-155): when a request is a repeat, and of what.
-Pure."""
+"""Idempotency by `request_id` (AIP-155): whether a request repeats an earlier one. Pure."""
 
 from __future__ import annotations
 
@@ -16,14 +15,13 @@ from controlplane.principal import Principal
 from protocol.validation import FieldViolation
 
 RETENTION = timedelta(hours=24)
-"""How long the first answer is kept and repeated; the protos promise it. Afterwards the same id is
-a new request."""
+"""How long the first answer is kept, as the protos promise. After that the id is free again."""
 
 R = TypeVar("R", bound=protobuf_message.Message)
 
 
 class MutatingRequest(Protocol):
-    """A request that changes something: each has these two fields."""
+    """The fields that every mutating request has."""
 
     @property
     def DESCRIPTOR(self) -> Descriptor: ...  # protobuf's own name
@@ -37,32 +35,31 @@ class MutatingRequest(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnsweredRequest:
-    """A request that was carried out, and its answer."""
+    """A request that was carried out, with its answer."""
 
     request_id: str
     """UUID4 in lower case."""
     method: str
     """Such as `RegisterModel`."""
     digest: bytes
-    """SHA-256 that tells this request from others, 32 bytes."""
+    """`digest_of` the request, 32 bytes."""
     response: bytes
-    """The serialised answer, as it was given first."""
+    """The serialised first answer."""
     create_time: datetime
 
 
 def method_of(request: MutatingRequest) -> str:
-    """The method that takes `request`: its message is named after it."""
+    """The method of `request`, whose message is named after it."""
     return request.DESCRIPTOR.name.removesuffix("Request")
 
 
 def request_id_of(request: MutatingRequest) -> str:
-    """The id in the form in which ids are compared. Empty: the caller gave none."""
+    """The id in lower case, as ids are compared. Empty: the caller gave none."""
     return request.request_id.lower()
 
 
 def digest_of(request: protobuf_message.Message, caller: Principal) -> bytes:
-    """What tells a request from others, whatever its id is. The same request of another caller is
-    another."""
+    """SHA-256 over a request and its caller, 32 bytes. The request id is left out."""
     asked = type(request)()
     asked.CopyFrom(request)
     asked.ClearField("request_id")
@@ -72,15 +69,15 @@ def digest_of(request: protobuf_message.Message, caller: Principal) -> bytes:
 
 
 def repeated(earlier: AnsweredRequest, digest: bytes, response: type[R]) -> R:
-    """The answer that `earlier` got, for a repeat of it.
+    """The first answer, for a repeat of the request.
 
     Args:
-        earlier: What was carried out under the id.
-        digest: `digest_of` the request that has come under the same id.
+        earlier: The request that was carried out under the id.
+        digest: `digest_of` the request that has arrived with the same id.
         response: Class of its answer.
 
     Raises:
-        errors.InvalidArgument: that is another request.
+        errors.InvalidArgument: It is a different request.
     """
     if earlier.digest != digest:
         raise _reused(earlier)

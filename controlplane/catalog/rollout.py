@@ -1,5 +1,4 @@
-"""How a changed model gets to its callers: at once, or step by step while data planes report it
-healthy. Pure.
+"""Rollouts: a changed model replaces the old one at once, or step by step while healthy. Pure.
 
     registered ──▶ RUNNING step 1 ──healthy, held──▶ step 2 … ──▶ COMPLETE
                      │   ▲
@@ -7,9 +6,9 @@ healthy. Pure.
                      ▼   │
                     PAUSED            RUNNING, PAUSED ──failed, too slow, ABORT──▶ REVERTED
 
-The newest revision is the model's. While its rollout is under way, the model also keeps the stable
-revision, which gets the rest of the requests. A revert is a new revision with the content of the
-stable one, as a rollback is. Only a RUNNING rollout can be too slow.
+While a rollout is under way, the newest revision gets a share of the requests, and the stable
+revision gets the others. A revert makes a new revision with the content of the stable one, as a
+rollback does. Only a RUNNING rollout can be too slow.
 """
 
 from __future__ import annotations
@@ -36,34 +35,34 @@ _FAILED = (status_pb2.RESOURCE_STATE_FAILED, status_pb2.RESOURCE_STATE_QUARANTIN
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """What a connected data plane has made of the revision that is rolled out."""
+    """The state of the new revision on a connected data plane."""
 
     data_plane: str
     """Resource name."""
     state: status_pb2.ResourceState.ValueType
-    """UNSPECIFIED: it has not said anything of it yet."""
+    """UNSPECIFIED: it has not reported any yet."""
     reason: str = ""
     message: str = ""
 
 
 class Move(enum.Enum):
-    """What becomes of a rollout."""
+    """A transition of a rollout under way."""
 
     STEP = enum.auto()
-    """The next step."""
+    """To the next step."""
     COMPLETE = enum.auto()
-    """The new revision takes over."""
+    """The new revision gets all requests."""
     REVERT = enum.auto()
-    """The stable one takes over again."""
+    """The stable revision gets all requests again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """A move, and why."""
+    """A move of a rollout, with its reason."""
 
     move: Move
     reason: str = ""
-    """UPPER_SNAKE, of REVERT."""
+    """UPPER_SNAKE reason of a REVERT. Else empty."""
     message: str = ""
 
 
@@ -71,7 +70,7 @@ def resolved(policy: rollout_pb2.RolloutPolicy) -> rollout_pb2.RolloutPolicy:
     """`policy` with every default filled in, and without fields that this release does not know.
 
     Raises:
-        errors.InvalidArgument: its steps do not grow.
+        errors.InvalidArgument: Its steps do not increase.
     """
     known = rollout_pb2.RolloutPolicy()
     known.CopyFrom(policy)
@@ -92,25 +91,24 @@ def resolved(policy: rollout_pb2.RolloutPolicy) -> rollout_pb2.RolloutPolicy:
 
 
 def replaces_cold(policy: rollout_pb2.RolloutPolicy) -> bool:
-    """Whether a changed revision takes the place of the one before at once, started or not."""
+    """Whether a new revision gets the requests at once, even before it has started."""
     is_replace = policy.strategy == rollout_pb2.RolloutPolicy.STRATEGY_REPLACE
     return is_replace and policy.HasField("require_warm") and not policy.require_warm
 
 
 def is_under_way(model: domain.Model) -> bool:
-    """Whether the model's newest revision shares the requests with the stable one."""
+    """Whether the newest revision shares the requests with the stable one."""
     return model.rollout is not None and model.rollout.state in _UNDER_WAY
 
 
 def begun(current: domain.Model, changed: domain.Model, stamp: Stamp, *, at_once: bool = False) -> domain.Model:
-    """`changed`, with the rollout that its policy asks for if its spec is another than what callers
-    have now.
+    """`changed` with the rollout that its policy demands for a changed spec.
 
     Args:
-        current: The model before.
-        changed: The model after, without regard to rollouts.
-        stamp: What the change is marked with.
-        at_once: Put the newest revision in place, whatever the policy says.
+        current: The model before the change.
+        changed: The model after it, before rollouts are considered.
+        stamp: Time and revision of the change.
+        at_once: Serve the newest revision at once, whatever the policy says.
     """
     if at_once:
         return dataclasses.replace(changed, rollout=None, stable=None)
@@ -138,26 +136,26 @@ def begun(current: domain.Model, changed: domain.Model, stamp: Stamp, *, at_once
 
 
 def decide(model: domain.Model, observed: Sequence[Observed], now: datetime) -> Decision | None:
-    """What is to become of a rollout under way. None: nothing yet.
+    """The move that is due in a rollout under way. None: none is.
 
     Args:
-        model: It.
-        observed: Every data plane that is connected. With none, nothing is known, and nothing is
-        done.
+        model: The model that is rolled out.
+        observed: The state on every connected data plane. With none connected the health is
+            unknown, and nothing moves.
         now: The time (UTC, aware).
     """
     rollout, policy = model.rollout, model.rollout_policy
     if rollout is None or rollout.state not in _UNDER_WAY or not observed:
         return None
-    for one in observed:
-        if one.state in _FAILED:
-            return Decision(move=Move.REVERT, reason=one.reason, message=f"{one.data_plane}: {one.message}")
+    for state in observed:
+        if state.state in _FAILED:
+            return Decision(move=Move.REVERT, reason=state.reason, message=f"{state.data_plane}: {state.message}")
     if rollout.state == _Rollout.STATE_PAUSED:
         return None
     steps = policy.steps
     hold = steps[rollout.step - 1].hold.ToTimedelta() if rollout.step <= len(steps) else timedelta()
     held = now - _moment(rollout.update_time)
-    waiting = [one.data_plane for one in observed if not _is_healthy(one, require_warm=policy.require_warm)]
+    waiting = [state.data_plane for state in observed if not _is_healthy(state, require_warm=policy.require_warm)]
     if waiting:
         if held < hold + policy.health_timeout.ToTimedelta():
             return None
@@ -169,7 +167,7 @@ def decide(model: domain.Model, observed: Sequence[Observed], now: datetime) -> 
 
 
 def moved(model: domain.Model, decision: Decision, stamp: Stamp) -> domain.Model:
-    """The model after a move of its rollout, which is under way."""
+    """The model after a move of its rollout, which must be under way."""
     assert model.rollout is not None, "a rollout is under way"
     assert model.stable is not None, "a rollout under way has a stable revision"
     rollout = _changed(model.rollout, stamp)
@@ -197,10 +195,10 @@ def moved(model: domain.Model, decision: Decision, stamp: Stamp) -> domain.Model
 def controlled(
     model: domain.Model, action: rollout_pb2.ControlRolloutRequest.Action.ValueType, stamp: Stamp
 ) -> domain.Model:
-    """The model after what somebody asked of its rollout.
+    """The model after a user paused, resumed or aborted its rollout.
 
     Raises:
-        errors.FailedPrecondition: the rollout is not in a state for that.
+        errors.FailedPrecondition: The state of the rollout does not allow it.
     """
     request = rollout_pb2.ControlRolloutRequest
     allowed = {request.ACTION_PAUSE: (_Rollout.STATE_RUNNING,), request.ACTION_RESUME: (_Rollout.STATE_PAUSED,)}

@@ -1,4 +1,4 @@
-"""What routes are, and what changes make of them. Pure."""
+"""Routes: served names that refer to models and adapters, and how they change. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ALL_CONDITIONS = (
     route_pb2.RouteFallback.CONDITION_UNAVAILABLE,
     route_pb2.RouteFallback.CONDITION_QUEUE_FULL,
 )
-"""When a fallback is taken, unless it says otherwise."""
+"""The default conditions of a fallback."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,27 +29,27 @@ class RouteRevision:
     number: int
     """Counts the revisions of the route from 1."""
     spec: route_pb2.RouteSpec
-    """With every default filled in. Shared by all who hold the record, and never written to."""
+    """With every default filled in. Shared by all holders of the record; must not be changed."""
     create_time: datetime
     catalog_revision: int
-    """The one that brought it."""
+    """The catalog revision that added it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """A served name that stands for other resources."""
+    """A served name that refers to models and adapters."""
 
     id: str
     uid: str
-    """Identity for its whole life; one that is deleted and set again has another."""
+    """Identity for its whole life. Setting it again after a deletion makes a new one."""
     served_name: str
     labels: Mapping[str, str]
     revision: RouteRevision
-    """What it does now: the newest."""
+    """The newest, which is in force."""
     create_time: datetime
     update_time: datetime
     catalog_revision: int
-    """That of the last change."""
+    """The catalog revision of the last change."""
 
     @property
     def name(self) -> str:
@@ -59,7 +59,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteDraft:
-    """A route as it is asked for, defaults filled in."""
+    """A route as requested, with every default filled in."""
 
     id: str
     served_name: str
@@ -76,7 +76,7 @@ def resolved(spec: route_pb2.RouteSpec) -> route_pb2.RouteSpec:
         if not target.HasField("weight"):
             target.weight = WEIGHT_DEFAULT
     for fallback in known.fallbacks:
-        # In one order, so that the same conditions are the same spec.
+        # Sorted, so that the same conditions make the same spec.
         conditions = sorted(fallback.conditions or ALL_CONDITIONS)
         del fallback.conditions[:]
         fallback.conditions.extend(conditions)
@@ -84,13 +84,13 @@ def resolved(spec: route_pb2.RouteSpec) -> route_pb2.RouteSpec:
 
 
 def references(spec: route_pb2.RouteSpec) -> tuple[names.Target, ...]:
-    """What a route refers to, each once, targets first."""
+    """The models and adapters that a route refers to, each once, targets first."""
     resources = [*(target.resource for target in spec.targets), *(fallback.resource for fallback in spec.fallbacks)]
     return tuple(names.parse_target(resource) for resource in dict.fromkeys(resources))
 
 
 def set_route(current: Route | None, draft: RouteDraft, stamp: Stamp) -> Route:
-    """The route after SetRoute. It is `current` itself when there is nothing to write."""
+    """The route after SetRoute. `current` itself if nothing changes."""
     if current is None:
         return Route(
             id=draft.id,
@@ -116,11 +116,15 @@ def set_route(current: Route | None, draft: RouteDraft, stamp: Stamp) -> Route:
 
 
 def without(route: Route, resource: str, stamp: Stamp) -> Route | None:
-    """`route` without its references to a model (its adapters and revisions too) or adapter that is
-    to go.
+    """`route` without its references to a resource that is deleted.
+
+    Args:
+        route: The route before.
+        resource: Name of the model or adapter. References to what is below it go too.
+        stamp: Time and revision of the change.
 
     Returns:
-        The changed route. None: it would have no target that gets requests any more.
+        The changed route. None: no target with a weight would be left.
     """
     spec = route_pb2.RouteSpec()
     spec.CopyFrom(route.revision.spec)
@@ -144,13 +148,16 @@ def _is_or_below(name: str, resource: str) -> bool:
 
 
 def route_not_found(name: str) -> errors.NotFound:
-    """No route of this resource name."""
+    """The error for a resource name that no route has."""
     return errors.NotFound(errors.Reason.ROUTE_NOT_FOUND, f"{name} does not exist", metadata={"resource": name})
 
 
 def missing_references(missing: Sequence[tuple[str, str]]) -> errors.InvalidArgument:
-    """References that lead nowhere: field path and resource name of each, of which there is at
-    least one."""
+    """The error for references to resources that do not exist.
+
+    Args:
+        missing: Field path and resource name of each; at least one.
+    """
     return errors.InvalidArgument.of_fields(
         [
             FieldViolation(field=field, description=f"got {resource!r}: it does not exist; register it first")
@@ -161,7 +168,7 @@ def missing_references(missing: Sequence[tuple[str, str]]) -> errors.InvalidArgu
 
 
 def still_referred_to(resource: str, routes: Sequence[str]) -> errors.FailedPrecondition:
-    """`resource` cannot go while `routes` (resource names) refer to it."""
+    """The error for deleting `resource` while `routes` (resource names) refer to it."""
     return errors.FailedPrecondition(
         errors.Reason.REFERRED_TO_BY_ROUTES,
         f"{resource} is referred to by {_some(routes)}; change or delete them first, or delete with force, "
@@ -171,7 +178,7 @@ def still_referred_to(resource: str, routes: Sequence[str]) -> errors.FailedPrec
 
 
 def would_be_empty(resource: str, routes: Sequence[str]) -> errors.FailedPrecondition:
-    """`resource` cannot go, even by force: `routes` would be left without a target."""
+    """The error for deleting `resource` by force when `routes` would have no target left."""
     return errors.FailedPrecondition(
         errors.Reason.ROUTE_WOULD_BE_EMPTY,
         f"{resource} is the only target with a weight of {_some(routes)}; change or delete them first",
@@ -180,6 +187,7 @@ def would_be_empty(resource: str, routes: Sequence[str]) -> errors.FailedPrecond
 
 
 _ROUTES_SHOWN = 5
+"""Names of routes that an error lists."""
 
 
 def _some(routes: Sequence[str]) -> str:

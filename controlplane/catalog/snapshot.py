@@ -1,4 +1,4 @@
-"""What a snapshot consists of: entries, their blobs, and the root digest. Pure."""
+"""The entries of a snapshot, made from the records of the catalog. Pure."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ MODEL_ENTRY = snapshot_pb2.ModelEntry.DESCRIPTOR.full_name
 ADAPTER_ENTRY = snapshot_pb2.AdapterEntry.DESCRIPTOR.full_name
 
 BLOB_BYTES_MAX = 256 * 1024
-"""A chunk of the Sync stream holds 1 MiB and a blob, and must stay far below gRPC's 4 MiB for a
-message."""
+"""A chunk of the Sync stream holds 1 MiB and one blob. It must stay far below gRPC's 4 MiB."""
 
 ENTRIES_MAX = 1_000_000
-"""About 1 GB of blobs: what one data plane can be expected to hold in memory."""
+"""About 1 GB of blobs, which a data plane can hold in memory."""
 
 
 def model_entry(model: domain.Model) -> domain.Entry:
     """The entry of a model.
 
     Raises:
-        errors.InvalidArgument: it is larger than an entry may be.
+        errors.InvalidArgument: The entry is larger than BLOB_BYTES_MAX.
     """
     message = snapshot_pb2.ModelEntry(
         name=model.name,
@@ -38,7 +37,7 @@ def model_entry(model: domain.Model) -> domain.Entry:
         replace_cold=rollout.replaces_cold(model.rollout_policy),
     )
     if model.stable is not None and model.rollout is not None:
-        # A data plane that knows nothing of candidates goes on with the stable revision.
+        # A data plane that does not know candidates keeps serving the stable revision.
         message.candidate.CopyFrom(convert.model_revision_to_proto(model.id, model.revision))
         message.candidate_percent = model.rollout.percent
         message.warm_candidate = model.rollout_policy.require_warm
@@ -49,7 +48,7 @@ def adapter_entry(adapter: domain.Adapter) -> domain.Entry:
     """The entry of an adapter.
 
     Raises:
-        errors.InvalidArgument: it is larger than an entry may be.
+        errors.InvalidArgument: The entry is larger than BLOB_BYTES_MAX.
     """
     message = snapshot_pb2.AdapterEntry(
         name=adapter.name,
@@ -67,7 +66,7 @@ def route_entry(route: Route) -> domain.Entry:
     """The entry of a route.
 
     Raises:
-        errors.InvalidArgument: it is larger than an entry may be.
+        errors.InvalidArgument: The entry is larger than BLOB_BYTES_MAX.
     """
     message = snapshot_pb2.RouteEntry(
         name=route.name,
@@ -110,10 +109,10 @@ def entry_of_message(name: str, message: protobuf_message.Message) -> domain.Ent
     """The entry that holds `message`.
 
     Raises:
-        errors.InvalidArgument: it is larger than an entry may be.
+        errors.InvalidArgument: The entry is larger than BLOB_BYTES_MAX.
     """
-    # Deterministic, so that two equal messages made by this process are one blob. Nothing relies on
-    # other processes serialising alike: the stored bytes are what is hashed and sent.
+    # Deterministic, so that this process makes one blob of equal messages. Other processes may
+    # serialise differently: the stored bytes are hashed and sent, never made again.
     blob = message.SerializeToString(deterministic=True)
     if len(blob) > BLOB_BYTES_MAX:
         raise errors.InvalidArgument(
@@ -127,10 +126,10 @@ def entry_of_message(name: str, message: protobuf_message.Message) -> domain.Ent
 
 
 def check_entry_count(entry_count: int) -> None:
-    """Refuse a catalog of more entries than a snapshot may have.
+    """Refuse a catalog with more entries than a snapshot may have.
 
     Raises:
-        errors.ResourceExhausted: there are too many.
+        errors.ResourceExhausted: There are too many.
     """
     if entry_count > ENTRIES_MAX:
         raise errors.ResourceExhausted(

@@ -1,4 +1,4 @@
-"""Model specs: the checks that the proto's rules cannot state, and the defaults. Pure."""
+"""Model specs: their defaults, and the checks that the rules in the proto cannot state. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UPSCALE_DELAY_S = 10
 DOWNSCALE_DELAY_S = 120
 DOWNSCALE_TO_ZERO_DELAY_S = 300
 MAX_ONGOING_REQUESTS = 256
-"""vLLM's own default for sequences in one batch (`max_num_seqs`) on small accelerators."""
+"""vLLM's default for sequences in one batch (`max_num_seqs`) on small accelerators."""
 MAX_QUEUED_REQUESTS = 1000
 QUEUE_TIMEOUT_S = 30
 COLD_START_TIMEOUT_S = 600
@@ -26,17 +26,18 @@ MAX_RANK = 16
 
 
 def resolved(spec: model_pb2.ModelSpec) -> model_pb2.ModelSpec:
-    """A copy of a valid `spec` with every default filled in, which is what is stored, compared and
-    pushed.
+    """A copy of `spec` with every default filled in, as it is stored, compared and pushed.
+
+    Args:
+        spec: Already checked by the rules in its proto.
 
     Raises:
-        errors.InvalidArgument: fields contradict each other, or the engine arguments are not the
-        user's to set.
+        errors.InvalidArgument: Fields contradict each other, or an engine argument is reserved.
     """
     result = model_pb2.ModelSpec()
     result.CopyFrom(spec)
-    # A newer client may know fields that this release does not. They would be pushed, and mean
-    # nothing.
+    # A newer client may send fields that this release does not know. They would be pushed without
+    # any effect.
     result.DiscardUnknownFields()
     if result.engine.kind == model_pb2.Engine.KIND_UNSPECIFIED:
         result.engine.kind = model_pb2.Engine.KIND_VLLM
@@ -73,7 +74,12 @@ def _source(spec: model_pb2.ModelSpec) -> Iterator[FieldViolation]:
 
 
 def source_violations(source: model_pb2.Source, field: str) -> Iterator[FieldViolation]:
-    """What is wrong with a source that its rules let pass. `field` is its path in the request."""
+    """Violations of a source that the rules in the proto do not find.
+
+    Args:
+        source: The source.
+        field: Its path in the request.
+    """
     if not sources.is_file(source.uri):
         return
     try:
@@ -135,7 +141,7 @@ def _fill_resources(spec: model_pb2.ModelSpec) -> None:
 
 def _fill_scaling(scaling: model_pb2.Scaling) -> None:
     if scaling.idle == model_pb2.Scaling.IDLE_ZERO:
-        # The default's only spelling, so that saying it and leaving it out are the same revision.
+        # The default has a single form: stating it and leaving it out make the same revision.
         scaling.ClearField("idle")
     if not scaling.HasField("max_replicas"):
         scaling.max_replicas = max(1, scaling.min_replicas)
@@ -174,16 +180,16 @@ def _seconds(seconds: int) -> duration_pb2.Duration:
 
 
 def check_adapters_fit(spec: model_pb2.ModelSpec, model: str, misfits: Iterable[tuple[str, int]], count: int) -> None:
-    """Refuse a spec that would not serve adapters which the model has.
+    """Refuse a spec that would not serve all adapters of the model.
 
     Args:
         spec: The new spec.
         model: Resource name of the model.
-        misfits: Name and rank of some adapters that need more than `spec.lora` gives.
+        misfits: Name and rank of some adapters that need more than `spec.lora` offers.
         count: How many such adapters there are.
 
     Raises:
-        errors.FailedPrecondition: there are any.
+        errors.FailedPrecondition: There are any.
     """
     if count == 0:
         return

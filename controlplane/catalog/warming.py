@@ -1,7 +1,8 @@
-"""Keeping a model started for a while although nobody asks for it. Pure.
+"""Warming: a model is started and kept for a while without requests. Pure.
 
-It is state of the model, because snapshots are all that data planes get: they start the model, keep
-it while that time has not come by their own clocks, and then let it idle away as any other.
+The end of the warming is part of the model, because data planes learn everything from snapshots.
+They start the model and keep it until that time by their own clocks. After that it becomes idle as
+any other model does.
 """
 
 from __future__ import annotations
@@ -18,20 +19,21 @@ from controlplane.catalog.domain import Stamp
 DURATION_DEFAULT = timedelta(minutes=10)
 """Longer than a large model takes to start."""
 
-
 DURATION_MIN = timedelta(seconds=1)
-"""The shortest but for zero, which ends the warming. The proto's rules have the longest. This one
-would have to be an expression in CEL there, and evaluating that fails when the duration is beyond
-what CEL can hold."""
+"""The shortest duration except zero, which ends the warming.
+
+The longest is a rule in the proto. This one would need a CEL expression there, whose evaluation
+fails for durations beyond the range of CEL.
+"""
 
 
 def check_duration(request_duration: duration_pb2.Duration) -> None:
-    """Refuse a time that is too short to be meant.
+    """Refuse a duration below DURATION_MIN that is not zero.
 
     Raises:
-        errors.InvalidArgument: it is.
+        errors.InvalidArgument: The duration is too short.
     """
-    # With nanoseconds it is not zero, although a timedelta of it may be.
+    # A few nanoseconds are not zero, but become a timedelta of zero.
     if request_duration.nanos and request_duration.ToTimedelta() < DURATION_MIN:
         raise errors.InvalidArgument.of_field(
             "duration",
@@ -41,27 +43,27 @@ def check_duration(request_duration: duration_pb2.Duration) -> None:
 
 
 def end_of(request_duration: duration_pb2.Duration | None, model: domain.Model, now: datetime) -> datetime | None:
-    """Until when a request wants `model` to be warm. None: no longer.
+    """Until when a request keeps `model` warm. None: it ends the warming.
 
     Args:
-        request_duration: From now on. Zero ends the warming. None: the default.
+        request_duration: How long from now on. Zero ends the warming. None: the default.
         model: The model before.
         now: The time (UTC, aware).
     """
     duration = DURATION_DEFAULT if request_duration is None else request_duration.ToTimedelta()
     if duration:
         return now + duration
-    # One that has ended by itself is not written anew.
+    # Warming that has ended by itself stays as it is, so that nothing is written.
     return None if is_warm(model, now) else model.warm_until
 
 
 def is_warm(model: domain.Model, now: datetime) -> bool:
-    """Whether data planes are to keep the model started at `now`."""
+    """Whether data planes keep the model started at `now`."""
     return model.warm_until is not None and now < model.warm_until
 
 
 def warmed(model: domain.Model, until: datetime | None, stamp: Stamp) -> domain.Model:
-    """The model, to be warm until then. It is `model` itself when it is so already."""
+    """The model with this end of its warming. `model` itself if nothing changes."""
     if model.warm_until == until:
         return model
     return dataclasses.replace(model, warm_until=until, update_time=stamp.now, catalog_revision=stamp.catalog_revision)

@@ -1,5 +1,5 @@
-"""What a list is asked for: filters, field masks, order, and pages.
+"""Lists and updates: filters, order, pages, and field masks.
 
 It owns the grammar of filters and the format of page tokens. Pure. It may import
-`controlplane.catalog` and `protocol`.
+`controlplane.catalog`, `controlplane.errors` and `protocol`.
 """

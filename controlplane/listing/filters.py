@@ -1,11 +1,12 @@
-"""The filters of lists: a subset of AIP-160, read into a tree and held against a resource. Pure.
+"""Filters of lists: a subset of AIP-160, parsed into a tree and matched against resources. Pure.
 
-    filter      = [conjunction] conjunction = disjunction { "AND" disjunction }        OR binds
-    tighter than AND, as AIP-160 has it disjunction = negation { "OR" negation } negation    =
-    ["NOT" | "-"] ( "(" conjunction ")" | comparison ) comparison  = field ( "=" | "!=" | ":" )
-    value
+    filter      = [conjunction]
+    conjunction = disjunction { "AND" disjunction }        (OR binds tighter, as in AIP-160)
+    disjunction = negation { "OR" negation }
+    negation    = ["NOT" | "-"] ( "(" conjunction ")" | comparison )
+    comparison  = field ( "=" | "!=" | ":" ) value
 
-`ListModelsRequest.filter` says what fields, operators and values mean.
+`ListModelsRequest.filter` documents fields, operators and values.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ from broadsheet.v1 import status_pb2
 from controlplane import errors
 
 COMPARISONS_MAX = 32
-"""Of one filter. Each is a condition of an SQL query, held against every row there is."""
+"""Comparisons in a filter. Each is a condition of an SQL query that is tested on every row."""
 
 DEPTH_MAX = 16
-"""Parentheses within parentheses: reading them is recursive."""
+"""Nested parentheses. The parser is recursive."""
 
 _GOT_CHARACTERS_MAX = 40
-"""Of the caller's own text that an error repeats."""
+"""Characters of the caller's text that an error repeats."""
 
 LABELS = "labels"
 STATE = "state"
 
 LABEL_KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
-"""As the rules in the protos have it."""
+"""The same pattern as in the rules of the protos."""
 
 STATE_PREFIX = "RESOURCE_STATE_"
 
@@ -40,30 +41,30 @@ STATES = tuple(
     for name, number in status_pb2.ResourceState.items()
     if number != status_pb2.RESOURCE_STATE_UNSPECIFIED
 )
-"""What `state` can be."""
+"""The values of `state`."""
 
 _ADAPTER_FIELDS = {"owner": "owner", "card.owned_by": "owner", "served_name": "served_name", STATE: STATE}
 _MODEL_ID = {"model_id": "model_id"}
 
 MODEL_FIELDS: Mapping[str, str] = MappingProxyType({**_MODEL_ID, **_ADAPTER_FIELDS})
-"""What filters of models may say for a field, and the field that is meant. Labels besides."""
+"""Field names and aliases in filters of models → the field. Labels are not among them."""
 
 ADAPTER_FIELDS: Mapping[str, str] = MappingProxyType({**_MODEL_ID, "adapter_id": "adapter_id", **_ADAPTER_FIELDS})
-"""The same for adapters."""
+"""The same as MODEL_FIELDS, for adapters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pattern:
-    """Which texts are meant."""
+    """A text, perhaps with a wildcard at either end."""
 
     text: str
     open_start: bool = False
-    """Anything may come before `text`."""
+    """Any text may come before `text`."""
     open_end: bool = False
-    """Anything may come after it."""
+    """Any text may come after it."""
 
     def matches(self, value: str) -> bool:
-        """Whether `value` is meant."""
+        """Whether `value` has this text."""
         if self.open_start and self.open_end:
             return self.text in value
         if self.open_start:
@@ -76,12 +77,12 @@ ANYTHING = Pattern(text="", open_start=True, open_end=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """True when one of the values that the field has is meant."""
+    """Matches when any value of the field matches the pattern."""
 
     field: str
-    """Never an alias."""
+    """The field, never an alias of it."""
     key: str = ""
-    """Of a label; else empty."""
+    """The key of a label. Empty: the field is not a label."""
     pattern: Pattern
 
 
@@ -106,12 +107,14 @@ EVERYTHING = And(())
 """The empty filter."""
 
 Values = Callable[[str, str], Collection[str]]
-"""The values of a field (and label key) of one resource: of `state` all that it has, of a label one
-or none."""
+"""The values of a field (and label key) of a resource.
+
+A state has one value for each state that was reported; a label has one or none.
+"""
 
 
 def matches(wanted: Filter, values: Values) -> bool:
-    """Whether a resource with these values is what the filter asks for."""
+    """Whether a resource with these values matches the filter."""
     match wanted:
         case Comparison():
             return any(wanted.pattern.matches(value) for value in values(wanted.field, wanted.key))
@@ -124,15 +127,15 @@ def matches(wanted: Filter, values: Values) -> bool:
 
 
 def parse(text: str, fields: Mapping[str, str]) -> Filter:
-    """Read a filter.
+    """Parse a filter.
 
     Args:
-        text: What the caller wrote; its length is bounded by the rules in the protos.
+        text: The filter. The rules in the protos bound its length.
         fields: MODEL_FIELDS or ADAPTER_FIELDS.
 
     Raises:
-        errors.InvalidArgument: it is none. The message says where, what is there and what would be
-        right.
+        errors.InvalidArgument: It is not a filter. The message gives the position, what was got and
+            what is allowed there.
     """
     return _Parser(text, fields).filter()
 
@@ -148,7 +151,7 @@ _KEYWORDS = ("AND", "OR", "NOT")
 
 
 class _Parser:
-    """Reads one filter from left to right. Each method reads what it is named after."""
+    """Parses a filter from left to right. Each method parses what it is named after."""
 
     def __init__(self, text: str, fields: Mapping[str, str]) -> None:
         self._text = text
@@ -223,7 +226,7 @@ class _Parser:
         return Not(comparison) if operator == "!=" else comparison
 
     def _field(self) -> tuple[str, str]:
-        """The field that is meant, and the key of a label."""
+        """The field, and the key if it is a label."""
         start = self._at
         found = _WORD.match(self._text, start)
         if found is None or found.group() in _KEYWORDS:
@@ -275,7 +278,7 @@ class _Parser:
         return self._pattern(content, start)
 
     def _quoted(self) -> str | None:
-        """What is between the quotes that begin here, as it is written. None: there are none."""
+        """The text between the quotes that begin here, still escaped. None: no quote is here."""
         quote = self._text[self._at : self._at + 1]
         if quote not in _QUOTED:
             return None
@@ -287,7 +290,7 @@ class _Parser:
 
     def _pattern(self, content: str, at: int) -> Pattern:
         pieces: list[str] = []
-        """Pieces of plain text. A wildcard is the empty piece."""
+        """Pieces of plain text. An empty piece stands for a wildcard."""
         for escaped, wildcard, plain in _PIECE.findall(content):
             if escaped and escaped not in _ESCAPABLE:
                 raise self._wrong(f"got `\\{escaped}`; `\\` must come before one of {' '.join(_ESCAPABLE)}", at)
@@ -325,7 +328,7 @@ class _Parser:
 
     def _skip_space(self) -> None:
         found = _SPACE.match(self._text, self._at)
-        assert found is not None, "no space is space too"
+        assert found is not None, "the pattern also matches no space"
         self._at = found.end()
 
     def _since(self, at: int) -> str:
@@ -335,8 +338,8 @@ class _Parser:
         return ", ".join((*self._fields, f"{LABELS}.KEY"))
 
     def _unexpected(self, expected: str) -> errors.InvalidArgument:
-        rest = re.match(r"\w+|\W{1,2}", self._text[self._at :])
-        got = f"`{_shown(rest.group().strip())}`" if rest is not None else "the end"
+        next_token = re.match(r"\w+|\W{1,2}", self._text[self._at :])
+        got = f"`{_shown(next_token.group().strip())}`" if next_token is not None else "the end"
         return self._wrong(f"got {got}; must be {expected}", self._at)
 
     def _wrong(self, description: str, at: int) -> errors.InvalidArgument:

@@ -1,4 +1,4 @@
-"""What a list is asked for: which models or adapters, and in which order. Pure."""
+"""The query of a list: which models or adapters, in which order. Pure."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ NAME = "name"
 SORTED_BY: Mapping[str, type[str] | type[int]] = MappingProxyType(
     {NAME: str, "served_name": str, "create_time": int, "update_time": int}
 )
-"""What lists can be sorted by, and what stands for it in a cursor: of a time the microseconds since
-1970."""
+"""Fields to sort by → their type in a cursor. Times are microseconds since 1970."""
 
 MODEL_NAME_PARTS = 1
 ADAPTER_NAME_PARTS = 2
-"""Ids that a cursor has for a name. `models/a/…` comes before `models/a-b/…`, which the names as
-text do not say."""
+"""Parts of a cursor that stand for a name: the ids.
+
+The names themselves sort wrongly as text: `models/a/…` belongs before `models/a-b/…`.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,15 +35,17 @@ class SortField:
 
 
 Order = tuple[SortField, ...]
-"""The fields to sort by, the most important first. The last one is the name, so that no two
-resources are equal."""
+"""The fields to sort by, the most significant first.
+
+The last is the name, so that the order is total.
+"""
 
 BY_NAME: Order = (SortField(name=NAME),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListQuery:
-    """What a list is asked for."""
+    """Which resources a list has, and in which order."""
 
     wanted: filters.Filter = filters.EVERYTHING
     order: Order = BY_NAME
@@ -53,10 +56,10 @@ EVERYTHING = ListQuery()
 
 
 def parse_order(text: str) -> Order:
-    """Read an `order_by`; `ListModelsRequest.order_by` says what it can be.
+    """Parse an `order_by`. `ListModelsRequest.order_by` documents its form.
 
     Raises:
-        errors.InvalidArgument: it is none.
+        errors.InvalidArgument: It is not an order.
     """
     if not text.strip():
         return BY_NAME
@@ -72,27 +75,27 @@ def parse_order(text: str) -> Order:
         order.append(SortField(name=name, descending=bool(direction)))
     if NAME not in (field.name for field in order):
         order.append(SortField(name=NAME, descending=order[-1].descending))
-    # What comes after the name decides nothing.
+    # Names are unique, so fields after the name have no effect.
     return tuple(order[: [field.name for field in order].index(NAME) + 1])
 
 
 def cursor_types(order: Order, name_parts: int) -> Sequence[type[str] | type[int]]:
-    """Those of the parts of a cursor in a list of this order."""
+    """The types of the parts of a cursor in a list of this order."""
     return (*(SORTED_BY[field.name] for field in order[:-1]), *[str] * name_parts)
 
 
 Statuses = Callable[[], Sequence[status_pb2.DataPlaneResourceStatus]]
-"""What each data plane has made of a resource. Asked only where a filter has a state."""
+"""Reads the states of a resource on all data planes. Called only for filters with a state."""
 
 
 def model_values(model: domain.Model, statuses: Statuses) -> filters.Values:
-    """What filters find in a model."""
+    """The values of a model's fields, for filters."""
     texts = {"model_id": model.id, "served_name": model.served_name, "owner": model.revision.card.owned_by}
     return _values(texts, model.labels, statuses)
 
 
 def adapter_values(adapter: domain.Adapter, statuses: Statuses) -> filters.Values:
-    """What filters find in an adapter."""
+    """The values of an adapter's fields, for filters."""
     texts = {
         "model_id": adapter.model_id,
         "adapter_id": adapter.id,
@@ -108,9 +111,9 @@ def _values(texts: Mapping[str, str], labels: Mapping[str, str], statuses: Statu
             return (labels[key],) if key in labels else ()
         if field == filters.STATE:
             return {
-                status_pb2.ResourceState.Name(one.status.state).removeprefix(filters.STATE_PREFIX)
-                for one in statuses()
-                if one.connected and one.status.state != status_pb2.RESOURCE_STATE_UNSPECIFIED
+                status_pb2.ResourceState.Name(reported.status.state).removeprefix(filters.STATE_PREFIX)
+                for reported in statuses()
+                if reported.connected and reported.status.state != status_pb2.RESOURCE_STATE_UNSPECIFIED
             }
         return (texts[field],)
 

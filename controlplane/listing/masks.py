@@ -1,5 +1,4 @@
-"""Field masks of updates (AIP-134, AIP-161): which fields a request may change, and the change
-itself. Pure."""
+"""Field masks (AIP-134, AIP-161): which fields an update may change, and the merge. Pure."""
 
 from __future__ import annotations
 
@@ -22,13 +21,13 @@ MODEL_PATHS = (
     "revision.spec.admission",
     "rollout_policy",
 )
-"""Fields of a Model that an update may change, whole or, where they are messages, in part."""
+"""Fields of a Model that an update may change. Of messages it may also change single fields."""
 
 ADAPTER_PATHS = ("served_name", "labels", "revision.card")
-"""The same of an Adapter."""
+"""The same for an Adapter."""
 
 _IDENTITY = frozenset({"name", "etag"})
-"""Set in every request; they say what is changed, and are no change."""
+"""They identify the resource. Setting them is not a change."""
 
 _OUTPUT_ONLY = frozenset(
     {
@@ -47,22 +46,21 @@ _OUTPUT_ONLY = frozenset(
         "revision.catalog_revision",
     }
 )
-"""What the control plane fills in. A caller who sends back what it read need not clear them."""
+"""Fields that the control plane fills in. Callers may send them back; they are ignored."""
 
 M = TypeVar("M", bound=protobuf_message.Message)
 
 
 def update_paths(given: protobuf_message.Message, mask: Sequence[str], updatable: Sequence[str]) -> Sequence[str]:
-    """The paths that an update changes: those of its mask; without one, those of the fields that
-    are set.
+    """The paths that an update changes. Without a mask, those of the fields that are set.
 
     Args:
         given: The resource in the request.
-        mask: Paths of the request's mask; may be empty.
+        mask: Paths of the mask in the request. May be empty.
         updatable: The paths that may be changed.
 
     Raises:
-        errors.InvalidArgument: a path is none of a field, or may not be changed.
+        errors.InvalidArgument: A path names no field, or may not be changed.
     """
     paths = mask or tuple(_set_paths(given, updatable, ""))
     allowed = f"allowed: {', '.join(updatable)}, or fields of those that are messages"
@@ -80,13 +78,12 @@ def update_paths(given: protobuf_message.Message, mask: Sequence[str], updatable
 
 
 def updated(current: M, given: M, paths: Sequence[str]) -> M:
-    """A copy of `current` with the fields at `paths` as they are in `given`, unset where they are
-    unset there."""
+    """A copy of `current` with the fields at `paths` taken from `given`, unset ones included."""
     source, result = type(given)(), type(current)()
     source.CopyFrom(given)
     result.CopyFrom(current)
     for path in paths:
-        # A part of a message that is not there at all would be passed over instead of cleared.
+        # MergeMessage skips fields of absent messages. It must clear them in the result instead.
         _message_at(source, path.split(".")[:-1])
     mask = field_mask_pb2.FieldMask(paths=paths)
     mask.MergeMessage(source, result, replace_message_field=True, replace_repeated_field=True)
@@ -94,15 +91,16 @@ def updated(current: M, given: M, paths: Sequence[str]) -> M:
 
 
 def check_merged(field: str, merged: protobuf_message.Message) -> None:
-    """Check a merged resource by the rules in its proto: what is right in parts may be wrong
-    together.
+    """Check a merged resource by the rules in its proto.
+
+    Fields that are valid alone may contradict each other.
 
     Args:
         field: Path of the resource in the request.
         merged: The resource.
 
     Raises:
-        errors.InvalidArgument: it breaks some.
+        errors.InvalidArgument: It breaks a rule.
     """
     violations = violations_of(merged)
     if violations:
@@ -111,8 +109,7 @@ def check_merged(field: str, merged: protobuf_message.Message) -> None:
 
 @contextmanager
 def violations_below(field: str) -> Iterator[None]:
-    """Let violations that are found in the block name their path from the request: below
-    `field`."""
+    """Prefix the paths of violations that the block raises with `field`."""
     try:
         yield
     except errors.InvalidArgument as error:
@@ -140,8 +137,8 @@ def _set_paths(message: protobuf_message.Message, updatable: Sequence[str], pref
         path = f"{prefix}{field.name}"
         if path in _IDENTITY or path in _OUTPUT_ONLY:
             continue
-        # Only parts of this message can be changed: look which of them are set.
-        if path not in updatable and _is_message(field) and any(one.startswith(f"{path}.") for one in updatable):
+        # Only some fields of this message can be changed: find those that are set.
+        if path not in updatable and _is_message(field) and any(root.startswith(f"{path}.") for root in updatable):
             yield from _set_paths(value, updatable, f"{path}.")
         else:
             yield path

@@ -1,7 +1,8 @@
-"""Page sizes and page tokens. Pure.
+"""Page sizes, page tokens, and the pages of lists. Pure.
 
 A token is opaque to callers. It holds where the next page begins, and a hash of the request that it
-belongs to: the same token with another filter would silently skip or repeat, so it is refused.
+belongs to. With another filter the same token would silently skip or repeat items, so it is
+refused.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import binascii
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from google.protobuf import message as protobuf_message
 
@@ -21,15 +23,15 @@ PAGE_SIZE_DEFAULT = 50
 PAGE_SIZE_MAX = 1000
 
 PAGE_BYTES_MAX = 2 * 1024 * 1024
-"""Half of what gRPC clients take in one message by default. A single item has a quarter of a
+"""Half of what gRPC clients accept in one message by default. A single item has a quarter of a
 megabyte at most."""
 
 _READ_ITEMS = 50
-"""Items read at a time, so that a page of large ones is not read whole before it is cut."""
+"""Items read from the store at a time, so that a page of large items is cut before all are read."""
 
 SCANNED_MAX = 2000
-"""Items held against a filter for one page, so that a call for what nothing matches has its end.
-The page then ends short, and the next one goes on from there."""
+"""Items tested against a filter for one page. It bounds a call whose filter matches nothing: the
+page ends short, and the next one continues from there."""
 
 _VERSION = 1
 _REQUEST_HASH_CHARACTERS = 16
@@ -38,7 +40,117 @@ R = TypeVar("R")
 M = TypeVar("M", bound=protobuf_message.Message)
 
 Cursor = tuple[str | int, ...]
-"""Where a page begins: after this key."""
+"""The key of the last item before a page."""
+
+CursorType = type[str] | type[int]
+"""Type of one part of a cursor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page(Generic[M]):
+    """One page of a list, as it is answered."""
+
+    items: Sequence[M]
+    next_page_token: str
+    """Empty: this is the last page."""
+
+
+class _ListRequest(Protocol):
+    @property
+    def page_size(self) -> int: ...
+
+    @property
+    def page_token(self) -> str: ...
+
+
+async def page(
+    request: protobuf_message.Message,
+    read: Callable[[Cursor | None, int], Awaitable[Sequence[R]]],
+    *,
+    key: Callable[[R], Cursor],
+    key_types: Sequence[CursorType],
+    to_proto: Callable[[R], M],
+    size_default: int = PAGE_SIZE_DEFAULT,
+    matches: Callable[[R], bool] | None = None,
+) -> Page[M]:
+    """The page that a list request asks for.
+
+    Args:
+        request: A request with `page_size` and `page_token`.
+        read: Reads up to so many items after a cursor.
+        key: The cursor of an item.
+        key_types: Types of its parts.
+        to_proto: Makes the message of an item.
+        size_default: Items of a page whose size the request leaves open.
+        matches: Which of the items belong to the list. None: all.
+
+    Raises:
+        errors.InvalidArgument: The page token was not given for such a request.
+    """
+    asked = _list_request(request)
+    messages, following = await read_page(
+        read,
+        key,
+        to_proto,
+        cursor(request, asked.page_token, *key_types),
+        page_size(asked.page_size, default=size_default),
+        matches,
+    )
+    return Page(items=messages, next_page_token=token(request, following) if following is not None else "")
+
+
+async def page_by_id(
+    request: protobuf_message.Message,
+    read: Callable[[str, int], Awaitable[Sequence[R]]],
+    *,
+    key: Callable[[R], str],
+    to_proto: Callable[[R], M],
+) -> Page[M]:
+    """A page of a list in the order of ids.
+
+    Args:
+        request: A request with `page_size` and `page_token`.
+        read: Reads up to so many items after an id; after the empty one from the beginning.
+        key: The id of an item.
+        to_proto: Makes the message of an item.
+
+    Raises:
+        errors.InvalidArgument: The page token was not given for such a request.
+    """
+    return await page(
+        request,
+        lambda after, limit: read(str(after[0]) if after is not None else "", limit),
+        key=lambda item: (key(item),),
+        key_types=(str,),
+        to_proto=to_proto,
+    )
+
+
+async def page_newest_first(
+    request: protobuf_message.Message,
+    read: Callable[[int | None, int], Awaitable[Sequence[R]]],
+    *,
+    key: Callable[[R], int],
+    to_proto: Callable[[R], M],
+) -> Page[M]:
+    """A page of a list in the descending order of revision numbers.
+
+    Args:
+        request: A request with `page_size` and `page_token`.
+        read: Reads up to so many items before a number; before None from the newest.
+        key: The number of an item.
+        to_proto: Makes the message of an item.
+
+    Raises:
+        errors.InvalidArgument: The page token was not given for such a request.
+    """
+    return await page(
+        request,
+        lambda after, limit: read(int(after[0]) if after is not None else None, limit),
+        key=lambda item: (key(item),),
+        key_types=(int,),
+        to_proto=to_proto,
+    )
 
 
 def page_size(requested: int, *, default: int = PAGE_SIZE_DEFAULT) -> int:
@@ -52,16 +164,16 @@ def token(request: protobuf_message.Message, cursor: Cursor) -> str:
     return base64.urlsafe_b64encode(content.encode()).decode()
 
 
-def cursor(request: protobuf_message.Message, page_token: str, *types: type[str] | type[int]) -> Cursor | None:
-    """What a token says. None: there is no token, so the first page is asked for.
+def cursor(request: protobuf_message.Message, page_token: str, *types: CursorType) -> Cursor | None:
+    """The cursor in a page token. None: there is no token, so the first page is asked for.
 
     Args:
         request: The whole request.
         page_token: Its page token.
-        types: Those of the cursor's parts.
+        types: Types of the parts of the cursor.
 
     Raises:
-        errors.InvalidArgument: no such token was given for such a request.
+        errors.InvalidArgument: The token was not given for such a request.
     """
     if not page_token:
         return None
@@ -78,11 +190,9 @@ def cursor(request: protobuf_message.Message, page_token: str, *types: type[str]
 
 
 def _storable(part: str | int) -> bool:
-    """Whether a database can compare it: one that we gave is, one that somebody made up may not
-    be."""
+    """Whether a database can compare it. Parts of a forged token may not be comparable."""
     if isinstance(part, str):
-        # PostgreSQL takes no NUL, and neither takes halves of surrogate pairs, which JSON can
-        # spell.
+        # PostgreSQL accepts neither NUL nor halves of surrogate pairs, which JSON can spell.
         return "\0" not in part and not any("\ud800" <= character <= "\udfff" for character in part)
     return 0 <= part < 2**63
 
@@ -95,26 +205,25 @@ async def read_page(
     size: int,
     matches: Callable[[R], bool] | None = None,
 ) -> tuple[list[M], Cursor | None]:
-    """One page of items that may be large: it ends at `size` items, at PAGE_BYTES_MAX or after
-    SCANNED_MAX items.
+    """Read items until the page has `size` items or PAGE_BYTES_MAX, or SCANNED_MAX were tested.
 
     Args:
-        read: Items after a cursor, as many as a limit says.
+        read: Reads up to so many items after a cursor.
         key: The cursor of an item.
-        to_proto: An item as it is answered.
-        first: The cursor to begin after. None: at the beginning.
+        to_proto: Makes the message of an item.
+        first: The cursor to begin after. None: begin with the first item.
         size: Items at most.
-        matches: Which of those that are read are meant. None: all.
+        matches: Which of the items belong to the list. None: all.
 
     Returns:
-        The page, and the cursor that the next one begins after; None: there is none.
+        The page, and the cursor that the next page begins after; None: this is the last page.
     """
     page: list[M] = []
     page_bytes = 0
     scanned = 0
     cursor = first
     while True:
-        # With a filter nobody knows how many must be read for one that is meant.
+        # With a filter the number of items to read for one match is unknown.
         limit = min(size - len(page) + 1, _READ_ITEMS) if matches is None else _READ_ITEMS
         items = await read(cursor, limit)
         for item in items:
@@ -130,6 +239,13 @@ async def read_page(
         scanned += len(items)
         if matches is not None and scanned >= SCANNED_MAX:
             return page, cursor
+
+
+def _list_request(request: protobuf_message.Message) -> _ListRequest:
+    needed = {"page_size", "page_token"}
+    assert needed <= set(request.DESCRIPTOR.fields_by_name), f"{request.DESCRIPTOR.name} lacks one of {needed}"
+    asked: _ListRequest = request  # type: ignore[assignment]  # generated classes state their fields
+    return asked
 
 
 def _request_hash(request: protobuf_message.Message) -> str:

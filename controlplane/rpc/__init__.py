@@ -1,5 +1,5 @@
-"""The gRPC server and its servicers, one a resource: thin around the catalog and the store.
+"""The gRPC server, its services, and the handlers behind them.
 
-It owns what surrounds every RPC: checks, statuses, logs and TLS. It may import every other package
-but `upkeep`.
+It owns everything that surrounds an RPC: checks, statuses, logs and TLS. It may import every other
+package of the control plane except `upkeep`.
 """

@@ -1,5 +1,4 @@
-"""What surrounds every RPC: requests are checked by their rules, and errors become statuses, logged
-once."""
+"""Around every RPC: authorisation, the rules in the protos, and errors as statuses, logged once."""
 
 from __future__ import annotations
 
@@ -24,30 +23,28 @@ from protocol.validation import violations_of
 _log = structlog.get_logger("controlplane.rpc")
 
 _OWN_PACKAGE = "/broadsheet."
-"""Our own methods. Health and reflection have no rules, and nobody waits for them to end."""
+"""Prefix of our own methods. Health and reflection have no rules, and do not delay the stop."""
 
-
-_LAST_WORDS_S = 0.2
-"""For a health watch to say that the service is going."""
-
+_WATCH_GRACE_S = 0.2
+"""Time for a health watch to report that the service stops."""
 
 Admit = Callable[[str, grpc.aio.ServicerContext[Any, Any]], Awaitable[principal.Principal]]
 
 
 class StatusInterceptor(grpc.aio.ServerInterceptor):
-    """Turns what a handler raises into a status with details. Nothing of an unknown exception
-    reaches the caller.
+    """Admits calls, checks requests, and turns exceptions into statuses with details.
 
-    Unary requests are checked by the rules in their protos before the handler sees them. The
-    messages of a stream are the handler's to check, as a wrong one need not end the stream.
+    The text of an unexpected exception never reaches the caller. Unary requests are checked by the
+    rules in their protos before the handler sees them. The handler of a stream checks its messages
+    itself, since an invalid message need not end the stream.
     """
 
     def __init__(self, new_error_id: Callable[[], str], admit: Admit) -> None:
         """
         Args:
-            new_error_id: Makes the id under which an internal error is logged and told.
-            admit: Says who calls a method, when they may; raises a domain error when not. Asked
-            before anything else.
+            new_error_id: Makes the id of an internal error, for the log and the caller.
+            admit: Returns who calls a method, or raises a domain error. Called before anything
+                else.
         """
         self._new_error_id = new_error_id
         self._admit = admit
@@ -57,7 +54,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         self._ending = asyncio.Event()
 
     def end_watches(self) -> None:
-        """End the streams that are not of Broadsheet's own services, which may last for ever."""
+        """End the streams of other services, such as health watches, which have no end."""
         self._ending.set()
 
     async def idle(self) -> None:
@@ -74,28 +71,27 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         if handler is None:
             return None
         method = handler_call_details.method
-        ruled = method.startswith(_OWN_PACKAGE)
-        deserializer = _later(handler.request_deserializer) if ruled else handler.request_deserializer
+        has_rules = method.startswith(_OWN_PACKAGE)
+        deserializer = _deferred(handler.request_deserializer) if has_rules else handler.request_deserializer
         if handler.unary_unary is not None:
-            wrapped = self._unary(method, handler.unary_unary, ruled=ruled)
-            # Maps have no order of their own: without one, the repeat of an answer could differ
-            # from the first.
-            serializer = _deterministic if ruled else handler.response_serializer
+            wrapped = self._unary(method, handler.unary_unary, has_rules=has_rules)
+            # Maps have no order. Without a fixed one, the repeat of an answer could differ.
+            serializer = _deterministic if has_rules else handler.response_serializer
             return grpc.unary_unary_rpc_method_handler(wrapped, deserializer, serializer)
         if handler.stream_unary is not None:
-            wrapped = self._unary(method, handler.stream_unary, ruled=False)
+            wrapped = self._unary(method, handler.stream_unary, has_rules=False)
             return grpc.stream_unary_rpc_method_handler(wrapped, deserializer, handler.response_serializer)
         if handler.unary_stream is not None:
-            streaming = self._stream(method, handler.unary_stream, ruled=ruled)
+            streaming = self._stream(method, handler.unary_stream, has_rules=has_rules)
             return grpc.unary_stream_rpc_method_handler(streaming, deserializer, handler.response_serializer)
         assert handler.stream_stream is not None, "a handler is of one of four kinds"
-        streaming = self._stream(method, handler.stream_stream, ruled=False)
+        streaming = self._stream(method, handler.stream_stream, has_rules=False)
         return grpc.stream_stream_rpc_method_handler(streaming, deserializer, handler.response_serializer)
 
-    def _unary(self, method: str, handler: Callable[..., Any], *, ruled: bool) -> Callable[..., Awaitable[Any]]:
+    def _unary(self, method: str, handler: Callable[..., Any], *, has_rules: bool) -> Callable[..., Awaitable[Any]]:
         async def wrapped(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            async with self._surrounded(method, context), self._admitted(method, context):
-                if ruled:
+            async with self._guarded(method, context), self._admitted(method, context):
+                if has_rules:
                     request = request()
                     check(request)
                 with principal.called_from(_origin(request, context)):
@@ -103,12 +99,12 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
 
         return wrapped
 
-    def _stream(self, method: str, handler: Callable[..., Any], *, ruled: bool) -> Callable[..., Awaitable[None]]:
-        # grpc.aio takes a handler that yields or one that calls `context.write`. The wrapper is of
-        # the second kind, which serves both.
+    def _stream(self, method: str, handler: Callable[..., Any], *, has_rules: bool) -> Callable[..., Awaitable[None]]:
+        # grpc.aio accepts handlers that yield and handlers that call `context.write`. The wrapper
+        # is of the second kind, and can wrap both.
         async def wrapped(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-            async with self._surrounded(method, context), self._admitted(method, context):
-                if ruled:
+            async with self._guarded(method, context), self._admitted(method, context):
+                if has_rules:
                     request = request()
                     check(request)
                 elif method.startswith(_OWN_PACKAGE):
@@ -125,7 +121,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         ending = asyncio.create_task(self._ending.wait())
         try:
             await asyncio.wait((task, ending), return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait((task,), timeout=_LAST_WORDS_S)
+            await asyncio.wait((task,), timeout=_WATCH_GRACE_S)
             if not task.done():
                 raise errors.Unavailable(errors.Reason.SHUTTING_DOWN, "this control plane is stopping")
             await task
@@ -134,13 +130,13 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
             ending.cancel()
 
     @contextlib.asynccontextmanager
-    async def _surrounded(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+    async def _guarded(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
         counted = method.startswith(_OWN_PACKAGE)
         self._count(1 if counted else 0)
         try:
             yield
         except (asyncio.CancelledError, grpc.aio.AbortError):
-            # The caller has gone, or has been told already.
+            # The caller has gone, or has its answer already.
             raise
         except errors.DomainError as error:
             self._log_refusal(method, error)
@@ -154,8 +150,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
 
     @contextlib.asynccontextmanager
     async def _admitted(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
-        # Before the request is looked at: who may not call a method learns nothing of what it would
-        # have said.
+        # Before the request is checked, so that callers without permission learn nothing from it.
         with principal.acting_as(await self._admit(method, context)):
             yield
 
@@ -173,13 +168,12 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
             _log.info("rpc_refused", method=method, reason=error.reason, error=error.message)
 
 
-def _later(parse: Callable[[bytes], Any] | None) -> Callable[[bytes], Callable[[], Any]]:
-    """A deserializer whose messages are parsed when they are called.
+def _deferred(parse: Callable[[bytes], Any] | None) -> Callable[[bytes], Callable[[], Any]]:
+    """A deserializer that returns a function which parses the message.
 
-    grpc.aio itself would answer bytes that are no message with a bare INTERNAL, as if the fault
-    were ours.
+    grpc.aio answers a failing deserializer with a bare INTERNAL, as if the fault were ours.
     """
-    assert parse is not None, "generated handlers say how their messages are read"
+    assert parse is not None, "generated handlers have a deserializer"
     return functools.partial(functools.partial, _parsed, parse)
 
 
@@ -211,7 +205,7 @@ def check(request: protobuf_message.Message) -> None:
     """Check a request by the rules in its proto.
 
     Raises:
-        errors.InvalidArgument: it breaks some.
+        errors.InvalidArgument: It breaks a rule.
     """
     violations = violations_of(request)
     if violations:

@@ -1,4 +1,4 @@
-"""The gRPC server: what it listens on, what surrounds its RPCs, and what it tells about itself."""
+"""The gRPC server: its port, its limits, health and reflection."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from controlplane.push.sync import SERVER_OPTIONS
 from controlplane.rpc.interceptors import Admit, StatusInterceptor
 
 RPCS_MAX = 20_000
-"""RPCs at a time. A Sync stream is one for as long as it lives; more are refused, with
-RESOURCE_EXHAUSTED."""
+"""Concurrent RPCs; a Sync stream is one. Others are refused with RESOURCE_EXHAUSTED."""
 
 _METADATA_BYTES_MAX = 16 * 1024
 
@@ -41,9 +40,9 @@ class Server:
     def __init__(self, *, message_bytes_max: int, streams_max: int, admit: Admit) -> None:
         """
         Args:
-            message_bytes_max: Largest message that is received.
+            message_bytes_max: Bytes of the largest message that is accepted.
             streams_max: Concurrent RPCs of one connection.
-            admit: Says who calls a method, when they may.
+            admit: Authenticates and authorises each call.
         """
         self._health = health.aio.HealthServicer()
         self._stopping: asyncio.Task[None] | None = None
@@ -56,8 +55,8 @@ class Server:
                 ("grpc.max_receive_message_length", message_bytes_max),
                 ("grpc.max_concurrent_streams", streams_max),
                 ("grpc.max_metadata_size", _METADATA_BYTES_MAX),
-                # Two processes on one port would each get some of the calls; the second one is to
-                # fail instead.
+                # Without this, a second process on the port would silently get some of the calls
+                # instead of failing to start.
                 ("grpc.so_reuseport", 0),
             ),
         )
@@ -68,7 +67,7 @@ class Server:
         snapshots: snapshot_service_pb2_grpc.SnapshotServiceServicer,
         fleet: fleet_service_pb2_grpc.FleetServiceServicer,
     ) -> None:
-        """Register what serves each service."""
+        """Register the services, health and reflection."""
         registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(registry, self._server)
         snapshot_service_pb2_grpc.add_SnapshotServiceServicer_to_server(snapshots, self._server)
         fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(fleet, self._server)
@@ -76,17 +75,17 @@ class Server:
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
     async def start(self, listen: str, credentials: grpc.ServerCredentials | None = None) -> str:
-        """Listen, and say that all services are healthy.
+        """Listen, and report all services as healthy.
 
         Args:
             listen: `HOST:PORT` or `unix:/path`.
-            credentials: Of TLS; None: without.
+            credentials: Those of TLS. None: no TLS.
 
         Returns:
-            Where it listens, with the port that was taken for port 0.
+            The address that it listens on, with the real port in place of port 0.
 
         Raises:
-            errors.SetupError: it cannot listen there.
+            errors.SetupError: It cannot listen there.
         """
         try:
             if credentials is None:
@@ -101,17 +100,17 @@ class Server:
         return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
 
     async def announce_stop(self) -> None:
-        """Say that no service is healthy any more, for good: clients that watch go elsewhere."""
+        """Report all services as unhealthy, for good, so that watching clients go elsewhere."""
         await self._health.enter_graceful_shutdown()
 
     async def stop(self, grace_s: float) -> None:
-        """Take no RPC any more, wait for those that run, and after `grace_s` cancel them.
+        """Accept no more RPCs, wait for those that run, and cancel them after `grace_s`.
 
-        Health watches and reflection are ended when no other RPC runs: they would last as long as
-        their callers like.
+        Health watches and reflection end when no other RPC runs, since they have no end of their
+        own.
         """
-        # Two calls of grpc.aio's own `stop` at the same time crash the process: the second finds
-        # the server destroyed.
+        # Two concurrent calls of grpc.aio's `stop` crash the process: the second uses the server
+        # after it was destroyed.
         if self._stopping is None:
             self._stopping = asyncio.create_task(self._stop(grace_s))
         await asyncio.shield(self._stopping)

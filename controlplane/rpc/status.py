@@ -1,4 +1,4 @@
-"""Domain errors to gRPC statuses: one table, and the details of google.rpc. Pure."""
+"""Domain errors as gRPC statuses: the table of codes, and the details of google.rpc. Pure."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ CODES: Mapping[type[errors.DomainError], int] = MappingProxyType(
         errors.Unavailable: code_pb2.UNAVAILABLE,
     }
 )
-"""Every kind of domain error; a test holds the table complete."""
+"""The code of every kind of domain error. A test checks that none is missing."""
 
-# A status travels in the trailers of an HTTP/2 stream, which peers may limit to 8 KiB together.
-# Details are sent as base64 (4/3), and the message twice: once percent-encoded, which triples what
-# is not ASCII.
+# A status is sent in the trailers of an HTTP/2 stream, which peers may limit to 8 KiB in all.
+# Details are encoded as base64 (4/3). The message is sent twice, once percent-encoded, which
+# triples characters that are not ASCII.
 _MESSAGE_BYTES_MAX = 600
 _DESCRIPTION_BYTES_MAX = 400
 _DETAILS_BYTES_MAX = 3500
 
 
 def status_of(error: errors.DomainError) -> status_pb2.Status:
-    """The status of an error that callers are told of."""
+    """The status of an error whose message callers may see."""
     status = _status(CODES[type(error)], error.message, error.reason, error.metadata)
     violations = error_details_pb2.BadRequest()
     room = _DETAILS_BYTES_MAX - status.ByteSize()
@@ -55,8 +55,7 @@ def status_of(error: errors.DomainError) -> status_pb2.Status:
 
 
 def internal(error_id: str) -> status_pb2.Status:
-    """The status of a fault of our own. Its text is in the log, under `error_id`, and nowhere
-    else."""
+    """The status of an internal error. Only the log has its text, under `error_id`."""
     return _status(
         code_pb2.INTERNAL,
         f"internal error {error_id}; the control plane's log says more",

@@ -1,5 +1,4 @@
-"""TLS of the gRPC server. Files that were replaced are in force from the next handshake on;
-connections live on."""
+"""TLS of the gRPC server. Replaced files apply from the next handshake; connections stay open."""
 
 from __future__ import annotations
 
@@ -20,11 +19,11 @@ def server_credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.Se
     Args:
         cert: PEM file with the certificate chain.
         key: PEM file with its key.
-        client_ca: PEM file with the authorities of client certificates. With it every client has to
-        show one.
+        client_ca: PEM file with the authorities of client certificates. None: clients need no
+            certificate.
 
     Raises:
-        errors.SetupError: a file cannot be used.
+        errors.SetupError: A file cannot be used.
     """
     files = TlsFiles(cert, key, client_ca)
     try:
@@ -33,7 +32,7 @@ def server_credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.Se
         raise errors.SetupError(str(error)) from error
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
-        """Called by gRPC before each handshake, from threads of its own. None: nothing new."""
+        """The new certificate, if any. gRPC calls this before each handshake, in its threads."""
         try:
             changed = files.changed()
         except TlsFilesError as error:
@@ -46,7 +45,7 @@ def server_credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.Se
 
     return grpc.dynamic_ssl_server_credentials(
         _configuration(first),
-        fetch,  # type: ignore[arg-type]  # the stubs do not know that None means no change
+        fetch,  # type: ignore[arg-type]  # the stubs leave out that None means no change
         require_client_authentication=client_ca is not None,
     )
 

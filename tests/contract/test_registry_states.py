@@ -33,8 +33,8 @@ from broadsheet.v1 import api_key_pb2, audit_pb2, change_pb2, diff_pb2, route_pb
 from broadsheet.v1 import registry_service_pb2 as pb
 from controlplane import errors, principal
 from controlplane.catalog import domain, rollout
-from controlplane.rpc.handlers import rollouts as rollout_service
 from controlplane.store.store import Store
+from controlplane.upkeep import rollouts
 from protocol.catalog_digest import CatalogDigest, blob_digest
 from tests import history
 from tests import registry_model as model
@@ -341,7 +341,7 @@ class RegistryMachine(RuleBasedStateMachine):
         published_before = len(self.published)
 
         async def carry_on() -> None:
-            await rollout_service.carry_on(
+            await rollouts.advance(
                 self.planes[0].world.store,
                 lambda name: [healthy],
                 now=datetime(2030, 1, 1, tzinfo=UTC),

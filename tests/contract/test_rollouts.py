@@ -13,8 +13,8 @@ from broadsheet.v1 import model_pb2, registry_service_pb2, rollback_pb2, rollout
 from controlplane import errors
 from controlplane.catalog import rollout
 from controlplane.catalog.rollout import Observed
-from controlplane.rpc.handlers import rollouts as rollout_service
 from controlplane.store.store import Store
+from controlplane.upkeep import rollouts
 from tests.adapter_directories import write_adapter
 from tests.registry_world import NO_CONTEXT, World, open_world, spec
 
@@ -44,7 +44,7 @@ async def register(world: World, replicas: int, policy: rollout_pb2.RolloutPolic
 
 
 async def carry_on(world: World, fleet: Fleet, now: datetime = LATER, store: Store | None = None) -> None:
-    await rollout_service.carry_on(store or world.store, fleet, now=now)
+    await rollouts.advance(store or world.store, fleet, now=now)
 
 
 async def get(world: World) -> model_pb2.Model:
@@ -107,7 +107,7 @@ async def test_many_drivers_take_each_step_once(world: World) -> None:
         before = await world.revision()
         await asyncio.gather(
             *(
-                rollout_service._move(world.store, model, decision)
+                rollouts.move(world.store, model, decision)
                 for model in models
                 for decision in [rollout.decide(model, Fleet()("x"), LATER)]
                 for _ in range(8)
@@ -124,10 +124,10 @@ async def test_a_decision_about_a_state_that_is_no_more_is_dropped(world: World)
     decision = rollout.decide(read, Fleet()("x"), LATER)
     assert decision is not None
     await control(world, "ACTION_PAUSE")
-    await rollout_service._move(world.store, read, decision)
+    await rollouts.move(world.store, read, decision)
     assert (await get(world)).rollout.state == rollout_pb2.Rollout.STATE_PAUSED
     await world.delete_model("m")
-    await rollout_service._move(world.store, read, decision)
+    await rollouts.move(world.store, read, decision)
 
 
 async def test_a_rollout_survives_a_restart(store_url: str, tmp_path: Path) -> None:

@@ -31,10 +31,9 @@ from controlplane.principal import Principal
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
 from controlplane.push.sync import SyncHandler
-from controlplane.rpc.handlers.fleet import FleetServicer
-from controlplane.rpc.handlers.snapshots import SnapshotServicer
+from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import SERVICES, Server
-from controlplane.rpc.servicers import RegistryServicer
+from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
 from controlplane.store.store import Store
 
 TOKENS = {role: secrets.token_urlsafe(32) for role in Role}
@@ -108,9 +107,10 @@ async def guarded_plane(
         server = Server(
             message_bytes_max=1 << 20, streams_max=100, admit=Authenticator([source, *more], certificates).admit
         )
+        registry = Registry(store=store, adapter_reader=reader, resource_statuses=fleet.statuses.of)
         server.add(
-            RegistryServicer(store, reader, resource_statuses=fleet.statuses.of),
-            SnapshotServicer(store, SyncHandler(fan_out, ChunkCache(store))),
+            RegistryServicer(registry),
+            SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(store))),
             FleetServicer(store, fleet),
         )
         address = await server.start("127.0.0.1:0", tls)

@@ -25,10 +25,9 @@ from controlplane.fleet.fleet import fleet_of
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
 from controlplane.push.sync import SyncHandler
-from controlplane.rpc.handlers.fleet import FleetServicer
-from controlplane.rpc.handlers.snapshots import SnapshotServicer
+from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import Server
-from controlplane.rpc.servicers import RegistryServicer
+from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
 from controlplane.store.store import Store
 from tests.access import everybody_is_admin
 
@@ -49,9 +48,10 @@ def running_control_plane(directory: Path) -> Iterator[str]:
             fan_out = FanOut(fleet, now=lambda: datetime.now(UTC))
             store.commits.subscribe(fan_out.publish)
             server = Server(message_bytes_max=4 << 20, streams_max=100, admit=everybody_is_admin)
+            registry = Registry(store=store, adapter_reader=reader, resource_statuses=fleet.statuses.of)
             server.add(
-                RegistryServicer(store, reader, resource_statuses=fleet.statuses.of),
-                SnapshotServicer(store, SyncHandler(fan_out, ChunkCache(store))),
+                RegistryServicer(registry),
+                SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(store))),
                 FleetServicer(store, fleet),
             )
             writing = asyncio.create_task(fleet.writer.run())

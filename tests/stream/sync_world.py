@@ -26,10 +26,9 @@ from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut, ShutdownSettings
 from controlplane.push.subscription.timing import Limits
 from controlplane.push.sync import SyncHandler
-from controlplane.rpc.handlers.fleet import FleetServicer
-from controlplane.rpc.handlers.snapshots import SnapshotServicer
+from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import Server
-from controlplane.rpc.servicers import RegistryServicer
+from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
 from controlplane.store.store import Store
 from dataplane.snapshot.accept import Policy, Rejection, accept
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
@@ -125,9 +124,10 @@ async def control_plane(
         fan_out = FanOut(fleet, now=lambda: datetime.now(UTC), settings=SHUTDOWN_SETTINGS)
         store.commits.subscribe(fan_out.publish)
         server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=1000, admit=everybody_is_admin)
+        registry = Registry(store=store, adapter_reader=reader, resource_statuses=fleet.statuses.of)
         server.add(
-            RegistryServicer(store, reader, resource_statuses=fleet.statuses.of),
-            SnapshotServicer(store, SyncHandler(fan_out, ChunkCache(wrapped), limits=limits, watch_s=watch_s)),
+            RegistryServicer(registry),
+            SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(wrapped), limits=limits, watch_s=watch_s)),
             FleetServicer(store, fleet),
         )
         address = await server.start(listen)

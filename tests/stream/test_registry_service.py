@@ -37,10 +37,9 @@ from controlplane.fleet.fleet import fleet_of
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
 from controlplane.push.sync import SyncHandler
-from controlplane.rpc.handlers.fleet import FleetServicer
-from controlplane.rpc.handlers.snapshots import SnapshotServicer
+from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import SERVICES, Server
-from controlplane.rpc.servicers import RegistryServicer
+from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
 from tests.access import everybody_is_admin
 from tests.adapter_directories import lora_shapes, write_adapter, write_base
 from tests.registry_world import START, World, open_world, spec
@@ -66,9 +65,9 @@ async def plane(tmp_path: Path) -> AsyncIterator[ControlPlane]:
         fan_out = FanOut(fleet, now=lambda: START)
         world.store.commits.subscribe(fan_out.publish)
         server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=100, admit=everybody_is_admin)
-        registry = RegistryServicer(world.store, world.reader, resource_statuses=fleet.statuses.of)
-        snapshots = SnapshotServicer(world.store, SyncHandler(fan_out, ChunkCache(world.store)))
-        server.add(registry, snapshots, FleetServicer(world.store, fleet))
+        registry = Registry(store=world.store, adapter_reader=world.reader, resource_statuses=fleet.statuses.of)
+        sync = SyncHandler(fan_out, ChunkCache(world.store))
+        server.add(RegistryServicer(registry), SnapshotServicer(registry, sync), FleetServicer(world.store, fleet))
         address = await server.start("127.0.0.1:0")
         async with grpc.aio.insecure_channel(address) as channel:
             yield ControlPlane(

@@ -1,7 +1,4 @@
-"""The RPCs about adapters: thin around the core and the store.
-
-Requests reach these methods checked by the rules in their protos (`interceptors.py`).
-"""
+"""The RPCs of adapters."""
 
 from __future__ import annotations
 
@@ -12,43 +9,38 @@ from dataclasses import dataclass
 from broadsheet.v1 import adapter_pb2, model_pb2, status_pb2
 from broadsheet.v1 import registry_service_pb2 as pb
 from controlplane import errors
-from controlplane.adapters.files import AdapterReader
 from controlplane.catalog import convert, domain, etags, registration, spec
 from controlplane.listing import filters, listing, masks, paging
-from controlplane.rpc.handlers.idempotency import Changes
-from controlplane.rpc.handlers.models import Context, ResourceStatuses, check_served_name
-from controlplane.rpc.handlers.routes import release_from_routes
+from controlplane.rpc.handlers import consistency, idempotency
+from controlplane.rpc.handlers.registry import Registry
 from controlplane.store.resources import lists as store_lists
-from controlplane.store.store import Store
 from controlplane.store.transactions import WriteTransaction
 from protocol import names
 
 _ALL_MODELS = "models/-"
-"""Parent of the adapters of all models."""
+"""The parent that stands for all models, as in AIP-159."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """What a change of an adapter came to."""
+    """An adapter after a change."""
 
     adapter: domain.Adapter
     catalog_revision: int
     """The first catalog revision whose snapshot surely holds it."""
     created: bool
-    """Whether an adapter revision was made."""
+    """Whether the change made an adapter revision."""
 
 
-class AdapterRpcs:
-    """The part of RegistryService that is about adapters."""
+class AdapterHandler:
+    """Registers, reads, changes and deletes adapters."""
 
-    _store: Store
-    _changes: Changes
-    _adapter_reader: AdapterReader
-    _resource_statuses: ResourceStatuses
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
 
-    async def RegisterAdapter(self, request: pb.RegisterAdapterRequest, context: Context) -> pb.RegisterAdapterResponse:
-        # A repeat gets its answer even when the files, or the base, have gone meanwhile.
-        first = await self._changes.first_answer(request, pb.RegisterAdapterResponse)
+    async def register_adapter(self, request: pb.RegisterAdapterRequest) -> pb.RegisterAdapterResponse:
+        # A repeat gets its answer even when the files or the base have gone since.
+        first = await idempotency.first_answer(self._registry.store, request, pb.RegisterAdapterResponse)
         if first is not None:
             return first
         model_id = names.parse_model(request.parent)
@@ -56,8 +48,7 @@ class AdapterRpcs:
         violations = tuple(spec.source_violations(source, "source"))
         if violations:
             raise errors.InvalidArgument.of_fields(violations)
-        base, weights = await self._read(model_id, source)
-        name = names.adapter_name(model_id, request.adapter_id)
+        base, weights = await self._read_files(model_id, source)
 
         async def work(transaction: WriteTransaction) -> pb.RegisterAdapterResponse:
             model = await _unchanged_base(transaction, base, weights)
@@ -81,70 +72,61 @@ class AdapterRpcs:
                 created=written.created,
             )
 
-        return await self._changes.commit(request, pb.RegisterAdapterResponse, work, resource=name)
+        name = names.adapter_name(model_id, request.adapter_id)
+        return await idempotency.commit(self._registry.store, request, pb.RegisterAdapterResponse, work, resource=name)
 
-    async def GetAdapter(self, request: pb.GetAdapterRequest, context: Context) -> pb.GetAdapterResponse:
-        adapter = await self._store.get_any_adapter(*names.parse_adapter(request.name))
+    async def get_adapter(self, request: pb.GetAdapterRequest) -> pb.GetAdapterResponse:
+        adapter = await self._registry.store.get_any_adapter(*names.parse_adapter(request.name))
         return pb.GetAdapterResponse(adapter=convert.adapter_to_proto(adapter, self._statuses(adapter)))
 
-    async def ListAdapters(self, request: pb.ListAdaptersRequest, context: Context) -> pb.ListAdaptersResponse:
+    async def list_adapters(self, request: pb.ListAdaptersRequest) -> pb.ListAdaptersResponse:
         model_id = None if request.parent == _ALL_MODELS else names.parse_model(request.parent)
-        asked = listing.ListQuery(
+        query = listing.ListQuery(
             wanted=filters.parse(request.filter, filters.ADAPTER_FIELDS),
             order=listing.parse_order(request.order_by),
             show_deleted=request.show_deleted,
         )
 
         async def read(cursor: paging.Cursor | None, limit: int) -> Sequence[domain.Adapter]:
-            return await self._store.list_adapters(model_id, asked, after=cursor, limit=limit)
+            return await self._registry.store.list_adapters(model_id, query, after=cursor, limit=limit)
 
         def matches(adapter: domain.Adapter) -> bool:
             statuses = functools.partial(self._statuses, adapter)
-            return filters.matches(asked.wanted, listing.adapter_values(adapter, statuses))
+            return filters.matches(query.wanted, listing.adapter_values(adapter, statuses))
 
-        types = listing.cursor_types(asked.order, listing.ADAPTER_NAME_PARTS)
-        adapters, following = await paging.read_page(
+        page = await paging.page(
+            request,
             read,
-            functools.partial(store_lists.cursor_of, asked.order),
-            lambda adapter: convert.adapter_to_proto(adapter, self._statuses(adapter)),
-            paging.cursor(request, request.page_token, *types),
-            paging.page_size(request.page_size),
-            matches if request.filter else None,
+            key=functools.partial(store_lists.cursor_of, query.order),
+            key_types=listing.cursor_types(query.order, listing.ADAPTER_NAME_PARTS),
+            to_proto=lambda adapter: convert.adapter_to_proto(adapter, self._statuses(adapter)),
+            matches=matches if request.filter else None,
         )
-        return pb.ListAdaptersResponse(
-            adapters=adapters, next_page_token=paging.token(request, following) if following is not None else ""
-        )
+        return pb.ListAdaptersResponse(adapters=page.items, next_page_token=page.next_page_token)
 
-    async def ListAdapterRevisions(
-        self, request: pb.ListAdapterRevisionsRequest, context: Context
-    ) -> pb.ListAdapterRevisionsResponse:
+    async def list_adapter_revisions(self, request: pb.ListAdapterRevisionsRequest) -> pb.ListAdapterRevisionsResponse:
         model_id, adapter_id = names.parse_adapter(request.parent)
 
-        async def read(cursor: paging.Cursor | None, limit: int) -> Sequence[domain.AdapterRevision]:
-            before_number = int(cursor[0]) if cursor is not None else None
-            return await self._store.list_adapter_revisions(
-                model_id, adapter_id, before_number=before_number, limit=limit
+        async def read(before: int | None, limit: int) -> Sequence[domain.AdapterRevision]:
+            return await self._registry.store.list_adapter_revisions(
+                model_id, adapter_id, before_number=before, limit=limit
             )
 
-        first = paging.cursor(request, request.page_token, int)
-        revisions, following = await paging.read_page(
+        page = await paging.page_newest_first(
+            request,
             read,
-            lambda revision: (revision.number,),
-            lambda revision: convert.adapter_revision_to_proto(model_id, adapter_id, revision),
-            first,
-            paging.page_size(request.page_size),
+            key=lambda revision: revision.number,
+            to_proto=lambda revision: convert.adapter_revision_to_proto(model_id, adapter_id, revision),
         )
-        return pb.ListAdapterRevisionsResponse(
-            revisions=revisions, next_page_token=paging.token(request, following) if following is not None else ""
-        )
+        return pb.ListAdapterRevisionsResponse(revisions=page.items, next_page_token=page.next_page_token)
 
-    async def UpdateAdapter(self, request: pb.UpdateAdapterRequest, context: Context) -> pb.UpdateAdapterResponse:
+    async def update_adapter(self, request: pb.UpdateAdapterRequest) -> pb.UpdateAdapterResponse:
         given = convert.known_fields(request.adapter)
         paths = masks.update_paths(given, request.update_mask.paths, masks.ADAPTER_PATHS)
         model_id, adapter_id = names.parse_adapter(given.name)
 
         async def work(transaction: WriteTransaction) -> pb.UpdateAdapterResponse:
-            current = await _live_adapter(transaction, model_id, adapter_id)
+            current = await consistency.existing_adapter(transaction, model_id, adapter_id)
             etags.check(given.etag, current, "adapter.etag")
             merged = masks.updated(convert.adapter_to_proto(current), given, paths)
             model = await transaction.model(model_id)
@@ -167,20 +149,22 @@ class AdapterRpcs:
                 created=written.created,
             )
 
-        return await self._changes.commit(request, pb.UpdateAdapterResponse, work, resource=given.name)
+        return await idempotency.commit(
+            self._registry.store, request, pb.UpdateAdapterResponse, work, resource=given.name
+        )
 
-    async def RollbackAdapter(self, request: pb.RollbackAdapterRequest, context: Context) -> pb.RollbackAdapterResponse:
-        first = await self._changes.first_answer(request, pb.RollbackAdapterResponse)
+    async def rollback_adapter(self, request: pb.RollbackAdapterRequest) -> pb.RollbackAdapterResponse:
+        first = await idempotency.first_answer(self._registry.store, request, pb.RollbackAdapterResponse)
         if first is not None:
             return first
         model_id, adapter_id = names.parse_adapter(request.name)
-        earlier = await self._store.get_adapter_revision(model_id, adapter_id, request.revision_number)
-        # Read anew: the files may have gone or changed since, and the base may serve other ranks.
-        base, weights = await self._read(model_id, earlier.source)
+        earlier = await self._registry.store.get_adapter_revision(model_id, adapter_id, request.revision_number)
+        # Read again: the files may have gone or changed, and the base may serve other ranks now.
+        base, weights = await self._read_files(model_id, earlier.source)
         registration.check_same_files(request.name, earlier, weights)
 
         async def work(transaction: WriteTransaction) -> pb.RollbackAdapterResponse:
-            current = await _live_adapter(transaction, model_id, adapter_id)
+            current = await consistency.existing_adapter(transaction, model_id, adapter_id)
             etags.check(request.etag, current)
             await _unchanged_base(transaction, base, weights)
             draft = registration.AdapterDraft(
@@ -199,24 +183,28 @@ class AdapterRpcs:
                 created=written.created,
             )
 
-        return await self._changes.commit(request, pb.RollbackAdapterResponse, work, resource=request.name)
+        return await idempotency.commit(
+            self._registry.store, request, pb.RollbackAdapterResponse, work, resource=request.name
+        )
 
-    async def DeleteAdapter(self, request: pb.DeleteAdapterRequest, context: Context) -> pb.DeleteAdapterResponse:
+    async def delete_adapter(self, request: pb.DeleteAdapterRequest) -> pb.DeleteAdapterResponse:
         model_id, adapter_id = names.parse_adapter(request.name)
 
         async def work(transaction: WriteTransaction) -> pb.DeleteAdapterResponse:
-            current = await _live_adapter(transaction, model_id, adapter_id)
+            current = await consistency.existing_adapter(transaction, model_id, adapter_id)
             etags.check(request.etag, current)
-            await release_from_routes(transaction, model_id, adapter_id, force=request.force)
+            await consistency.release_from_routes(transaction, model_id, adapter_id, force=request.force)
             await transaction.delete_adapter(model_id, adapter_id)
             return pb.DeleteAdapterResponse(
                 adapter=convert.adapter_to_proto(registration.deleted(current, transaction.stamp)),
                 catalog_revision=transaction.stamp.catalog_revision,
             )
 
-        return await self._changes.commit(request, pb.DeleteAdapterResponse, work, resource=request.name)
+        return await idempotency.commit(
+            self._registry.store, request, pb.DeleteAdapterResponse, work, resource=request.name
+        )
 
-    async def UndeleteAdapter(self, request: pb.UndeleteAdapterRequest, context: Context) -> pb.UndeleteAdapterResponse:
+    async def undelete_adapter(self, request: pb.UndeleteAdapterRequest) -> pb.UndeleteAdapterResponse:
         model_id, adapter_id = names.parse_adapter(request.name)
 
         async def work(transaction: WriteTransaction) -> pb.UndeleteAdapterResponse:
@@ -228,56 +216,63 @@ class AdapterRpcs:
             base = registration.base_for_undelete(adapter, await transaction.model(model_id))
             registration.check_takes_adapter(base)
             registration.check_rank(base, adapter.revision.weights.rank)
-            await check_served_name(transaction, adapter.served_name, adapter.name)
+            await consistency.check_served_name(transaction, adapter.served_name, adapter.name)
             await transaction.put_adapter(adapter, current)
             return pb.UndeleteAdapterResponse(
                 adapter=convert.adapter_to_proto(adapter), catalog_revision=transaction.stamp.catalog_revision
             )
 
-        return await self._changes.commit(request, pb.UndeleteAdapterResponse, work, resource=request.name)
+        return await idempotency.commit(
+            self._registry.store, request, pb.UndeleteAdapterResponse, work, resource=request.name
+        )
 
     def _statuses(self, adapter: domain.Adapter) -> Sequence[status_pb2.DataPlaneResourceStatus]:
         idle_since_revision = adapter.catalog_revision if adapter.delete_time is None else None
-        return self._resource_statuses(adapter.name, idle_since_revision=idle_since_revision)
+        return self._registry.resource_statuses(adapter.name, idle_since_revision=idle_since_revision)
 
-    async def _read(self, model_id: str, source: model_pb2.Source) -> tuple[domain.Model, adapter_pb2.AdapterWeights]:
-        """Read and check an adapter's files, against the base as it is now; and that base.
+    async def _read_files(
+        self, model_id: str, source: model_pb2.Source
+    ) -> tuple[domain.Model, adapter_pb2.AdapterWeights]:
+        """Read an adapter's files and check them against its base. Returns that base too.
 
-        Reading gigabytes takes its time, so it is done before the transaction.
+        Done before the transaction, which would last as long as reading gigabytes takes.
         """
-        base = await self._store.get_model(model_id)
+        base = await self._registry.store.get_model(model_id)
         registration.check_takes_adapter(base)
         base_spec = base.revision.spec
         base_source = base_spec.source if base_spec.HasField("source") else None
-        return base, await self._adapter_reader.read(source, base_source, base_spec.lora.max_rank)
+        return base, await self._registry.adapter_reader.read(source, base_source, base_spec.lora.max_rank)
 
 
 async def _unchanged_base(
     transaction: WriteTransaction, base: domain.Model, weights: adapter_pb2.AdapterWeights
 ) -> domain.Model:
-    """The base as it is now, which takes the adapter and has the weights that it was compared
-    with."""
+    """The base as it is now, provided that the check of the files still holds.
+
+    Raises:
+        errors.Aborted: The base has other weights now.
+        errors.FailedPrecondition: The base serves no adapters any more.
+        errors.InvalidArgument: The base does not serve this rank any more.
+        errors.NotFound: The base was deleted.
+    """
     model = registration.unchanged_base(base, await transaction.model(base.id))
     registration.check_takes_adapter(model)
     registration.check_rank(model, weights.rank)
     return model
 
 
-async def _live_adapter(transaction: WriteTransaction, model_id: str, adapter_id: str) -> domain.Adapter:
-    current = await transaction.adapter(model_id, adapter_id)
-    if current is None:
-        raise errors.adapter_not_found(names.adapter_name(model_id, adapter_id))
-    return current
-
-
 async def _write(
     transaction: WriteTransaction, current: domain.Adapter | None, draft: registration.AdapterDraft
 ) -> _Written:
-    """Write the adapter as `draft` states it."""
+    """Write the adapter that `draft` states, unless nothing changes.
+
+    Raises:
+        errors.AlreadyExists: Another resource has the served name.
+    """
     adapter = registration.registered_adapter(current, draft, transaction.stamp)
-    if adapter is current:
-        return _Written(adapter, transaction.head.position.revision, created=False)
-    await check_served_name(transaction, adapter.served_name, adapter.name)
-    await transaction.put_adapter(adapter, current)
+    changed = adapter is not current
+    if changed:
+        await consistency.check_served_name(transaction, adapter.served_name, adapter.name)
+        await transaction.put_adapter(adapter, current)
     created = current is None or current.revision.number != adapter.revision.number
-    return _Written(adapter, transaction.stamp.catalog_revision, created=created)
+    return _Written(adapter, consistency.revision_with(transaction, changed=changed), created=created)

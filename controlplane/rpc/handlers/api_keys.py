@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-import grpc
-
-from broadsheet.v1 import api_key_pb2
+from broadsheet.v1 import api_key_pb2 as pb
 from controlplane.catalog import api_keys
 from controlplane.catalog.api_keys import ApiKey
 from controlplane.listing import paging
-from controlplane.rpc.handlers.idempotency import Changes
-from controlplane.store.store import Store
+from controlplane.rpc.handlers import consistency, idempotency
+from controlplane.rpc.handlers.registry import Registry
 from controlplane.store.transactions import WriteTransaction
 from protocol import names
 from protocol.api_keys import key_of
@@ -21,77 +18,78 @@ from protocol.api_keys import key_of
 SECRET_BYTES = 32
 """Random bytes of a key."""
 
-Context = grpc.aio.ServicerContext[Any, Any]
+
+def random_key() -> str:
+    """A new API key."""
+    return key_of(secrets.token_urlsafe(SECRET_BYTES))
 
 
-class ApiKeyRpcs:
-    """The part of RegistryService that is about API keys."""
+class ApiKeyHandler:
+    """Creates, reads and revokes API keys."""
 
-    _store: Store
-    _changes: Changes
+    def __init__(self, registry: Registry, new_key: Callable[[], str] = random_key) -> None:
+        """
+        Args:
+            registry: Where keys are kept.
+            new_key: Makes a key that nobody can guess.
+        """
+        self._registry = registry
+        self._new_key = new_key
 
-    async def CreateApiKey(
-        self, request: api_key_pb2.CreateApiKeyRequest, context: Context
-    ) -> api_key_pb2.CreateApiKeyResponse:
-        key = key_of(secrets.token_urlsafe(SECRET_BYTES))
+    async def create_api_key(self, request: pb.CreateApiKeyRequest) -> pb.CreateApiKeyResponse:
+        key = self._new_key()
 
-        async def work(transaction: WriteTransaction) -> api_key_pb2.CreateApiKeyResponse:
+        async def work(transaction: WriteTransaction) -> pb.CreateApiKeyResponse:
             current = await transaction.api_key(request.api_key_id)
             created = api_keys.created(request, key, current, transaction.stamp)
             await transaction.put_api_key(created, None)
-            return api_key_pb2.CreateApiKeyResponse(
+            return pb.CreateApiKeyResponse(
                 api_key=api_keys.to_proto(created), key=key, catalog_revision=created.catalog_revision
             )
 
-        answer = await self._changes.commit(
+        answer = await idempotency.commit(
+            self._registry.store,
             request,
-            api_key_pb2.CreateApiKeyResponse,
+            pb.CreateApiKeyResponse,
             work,
             resource=names.api_key_name(request.api_key_id),
             kept=_without_key,
         )
         return _without_key(answer) if request.validate_only else answer
 
-    async def GetApiKey(self, request: api_key_pb2.GetApiKeyRequest, context: Context) -> api_key_pb2.GetApiKeyResponse:
-        found = await self._store.get_api_key(names.parse_api_key(request.name))
-        return api_key_pb2.GetApiKeyResponse(api_key=api_keys.to_proto(found))
+    async def get_api_key(self, request: pb.GetApiKeyRequest) -> pb.GetApiKeyResponse:
+        found = await self._registry.store.get_api_key(names.parse_api_key(request.name))
+        return pb.GetApiKeyResponse(api_key=api_keys.to_proto(found))
 
-    async def ListApiKeys(
-        self, request: api_key_pb2.ListApiKeysRequest, context: Context
-    ) -> api_key_pb2.ListApiKeysResponse:
-        async def read(cursor: paging.Cursor | None, limit: int) -> Sequence[ApiKey]:
-            return await self._store.list_api_keys(after_id=str(cursor[0]) if cursor is not None else "", limit=limit)
+    async def list_api_keys(self, request: pb.ListApiKeysRequest) -> pb.ListApiKeysResponse:
+        async def read(after_id: str, limit: int) -> Sequence[ApiKey]:
+            return await self._registry.store.list_api_keys(after_id=after_id, limit=limit)
 
-        first = paging.cursor(request, request.page_token, str)
-        page, following = await paging.read_page(
-            read, lambda api_key: (api_key.id,), api_keys.to_proto, first, paging.page_size(request.page_size)
-        )
-        return api_key_pb2.ListApiKeysResponse(
-            api_keys=page, next_page_token=paging.token(request, following) if following is not None else ""
-        )
+        page = await paging.page_by_id(request, read, key=lambda api_key: api_key.id, to_proto=api_keys.to_proto)
+        return pb.ListApiKeysResponse(api_keys=page.items, next_page_token=page.next_page_token)
 
-    async def RevokeApiKey(
-        self, request: api_key_pb2.RevokeApiKeyRequest, context: Context
-    ) -> api_key_pb2.RevokeApiKeyResponse:
-        async def work(transaction: WriteTransaction) -> api_key_pb2.RevokeApiKeyResponse:
+    async def revoke_api_key(self, request: pb.RevokeApiKeyRequest) -> pb.RevokeApiKeyResponse:
+        async def work(transaction: WriteTransaction) -> pb.RevokeApiKeyResponse:
             current = await transaction.api_key(names.parse_api_key(request.name))
             if current is None:
                 raise api_keys.not_found(request.name)
             revoked = api_keys.revoked(current, transaction.stamp)
-            unchanged = revoked is current
-            if not unchanged:
+            changed = revoked is not current
+            if changed:
                 await transaction.put_api_key(revoked, current)
-            return api_key_pb2.RevokeApiKeyResponse(
+            return pb.RevokeApiKeyResponse(
                 api_key=api_keys.to_proto(revoked),
-                catalog_revision=transaction.head.position.revision if unchanged else revoked.catalog_revision,
+                catalog_revision=consistency.revision_with(transaction, changed=changed),
             )
 
-        return await self._changes.commit(request, api_key_pb2.RevokeApiKeyResponse, work, resource=request.name)
+        return await idempotency.commit(
+            self._registry.store, request, pb.RevokeApiKeyResponse, work, resource=request.name
+        )
 
 
-def _without_key(answer: api_key_pb2.CreateApiKeyResponse) -> api_key_pb2.CreateApiKeyResponse:
-    """The answer without the key: it is shown once, and kept nowhere."""
-    kept = api_key_pb2.CreateApiKeyResponse()
+def _without_key(answer: pb.CreateApiKeyResponse) -> pb.CreateApiKeyResponse:
+    """The answer without the key, which is shown once and stored nowhere."""
+    kept = pb.CreateApiKeyResponse()
     kept.CopyFrom(answer)
     kept.ClearField("key")
     return kept

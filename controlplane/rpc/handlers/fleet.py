@@ -1,4 +1,4 @@
-"""FleetService: the data planes, and what they serve. Thin around `controlplane.fleet`."""
+"""The RPCs of data planes: which there are, what they serve, and waiting for them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from types import MappingProxyType
-from typing import Any, Protocol
-
-import grpc.aio
+from typing import Protocol
 
 from broadsheet.v1 import fleet_service_pb2 as pb
 from broadsheet.v1 import snapshot_pb2, status_pb2
-from broadsheet.v1.fleet_service_pb2_grpc import FleetServiceServicer
 from controlplane.catalog.convert import position_to_proto, timestamp_to_proto
 from controlplane.catalog.domain import DataPlaneRecord, Position
 from controlplane.errors import data_plane_not_found
@@ -25,9 +22,10 @@ from protocol.names import data_plane_name, parse_data_plane
 WAIT_TIMEOUT_DEFAULT_S = 30.0
 
 RESOURCES_BYTES_MAX = 3 * 1024 * 1024
-"""States of resources in one answer: gRPC clients take 4 MiB in one message by default."""
+"""Resource statuses in one answer. gRPC clients accept messages of 4 MiB by default."""
 
 _STORE_PAGE = 1000
+"""Records of data planes read at a time."""
 
 _OUTCOMES: Mapping[Outcome, pb.DataPlaneOutcome.Outcome.ValueType] = MappingProxyType(
     {
@@ -39,32 +37,30 @@ _OUTCOMES: Mapping[Outcome, pb.DataPlaneOutcome.Outcome.ValueType] = MappingProx
     }
 )
 
-Context = grpc.aio.ServicerContext[Any, Any]
-
 
 class FleetStore(Protocol):
-    """The part of the store that the fleet is read from."""
+    """The part of the store that holds the records of data planes."""
 
     async def get_data_plane(self, data_plane_id: str) -> DataPlaneRecord | None:
-        """What is kept of a data plane; None: it has never connected."""
+        """The record of a data plane. None: it has never connected."""
 
     async def list_data_planes(self, *, after_id: str = "", limit: int = 1000) -> Sequence[DataPlaneRecord]:
-        """What is kept of data planes, by id; of those after `after_id`."""
+        """Up to `limit` records after `after_id`, by id."""
 
 
-class FleetServicer(FleetServiceServicer):
-    """Answers from the state in memory, which is newer than the store."""
+class FleetHandler:
+    """Reads the fleet, and waits for it. Its state in memory is newer than the stored records."""
 
     def __init__(self, store: FleetStore, fleet: Fleet) -> None:
         """
         Args:
-            store: Where data planes are kept.
-            fleet: What data planes have said.
+            store: Holds the records of all data planes that ever connected.
+            fleet: What data planes have reported.
         """
         self._store = store
         self._fleet = fleet
 
-    async def ListDataPlanes(self, request: pb.ListDataPlanesRequest, context: Context) -> pb.ListDataPlanesResponse:
+    async def list_data_planes(self, request: pb.ListDataPlanesRequest) -> pb.ListDataPlanesResponse:
         size = paging.page_size(request.page_size)
         cursor = paging.cursor(request, request.page_token, str)
         after_id = str(cursor[0]) if cursor is not None else ""
@@ -73,14 +69,14 @@ class FleetServicer(FleetServiceServicer):
             self._fleet.state.remember(record)
         ids = self._fleet.state.ids
         first = bisect_right(ids, after_id)
-        views = [self._fleet.state.view(one) for one in ids[first : first + size]]
+        views = [self._fleet.state.view(data_plane_id) for data_plane_id in ids[first : first + size]]
         more = len(ids) > first + size
         return pb.ListDataPlanesResponse(
             data_planes=[_data_plane(view) for view in views if view is not None],
             next_page_token=paging.token(request, (ids[first + size - 1],)) if more else "",
         )
 
-    async def GetDataPlane(self, request: pb.GetDataPlaneRequest, context: Context) -> pb.GetDataPlaneResponse:
+    async def get_data_plane(self, request: pb.GetDataPlaneRequest) -> pb.GetDataPlaneResponse:
         data_plane_id = parse_data_plane(request.name)
         await self._fleet.database.catch_up()
         await self._remember(data_plane_id)
@@ -91,7 +87,7 @@ class FleetServicer(FleetServiceServicer):
         data_plane.resources.extend(_fitting(self._fleet.state.resources(data_plane_id)))
         return pb.GetDataPlaneResponse(data_plane=data_plane)
 
-    async def WaitForRevision(self, request: pb.WaitForRevisionRequest, context: Context) -> pb.WaitForRevisionResponse:
+    async def wait_for_revision(self, request: pb.WaitForRevisionRequest) -> pb.WaitForRevisionResponse:
         ids = [parse_data_plane(name) for name in request.data_planes]
         await self._fleet.database.catch_up()
         for data_plane_id in ids:
@@ -103,10 +99,10 @@ class FleetServicer(FleetServiceServicer):
         if request.HasField("timeout"):
             timeout_s = request.timeout.seconds + request.timeout.nanos / 1e9
         outcomes = await self._fleet.waiters.wait_for_revision(request.revision, ids, timeout_s)
-        active = [one.outcome in (Outcome.ACTIVE, Outcome.ACTIVE_WITH_ERRORS) for one in outcomes]
+        active = [outcome.outcome in (Outcome.ACTIVE, Outcome.ACTIVE_WITH_ERRORS) for outcome in outcomes]
         return pb.WaitForRevisionResponse(
-            outcomes=[_outcome(one) for one in outcomes],
-            # With no data plane at all the revision is active nowhere.
+            outcomes=[_outcome(outcome) for outcome in outcomes],
+            # Without any data plane the revision is active nowhere, not everywhere.
             active_everywhere=bool(active) and all(active),
         )
 
@@ -143,12 +139,12 @@ def _data_plane(view: DataPlaneView) -> pb.DataPlane:
 
 
 def _fitting(resources: Sequence[status_pb2.ResourceStatus]) -> Sequence[status_pb2.ResourceStatus]:
-    """As many as fit into an answer; what is simply IDLE is left out first."""
+    """The statuses that fit into an answer. Those that are just IDLE are left out first."""
     if sum(map(_wire_bytes, resources)) <= RESOURCES_BYTES_MAX:
         return resources
-    telling = [resource for resource in resources if resource.state != status_pb2.RESOURCE_STATE_IDLE]
-    ends = list(accumulate(map(_wire_bytes, telling)))
-    return telling[: bisect_right(ends, RESOURCES_BYTES_MAX)]
+    notable = [resource for resource in resources if resource.state != status_pb2.RESOURCE_STATE_IDLE]
+    ends = list(accumulate(map(_wire_bytes, notable)))
+    return notable[: bisect_right(ends, RESOURCES_BYTES_MAX)]
 
 
 def _wire_bytes(resource: status_pb2.ResourceStatus) -> int:

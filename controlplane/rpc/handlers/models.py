@@ -1,61 +1,41 @@
-"""The RPCs about models: thin around the core and the store.
-
-Requests reach these methods checked by the rules in their protos (`interceptors.py`).
-"""
+"""The RPCs of models."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
-import grpc
-
-from broadsheet.v1 import model_pb2, status_pb2
+from broadsheet.v1 import model_pb2
 from broadsheet.v1 import registry_service_pb2 as pb
 from controlplane import errors
 from controlplane.catalog import convert, domain, etags, registration, rollout, spec
 from controlplane.listing import filters, listing, masks, paging
-from controlplane.rpc.handlers.idempotency import Changes
-from controlplane.rpc.handlers.routes import release_from_routes
+from controlplane.rpc.handlers import consistency, idempotency
+from controlplane.rpc.handlers.registry import Registry
 from controlplane.store.resources import lists as store_lists
-from controlplane.store.store import Store
 from controlplane.store.transactions import WriteTransaction
 from protocol import names
-
-Context = grpc.aio.ServicerContext[Any, Any]
-
-
-class ResourceStatuses(Protocol):
-    """What each data plane has made of a resource; `hub.py` has it."""
-
-    def __call__(
-        self, name: str, *, idle_since_revision: int | None = None
-    ) -> Sequence[status_pb2.DataPlaneResourceStatus]:
-        """By data plane id. `idle_since_revision` is given for an adapter, whose idling data planes
-        do not report."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """What a change of a model came to."""
+    """A model after a change."""
 
     model: domain.Model
     catalog_revision: int
     """The first catalog revision whose snapshot surely holds it."""
     created: bool
-    """Whether a model revision was made."""
+    """Whether the change made a model revision."""
 
 
-class ModelRpcs:
-    """The part of RegistryService that is about models."""
+class ModelHandler:
+    """Registers, reads, changes and deletes models."""
 
-    _store: Store
-    _changes: Changes
-    _resource_statuses: ResourceStatuses
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
 
-    async def RegisterModel(self, request: pb.RegisterModelRequest, context: Context) -> pb.RegisterModelResponse:
+    async def register_model(self, request: pb.RegisterModelRequest) -> pb.RegisterModelResponse:
         draft = registration.ModelDraft(
             id=request.model_id,
             served_name=request.served_name or request.model_id,
@@ -76,69 +56,59 @@ class ModelRpcs:
                 created=written.created,
             )
 
-        resource = names.model_name(draft.id)
-        return await self._changes.commit(request, pb.RegisterModelResponse, work, resource=resource)
+        name = names.model_name(draft.id)
+        return await idempotency.commit(self._registry.store, request, pb.RegisterModelResponse, work, resource=name)
 
-    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
-        model = await self._store.get_any_model(names.parse_model(request.name))
-        statuses = self._resource_statuses(request.name)
+    async def get_model(self, request: pb.GetModelRequest) -> pb.GetModelResponse:
+        model = await self._registry.store.get_any_model(names.parse_model(request.name))
+        statuses = self._registry.resource_statuses(request.name)
         return pb.GetModelResponse(model=convert.model_to_proto(model, statuses))
 
-    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
-        asked = listing.ListQuery(
+    async def list_models(self, request: pb.ListModelsRequest) -> pb.ListModelsResponse:
+        query = listing.ListQuery(
             wanted=filters.parse(request.filter, filters.MODEL_FIELDS),
             order=listing.parse_order(request.order_by),
             show_deleted=request.show_deleted,
         )
 
         async def read(cursor: paging.Cursor | None, limit: int) -> Sequence[domain.Model]:
-            return await self._store.list_models(asked, after=cursor, limit=limit)
+            return await self._registry.store.list_models(query, after=cursor, limit=limit)
 
         def matches(model: domain.Model) -> bool:
-            statuses = functools.partial(self._resource_statuses, model.name)
-            return filters.matches(asked.wanted, listing.model_values(model, statuses))
+            statuses = functools.partial(self._registry.resource_statuses, model.name)
+            return filters.matches(query.wanted, listing.model_values(model, statuses))
 
-        types = listing.cursor_types(asked.order, listing.MODEL_NAME_PARTS)
-        models, following = await paging.read_page(
+        page = await paging.page(
+            request,
             read,
-            functools.partial(store_lists.cursor_of, asked.order),
-            lambda model: convert.model_to_proto(model, self._resource_statuses(model.name)),
-            paging.cursor(request, request.page_token, *types),
-            paging.page_size(request.page_size),
-            matches if request.filter else None,
+            key=functools.partial(store_lists.cursor_of, query.order),
+            key_types=listing.cursor_types(query.order, listing.MODEL_NAME_PARTS),
+            to_proto=lambda model: convert.model_to_proto(model, self._registry.resource_statuses(model.name)),
+            matches=matches if request.filter else None,
         )
-        return pb.ListModelsResponse(
-            models=models, next_page_token=paging.token(request, following) if following is not None else ""
-        )
+        return pb.ListModelsResponse(models=page.items, next_page_token=page.next_page_token)
 
-    async def ListModelRevisions(
-        self, request: pb.ListModelRevisionsRequest, context: Context
-    ) -> pb.ListModelRevisionsResponse:
+    async def list_model_revisions(self, request: pb.ListModelRevisionsRequest) -> pb.ListModelRevisionsResponse:
         model_id = names.parse_model(request.parent)
 
-        async def read(cursor: paging.Cursor | None, limit: int) -> Sequence[domain.ModelRevision]:
-            before_number = int(cursor[0]) if cursor is not None else None
-            return await self._store.list_model_revisions(model_id, before_number=before_number, limit=limit)
+        async def read(before: int | None, limit: int) -> Sequence[domain.ModelRevision]:
+            return await self._registry.store.list_model_revisions(model_id, before_number=before, limit=limit)
 
-        first = paging.cursor(request, request.page_token, int)
-        revisions, following = await paging.read_page(
+        page = await paging.page_newest_first(
+            request,
             read,
-            lambda revision: (revision.number,),
-            lambda revision: convert.model_revision_to_proto(model_id, revision),
-            first,
-            paging.page_size(request.page_size),
+            key=lambda revision: revision.number,
+            to_proto=lambda revision: convert.model_revision_to_proto(model_id, revision),
         )
-        return pb.ListModelRevisionsResponse(
-            revisions=revisions, next_page_token=paging.token(request, following) if following is not None else ""
-        )
+        return pb.ListModelRevisionsResponse(revisions=page.items, next_page_token=page.next_page_token)
 
-    async def UpdateModel(self, request: pb.UpdateModelRequest, context: Context) -> pb.UpdateModelResponse:
+    async def update_model(self, request: pb.UpdateModelRequest) -> pb.UpdateModelResponse:
         given = convert.known_fields(request.model)
         paths = masks.update_paths(given, request.update_mask.paths, masks.MODEL_PATHS)
         model_id = names.parse_model(given.name)
 
         async def work(transaction: WriteTransaction) -> pb.UpdateModelResponse:
-            current = await _live_model(transaction, model_id)
+            current = await consistency.existing_model(transaction, model_id)
             etags.check(given.etag, current, "model.etag")
             merged = masks.updated(convert.model_to_proto(current), given, paths)
             masks.check_merged("model", merged)
@@ -159,27 +129,29 @@ class ModelRpcs:
                 created=written.created,
             )
 
-        return await self._changes.commit(request, pb.UpdateModelResponse, work, resource=given.name)
+        return await idempotency.commit(
+            self._registry.store, request, pb.UpdateModelResponse, work, resource=given.name
+        )
 
-    async def RollbackModel(self, request: pb.RollbackModelRequest, context: Context) -> pb.RollbackModelResponse:
+    async def rollback_model(self, request: pb.RollbackModelRequest) -> pb.RollbackModelResponse:
         model_id = names.parse_model(request.name)
 
         async def work(transaction: WriteTransaction) -> pb.RollbackModelResponse:
-            current = await _live_model(transaction, model_id)
+            current = await consistency.existing_model(transaction, model_id)
             etags.check(request.etag, current)
             earlier = await transaction.model_revision(model_id, request.revision_number)
             if earlier is None:
                 raise errors.revision_of_resource_not_found(
                     request.name, request.revision_number, current.revision.number
                 )
-            # Checked anew: this release may refuse what an earlier one took.
             draft = registration.ModelDraft(
                 id=model_id,
                 served_name=current.served_name,
                 labels=current.labels,
+                # Checked again: this release may refuse what an earlier one accepted.
                 spec=spec.resolved(earlier.spec),
                 card=earlier.card,
-                # Whoever goes back wants to be back, not on the way there.
+                # A rollback skips the canary: the operator wants the old revision now.
                 at_once=True,
             )
             written = await _write(transaction, current, draft)
@@ -189,27 +161,31 @@ class ModelRpcs:
                 created=written.created,
             )
 
-        return await self._changes.commit(request, pb.RollbackModelResponse, work, resource=request.name)
+        return await idempotency.commit(
+            self._registry.store, request, pb.RollbackModelResponse, work, resource=request.name
+        )
 
-    async def DeleteModel(self, request: pb.DeleteModelRequest, context: Context) -> pb.DeleteModelResponse:
+    async def delete_model(self, request: pb.DeleteModelRequest) -> pb.DeleteModelResponse:
         model_id = names.parse_model(request.name)
 
         async def work(transaction: WriteTransaction) -> pb.DeleteModelResponse:
-            current = await _live_model(transaction, model_id)
+            current = await consistency.existing_model(transaction, model_id)
             etags.check(request.etag, current)
             if not request.force:
                 adapters, count = await transaction.adapters_of(model_id)
                 registration.check_deletable(current, tuple(name for name, _ in adapters), count)
-            await release_from_routes(transaction, model_id, force=request.force)
+            await consistency.release_from_routes(transaction, model_id, force=request.force)
             await transaction.delete_model(model_id)
             return pb.DeleteModelResponse(
                 model=convert.model_to_proto(registration.deleted(current, transaction.stamp)),
                 catalog_revision=transaction.stamp.catalog_revision,
             )
 
-        return await self._changes.commit(request, pb.DeleteModelResponse, work, resource=request.name)
+        return await idempotency.commit(
+            self._registry.store, request, pb.DeleteModelResponse, work, resource=request.name
+        )
 
-    async def UndeleteModel(self, request: pb.UndeleteModelRequest, context: Context) -> pb.UndeleteModelResponse:
+    async def undelete_model(self, request: pb.UndeleteModelRequest) -> pb.UndeleteModelResponse:
         model_id = names.parse_model(request.name)
 
         async def work(transaction: WriteTransaction) -> pb.UndeleteModelResponse:
@@ -218,13 +194,13 @@ class ModelRpcs:
                 raise errors.model_not_found(request.name)
             etags.check(request.etag, current)
             model = registration.undeleted(current, transaction.stamp)
-            # All of it or nothing: a name that was taken meanwhile, also an adapter's, is for the
-            # caller to free.
-            await check_served_name(transaction, model.served_name, model.name)
+            # The model and its adapters come back together or not at all. If another resource has
+            # taken one of their served names, the caller must free that name first.
+            await consistency.check_served_name(transaction, model.served_name, model.name)
             await transaction.put_model(model, current)
             adapters = await transaction.adapters_deleted_with(current)
             for adapter in adapters:
-                await check_served_name(transaction, adapter.served_name, adapter.name)
+                await consistency.check_served_name(transaction, adapter.served_name, adapter.name)
                 await transaction.put_adapter(registration.undeleted(adapter, transaction.stamp), adapter)
             return pb.UndeleteModelResponse(
                 model=convert.model_to_proto(model),
@@ -232,41 +208,29 @@ class ModelRpcs:
                 adapter_count=len(adapters),
             )
 
-        return await self._changes.commit(request, pb.UndeleteModelResponse, work, resource=request.name)
-
-
-async def check_served_name(transaction: WriteTransaction, served_name: str, resource: str) -> None:
-    """Refuse a served name that somebody else has.
-
-    Raises:
-        errors.AlreadyExists: somebody has.
-    """
-    holder = await transaction.holder_of(served_name)
-    if holder not in (None, resource):
-        raise errors.served_name_taken(served_name, holder)
-
-
-async def _live_model(transaction: WriteTransaction, model_id: str) -> domain.Model:
-    current = await transaction.model(model_id)
-    if current is None:
-        raise errors.model_not_found(names.model_name(model_id))
-    return current
+        return await idempotency.commit(
+            self._registry.store, request, pb.UndeleteModelResponse, work, resource=request.name
+        )
 
 
 async def _write(
     transaction: WriteTransaction, current: domain.Model | None, draft: registration.ModelDraft
 ) -> _Written:
-    """Write the model as `draft` states it, with every check that needs to know what else is
-    there."""
+    """Write the model that `draft` states, unless nothing changes.
+
+    Raises:
+        errors.AlreadyExists: Another resource has the served name.
+        errors.FailedPrecondition: The new spec would not serve the model's adapters.
+    """
     model = registration.registered_model(current, draft, transaction.stamp)
-    if model is current:
-        return _Written(model, transaction.head.position.revision, created=False)
-    await check_served_name(transaction, model.served_name, model.name)
+    changed = model is not current
     created = current is None or current.revision.number != model.revision.number
-    if created and current is not None:
-        await _check_adapters_fit(transaction, model.name, draft.id, model.revision.spec)
-    await transaction.put_model(model, current)
-    return _Written(model, transaction.stamp.catalog_revision, created=created)
+    if changed:
+        await consistency.check_served_name(transaction, model.served_name, model.name)
+        if created and current is not None:
+            await _check_adapters_fit(transaction, model.name, draft.id, model.revision.spec)
+        await transaction.put_model(model, current)
+    return _Written(model, consistency.revision_with(transaction, changed=changed), created=created)
 
 
 async def _check_adapters_fit(

@@ -68,18 +68,18 @@ class Adapter(_message.Message):
     catalog_revision: _builtins.int
     """The catalog revision of that last change."""
     etag: _builtins.str
-    """Changes with whatever a writer can change. Give it back with a request that changes the adapter
-    to be refused when somebody else has changed it meanwhile.
+    """Changes whenever anything that a writer states about the adapter changes. Send it back with a
+    change of the adapter, so that the request fails if the adapter has changed since.
     """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Free key-value pairs for the owner's own use.
+        """Key-value pairs for the owner's own use.
         At most 64 pairs; keys of 1 to 63, values of at most 256 characters.
         """
 
     @_builtins.property
     def revision(self) -> Global___AdapterRevision:
-        """The revision that data planes are told to serve."""
+        """The newest revision, which data planes serve."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -91,7 +91,7 @@ class Adapter(_message.Message):
 
     @_builtins.property
     def statuses(self) -> _containers.RepeatedCompositeFieldContainer[_status_pb2.DataPlaneResourceStatus]:
-        """What each data plane has made of the adapter, ordered by data plane id. Output of GetAdapter
+        """The state on each data plane of the adapter, ordered by data plane id. Output of GetAdapter
         and ListAdapters.
         """
 
@@ -101,7 +101,7 @@ class Adapter(_message.Message):
 
     @_builtins.property
     def purge_time(self) -> _timestamp_pb2.Timestamp:
-        """When a deleted adapter is gone for good. Until then it can be undeleted."""
+        """When a deleted adapter is purged. Until then it can be undeleted."""
 
     def __init__(
         self,
@@ -145,18 +145,18 @@ class AdapterRevision(_message.Message):
     number: _builtins.int
     """Counts the revisions of this adapter from 1."""
     catalog_revision: _builtins.int
-    """The catalog revision that brought it."""
+    """The catalog revision that added it."""
     @_builtins.property
     def source(self) -> _model_pb2.Source:
         """Where the files are."""
 
     @_builtins.property
     def weights(self) -> Global___AdapterWeights:
-        """What the files are, as read when they were registered."""
+        """The content of the files, as read at registration."""
 
     @_builtins.property
     def card(self) -> Global___AdapterCard:
-        """What to tell people about it."""
+        """Its description for people."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -183,7 +183,7 @@ Global___AdapterRevision: _TypeAlias = AdapterRevision  # noqa: Y015
 
 @_typing.final
 class AdapterWeights(_message.Message):
-    """What a set of adapter files holds."""
+    """The content of a set of adapter files."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -197,9 +197,9 @@ class AdapterWeights(_message.Message):
     {path}\\n`.
     """
     size_bytes: _builtins.int
-    """Bytes of all files together."""
+    """Size of all files together, in bytes."""
     rank: _builtins.int
-    """The highest rank of any of its matrices."""
+    """The highest rank of its matrices."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___AdapterFile]:
         """The files, ordered by path."""
@@ -237,7 +237,7 @@ class AdapterFile(_message.Message):
     path: _builtins.str
     """Path below the adapter's source."""
     size_bytes: _builtins.int
-    """Bytes."""
+    """Size in bytes."""
     sha256: _builtins.bytes
     """SHA-256 of its bytes."""
     def __init__(
@@ -257,7 +257,7 @@ Global___AdapterFile: _TypeAlias = AdapterFile  # noqa: Y015
 
 @_typing.final
 class AdapterCard(_message.Message):
-    """What to tell people about an adapter."""
+    """The description of an adapter for people."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -269,14 +269,14 @@ class AdapterCard(_message.Message):
     display_name: _builtins.str
     """A name for people."""
     description: _builtins.str
-    """What it is good for, in Markdown."""
+    """What it is for, in Markdown."""
     owned_by: _builtins.str
     """`owned_by` in OpenAI's model list. Default there: that of the base model."""
     license: _builtins.str
     """SPDX identifier of the licence of the weights."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Anything to find it by."""
+        """Keywords to find it by."""
 
     def __init__(
         self,

@@ -21,9 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ApiKey(_message.Message):
-    """A key that lets requests into the OpenAI API of the data planes. The key itself is shown once,
-    when it is made.
-    """
+    """A key for the OpenAI API of the data planes. The key itself is shown only when it is created."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -64,28 +62,28 @@ class ApiKey(_message.Message):
     display_name: _builtins.str
     """A name for people."""
     key_prefix: _builtins.str
-    """The first characters of the key, to recognise it by."""
+    """The first characters of the key, so that people recognise it."""
     catalog_revision: _builtins.int
     """The catalog revision of its last change."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Free key-value pairs for the owner's own use."""
+        """Key-value pairs for the owner's own use."""
 
     @_builtins.property
     def limits(self) -> Global___ApiKeyLimits:
-        """What it may call and see."""
+        """What it may call and see, and how much."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """From then on it is not accepted any more. Absent: never."""
+        """When it expires. Absent: never."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was made."""
+        """When it was created."""
 
     @_builtins.property
     def revoke_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was revoked. Absent: it was not."""
+        """When it was revoked. Absent: it is not revoked."""
 
     def __init__(
         self,
@@ -119,15 +117,13 @@ class ApiKeyLimits(_message.Message):
     REQUESTS_PER_MINUTE_FIELD_NUMBER: _builtins.int
     TOKENS_PER_MINUTE_FIELD_NUMBER: _builtins.int
     requests_per_minute: _builtins.int
-    """Inference requests in a minute. 0: as many as one likes."""
+    """Inference requests per minute. 0: no limit."""
     tokens_per_minute: _builtins.int
-    """Tokens of prompts and answers in a minute, counted when an answer is complete. 0: as many as
-    one likes.
-    """
+    """Tokens of prompts and answers per minute, counted when an answer is complete. 0: no limit."""
     @_builtins.property
     def allowed_served_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Patterns of served names: `*` stands for any characters, `?` for one. A name that none fits
-        does not exist for this key.
+        """Patterns of served names: `*` matches any characters, `?` a single one. Names that match no
+        pattern do not exist for this key.
         """
 
     def __init__(
@@ -147,8 +143,8 @@ Global___ApiKeyLimits: _TypeAlias = ApiKeyLimits  # noqa: Y015
 
 @_typing.final
 class ApiKeyEntry(_message.Message):
-    """A key in a snapshot. One that was revoked stays, without its hash: an ingress that has keys stays
-    closed without one.
+    """A key in a snapshot. A revoked key stays, without its hash: an ingress whose snapshot has any key
+    requires one.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -164,18 +160,16 @@ class ApiKeyEntry(_message.Message):
     uid: _builtins.str
     """Identity of the key for its whole life."""
     key_hash: _builtins.bytes
-    """Hash of the key, 32 bytes; broadsheet/api_keys.py says how it is made. Empty when it was
-    revoked.
-    """
+    """Hash of the key, 32 bytes; protocol/api_keys.py computes it. Empty when it is revoked."""
     revoked: _builtins.bool
-    """It is not accepted any more."""
+    """Whether it is revoked."""
     @_builtins.property
     def limits(self) -> Global___ApiKeyLimits:
         """What it may call and see."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """From then on it is not accepted any more. Absent: never."""
+        """When it expires. Absent: never."""
 
     def __init__(
         self,
@@ -229,16 +223,15 @@ class CreateApiKeyRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     api_key_id: _builtins.str
-    """Last part of the resource name."""
+    """The last part of the resource name."""
     display_name: _builtins.str
     """A name for people."""
     request_id: _builtins.str
-    """UUID4 that the caller makes up, so that the request may be sent again: for 24 hours a repeat
-    changes nothing. It gets the first answer but for the key, which is shown once and kept
-    nowhere. Empty: it is carried out each time.
+    """UUID4 of this request. Within 24 hours, the same request with the same id changes nothing and
+    gets the first answer without the key, which is stored nowhere.
     """
     validate_only: _builtins.bool
-    """Check everything, answer as if it had been done but without a key, and write nothing."""
+    """Run every check and answer as if the key were created, but without a key, and write nothing."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """At most 64 pairs; keys of 1 to 63, values of at most 256 characters."""
@@ -249,7 +242,7 @@ class CreateApiKeyRequest(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """From then on it is not accepted any more; in the future. Absent: never."""
+        """When it expires; must be in the future. Absent: never."""
 
     def __init__(
         self,
@@ -280,11 +273,9 @@ class CreateApiKeyResponse(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     CATALOG_REVISION_FIELD_NUMBER: _builtins.int
     key: _builtins.str
-    """The key itself, for `authorization: Bearer`. Shown here and nowhere else; empty in the answer
-    to a repeat.
-    """
+    """The key itself, for `authorization: Bearer`. Shown only here. Empty in the answer to a repeat."""
     catalog_revision: _builtins.int
-    """The catalog revision that brought it."""
+    """The catalog revision that added it."""
     @_builtins.property
     def api_key(self) -> Global___ApiKey:
         """The key's description."""
@@ -359,9 +350,9 @@ class ListApiKeysRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Keys at most. Default 50; more than 1000 counts as 1000."""
+    """Keys per page. Default: 50. Values above 1000 count as 1000."""
     page_token: _builtins.str
-    """next_page_token of the page before. Empty: the first page."""
+    """next_page_token of the previous page. Empty: the first page."""
     def __init__(
         self,
         *,
@@ -388,7 +379,7 @@ class ListApiKeysResponse(_message.Message):
     """Empty on the last page."""
     @_builtins.property
     def api_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApiKey]:
-        """The keys, by id, those that were revoked too."""
+        """The keys by id, revoked ones included."""
 
     def __init__(
         self,
@@ -416,12 +407,11 @@ class RevokeApiKeyRequest(_message.Message):
     name: _builtins.str
     """`apiKeys/{api_key}`."""
     request_id: _builtins.str
-    """UUID4 that the caller makes up, so that the request may be sent again: for 24 hours a repeat
+    """UUID4 of this request. Within 24 hours, the same request with the same id changes nothing and
     gets the first answer.
-    Empty: it is carried out each time.
     """
     validate_only: _builtins.bool
-    """Check everything, answer as if it had been done, and write nothing."""
+    """Run every check and answer as if the change were made, but write nothing."""
     def __init__(
         self,
         *,
@@ -446,9 +436,7 @@ class RevokeApiKeyResponse(_message.Message):
     API_KEY_FIELD_NUMBER: _builtins.int
     CATALOG_REVISION_FIELD_NUMBER: _builtins.int
     catalog_revision: _builtins.int
-    """The first catalog revision in which it is not accepted any more; the newest if it was revoked
-    before.
-    """
+    """The first catalog revision in which it is revoked; the newest if it was revoked before."""
     @_builtins.property
     def api_key(self) -> Global___ApiKey:
         """The key's description as it is now."""

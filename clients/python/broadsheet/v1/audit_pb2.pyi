@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class AuditEvent(_message.Message):
-    """Who changed what: one event per catalog revision, written in the same transaction."""
+    """Who changed what. Each catalog revision has an event, written in its transaction."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -38,27 +38,29 @@ class AuditEvent(_message.Message):
     catalog_revision: _builtins.int
     """The catalog revision that the change made."""
     address: _builtins.str
-    """Where the call came from: `host:port`, or `unix:/path`. Empty: the control plane itself did it."""
+    """Where the call came from: `host:port` or `unix:/path`. Empty: the control plane made the
+    change.
+    """
     request_id: _builtins.str
-    """The request_id that the caller gave."""
+    """The request_id of the call."""
     method: _builtins.str
     """The method that was called, such as `RegisterModel`."""
     resource: _builtins.str
-    """The resource that it was called for."""
+    """Name of the resource that the method was called with."""
     change_count: _builtins.int
-    """How many resources it changed."""
+    """How many resources changed."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was made."""
+        """When the change was made."""
 
     @_builtins.property
     def principal(self) -> Global___Principal:
-        """Who made it."""
+        """Who made the change."""
 
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[_change_pb2.ResourceChange]:
-        """What it changed, by resource name: at most 1000 resources, and before and after of as many as
-        fit into a megabyte.
+        """The changed resources by name, at most 1000. Content before and after is included for as many
+        as fit into a megabyte.
         """
 
     def __init__(
@@ -84,7 +86,7 @@ Global___AuditEvent: _TypeAlias = AuditEvent  # noqa: Y015
 
 @_typing.final
 class Principal(_message.Message):
-    """Who acts."""
+    """Who makes a change."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -92,11 +94,11 @@ class Principal(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     AUTHENTICATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Unique among those who authenticate in the same way."""
+    """Unique among the principals with the same authentication."""
     role: _builtins.str
-    """The role that it acted in. Empty: roles were not in force."""
+    """The role that permitted the call. Empty: roles were not enforced."""
     authentication: _builtins.str
-    """How it proved who it is: `none`, `token`, `oidc`, `mtls`."""
+    """How it authenticated: `none`, `token`, `oidc`, `mtls`."""
     def __init__(
         self,
         *,
@@ -128,9 +130,11 @@ class ListAuditEventsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     resource: _builtins.str
-    """A resource that the event is about, or that it changed: `models/m`. A pattern is not taken."""
+    """Name of a resource that the method was called with or that changed, such as `models/m`.
+    Patterns are not supported.
+    """
     principal: _builtins.str
-    """Name of who made the change."""
+    """Name of the principal."""
     method: _builtins.str
     """The method, such as `RegisterModel`."""
     min_revision: _builtins.int
@@ -138,16 +142,16 @@ class ListAuditEventsRequest(_message.Message):
     max_revision: _builtins.int
     """The highest catalog revision."""
     page_size: _builtins.int
-    """Events at most. Default 50; more than 1000 counts as 1000. A page also ends at 2 MiB."""
+    """Events per page. Default: 50. Values above 1000 count as 1000. A page also ends at 2 MiB."""
     page_token: _builtins.str
-    """next_page_token of the page before. Empty: the first page."""
+    """next_page_token of the previous page. Empty: the first page."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """Made at this time or later."""
+        """The earliest time, inclusive."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Made before this time."""
+        """The latest time, exclusive."""
 
     def __init__(
         self,

@@ -22,10 +22,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ResourceChange(_message.Message):
-    """What became of one resource between two snapshots. Secrets are not in it: `[redacted]` stands for
-    them, and `[redacted, changed]` for one that is another than before. Redacted are credentials and
-    query strings of URIs, engine arguments and labels whose names look like secrets, and the
-    material of API keys.
+    """The difference of a resource between two snapshots. Secrets are replaced with `[redacted]`, and
+    with `[redacted, changed]` where the secret changed. Redacted are credentials and query strings
+    of URIs, engine arguments and labels with names of secrets, and the hashes of API keys.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -37,25 +36,25 @@ class ResourceChange(_message.Message):
     class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ResourceChange._Kind.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         KIND_UNSPECIFIED: ResourceChange._Kind.ValueType  # 0
-        """Not said."""
+        """Not set."""
         KIND_ADDED: ResourceChange._Kind.ValueType  # 1
-        """There was no such resource before."""
+        """The resource did not exist before."""
         KIND_REMOVED: ResourceChange._Kind.ValueType  # 2
-        """There is none any more."""
+        """The resource does not exist any more."""
         KIND_CHANGED: ResourceChange._Kind.ValueType  # 3
-        """It is another than before."""
+        """The resource differs."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
-        """What became of it."""
+        """Kinds of change."""
 
     KIND_UNSPECIFIED: ResourceChange.Kind.ValueType  # 0
-    """Not said."""
+    """Not set."""
     KIND_ADDED: ResourceChange.Kind.ValueType  # 1
-    """There was no such resource before."""
+    """The resource did not exist before."""
     KIND_REMOVED: ResourceChange.Kind.ValueType  # 2
-    """There is none any more."""
+    """The resource does not exist any more."""
     KIND_CHANGED: ResourceChange.Kind.ValueType  # 3
-    """It is another than before."""
+    """The resource differs."""
 
     NAME_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
@@ -69,24 +68,24 @@ class ResourceChange(_message.Message):
     type: _builtins.str
     """Full name of the message that the snapshot entry holds, such as `broadsheet.v1.ModelEntry`."""
     omitted: _builtins.bool
-    """Before and after are left out, because one event cannot hold everything of so large a change.
-    DiffSnapshots shows it for as long as both snapshots are kept.
+    """Whether before and after are left out because the change is too large for an event.
+    DiffSnapshots shows them as long as both snapshots are kept.
     """
     kind: Global___ResourceChange.Kind.ValueType
-    """What became of it."""
+    """The kind of change."""
     @_builtins.property
     def before(self) -> _struct_pb2.Struct:
-        """The entry before, with the field names of its proto; bytes as hexadecimal digits. Absent: there
-        was none, or `omitted`.
+        """The entry before, with the field names of its proto and bytes as hexadecimal digits. Absent: it
+        did not exist, or is `omitted`.
         """
 
     @_builtins.property
     def after(self) -> _struct_pb2.Struct:
-        """The entry after. Absent: there is none any more, or `omitted`."""
+        """The entry after. Absent: it does not exist any more, or is `omitted`."""
 
     @_builtins.property
     def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldChange]:
-        """The fields that differ, when both are there."""
+        """The fields that differ, if both entries exist."""
 
     def __init__(
         self,
@@ -124,7 +123,7 @@ class FieldChange(_message.Message):
 
     @_builtins.property
     def after(self) -> _struct_pb2.Value:
-        """Its value after. Absent: it is not set any more."""
+        """Its value after. Absent: it is not set."""
 
     def __init__(
         self,

@@ -35,9 +35,9 @@ class DiffSnapshotsRequest(_message.Message):
     to_revision: _builtins.int
     """Catalog revision of the snapshot to end with. Absent: the newest."""
     page_size: _builtins.int
-    """Changes at most. Default 100; more than 1000 counts as 1000. A page also ends at 2 MiB."""
+    """Changes per page. Default: 100. Values above 1000 count as 1000. A page also ends at 2 MiB."""
     page_token: _builtins.str
-    """next_page_token of the page before; it holds to_revision too. Empty: the first page."""
+    """next_page_token of the previous page; it also holds to_revision. Empty: the first page."""
     def __init__(
         self,
         *,
@@ -78,7 +78,7 @@ class DiffSnapshotsResponse(_message.Message):
 
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[_change_pb2.ResourceChange]:
-        """What is added, removed and changed on the way from the one to the other, by resource name."""
+        """What differs from the first to the second, by resource name."""
 
     def __init__(
         self,

@@ -48,37 +48,37 @@ class DataPlane(_message.Message):
     connected: _builtins.bool
     """Whether its stream is open."""
     instance_uid: _builtins.str
-    """Differs for each start of its agent."""
+    """A new one for each start of its agent."""
     phase: _snapshot_service_pb2.Phase.ValueType
     """How far it got with target."""
     reason: _builtins.str
-    """Why it rejected target; else empty."""
+    """UPPER_SNAKE reason why it rejected target. Else empty."""
     message: _builtins.str
-    """The same in words."""
+    """The reason in words."""
     http_address: _builtins.str
-    """Where its OpenAI API is."""
+    """Address of its OpenAI API."""
     software_version: _builtins.str
-    """Release of Broadsheet that it runs."""
+    """Version of Broadsheet that it runs."""
     @_builtins.property
     def serving(self) -> _snapshot_pb2.Position:
         """The snapshot that it serves. Absent: none."""
 
     @_builtins.property
     def target(self) -> _snapshot_pb2.Position:
-        """The snapshot that it last said something about. Absent: none yet."""
+        """The snapshot of its last status. Absent: no status yet."""
 
     @_builtins.property
     def connect_time(self) -> _timestamp_pb2.Timestamp:
-        """When its present or last stream began."""
+        """When its current or latest stream began."""
 
     @_builtins.property
     def last_seen_time(self) -> _timestamp_pb2.Timestamp:
-        """When something was last heard from it."""
+        """When its last message arrived."""
 
     @_builtins.property
     def resources(self) -> _containers.RepeatedCompositeFieldContainer[_status_pb2.ResourceStatus]:
-        """States of its resources, by name. Output of GetDataPlane; empty in lists. Adapters that are
-        IDLE are left out.
+        """States of its resources by name. Output of GetDataPlane; empty in lists. IDLE adapters are left
+        out.
         """
 
     def __init__(
@@ -117,7 +117,7 @@ class ListDataPlanesRequest(_message.Message):
     page_size: _builtins.int
     """Data planes at most. Default 50; more than 1000 counts as 1000."""
     page_token: _builtins.str
-    """next_page_token of the page before. Empty: the first page."""
+    """next_page_token of the previous page. Empty: the first page."""
     def __init__(
         self,
         *,
@@ -216,15 +216,17 @@ class WaitForRevisionRequest(_message.Message):
     DATA_PLANES_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
-    """Catalog revision; at most the newest."""
+    """The catalog revision. It must exist."""
     @_builtins.property
     def data_planes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """`dataPlanes/{data_plane}` each. Empty: every data plane known when the call arrives."""
+        """Names of data planes, `dataPlanes/{data_plane}`. Empty: all that are known at the time of the
+        call.
+        """
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """How long to wait. Default 30 s. The call answers as soon as none is PENDING, or when this is
-        over.
+        """How long to wait. Default: 30 s. The call returns when no data plane is PENDING, or after this
+        time.
         """
 
     def __init__(
@@ -254,7 +256,7 @@ class WaitForRevisionResponse(_message.Message):
     """Whether every data plane serves the revision or a later one."""
     @_builtins.property
     def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___DataPlaneOutcome]:
-        """What each data plane did, by id."""
+        """The outcome on each data plane, by id."""
 
     def __init__(
         self,
@@ -272,7 +274,7 @@ Global___WaitForRevisionResponse: _TypeAlias = WaitForRevisionResponse  # noqa: 
 
 @_typing.final
 class DataPlaneOutcome(_message.Message):
-    """What a data plane did with a revision."""
+    """The outcome of a revision on a data plane."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -283,33 +285,33 @@ class DataPlaneOutcome(_message.Message):
     class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[DataPlaneOutcome._Outcome.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         OUTCOME_UNSPECIFIED: DataPlaneOutcome._Outcome.ValueType  # 0
-        """Not said."""
+        """Not set."""
         OUTCOME_ACTIVE: DataPlaneOutcome._Outcome.ValueType  # 1
         """It serves the revision, or a later one."""
         OUTCOME_ACTIVE_WITH_ERRORS: DataPlaneOutcome._Outcome.ValueType  # 2
-        """It serves the revision, or a later one, but for quarantined resources."""
+        """It serves the revision, or a later one, without quarantined resources."""
         OUTCOME_REJECTED: DataPlaneOutcome._Outcome.ValueType  # 3
-        """It rejected the newest snapshot that it was sent, which is this revision or a later one."""
+        """It rejected the newest snapshot, which is this revision or a later one."""
         OUTCOME_PENDING: DataPlaneOutcome._Outcome.ValueType  # 4
-        """It is connected, and has not answered yet."""
+        """It is connected, but has not answered yet."""
         OUTCOME_MISSING: DataPlaneOutcome._Outcome.ValueType  # 5
-        """It is not connected, or was never seen."""
+        """It is not connected, or never was."""
 
     class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
         """Kinds of outcome."""
 
     OUTCOME_UNSPECIFIED: DataPlaneOutcome.Outcome.ValueType  # 0
-    """Not said."""
+    """Not set."""
     OUTCOME_ACTIVE: DataPlaneOutcome.Outcome.ValueType  # 1
     """It serves the revision, or a later one."""
     OUTCOME_ACTIVE_WITH_ERRORS: DataPlaneOutcome.Outcome.ValueType  # 2
-    """It serves the revision, or a later one, but for quarantined resources."""
+    """It serves the revision, or a later one, without quarantined resources."""
     OUTCOME_REJECTED: DataPlaneOutcome.Outcome.ValueType  # 3
-    """It rejected the newest snapshot that it was sent, which is this revision or a later one."""
+    """It rejected the newest snapshot, which is this revision or a later one."""
     OUTCOME_PENDING: DataPlaneOutcome.Outcome.ValueType  # 4
-    """It is connected, and has not answered yet."""
+    """It is connected, but has not answered yet."""
     OUTCOME_MISSING: DataPlaneOutcome.Outcome.ValueType  # 5
-    """It is not connected, or was never seen."""
+    """It is not connected, or never was."""
 
     DATA_PLANE_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
@@ -319,11 +321,11 @@ class DataPlaneOutcome(_message.Message):
     data_plane: _builtins.str
     """`dataPlanes/{data_plane}`."""
     outcome: Global___DataPlaneOutcome.Outcome.ValueType
-    """What it did."""
+    """The outcome."""
     reason: _builtins.str
-    """Why it rejected; else empty."""
+    """UPPER_SNAKE reason of REJECTED. Else empty."""
     message: _builtins.str
-    """The same in words."""
+    """The reason in words."""
     @_builtins.property
     def serving(self) -> _snapshot_pb2.Position:
         """The snapshot that it serves. Absent: none."""

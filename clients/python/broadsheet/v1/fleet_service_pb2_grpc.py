@@ -71,7 +71,7 @@ class FleetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WaitForRevision(self, request, context):
-        """Waits until data planes have dealt with a catalog revision.
+        """Waits until data planes serve or reject a catalog revision.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,7 @@ class FleetServiceStub:
     GetDataPlane: _grpc.UnaryUnaryMultiCallable[_fleet_service_pb2.GetDataPlaneRequest, _fleet_service_pb2.GetDataPlaneResponse]
     """Gets a data plane with the state of each of its resources."""
     WaitForRevision: _grpc.UnaryUnaryMultiCallable[_fleet_service_pb2.WaitForRevisionRequest, _fleet_service_pb2.WaitForRevisionResponse]
-    """Waits until data planes have dealt with a catalog revision."""
+    """Waits until data planes serve or reject a catalog revision."""
 
 @_typing.type_check_only
 class FleetServiceAsyncStub(FleetServiceStub):
@@ -50,7 +50,7 @@ class FleetServiceAsyncStub(FleetServiceStub):
     GetDataPlane: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.GetDataPlaneRequest, _fleet_service_pb2.GetDataPlaneResponse]  # type: ignore[assignment]
     """Gets a data plane with the state of each of its resources."""
     WaitForRevision: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.WaitForRevisionRequest, _fleet_service_pb2.WaitForRevisionResponse]  # type: ignore[assignment]
-    """Waits until data planes have dealt with a catalog revision."""
+    """Waits until data planes serve or reject a catalog revision."""
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
     """The data planes, and what they serve."""
@@ -77,6 +77,6 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fleet_service_pb2.WaitForRevisionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_service_pb2.WaitForRevisionResponse, _abc.Awaitable[_fleet_service_pb2.WaitForRevisionResponse]]:
-        """Waits until data planes have dealt with a catalog revision."""
+        """Waits until data planes serve or reject a catalog revision."""
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

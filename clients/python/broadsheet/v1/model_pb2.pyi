@@ -26,8 +26,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Model(_message.Message):
-    """A language model under a stable identity. What it runs changes from one `ModelRevision` to the
-    next; the identity, and the name that callers use, stay.
+    """A language model with a stable identity and a stable served name. What it runs changes from one
+    `ModelRevision` to the next.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -70,28 +70,26 @@ class Model(_message.Message):
     name: _builtins.str
     """Resource name, `models/{model}`."""
     uid: _builtins.str
-    """Identity of this model for its whole life. A model that is deleted and registered again has
-    another uid.
-    """
+    """Identity of this model for its whole life. Registering it again after a purge makes a new uid."""
     served_name: _builtins.str
     """The string in OpenAI's `model` field. Unique among the served names of all models and adapters."""
     catalog_revision: _builtins.int
     """The catalog revision of that last change."""
     etag: _builtins.str
-    """Changes with whatever a writer states of the model; not with the course of a rollout, or with
-    warm_until. Give it back with a request that changes the model to be refused when somebody else
-    has changed it meanwhile.
+    """Changes whenever anything that a writer states about the model changes, but not with the
+    progress of a rollout or with warm_until. Send it back with a change of the model, so that the
+    request fails if the model has changed since.
     """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Free key-value pairs for the owner's own use. They reach data planes, and mean nothing to them.
+        """Key-value pairs for the owner's own use. Data planes get them, but ignore them.
         At most 64 pairs; keys of 1 to 63, values of at most 256 characters.
         """
 
     @_builtins.property
     def revision(self) -> Global___ModelRevision:
-        """The newest revision. Data planes are told to serve it, but for the share of requests that a
-        rollout under way leaves to the one before.
+        """The newest revision. Data planes serve it, except for the requests that the revision before
+        gets while a rollout is under way.
         """
 
     @_builtins.property
@@ -104,7 +102,7 @@ class Model(_message.Message):
 
     @_builtins.property
     def statuses(self) -> _containers.RepeatedCompositeFieldContainer[_status_pb2.DataPlaneResourceStatus]:
-        """What each data plane has made of the model, ordered by data plane id. Output of GetModel and
+        """The state on each data plane of the model, ordered by data plane id. Output of GetModel and
         ListModels.
         """
 
@@ -114,22 +112,20 @@ class Model(_message.Message):
 
     @_builtins.property
     def purge_time(self) -> _timestamp_pb2.Timestamp:
-        """When a deleted model is gone for good. Until then it can be undeleted."""
+        """When a deleted model is purged. Until then it can be undeleted."""
 
     @_builtins.property
     def rollout_policy(self) -> _rollout_pb2.RolloutPolicy:
-        """How a change of the spec gets to the callers."""
+        """How a changed spec is rolled out."""
 
     @_builtins.property
     def rollout(self) -> _rollout_pb2.Rollout:
-        """The rollout of the newest revision, under way or ended. Absent: that revision was simply put in
-        place.
-        """
+        """The rollout of the newest revision, under way or ended. Absent: that revision had none."""
 
     @_builtins.property
     def warm_until(self) -> _timestamp_pb2.Timestamp:
-        """Until when data planes keep the model started although nobody asks for it; see WarmModel. By
-        the clock of the control plane. Absent or past: it is started when it is asked for.
+        """Until when data planes keep the model started without requests; see WarmModel. A time of the
+        control plane's clock. Absent or past: the first request starts the model.
         """
 
     def __init__(
@@ -176,14 +172,14 @@ class ModelRevision(_message.Message):
     number: _builtins.int
     """Counts the revisions of this model from 1."""
     catalog_revision: _builtins.int
-    """The catalog revision that brought it."""
+    """The catalog revision that added it."""
     @_builtins.property
     def spec(self) -> Global___ModelSpec:
-        """What to run, with every default filled in."""
+        """How it is run, with every default filled in."""
 
     @_builtins.property
     def card(self) -> Global___ModelCard:
-        """What to tell people about it."""
+        """Its description for people."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -221,7 +217,7 @@ class ModelSpec(_message.Message):
     LORA_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def source(self) -> Global___Source:
-        """Where the weights are. Needed by every engine kind but SIMULATED."""
+        """Where the weights are. Required, except for engine kind SIMULATED."""
 
     @_builtins.property
     def engine(self) -> Global___Engine:
@@ -237,7 +233,7 @@ class ModelSpec(_message.Message):
 
     @_builtins.property
     def admission(self) -> Global___Admission:
-        """How many requests are let in, and how long they may wait."""
+        """How many requests are admitted, and how long they may wait."""
 
     @_builtins.property
     def lora(self) -> Global___Lora:
@@ -263,7 +259,7 @@ Global___ModelSpec: _TypeAlias = ModelSpec  # noqa: Y015
 
 @_typing.final
 class Source(_message.Message):
-    """A place where files are."""
+    """The location of files."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -305,8 +301,8 @@ class Engine(_message.Message):
         """vLLM's own OpenAI server."""
         KIND_SIMULATED: Engine._Kind.ValueType  # 2
         """An OpenAI-compatible app that computes nothing, for load tests, demonstrations without
-        weights and fault tests. Its args are described in dataplane/simulated.py. It never stands in
-        for another kind.
+        weights and fault tests. dataplane/engine/simulated documents its args. It never replaces
+        another kind.
         """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
@@ -318,8 +314,8 @@ class Engine(_message.Message):
     """vLLM's own OpenAI server."""
     KIND_SIMULATED: Engine.Kind.ValueType  # 2
     """An OpenAI-compatible app that computes nothing, for load tests, demonstrations without
-    weights and fault tests. Its args are described in dataplane/simulated.py. It never stands in
-    for another kind.
+    weights and fault tests. dataplane/engine/simulated documents its args. It never replaces
+    another kind.
     """
 
     KIND_FIELD_NUMBER: _builtins.int
@@ -328,10 +324,10 @@ class Engine(_message.Message):
     """Default: VLLM."""
     @_builtins.property
     def args(self) -> _struct_pb2.Struct:
-        """The engine's own arguments. For VLLM the flags of `vllm serve` without dashes in front, `-` or
-        `_` inside: `{"max_model_len": 2048, "enforce_eager": true}`. Those that Broadsheet sets itself
-        (host, port, served model name, tensor parallelism, LoRA …) are refused. An argument that the
-        engine does not know makes the model FAILED.
+        """The engine's own arguments. For VLLM the flags of `vllm serve` without leading dashes, with `-`
+        or `_` inside: `{"max_model_len": 2048, "enforce_eager": true}`. Flags that Broadsheet sets
+        itself (host, port, served model name, tensor parallelism, LoRA …) are refused. An argument
+        that the engine does not know makes the model FAILED.
         """
 
     def __init__(
@@ -416,28 +412,26 @@ class Scaling(_message.Message):
     class _IdleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Scaling._Idle.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         IDLE_UNSPECIFIED: Scaling._Idle.ValueType  # 0
-        """As IDLE_ZERO."""
+        """Stands for IDLE_ZERO."""
         IDLE_ZERO: Scaling._Idle.ValueType  # 1
-        """They go, and the next request starts one anew."""
+        """They are stopped, and the next request starts one again."""
         IDLE_SLEEP: Scaling._Idle.ValueType  # 2
-        """They stay and sleep: the engine moves its weights to main memory and gives the accelerator's
-        memory up, and the next request wakes it. They go when a model that is starting needs what
-        they hold. Needs an engine that can: vLLM on an accelerator (resources.accelerators of at
-        least 1), or SIMULATED.
+        """They sleep: the engine moves its weights to main memory and frees the accelerator's memory,
+        and the next request wakes it. They are stopped when a starting model needs their resources.
+        Only vLLM on an accelerator (resources.accelerators of at least 1) and SIMULATED can sleep.
         """
 
     class Idle(_Idle, metaclass=_IdleEnumTypeWrapper):
-        """What becomes of the replicas after that time."""
+        """What happens to idle replicas."""
 
     IDLE_UNSPECIFIED: Scaling.Idle.ValueType  # 0
-    """As IDLE_ZERO."""
+    """Stands for IDLE_ZERO."""
     IDLE_ZERO: Scaling.Idle.ValueType  # 1
-    """They go, and the next request starts one anew."""
+    """They are stopped, and the next request starts one again."""
     IDLE_SLEEP: Scaling.Idle.ValueType  # 2
-    """They stay and sleep: the engine moves its weights to main memory and gives the accelerator's
-    memory up, and the next request wakes it. They go when a model that is starting needs what
-    they hold. Needs an engine that can: vLLM on an accelerator (resources.accelerators of at
-    least 1), or SIMULATED.
+    """They sleep: the engine moves its weights to main memory and frees the accelerator's memory,
+    and the next request wakes it. They are stopped when a starting model needs their resources.
+    Only vLLM on an accelerator (resources.accelerators of at least 1) and SIMULATED can sleep.
     """
 
     MIN_REPLICAS_FIELD_NUMBER: _builtins.int
@@ -449,31 +443,31 @@ class Scaling(_message.Message):
     DOWNSCALE_TO_ZERO_DELAY_FIELD_NUMBER: _builtins.int
     IDLE_FIELD_NUMBER: _builtins.int
     min_replicas: _builtins.int
-    """Replicas kept at all times. 0: with no traffic there is none, and the first request starts one."""
+    """Replicas kept at all times. 0: without traffic there are none, and the first request starts
+    one.
+    """
     max_replicas: _builtins.int
-    """Replicas at most. Default: the larger of 1 and min_replicas."""
+    """The most replicas. Default: the larger of 1 and min_replicas."""
     initial_replicas: _builtins.int
     """Replicas when the model is started or woken. Default: the larger of 1 and min_replicas."""
     target_ongoing_requests: _builtins.float
     """Requests in flight per replica that autoscaling aims at. Default: 16."""
     idle: Global___Scaling.Idle.ValueType
-    """What becomes of the replicas when nobody has asked for downscale_to_zero_delay, with
-    min_replicas 0.
-    Default: IDLE_ZERO. A change of it starts new replicas.
+    """With min_replicas 0: what happens to the replicas after downscale_to_zero_delay without
+    requests. Default: IDLE_ZERO. Changing it starts new replicas.
     """
     @_builtins.property
     def upscale_delay(self) -> _duration_pb2.Duration:
-        """How long demand must exceed what there is before replicas are added. Default: 10 s."""
+        """How long there must be too few replicas before some are added. Default: 10 s."""
 
     @_builtins.property
     def downscale_delay(self) -> _duration_pb2.Duration:
-        """How long replicas must be too many before they go. Default: 120 s."""
+        """How long there must be too many replicas before some are stopped. Default: 120 s."""
 
     @_builtins.property
     def downscale_to_zero_delay(self) -> _duration_pb2.Duration:
-        """How long there must have been no request before the last replica goes, or goes to sleep, with
-        min_replicas 0.
-        Default: 300 s.
+        """With min_replicas 0: how long there must be no requests before the last replica is stopped or
+        put to sleep. Default: 300 s.
         """
 
     def __init__(
@@ -509,7 +503,7 @@ Global___Scaling: _TypeAlias = Scaling  # noqa: Y015
 
 @_typing.final
 class Admission(_message.Message):
-    """How many requests are let in, and how long they may wait. Each ingress replica counts its own."""
+    """How many requests are admitted, and how long they may wait. Each ingress replica counts its own."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -518,10 +512,10 @@ class Admission(_message.Message):
     QUEUE_TIMEOUT_FIELD_NUMBER: _builtins.int
     COLD_START_TIMEOUT_FIELD_NUMBER: _builtins.int
     max_ongoing_requests: _builtins.int
-    """Requests in flight per engine replica; more than that wait. Default: 256."""
+    """Requests in flight per engine replica. Further ones wait. Default: 256."""
     max_queued_requests: _builtins.int
-    """Requests that may wait, for a replica to start or to have room; one more is answered 503.
-    Default: 1000.
+    """Requests that may wait for a replica to start or to have room. Further ones are answered with
+    503. Default: 1000.
     """
     @_builtins.property
     def queue_timeout(self) -> _duration_pb2.Duration:
@@ -563,13 +557,11 @@ class Lora(_message.Message):
     MAX_ADAPTERS_FIELD_NUMBER: _builtins.int
     MAX_RANK_FIELD_NUMBER: _builtins.int
     max_adapters: _builtins.int
-    """Adapters that one replica holds ready at the same time; further ones are swapped in and out.
+    """Adapters that a replica keeps loaded at the same time. Others are swapped in and out.
     Default: 4.
     """
     max_rank: _builtins.int
-    """The highest rank of an adapter. The values are those that vLLM's kernels are built for.
-    Default: 16.
-    """
+    """The highest rank of an adapter. vLLM's kernels are built for these values. Default: 16."""
     def __init__(
         self,
         *,
@@ -593,7 +585,7 @@ Global___Lora: _TypeAlias = Lora  # noqa: Y015
 
 @_typing.final
 class ModelCard(_message.Message):
-    """What to tell people about a model. Changing it restarts nothing."""
+    """The description of a model for people. Changing it restarts nothing."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -608,24 +600,24 @@ class ModelCard(_message.Message):
     display_name: _builtins.str
     """A name for people."""
     description: _builtins.str
-    """What it is good for, in Markdown."""
+    """What it is for, in Markdown."""
     owned_by: _builtins.str
     """`owned_by` in OpenAI's model list. Default there: `broadsheet`."""
     license: _builtins.str
     """SPDX identifier of the licence of the weights."""
     context_window: _builtins.int
-    """Tokens that fit into one request with its answer. 0: not stated."""
+    """Tokens of a request and its answer together. 0: not stated."""
     @_builtins.property
     def modalities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What goes in and out: `text`, `image`, `audio`."""
+        """Kinds of input and output: `text`, `image`, `audio`."""
 
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What it can do: `chat`, `tools`, `embeddings`."""
+        """Abilities: `chat`, `tools`, `embeddings`."""
 
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Anything to find it by."""
+        """Keywords to find it by."""
 
     def __init__(
         self,

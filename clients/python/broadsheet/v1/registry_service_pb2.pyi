@@ -24,8 +24,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class RegisterModelRequest(_message.Message):
-    """Request of RegisterModel. It states the whole model: what is left empty gets its default, also
-    when the model exists.
+    """Request of RegisterModel. It states the whole model: an empty field gets its default, even when
+    the model exists.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -61,28 +61,28 @@ class RegisterModelRequest(_message.Message):
     MUST_CREATE_FIELD_NUMBER: _builtins.int
     ROLLOUT_POLICY_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
-    """Last part of the resource name."""
+    """The last part of the resource name."""
     served_name: _builtins.str
     """Default: model_id."""
     validate_only: _builtins.bool
-    """Check everything, answer as if it had been done, and write nothing."""
+    """Run every check and answer as if the change were made, but write nothing."""
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
-    changes nothing.
+    """UUID4 of this request. Within 24 hours, the same request with the same id changes nothing and
+    gets the first answer.
     """
     etag: _builtins.str
-    """etag of the model as the caller read it. When it is another by now, the request is refused:
-    ABORTED, ETAG_MISMATCH.
+    """The etag of the model as the caller read it. If it has changed since, the request fails with
+    ABORTED, ETAG_MISMATCH. Empty: no check.
     """
     must_create: _builtins.bool
-    """Refuse the request (ALREADY_EXISTS) when there is such a model already."""
+    """Refuse the request with ALREADY_EXISTS if the model exists."""
     @_builtins.property
     def spec(self) -> _model_pb2.ModelSpec:
         """How to run it."""
 
     @_builtins.property
     def card(self) -> _model_pb2.ModelCard:
-        """What to tell people about it."""
+        """Its description for people."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -90,7 +90,7 @@ class RegisterModelRequest(_message.Message):
 
     @_builtins.property
     def rollout_policy(self) -> _rollout_pb2.RolloutPolicy:
-        """How a change of the spec gets to the callers. Default: REPLACE."""
+        """How a changed spec is rolled out. Default: REPLACE."""
 
     def __init__(
         self,
@@ -124,11 +124,11 @@ class RegisterModelResponse(_message.Message):
     CATALOG_REVISION_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     catalog_revision: _builtins.int
-    """The first catalog revision whose snapshot surely holds it: that of this change, or the newest
-    if nothing changed.
+    """The first catalog revision that is certain to hold it: that of this change, or the newest if
+    nothing changed.
     """
     created: _builtins.bool
-    """Whether a model revision was made. Also false when only the served name or labels changed."""
+    """Whether a model revision was made. False if only the served name or labels changed."""
     @_builtins.property
     def model(self) -> _model_pb2.Model:
         """The model as it is now."""
@@ -206,48 +206,47 @@ class ListModelsRequest(_message.Message):
     ORDER_BY_FIELD_NUMBER: _builtins.int
     SHOW_DELETED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Models at most. Default 50; more than 1000 counts as 1000."""
+    """Models per page. Default: 50. Values above 1000 count as 1000."""
     page_token: _builtins.str
-    """next_page_token of the page before, of a request with the same other fields. Empty: the first
-    page.
+    """next_page_token of the previous page. All other fields must be the same as there. Empty: the
+    first page.
     """
     filter: _builtins.str
-    """Which models: `FIELD OPERATOR VALUE`, put together with AND, OR, NOT (or `-`) and parentheses,
-    as in AIP-160: OR binds tighter than AND, and keywords are in capitals. Empty: all. Example:
+    """Which models: `FIELD OPERATOR VALUE`, combined with AND, OR, NOT (or `-`) and parentheses, as
+    in AIP-160: OR binds tighter than AND, and keywords are in capitals. Empty: all. Example:
     `labels.env = prod AND (state = FAILED OR state = DEGRADED) AND NOT owner = "team a"`.
 
     Fields:
     - `model_id`
     - `served_name`
-    - `owner`, or `card.owned_by`: `revision.card.owned_by` as it is registered
-    - `labels.KEY`, or `labels."KEY"`: the label KEY, if there is one
+    - `owner`, or `card.owned_by`: `revision.card.owned_by` as registered
+    - `labels.KEY`, or `labels."KEY"`: the label KEY
     - `state`: DEPLOYING, READY, IDLE, DEGRADED, FAILED, DRAINING or QUARANTINED, with or without
-      `RESOURCE_STATE_`. The model has every state that a connected data plane has reported of it.
+      `RESOURCE_STATE_`. The model has every state that a connected data plane has reported for it.
 
     Operators:
-    - `=`: it has this value. `*` at the beginning or the end of the value stands for any text, but
-    not in a state.
+    - `=`: the field has this value. `*` at the beginning or the end of the value stands for any
+      text, but not in a state.
     - `!=`: the same as `NOT FIELD = VALUE`, so a model without the label, or without any state,
-    matches too.
-    - `:`: the same as `=`, but `FIELD:*` asks whether there is a value that is not empty (for a
-      label: whether there is the label). `labels:KEY` is the same as `labels.KEY:*`.
+      matches too.
+    - `:`: the same as `=`, except that `FIELD:*` matches any value that is not empty, and
+      `labels.KEY:*` any model with that label. `labels:KEY` is the same as `labels.KEY:*`.
 
-    Values are bare (no spaces, quotes or parentheses, and no keyword) or in single or double
-    quotes. `\\*`, `\\"`, `\\'` and `\\\\` stand for those characters themselves. At most 32
-    comparisons, and parentheses 16 deep.
+    A value with spaces, quotes or parentheses, or equal to a keyword, needs single or double
+    quotes. `\\*`, `\\"`, `\\'` and `\\\\` stand for those characters themselves. At most 32 comparisons
+    and 16 levels of parentheses.
     """
     order_by: _builtins.str
-    """Fields to sort by, separated by commas, each with ` desc` if the greatest is to come first:
-    `name`, `served_name`, `create_time`, `update_time`. Default: `name`. What is equal in them is
-    ordered by name, in the direction of the last field. Text compares by its bytes. Example:
-    `create_time desc`.
+    """Fields to sort by, separated by commas, each followed by ` desc` for descending order: `name`,
+    `served_name`, `create_time`, `update_time`. Default: `name`. Ties are ordered by name, in the
+    direction of the last field. Text compares by its bytes. Example: `create_time desc`.
 
-    While others write, a model is listed once, and one that is there all the time is listed. Only
-    where a field that is sorted by changes meanwhile (`update_time`, `served_name`) it may come
-    twice, or not at all.
+    During concurrent writes, a model that exists the whole time is listed exactly once. The
+    exception is a change of the sorted field itself (`update_time`, `served_name`) between two
+    pages: then the model may be listed twice or not at all.
     """
     show_deleted: _builtins.bool
-    """Deleted ones too."""
+    """Whether to list deleted ones too."""
     def __init__(
         self,
         *,
@@ -274,12 +273,12 @@ class ListModelsResponse(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page. With a filter a page may have fewer models than there is room for, or
-    none, and not be the last.
+    """Empty on the last page. With a filter, a page may have fewer models than page_size, or none,
+    without being the last.
     """
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[_model_pb2.Model]:
-        """The models in the order that was asked for, each with its state on every data plane."""
+        """The models in the requested order, each with its state on every data plane."""
 
     def __init__(
         self,
@@ -307,9 +306,9 @@ class ListModelRevisionsRequest(_message.Message):
     parent: _builtins.str
     """`models/{model}`."""
     page_size: _builtins.int
-    """Revisions at most. Default 50; more than 1000 counts as 1000."""
+    """Revisions per page. Default: 50. Values above 1000 count as 1000."""
     page_token: _builtins.str
-    """next_page_token of the page before. Empty: the first page."""
+    """next_page_token of the previous page. Empty: the first page."""
     def __init__(
         self,
         *,
@@ -367,19 +366,19 @@ class DeleteModelRequest(_message.Message):
     name: _builtins.str
     """`models/{model}`."""
     force: _builtins.bool
-    """Delete its adapters too, and take it and them out of the routes that refer to them. A route
-    that would be left without a target is refused all the same. The adapters come back when the
-    model is undeleted, the routes stay.
+    """Delete its adapters too, and remove the model and its adapters from all routes. The request is
+    still refused if a route would be left without a target. Undeleting the model brings its
+    adapters back, but does not change the routes again.
     """
     validate_only: _builtins.bool
-    """Check everything, answer as if it had been done, and write nothing."""
+    """Run every check and answer as if the change were made, but write nothing."""
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
-    changes nothing.
+    """UUID4 of this request. Within 24 hours, the same request with the same id changes nothing and
+    gets the first answer.
     """
     etag: _builtins.str
-    """etag of the model as the caller read it. When it is another by now, the request is refused:
-    ABORTED, ETAG_MISMATCH.
+    """The etag of the model as the caller read it. If it has changed since, the request fails with
+    ABORTED, ETAG_MISMATCH. Empty: no check.
     """
     def __init__(
         self,
@@ -410,7 +409,7 @@ class DeleteModelResponse(_message.Message):
     """The first catalog revision without it."""
     @_builtins.property
     def model(self) -> _model_pb2.Model:
-        """The model as it is now: deleted, and there until its purge_time."""
+        """The model as it is now: deleted, and kept until its purge_time."""
 
     def __init__(
         self,
@@ -437,23 +436,24 @@ class UpdateModelRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
-    changes nothing.
+    """UUID4 of this request. Within 24 hours, the same request with the same id changes nothing and
+    gets the first answer.
     """
     validate_only: _builtins.bool
-    """Check everything, answer as if it had been done, and write nothing."""
+    """Run every check and answer as if the change were made, but write nothing."""
     @_builtins.property
     def model(self) -> _model_pb2.Model:
-        """The model: its name, the fields to change, and, if given, the etag that it must still have
-        (else ABORTED, ETAG_MISMATCH).
+        """The model: its name, the fields to change, and optionally the etag as the caller read it. If
+        the etag has changed since, the request fails with ABORTED, ETAG_MISMATCH.
         """
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Which fields to change: `served_name`, `labels`, `revision.card`, `revision.spec.scaling`,
-        `revision.spec.admission`, and fields of the last three, such as `revision.card.description`. A
-        named field that is empty in `model` gets its default. No mask: every field that is set in
-        `model`, all of which must be among these. `*` is refused: RegisterModel states a whole model.
+        `revision.spec.admission`, `rollout_policy`, and fields of these messages, such as
+        `revision.card.description`. A named field that is empty in `model` gets its default. Without a
+        mask: every field that is set in `model`; only those above may be set. `*` is refused:
+        RegisterModel states a whole model.
         """
 
     def __init__(
@@ -482,8 +482,8 @@ class UpdateModelResponse(_message.Message):
     CATALOG_REVISION_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     catalog_revision: _builtins.int
-    """The first catalog revision whose snapshot surely holds it: that of this change, or the newest
-    if nothing changed.
+    """The first catalog revision that is certain to hold it: that of this change, or the newest if
+    nothing changed.
     """
     created: _builtins.bool
     """Whether a model revision was made."""
@@ -520,19 +520,19 @@ class RollbackModelRequest(_message.Message):
     name: _builtins.str
     """The model's resource name."""
     revision_number: _builtins.int
-    """Number of the revision whose spec and card are to be served again. Served name and labels stay
-    as they are.
+    """Number of the revision whose spec and card to serve again. Served name and labels do not
+    change.
     """
     etag: _builtins.str
-    """etag of the model as the caller read it. When it is another by now, the request is refused:
-    ABORTED, ETAG_MISMATCH.
+    """The etag of the model as the caller read it. If it has changed since, the request fails with
+    ABORTED, ETAG_MISMATCH. Empty: no check.
     """
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
-    changes nothing.
+    """UUID4 of this request. Within 24 hours, the same request with the same id changes nothing and
+    gets the first answer.
     """
     validate_only: _builtins.bool
-    """Check everything, answer as if it had been done, and write nothing."""
+    """Run every check and answer as if the change were made, but write nothing."""
     def __init__(
         self,
         *,
@@ -560,8 +560,8 @@ class RollbackModelResponse(_message.Message):
     CATALOG_REVISION_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     catalog_revision: _builtins.int
-    """The first catalog revision whose snapshot surely holds it: that of this change, or the newest
-    if nothing changed.
+    """The first catalog revision that is certain to hold it: that of this change, or the newest if
+    nothing changed.
     """
     created: _builtins.bool
     """Whether a model revision was made."""
@@ -597,15 +597,15 @@ class UndeleteModelRequest(_message.Message):
     name: _builtins.str
     """The model's resource name."""
     etag: _builtins.str
-    """etag of the model as the caller read it. When it is another by now, the request is refused:
-    ABORTED, ETAG_MISMATCH.
+    """The etag of the model as the caller read it. If it has changed since, the request fails with
+    ABORTED, ETAG_MISMATCH. Empty: no check.
     """
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
-    changes nothing.
+    """UUID4 of this request. Within 24 hours, the same request with the same id changes nothing and
+    gets the first answer.
     """
     validate_only: _builtins.bool
-    """Check everything, answer as if it had been done, and write nothing."""
+    """Run every check and answer as if the change were made, but write nothing."""
     def __init__(
         self,
         *,
@@ -632,9 +632,9 @@ class UndeleteModelResponse(_message.Message):
     CATALOG_REVISION_FIELD_NUMBER: _builtins.int
     ADAPTER_COUNT_FIELD_NUMBER: _builtins.int
     catalog_revision: _builtins.int
-    """The first catalog revision with it."""
+    """The first catalog revision that holds it again."""
     adapter_count: _builtins.int
-    """Adapters that were deleted with the model, and have come back with it."""
+    """How many adapters were undeleted with the model."""
     @_builtins.property
     def model(self) -> _model_pb2.Model:
         """The model as it is now."""
@@ -656,8 +656,8 @@ Global___UndeleteModelResponse: _TypeAlias = UndeleteModelResponse  # noqa: Y015
 
 @_typing.final
 class RegisterAdapterRequest(_message.Message):
-    """Request of RegisterAdapter. It states the whole adapter: what is left empty gets its default,
-    also when it exists.
+    """Request of RegisterAdapter. It states the whole adapter: an empty field gets its default, even
+    when the adapter exists.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -695,21 +695,21 @@ class RegisterAdapterRequest(_message.Message):
     parent: _builtins.str
     """The base model, `models/{model}`."""
     adapter_id: _builtins.str
-    """Last part of the resource name."""
+    """The last part of the resource name."""
     served_name: _builtins.str
     """Default: `{served name of the base}:{adapter_id}`."""
     validate_only: _builtins.bool
-    """Check everything, answer as if it had been done, and write nothing."""
+    """Run every check and answer as if the change were made, but write nothing."""
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
-    changes nothing.
+    """UUID4 of this request. Within 24 hours, the same request with the same id changes nothing and
+    gets the first answer.
     """
     etag: _builtins.str
-    """etag of the adapter as the caller read it. When it is another by now, the request is refused:
-    ABORTED, ETAG_MISMATCH.
+    """The etag of the adapter as the caller read it. If it has changed since, the request fails with
+    ABORTED, ETAG_MISMATCH. Empty: no check.
     """
     must_create: _builtins.bool
-    """Refuse the request (ALREADY_EXISTS) when there is such an adapter already."""
+    """Refuse the request with ALREADY_EXISTS if the adapter exists."""
     @_builtins.property
     def source(self) -> _model_pb2.Source:
         """Directory with adapter_config.json and adapter_model.safetensors, as PEFT writes them, readable
@@ -718,7 +718,7 @@ class RegisterAdapterRequest(_message.Message):
 
     @_builtins.property
     def card(self) -> _adapter_pb2.AdapterCard:
-        """What to tell people about it."""
+        """Its description for people."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -756,11 +756,11 @@ class RegisterAdapterResponse(_message.Message):
     CATALOG_REVISION_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     catalog_revision: _builtins.int
-    """The first catalog revision whose snapshot surely holds it: that of this change, or the newest
-    if nothing changed.
+    """The first catalog revision that is certain to hold it: that of this change, or the newest if
+    nothing changed.
     """
     created: _builtins.bool
-    """Whether an adapter revision was made. Also false when only the served name or labels changed."""
+    """Whether an adapter revision was made. False if only the served name or labels changed."""
     @_builtins.property
     def adapter(self) -> _adapter_pb2.Adapter:
         """The adapter as it is now."""
@@ -841,23 +841,23 @@ class ListAdaptersRequest(_message.Message):
     parent: _builtins.str
     """The base model, `models/{model}`; `models/-` lists the adapters of all models."""
     page_size: _builtins.int
-    """Adapters at most. Default 50; more than 1000 counts as 1000."""
+    """Adapters per page. Default: 50. Values above 1000 count as 1000."""
     page_token: _builtins.str
-    """next_page_token of the page before, of a request with the same other fields. Empty: the first
-    page.
+    """next_page_token of the previous page. All other fields must be the same as there. Empty: the
+    first page.
     """
     filter: _builtins.str
     """Which adapters, as in ListModelsRequest.filter. Empty: all. Fields: `model_id`, `adapter_id`,
     `served_name`, `owner` (or `card.owned_by`; the adapter's own, not that of its base),
-    `labels.KEY`, `state`. An adapter that a connected data plane serves and has nothing to say
-    about is IDLE there. Example: `labels.team = search AND model_id = llama*`.
+    `labels.KEY`, `state`. An adapter that a connected data plane serves without reporting it is
+    IDLE there. Example: `labels.team = search AND model_id = llama*`.
     """
     order_by: _builtins.str
     """Fields to sort by, as in ListModelsRequest.order_by: `name` (model id, then adapter id),
     `served_name`, `create_time`, `update_time`. Default: `name`. Example: `update_time desc`.
     """
     show_deleted: _builtins.bool
-    """Deleted ones too."""
+    """Whether to list deleted ones too."""
     def __init__(
         self,
         *,
@@ -885,12 +885,12 @@ class ListAdaptersResponse(_message.Message):
     ADAPTERS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page. With a filter a page may have fewer adapters than there is room for, or
-    none, and not be the last.
+    """Empty on the last page. With a filter, a page may have fewer adapters than page_size, or none,
+    without being the last.
     """
     @_builtins.property
     def adapters(self) -> _containers.RepeatedCompositeFieldContainer[_adapter_pb2.Adapter]:
-        """The adapters in the order that was asked for, each with its state on every data plane."""
+        """The adapters in the requested order, each with its state on every data plane."""
 
     def __init__(
         self,
@@ -920,18 +920,18 @@ class DeleteAdapterRequest(_message.Message):
     name: _builtins.str
     """`models/{model}/adapters/{adapter}`."""
     validate_only: _builtins.bool
-    """Check everything, answer as if it had been done, and write nothing."""
+    """Run every check and answer as if the change were made, but write nothing."""
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
-    changes nothing.
+    """UUID4 of this request. Within 24 hours, the same request with the same id changes nothing and
+    gets the first answer.
     """
     force: _builtins.bool
-    """Take it out of the routes that refer to it. A route that would be left without a target is
-    refused all the same.
+    """Remove it from all routes. The request is still refused if a route would be left without a
+    target.
     """
     etag: _builtins.str
-    """etag of the adapter as the caller read it. When it is another by now, the request is refused:
-    ABORTED, ETAG_MISMATCH.
+    """The etag of the adapter as the caller read it. If it has changed since, the request fails with
+    ABORTED, ETAG_MISMATCH. Empty: no check.
     """
     def __init__(
         self,
@@ -962,7 +962,7 @@ class DeleteAdapterResponse(_message.Message):
     """The first catalog revision without it."""
     @_builtins.property
     def adapter(self) -> _adapter_pb2.Adapter:
-        """The adapter as it is now: deleted, and there until its purge_time."""
+        """The adapter as it is now: deleted, and kept until its purge_time."""
 
     def __init__(
         self,
@@ -990,9 +990,9 @@ class ListAdapterRevisionsRequest(_message.Message):
     parent: _builtins.str
     """`models/{model}/adapters/{adapter}`."""
     page_size: _builtins.int
-    """Revisions at most. Default 50; more than 1000 counts as 1000."""
+    """Revisions per page. Default: 50. Values above 1000 count as 1000."""
     page_token: _builtins.str
-    """next_page_token of the page before. Empty: the first page."""
+    """next_page_token of the previous page. Empty: the first page."""
     def __init__(
         self,
         *,
@@ -1047,23 +1047,23 @@ class UpdateAdapterRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
-    changes nothing.
+    """UUID4 of this request. Within 24 hours, the same request with the same id changes nothing and
+    gets the first answer.
     """
     validate_only: _builtins.bool
-    """Check everything, answer as if it had been done, and write nothing."""
+    """Run every check and answer as if the change were made, but write nothing."""
     @_builtins.property
     def adapter(self) -> _adapter_pb2.Adapter:
-        """The adapter: its name, the fields to change, and, if given, the etag that it must still have
-        (else ABORTED, ETAG_MISMATCH).
+        """The adapter: its name, the fields to change, and optionally the etag as the caller read it. If
+        the etag has changed since, the request fails with ABORTED, ETAG_MISMATCH.
         """
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Which fields to change: `served_name`, `labels`, `revision.card`, and fields of the last, such
-        as `revision.card.description`. A named field that is empty in `adapter` gets its default. No
-        mask: every field that is set in `adapter`, all of which must be among these. `*` is refused:
-        RegisterAdapter states a whole adapter.
+        as `revision.card.description`. A named field that is empty in `adapter` gets its default.
+        Without a mask: every field that is set in `adapter`; only those above may be set. `*` is
+        refused: RegisterAdapter states a whole adapter.
         """
 
     def __init__(
@@ -1092,8 +1092,8 @@ class UpdateAdapterResponse(_message.Message):
     CATALOG_REVISION_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     catalog_revision: _builtins.int
-    """The first catalog revision whose snapshot surely holds it: that of this change, or the newest
-    if nothing changed.
+    """The first catalog revision that is certain to hold it: that of this change, or the newest if
+    nothing changed.
     """
     created: _builtins.bool
     """Whether an adapter revision was made."""
@@ -1130,19 +1130,19 @@ class RollbackAdapterRequest(_message.Message):
     name: _builtins.str
     """The adapter's resource name."""
     revision_number: _builtins.int
-    """Number of the revision whose files and card are to be served again. Served name and labels stay
-    as they are.
+    """Number of the revision whose files and card to serve again. Served name and labels do not
+    change.
     """
     etag: _builtins.str
-    """etag of the adapter as the caller read it. When it is another by now, the request is refused:
-    ABORTED, ETAG_MISMATCH.
+    """The etag of the adapter as the caller read it. If it has changed since, the request fails with
+    ABORTED, ETAG_MISMATCH. Empty: no check.
     """
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
-    changes nothing.
+    """UUID4 of this request. Within 24 hours, the same request with the same id changes nothing and
+    gets the first answer.
     """
     validate_only: _builtins.bool
-    """Check everything, answer as if it had been done, and write nothing."""
+    """Run every check and answer as if the change were made, but write nothing."""
     def __init__(
         self,
         *,
@@ -1170,8 +1170,8 @@ class RollbackAdapterResponse(_message.Message):
     CATALOG_REVISION_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     catalog_revision: _builtins.int
-    """The first catalog revision whose snapshot surely holds it: that of this change, or the newest
-    if nothing changed.
+    """The first catalog revision that is certain to hold it: that of this change, or the newest if
+    nothing changed.
     """
     created: _builtins.bool
     """Whether an adapter revision was made."""
@@ -1207,15 +1207,15 @@ class UndeleteAdapterRequest(_message.Message):
     name: _builtins.str
     """The adapter's resource name."""
     etag: _builtins.str
-    """etag of the adapter as the caller read it. When it is another by now, the request is refused:
-    ABORTED, ETAG_MISMATCH.
+    """The etag of the adapter as the caller read it. If it has changed since, the request fails with
+    ABORTED, ETAG_MISMATCH. Empty: no check.
     """
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
-    changes nothing.
+    """UUID4 of this request. Within 24 hours, the same request with the same id changes nothing and
+    gets the first answer.
     """
     validate_only: _builtins.bool
-    """Check everything, answer as if it had been done, and write nothing."""
+    """Run every check and answer as if the change were made, but write nothing."""
     def __init__(
         self,
         *,
@@ -1241,7 +1241,7 @@ class UndeleteAdapterResponse(_message.Message):
     ADAPTER_FIELD_NUMBER: _builtins.int
     CATALOG_REVISION_FIELD_NUMBER: _builtins.int
     catalog_revision: _builtins.int
-    """The first catalog revision with it."""
+    """The first catalog revision that holds it again."""
     @_builtins.property
     def adapter(self) -> _adapter_pb2.Adapter:
         """The adapter as it is now."""

@@ -31,14 +31,14 @@ if _version_not_supported:
 
 
 class RegistryServiceStub:
-    """The registry of models and adapters. Every committed change makes one catalog revision, and with
-    it one snapshot.
+    """The registry of models, adapters, routes and API keys. Every committed change makes a catalog
+    revision, and with it a snapshot.
 
-    Errors carry google.rpc.ErrorInfo (domain `broadsheet`) and, for INVALID_ARGUMENT,
+    Errors carry google.rpc.ErrorInfo with domain `broadsheet`. INVALID_ARGUMENT also carries
     google.rpc.BadRequest with the path of each field, what was got and what is allowed.
 
-    Requests that change something take a `request_id`, a UUID4: so a caller who got no answer can
-    safely ask again.
+    Requests that change something take a `request_id`, a UUID4. With it, a caller who got no answer
+    can safely send the request again.
     """
 
     def __init__(self, channel):
@@ -190,25 +190,25 @@ class RegistryServiceStub:
 
 
 class RegistryServiceServicer:
-    """The registry of models and adapters. Every committed change makes one catalog revision, and with
-    it one snapshot.
+    """The registry of models, adapters, routes and API keys. Every committed change makes a catalog
+    revision, and with it a snapshot.
 
-    Errors carry google.rpc.ErrorInfo (domain `broadsheet`) and, for INVALID_ARGUMENT,
+    Errors carry google.rpc.ErrorInfo with domain `broadsheet`. INVALID_ARGUMENT also carries
     google.rpc.BadRequest with the path of each field, what was got and what is allowed.
 
-    Requests that change something take a `request_id`, a UUID4: so a caller who got no answer can
-    safely ask again.
+    Requests that change something take a `request_id`, a UUID4. With it, a caller who got no answer
+    can safely send the request again.
     """
 
     def RegisterModel(self, request, context):
-        """Registers a model, or a new revision of it. The same spec and card again write nothing.
+        """Registers a model, or a new revision of it. Nothing is written if spec and card are the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Gets a model, also a deleted one, with its state on every data plane.
+        """Gets a model with its state on every data plane. A deleted model is found until its purge_time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -229,16 +229,16 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteModel(self, request, context):
-        """Deletes a model. It can be undeleted until its purge_time. One that has adapters is refused,
-        unless forced.
+        """Deletes a model. It can be undeleted until its purge_time. A model with adapters is refused
+        unless `force` is set.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateModel(self, request, context):
-        """Changes the named fields of a model and leaves the others. A changed card or scaling makes a
-        new revision.
+        """Changes the fields of a model that the mask names. A changed card,
+        scaling or admission makes a new revision.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -252,30 +252,30 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UndeleteModel(self, request, context):
-        """Takes a deletion back, before the purge_time. The adapters that were deleted with the model
-        come back with it.
+        """Undeletes a model before its purge_time, with the adapters that were deleted together with it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RegisterAdapter(self, request, context):
-        """Registers a LoRA adapter, or a new revision of it, after reading and checking its files. The
-        same files and card again write nothing.
+        """Registers a LoRA adapter, or a new revision of it, after reading and checking its files.
+        Nothing is written if files and card are the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetAdapter(self, request, context):
-        """Gets an adapter, also a deleted one, with its state on every data plane.
+        """Gets an adapter with its state on every data plane. A deleted adapter is found until its
+        purge_time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAdapters(self, request, context):
-        """Lists the adapters of a model, or of all, each with its state on every data plane.
+        """Lists the adapters of a model or of all models, each with its state on every data plane.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -296,8 +296,7 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateAdapter(self, request, context):
-        """Changes the named fields of an adapter and leaves the others. A changed card makes a new
-        revision.
+        """Changes the fields of an adapter that the mask names. A changed card makes a new revision.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -312,14 +311,14 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UndeleteAdapter(self, request, context):
-        """Takes a deletion back, before the purge_time.
+        """Undeletes an adapter before its purge_time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetRoute(self, request, context):
-        """Makes a route, or changes it. The same spec again writes nothing.
+        """Creates a route, or changes it. Nothing is written if the spec is the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -340,7 +339,7 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteRoute(self, request, context):
-        """Deletes a route. What it refers to stays.
+        """Deletes a route. The models and adapters that it refers to stay.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -354,14 +353,14 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListAuditEvents(self, request, context):
-        """Lists who changed what, newest first.
+        """Lists the events of the audit log, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateApiKey(self, request, context):
-        """Makes a key for the OpenAI API of the data planes, and shows it this once.
+        """Creates a key for the OpenAI API of the data planes. Only this answer shows the key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -375,14 +374,14 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListApiKeys(self, request, context):
-        """Lists keys by id, those that were revoked too.
+        """Lists keys by id, revoked ones included.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeApiKey(self, request, context):
-        """Revokes a key for good. Data planes refuse it as soon as they have the snapshot of this change.
+        """Revokes a key for good. Data planes refuse it once they serve the snapshot of this change.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -396,7 +395,7 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WarmModel(self, request, context):
-        """Has data planes start a model before it is asked for, and keep it for a while; or ends that.
+        """Makes data planes start a model before its first request and keep it for a while, or ends that.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -554,14 +553,14 @@ def add_RegistryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RegistryService:
-    """The registry of models and adapters. Every committed change makes one catalog revision, and with
-    it one snapshot.
+    """The registry of models, adapters, routes and API keys. Every committed change makes a catalog
+    revision, and with it a snapshot.
 
-    Errors carry google.rpc.ErrorInfo (domain `broadsheet`) and, for INVALID_ARGUMENT,
+    Errors carry google.rpc.ErrorInfo with domain `broadsheet`. INVALID_ARGUMENT also carries
     google.rpc.BadRequest with the path of each field, what was got and what is allowed.
 
-    Requests that change something take a `request_id`, a UUID4: so a caller who got no answer can
-    safely ask again.
+    Requests that change something take a `request_id`, a UUID4. With it, a caller who got no answer
+    can safely send the request again.
     """
 
     @staticmethod

@@ -32,14 +32,14 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RegistryServiceStub:
-    """The registry of models and adapters. Every committed change makes one catalog revision, and with
-    it one snapshot.
+    """The registry of models, adapters, routes and API keys. Every committed change makes a catalog
+    revision, and with it a snapshot.
 
-    Errors carry google.rpc.ErrorInfo (domain `broadsheet`) and, for INVALID_ARGUMENT,
+    Errors carry google.rpc.ErrorInfo with domain `broadsheet`. INVALID_ARGUMENT also carries
     google.rpc.BadRequest with the path of each field, what was got and what is allowed.
 
-    Requests that change something take a `request_id`, a UUID4: so a caller who got no answer can
-    safely ask again.
+    Requests that change something take a `request_id`, a UUID4. With it, a caller who got no answer
+    can safely send the request again.
     """
 
     @_typing.overload
@@ -47,165 +47,161 @@ class RegistryServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RegistryServiceAsyncStub: ...
     RegisterModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RegisterModelRequest, _registry_service_pb2.RegisterModelResponse]
-    """Registers a model, or a new revision of it. The same spec and card again write nothing."""
+    """Registers a model, or a new revision of it. Nothing is written if spec and card are the same."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetModelRequest, _registry_service_pb2.GetModelResponse]
-    """Gets a model, also a deleted one, with its state on every data plane."""
+    """Gets a model with its state on every data plane. A deleted model is found until its purge_time."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelsRequest, _registry_service_pb2.ListModelsResponse]
     """Lists models, each with its state on every data plane."""
     ListModelRevisions: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelRevisionsRequest, _registry_service_pb2.ListModelRevisionsResponse]
     """Lists the revisions of a model, newest first."""
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteModelRequest, _registry_service_pb2.DeleteModelResponse]
-    """Deletes a model. It can be undeleted until its purge_time. One that has adapters is refused,
-    unless forced.
+    """Deletes a model. It can be undeleted until its purge_time. A model with adapters is refused
+    unless `force` is set.
     """
     UpdateModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateModelRequest, _registry_service_pb2.UpdateModelResponse]
-    """Changes the named fields of a model and leaves the others. A changed card or scaling makes a
-    new revision.
+    """Changes the fields of a model that the mask names. A changed card,
+    scaling or admission makes a new revision.
     """
     RollbackModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackModelRequest, _registry_service_pb2.RollbackModelResponse]
     """Makes a new revision with the spec and card of an earlier one."""
     UndeleteModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UndeleteModelRequest, _registry_service_pb2.UndeleteModelResponse]
-    """Takes a deletion back, before the purge_time. The adapters that were deleted with the model
-    come back with it.
-    """
+    """Undeletes a model before its purge_time, with the adapters that were deleted together with it."""
     RegisterAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RegisterAdapterRequest, _registry_service_pb2.RegisterAdapterResponse]
-    """Registers a LoRA adapter, or a new revision of it, after reading and checking its files. The
-    same files and card again write nothing.
+    """Registers a LoRA adapter, or a new revision of it, after reading and checking its files.
+    Nothing is written if files and card are the same.
     """
     GetAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetAdapterRequest, _registry_service_pb2.GetAdapterResponse]
-    """Gets an adapter, also a deleted one, with its state on every data plane."""
+    """Gets an adapter with its state on every data plane. A deleted adapter is found until its
+    purge_time.
+    """
     ListAdapters: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListAdaptersRequest, _registry_service_pb2.ListAdaptersResponse]
-    """Lists the adapters of a model, or of all, each with its state on every data plane."""
+    """Lists the adapters of a model or of all models, each with its state on every data plane."""
     DeleteAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteAdapterRequest, _registry_service_pb2.DeleteAdapterResponse]
     """Deletes an adapter. It can be undeleted until its purge_time."""
     ListAdapterRevisions: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListAdapterRevisionsRequest, _registry_service_pb2.ListAdapterRevisionsResponse]
     """Lists the revisions of an adapter, newest first."""
     UpdateAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateAdapterRequest, _registry_service_pb2.UpdateAdapterResponse]
-    """Changes the named fields of an adapter and leaves the others. A changed card makes a new
-    revision.
-    """
+    """Changes the fields of an adapter that the mask names. A changed card makes a new revision."""
     RollbackAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackAdapterRequest, _registry_service_pb2.RollbackAdapterResponse]
     """Makes a new revision with the files and card of an earlier one, after checking that the files
     are still the same.
     """
     UndeleteAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UndeleteAdapterRequest, _registry_service_pb2.UndeleteAdapterResponse]
-    """Takes a deletion back, before the purge_time."""
+    """Undeletes an adapter before its purge_time."""
     SetRoute: _grpc.UnaryUnaryMultiCallable[_route_pb2.SetRouteRequest, _route_pb2.SetRouteResponse]
-    """Makes a route, or changes it. The same spec again writes nothing."""
+    """Creates a route, or changes it. Nothing is written if the spec is the same."""
     GetRoute: _grpc.UnaryUnaryMultiCallable[_route_pb2.GetRouteRequest, _route_pb2.GetRouteResponse]
     """Gets a route."""
     ListRoutes: _grpc.UnaryUnaryMultiCallable[_route_pb2.ListRoutesRequest, _route_pb2.ListRoutesResponse]
     """Lists routes by id."""
     DeleteRoute: _grpc.UnaryUnaryMultiCallable[_route_pb2.DeleteRouteRequest, _route_pb2.DeleteRouteResponse]
-    """Deletes a route. What it refers to stays."""
+    """Deletes a route. The models and adapters that it refers to stay."""
     ListRouteRevisions: _grpc.UnaryUnaryMultiCallable[_route_pb2.ListRouteRevisionsRequest, _route_pb2.ListRouteRevisionsResponse]
     """Lists the revisions of a route, newest first."""
     ListAuditEvents: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ListAuditEventsRequest, _audit_pb2.ListAuditEventsResponse]
-    """Lists who changed what, newest first."""
+    """Lists the events of the audit log, newest first."""
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.CreateApiKeyRequest, _api_key_pb2.CreateApiKeyResponse]
-    """Makes a key for the OpenAI API of the data planes, and shows it this once."""
+    """Creates a key for the OpenAI API of the data planes. Only this answer shows the key."""
     GetApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.GetApiKeyRequest, _api_key_pb2.GetApiKeyResponse]
     """Gets a key's description."""
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.ListApiKeysRequest, _api_key_pb2.ListApiKeysResponse]
-    """Lists keys by id, those that were revoked too."""
+    """Lists keys by id, revoked ones included."""
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.RevokeApiKeyRequest, _api_key_pb2.RevokeApiKeyResponse]
-    """Revokes a key for good. Data planes refuse it as soon as they have the snapshot of this change."""
+    """Revokes a key for good. Data planes refuse it once they serve the snapshot of this change."""
     ControlRollout: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.ControlRolloutRequest, _rollout_pb2.ControlRolloutResponse]
     """Pauses, resumes or aborts the rollout of a model's newest revision."""
     WarmModel: _grpc.UnaryUnaryMultiCallable[_warming_pb2.WarmModelRequest, _warming_pb2.WarmModelResponse]
-    """Has data planes start a model before it is asked for, and keep it for a while; or ends that."""
+    """Makes data planes start a model before its first request and keep it for a while, or ends that."""
 
 @_typing.type_check_only
 class RegistryServiceAsyncStub(RegistryServiceStub):
-    """The registry of models and adapters. Every committed change makes one catalog revision, and with
-    it one snapshot.
+    """The registry of models, adapters, routes and API keys. Every committed change makes a catalog
+    revision, and with it a snapshot.
 
-    Errors carry google.rpc.ErrorInfo (domain `broadsheet`) and, for INVALID_ARGUMENT,
+    Errors carry google.rpc.ErrorInfo with domain `broadsheet`. INVALID_ARGUMENT also carries
     google.rpc.BadRequest with the path of each field, what was got and what is allowed.
 
-    Requests that change something take a `request_id`, a UUID4: so a caller who got no answer can
-    safely ask again.
+    Requests that change something take a `request_id`, a UUID4. With it, a caller who got no answer
+    can safely send the request again.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RegisterModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RegisterModelRequest, _registry_service_pb2.RegisterModelResponse]  # type: ignore[assignment]
-    """Registers a model, or a new revision of it. The same spec and card again write nothing."""
+    """Registers a model, or a new revision of it. Nothing is written if spec and card are the same."""
     GetModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetModelRequest, _registry_service_pb2.GetModelResponse]  # type: ignore[assignment]
-    """Gets a model, also a deleted one, with its state on every data plane."""
+    """Gets a model with its state on every data plane. A deleted model is found until its purge_time."""
     ListModels: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelsRequest, _registry_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists models, each with its state on every data plane."""
     ListModelRevisions: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelRevisionsRequest, _registry_service_pb2.ListModelRevisionsResponse]  # type: ignore[assignment]
     """Lists the revisions of a model, newest first."""
     DeleteModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteModelRequest, _registry_service_pb2.DeleteModelResponse]  # type: ignore[assignment]
-    """Deletes a model. It can be undeleted until its purge_time. One that has adapters is refused,
-    unless forced.
+    """Deletes a model. It can be undeleted until its purge_time. A model with adapters is refused
+    unless `force` is set.
     """
     UpdateModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateModelRequest, _registry_service_pb2.UpdateModelResponse]  # type: ignore[assignment]
-    """Changes the named fields of a model and leaves the others. A changed card or scaling makes a
-    new revision.
+    """Changes the fields of a model that the mask names. A changed card,
+    scaling or admission makes a new revision.
     """
     RollbackModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackModelRequest, _registry_service_pb2.RollbackModelResponse]  # type: ignore[assignment]
     """Makes a new revision with the spec and card of an earlier one."""
     UndeleteModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UndeleteModelRequest, _registry_service_pb2.UndeleteModelResponse]  # type: ignore[assignment]
-    """Takes a deletion back, before the purge_time. The adapters that were deleted with the model
-    come back with it.
-    """
+    """Undeletes a model before its purge_time, with the adapters that were deleted together with it."""
     RegisterAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RegisterAdapterRequest, _registry_service_pb2.RegisterAdapterResponse]  # type: ignore[assignment]
-    """Registers a LoRA adapter, or a new revision of it, after reading and checking its files. The
-    same files and card again write nothing.
+    """Registers a LoRA adapter, or a new revision of it, after reading and checking its files.
+    Nothing is written if files and card are the same.
     """
     GetAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetAdapterRequest, _registry_service_pb2.GetAdapterResponse]  # type: ignore[assignment]
-    """Gets an adapter, also a deleted one, with its state on every data plane."""
+    """Gets an adapter with its state on every data plane. A deleted adapter is found until its
+    purge_time.
+    """
     ListAdapters: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListAdaptersRequest, _registry_service_pb2.ListAdaptersResponse]  # type: ignore[assignment]
-    """Lists the adapters of a model, or of all, each with its state on every data plane."""
+    """Lists the adapters of a model or of all models, each with its state on every data plane."""
     DeleteAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteAdapterRequest, _registry_service_pb2.DeleteAdapterResponse]  # type: ignore[assignment]
     """Deletes an adapter. It can be undeleted until its purge_time."""
     ListAdapterRevisions: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListAdapterRevisionsRequest, _registry_service_pb2.ListAdapterRevisionsResponse]  # type: ignore[assignment]
     """Lists the revisions of an adapter, newest first."""
     UpdateAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateAdapterRequest, _registry_service_pb2.UpdateAdapterResponse]  # type: ignore[assignment]
-    """Changes the named fields of an adapter and leaves the others. A changed card makes a new
-    revision.
-    """
+    """Changes the fields of an adapter that the mask names. A changed card makes a new revision."""
     RollbackAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackAdapterRequest, _registry_service_pb2.RollbackAdapterResponse]  # type: ignore[assignment]
     """Makes a new revision with the files and card of an earlier one, after checking that the files
     are still the same.
     """
     UndeleteAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UndeleteAdapterRequest, _registry_service_pb2.UndeleteAdapterResponse]  # type: ignore[assignment]
-    """Takes a deletion back, before the purge_time."""
+    """Undeletes an adapter before its purge_time."""
     SetRoute: _aio.UnaryUnaryMultiCallable[_route_pb2.SetRouteRequest, _route_pb2.SetRouteResponse]  # type: ignore[assignment]
-    """Makes a route, or changes it. The same spec again writes nothing."""
+    """Creates a route, or changes it. Nothing is written if the spec is the same."""
     GetRoute: _aio.UnaryUnaryMultiCallable[_route_pb2.GetRouteRequest, _route_pb2.GetRouteResponse]  # type: ignore[assignment]
     """Gets a route."""
     ListRoutes: _aio.UnaryUnaryMultiCallable[_route_pb2.ListRoutesRequest, _route_pb2.ListRoutesResponse]  # type: ignore[assignment]
     """Lists routes by id."""
     DeleteRoute: _aio.UnaryUnaryMultiCallable[_route_pb2.DeleteRouteRequest, _route_pb2.DeleteRouteResponse]  # type: ignore[assignment]
-    """Deletes a route. What it refers to stays."""
+    """Deletes a route. The models and adapters that it refers to stay."""
     ListRouteRevisions: _aio.UnaryUnaryMultiCallable[_route_pb2.ListRouteRevisionsRequest, _route_pb2.ListRouteRevisionsResponse]  # type: ignore[assignment]
     """Lists the revisions of a route, newest first."""
     ListAuditEvents: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListAuditEventsRequest, _audit_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
-    """Lists who changed what, newest first."""
+    """Lists the events of the audit log, newest first."""
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_api_key_pb2.CreateApiKeyRequest, _api_key_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
-    """Makes a key for the OpenAI API of the data planes, and shows it this once."""
+    """Creates a key for the OpenAI API of the data planes. Only this answer shows the key."""
     GetApiKey: _aio.UnaryUnaryMultiCallable[_api_key_pb2.GetApiKeyRequest, _api_key_pb2.GetApiKeyResponse]  # type: ignore[assignment]
     """Gets a key's description."""
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_api_key_pb2.ListApiKeysRequest, _api_key_pb2.ListApiKeysResponse]  # type: ignore[assignment]
-    """Lists keys by id, those that were revoked too."""
+    """Lists keys by id, revoked ones included."""
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_api_key_pb2.RevokeApiKeyRequest, _api_key_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
-    """Revokes a key for good. Data planes refuse it as soon as they have the snapshot of this change."""
+    """Revokes a key for good. Data planes refuse it once they serve the snapshot of this change."""
     ControlRollout: _aio.UnaryUnaryMultiCallable[_rollout_pb2.ControlRolloutRequest, _rollout_pb2.ControlRolloutResponse]  # type: ignore[assignment]
     """Pauses, resumes or aborts the rollout of a model's newest revision."""
     WarmModel: _aio.UnaryUnaryMultiCallable[_warming_pb2.WarmModelRequest, _warming_pb2.WarmModelResponse]  # type: ignore[assignment]
-    """Has data planes start a model before it is asked for, and keep it for a while; or ends that."""
+    """Makes data planes start a model before its first request and keep it for a while, or ends that."""
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The registry of models and adapters. Every committed change makes one catalog revision, and with
-    it one snapshot.
+    """The registry of models, adapters, routes and API keys. Every committed change makes a catalog
+    revision, and with it a snapshot.
 
-    Errors carry google.rpc.ErrorInfo (domain `broadsheet`) and, for INVALID_ARGUMENT,
+    Errors carry google.rpc.ErrorInfo with domain `broadsheet`. INVALID_ARGUMENT also carries
     google.rpc.BadRequest with the path of each field, what was got and what is allowed.
 
-    Requests that change something take a `request_id`, a UUID4: so a caller who got no answer can
-    safely ask again.
+    Requests that change something take a `request_id`, a UUID4. With it, a caller who got no answer
+    can safely send the request again.
     """
 
     @_abc_1.abstractmethod
@@ -214,7 +210,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.RegisterModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.RegisterModelResponse, _abc.Awaitable[_registry_service_pb2.RegisterModelResponse]]:
-        """Registers a model, or a new revision of it. The same spec and card again write nothing."""
+        """Registers a model, or a new revision of it. Nothing is written if spec and card are the same."""
 
     @_abc_1.abstractmethod
     def GetModel(
@@ -222,7 +218,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.GetModelResponse, _abc.Awaitable[_registry_service_pb2.GetModelResponse]]:
-        """Gets a model, also a deleted one, with its state on every data plane."""
+        """Gets a model with its state on every data plane. A deleted model is found until its purge_time."""
 
     @_abc_1.abstractmethod
     def ListModels(
@@ -246,8 +242,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.DeleteModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.DeleteModelResponse, _abc.Awaitable[_registry_service_pb2.DeleteModelResponse]]:
-        """Deletes a model. It can be undeleted until its purge_time. One that has adapters is refused,
-        unless forced.
+        """Deletes a model. It can be undeleted until its purge_time. A model with adapters is refused
+        unless `force` is set.
         """
 
     @_abc_1.abstractmethod
@@ -256,8 +252,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.UpdateModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.UpdateModelResponse, _abc.Awaitable[_registry_service_pb2.UpdateModelResponse]]:
-        """Changes the named fields of a model and leaves the others. A changed card or scaling makes a
-        new revision.
+        """Changes the fields of a model that the mask names. A changed card,
+        scaling or admission makes a new revision.
         """
 
     @_abc_1.abstractmethod
@@ -274,9 +270,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.UndeleteModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.UndeleteModelResponse, _abc.Awaitable[_registry_service_pb2.UndeleteModelResponse]]:
-        """Takes a deletion back, before the purge_time. The adapters that were deleted with the model
-        come back with it.
-        """
+        """Undeletes a model before its purge_time, with the adapters that were deleted together with it."""
 
     @_abc_1.abstractmethod
     def RegisterAdapter(
@@ -284,8 +278,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.RegisterAdapterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.RegisterAdapterResponse, _abc.Awaitable[_registry_service_pb2.RegisterAdapterResponse]]:
-        """Registers a LoRA adapter, or a new revision of it, after reading and checking its files. The
-        same files and card again write nothing.
+        """Registers a LoRA adapter, or a new revision of it, after reading and checking its files.
+        Nothing is written if files and card are the same.
         """
 
     @_abc_1.abstractmethod
@@ -294,7 +288,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.GetAdapterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.GetAdapterResponse, _abc.Awaitable[_registry_service_pb2.GetAdapterResponse]]:
-        """Gets an adapter, also a deleted one, with its state on every data plane."""
+        """Gets an adapter with its state on every data plane. A deleted adapter is found until its
+        purge_time.
+        """
 
     @_abc_1.abstractmethod
     def ListAdapters(
@@ -302,7 +298,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.ListAdaptersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.ListAdaptersResponse, _abc.Awaitable[_registry_service_pb2.ListAdaptersResponse]]:
-        """Lists the adapters of a model, or of all, each with its state on every data plane."""
+        """Lists the adapters of a model or of all models, each with its state on every data plane."""
 
     @_abc_1.abstractmethod
     def DeleteAdapter(
@@ -326,9 +322,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.UpdateAdapterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.UpdateAdapterResponse, _abc.Awaitable[_registry_service_pb2.UpdateAdapterResponse]]:
-        """Changes the named fields of an adapter and leaves the others. A changed card makes a new
-        revision.
-        """
+        """Changes the fields of an adapter that the mask names. A changed card makes a new revision."""
 
     @_abc_1.abstractmethod
     def RollbackAdapter(
@@ -346,7 +340,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.UndeleteAdapterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.UndeleteAdapterResponse, _abc.Awaitable[_registry_service_pb2.UndeleteAdapterResponse]]:
-        """Takes a deletion back, before the purge_time."""
+        """Undeletes an adapter before its purge_time."""
 
     @_abc_1.abstractmethod
     def SetRoute(
@@ -354,7 +348,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _route_pb2.SetRouteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_route_pb2.SetRouteResponse, _abc.Awaitable[_route_pb2.SetRouteResponse]]:
-        """Makes a route, or changes it. The same spec again writes nothing."""
+        """Creates a route, or changes it. Nothing is written if the spec is the same."""
 
     @_abc_1.abstractmethod
     def GetRoute(
@@ -378,7 +372,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _route_pb2.DeleteRouteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_route_pb2.DeleteRouteResponse, _abc.Awaitable[_route_pb2.DeleteRouteResponse]]:
-        """Deletes a route. What it refers to stays."""
+        """Deletes a route. The models and adapters that it refers to stay."""
 
     @_abc_1.abstractmethod
     def ListRouteRevisions(
@@ -394,7 +388,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_pb2.ListAuditEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.ListAuditEventsResponse, _abc.Awaitable[_audit_pb2.ListAuditEventsResponse]]:
-        """Lists who changed what, newest first."""
+        """Lists the events of the audit log, newest first."""
 
     @_abc_1.abstractmethod
     def CreateApiKey(
@@ -402,7 +396,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_key_pb2.CreateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_pb2.CreateApiKeyResponse, _abc.Awaitable[_api_key_pb2.CreateApiKeyResponse]]:
-        """Makes a key for the OpenAI API of the data planes, and shows it this once."""
+        """Creates a key for the OpenAI API of the data planes. Only this answer shows the key."""
 
     @_abc_1.abstractmethod
     def GetApiKey(
@@ -418,7 +412,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_key_pb2.ListApiKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_pb2.ListApiKeysResponse, _abc.Awaitable[_api_key_pb2.ListApiKeysResponse]]:
-        """Lists keys by id, those that were revoked too."""
+        """Lists keys by id, revoked ones included."""
 
     @_abc_1.abstractmethod
     def RevokeApiKey(
@@ -426,7 +420,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_key_pb2.RevokeApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_pb2.RevokeApiKeyResponse, _abc.Awaitable[_api_key_pb2.RevokeApiKeyResponse]]:
-        """Revokes a key for good. Data planes refuse it as soon as they have the snapshot of this change."""
+        """Revokes a key for good. Data planes refuse it once they serve the snapshot of this change."""
 
     @_abc_1.abstractmethod
     def ControlRollout(
@@ -442,6 +436,6 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _warming_pb2.WarmModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_warming_pb2.WarmModelResponse, _abc.Awaitable[_warming_pb2.WarmModelResponse]]:
-        """Has data planes start a model before it is asked for, and keep it for a while; or ends that."""
+        """Makes data planes start a model before its first request and keep it for a while, or ends that."""
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

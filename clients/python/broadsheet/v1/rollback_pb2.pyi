@@ -27,17 +27,16 @@ class RollbackCatalogRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     to_revision: _builtins.int
-    """Catalog revision whose content is to be in force again. It must still be kept."""
+    """Catalog revision whose content to restore. It must still be kept."""
     expected_revision: _builtins.int
-    """Refuse, with ABORTED, unless this is the newest catalog revision: what was looked at is then
-    what is replaced.
-    Absent: roll back whatever there is.
+    """Refuse with ABORTED unless this is the newest catalog revision, so that no change that the
+    caller has not seen is rolled back. Absent: no check.
     """
     validate_only: _builtins.bool
-    """Check everything, answer as if it had been done, and write nothing."""
+    """Run every check and answer as if the change were made, but write nothing."""
     request_id: _builtins.str
-    """A UUID (version 4) that marks this request. The same request again, within 24 hours, gets the
-    first answer and changes nothing; another request with the same id is refused.
+    """UUID4 of this request. Within 24 hours, the same request with the same id changes nothing and
+    gets the first answer. Another request with the same id is refused.
     """
     def __init__(
         self,
@@ -66,11 +65,9 @@ class RollbackCatalogResponse(_message.Message):
     CATALOG_REVISION_FIELD_NUMBER: _builtins.int
     CHANGE_COUNT_FIELD_NUMBER: _builtins.int
     catalog_revision: _builtins.int
-    """The catalog revision that has the old content: the new one, or the newest if nothing had to
-    change.
-    """
+    """The catalog revision with the restored content: the new one, or the newest if nothing changed."""
     change_count: _builtins.int
-    """How many models, adapters and routes were changed."""
+    """How many models, adapters and routes changed."""
     def __init__(
         self,
         *,

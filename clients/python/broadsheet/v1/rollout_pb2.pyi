@@ -23,8 +23,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class RolloutPolicy(_message.Message):
-    """How a change of a model's spec gets to the callers. A change of the card, labels or served name
-    is simply put in place.
+    """How a changed spec of a model is rolled out. Changes of the card, labels or served name apply at
+    once.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -38,13 +38,11 @@ class RolloutPolicy(_message.Message):
         STRATEGY_UNSPECIFIED: RolloutPolicy._Strategy.ValueType  # 0
         """Stands for REPLACE."""
         STRATEGY_REPLACE: RolloutPolicy._Strategy.ValueType  # 1
-        """Each data plane puts the new revision in the place of the old one as soon as it answers
-        there; or, without require_warm, at once.
+        """Each data plane replaces the old revision as soon as the new one answers there; without
+        require_warm, at once.
         """
         STRATEGY_CANARY: RolloutPolicy._Strategy.ValueType  # 2
-        """A growing share of the requests goes to the new revision, as long as data planes report it
-        healthy.
-        """
+        """The new revision gets a growing share of the requests while data planes report it healthy."""
 
     class Strategy(_Strategy, metaclass=_StrategyEnumTypeWrapper):
         """Ways to roll out."""
@@ -52,13 +50,11 @@ class RolloutPolicy(_message.Message):
     STRATEGY_UNSPECIFIED: RolloutPolicy.Strategy.ValueType  # 0
     """Stands for REPLACE."""
     STRATEGY_REPLACE: RolloutPolicy.Strategy.ValueType  # 1
-    """Each data plane puts the new revision in the place of the old one as soon as it answers
-    there; or, without require_warm, at once.
+    """Each data plane replaces the old revision as soon as the new one answers there; without
+    require_warm, at once.
     """
     STRATEGY_CANARY: RolloutPolicy.Strategy.ValueType  # 2
-    """A growing share of the requests goes to the new revision, as long as data planes report it
-    healthy.
-    """
+    """The new revision gets a growing share of the requests while data planes report it healthy."""
 
     STRATEGY_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
@@ -67,23 +63,24 @@ class RolloutPolicy(_message.Message):
     strategy: Global___RolloutPolicy.Strategy.ValueType
     """Default: REPLACE."""
     require_warm: _builtins.bool
-    """Whether the new revision counts as healthy only where a replica answers. Default: true.
+    """Whether the new revision is healthy only when a replica answers. Default: true.
 
-    CANARY: data planes start one even for a model at zero. Without it, being IDLE is enough.
+    CANARY: if true, data planes start a replica even for a model at zero. If false, IDLE is
+    healthy too.
 
-    REPLACE: a model in use has its new revision started beside the old one, which has the requests
-    until then. Without it the requests go to the new revision at once, and are held until it has
-    started, while the old one ends: for where there is no room for both. A new revision that does
-    not start is FAILED then, with no old one to go on.
+    REPLACE: if true, the new revision of a model in use starts beside the old one, which serves
+    the requests until then. If false, the old one stops at once and requests wait until the new
+    one has started. Use false where there is no room for both. If the new revision then fails to
+    start, the model is FAILED, because no old one is left.
     """
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___CanaryStep]:
-        """CANARY: one after the other; after the last one the new revision takes over."""
+        """CANARY: the steps in order. After the last one the new revision gets all requests."""
 
     @_builtins.property
     def health_timeout(self) -> _duration_pb2.Duration:
-        """CANARY: how long a step may take beyond its hold until the new revision is healthy on every
-        connected data plane; then the rollout is reverted. Default: 1800 s.
+        """CANARY: how long after its hold a step may take until the new revision is healthy on every
+        connected data plane. After that the rollout is reverted. Default: 1800 s.
         """
 
     def __init__(
@@ -116,8 +113,8 @@ class CanaryStep(_message.Message):
     """Percent of the requests that go to the new revision."""
     @_builtins.property
     def hold(self) -> _duration_pb2.Duration:
-        """How long the step lasts at least. Default: none, so it ends as soon as the new revision is
-        healthy everywhere.
+        """The shortest time of the step. Default: 0, so that it ends when the new revision is healthy on
+        every connected data plane.
         """
 
     def __init__(
@@ -147,32 +144,32 @@ class Rollout(_message.Message):
     class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Rollout._State.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         STATE_UNSPECIFIED: Rollout._State.ValueType  # 0
-        """Not said."""
+        """Not set."""
         STATE_RUNNING: Rollout._State.ValueType  # 1
-        """A share of the requests goes to the new revision."""
+        """The new revision gets a share of the requests."""
         STATE_PAUSED: Rollout._State.ValueType  # 2
-        """As RUNNING, and somebody said that it stays so."""
+        """As RUNNING, but a user has stopped it at its step."""
         STATE_COMPLETE: Rollout._State.ValueType  # 3
-        """The new revision has taken over."""
+        """The new revision gets all requests."""
         STATE_REVERTED: Rollout._State.ValueType  # 4
-        """The new revision was not healthy, or somebody aborted: all requests go to the content of the
-        one before again, which is now the newest revision.
+        """The new revision was not healthy, or a user aborted. The content of the old one gets all
+        requests again, as a new revision.
         """
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """Where a rollout stands."""
+        """States of a rollout."""
 
     STATE_UNSPECIFIED: Rollout.State.ValueType  # 0
-    """Not said."""
+    """Not set."""
     STATE_RUNNING: Rollout.State.ValueType  # 1
-    """A share of the requests goes to the new revision."""
+    """The new revision gets a share of the requests."""
     STATE_PAUSED: Rollout.State.ValueType  # 2
-    """As RUNNING, and somebody said that it stays so."""
+    """As RUNNING, but a user has stopped it at its step."""
     STATE_COMPLETE: Rollout.State.ValueType  # 3
-    """The new revision has taken over."""
+    """The new revision gets all requests."""
     STATE_REVERTED: Rollout.State.ValueType  # 4
-    """The new revision was not healthy, or somebody aborted: all requests go to the content of the
-    one before again, which is now the newest revision.
+    """The new revision was not healthy, or a user aborted. The content of the old one gets all
+    requests again, as a new revision.
     """
 
     STATE_FIELD_NUMBER: _builtins.int
@@ -186,21 +183,21 @@ class Rollout(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     state: Global___Rollout.State.ValueType
-    """Where it stands."""
+    """Its state."""
     revision_number: _builtins.int
     """The revision that is, or was, rolled out."""
     stable_number: _builtins.int
-    """The revision that has the other requests."""
+    """The revision that gets the other requests."""
     step: _builtins.int
-    """Which of the policy's steps it is at, from 1."""
+    """The current step of the policy, counted from 1."""
     step_count: _builtins.int
-    """Steps in all."""
+    """How many steps the policy has."""
     percent: _builtins.int
     """Percent of the requests that go to the new revision."""
     reason: _builtins.str
-    """UPPER_SNAKE reason of REVERTED: that of the data plane, HEALTH_TIMEOUT or ABORTED. Else empty."""
+    """UPPER_SNAKE reason of REVERTED: that of a data plane, HEALTH_TIMEOUT or ABORTED. Else empty."""
     message: _builtins.str
-    """The same in words."""
+    """The reason in words."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the rollout began."""
@@ -244,25 +241,25 @@ class ControlRolloutRequest(_message.Message):
     class _ActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ControlRolloutRequest._Action.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         ACTION_UNSPECIFIED: ControlRolloutRequest._Action.ValueType  # 0
-        """Not said."""
+        """Not set."""
         ACTION_PAUSE: ControlRolloutRequest._Action.ValueType  # 1
-        """Stay at the step. Data planes that report the new revision failed still revert it."""
+        """Stay at the current step. If a data plane reports a failure, the rollout still reverts."""
         ACTION_RESUME: ControlRolloutRequest._Action.ValueType  # 2
-        """Go on, with the time of the step begun anew."""
+        """Continue. The time of the current step starts again."""
         ACTION_ABORT: ControlRolloutRequest._Action.ValueType  # 3
-        """Send all requests to the revision before."""
+        """Send all requests to the stable revision."""
 
     class Action(_Action, metaclass=_ActionEnumTypeWrapper):
-        """What to do."""
+        """Actions on a rollout."""
 
     ACTION_UNSPECIFIED: ControlRolloutRequest.Action.ValueType  # 0
-    """Not said."""
+    """Not set."""
     ACTION_PAUSE: ControlRolloutRequest.Action.ValueType  # 1
-    """Stay at the step. Data planes that report the new revision failed still revert it."""
+    """Stay at the current step. If a data plane reports a failure, the rollout still reverts."""
     ACTION_RESUME: ControlRolloutRequest.Action.ValueType  # 2
-    """Go on, with the time of the step begun anew."""
+    """Continue. The time of the current step starts again."""
     ACTION_ABORT: ControlRolloutRequest.Action.ValueType  # 3
-    """Send all requests to the revision before."""
+    """Send all requests to the stable revision."""
 
     NAME_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
@@ -271,12 +268,12 @@ class ControlRolloutRequest(_message.Message):
     name: _builtins.str
     """`models/{model}`."""
     action: Global___ControlRolloutRequest.Action.ValueType
-    """What to do."""
+    """The action."""
     validate_only: _builtins.bool
-    """Check everything, answer as if it had been done, and write nothing."""
+    """Run every check and answer as if the change were made, but write nothing."""
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
-    changes nothing.
+    """UUID4 of this request. Within 24 hours, the same request with the same id changes nothing and
+    gets the first answer.
     """
     def __init__(
         self,

@@ -22,8 +22,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Route(_message.Message):
-    """A served name that stands for other resources: split between several by weight, with others to
-    fall back to. A route with one target is an alias.
+    """A served name that refers to models and adapters: targets that are chosen by weight, and
+    fallbacks. A route with a single target is an alias.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -59,9 +59,7 @@ class Route(_message.Message):
     name: _builtins.str
     """Resource name, `routes/{route}`."""
     uid: _builtins.str
-    """Identity of this route for its whole life. A route that is deleted and set again has another
-    uid.
-    """
+    """Identity of this route for its whole life. Setting it again after a deletion makes a new uid."""
     served_name: _builtins.str
     """The string in OpenAI's `model` field. Unique among the served names of all models, adapters and
     routes.
@@ -70,11 +68,11 @@ class Route(_message.Message):
     """The catalog revision of that last change."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Free key-value pairs for the owner's own use."""
+        """Key-value pairs for the owner's own use."""
 
     @_builtins.property
     def revision(self) -> Global___RouteRevision:
-        """What the route does now."""
+        """The newest revision, which is in force."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -120,10 +118,10 @@ class RouteRevision(_message.Message):
     number: _builtins.int
     """Counts the revisions of this route from 1."""
     catalog_revision: _builtins.int
-    """The catalog revision that brought it."""
+    """The catalog revision that added it."""
     @_builtins.property
     def spec(self) -> Global___RouteSpec:
-        """What the route does, with every default filled in."""
+        """Where requests go, with every default filled in."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -148,7 +146,7 @@ Global___RouteRevision: _TypeAlias = RouteRevision  # noqa: Y015
 
 @_typing.final
 class RouteSpec(_message.Message):
-    """What a route does with a request."""
+    """Where a route sends requests."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -157,17 +155,17 @@ class RouteSpec(_message.Message):
     STICKY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteTarget]:
-        """One of these is drawn for each request, by weight."""
+        """For each request one of them is drawn by weight."""
 
     @_builtins.property
     def fallbacks(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteFallback]:
-        """Tried in this order when the target cannot answer, before anything of an answer has reached the
-        caller.
+        """Tried in this order when the target cannot answer, as long as no part of an answer has reached
+        the caller.
         """
 
     @_builtins.property
     def sticky(self) -> Global___RouteSticky:
-        """What keeps one caller at one target. Absent: each request is drawn anew."""
+        """Keeps each caller at the same target. Absent: each request is drawn by itself."""
 
     def __init__(
         self,
@@ -186,18 +184,18 @@ Global___RouteSpec: _TypeAlias = RouteSpec  # noqa: Y015
 
 @_typing.final
 class RouteTarget(_message.Message):
-    """One of the resources that requests are split between."""
+    """A resource that gets a share of the requests."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RESOURCE_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     resource: _builtins.str
-    """`models/{model}` or `models/{model}/adapters/{adapter}`, and `/revisions/{number}` behind
-    either to pin a revision.
+    """`models/{model}` or `models/{model}/adapters/{adapter}`, followed by `/revisions/{number}` to
+    pin a revision.
     """
     weight: _builtins.int
-    """Its share, relative to those of the other targets. 0: it gets no request. Default: 1."""
+    """Its share relative to the other targets. 0: it gets no requests. Default: 1."""
     def __init__(
         self,
         *,
@@ -216,7 +214,7 @@ Global___RouteTarget: _TypeAlias = RouteTarget  # noqa: Y015
 
 @_typing.final
 class RouteFallback(_message.Message):
-    """A resource to fall back to."""
+    """A resource that is tried when the target cannot answer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -227,33 +225,33 @@ class RouteFallback(_message.Message):
     class _ConditionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[RouteFallback._Condition.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         CONDITION_UNSPECIFIED: RouteFallback._Condition.ValueType  # 0
-        """Not said."""
+        """Not set."""
         CONDITION_UNAVAILABLE: RouteFallback._Condition.ValueType  # 1
-        """What was tried before has failed to start, is not served on this data plane, or none of its
-        replicas can be reached.
+        """The resource before failed to start, is not served on this data plane, or has no reachable
+        replica.
         """
         CONDITION_QUEUE_FULL: RouteFallback._Condition.ValueType  # 2
-        """What was tried before has as many requests waiting as it may have."""
+        """The queue of the resource before is full."""
 
     class Condition(_Condition, metaclass=_ConditionEnumTypeWrapper):
-        """Why a request goes on to this fallback."""
+        """Conditions of a fallback."""
 
     CONDITION_UNSPECIFIED: RouteFallback.Condition.ValueType  # 0
-    """Not said."""
+    """Not set."""
     CONDITION_UNAVAILABLE: RouteFallback.Condition.ValueType  # 1
-    """What was tried before has failed to start, is not served on this data plane, or none of its
-    replicas can be reached.
+    """The resource before failed to start, is not served on this data plane, or has no reachable
+    replica.
     """
     CONDITION_QUEUE_FULL: RouteFallback.Condition.ValueType  # 2
-    """What was tried before has as many requests waiting as it may have."""
+    """The queue of the resource before is full."""
 
     RESOURCE_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
     resource: _builtins.str
-    """As for a target."""
+    """The same form as in a target."""
     @_builtins.property
     def conditions(self) -> _containers.RepeatedScalarFieldContainer[Global___RouteFallback.Condition.ValueType]:
-        """When it is taken. Default: in all of these cases."""
+        """When it is tried. Default: under each of these conditions."""
 
     def __init__(
         self,
@@ -271,9 +269,9 @@ Global___RouteFallback: _TypeAlias = RouteFallback  # noqa: Y015
 
 @_typing.final
 class RouteSticky(_message.Message):
-    """What keeps one caller at one target. The choice is a function of it and of the weights alone, the
-    same in every ingress; when weights change, no more callers move than have to. A request without
-    it is drawn at random.
+    """The key that keeps each caller at the same target. The target depends only on the key and the
+    weights, so all ingresses choose the same. A change of weights moves as few callers as possible.
+    Requests without the key are drawn at random.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -281,9 +279,9 @@ class RouteSticky(_message.Message):
     HEADER_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
     header: _builtins.str
-    """The value of this HTTP header, named in lower case."""
+    """Name of an HTTP header in lower case, whose value is the key."""
     user: _builtins.bool
-    """`user` in the request's body, as OpenAI has it."""
+    """OpenAI's `user` field in the body of the request is the key."""
     def __init__(
         self,
         *,
@@ -302,8 +300,8 @@ Global___RouteSticky: _TypeAlias = RouteSticky  # noqa: Y015
 
 @_typing.final
 class SetRouteRequest(_message.Message):
-    """Request of SetRoute. It states the whole route: what is left empty gets its default, also when
-    the route exists.
+    """Request of SetRoute. It states the whole route: an empty field gets its default, even when the
+    route exists.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -335,18 +333,18 @@ class SetRouteRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     route_id: _builtins.str
-    """Last part of the resource name."""
+    """The last part of the resource name."""
     served_name: _builtins.str
     """Default: route_id."""
     validate_only: _builtins.bool
-    """Check everything, answer as if it had been done, and write nothing."""
+    """Run every check and answer as if the change were made, but write nothing."""
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
-    changes nothing.
+    """UUID4 of this request. Within 24 hours, the same request with the same id changes nothing and
+    gets the first answer.
     """
     @_builtins.property
     def spec(self) -> Global___RouteSpec:
-        """What it does."""
+        """Where it sends requests."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -380,11 +378,11 @@ class SetRouteResponse(_message.Message):
     CATALOG_REVISION_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     catalog_revision: _builtins.int
-    """The first catalog revision whose snapshot surely holds it: that of this change, or the newest
-    if nothing changed.
+    """The first catalog revision that is certain to hold it: that of this change, or the newest if
+    nothing changed.
     """
     created: _builtins.bool
-    """Whether a route revision was made. Also false when only the served name or labels changed."""
+    """Whether a route revision was made. False if only the served name or labels changed."""
     @_builtins.property
     def route(self) -> Global___Route:
         """The route as it is now."""
@@ -459,9 +457,9 @@ class ListRoutesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Routes at most. Default 50; more than 1000 counts as 1000."""
+    """Routes per page. Default: 50. Values above 1000 count as 1000."""
     page_token: _builtins.str
-    """next_page_token of the page before. Empty: the first page."""
+    """next_page_token of the previous page. Empty: the first page."""
     def __init__(
         self,
         *,
@@ -516,10 +514,10 @@ class DeleteRouteRequest(_message.Message):
     name: _builtins.str
     """`routes/{route}`."""
     validate_only: _builtins.bool
-    """Check everything, answer as if it had been done, and write nothing."""
+    """Run every check and answer as if the change were made, but write nothing."""
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
-    changes nothing.
+    """UUID4 of this request. Within 24 hours, the same request with the same id changes nothing and
+    gets the first answer.
     """
     def __init__(
         self,
@@ -570,9 +568,9 @@ class ListRouteRevisionsRequest(_message.Message):
     parent: _builtins.str
     """`routes/{route}`."""
     page_size: _builtins.int
-    """Revisions at most. Default 50; more than 1000 counts as 1000."""
+    """Revisions per page. Default: 50. Values above 1000 count as 1000."""
     page_token: _builtins.str
-    """next_page_token of the page before. Empty: the first page."""
+    """next_page_token of the previous page. Empty: the first page."""
     def __init__(
         self,
         *,

@@ -24,7 +24,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Position(_message.Message):
-    """Which snapshot: of which store, at which revision, with which content."""
+    """Identifies a snapshot: its store, catalog revision and content."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -32,11 +32,11 @@ class Position(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     store_uid: _builtins.str
-    """Identity of the registry's store. A store restored from a backup has another."""
+    """Identity of the registry's store. A store restored from a backup gets a new one."""
     revision: _builtins.int
     """Catalog revision. The empty catalog of a new store is revision 0."""
     digest: _builtins.bytes
-    """Root digest of the snapshot, 32 bytes; broadsheet/catalog_digest.py says how it is made."""
+    """Root digest of the snapshot, 32 bytes; protocol/catalog_digest.py computes it."""
     def __init__(
         self,
         *,
@@ -54,7 +54,7 @@ Global___Position: _TypeAlias = Position  # noqa: Y015
 
 @_typing.final
 class EntryRef(_message.Message):
-    """One entry of a snapshot, by reference."""
+    """An entry of a snapshot, without its content."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -64,8 +64,8 @@ class EntryRef(_message.Message):
     name: _builtins.str
     """Resource name; unique within a snapshot."""
     type: _builtins.str
-    """Full name of the message in the blob, such as `broadsheet.v1.ModelEntry`. A data plane serves a
-    snapshot without the entries of types that it does not know.
+    """Full name of the message in the blob, such as `broadsheet.v1.ModelEntry`. A data plane ignores
+    entries of types that it does not know.
     """
     digest: _builtins.bytes
     """SHA-256 of the blob."""
@@ -86,14 +86,14 @@ Global___EntryRef: _TypeAlias = EntryRef  # noqa: Y015
 
 @_typing.final
 class Entry(_message.Message):
-    """One entry of a snapshot with its content."""
+    """An entry of a snapshot with its content."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REF_FIELD_NUMBER: _builtins.int
     BLOB_FIELD_NUMBER: _builtins.int
     blob: _builtins.bytes
-    """The serialised message. These bytes are stored and sent as they are, never serialised again."""
+    """The serialised message. It is stored and sent as it is, never serialised again."""
     @_builtins.property
     def ref(self) -> Global___EntryRef:
         """Name, type and digest."""
@@ -158,10 +158,10 @@ class ModelEntry(_message.Message):
     candidate_percent: _builtins.int
     """Percent of the requests that go to the candidate."""
     warm_candidate: _builtins.bool
-    """Whether data planes are to start the candidate before it is asked for."""
+    """Whether data planes start the candidate before its first request."""
     replace_cold: _builtins.bool
-    """Whether a changed revision takes the place of the one before at once, started or not. Else the
-    one before has the requests until the new one answers.
+    """Whether a new revision gets the requests at once, even before it has started. Else the old one
+    serves them until the new one answers.
     """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -177,15 +177,13 @@ class ModelEntry(_message.Message):
 
     @_builtins.property
     def candidate(self) -> _model_pb2.ModelRevision:
-        """A newer revision that is being rolled out, and serves a share of the requests. Absent: there is
-        none.
-        """
+        """A newer revision that is rolled out and gets a share of the requests. Absent: none is."""
 
     @_builtins.property
     def warm_until(self) -> _timestamp_pb2.Timestamp:
-        """Until then the revision is to be started, and kept, although nobody asks for it. It is a time
-        of the control plane's clock, and data planes compare it with their own. Absent or past: it is
-        started when it is asked for.
+        """Until when data planes keep the revision started without requests. A time of the control
+        plane's clock, which data planes compare with their own. Absent or past: the first request
+        starts it.
         """
 
     def __init__(
@@ -285,7 +283,7 @@ Global___AdapterEntry: _TypeAlias = AdapterEntry  # noqa: Y015
 
 @_typing.final
 class RouteEntry(_message.Message):
-    """A route in a snapshot. Everything that it refers to is in the same snapshot."""
+    """A route in a snapshot. All resources that it refers to are in the same snapshot."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -327,7 +325,7 @@ class RouteEntry(_message.Message):
 
     @_builtins.property
     def revision(self) -> _route_pb2.RouteRevision:
-        """What it does."""
+        """Where it sends requests."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -353,9 +351,7 @@ Global___RouteEntry: _TypeAlias = RouteEntry  # noqa: Y015
 
 @_typing.final
 class ModelRevisionEntry(_message.Message):
-    """A model revision that a route refers to by its number, whether or not it is the one that the
-    model serves.
-    """
+    """A model revision that a route pins, whether or not the model serves it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -391,9 +387,7 @@ Global___ModelRevisionEntry: _TypeAlias = ModelRevisionEntry  # noqa: Y015
 
 @_typing.final
 class AdapterRevisionEntry(_message.Message):
-    """An adapter revision that a route refers to by its number, whether or not it is the one that the
-    adapter serves.
-    """
+    """An adapter revision that a route pins, whether or not the adapter serves it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -30,38 +30,38 @@ class _Phase:
 class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Phase.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PHASE_UNSPECIFIED: _Phase.ValueType  # 0
-    """Nothing was said."""
+    """Not reported."""
     PHASE_RECEIVED: _Phase.ValueType  # 1
-    """All of it arrived."""
+    """The whole snapshot has arrived."""
     PHASE_PREPARED: _Phase.ValueType  # 2
-    """It is checked, and on disk."""
+    """The snapshot is checked and on disk."""
     PHASE_ACTIVE: _Phase.ValueType  # 3
-    """It serves."""
+    """The data plane serves it."""
     PHASE_ACTIVE_WITH_ERRORS: _Phase.ValueType  # 4
-    """It serves, but for the resources that are listed as QUARANTINED."""
+    """The data plane serves it without the resources that are reported as QUARANTINED."""
     PHASE_REJECTED: _Phase.ValueType  # 5
-    """It was refused as a whole; the one before goes on serving."""
+    """The data plane rejects it as a whole, and keeps serving the snapshot before."""
 
 class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper):
     """How far a data plane got with a snapshot."""
 
 PHASE_UNSPECIFIED: Phase.ValueType  # 0
-"""Nothing was said."""
+"""Not reported."""
 PHASE_RECEIVED: Phase.ValueType  # 1
-"""All of it arrived."""
+"""The whole snapshot has arrived."""
 PHASE_PREPARED: Phase.ValueType  # 2
-"""It is checked, and on disk."""
+"""The snapshot is checked and on disk."""
 PHASE_ACTIVE: Phase.ValueType  # 3
-"""It serves."""
+"""The data plane serves it."""
 PHASE_ACTIVE_WITH_ERRORS: Phase.ValueType  # 4
-"""It serves, but for the resources that are listed as QUARANTINED."""
+"""The data plane serves it without the resources that are reported as QUARANTINED."""
 PHASE_REJECTED: Phase.ValueType  # 5
-"""It was refused as a whole; the one before goes on serving."""
+"""The data plane rejects it as a whole, and keeps serving the snapshot before."""
 Global___Phase: _TypeAlias = Phase  # noqa: Y015
 
 @_typing.final
 class SyncRequest(_message.Message):
-    """What a data plane says."""
+    """A message from a data plane."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -69,11 +69,11 @@ class SyncRequest(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
-        """First, and only once."""
+        """The first message, sent only once."""
 
     @_builtins.property
     def status(self) -> Global___Status:
-        """After each snapshot, and whenever something changes."""
+        """Sent after each snapshot, and whenever something changes."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ Global___SyncRequest: _TypeAlias = SyncRequest  # noqa: Y015
 
 @_typing.final
 class Hello(_message.Message):
-    """Who is there, and what it has."""
+    """Identifies the data plane and the snapshot that it has."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -106,20 +106,20 @@ class Hello(_message.Message):
     data_plane: _builtins.str
     """Id of the data plane."""
     instance_uid: _builtins.str
-    """Differs for each start of the data plane's agent. A second stream with the same id ends the
-    first.
+    """A new one for each start of the data plane's agent. A second stream of the same data plane ends
+    the first.
     """
     http_address: _builtins.str
-    """Where its OpenAI API is, such as `http://127.0.0.1:8000`. For people to read."""
+    """Address of its OpenAI API for people to read, such as `http://127.0.0.1:8000`."""
     software_version: _builtins.str
-    """Release of Broadsheet that it runs."""
+    """Version of Broadsheet that it runs."""
     @_builtins.property
     def have(self) -> _snapshot_pb2.Position:
         """The snapshot that it serves. Absent: none."""
 
     @_builtins.property
     def rejected(self) -> _containers.RepeatedCompositeFieldContainer[_snapshot_pb2.Position]:
-        """Snapshots that it has rejected, so that they are not sent again. At most 16, the newest."""
+        """The newest snapshots that it has rejected, at most 16. They are not sent again."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ Global___Hello: _TypeAlias = Hello  # noqa: Y015
 
 @_typing.final
 class Status(_message.Message):
-    """How far a data plane got, and in which state its resources are."""
+    """The progress of a data plane, and the states of its resources."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -156,11 +156,11 @@ class Status(_message.Message):
     phase: Global___Phase.ValueType
     """How far it got with target."""
     reason: _builtins.str
-    """UPPER_SNAKE reason of a rejection."""
+    """UPPER_SNAKE reason of REJECTED. Else empty."""
     message: _builtins.str
-    """The same in words."""
+    """The reason in words."""
     replace: _builtins.bool
-    """Forget what was reported before, then take resources."""
+    """Whether resources replaces everything that was reported before."""
     @_builtins.property
     def target(self) -> _snapshot_pb2.Position:
         """The snapshot that phase, reason and message are about. Absent: only resources are reported."""
@@ -171,12 +171,12 @@ class Status(_message.Message):
 
     @_builtins.property
     def resources(self) -> _containers.RepeatedCompositeFieldContainer[_status_pb2.ResourceStatus]:
-        """States of models, and of those adapters that are not simply IDLE."""
+        """States of models, and of adapters that are not IDLE."""
 
     @_builtins.property
     def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of resources whose reported state no longer holds: they left the catalog, or are adapters
-        gone IDLE.
+        that became IDLE.
         """
 
     def __init__(
@@ -201,7 +201,7 @@ Global___Status: _TypeAlias = Status  # noqa: Y015
 
 @_typing.final
 class SyncResponse(_message.Message):
-    """What the control plane says."""
+    """A message from the control plane."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -212,7 +212,7 @@ class SyncResponse(_message.Message):
     GOODBYE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def intent(self) -> Global___Intent:
-        """Announces what follows."""
+        """Announces a snapshot."""
 
     @_builtins.property
     def chunk(self) -> Global___Chunk:
@@ -224,11 +224,11 @@ class SyncResponse(_message.Message):
 
     @_builtins.property
     def heartbeat(self) -> Global___Heartbeat:
-        """The stream lives."""
+        """Shows that the stream is alive."""
 
     @_builtins.property
     def goodbye(self) -> Global___Goodbye:
-        """The stream ends; connect again."""
+        """Ends the stream; the client connects again."""
 
     def __init__(
         self,
@@ -251,7 +251,7 @@ Global___SyncResponse: _TypeAlias = SyncResponse  # noqa: Y015
 
 @_typing.final
 class Intent(_message.Message):
-    """Announces what follows."""
+    """Announces a snapshot."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -262,17 +262,17 @@ class Intent(_message.Message):
     class _ModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Intent._Mode.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         MODE_UNSPECIFIED: Intent._Mode.ValueType  # 0
-        """Not said."""
+        """Not set."""
         MODE_NONE: Intent._Mode.ValueType  # 1
         """The client has the newest snapshot; nothing follows."""
         MODE_FULL: Intent._Mode.ValueType  # 2
         """Every entry follows."""
 
     class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
-        """How the snapshot is sent."""
+        """Ways to send a snapshot."""
 
     MODE_UNSPECIFIED: Intent.Mode.ValueType  # 0
-    """Not said."""
+    """Not set."""
     MODE_NONE: Intent.Mode.ValueType  # 1
     """The client has the newest snapshot; nothing follows."""
     MODE_FULL: Intent.Mode.ValueType  # 2
@@ -330,7 +330,7 @@ Global___Chunk: _TypeAlias = Chunk  # noqa: Y015
 
 @_typing.final
 class Commit(_message.Message):
-    """The announced snapshot is complete. Nothing of it is used before."""
+    """The announced snapshot is complete. The client uses no part of it before."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -354,7 +354,7 @@ Global___Commit: _TypeAlias = Commit  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):
-    """The stream lives."""
+    """Shows that the stream is alive."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -378,7 +378,7 @@ Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
 
 @_typing.final
 class Goodbye(_message.Message):
-    """The stream ends; connect again."""
+    """Ends the stream; the client connects again."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -416,9 +416,9 @@ class FetchSnapshotRequest(_message.Message):
     revision: _builtins.int
     """Catalog revision. Absent: the newest."""
     page_size: _builtins.int
-    """Entries at most. Default 100; more than 1000 counts as 1000. A page also ends at 2 MiB."""
+    """Entries per page. Default: 100. Values above 1000 count as 1000. A page also ends at 2 MiB."""
     page_token: _builtins.str
-    """next_page_token of the page before; it holds the revision too. Empty: the first page."""
+    """next_page_token of the previous page; it also holds the revision. Empty: the first page."""
     def __init__(
         self,
         *,
@@ -452,7 +452,7 @@ class FetchSnapshotResponse(_message.Message):
     """Entries of the whole snapshot."""
     @_builtins.property
     def position(self) -> _snapshot_pb2.Position:
-        """Which snapshot this is."""
+        """The snapshot."""
 
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_snapshot_pb2.Entry]:
@@ -483,9 +483,9 @@ class ListSnapshotsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Snapshots at most. Default 50; more than 1000 counts as 1000."""
+    """Snapshots per page. Default: 50. Values above 1000 count as 1000."""
     page_token: _builtins.str
-    """next_page_token of the page before. Empty: the first page."""
+    """next_page_token of the previous page. Empty: the first page."""
     def __init__(
         self,
         *,
@@ -530,7 +530,7 @@ Global___ListSnapshotsResponse: _TypeAlias = ListSnapshotsResponse  # noqa: Y015
 
 @_typing.final
 class SnapshotSummary(_message.Message):
-    """What a snapshot is, without its entries."""
+    """A snapshot without its entries."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -540,14 +540,14 @@ class SnapshotSummary(_message.Message):
     METHOD_FIELD_NUMBER: _builtins.int
     RESOURCE_FIELD_NUMBER: _builtins.int
     entry_count: _builtins.int
-    """Its entries."""
+    """How many entries it has."""
     method: _builtins.str
     """The method that made it, such as `RegisterModel`. Empty for revision 0."""
     resource: _builtins.str
-    """The resource that it changed."""
+    """Name of the resource that the method was called with. Empty for revision 0."""
     @_builtins.property
     def position(self) -> _snapshot_pb2.Position:
-        """Which snapshot."""
+        """The snapshot."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:

@@ -69,18 +69,18 @@ class SnapshotServiceServicer:
     """
 
     def Sync(self, request_iterator, context):
-        """One stream per data plane, for as long as both live. The client says Hello first. The server
-        answers with snapshots, one at a time: Intent, Chunks, Commit. The client answers each with a
-        Status whose `target` is that snapshot and whose phase is ACTIVE, ACTIVE_WITH_ERRORS (an ACK)
-        or REJECTED (a NACK), and sends further Statuses whenever the state of a model changes. While a
-        snapshot is under way, later ones are left out but for the newest.
+        """The stream of a data plane, open as long as both sides run. The client sends Hello first. The
+        server sends snapshots one at a time: Intent, Chunks, Commit. The client answers each with a
+        Status whose `target` is that snapshot and whose phase is ACTIVE or ACTIVE_WITH_ERRORS (an ACK)
+        or REJECTED (a NACK). It sends further Statuses whenever the state of a model changes. Of the
+        snapshots that are committed while another is sent, only the newest follows.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FetchSnapshot(self, request, context):
-        """One page of the entries of a snapshot.
+        """Fetches a page of the entries of a snapshot.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -94,16 +94,16 @@ class SnapshotServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DiffSnapshots(self, request, context):
-        """What differs between two snapshots, field by field, by resource name. Without secrets.
+        """Compares two snapshots field by field, by resource name, without secrets.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollbackCatalog(self, request, context):
-        """Makes the models, adapters and routes of an earlier snapshot the newest again, as one change:
-        each gets a new revision with its old content. API keys stay as they are, so that revoked ones
-        stay revoked and new ones valid.
+        """Restores the models, adapters and routes of an earlier snapshot as a single change: each gets a
+        new revision with its old content. API keys do not change, so that revoked keys stay revoked
+        and new ones stay valid.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

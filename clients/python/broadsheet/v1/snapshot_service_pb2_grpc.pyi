@@ -36,22 +36,22 @@ class SnapshotServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SnapshotServiceAsyncStub: ...
     Sync: _grpc.StreamStreamMultiCallable[_snapshot_service_pb2.SyncRequest, _snapshot_service_pb2.SyncResponse]
-    """One stream per data plane, for as long as both live. The client says Hello first. The server
-    answers with snapshots, one at a time: Intent, Chunks, Commit. The client answers each with a
-    Status whose `target` is that snapshot and whose phase is ACTIVE, ACTIVE_WITH_ERRORS (an ACK)
-    or REJECTED (a NACK), and sends further Statuses whenever the state of a model changes. While a
-    snapshot is under way, later ones are left out but for the newest.
+    """The stream of a data plane, open as long as both sides run. The client sends Hello first. The
+    server sends snapshots one at a time: Intent, Chunks, Commit. The client answers each with a
+    Status whose `target` is that snapshot and whose phase is ACTIVE or ACTIVE_WITH_ERRORS (an ACK)
+    or REJECTED (a NACK). It sends further Statuses whenever the state of a model changes. Of the
+    snapshots that are committed while another is sent, only the newest follows.
     """
     FetchSnapshot: _grpc.UnaryUnaryMultiCallable[_snapshot_service_pb2.FetchSnapshotRequest, _snapshot_service_pb2.FetchSnapshotResponse]
-    """One page of the entries of a snapshot."""
+    """Fetches a page of the entries of a snapshot."""
     ListSnapshots: _grpc.UnaryUnaryMultiCallable[_snapshot_service_pb2.ListSnapshotsRequest, _snapshot_service_pb2.ListSnapshotsResponse]
     """Lists snapshots, newest first."""
     DiffSnapshots: _grpc.UnaryUnaryMultiCallable[_diff_pb2.DiffSnapshotsRequest, _diff_pb2.DiffSnapshotsResponse]
-    """What differs between two snapshots, field by field, by resource name. Without secrets."""
+    """Compares two snapshots field by field, by resource name, without secrets."""
     RollbackCatalog: _grpc.UnaryUnaryMultiCallable[_rollback_pb2.RollbackCatalogRequest, _rollback_pb2.RollbackCatalogResponse]
-    """Makes the models, adapters and routes of an earlier snapshot the newest again, as one change:
-    each gets a new revision with its old content. API keys stay as they are, so that revoked ones
-    stay revoked and new ones valid.
+    """Restores the models, adapters and routes of an earlier snapshot as a single change: each gets a
+    new revision with its old content. API keys do not change, so that revoked keys stay revoked
+    and new ones stay valid.
     """
 
 @_typing.type_check_only
@@ -60,22 +60,22 @@ class SnapshotServiceAsyncStub(SnapshotServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Sync: _aio.StreamStreamMultiCallable[_snapshot_service_pb2.SyncRequest, _snapshot_service_pb2.SyncResponse]  # type: ignore[assignment]
-    """One stream per data plane, for as long as both live. The client says Hello first. The server
-    answers with snapshots, one at a time: Intent, Chunks, Commit. The client answers each with a
-    Status whose `target` is that snapshot and whose phase is ACTIVE, ACTIVE_WITH_ERRORS (an ACK)
-    or REJECTED (a NACK), and sends further Statuses whenever the state of a model changes. While a
-    snapshot is under way, later ones are left out but for the newest.
+    """The stream of a data plane, open as long as both sides run. The client sends Hello first. The
+    server sends snapshots one at a time: Intent, Chunks, Commit. The client answers each with a
+    Status whose `target` is that snapshot and whose phase is ACTIVE or ACTIVE_WITH_ERRORS (an ACK)
+    or REJECTED (a NACK). It sends further Statuses whenever the state of a model changes. Of the
+    snapshots that are committed while another is sent, only the newest follows.
     """
     FetchSnapshot: _aio.UnaryUnaryMultiCallable[_snapshot_service_pb2.FetchSnapshotRequest, _snapshot_service_pb2.FetchSnapshotResponse]  # type: ignore[assignment]
-    """One page of the entries of a snapshot."""
+    """Fetches a page of the entries of a snapshot."""
     ListSnapshots: _aio.UnaryUnaryMultiCallable[_snapshot_service_pb2.ListSnapshotsRequest, _snapshot_service_pb2.ListSnapshotsResponse]  # type: ignore[assignment]
     """Lists snapshots, newest first."""
     DiffSnapshots: _aio.UnaryUnaryMultiCallable[_diff_pb2.DiffSnapshotsRequest, _diff_pb2.DiffSnapshotsResponse]  # type: ignore[assignment]
-    """What differs between two snapshots, field by field, by resource name. Without secrets."""
+    """Compares two snapshots field by field, by resource name, without secrets."""
     RollbackCatalog: _aio.UnaryUnaryMultiCallable[_rollback_pb2.RollbackCatalogRequest, _rollback_pb2.RollbackCatalogResponse]  # type: ignore[assignment]
-    """Makes the models, adapters and routes of an earlier snapshot the newest again, as one change:
-    each gets a new revision with its old content. API keys stay as they are, so that revoked ones
-    stay revoked and new ones valid.
+    """Restores the models, adapters and routes of an earlier snapshot as a single change: each gets a
+    new revision with its old content. API keys do not change, so that revoked keys stay revoked
+    and new ones stay valid.
     """
 
 class SnapshotServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -87,11 +87,11 @@ class SnapshotServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_snapshot_service_pb2.SyncRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_snapshot_service_pb2.SyncResponse], _abc.AsyncIterator[_snapshot_service_pb2.SyncResponse]]:
-        """One stream per data plane, for as long as both live. The client says Hello first. The server
-        answers with snapshots, one at a time: Intent, Chunks, Commit. The client answers each with a
-        Status whose `target` is that snapshot and whose phase is ACTIVE, ACTIVE_WITH_ERRORS (an ACK)
-        or REJECTED (a NACK), and sends further Statuses whenever the state of a model changes. While a
-        snapshot is under way, later ones are left out but for the newest.
+        """The stream of a data plane, open as long as both sides run. The client sends Hello first. The
+        server sends snapshots one at a time: Intent, Chunks, Commit. The client answers each with a
+        Status whose `target` is that snapshot and whose phase is ACTIVE or ACTIVE_WITH_ERRORS (an ACK)
+        or REJECTED (a NACK). It sends further Statuses whenever the state of a model changes. Of the
+        snapshots that are committed while another is sent, only the newest follows.
         """
 
     @_abc_1.abstractmethod
@@ -100,7 +100,7 @@ class SnapshotServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _snapshot_service_pb2.FetchSnapshotRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_snapshot_service_pb2.FetchSnapshotResponse, _abc.Awaitable[_snapshot_service_pb2.FetchSnapshotResponse]]:
-        """One page of the entries of a snapshot."""
+        """Fetches a page of the entries of a snapshot."""
 
     @_abc_1.abstractmethod
     def ListSnapshots(
@@ -116,7 +116,7 @@ class SnapshotServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _diff_pb2.DiffSnapshotsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_diff_pb2.DiffSnapshotsResponse, _abc.Awaitable[_diff_pb2.DiffSnapshotsResponse]]:
-        """What differs between two snapshots, field by field, by resource name. Without secrets."""
+        """Compares two snapshots field by field, by resource name, without secrets."""
 
     @_abc_1.abstractmethod
     def RollbackCatalog(
@@ -124,9 +124,9 @@ class SnapshotServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rollback_pb2.RollbackCatalogRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rollback_pb2.RollbackCatalogResponse, _abc.Awaitable[_rollback_pb2.RollbackCatalogResponse]]:
-        """Makes the models, adapters and routes of an earlier snapshot the newest again, as one change:
-        each gets a new revision with its old content. API keys stay as they are, so that revoked ones
-        stay revoked and new ones valid.
+        """Restores the models, adapters and routes of an earlier snapshot as a single change: each gets a
+        new revision with its old content. API keys do not change, so that revoked keys stay revoked
+        and new ones stay valid.
         """
 
 def add_SnapshotServiceServicer_to_server(servicer: SnapshotServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

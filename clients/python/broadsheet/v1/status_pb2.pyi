@@ -32,24 +32,22 @@ class _ResourceStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Resourc
     RESOURCE_STATE_READY: _ResourceState.ValueType  # 2
     """A replica answers."""
     RESOURCE_STATE_IDLE: _ResourceState.ValueType  # 3
-    """Healthy with no replica; the first request starts one. For an adapter: not loaded anywhere at
-    the moment.
-    """
+    """Healthy without a replica; the first request starts one. Of an adapter: not loaded anywhere."""
     RESOURCE_STATE_DEGRADED: _ResourceState.ValueType  # 4
-    """Requests are answered, but not as wished: an older revision still serves because the new one
-    failed, say.
+    """Requests are answered, but not as specified: for example by an older revision because the new
+    one failed.
     """
     RESOURCE_STATE_FAILED: _ResourceState.ValueType  # 5
     """Requests are refused with the reason."""
     RESOURCE_STATE_DRAINING: _ResourceState.ValueType  # 6
-    """Finishing its last requests before it goes."""
+    """Finishing its last requests before it stops."""
     RESOURCE_STATE_QUARANTINED: _ResourceState.ValueType  # 7
-    """This data plane does not accept the entry (its source is not allowed there, say), and serves
-    the rest of the snapshot without it.
+    """This data plane does not accept the entry, for example because its source is not allowed there.
+    It serves the rest of the snapshot.
     """
 
 class ResourceState(_ResourceState, metaclass=_ResourceStateEnumTypeWrapper):
-    """What a data plane has made of one model or adapter."""
+    """The state of a model or adapter on a data plane."""
 
 RESOURCE_STATE_UNSPECIFIED: ResourceState.ValueType  # 0
 """Not reported."""
@@ -58,26 +56,24 @@ RESOURCE_STATE_DEPLOYING: ResourceState.ValueType  # 1
 RESOURCE_STATE_READY: ResourceState.ValueType  # 2
 """A replica answers."""
 RESOURCE_STATE_IDLE: ResourceState.ValueType  # 3
-"""Healthy with no replica; the first request starts one. For an adapter: not loaded anywhere at
-the moment.
-"""
+"""Healthy without a replica; the first request starts one. Of an adapter: not loaded anywhere."""
 RESOURCE_STATE_DEGRADED: ResourceState.ValueType  # 4
-"""Requests are answered, but not as wished: an older revision still serves because the new one
-failed, say.
+"""Requests are answered, but not as specified: for example by an older revision because the new
+one failed.
 """
 RESOURCE_STATE_FAILED: ResourceState.ValueType  # 5
 """Requests are refused with the reason."""
 RESOURCE_STATE_DRAINING: ResourceState.ValueType  # 6
-"""Finishing its last requests before it goes."""
+"""Finishing its last requests before it stops."""
 RESOURCE_STATE_QUARANTINED: ResourceState.ValueType  # 7
-"""This data plane does not accept the entry (its source is not allowed there, say), and serves
-the rest of the snapshot without it.
+"""This data plane does not accept the entry, for example because its source is not allowed there.
+It serves the rest of the snapshot.
 """
 Global___ResourceState: _TypeAlias = ResourceState  # noqa: Y015
 
 @_typing.final
 class ResourceStatus(_message.Message):
-    """The state of one model or adapter on one data plane."""
+    """A report on a model or adapter on a data plane."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -97,24 +93,22 @@ class ResourceStatus(_message.Message):
     state: Global___ResourceState.ValueType
     """The state."""
     reason: _builtins.str
-    """UPPER_SNAKE reason of a DEGRADED, FAILED or QUARANTINED state; else empty."""
+    """UPPER_SNAKE reason of DEGRADED, FAILED or QUARANTINED. Else empty."""
     message: _builtins.str
-    """The same in words, the engine's own where it gave some. For operators: it may name files and
-    hosts.
+    """The reason in words, from the engine where it gave any. It may name files and hosts, and is
+    meant for operators.
     """
     ready_replicas: _builtins.int
     """Replicas that answer requests."""
     application: _builtins.str
-    """The Ray Serve application that runs it; empty when there is none."""
+    """The Ray Serve application that runs it. Empty: none does."""
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When it got into this state."""
+        """When it entered this state."""
 
     @_builtins.property
     def cold_start(self) -> Global___ColdStart:
-        """How its latest start from zero went. Absent: there was none since the data plane's agent
-        started.
-        """
+        """Its latest start from zero. Absent: none since the data plane's agent started."""
 
     def __init__(
         self,
@@ -139,7 +133,7 @@ Global___ResourceStatus: _TypeAlias = ResourceStatus  # noqa: Y015
 
 @_typing.final
 class ColdStart(_message.Message):
-    """How long a model took to start from zero on a data plane, and where the time went."""
+    """How long a model took to start from zero on a data plane, and which part took how long."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -151,21 +145,21 @@ class ColdStart(_message.Message):
     @_builtins.property
     def first_token(self) -> _duration_pb2.Duration:
         """From the arrival of the first request that waited for the start to the first byte of its
-        answer: the time to the first token for who streams. Absent: nobody waited, or nobody was
-        answered yet.
+        answer: for streaming callers the time to the first token. Absent: no request waited, or none
+        was answered yet.
         """
 
     @_builtins.property
     def start(self) -> _duration_pb2.Duration:
-        """Of that: from the decision to start it to the first replica that answers."""
+        """The part from the decision to start the model to the first replica that answers."""
 
     @_builtins.property
     def engine_start(self) -> _duration_pb2.Duration:
-        """Of that: the engine's own start in the replica, with its imports."""
+        """The part of `start` that the engine takes in the replica, with its imports."""
 
     @_builtins.property
     def weights_load(self) -> _duration_pb2.Duration:
-        """Of that: reading the weights. Absent where the engine does not say."""
+        """The part of `engine_start` that reads the weights. Absent: the engine does not report it."""
 
     @_builtins.property
     def ready_time(self) -> _timestamp_pb2.Timestamp:
@@ -190,7 +184,7 @@ Global___ColdStart: _TypeAlias = ColdStart  # noqa: Y015
 
 @_typing.final
 class DataPlaneResourceStatus(_message.Message):
-    """The state of one model or adapter on a named data plane."""
+    """The report of a data plane on a model or adapter, with the name of the data plane."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -200,12 +194,10 @@ class DataPlaneResourceStatus(_message.Message):
     data_plane: _builtins.str
     """Resource name, `dataPlanes/{data_plane}`."""
     connected: _builtins.bool
-    """Whether that data plane is connected; when it is not, the status is the last one that it
-    reported.
-    """
+    """Whether that data plane is connected. If not, status is the last that it reported."""
     @_builtins.property
     def status(self) -> Global___ResourceStatus:
-        """What it reported."""
+        """The report."""
 
     def __init__(
         self,

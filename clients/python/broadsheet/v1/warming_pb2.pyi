@@ -32,19 +32,19 @@ class WarmModelRequest(_message.Message):
     name: _builtins.str
     """`models/{model}`."""
     etag: _builtins.str
-    """etag of the model as the caller read it. When it is another by now, the request is refused:
-    ABORTED, ETAG_MISMATCH.
+    """The etag of the model as the caller read it. If it has changed since, the request fails with
+    ABORTED, ETAG_MISMATCH. Empty: no check.
     """
     request_id: _builtins.str
-    """UUID4 of this request. The same request again, within 24 hours, gets the first answer and
-    changes nothing.
+    """UUID4 of this request. Within 24 hours, the same request with the same id changes nothing and
+    gets the first answer.
     """
     validate_only: _builtins.bool
-    """Check everything, answer as if it had been done, and write nothing."""
+    """Run every check and answer as if the change were made, but write nothing."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """How long from now on, 1 s to 7 days, in place of what was asked for before. 0: not any longer.
-        Default: 600 s.
+        """How long from now on, 1 s to 7 days. It replaces the end of earlier warming. 0: end the
+        warming. Default: 600 s.
         """
 
     def __init__(
@@ -73,8 +73,8 @@ class WarmModelResponse(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     CATALOG_REVISION_FIELD_NUMBER: _builtins.int
     catalog_revision: _builtins.int
-    """The first catalog revision whose snapshot surely holds it: that of this change, or the newest
-    if nothing changed.
+    """The first catalog revision that is certain to hold it: that of this change, or the newest if
+    nothing changed.
     """
     @_builtins.property
     def model(self) -> _model_pb2.Model:

@@ -1,0 +1,39 @@
+"""The registry as its handlers see it: the store, and what surrounds it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from broadsheet.v1 import status_pb2
+from controlplane.adapters.files import AdapterReader
+from controlplane.store.store import Store
+
+
+class ResourceStatuses(Protocol):
+    """The state of a model or adapter on each data plane, by data plane id."""
+
+    def __call__(
+        self, name: str, *, idle_since_revision: int | None = None
+    ) -> Sequence[status_pb2.DataPlaneResourceStatus]:
+        """The states that were reported.
+
+        Args:
+            name: Resource name of the model or adapter.
+            idle_since_revision: For an adapter, the catalog revision of its last change. Data
+                planes do not report idle adapters: one that serves this revision and reports
+                nothing else has the adapter IDLE.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registry:
+    """What handlers share. All of it lives as long as the process."""
+
+    store: Store
+    """Holds the catalog and its history. Requests change it through `idempotency.commit`."""
+    adapter_reader: AdapterReader
+    """Reads and checks the files of adapters."""
+    resource_statuses: ResourceStatuses
+    """What data planes have reported."""
