@@ -13,7 +13,7 @@ from sqlalchemy import Table, insert, select, update
 from broadsheet.v1 import adapter_pb2, model_pb2
 from controlplane import principal
 from controlplane.catalog import audit, domain, registration, snapshot, spec
-from controlplane.store.resources import rows as store_rows
+from controlplane.store.resources import adapter_rows, model_rows
 from controlplane.store.schema import (
     adapter_revisions,
     adapters,
@@ -28,6 +28,7 @@ from controlplane.store.schema import (
     served_names,
 )
 from controlplane.store.store import Store
+from controlplane.store.times import to_us
 from protocol.catalog_digest import CatalogDigest
 
 Draft = registration.ModelDraft | registration.AdapterDraft
@@ -124,14 +125,14 @@ def _registered(draft: Draft, stamp: domain.Stamp) -> tuple[domain.Model | domai
     if isinstance(draft, registration.ModelDraft):
         model = registration.registered_model(None, draft, stamp)
         of_model = (
-            (models, store_rows.model_values(model)),
-            (model_revisions, store_rows.model_revision_values(model)),
+            (models, model_rows.model_values(model)),
+            (model_revisions, model_rows.model_revision_values(model)),
         )
         return model, snapshot.model_entry(model), iter(of_model)
     adapter = registration.registered_adapter(None, draft, stamp)
     of_adapter = (
-        (adapters, store_rows.adapter_values(adapter)),
-        (adapter_revisions, store_rows.adapter_revision_values(adapter)),
+        (adapters, adapter_rows.adapter_values(adapter)),
+        (adapter_revisions, adapter_rows.adapter_revision_values(adapter)),
     )
     return adapter, snapshot.adapter_entry(adapter), iter(of_adapter)
 
@@ -144,7 +145,7 @@ def _of_entry(entry: domain.Entry, served_name: str, revision: int) -> _Rows:
 
 def _of_commit(draft: Draft, entry: domain.Entry, digest: CatalogDigest, now: datetime, revision: int) -> _Rows:
     commit = {
-        "create_time_us": store_rows.to_us(now),
+        "create_time_us": to_us(now),
         "method": "RegisterModel" if isinstance(draft, registration.ModelDraft) else "RegisterAdapter",
         "resource": entry.name,
     }

@@ -18,6 +18,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.util import await_only
 
 from controlplane.catalog import domain
+from controlplane.store import revisions
 from controlplane.store.databases import database
 from controlplane.store.databases import sqlite as store_sqlite
 from controlplane.store.schema import metadata
@@ -192,7 +193,7 @@ class Plane:
             # Past SQLAlchemy: it would take most of the time.
             for table in reversed(metadata.sorted_tables):
                 await raw.execute(f"DELETE FROM {table.name}")  # noqa: S608  # our own names
-            await self.world.store._make_catalog(connection)
+            await revisions.make_catalog_if_absent(connection, store_uid=self._new_uid(), now=self._clock())
 
     async def prepare_faults(self) -> None:
         """Open what `strike` needs."""

@@ -118,7 +118,7 @@ class World:
         for entry in await self.entries(revision):
             assert blob_digest(entry.blob) == entry.digest
             digest = digest.added(entry.name, entry.type, entry.digest)
-        commit = await self.store.commit_at(revision)
+        commit = await self.store.revisions.commit_at(revision)
         assert commit.head.position.digest == digest.root()
         assert commit.head.entry_count == digest.entry_count
 

@@ -9,7 +9,7 @@ from typing import NewType, Protocol
 from broadsheet.v1 import status_pb2
 from controlplane.catalog.domain import DataPlaneRecord
 from controlplane.fleet.progress import Progress, ResourceChange
-from controlplane.store.fleet.reports import FleetNews, FleetReport
+from controlplane.store.fleet.reports import FleetChange, FleetReport
 
 Session = NewType("Session", int)
 """The number of a stream among all that a data plane has had. A higher number supersedes the
@@ -69,7 +69,7 @@ class DataPlane:
     """Of `connection`, or of the last stream at any control plane."""
     stored: DataPlaneRecord | None = None
     """The record as the database has it."""
-    elsewhere: FleetNews | None = None
+    elsewhere: FleetChange | None = None
     """What the shared database said last, without statuses; None: nothing."""
     unshared: UnsharedChanges = field(default_factory=UnsharedChanges)
 

@@ -17,7 +17,7 @@ from controlplane.catalog.domain import Head
 from controlplane.commit_feed import CommitFeed
 from controlplane.errors import Unavailable
 from controlplane.fleet.data_plane import Session
-from controlplane.store.fleet.reports import FleetNews, FleetReport
+from controlplane.store.fleet.reports import FleetChange, FleetReport
 from controlplane.store.fleet.tables import FleetTables
 from controlplane.store.store import Store
 
@@ -58,9 +58,9 @@ class Follower(Protocol):
     """The part of the fleet's state that other control planes change."""
 
     def report_numbers(self) -> Mapping[str, int]:
-        """`FleetNews.number` of what is known, by data plane id."""
+        """`FleetChange.number` of what is known, by data plane id."""
 
-    def learn(self, news: Sequence[FleetNews]) -> None:
+    def learn(self, changes: Sequence[FleetChange]) -> None:
         """Take what has changed about data planes."""
 
 
@@ -115,7 +115,7 @@ class SharedDatabase:
             self._looks_begun += 1
             self._commits.publish(await self._read_head())
             known = self._follower.report_numbers()
-            self._follower.learn(await self._tables.news(known, self._settings.lease_s))
+            self._follower.learn(await self._tables.changes_since(known, self._settings.lease_s))
 
     async def run(self, oldest_in_use: Callable[[], int | None]) -> None:
         """Look whenever there may be something new, and send heartbeats. Ends by being cancelled.

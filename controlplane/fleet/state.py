@@ -13,7 +13,7 @@ from controlplane.catalog.domain import DataPlaneRecord, Head
 from controlplane.fleet.data_plane import Connection, DataPlane, Session
 from controlplane.fleet.merging import merge
 from controlplane.fleet.progress import Progress, ResourceChange, progress_in, record_of, record_with
-from controlplane.store.fleet.reports import FleetNews, FleetReport
+from controlplane.store.fleet.reports import FleetChange, FleetReport
 
 RESOURCES_MAX = 1_000_000
 """Resource statuses kept per data plane: as many as a snapshot may have entries."""
@@ -140,10 +140,10 @@ class FleetState:
 
     # -- transitions: the database -----------------------------------------------------------------
 
-    def learn(self, news: Sequence[FleetNews]) -> None:
+    def learn(self, changes: Sequence[FleetChange]) -> None:
         """Take what the shared database has that `report_numbers` lacks."""
         changed = False
-        for item in news:
+        for item in changes:
             self.remember(item.record)
             known = self._data_planes.get(item.record.id)
             if known is not None and known.elsewhere != item:
@@ -220,7 +220,7 @@ class FleetState:
         return [status for _, status in sorted(known.resources.items())] if known is not None else ()
 
     def report_numbers(self) -> Mapping[str, int]:
-        """`FleetNews.number` of what is known from the shared database, by data plane id."""
+        """`FleetChange.number` of what is known from the shared database, by data plane id."""
         return {
             data_plane_id: known.elsewhere.number
             for data_plane_id, known in self._data_planes.items()

@@ -29,13 +29,14 @@ from controlplane.fleet.fleet import Fleet
 from controlplane.rpc.handlers.adapters import AdapterHandler
 from controlplane.rpc.handlers.api_keys import ApiKeyHandler
 from controlplane.rpc.handlers.audit import AuditHandler
-from controlplane.rpc.handlers.fleet import FleetHandler, FleetStore
+from controlplane.rpc.handlers.fleet import FleetHandler
 from controlplane.rpc.handlers.models import ModelHandler
 from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.handlers.rollouts import RolloutHandler
 from controlplane.rpc.handlers.routes import RouteHandler
 from controlplane.rpc.handlers.snapshots import SnapshotHandler
 from controlplane.rpc.handlers.warming import WarmingHandler
+from controlplane.store.store import Store
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -196,8 +197,8 @@ class SnapshotServicer(SnapshotServiceServicer):
 class FleetServicer(FleetServiceServicer):
     """FleetService: the data planes, and what they serve."""
 
-    def __init__(self, store: FleetStore, fleet: Fleet) -> None:
-        self._fleet = FleetHandler(store, fleet)
+    def __init__(self, store: Store, fleet: Fleet) -> None:
+        self._fleet = FleetHandler(store.data_planes, fleet)
 
     async def ListDataPlanes(
         self, request: fleet_service_pb2.ListDataPlanesRequest, context: Context

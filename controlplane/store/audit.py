@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,86 +13,108 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from broadsheet.v1 import change_pb2
 from controlplane.catalog import audit
 from controlplane.principal import Origin, Principal
-from controlplane.store.resources import rows as store_rows
+from controlplane.store.reading import Reading
 from controlplane.store.schema import audit_changes, audit_events, blobs
+from controlplane.store.times import from_us, to_us
 
 _TEXT_CHARACTERS_MAX = 256
-"""Of the columns that hold what others chose. What is longer is cut: a change must not fail because
-of it."""
+"""Of the columns that hold text from callers. Longer text is cut: a change must not fail because of
+its audit event."""
 
 
-async def read_changes(
-    connection: AsyncConnection, entry_changes: Iterable[audit.EntryChange]
-) -> tuple[change_pb2.ResourceChange, ...]:
-    """The changes of these entries as the log keeps them. Blobs that are not shown are not read."""
-    differing = sorted(
-        (change for change in entry_changes if change.before != change.after), key=lambda change: change.name
-    )
-    digests = {ref.digest for change in audit.shown(differing) for ref in change.refs}
-    query = select(blobs.c.digest, blobs.c.blob).where(blobs.c.digest.in_(digests))
-    contents = {row.digest: row.blob for row in await connection.execute(query)} if digests else {}
-    return audit.kept_changes(differing, contents)
+class AuditEvents:
+    """The audit log.
+
+    Every method raises errors.Unavailable when the database fails.
+    """
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    async def list(
+        self, matching: audit.EventFilter, *, before_revision: int | None, limit: int
+    ) -> Sequence[audit.AuditEvent]:
+        """Up to `limit` events, newest first; if given, only those before `before_revision`."""
+        query = _matching(select(audit_events), matching)
+        if before_revision is not None:
+            query = query.where(audit_events.c.catalog_revision < before_revision)
+        query = query.order_by(audit_events.c.catalog_revision.desc()).limit(limit)
+        async with self._reading.begin() as connection:
+            rows = (await connection.execute(query)).all()
+            changes = await _changes_of(connection, [row.catalog_revision for row in rows])
+        return [_event(row, tuple(changes[row.catalog_revision])) for row in rows]
 
 
-async def insert_event(connection: AsyncConnection, event: audit.AuditEvent) -> None:
-    """Add an event to the log."""
-    await connection.execute(
-        insert(audit_events).values(
-            catalog_revision=event.catalog_revision,
-            create_time_us=store_rows.to_us(event.create_time),
-            principal=_fitting(event.principal.name),
-            role=event.principal.role,
-            authentication=event.principal.authentication,
-            address=_fitting(event.origin.address),
-            request_id=_fitting(event.origin.request_id),
-            method=event.method,
-            resource=event.resource,
-            change_count=event.change_count,
+class AuditLog:
+    """Writes the audit log, on a connection that may write."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def read_changes(self, entry_changes: Iterable[audit.EntryChange]) -> tuple[change_pb2.ResourceChange, ...]:
+        """These changes as the log keeps them. Blobs that are not shown are not read."""
+        differing = sorted(
+            (change for change in entry_changes if change.before != change.after), key=lambda change: change.name
         )
-    )
-    if event.changes:
-        await connection.execute(
-            insert(audit_changes),
-            [
-                {"catalog_revision": event.catalog_revision, "name": change.name, "change": change.SerializeToString()}
-                for change in event.changes
-            ],
+        digests = {ref.digest for change in audit.shown(differing) for ref in change.refs}
+        query = select(blobs.c.digest, blobs.c.blob).where(blobs.c.digest.in_(digests))
+        rows = await self._connection.execute(query) if digests else ()
+        return audit.kept_changes(differing, {row.digest: row.blob for row in rows})
+
+    async def append(self, event: audit.AuditEvent) -> None:
+        """Add the event of the catalog revision that the transaction makes."""
+        await self._connection.execute(
+            insert(audit_events).values(
+                catalog_revision=event.catalog_revision,
+                create_time_us=to_us(event.create_time),
+                principal=_shortened(event.principal.name),
+                role=event.principal.role,
+                authentication=event.principal.authentication,
+                address=_shortened(event.origin.address),
+                request_id=_shortened(event.origin.request_id),
+                method=event.method,
+                resource=event.resource,
+                change_count=event.change_count,
+            )
         )
+        changes = [
+            {"catalog_revision": event.catalog_revision, "name": change.name, "change": change.SerializeToString()}
+            for change in event.changes
+        ]
+        if changes:
+            await self._connection.execute(insert(audit_changes), changes)
+
+    async def delete(self, *, before: datetime, limit: int) -> int:
+        """Delete up to `limit` of the oldest events from before this time. Returns how many.
+
+        Events are written once and never changed, so this needs no lock on the catalog. Another
+        control plane may delete at the same time: each skips the rows that the other has locked.
+        """
+        old = (
+            select(audit_events.c.catalog_revision)
+            .where(audit_events.c.create_time_us < to_us(before))
+            .order_by(audit_events.c.catalog_revision)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        revisions = (await self._connection.execute(old)).scalars().all()
+        if revisions:
+            await self._connection.execute(delete(audit_events).where(audit_events.c.catalog_revision.in_(revisions)))
+        return len(revisions)
 
 
-async def list_events(
-    connection: AsyncConnection, matching: audit.EventFilter, *, before_revision: int | None, limit: int
-) -> Sequence[audit.AuditEvent]:
-    """Events, newest first; those before `before_revision` if it is given."""
-    query = _matching(select(audit_events), matching)
-    if before_revision is not None:
-        query = query.where(audit_events.c.catalog_revision < before_revision)
-    query = query.order_by(audit_events.c.catalog_revision.desc()).limit(limit)
-    rows = (await connection.execute(query)).all()
+async def _changes_of(
+    connection: AsyncConnection, revisions: Sequence[int]
+) -> Mapping[int, Sequence[change_pb2.ResourceChange]]:
     changes = defaultdict[int, list[change_pb2.ResourceChange]](list)
     query = (
         select(audit_changes)
-        .where(audit_changes.c.catalog_revision.in_([row.catalog_revision for row in rows]))
+        .where(audit_changes.c.catalog_revision.in_(revisions))
         .order_by(audit_changes.c.catalog_revision, audit_changes.c.name)
     )
-    for row in await connection.execute(query) if rows else ():
+    for row in await connection.execute(query) if revisions else ():
         changes[row.catalog_revision].append(change_pb2.ResourceChange.FromString(row.change))
-    return [_event(row, tuple(changes[row.catalog_revision])) for row in rows]
-
-
-async def delete_events(connection: AsyncConnection, *, before: datetime, limit: int) -> int:
-    """Delete up to `limit` of the oldest events that were made before this time; how many those
-    were."""
-    old = (
-        select(audit_events.c.catalog_revision)
-        .where(audit_events.c.create_time_us < store_rows.to_us(before))
-        .order_by(audit_events.c.catalog_revision)
-        .limit(limit)
-    )
-    revisions = (await connection.execute(old)).scalars().all()
-    if revisions:
-        await connection.execute(delete(audit_events).where(audit_events.c.catalog_revision.in_(revisions)))
-    return len(revisions)
+    return changes
 
 
 def _matching(query: Select[Any], matching: audit.EventFilter) -> Select[Any]:
@@ -109,16 +131,16 @@ def _matching(query: Select[Any], matching: audit.EventFilter) -> Select[Any]:
     if matching.max_revision is not None:
         query = query.where(columns.catalog_revision <= matching.max_revision)
     if matching.start_time is not None:
-        query = query.where(columns.create_time_us >= store_rows.to_us(matching.start_time))
+        query = query.where(columns.create_time_us >= to_us(matching.start_time))
     if matching.end_time is not None:
-        query = query.where(columns.create_time_us < store_rows.to_us(matching.end_time))
+        query = query.where(columns.create_time_us < to_us(matching.end_time))
     return query
 
 
 def _event(row: Row[Any], changes: tuple[change_pb2.ResourceChange, ...]) -> audit.AuditEvent:
     return audit.AuditEvent(
         catalog_revision=row.catalog_revision,
-        create_time=store_rows.from_us(row.create_time_us),
+        create_time=from_us(row.create_time_us),
         principal=Principal(name=row.principal, role=row.role, authentication=row.authentication),
         origin=Origin(address=row.address, request_id=row.request_id),
         method=row.method,
@@ -128,6 +150,6 @@ def _event(row: Row[Any], changes: tuple[change_pb2.ResourceChange, ...]) -> aud
     )
 
 
-def _fitting(text: str) -> str:
+def _shortened(text: str) -> str:
     # Postgres takes no NUL in text.
     return text.replace("\0", "\ufffd")[:_TEXT_CHARACTERS_MAX]

@@ -1,40 +1,133 @@
-"""What differs between two snapshots: a range query over the entry history."""
+"""Reads snapshot entries: those of one snapshot, and the differences between two."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, or_, select, union
+from sqlalchemy import ColumnElement, FromClause, Select, or_, select, union
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from controlplane.catalog import domain
+from controlplane.store.reading import Reading
+from controlplane.store.revisions import Revisions
 from controlplane.store.schema import blobs, entries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One name under which two snapshots have different entries; at least one is there."""
+    """A name under which two snapshots have different entries. At least one has an entry."""
 
     name: str
     before: domain.Entry | None
     after: domain.Entry | None
 
 
-async def differences(
-    connection: AsyncConnection, from_revision: int, to_revision: int, *, after_name: str, limit: int
-) -> Sequence[Difference]:
-    """What differs between two kept snapshots, ordered by name. Takes time in proportion to what
-    changed between them.
+class Entries:
+    """The entry history.
 
-    Args:
-        connection: In a transaction.
-        from_revision: Catalog revision of the one, which may be the later one.
-        to_revision: That of the other.
-        after_name: Leave out names up to and including this one.
-        limit: Differences at most.
+    Every method raises errors.Unavailable when the database fails.
     """
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    async def read(
+        self, revision: int, *, after_name: str, limit: int, bytes_max: int | None = None
+    ) -> Sequence[domain.Entry]:
+        """Entries of the snapshot at `revision`, ordered by name.
+
+        Args:
+            revision: Any catalog revision that is kept.
+            after_name: Leave out entries up to and including this name. Empty: from the first.
+            limit: Entries at most.
+            bytes_max: Stop before the blobs together pass this size. The first entry is returned
+            even when it alone is larger.
+
+        Raises:
+            errors.NotFound: there is no such revision, or it is not kept any more.
+        """
+        async with self._reading.begin() as connection:
+            await Revisions(self._reading.on(connection)).commit_at(revision)
+            wanted = _held(entries, revision) & (entries.c.name > after_name)
+            if bytes_max is not None:
+                limit = await _fitting(connection, wanted, limit, bytes_max)
+            query = (
+                select(entries.c.name, entries.c.type, entries.c.digest, blobs.c.blob)
+                .join(blobs, blobs.c.digest == entries.c.digest)
+                .where(wanted)
+                .order_by(entries.c.name)
+                .limit(limit)
+            )
+            rows = await connection.execute(query)
+            return [domain.Entry(name=row.name, type=row.type, digest=row.digest, blob=row.blob) for row in rows]
+
+    async def differences(
+        self, from_revision: int, to_revision: int, *, after_name: str, limit: int
+    ) -> Sequence[Difference]:
+        """What differs between two kept snapshots, ordered by name.
+
+        Takes time in proportion to what changed between them. Inside a write transaction it must be
+        called before anything is changed.
+
+        Args:
+            from_revision: Catalog revision of the first snapshot. It may be the later one.
+            to_revision: Catalog revision of the second snapshot.
+            after_name: Leave out names up to and including this one. Empty: from the first.
+            limit: Differences at most.
+
+        Raises:
+            errors.NotFound: there is no such revision, or it is not kept any more.
+        """
+        async with self._reading.begin() as connection:
+            # In one transaction, so that compaction cannot remove entries between the check and the
+            # query.
+            kept = Revisions(self._reading.on(connection))
+            await kept.commit_at(from_revision)
+            await kept.commit_at(to_revision)
+            rows = (await connection.execute(_differing(from_revision, to_revision, after_name, limit))).all()
+            digests = {digest for row in rows for digest in (row.before_digest, row.after_digest)} - {None}
+            contents = await _contents(connection, sorted(digests))
+        return [
+            Difference(
+                name=row.name,
+                before=_entry(row.name, row.before_type, row.before_digest, contents),
+                after=_entry(row.name, row.after_type, row.after_digest, contents),
+            )
+            for row in rows
+        ]
+
+
+def _held(table: FromClause, revision: int) -> ColumnElement[bool]:
+    """The rows of `entries` that are in the snapshot at `revision`."""
+    held: ColumnElement[bool] = (table.c.from_revision <= revision) & (
+        table.c.to_revision.is_(None) | (table.c.to_revision > revision)
+    )
+    return held
+
+
+async def _fitting(connection: AsyncConnection, wanted: ColumnElement[bool], limit: int, bytes_max: int) -> int:
+    """How many of the first `limit` entries fit into `bytes_max`; at least 1."""
+    query = (
+        select(blobs.c.size_bytes)
+        .join(entries, blobs.c.digest == entries.c.digest)
+        .where(wanted)
+        .order_by(entries.c.name)
+        .limit(limit)
+    )
+    total = 0
+    for count, size_bytes in enumerate((await connection.execute(query)).scalars()):
+        total += size_bytes
+        if total > bytes_max:
+            return max(1, count)
+    return limit
+
+
+def _differing(from_revision: int, to_revision: int, after_name: str, limit: int) -> Select[Any]:
     low, high = sorted((from_revision, to_revision))
+    # Only entries that began or ended between the two snapshots can differ. Both columns have an
+    # index.
     touched = union(
         *(
             select(entries.c.name).where(column > low, column <= high, entries.c.name > after_name)
@@ -42,7 +135,7 @@ async def differences(
         )
     ).subquery("touched")
     before, after = entries.alias("before"), entries.alias("after")
-    query = (
+    return (
         select(
             touched.c.name,
             before.c.type.label("before_type"),
@@ -57,34 +150,16 @@ async def differences(
         .order_by(touched.c.name)
         .limit(limit)
     )
-    rows = (await connection.execute(query)).all()
-    digests = {digest for row in rows for digest in (row.before_digest, row.after_digest) if digest is not None}
-    contents = await _contents(connection, sorted(digests))
-
-    def entry(name: str, type_: str | None, digest: bytes | None) -> domain.Entry | None:
-        if type_ is None or digest is None:
-            return None
-        return domain.Entry(name=name, type=type_, digest=digest, blob=contents[digest])
-
-    return [
-        Difference(
-            name=row.name,
-            before=entry(row.name, row.before_type, row.before_digest),
-            after=entry(row.name, row.after_type, row.after_digest),
-        )
-        for row in rows
-    ]
 
 
-def _held(table: FromClause, revision: int) -> ColumnElement[bool]:
-    held: ColumnElement[bool] = (table.c.from_revision <= revision) & (
-        table.c.to_revision.is_(None) | (table.c.to_revision > revision)
-    )
-    return held
-
-
-async def _contents(connection: AsyncConnection, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+async def _contents(connection: AsyncConnection, digests: Sequence[bytes]) -> Mapping[bytes, bytes]:
     if not digests:
         return {}
     query = select(blobs.c.digest, blobs.c.blob).where(blobs.c.digest.in_(digests))
     return {row.digest: row.blob for row in await connection.execute(query)}
+
+
+def _entry(name: str, type_: str | None, digest: bytes | None, contents: Mapping[bytes, bytes]) -> domain.Entry | None:
+    if type_ is None or digest is None:
+        return None
+    return domain.Entry(name=name, type=type_, digest=digest, blob=contents[digest])

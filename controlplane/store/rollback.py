@@ -64,7 +64,9 @@ async def roll_back(transaction: WriteTransaction, to_revision: int) -> int:
         errors.ResourceExhausted: it would change too many resources.
         errors.FailedPrecondition: a route pins a revision that does not exist any more.
     """
-    differences = await transaction.differences_to(to_revision, limit=CHANGES_MAX + 1)
+    differences = await transaction.entries.differences(
+        transaction.head.position.revision, to_revision, after_name="", limit=CHANGES_MAX + 1
+    )
     if len(differences) > CHANGES_MAX:
         raise errors.ResourceExhausted(
             errors.Reason.ROLLBACK_TOO_LARGE,
@@ -74,7 +76,7 @@ async def roll_back(transaction: WriteTransaction, to_revision: int) -> int:
     await _check_pins(transaction, differences)
     plan = _plan(differences)
     # Names may change hands between resources, so all that change are freed before any is taken.
-    await transaction.free_served_names([difference.name for difference in differences])
+    await transaction.served_names.free_all([difference.name for difference in differences])
     changed = 0
     for name in plan.removed_routes:
         changed += await _remove_route(transaction, name)
@@ -86,9 +88,9 @@ async def roll_back(transaction: WriteTransaction, to_revision: int) -> int:
     for route in plan.routes:
         changed += await _put_route(transaction, route)
     for name in plan.removed_adapters:
-        await transaction.delete_adapter(*names.parse_adapter(name))
+        await transaction.adapters.delete(*names.parse_adapter(name))
     for name in plan.removed_models:
-        await transaction.delete_model(names.parse_model(name))
+        await transaction.models.delete(names.parse_model(name))
     return changed + len(plan.removed_adapters) + len(plan.removed_models)
 
 
@@ -112,15 +114,15 @@ def _plan(differences: Sequence[Difference]) -> _Plan:
 
 
 async def _remove_route(transaction: WriteTransaction, name: str) -> bool:
-    route = await transaction.route(names.parse_route(name))
+    route = await transaction.routes.find(names.parse_route(name))
     assert route is not None, "an entry of the newest snapshot has its row"
-    await transaction.delete_route(route)
+    await transaction.routes.delete(route)
     return True
 
 
 async def _put_model(transaction: WriteTransaction, entry: snapshot_pb2.ModelEntry) -> bool:
     model_id = names.parse_model(entry.name)
-    found = await transaction.any_model(model_id)
+    found = await transaction.models.find_any(model_id)
     current = _alive(found, transaction.stamp)
     draft = registration.ModelDraft(
         id=model_id,
@@ -134,10 +136,10 @@ async def _put_model(transaction: WriteTransaction, entry: snapshot_pb2.ModelEnt
     model = registration.registered_model(current, draft, transaction.stamp)
     warm_until = convert.timestamp_from_proto(entry.warm_until) if entry.HasField("warm_until") else None
     model = warming.warmed(model, warm_until, transaction.stamp)
-    await transaction.retake_served_name(model.name, model.served_name)
+    await transaction.served_names.replace(model.name, model.served_name)
     if model is found:
         return False
-    await transaction.put_model(model, found)
+    await transaction.models.put(model, found)
     return True
 
 
@@ -148,7 +150,7 @@ def _alive(found: R | None, stamp: domain.Stamp) -> R | None:
 
 async def _put_adapter(transaction: WriteTransaction, entry: snapshot_pb2.AdapterEntry) -> bool:
     model_id, adapter_id = names.parse_adapter(entry.name)
-    found = await transaction.any_adapter(model_id, adapter_id)
+    found = await transaction.adapters.find_any(model_id, adapter_id)
     current = _alive(found, transaction.stamp)
     draft = registration.AdapterDraft(
         model_id=model_id,
@@ -160,24 +162,24 @@ async def _put_adapter(transaction: WriteTransaction, entry: snapshot_pb2.Adapte
         card=entry.revision.card,
     )
     adapter = registration.registered_adapter(current, draft, transaction.stamp)
-    await transaction.retake_served_name(adapter.name, adapter.served_name)
+    await transaction.served_names.replace(adapter.name, adapter.served_name)
     if adapter is found:
         return False
-    await transaction.put_adapter(adapter, found)
+    await transaction.adapters.put(adapter, found)
     return True
 
 
 async def _put_route(transaction: WriteTransaction, entry: snapshot_pb2.RouteEntry) -> bool:
     route_id = names.parse_route(entry.name)
-    current = await transaction.route(route_id)
+    current = await transaction.routes.find(route_id)
     draft = routes.RouteDraft(
         id=route_id, served_name=entry.served_name, labels=dict(entry.labels), spec=entry.revision.spec
     )
     route = routes.set_route(current, draft, transaction.stamp)
-    await transaction.retake_served_name(route.name, route.served_name)
+    await transaction.served_names.replace(route.name, route.served_name)
     if route is current:
         return False
-    await transaction.put_route(route, current)
+    await transaction.routes.put(route, current)
     return True
 
 
@@ -193,19 +195,19 @@ async def _check_pins(transaction: WriteTransaction, differences: Sequence[Diffe
             continue
         if item.after.type == snapshot_pb2.ModelRevisionEntry.DESCRIPTOR.full_name:
             pinned = snapshot_pb2.ModelRevisionEntry.FromString(item.after.blob)
-            model = await transaction.model(names.parse_model(pinned.model))
+            model = await transaction.models.find(names.parse_model(pinned.model))
             is_there = (
                 model is not None
                 and model.uid == pinned.model_uid
-                and await transaction.model_revision(model.id, pinned.revision.number) is not None
+                and await transaction.models.find_revision(model.id, pinned.revision.number) is not None
             )
         elif item.after.type == snapshot_pb2.AdapterRevisionEntry.DESCRIPTOR.full_name:
             entry = snapshot_pb2.AdapterRevisionEntry.FromString(item.after.blob)
-            adapter = await transaction.adapter(*names.parse_adapter(entry.adapter))
+            adapter = await transaction.adapters.find(*names.parse_adapter(entry.adapter))
             is_there = (
                 adapter is not None
                 and adapter.uid == entry.adapter_uid
-                and await transaction.adapter_rank(names.parse_target(item.name)) is not None
+                and await transaction.adapters.rank_of(names.parse_target(item.name)) is not None
             )
         else:
             continue

@@ -54,7 +54,7 @@ async def advance(store: Store, observe: Observe, *, now: datetime) -> None:
     Raises:
         errors.Unavailable: The database failed.
     """
-    for model in await store.list_rollouts():
+    for model in await store.models.list_rollouts():
         decision = rollout.decide(model, observe(names.model_revision_name(model.id, model.revision.number)), now)
         if decision is not None:
             await move(store, model, decision)
@@ -73,11 +73,11 @@ async def move(store: Store, decided_from: domain.Model, decision: rollout.Decis
     """
 
     async def work(transaction: WriteTransaction) -> bool:
-        current = await transaction.model(decided_from.id)
+        current = await transaction.models.find(decided_from.id)
         # Another control plane or a user changed the model first, so the decision is out of date.
         if current is None or (current.uid, current.rollout) != (decided_from.uid, decided_from.rollout):
             return False
-        await transaction.put_model(rollout.moved(current, decision, transaction.stamp), current)
+        await transaction.models.put(rollout.moved(current, decision, transaction.stamp), current)
         return True
 
     if await store.write(work, method="AdvanceRollout", resource=decided_from.name):

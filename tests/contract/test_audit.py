@@ -26,7 +26,7 @@ ALL = audit.EventFilter()
 
 
 async def events(world: World, matching: audit.EventFilter = ALL) -> list[audit.AuditEvent]:
-    return list(await world.store.list_audit_events(matching, before_revision=None, limit=1000))
+    return list(await world.store.audit.list(matching, before_revision=None, limit=1000))
 
 
 async def revisions(world: World, **matching: Any) -> list[int]:
@@ -118,7 +118,7 @@ async def test_a_change_of_very_many_resources_is_counted_whole_and_shown_in_par
 
     async def work(transaction: WriteTransaction) -> None:
         for index in range(4):
-            await transaction.delete_model(f"m{index}")
+            await transaction.models.delete(f"m{index}")
 
     await world.store.write(work, method="X", resource="x")
     (event, *_) = await events(world)

@@ -45,10 +45,10 @@ async def _contents(store: Store) -> object:
     return (
         head.position.revision,
         head.position.digest,
-        await store.list_models(limit=100),
-        await store.list_adapters(None, limit=100),
+        await store.models.list(limit=100),
+        await store.adapters.list(None, limit=100),
         [await store.read_entries(revision, after_name="", limit=100) for revision in range(6)],
-        [(one.method, one.create_time) for one in await store.list_commits(before_revision=None, limit=100)],
+        [(one.method, one.create_time) for one in await store.revisions.list(before_revision=None, limit=100)],
     )
 
 

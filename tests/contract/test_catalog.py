@@ -25,7 +25,7 @@ async def test_every_change_makes_the_next_revision_in_commit_order(world: World
     assert sorted(result.catalog_revision for result in results) == list(range(1, 21))
     assert [head.position.revision for head in world.published] == list(range(1, 21))
     for result in results:
-        commit = await world.store.commit_at(result.catalog_revision)
+        commit = await world.store.revisions.commit_at(result.catalog_revision)
         assert (commit.method, commit.resource) == ("RegisterModel", result.model.name)
 
 
@@ -34,7 +34,7 @@ async def test_published_heads_are_durable_and_match_the_store(world: World) -> 
     await world.register_adapter("m", "a")
     await world.delete_adapter("m", "a")
     for head in world.published:
-        assert (await world.store.commit_at(head.position.revision)).head == head
+        assert (await world.store.revisions.commit_at(head.position.revision)).head == head
     assert world.published[-1] == await world.store.head()
 
 
@@ -48,18 +48,18 @@ async def test_digest_of_every_revision_is_that_of_its_entries(world: World) -> 
     assert await world.revision() == 6
     for revision in range(7):
         await world.check_digest(revision)
-    assert (await world.store.position_at(6)).digest == (await world.store.position_at(0)).digest
+    assert (await world.store.revisions.position_at(6)).digest == (await world.store.revisions.position_at(0)).digest
 
 
 async def test_snapshot_does_not_change_when_the_catalog_does(world: World) -> None:
     await world.register_model("m1")
     await world.register_adapter("m1", "a")
-    before = (await world.entries(2), await world.store.commit_at(2))
+    before = (await world.entries(2), await world.store.revisions.commit_at(2))
     await world.register_model("m1", spec(scaling={"minReplicas": 2}))
     await world.register_model("m0")
     await world.delete_adapter("m1", "a")
     await world.delete_model("m1")
-    assert (await world.entries(2), await world.store.commit_at(2)) == before
+    assert (await world.entries(2), await world.store.revisions.commit_at(2)) == before
 
 
 async def test_entry_holds_what_was_registered(world: World, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ async def test_adapters_keep_their_names_when_the_base_is_renamed(world: World) 
     await world.register_model("m")
     await world.register_adapter("m", "a")
     await world.register_model("m", served_name="other")
-    adapter = await world.store.get_adapter("m", "a")
+    adapter = await world.store.adapters.get("m", "a")
     assert adapter.served_name == "m:a"
 
 
@@ -311,13 +311,13 @@ async def test_reopened_store_keeps_everything(store_url: str, tmp_path: Path) -
         before = (
             await world.store.head(),
             [await world.entries(revision) for revision in range(4)],
-            await world.store.get_model("m"),
+            await world.store.models.get("m"),
         )
     async with open_world(store_url, tmp_path) as world:
         after = (
             await world.store.head(),
             [await world.entries(revision) for revision in range(4)],
-            await world.store.get_model("m"),
+            await world.store.models.get("m"),
         )
         assert after == before
         assert (await world.register_model("n")).catalog_revision == 4

@@ -50,7 +50,7 @@ async def _register(world: World) -> None:
 
 async def _drafts(world: World) -> Sequence[full_catalog.Draft]:
     """What `_register` registers, from what is there after it."""
-    revision = (await world.store.get_any_adapter("m", "a")).revision
+    revision = (await world.store.adapters.get_any("m", "a")).revision
 
     def adapter(model_id: str, adapter_id: str) -> registration.AdapterDraft:
         return full_catalog.adapter_draft(model_id, adapter_id, revision.source, revision.weights)

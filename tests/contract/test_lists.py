@@ -166,7 +166,7 @@ async def test_the_database_leaves_out_nothing_that_a_filter_matches(world: Worl
         )
     # PostgreSQL takes neither value out of this.
     await world.register_model("odd", labels={"k": "a\0b", "k.x/y": "a"})
-    everything = await world.store.list_models(limit=100)
+    everything = await world.store.models.list(limit=100)
 
     def is_wanted(wanted: filters.Filter, model: domain.Model) -> bool:
         return filters.matches(
@@ -176,7 +176,7 @@ async def test_the_database_leaves_out_nothing_that_a_filter_matches(world: Worl
     left_out = 0
     for _ in range(200):
         wanted = random_filter(draw, draw.randrange(4))
-        listed = await world.store.list_models(ListQuery(wanted=wanted), limit=100)
+        listed = await world.store.models.list(ListQuery(wanted=wanted), limit=100)
         missing = [model.id for model in everything if is_wanted(wanted, model) and model not in listed]
         assert not missing, wanted
         left_out += len(everything) - len(listed)
@@ -189,7 +189,7 @@ async def test_conditions_on_columns_are_the_databases_to_check(world: World) ->
         await world.register_model(f"m{index}", served_name=f"{'ab'[index == 1]}{index}", labels=labels)
     for text in ("labels.env = prod", "served_name = b*", "model_id = *1", "NOT labels:env"):
         wanted = filters.parse(text, filters.MODEL_FIELDS)
-        assert len(await world.store.list_models(ListQuery(wanted=wanted), limit=100)) == 1, text
+        assert len(await world.store.models.list(ListQuery(wanted=wanted), limit=100)) == 1, text
 
 
 ORDERS = ["", "name desc", "create_time desc", "update_time", "served_name desc", "served_name, create_time desc"]
@@ -211,8 +211,8 @@ async def test_pages_follow_the_order(world: World) -> None:
         "update_time": lambda one: one.update_time,
     }
     asked = ListQuery(show_deleted=True)
-    all_models = list(await world.store.list_models(asked, limit=100))
-    all_adapters = list(await world.store.list_adapters(None, asked, limit=100))
+    all_models = list(await world.store.models.list(asked, limit=100))
+    all_adapters = list(await world.store.adapters.list(None, asked, limit=100))
     for order_by in ORDERS:
         for field in reversed(listing.parse_order(order_by)):
             all_models.sort(key=keys[field.name], reverse=field.descending)

@@ -17,8 +17,9 @@ from sqlalchemy.exc import DBAPIError
 from controlplane import errors
 from controlplane.store.databases import database
 from controlplane.store.databases import postgres as store_postgres
+from controlplane.store.doors import WRITE_ATTEMPTS_MAX
 from controlplane.store.schema import metadata
-from controlplane.store.store import WRITE_ATTEMPTS_MAX, Store
+from controlplane.store.store import Store
 from controlplane.store.transactions import WriteTransaction
 from tests.postgres_server import PostgresServer
 from tests.registry_world import World, open_world
@@ -94,7 +95,7 @@ async def test_a_restarted_server_costs_no_request(url: str, tmp_path: Path) -> 
     async with open_world(url, tmp_path) as world:
         await world.register_model("m")
         await _cut_connections(url)
-        assert (await world.store.get_model("m")).id == "m"
+        assert (await world.store.models.get("m")).id == "m"
         await _cut_connections(url)
         assert (await world.register_model("n")).catalog_revision == 2
 
@@ -102,7 +103,7 @@ async def test_a_restarted_server_costs_no_request(url: str, tmp_path: Path) -> 
 async def test_a_server_that_is_gone_is_said_and_found_again(url: str, tmp_path: Path) -> None:
     async with open_world(url, tmp_path) as world:
         await _allow_connections(url, allowed=False)
-        for attempt in (world.register_model("m"), world.store.get_model("m")):
+        for attempt in (world.register_model("m"), world.store.models.get("m")):
             with pytest.raises(errors.Unavailable) as refusal:
                 await attempt
             assert refusal.value.reason == errors.Reason.STORE_UNAVAILABLE
@@ -125,7 +126,7 @@ async def test_a_write_whose_connection_is_lost_before_its_commit_is_made_once(u
         async def work(transaction: WriteTransaction) -> None:
             nonlocal attempts
             attempts += 1
-            await transaction.delete_model("m")
+            await transaction.models.delete("m")
             if attempts == 1:
                 await _cut_connections(url)
 

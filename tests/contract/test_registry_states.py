@@ -514,7 +514,7 @@ class RegistryMachine(RuleBasedStateMachine):
             key = (entry.name, expected[entry.name])
             assert self.digests.setdefault(key, entry.digest) == entry.digest == blob_digest(entry.blob)
             digest = digest.added(entry.name, entry.type, entry.digest)
-        assert (await world.store.position_at(revision)).digest == digest.root()
+        assert (await world.store.revisions.position_at(revision)).digest == digest.root()
 
     async def _check_diff(self, world: World, begin: int, end: int) -> None:
         request = diff_pb2.DiffSnapshotsRequest(from_revision=begin, to_revision=end)

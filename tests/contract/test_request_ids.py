@@ -163,7 +163,7 @@ async def test_a_failure_at_any_statement_keeps_neither_change_nor_answer(world:
                 first = await world.register_model("m", request_id=request_id)
             except errors.Unavailable:
                 assert await world.revision() == 0
-                assert await world.store.answered_request(request_id, request_ids.RETENTION) is None
+                assert await world.store.request_ids.find(request_id, request_ids.RETENTION) is None
                 continue
         break
     assert number > 8
@@ -194,11 +194,11 @@ async def test_answers_are_kept_for_the_promised_time_and_then_forgotten(store_u
         assert not again.created
         # The id is in use again, from now on.
         assert await world.register_model("m0", request_id=ids[0]) == again
-        kept = [one for one in ids if await store.answered_request(one, timedelta(days=10_000)) is not None]
+        kept = [one for one in ids if await store.request_ids.find(one, timedelta(days=10_000)) is not None]
         assert kept == [ids[0], *ids[16:]]
         for index in range(2):
             await world.register_model(f"m{index}", request_id=_new_id())
-        kept = [one for one in ids if await store.answered_request(one, timedelta(days=10_000)) is not None]
+        kept = [one for one in ids if await store.request_ids.find(one, timedelta(days=10_000)) is not None]
         assert kept == ids[:1]
         world.reader.close()
 

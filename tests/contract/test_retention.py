@@ -50,12 +50,12 @@ async def test_what_no_kept_snapshot_needs_goes(world: World) -> None:
     for revision, kept in before.items():
         assert await world.entries(revision) == kept
         await world.check_digest(revision)
-    listed = await world.store.list_commits(before_revision=None, limit=100)
+    listed = await world.store.revisions.list(before_revision=None, limit=100)
     assert [commit.head.position.revision for commit in listed] == [20, 19, 18, 17, 16]
     with pytest.raises(errors.NotFound, match="15 is not kept any more; the oldest that is kept is 16"):
         await world.entries(15)
     with pytest.raises(errors.NotFound, match="21 does not exist; the newest is 20"):
-        await world.store.commit_at(21)
+        await world.store.revisions.commit_at(21)
     assert await _compact(world, Retention(snapshots=5, age=NO_AGE)) == 0
 
 
@@ -64,7 +64,7 @@ async def test_young_snapshots_are_kept_however_many(world: World) -> None:
     # The test's clock goes on by a second whenever it is asked.
     assert await _compact(world, Retention(snapshots=1, age=timedelta(hours=1))) == 0
     assert await world.store.compact(Retention(snapshots=1, age=timedelta(seconds=12)), None) > 0
-    oldest = (await world.store.list_commits(before_revision=None, limit=100))[-1].head.position.revision
+    oldest = (await world.store.revisions.list(before_revision=None, limit=100))[-1].head.position.revision
     assert 2 < oldest < 20
     await world.check_digest(oldest)
 

@@ -71,7 +71,7 @@ async def test_models_adapters_and_routes_are_as_they_were(world: World) -> None
     assert len(world.published) == published + 1
     await world.check_digest(answer.catalog_revision)
     # Numbers go on: nothing that was known by number means something else now.
-    assert (await world.store.get_model("a")).revision.number == 3
+    assert (await world.store.models.get("a")).revision.number == 3
     assert (await world.register_model("a", spec(scaling={"maxReplicas": 9}))).model.revision.number == 4
 
 
@@ -187,7 +187,7 @@ async def test_the_audit_log_says_what_the_rollback_changed(world: World) -> Non
     await world.register_model("a")
     await world.register_model("b")
     await roll_back(world, 0)
-    (event,) = await world.store.list_audit_events(audit.EventFilter(), before_revision=None, limit=1)
+    (event,) = await world.store.audit.list(audit.EventFilter(), before_revision=None, limit=1)
     assert (event.method, event.resource, event.change_count) == ("RollbackCatalog", "snapshots/0", 2)
 
 

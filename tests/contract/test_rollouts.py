@@ -70,7 +70,7 @@ async def test_each_step_is_one_catalog_revision_and_reaches_the_snapshot(world:
         await carry_on(world, Fleet())
     assert shares == [(1, 2, 10, True), (1, 2, 50, True), (2, 0, 0, False), (2, 0, 0, False)]
     assert await world.revision() == 4
-    assert (await world.store.commit_at(4)).method == "AdvanceRollout"
+    assert (await world.store.revisions.commit_at(4)).method == "AdvanceRollout"
     model = await get(world)
     assert (model.rollout.state, model.revision.number) == (rollout_pb2.Rollout.STATE_COMPLETE, 2)
     assert [head.position.revision for head in world.published] == [1, 2, 3, 4]
@@ -94,7 +94,7 @@ async def test_a_failure_brings_the_stable_content_back_and_says_why(world: Worl
     assert "dataPlanes/d: too big" in model.rollout.message
     assert (sent.revision.number, sent.revision.spec.scaling.min_replicas) == (3, 1)
     assert not sent.HasField("candidate")
-    numbers = [one.number for one in await world.store.list_model_revisions("m", before_number=None, limit=9)]
+    numbers = [one.number for one in await world.store.models.list_revisions("m", before_number=None, limit=9)]
     assert numbers == [3, 2, 1]
 
 
@@ -103,7 +103,7 @@ async def test_many_drivers_take_each_step_once(world: World) -> None:
     await register(world, 2)
     # All of them have read the same state before any of them writes.
     for _ in range(2):
-        models = await world.store.list_rollouts()
+        models = await world.store.models.list_rollouts()
         before = await world.revision()
         await asyncio.gather(
             *(
@@ -120,7 +120,7 @@ async def test_many_drivers_take_each_step_once(world: World) -> None:
 async def test_a_decision_about_a_state_that_is_no_more_is_dropped(world: World) -> None:
     await register(world, 1)
     await register(world, 2)
-    (read,) = await world.store.list_rollouts()
+    (read,) = await world.store.models.list_rollouts()
     decision = rollout.decide(read, Fleet()("x"), LATER)
     assert decision is not None
     await control(world, "ACTION_PAUSE")

@@ -63,9 +63,9 @@ async def _contents(world: World) -> object:
     return (
         await world.store.head(),
         await world.entries(),
-        await world.store.list_models(limit=100),
-        await world.store.list_adapters(None, limit=100),
-        await world.store.list_commits(before_revision=None, limit=100),
+        await world.store.models.list(limit=100),
+        await world.store.adapters.list(None, limit=100),
+        await world.store.revisions.list(before_revision=None, limit=100),
         revision,
     )
 
@@ -127,7 +127,7 @@ async def test_the_core_refusing_rolls_back_what_was_written(world: World) -> No
     await world.register_model("m")
 
     async def work(transaction: WriteTransaction) -> None:
-        await transaction.delete_model("m")
+        await transaction.models.delete("m")
         raise errors.model_not_found("models/m")
 
     with pytest.raises(errors.NotFound):
@@ -140,7 +140,7 @@ async def test_a_begun_write_ends_though_its_caller_has_gone(world: World) -> No
     await world.register_model("m")
 
     async def work(transaction: WriteTransaction) -> None:
-        await transaction.delete_model("m")
+        await transaction.models.delete("m")
         began.set()
         await go_on.wait()
 
@@ -180,14 +180,14 @@ async def test_reading_does_not_wait_for_writing(world: World) -> None:
     await world.register_model("m")
 
     async def work(transaction: WriteTransaction) -> None:
-        await transaction.delete_model("m")
+        await transaction.models.delete("m")
         began.set()
         await go_on.wait()
 
     writing = asyncio.create_task(world.store.write(work, method="DeleteModel", resource="models/m"))
     await began.wait()
     async with asyncio.timeout(5):
-        assert (await world.store.get_model("m")).id == "m"
+        assert (await world.store.models.get("m")).id == "m"
         assert [entry.name for entry in await world.entries()] == ["models/m"]
     go_on.set()
     await writing
@@ -200,8 +200,8 @@ async def test_data_planes_are_kept_and_make_no_revision(world: World) -> None:
     await world.store.upsert_data_plane(changed)
     assert await world.store.get_data_plane("edge") == changed
     assert await world.store.get_data_plane("nobody") is None
-    assert [record.id for record in await world.store.list_data_planes()] == ["core", "edge"]
-    assert [record.id for record in await world.store.list_data_planes(after_id="core", limit=1)] == ["edge"]
+    assert [record.id for record in await world.store.data_planes.list()] == ["core", "edge"]
+    assert [record.id for record in await world.store.data_planes.list(after_id="core", limit=1)] == ["edge"]
     assert await world.revision() == 0
 
 

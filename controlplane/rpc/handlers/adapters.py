@@ -62,7 +62,7 @@ class AdapterHandler:
                 weights=weights,
                 card=convert.known_fields(request.card),
             )
-            current = await transaction.any_adapter(model_id, request.adapter_id)
+            current = await transaction.adapters.find_any(model_id, request.adapter_id)
             registration.check_registrable(current, must_create=request.must_create)
             etags.check(request.etag, current)
             written = await _write(transaction, current, draft)
@@ -76,7 +76,7 @@ class AdapterHandler:
         return await idempotency.commit(self._registry.store, request, pb.RegisterAdapterResponse, work, resource=name)
 
     async def get_adapter(self, request: pb.GetAdapterRequest) -> pb.GetAdapterResponse:
-        adapter = await self._registry.store.get_any_adapter(*names.parse_adapter(request.name))
+        adapter = await self._registry.store.adapters.get_any(*names.parse_adapter(request.name))
         return pb.GetAdapterResponse(adapter=convert.adapter_to_proto(adapter, self._statuses(adapter)))
 
     async def list_adapters(self, request: pb.ListAdaptersRequest) -> pb.ListAdaptersResponse:
@@ -88,7 +88,7 @@ class AdapterHandler:
         )
 
         async def read(cursor: paging.Cursor | None, limit: int) -> Sequence[domain.Adapter]:
-            return await self._registry.store.list_adapters(model_id, query, after=cursor, limit=limit)
+            return await self._registry.store.adapters.list(model_id, query, after=cursor, limit=limit)
 
         def matches(adapter: domain.Adapter) -> bool:
             statuses = functools.partial(self._statuses, adapter)
@@ -108,7 +108,7 @@ class AdapterHandler:
         model_id, adapter_id = names.parse_adapter(request.parent)
 
         async def read(before: int | None, limit: int) -> Sequence[domain.AdapterRevision]:
-            return await self._registry.store.list_adapter_revisions(
+            return await self._registry.store.adapters.list_revisions(
                 model_id, adapter_id, before_number=before, limit=limit
             )
 
@@ -129,7 +129,7 @@ class AdapterHandler:
             current = await consistency.existing_adapter(transaction, model_id, adapter_id)
             etags.check(given.etag, current, "adapter.etag")
             merged = masks.updated(convert.adapter_to_proto(current), given, paths)
-            model = await transaction.model(model_id)
+            model = await transaction.models.find(model_id)
             assert model is not None, "an adapter that is not deleted has a base that is not"
             masks.check_merged("adapter", merged)
             draft = registration.AdapterDraft(
@@ -158,7 +158,7 @@ class AdapterHandler:
         if first is not None:
             return first
         model_id, adapter_id = names.parse_adapter(request.name)
-        earlier = await self._registry.store.get_adapter_revision(model_id, adapter_id, request.revision_number)
+        earlier = await self._registry.store.adapters.get_revision(model_id, adapter_id, request.revision_number)
         # Read again: the files may have gone or changed, and the base may serve other ranks now.
         base, weights = await self._read_files(model_id, earlier.source)
         registration.check_same_files(request.name, earlier, weights)
@@ -194,7 +194,7 @@ class AdapterHandler:
             current = await consistency.existing_adapter(transaction, model_id, adapter_id)
             etags.check(request.etag, current)
             await consistency.release_from_routes(transaction, model_id, adapter_id, force=request.force)
-            await transaction.delete_adapter(model_id, adapter_id)
+            await transaction.adapters.delete(model_id, adapter_id)
             return pb.DeleteAdapterResponse(
                 adapter=convert.adapter_to_proto(registration.deleted(current, transaction.stamp)),
                 catalog_revision=transaction.stamp.catalog_revision,
@@ -208,16 +208,16 @@ class AdapterHandler:
         model_id, adapter_id = names.parse_adapter(request.name)
 
         async def work(transaction: WriteTransaction) -> pb.UndeleteAdapterResponse:
-            current = await transaction.any_adapter(model_id, adapter_id)
+            current = await transaction.adapters.find_any(model_id, adapter_id)
             if current is None:
                 raise errors.adapter_not_found(request.name)
             etags.check(request.etag, current)
             adapter = registration.undeleted(current, transaction.stamp)
-            base = registration.base_for_undelete(adapter, await transaction.model(model_id))
+            base = registration.base_for_undelete(adapter, await transaction.models.find(model_id))
             registration.check_takes_adapter(base)
             registration.check_rank(base, adapter.revision.weights.rank)
             await consistency.check_served_name(transaction, adapter.served_name, adapter.name)
-            await transaction.put_adapter(adapter, current)
+            await transaction.adapters.put(adapter, current)
             return pb.UndeleteAdapterResponse(
                 adapter=convert.adapter_to_proto(adapter), catalog_revision=transaction.stamp.catalog_revision
             )
@@ -237,7 +237,7 @@ class AdapterHandler:
 
         Done before the transaction, which would last as long as reading gigabytes takes.
         """
-        base = await self._registry.store.get_model(model_id)
+        base = await self._registry.store.models.get(model_id)
         registration.check_takes_adapter(base)
         base_spec = base.revision.spec
         base_source = base_spec.source if base_spec.HasField("source") else None
@@ -255,7 +255,7 @@ async def _unchanged_base(
         errors.InvalidArgument: The base does not serve this rank any more.
         errors.NotFound: The base was deleted.
     """
-    model = registration.unchanged_base(base, await transaction.model(base.id))
+    model = registration.unchanged_base(base, await transaction.models.find(base.id))
     registration.check_takes_adapter(model)
     registration.check_rank(model, weights.rank)
     return model
@@ -273,6 +273,6 @@ async def _write(
     changed = adapter is not current
     if changed:
         await consistency.check_served_name(transaction, adapter.served_name, adapter.name)
-        await transaction.put_adapter(adapter, current)
+        await transaction.adapters.put(adapter, current)
     created = current is None or current.revision.number != adapter.revision.number
     return _Written(adapter, consistency.revision_with(transaction, changed=changed), created=created)

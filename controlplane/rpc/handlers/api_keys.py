@@ -40,9 +40,9 @@ class ApiKeyHandler:
         key = self._new_key()
 
         async def work(transaction: WriteTransaction) -> pb.CreateApiKeyResponse:
-            current = await transaction.api_key(request.api_key_id)
+            current = await transaction.api_keys.find(request.api_key_id)
             created = api_keys.created(request, key, current, transaction.stamp)
-            await transaction.put_api_key(created, None)
+            await transaction.api_keys.put(created, None)
             return pb.CreateApiKeyResponse(
                 api_key=api_keys.to_proto(created), key=key, catalog_revision=created.catalog_revision
             )
@@ -58,25 +58,25 @@ class ApiKeyHandler:
         return _without_key(answer) if request.validate_only else answer
 
     async def get_api_key(self, request: pb.GetApiKeyRequest) -> pb.GetApiKeyResponse:
-        found = await self._registry.store.get_api_key(names.parse_api_key(request.name))
+        found = await self._registry.store.api_keys.get(names.parse_api_key(request.name))
         return pb.GetApiKeyResponse(api_key=api_keys.to_proto(found))
 
     async def list_api_keys(self, request: pb.ListApiKeysRequest) -> pb.ListApiKeysResponse:
         async def read(after_id: str, limit: int) -> Sequence[ApiKey]:
-            return await self._registry.store.list_api_keys(after_id=after_id, limit=limit)
+            return await self._registry.store.api_keys.list(after_id=after_id, limit=limit)
 
         page = await paging.page_by_id(request, read, key=lambda api_key: api_key.id, to_proto=api_keys.to_proto)
         return pb.ListApiKeysResponse(api_keys=page.items, next_page_token=page.next_page_token)
 
     async def revoke_api_key(self, request: pb.RevokeApiKeyRequest) -> pb.RevokeApiKeyResponse:
         async def work(transaction: WriteTransaction) -> pb.RevokeApiKeyResponse:
-            current = await transaction.api_key(names.parse_api_key(request.name))
+            current = await transaction.api_keys.find(names.parse_api_key(request.name))
             if current is None:
                 raise api_keys.not_found(request.name)
             revoked = api_keys.revoked(current, transaction.stamp)
             changed = revoked is not current
             if changed:
-                await transaction.put_api_key(revoked, current)
+                await transaction.api_keys.put(revoked, current)
             return pb.RevokeApiKeyResponse(
                 api_key=api_keys.to_proto(revoked),
                 catalog_revision=consistency.revision_with(transaction, changed=changed),

@@ -20,7 +20,7 @@ class AuditHandler:
         matching = audit.filter_from_proto(request)
 
         async def read(before: int | None, limit: int) -> Sequence[audit.AuditEvent]:
-            return await self._registry.store.list_audit_events(matching, before_revision=before, limit=limit)
+            return await self._registry.store.audit.list(matching, before_revision=before, limit=limit)
 
         page = await paging.page_newest_first(
             request, read, key=lambda event: event.catalog_revision, to_proto=audit.event_to_proto

@@ -18,7 +18,7 @@ async def existing_model(transaction: WriteTransaction, model_id: str) -> domain
     Raises:
         errors.NotFound: It does not exist, or is deleted.
     """
-    model = await transaction.model(model_id)
+    model = await transaction.models.find(model_id)
     if model is None:
         raise errors.model_not_found(names.model_name(model_id))
     return model
@@ -30,7 +30,7 @@ async def existing_adapter(transaction: WriteTransaction, model_id: str, adapter
     Raises:
         errors.NotFound: It does not exist, or is deleted.
     """
-    adapter = await transaction.adapter(model_id, adapter_id)
+    adapter = await transaction.adapters.find(model_id, adapter_id)
     if adapter is None:
         raise errors.adapter_not_found(names.adapter_name(model_id, adapter_id))
     return adapter
@@ -47,7 +47,7 @@ async def check_served_name(transaction: WriteTransaction, served_name: str, res
     Raises:
         errors.AlreadyExists: The name is taken.
     """
-    holder = await transaction.holder_of(served_name)
+    holder = await transaction.served_names.holder_of(served_name)
     if holder not in (None, resource):
         raise errors.served_name_taken(served_name, holder)
 
@@ -69,12 +69,14 @@ async def check_route_references(transaction: WriteTransaction, spec: route_pb2.
 
 async def _exists(transaction: WriteTransaction, field: str, resource: str) -> bool:
     target = names.parse_target(resource)
-    model = await transaction.model(target.model_id)
+    model = await transaction.models.find(target.model_id)
     if model is None:
         return False
     if target.adapter_id is None:
-        return target.number is None or await transaction.model_revision(target.model_id, target.number) is not None
-    rank = await transaction.adapter_rank(target)
+        return (
+            target.number is None or await transaction.models.find_revision(target.model_id, target.number) is not None
+        )
+    rank = await transaction.adapters.rank_of(target)
     if rank is None:
         return False
     rank_max = model.revision.spec.lora.max_rank
@@ -103,7 +105,7 @@ async def release_from_routes(
             would be left without a target.
     """
     resource = names.model_name(model_id) if adapter_id is None else names.adapter_name(model_id, adapter_id)
-    referring = await transaction.routes_to(model_id, adapter_id)
+    referring = await transaction.routes.list_referring_to(model_id, adapter_id)
     if referring and not force:
         raise routes.still_referred_to(resource, [route.name for route in referring])
     changed = [(route, routes.without(route, resource, transaction.stamp)) for route in referring]
@@ -112,7 +114,7 @@ async def release_from_routes(
         raise routes.would_be_empty(resource, empty)
     for route, after in changed:
         if after is not None:
-            await transaction.put_route(after, route)
+            await transaction.routes.put(after, route)
 
 
 def revision_with(transaction: WriteTransaction, *, changed: bool) -> int:

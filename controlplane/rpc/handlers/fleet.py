@@ -6,17 +6,17 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from types import MappingProxyType
-from typing import Protocol
 
 from broadsheet.v1 import fleet_service_pb2 as pb
 from broadsheet.v1 import snapshot_pb2, status_pb2
 from controlplane.catalog.convert import position_to_proto, timestamp_to_proto
-from controlplane.catalog.domain import DataPlaneRecord, Position
+from controlplane.catalog.domain import Position
 from controlplane.errors import data_plane_not_found
 from controlplane.fleet.fleet import Fleet
 from controlplane.fleet.outcomes import DataPlaneOutcome, Outcome
 from controlplane.fleet.state import DataPlaneView
 from controlplane.listing import paging
+from controlplane.store.fleet.data_planes import DataPlanes
 from protocol.names import data_plane_name, parse_data_plane
 
 WAIT_TIMEOUT_DEFAULT_S = 30.0
@@ -38,26 +38,16 @@ _OUTCOMES: Mapping[Outcome, pb.DataPlaneOutcome.Outcome.ValueType] = MappingProx
 )
 
 
-class FleetStore(Protocol):
-    """The part of the store that holds the records of data planes."""
-
-    async def get_data_plane(self, data_plane_id: str) -> DataPlaneRecord | None:
-        """The record of a data plane. None: it has never connected."""
-
-    async def list_data_planes(self, *, after_id: str = "", limit: int = 1000) -> Sequence[DataPlaneRecord]:
-        """Up to `limit` records after `after_id`, by id."""
-
-
 class FleetHandler:
     """Reads the fleet, and waits for it. Its state in memory is newer than the stored records."""
 
-    def __init__(self, store: FleetStore, fleet: Fleet) -> None:
+    def __init__(self, data_planes: DataPlanes, fleet: Fleet) -> None:
         """
         Args:
-            store: Holds the records of all data planes that ever connected.
+            data_planes: Holds the records of all data planes that ever connected.
             fleet: What data planes have reported.
         """
-        self._store = store
+        self._data_planes = data_planes
         self._fleet = fleet
 
     async def list_data_planes(self, request: pb.ListDataPlanesRequest) -> pb.ListDataPlanesResponse:
@@ -65,7 +55,7 @@ class FleetHandler:
         cursor = paging.cursor(request, request.page_token, str)
         after_id = str(cursor[0]) if cursor is not None else ""
         await self._fleet.database.catch_up()
-        for record in await self._store.list_data_planes(after_id=after_id, limit=size + 1):
+        for record in await self._data_planes.list(after_id=after_id, limit=size + 1):
             self._fleet.state.remember(record)
         ids = self._fleet.state.ids
         first = bisect_right(ids, after_id)
@@ -108,13 +98,13 @@ class FleetHandler:
 
     async def _remember(self, data_plane_id: str) -> None:
         if self._fleet.state.view(data_plane_id) is None:
-            record = await self._store.get_data_plane(data_plane_id)
+            record = await self._data_planes.find(data_plane_id)
             if record is not None:
                 self._fleet.state.remember(record)
 
     async def _remember_all(self) -> None:
         after_id = ""
-        while page := await self._store.list_data_planes(after_id=after_id, limit=_STORE_PAGE):
+        while page := await self._data_planes.list(after_id=after_id, limit=_STORE_PAGE):
             for record in page:
                 self._fleet.state.remember(record)
             after_id = page[-1].id

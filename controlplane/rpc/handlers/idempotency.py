@@ -64,14 +64,15 @@ async def commit(
     call = _call(request)
 
     async def once(transaction: WriteTransaction) -> tuple[R, bool]:
-        since = transaction.stamp.now - request_ids.RETENTION
-        earlier = await transaction.answered_request(call.request_id, since=since) if call.request_id else None
+        earlier = (
+            await transaction.request_ids.find(call.request_id, request_ids.RETENTION) if call.request_id else None
+        )
         if earlier is not None:
             return request_ids.repeated(earlier, call.digest, response), True
         answer = await work(transaction)
         if call.request_id:
             answered = _answered(call, kept(answer), transaction.stamp)
-            await transaction.keep_answered_request(answered, since=since)
+            await transaction.request_ids.keep(answered, request_ids.RETENTION)
         return answer, False
 
     answer, is_repeat = await store.write(once, method=call.method, resource=resource, dry_run=call.validate_only)
@@ -99,7 +100,7 @@ async def first_answer(store: Store, request: protobuf_message.Message, response
     call = _call(request)
     if not call.request_id:
         return None
-    earlier = await store.answered_request(call.request_id, request_ids.RETENTION)
+    earlier = await store.request_ids.find(call.request_id, request_ids.RETENTION)
     return request_ids.repeated(earlier, call.digest, response) if earlier is not None else None
 
 

@@ -46,7 +46,7 @@ class ModelHandler:
         )
 
         async def work(transaction: WriteTransaction) -> pb.RegisterModelResponse:
-            current = await transaction.any_model(draft.id)
+            current = await transaction.models.find_any(draft.id)
             registration.check_registrable(current, must_create=request.must_create)
             etags.check(request.etag, current)
             written = await _write(transaction, current, draft)
@@ -60,7 +60,7 @@ class ModelHandler:
         return await idempotency.commit(self._registry.store, request, pb.RegisterModelResponse, work, resource=name)
 
     async def get_model(self, request: pb.GetModelRequest) -> pb.GetModelResponse:
-        model = await self._registry.store.get_any_model(names.parse_model(request.name))
+        model = await self._registry.store.models.get_any(names.parse_model(request.name))
         statuses = self._registry.resource_statuses(request.name)
         return pb.GetModelResponse(model=convert.model_to_proto(model, statuses))
 
@@ -72,7 +72,7 @@ class ModelHandler:
         )
 
         async def read(cursor: paging.Cursor | None, limit: int) -> Sequence[domain.Model]:
-            return await self._registry.store.list_models(query, after=cursor, limit=limit)
+            return await self._registry.store.models.list(query, after=cursor, limit=limit)
 
         def matches(model: domain.Model) -> bool:
             statuses = functools.partial(self._registry.resource_statuses, model.name)
@@ -92,7 +92,7 @@ class ModelHandler:
         model_id = names.parse_model(request.parent)
 
         async def read(before: int | None, limit: int) -> Sequence[domain.ModelRevision]:
-            return await self._registry.store.list_model_revisions(model_id, before_number=before, limit=limit)
+            return await self._registry.store.models.list_revisions(model_id, before_number=before, limit=limit)
 
         page = await paging.page_newest_first(
             request,
@@ -139,7 +139,7 @@ class ModelHandler:
         async def work(transaction: WriteTransaction) -> pb.RollbackModelResponse:
             current = await consistency.existing_model(transaction, model_id)
             etags.check(request.etag, current)
-            earlier = await transaction.model_revision(model_id, request.revision_number)
+            earlier = await transaction.models.find_revision(model_id, request.revision_number)
             if earlier is None:
                 raise errors.revision_of_resource_not_found(
                     request.name, request.revision_number, current.revision.number
@@ -172,10 +172,10 @@ class ModelHandler:
             current = await consistency.existing_model(transaction, model_id)
             etags.check(request.etag, current)
             if not request.force:
-                adapters, count = await transaction.adapters_of(model_id)
+                adapters, count = await transaction.adapters.with_rank_above(model_id)
                 registration.check_deletable(current, tuple(name for name, _ in adapters), count)
             await consistency.release_from_routes(transaction, model_id, force=request.force)
-            await transaction.delete_model(model_id)
+            await transaction.models.delete(model_id)
             return pb.DeleteModelResponse(
                 model=convert.model_to_proto(registration.deleted(current, transaction.stamp)),
                 catalog_revision=transaction.stamp.catalog_revision,
@@ -189,7 +189,7 @@ class ModelHandler:
         model_id = names.parse_model(request.name)
 
         async def work(transaction: WriteTransaction) -> pb.UndeleteModelResponse:
-            current = await transaction.any_model(model_id)
+            current = await transaction.models.find_any(model_id)
             if current is None:
                 raise errors.model_not_found(request.name)
             etags.check(request.etag, current)
@@ -197,11 +197,11 @@ class ModelHandler:
             # The model and its adapters come back together or not at all. If another resource has
             # taken one of their served names, the caller must free that name first.
             await consistency.check_served_name(transaction, model.served_name, model.name)
-            await transaction.put_model(model, current)
-            adapters = await transaction.adapters_deleted_with(current)
+            await transaction.models.put(model, current)
+            adapters = await transaction.adapters.deleted_with(current)
             for adapter in adapters:
                 await consistency.check_served_name(transaction, adapter.served_name, adapter.name)
-                await transaction.put_adapter(registration.undeleted(adapter, transaction.stamp), adapter)
+                await transaction.adapters.put(registration.undeleted(adapter, transaction.stamp), adapter)
             return pb.UndeleteModelResponse(
                 model=convert.model_to_proto(model),
                 catalog_revision=transaction.stamp.catalog_revision,
@@ -229,7 +229,7 @@ async def _write(
         await consistency.check_served_name(transaction, model.served_name, model.name)
         if created and current is not None:
             await _check_adapters_fit(transaction, model.name, draft.id, model.revision.spec)
-        await transaction.put_model(model, current)
+        await transaction.models.put(model, current)
     return _Written(model, consistency.revision_with(transaction, changed=changed), created=created)
 
 
@@ -237,5 +237,5 @@ async def _check_adapters_fit(
     transaction: WriteTransaction, name: str, model_id: str, new: model_pb2.ModelSpec
 ) -> None:
     rank_max = new.lora.max_rank if new.HasField("lora") else 0
-    misfits, count = await transaction.adapters_of(model_id, rank_above=rank_max)
+    misfits, count = await transaction.adapters.with_rank_above(model_id, rank=rank_max)
     spec.check_adapters_fit(new, name, misfits, count)

@@ -22,7 +22,7 @@ class RolloutHandler:
         async def work(transaction: WriteTransaction) -> pb.ControlRolloutResponse:
             current = await consistency.existing_model(transaction, model_id)
             model = rollout.controlled(current, request.action, transaction.stamp)
-            await transaction.put_model(model, current)
+            await transaction.models.put(model, current)
             return pb.ControlRolloutResponse(rollout=model.rollout, catalog_revision=transaction.stamp.catalog_revision)
 
         return await idempotency.commit(

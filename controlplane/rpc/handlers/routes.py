@@ -30,13 +30,13 @@ class RouteHandler:
         name = names.route_name(draft.id)
 
         async def work(transaction: WriteTransaction) -> pb.SetRouteResponse:
-            current = await transaction.route(draft.id)
+            current = await transaction.routes.find(draft.id)
             route = routes.set_route(current, draft, transaction.stamp)
             changed = route is not current
             if changed:
                 await consistency.check_served_name(transaction, draft.served_name, name)
                 await consistency.check_route_references(transaction, draft.spec)
-                await transaction.put_route(route, current)
+                await transaction.routes.put(route, current)
             return pb.SetRouteResponse(
                 route=convert.route_to_proto(route),
                 catalog_revision=consistency.revision_with(transaction, changed=changed),
@@ -46,12 +46,12 @@ class RouteHandler:
         return await idempotency.commit(self._registry.store, request, pb.SetRouteResponse, work, resource=name)
 
     async def get_route(self, request: pb.GetRouteRequest) -> pb.GetRouteResponse:
-        route = await self._registry.store.get_route(names.parse_route(request.name))
+        route = await self._registry.store.routes.get(names.parse_route(request.name))
         return pb.GetRouteResponse(route=convert.route_to_proto(route))
 
     async def list_routes(self, request: pb.ListRoutesRequest) -> pb.ListRoutesResponse:
         async def read(after_id: str, limit: int) -> Sequence[Route]:
-            return await self._registry.store.list_routes(after_id=after_id, limit=limit)
+            return await self._registry.store.routes.list(after_id=after_id, limit=limit)
 
         page = await paging.page_by_id(request, read, key=lambda route: route.id, to_proto=convert.route_to_proto)
         return pb.ListRoutesResponse(routes=page.items, next_page_token=page.next_page_token)
@@ -60,7 +60,7 @@ class RouteHandler:
         route_id = names.parse_route(request.parent)
 
         async def read(before: int | None, limit: int) -> Sequence[RouteRevision]:
-            return await self._registry.store.list_route_revisions(route_id, before_number=before, limit=limit)
+            return await self._registry.store.routes.list_revisions(route_id, before_number=before, limit=limit)
 
         page = await paging.page_newest_first(
             request,
@@ -74,10 +74,10 @@ class RouteHandler:
         route_id = names.parse_route(request.name)
 
         async def work(transaction: WriteTransaction) -> pb.DeleteRouteResponse:
-            route = await transaction.route(route_id)
+            route = await transaction.routes.find(route_id)
             if route is None:
                 raise routes.route_not_found(request.name)
-            await transaction.delete_route(route)
+            await transaction.routes.delete(route)
             return pb.DeleteRouteResponse(catalog_revision=transaction.stamp.catalog_revision)
 
         return await idempotency.commit(

@@ -29,9 +29,9 @@ class SnapshotHandler:
         cursor = paging.cursor(request, request.page_token, int, str)
         after_name = str(cursor[1]) if cursor is not None else ""
         if cursor is not None:
-            head = (await store.commit_at(int(cursor[0]))).head
+            head = (await store.revisions.commit_at(int(cursor[0]))).head
         elif request.HasField("revision"):
-            head = (await store.commit_at(request.revision)).head
+            head = (await store.revisions.commit_at(request.revision)).head
         else:
             head = await store.head()
         revision = head.position.revision
@@ -54,17 +54,17 @@ class SnapshotHandler:
         store = self._registry.store
         key_types = (int, str)
         cursor = paging.cursor(request, request.page_token, *key_types)
-        begin = await store.position_at(request.from_revision)
+        begin = await store.revisions.position_at(request.from_revision)
         if cursor is not None:
-            end = await store.position_at(int(cursor[0]))
+            end = await store.revisions.position_at(int(cursor[0]))
         elif request.HasField("to_revision"):
-            end = await store.position_at(request.to_revision)
+            end = await store.revisions.position_at(request.to_revision)
         else:
             end = (await store.head()).position
 
         async def read(after: paging.Cursor | None, limit: int) -> Sequence[store_entries.Difference]:
             after_name = str(after[1]) if after is not None else ""
-            return await store.differences(begin.revision, end.revision, after_name=after_name, limit=limit)
+            return await store.entries.differences(begin.revision, end.revision, after_name=after_name, limit=limit)
 
         page = await paging.page(
             request,
@@ -103,7 +103,7 @@ class SnapshotHandler:
 
     async def list_snapshots(self, request: pb.ListSnapshotsRequest) -> pb.ListSnapshotsResponse:
         async def read(before: int | None, limit: int) -> Sequence[domain.Commit]:
-            return await self._registry.store.list_commits(before_revision=before, limit=limit)
+            return await self._registry.store.revisions.list(before_revision=before, limit=limit)
 
         page = await paging.page_newest_first(
             request, read, key=lambda commit: commit.head.position.revision, to_proto=convert.commit_to_proto

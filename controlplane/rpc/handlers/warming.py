@@ -29,7 +29,7 @@ class WarmingHandler:
             model = warming.warmed(current, until, transaction.stamp)
             changed = model is not current
             if changed:
-                await transaction.put_model(model, current)
+                await transaction.models.put(model, current)
             return pb.WarmModelResponse(
                 model=convert.model_to_proto(model),
                 catalog_revision=consistency.revision_with(transaction, changed=changed),

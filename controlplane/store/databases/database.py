@@ -22,7 +22,9 @@ class Database(Protocol):
     """A database that is open."""
 
     writers_max: int
-    """Write transactions of this process at a time."""
+    """Changes of the catalog of this process at a time."""
+    upkeep_max: int
+    """Transactions of upkeep of this process at a time, beside those."""
 
     @property
     def name(self) -> str:

@@ -32,7 +32,7 @@ CONNECTIONS_MAX = 16
 otherwise."""
 
 CONNECTIONS_MIN = 4
-"""Two for writers, two for readers."""
+"""Two for changes of the catalog, one for upkeep, one for readers."""
 
 _STATEMENT_TIMEOUT_MS = 15_000
 """No statement of ours takes a second; what does is stuck."""
@@ -78,8 +78,10 @@ class PostgresDatabase:
             connections_max: Connections of this process, at least CONNECTIONS_MIN.
         """
         self._url = url
-        # Half for writers, which mostly wait for each other: readers always find a connection.
+        # Half for changes of the catalog, which mostly wait for each other, and an eighth for
+        # upkeep: readers always find a connection.
         self.writers_max = connections_max // 2
+        self.upkeep_max = max(1, connections_max // 8)
         self._pool = create_async_engine(
             url,
             pool_size=connections_max,

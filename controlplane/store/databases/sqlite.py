@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import socket
@@ -121,12 +122,15 @@ def create_engine(path: Path) -> AsyncEngine:
 class SqliteDatabase:
     """A file that this process alone holds."""
 
-    # Waiting here is fair and can be cancelled; waiting in the database is neither.
     writers_max = 1
+    upkeep_max = 1
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._engine = create_engine(path)
+        # SQLite has one writer at a time. This lock hands the turn on in order; SQLite itself
+        # would poll, and give up after _BUSY_TIMEOUT_MS.
+        self._writing = asyncio.Lock()
 
     @property
     def name(self) -> str:
@@ -138,7 +142,7 @@ class SqliteDatabase:
 
     @asynccontextmanager
     async def begin_write(self) -> AsyncIterator[AsyncConnection]:
-        async with self._engine.connect() as plain:
+        async with self._writing, self._engine.connect() as plain:
             connection = await plain.execution_options(**{WRITE: True})
             async with connection.begin():
                 yield connection

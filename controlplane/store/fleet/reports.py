@@ -28,7 +28,7 @@ class FleetReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FleetNews:
+class FleetChange:
     """What has changed about a data plane since one looked last, whoever has its stream."""
 
     record: DataPlaneRecord

@@ -15,10 +15,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broadsheet.v1 import status_pb2
+from controlplane.store.databases.failures import database_errors
 from controlplane.store.databases.postgres import CATALOG_CHANNEL, PostgresDatabase
-from controlplane.store.fleet.reports import FleetNews, FleetReport
-from controlplane.store.resources import rows as store_rows
-from controlplane.store.revisions import database_errors
+from controlplane.store.fleet.data_planes import DataPlaneRecords, data_plane
+from controlplane.store.fleet.reports import FleetChange, FleetReport
 from controlplane.store.schema import data_plane_reports, data_planes, replicas, resource_statuses
 
 FLEET_CHANNEL = "broadsheet_fleet"
@@ -42,8 +42,8 @@ class FleetTables:
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
 
-    async def listen(self, on_news: Callable[[], None]) -> None:
-        """Call `on_news` at once, and whenever a control plane has committed or told something.
+    async def listen(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` at once, and whenever a control plane has committed or told something.
 
         Returns when the connection is lost. Raises whatever the driver raises.
         """
@@ -55,9 +55,9 @@ class FleetTables:
                 lost = asyncio.Event()
                 driver.add_termination_listener(lambda *_: lost.set())
                 for channel in (CATALOG_CHANNEL, FLEET_CHANNEL):
-                    await driver.add_listener(channel, lambda *_: on_news())
+                    await driver.add_listener(channel, lambda *_: on_change())
                 # Something may have come before the listeners were there.
-                on_news()
+                on_change()
                 await lost.wait()
         finally:
             await engine.dispose()
@@ -112,7 +112,7 @@ class FleetTables:
                     await _put(connection, report)
                 await _notify(connection)
 
-    async def news(self, known: Mapping[str, int], lease_s: float) -> Sequence[FleetNews]:
+    async def changes_since(self, known: Mapping[str, int], lease_s: float) -> Sequence[FleetChange]:
         """What has changed since `known`, by data plane id.
 
         Args:
@@ -130,7 +130,7 @@ class FleetTables:
         with database_errors():
             async with self._database.engine.begin() as connection:
                 rows = (await connection.execute(query)).all()
-                return [await _news(connection, row, known.get(row.data_plane_id, 0)) for row in rows]
+                return [await _change(connection, row, known.get(row.data_plane_id, 0)) for row in rows]
 
 
 async def _put(connection: AsyncConnection, report: FleetReport) -> None:
@@ -147,9 +147,7 @@ async def _put(connection: AsyncConnection, report: FleetReport) -> None:
     number = numbered.scalar_one_or_none()
     if number is None:
         return
-    values = store_rows.data_plane_values(report.record)
-    record = insert(data_planes).values(**values)
-    await connection.execute(record.on_conflict_do_update(index_elements=["id"], set_=dict(values)))
+    await DataPlaneRecords(connection).put(report.record)
     if report.replace:
         of_this = resource_statuses.c.data_plane_id == report.record.id
         await connection.execute(delete(resource_statuses).where(of_this))
@@ -170,7 +168,7 @@ async def _put(connection: AsyncConnection, report: FleetReport) -> None:
         )
 
 
-async def _news(connection: AsyncConnection, row: Row[Any], known: int) -> FleetNews:
+async def _change(connection: AsyncConnection, row: Row[Any], known: int) -> FleetChange:
     statuses: dict[str, status_pb2.ResourceStatus | None] = {}
     replace = known < row.replaced_number
     if row.number != known:
@@ -180,8 +178,8 @@ async def _news(connection: AsyncConnection, row: Row[Any], known: int) -> Fleet
         )
         for name, status in await connection.execute(query):
             statuses[name] = status_pb2.ResourceStatus.FromString(status) if status is not None else None
-    return FleetNews(
-        record=store_rows.data_plane(row),
+    return FleetChange(
+        record=data_plane(row),
         session=row.session,
         replica_uid=row.replica_uid,
         connected=row.connected and row.replica_alive,

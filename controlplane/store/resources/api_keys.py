@@ -1,79 +1,67 @@
-"""API keys in the store: their rows, how they are read, and what writing one does to the
-catalog."""
+"""API keys in the database: how they are read, and what a change of one writes."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from sqlalchemy import Row, Table, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Row, select
 
 from broadsheet.v1 import api_key_pb2
-from controlplane.catalog import api_keys, domain, snapshot
+from controlplane.catalog import api_keys, snapshot
 from controlplane.catalog.api_keys import ApiKey
-from controlplane.store.resources import rows as store_rows
+from controlplane.store.reading import Reading
+from controlplane.store.resources.change import CatalogChange
 from controlplane.store.schema import api_keys as table
+from controlplane.store.times import from_us, from_us_or_null, to_us, to_us_or_null
 from protocol import names
 
 
-class ApiKeyReads(ABC):
-    """The part of the store that reads API keys.
+class ApiKeys:
+    """The API keys, revoked ones too.
 
     Every method raises errors.Unavailable when the database fails.
     """
 
-    @abstractmethod
-    def _begin_read(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """A transaction for reading."""
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
 
-    async def get_api_key(self, api_key_id: str) -> ApiKey:
+    async def find(self, api_key_id: str) -> ApiKey | None:
+        """The key of this id. None: there is none."""
+        async with self._reading.begin() as connection:
+            row = (await connection.execute(select(table).where(table.c.id == api_key_id))).one_or_none()
+        return _api_key(row) if row is not None else None
+
+    async def get(self, api_key_id: str) -> ApiKey:
         """The key of this id.
 
         Raises:
             errors.NotFound: there is none.
         """
-        async with self._begin_read() as connection:
-            found = await _find(connection, api_key_id)
+        found = await self.find(api_key_id)
         if found is None:
             raise api_keys.not_found(names.api_key_name(api_key_id))
         return found
 
-    async def list_api_keys(self, *, after_id: str, limit: int) -> Sequence[ApiKey]:
-        """Keys by id; those after `after_id`."""
+    async def list(self, *, after_id: str, limit: int) -> Sequence[ApiKey]:
+        """Up to `limit` keys by id; only those after `after_id`."""
         query = select(table).where(table.c.id > after_id).order_by(table.c.id).limit(limit)
-        async with self._begin_read() as connection:
+        async with self._reading.begin() as connection:
             return [_api_key(row) for row in await connection.execute(query)]
 
 
-class ApiKeyWrites(ABC):
-    """The part of a write transaction that is about API keys."""
+class ApiKeyChanges(ApiKeys):
+    """The API keys in a write transaction."""
 
-    _connection: AsyncConnection
+    def __init__(self, change: CatalogChange) -> None:
+        super().__init__(change.reading)
+        self._change = change
 
-    @abstractmethod
-    async def _put(self, table: Table, values: Mapping[str, object], key: Mapping[str, object] | None) -> None:
-        """Insert a row, or update the one with this key."""
-
-    @abstractmethod
-    async def _set_entry(self, name: str, entry: domain.Entry | None) -> None:
-        """Make this the entry of that name from this revision on; None: there is none."""
-
-    async def api_key(self, api_key_id: str) -> ApiKey | None:
-        """The key of this id, if there is one."""
-        return await _find(self._connection, api_key_id)
-
-    async def put_api_key(self, api_key: ApiKey, previous: ApiKey | None) -> None:
-        """Write a key in place of `previous`, what is there now."""
-        await self._put(table, _values(api_key), {"id": api_key.id} if previous is not None else None)
-        await self._set_entry(api_key.name, snapshot.entry_of_message(api_key.name, api_keys.entry_of(api_key)))
-
-
-async def _find(connection: AsyncConnection, api_key_id: str) -> ApiKey | None:
-    row = (await connection.execute(select(table).where(table.c.id == api_key_id))).one_or_none()
-    return _api_key(row) if row is not None else None
+    async def put(self, api_key: ApiKey, previous: ApiKey | None) -> None:
+        """Write a key in place of `previous`, as `find` returned it."""
+        await self._change.put_row(table, _values(api_key), {"id": api_key.id} if previous is not None else None)
+        entry = snapshot.entry_of_message(api_key.name, api_keys.entry_of(api_key))
+        await self._change.entries.set(api_key.name, entry)
 
 
 def _api_key(row: Row[Any]) -> ApiKey:
@@ -85,9 +73,9 @@ def _api_key(row: Row[Any]) -> ApiKey:
         display_name=row.display_name,
         labels=row.labels,
         limits=api_key_pb2.ApiKeyLimits.FromString(row.limits),
-        expire_time=store_rows.from_us(row.expire_time_us) if row.expire_time_us is not None else None,
-        create_time=store_rows.from_us(row.create_time_us),
-        revoke_time=store_rows.from_us(row.revoke_time_us) if row.revoke_time_us is not None else None,
+        expire_time=from_us_or_null(row.expire_time_us),
+        create_time=from_us(row.create_time_us),
+        revoke_time=from_us_or_null(row.revoke_time_us),
         catalog_revision=row.catalog_revision,
     )
 
@@ -101,8 +89,8 @@ def _values(api_key: ApiKey) -> Mapping[str, object]:
         "display_name": api_key.display_name,
         "labels": dict(api_key.labels),
         "limits": api_key.limits.SerializeToString(deterministic=True),
-        "expire_time_us": store_rows.to_us(api_key.expire_time) if api_key.expire_time is not None else None,
-        "create_time_us": store_rows.to_us(api_key.create_time),
-        "revoke_time_us": store_rows.to_us(api_key.revoke_time) if api_key.revoke_time is not None else None,
+        "expire_time_us": to_us_or_null(api_key.expire_time),
+        "create_time_us": to_us(api_key.create_time),
+        "revoke_time_us": to_us_or_null(api_key.revoke_time),
         "catalog_revision": api_key.catalog_revision,
     }

@@ -15,8 +15,8 @@ from sqlalchemy import ColumnElement, Select, String, Table, and_, case, cast, f
 from controlplane.catalog import domain
 from controlplane.listing import filters, paging
 from controlplane.listing.listing import NAME, ListQuery, Order
-from controlplane.store.resources import rows as store_rows
 from controlplane.store.schema import models
+from controlplane.store.times import to_us
 
 _COLUMNS = {"served_name": "served_name", "create_time": "create_time_us", "update_time": "update_time_us"}
 
@@ -46,8 +46,8 @@ def cursor_of(order: Order, resource: domain.Model | domain.Adapter) -> paging.C
     parts: dict[str, tuple[str | int, ...]] = {
         NAME: (resource.model_id, resource.id) if isinstance(resource, domain.Adapter) else (resource.id,),
         "served_name": (resource.served_name,),
-        "create_time": (store_rows.to_us(resource.create_time),),
-        "update_time": (store_rows.to_us(resource.update_time),),
+        "create_time": (to_us(resource.create_time),),
+        "update_time": (to_us(resource.update_time),),
     }
     return tuple(part for field in order for part in parts[field.name])
 

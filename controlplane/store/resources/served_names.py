@@ -1,0 +1,47 @@
+"""Served names: one flat namespace over models, adapters and routes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from controlplane.store.schema import served_names as table
+
+
+class ServedNames:
+    """The served names that resources hold, in a write transaction."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def holder_of(self, served_name: str) -> str | None:
+        """Name of the resource that holds this served name. None: it is free."""
+        query = select(table.c.resource).where(table.c.served_name == served_name)
+        holder: str | None = (await self._connection.execute(query)).scalar_one_or_none()
+        return holder
+
+    async def take(self, resource: str, served_name: str, previous: str | None) -> None:
+        """Give a resource this served name in place of `previous`. None: it holds none."""
+        if previous is None:
+            await self._connection.execute(insert(table).values(served_name=served_name, resource=resource))
+        elif previous != served_name:
+            await self.replace(resource, served_name)
+
+    async def replace(self, resource: str, served_name: str) -> None:
+        """Give a resource that holds a served name this one instead."""
+        await self._connection.execute(
+            update(table).where(table.c.resource == resource).values(served_name=served_name)
+        )
+
+    async def release(self, resource: str) -> None:
+        """Free the served name of a resource that is deleted."""
+        await self._connection.execute(delete(table).where(table.c.resource == resource))
+
+    async def free_all(self, resources: Sequence[str]) -> None:
+        """Free the served names of these resources. Each takes one again in this transaction."""
+        query = select(table.c.resource).where(table.c.resource.in_(resources))
+        for resource in (await self._connection.execute(query)).scalars().all():
+            # No served name can have this form, so it collides with none.
+            await self.replace(resource, f"~{resource}")
