@@ -13,7 +13,7 @@ import structlog
 
 from controlplane import backup_command, errors, logs, settings
 from controlplane.access import setup as access
-from controlplane.adapters.files import AdapterReader
+from controlplane.adapters.verification import AdapterReader
 from controlplane.fleet.fleet import Fleet, fleet_of
 from controlplane.fleet.shared_database import sharing_of
 from controlplane.push.chunks import ChunkCache

@@ -18,7 +18,7 @@ from broadsheet.v1 import (
     snapshot_service_pb2,
     status_pb2,
 )
-from controlplane.adapters.files import AdapterReader
+from controlplane.adapters.verification import AdapterReader
 from controlplane.catalog import domain
 from controlplane.rpc.handlers.registry import Registry, ResourceStatuses
 from controlplane.rpc.servicers import Context, RegistryServicer, SnapshotServicer

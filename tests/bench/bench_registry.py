@@ -28,7 +28,7 @@ import structlog
 from broadsheet.v1 import model_pb2, registry_service_pb2_grpc
 from broadsheet.v1 import registry_service_pb2 as pb
 from controlplane.access.permissions import Role
-from controlplane.adapters.files import AdapterReader
+from controlplane.adapters.verification import AdapterReader
 from controlplane.catalog.spec import MAX_RANK
 from controlplane.store.databases.sqlite import database_url
 from controlplane.store.store import Store

@@ -25,7 +25,7 @@ from structlog.testing import capture_logs
 from controlplane.access.authentication import Authenticator, TokenSource
 from controlplane.access.permissions import Role
 from controlplane.access.tokens_file import TokensFile
-from controlplane.adapters.files import AdapterReader
+from controlplane.adapters.verification import AdapterReader
 from controlplane.fleet.fleet import fleet_of
 from controlplane.principal import Principal
 from controlplane.push.chunks import ChunkCache

@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 from broadsheet.types import Phase, Position, ResourceState, ResourceStatus
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import snapshot_service_pb2_grpc
-from controlplane.adapters.files import AdapterReader
+from controlplane.adapters.verification import AdapterReader
 from controlplane.fleet.fleet import fleet_of
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut

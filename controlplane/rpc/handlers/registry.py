@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from broadsheet.v1 import status_pb2
-from controlplane.adapters.files import AdapterReader
+from controlplane.adapters.verification import AdapterReader
 from controlplane.store.store import Store
 
 

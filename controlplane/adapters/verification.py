@@ -21,7 +21,8 @@ from typing import BinaryIO
 
 from broadsheet.v1 import adapter_pb2, model_pb2
 from controlplane import errors
-from controlplane.adapters import base_weights, lora, safetensors_file, safetensors_header
+from controlplane.adapters import base_weights, safetensors_file, safetensors_header
+from controlplane.adapters import lora_weights as lora
 from protocol import sources
 from protocol.adapter_digest import weights_digest
 from protocol.validation import FieldViolation, shorten

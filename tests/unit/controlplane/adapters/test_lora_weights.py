@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from controlplane import errors
-from controlplane.adapters import lora
+from controlplane.adapters import lora_weights as lora
 from controlplane.adapters.safetensors_header import Tensor
 from tests.adapter_directories import BASE_SHAPES, adapter_config, lora_shapes
 

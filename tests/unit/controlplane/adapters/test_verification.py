@@ -14,8 +14,8 @@ import pytest
 
 from broadsheet.v1 import model_pb2
 from controlplane import errors
-from controlplane.adapters import files as adapter_files
-from controlplane.adapters.files import AdapterReader
+from controlplane.adapters import verification as adapter_files
+from controlplane.adapters.verification import AdapterReader
 from protocol.adapter_digest import weights_digest
 from tests.adapter_directories import BASE_SHAPES, lora_shapes, safetensors_bytes, write_adapter, write_base
 
