@@ -16,7 +16,7 @@ from broadsheet.v1 import api_key_pb2, fleet_service_pb2, registry_service_pb2, 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from controlplane.catalog.domain import DataPlaneRecord
-from controlplane.push.subscription.machine import Limits
+from controlplane.push.subscription.timing import Limits
 from controlplane.store.store import Store
 from dataplane.openai.errors import ApiKeyInvalid
 from dataplane.snapshot.accept import STORE_UID_MISMATCH, Policy, accept
@@ -337,11 +337,11 @@ async def test_a_stalled_reader_costs_little_and_blocks_nobody(tmp_path: Path) -
                 assert len(snapshot.models) == 1500
                 (stream,) = (stream for stream in plane.fan_out._streams if stream.data_plane_id == "stalled")
                 # 24 MB are to be sent; without a reader gRPC takes about 4 MiB.
-                written = stream.subscription._chunks_written
+                written = stream.subscription.chunks_written
                 assert written <= 8
                 for number in range(5):
                     await data_plane.active(await plane.register(f"n{number}"))
-                assert stream.subscription._chunks_written == written
+                assert stream.subscription.chunks_written == written
                 (mine, other) = (await plane.wait_for(revision + 5, "dp", "stalled", timeout_s=0)).outcomes
                 assert (mine.outcome, other.outcome) == (Outcome.OUTCOME_ACTIVE, Outcome.OUTCOME_PENDING)
                 await eventually(lambda: _is_connected(plane, False, "stalled"))
