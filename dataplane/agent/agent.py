@@ -20,10 +20,10 @@ import structlog
 
 from broadsheet.v1 import status_pb2
 from dataplane.agent import deployments
-from dataplane.agent.cluster import WATCHED_PREFIXES, Cluster, Track
 from dataplane.agent.deployments import Observed, Standing
-from dataplane.agent.reconciler import APPLICATION_PREFIX as MODEL_APPLICATIONS
-from dataplane.agent.reconciler import (
+from dataplane.agent.ledger.ledger import WATCHED_PREFIXES, Cluster, Track
+from dataplane.agent.reconciler.planning import APPLICATION_PREFIX as MODEL_APPLICATIONS
+from dataplane.agent.reconciler.planning import (
     Delete,
     Deploy,
     Failure,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dataplane.agent.cluster import REPORT_LIFETIME_S, TAKEN_ON_S, Cluster, Track
-from dataplane.agent.reconciler import Phase
+from dataplane.agent.ledger.ledger import REPORT_LIFETIME_S, TAKEN_ON_S, Cluster, Track
+from dataplane.agent.reconciler.planning import Phase
 from dataplane.relay.messages import (
     ApplicationRecord,
     EngineReport,

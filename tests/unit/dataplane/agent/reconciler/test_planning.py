@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from broadsheet.v1 import model_pb2, snapshot_pb2
-from dataplane.agent.reconciler import (
+from dataplane.agent.reconciler.planning import (
     Application,
     Delete,
     Deploy,
