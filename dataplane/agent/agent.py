@@ -21,23 +21,14 @@ import structlog
 from broadsheet.v1 import status_pb2
 from dataplane.agent import deployments
 from dataplane.agent.deployments import Observed, Standing
+from dataplane.agent.desired import APPLICATION_NAME_PREFIX as MODEL_APPLICATIONS
+from dataplane.agent.desired import application_name, replica_bounds
+from dataplane.agent.giving_up import Backoff, Failure, next_failure
 from dataplane.agent.ledger.ledger import WATCHED_PREFIXES, Cluster, Track
-from dataplane.agent.reconciler.planning import APPLICATION_PREFIX as MODEL_APPLICATIONS
-from dataplane.agent.reconciler.planning import (
-    Delete,
-    Deploy,
-    Failure,
-    Phase,
-    Rescale,
-    Situation,
-    Sleep,
-    Wake,
-    application_name,
-    next_failure,
-    plan,
-    replica_bounds,
-    resources_of,
-)
+from dataplane.agent.reconciler.actions import Delete, Deploy, Rescale, Sleep, Wake
+from dataplane.agent.reconciler.planning import plan
+from dataplane.agent.resources import resources_of
+from dataplane.agent.situation import Phase, Situation
 from dataplane.agent.status import Statuses, notable_statuses
 from dataplane.engine.out_of_memory import start_failure_reason
 from dataplane.engine.replica import ReplicaSettings
@@ -289,8 +280,9 @@ class Agent:
                         reason=reason,
                         message=message,
                         now=now,
-                        backoff_s=self._settings.failure_backoff_s,
-                        backoff_max_s=self._settings.failure_backoff_max_s,
+                        backoff=Backoff(
+                            first_s=self._settings.failure_backoff_s, max_s=self._settings.failure_backoff_max_s
+                        ),
                     )
                     _log.warning("application_failed", application=name, reason=reason, message=message)
             elif track.ready_at is not None:

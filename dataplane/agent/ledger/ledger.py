@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from broadsheet.v1 import status_pb2
-from dataplane.agent.reconciler.planning import Application, Phase
+from dataplane.agent.situation import Application, Phase
 from dataplane.relay.messages import (
     APPLICATION_PREFIX,
     ENGINE_PREFIX,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dataplane.agent.ledger.ledger import REPORT_LIFETIME_S, TAKEN_ON_S, Cluster, Track
-from dataplane.agent.reconciler.planning import Phase
+from dataplane.agent.situation import Phase
 from dataplane.relay.messages import (
     ApplicationRecord,
     EngineReport,
