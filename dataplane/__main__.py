@@ -119,10 +119,10 @@ class _Cluster:
         from dataplane.agent import deployments
         from dataplane.agent.agent import Agent
         from dataplane.ingress.replica import IngressReplica
-        from dataplane.relay.relay import open_board
+        from dataplane.relay.relay import open_relay
 
         settings = self._settings
-        open_board()
+        open_relay()
         agent = serve.deployment(
             Agent,
             name="agent",

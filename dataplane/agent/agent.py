@@ -2,7 +2,7 @@
 ingress what there is.
 
 One per data plane, run by Ray Serve, which starts it again when it dies. All it needs to go on is
-on disk (the last-known-good snapshot) and on the board (its applications, and who uses them).
+on disk (the last-known-good snapshot) and on the relay (its applications, and who uses them).
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from dataplane.relay.messages import (
     APPLICATION_PREFIX,
     FAILURE_PREFIX,
     PLACED_PREFIX,
-    REST_PREFIX,
+    SLEEP_PREFIX,
     SNAPSHOT_KEY,
     WAKE_PREFIX,
     ApplicationRecord,
     LiveAdapters,
-    Rest,
-    SnapshotPost,
+    SerializedSnapshot,
+    SleepOrder,
 )
-from dataplane.relay.relay import Board, Changes
+from dataplane.relay.relay import Changes, Relay
 from dataplane.settings import Settings
 from dataplane.snapshot.accept import Policy
 from dataplane.snapshot.activation import Activation, ModelActivation
@@ -81,7 +81,7 @@ class Agent:
             drain_s=settings.drain_s,
             liveness_timeout_s=settings.engine_liveness_timeout_s,
         )
-        self._board = Board()
+        self._relay = Relay()
         self._cluster = Cluster()
         policy = Policy(allowed_sources=settings.allowed_sources, allow_new_store=settings.allow_new_store)
         self._rules = rules_of(version("broadsheet"), policy)
@@ -126,7 +126,7 @@ class Agent:
             known = await self._adopt()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keeper.run())
-                group.create_task(self._follow_board(known))
+                group.create_task(self._follow_relay(known))
                 group.create_task(self._observe_serve())
                 group.create_task(self._reconcile())
         except* Exception as group_error:
@@ -137,16 +137,16 @@ class Agent:
     async def _adopt(self) -> Changes:
         """Take over what an agent before this one left: its applications, its activation, the
         snapshot on disk."""
-        activation = (await self._board.watch([ACTIVATION_KEY], None)).changed.get(ACTIVATION_KEY)
+        activation = (await self._relay.watch([ACTIVATION_KEY], None)).changed.get(ACTIVATION_KEY)
         if isinstance(activation, Activation):
             self._activation = activation
-        known = await self._board.watch(WATCHED_PREFIXES, None)
+        known = await self._relay.watch(WATCHED_PREFIXES, None)
         self._cluster.apply(known.changed, known.live, epoch=known.epoch, now=time.time())
         now = time.time()
         for record in self._cluster.records().values():
             self._last_activity[record.model] = now  # nobody knows better; it idles away if nobody uses it
-            rest = {f"{REST_PREFIX}{record.name}": self._cluster.rest(record.name)}
-            await self._board.put({f"{APPLICATION_PREFIX}{record.name}": record, **rest})
+            rest = {f"{SLEEP_PREFIX}{record.name}": self._cluster.rest(record.name)}
+            await self._relay.put({f"{APPLICATION_PREFIX}{record.name}": record, **rest})
         await self._keeper.load()
         _log.info(
             "agent_started",
@@ -159,8 +159,8 @@ class Agent:
         """Make `snapshot` the one that the ingress decides by; back when the ingress replicas have
         taken it over."""
         # The activation goes first: a view needs both.
-        await self._board.put({ACTIVATION_KEY: self._activation})
-        await self._board.put({SNAPSHOT_KEY: SnapshotPost.of(snapshot, findings_of(snapshot, self._rules))})
+        await self._relay.put({ACTIVATION_KEY: self._activation})
+        await self._relay.put({SNAPSHOT_KEY: SerializedSnapshot.of(snapshot, findings_of(snapshot, self._rules))})
         self._poked.set()
         deadline = time.monotonic() + _INGRESS_SWAP_S
         while not self._cluster.ingresses_hold(time.time(), snapshot.position):
@@ -169,9 +169,9 @@ class Agent:
                 return
             await asyncio.sleep(_FOLLOWED_S)
 
-    async def _follow_board(self, known: Changes) -> None:
+    async def _follow_relay(self, known: Changes) -> None:
         while True:
-            known = await self._board.watch(WATCHED_PREFIXES, known)
+            known = await self._relay.watch(WATCHED_PREFIXES, known)
             self._cluster.apply(known.changed, known.live, epoch=known.epoch, now=time.time())
             self._cluster.note_start_failures()
             self._poked.set()
@@ -210,11 +210,11 @@ class Agent:
         self._cluster.tracks.pop(application, None)
         self._posted_adapters.pop(application, None)
         failures = [key for key in self._cluster.values if key.startswith(f"{FAILURE_PREFIX}{application}/")]
-        own = (APPLICATION_PREFIX, ADAPTERS_PREFIX, PLACED_PREFIX, REST_PREFIX)
+        own = (APPLICATION_PREFIX, ADAPTERS_PREFIX, PLACED_PREFIX, SLEEP_PREFIX)
         gone = [*(f"{prefix}{application}" for prefix in own), *failures]
         for key in gone:
             self._cluster.values.pop(key, None)
-        await self._board.put({}, removed=gone)
+        await self._relay.put({}, removed=gone)
         _log.info("application_gone", application=application)
 
     async def _reconcile(self) -> None:
@@ -316,7 +316,7 @@ class Agent:
             track = self._cluster.tracks.get(name)
             if track is not None:
                 track.left_sequence, track.left_at = 0, None
-        await self._board.put({ACTIVATION_KEY: self._activation})
+        await self._relay.put({ACTIVATION_KEY: self._activation})
 
     async def _drop_wakes(self, snapshot: Snapshot) -> None:
         """Remove the wakes that have been taken into account."""
@@ -324,7 +324,7 @@ class Agent:
         if wakes:
             for key in wakes:
                 self._cluster.values.pop(key, None)
-            await self._board.put_once({}, removed=wakes)
+            await self._relay.put_once({}, removed=wakes)
 
     async def _deploy(self, action: Deploy) -> None:
         now = time.time()  # of several deployments in one plan each takes a while
@@ -338,12 +338,12 @@ class Agent:
             created_at=now,
             resources=resources_of(action.entry.revision.spec),
         )
-        # On the board first: an agent that dies between the two finds a record whose application
+        # On the relay first: an agent that dies between the two finds a record whose application
         # never came.
         key = f"{APPLICATION_PREFIX}{record.name}"
         self._cluster.values[key] = record
         self._cluster.tracks[record.name] = Track(deployed_at=now)
-        await self._board.put({key: record})
+        await self._relay.put({key: record})
         _log.info("deploying", application=record.name, model=record.model, revision=record.revision_number)
         try:
             await asyncio.to_thread(deployments.deploy_model, record, self._replica_settings)
@@ -369,14 +369,14 @@ class Agent:
             return
         # Afterwards: an agent that dies between the two leaves one to do it again.
         self._cluster.values[key] = record
-        await self._board.put({key: record})
+        await self._relay.put({key: record})
 
     async def _set_rest(self, application: str, *, asleep: bool) -> None:
-        key = f"{REST_PREFIX}{application}"
-        rest = Rest(self._cluster.rest(application).sequence + 1, asleep)
+        key = f"{SLEEP_PREFIX}{application}"
+        rest = SleepOrder(self._cluster.rest(application).sequence + 1, asleep)
         self._cluster.values[key] = rest
         _log.info("putting_to_sleep" if asleep else "waking", application=application)
-        await self._board.put({key: rest})
+        await self._relay.put({key: rest})
 
     async def _delete(self, application: str) -> None:
         self._cluster.tracks[application].deleting = True
@@ -403,7 +403,7 @@ class Agent:
             for name, record in stale.items()
         }
         self._posted_adapters.update(posts)
-        await self._board.put({f"{ADAPTERS_PREFIX}{name}": post for name, post in posts.items()})
+        await self._relay.put({f"{ADAPTERS_PREFIX}{name}": post for name, post in posts.items()})
 
 
 def _without_countdown(models: Mapping[str, ModelActivation]) -> dict[str, object]:

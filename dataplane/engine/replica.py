@@ -1,5 +1,5 @@
 """An engine replica: one engine, its OpenAI app on an HTTP port of its own, and its report on the
-board.
+relay.
 
 Ray Serve starts, watches and ends it; requests do not come through Ray Serve but straight from the
 ingress.
@@ -37,13 +37,13 @@ from dataplane.relay.messages import (
     ENGINE_PREFIX,
     FAILURE_PREFIX,
     PLACED_PREFIX,
-    REST_PREFIX,
+    SLEEP_PREFIX,
     EngineReport,
     LiveAdapters,
-    Rest,
+    SleepOrder,
     StartFailure,
 )
-from dataplane.relay.relay import Board, Changes
+from dataplane.relay.relay import Changes, Relay
 
 REPORT_INTERVAL_S = 2.0
 """How often a replica renews its report."""
@@ -111,15 +111,15 @@ class EngineReplica:
         self._entry = snapshot_pb2.ModelEntry.FromString(entry)
         self._settings = settings
         self._replica_id = serve.get_replica_context().replica_id.unique_id
-        self._board = Board()
+        self._relay = Relay()
         # Of its own: another replica must not lose files that this one no longer needs.
         self._adapter_dir = settings.adapter_dir / self._replica_id
         self._cache = AdapterCache(self._adapter_dir)
         self._adapters: dict[str, _KnownAdapter] = {}
-        self._rest = Rest()
+        self._rest = SleepOrder()
         self._report_due = asyncio.Event()
         self._stopping = False
-        await self._board.put_once({f"{PLACED_PREFIX}{application}": time.time()})
+        await self._relay.put_once({f"{PLACED_PREFIX}{application}": time.time()})
         started = time.monotonic()
         try:
             self._engine = await self._start_engine()
@@ -161,7 +161,7 @@ class EngineReplica:
     async def _report_failure(self, error: EngineStartError) -> None:
         _log.error("engine_failed_to_start", application=self._application, reason=error.reason, message=str(error))
         failure = StartFailure(reason=error.reason, message=str(error), failed_at=time.time())
-        await self._board.put_once({f"{FAILURE_PREFIX}{self._application}/{self._replica_id}": failure})
+        await self._relay.put_once({f"{FAILURE_PREFIX}{self._application}/{self._replica_id}": failure})
 
     def _adapter_path(self, name: str) -> Path | None:
         known = self._adapters.get(name)
@@ -186,26 +186,26 @@ class EngineReplica:
                 reported_at=time.time(),
                 start_s=self._start_s,
                 weights_s=self._engine.weights_s,
-                rest=self._rest,
+                sleep_order=self._rest,
             )
             due = last is None or report.reported_at - last.reported_at >= REPORT_INTERVAL_S
             if due or (last and _worth_a_report(report) != _worth_a_report(last)):
-                await self._board.put({key: report})
+                await self._relay.put({key: report})
                 last = report
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._report_due.wait(), _LIVENESS_INTERVAL_S)
             self._report_due.clear()
         _log.error("engine_died", application=self._application, replica=self._replica_id)
-        await self._board.put({}, removed=[key])
+        await self._relay.put({}, removed=[key])
 
     async def _rest_as_told(self) -> None:
         """Have the engine sleep and wake as the agent says, which sends nobody here meanwhile."""
-        key = f"{REST_PREFIX}{self._application}"
+        key = f"{SLEEP_PREFIX}{self._application}"
         known: Changes | None = None
         while True:
-            known = await self._board.watch([key], known)
+            known = await self._relay.watch([key], known)
             told = known.changed.get(key)
-            if not isinstance(told, Rest) or told == self._rest:
+            if not isinstance(told, SleepOrder) or told == self._rest:
                 continue
             started = time.monotonic()
             # Polled: the end of a request is no event. None comes any more; one whose ingress has
@@ -245,7 +245,7 @@ class EngineReplica:
         live: LiveAdapters | None = None
         while True:
             if live is None or not self._stale(live):
-                known = await self._board.watch([key], known)
+                known = await self._relay.watch([key], known)
             else:
                 await asyncio.sleep(_DRAIN_POLL_S)
             live = known.changed.get(key, live) if known else live
@@ -295,7 +295,7 @@ class EngineReplica:
         for task in self._tasks:
             task.cancel()
         with contextlib.suppress(ray.exceptions.RayError):
-            await self._board.put({}, removed=[f"{ENGINE_PREFIX}{self._application}/{self._replica_id}"])
+            await self._relay.put({}, removed=[f"{ENGINE_PREFIX}{self._application}/{self._replica_id}"])
         deadline = time.monotonic() + self._settings.drain_s
         # Polled: the end of an engine, which ends the wait too, is no event.
         while self._app.in_flight and self._engine.is_alive and time.monotonic() < deadline:  # noqa: ASYNC110
@@ -310,7 +310,7 @@ class EngineReplica:
 
 def _worth_a_report(report: EngineReport) -> tuple[object, ...]:
     """What is told at once when it changes."""
-    return report.adapters, report.failed_adapters, report.rest
+    return report.adapters, report.failed_adapters, report.sleep_order
 
 
 async def _serve_http(app: Callable[..., Awaitable[None]]) -> tuple[uvicorn.Server, str, asyncio.Task[None]]:

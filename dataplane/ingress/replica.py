@@ -1,5 +1,5 @@
 """An ingress replica: the ingress app on a port that the ingress replicas of a node share, kept
-current by the board.
+current by the relay.
 
 The port is shared with SO_REUSEPORT: the kernel spreads connections over the replicas, and a new
 replica listens before an old one stops. Ray Serve starts, watches and replaces the replicas; its
@@ -35,9 +35,9 @@ from dataplane.relay.messages import (
     WAKE_PREFIX,
     IngressReport,
     ModelUsageReport,
-    SnapshotPost,
+    SerializedSnapshot,
 )
-from dataplane.relay.relay import Board, Changes
+from dataplane.relay.relay import Changes, Relay
 from dataplane.settings import Settings
 from dataplane.snapshot.accept import Policy, Rejection, accept
 from dataplane.snapshot.activation import Activation, View
@@ -62,7 +62,7 @@ class IngressReplica:
         configure_logging()
         self._settings = settings
         self._replica_id = serve.get_replica_context().replica_id.unique_id
-        self._board = Board()
+        self._relay = Relay()
         self._views = ViewHolder()
         self._wakes: asyncio.Queue[str] = asyncio.Queue(_WAKES_MAX)
         self._report_due = asyncio.Event()
@@ -100,7 +100,7 @@ class IngressReplica:
         listener = _shared_listener(settings.http_host, settings.http_port)
         self._tasks = (
             asyncio.create_task(self._server.serve(sockets=[listener]), name="http"),
-            asyncio.create_task(self._follow_board(), name="board"),
+            asyncio.create_task(self._follow_relay(), name="relay"),
             asyncio.create_task(self._send_wakes(), name="wakes"),
             asyncio.create_task(self._keep_reported(), name="report"),
             asyncio.create_task(self._share_limits(), name="limits"),
@@ -120,17 +120,17 @@ class IngressReplica:
             while not self._wakes.empty():
                 models.add(self._wakes.get_nowait())
             now = time.time()
-            await self._board.put_once({f"{WAKE_PREFIX}{model}": now for model in models})
+            await self._relay.put_once({f"{WAKE_PREFIX}{model}": now for model in models})
 
-    async def _follow_board(self) -> None:
+    async def _follow_relay(self) -> None:
         known: Changes | None = None
         snapshot: Snapshot | None = None
         activation: Activation | None = None
         policy = Policy(allowed_sources=self._settings.allowed_sources, allow_new_store=True)
         rules = rules_of(version("broadsheet"), policy)
         while True:
-            known = await self._board.watch([SNAPSHOT_KEY, ACTIVATION_KEY], known)
-            post: SnapshotPost | None = known.changed.get(SNAPSHOT_KEY)
+            known = await self._relay.watch([SNAPSHOT_KEY, ACTIVATION_KEY], known)
+            post: SerializedSnapshot | None = known.changed.get(SNAPSHOT_KEY)
             if post is not None and (snapshot is None or post.position != snapshot.position):
                 # In a thread: a hundred thousand entries take seconds, in which requests go on. An
                 # agent that fell back to an older snapshot is followed there: what is accepted is
@@ -156,7 +156,7 @@ class IngressReplica:
             used = dict(self._app.gate.used())
             if used != posted:
                 values[f"{LIMITS_PREFIX}{self._replica_id}"] = posted = used
-            await self._board.put(values)
+            await self._relay.put(values)
             self._report_due.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._report_due.wait(), REPORT_INTERVAL_S)
@@ -166,7 +166,7 @@ class IngressReplica:
         known: Changes | None = None
         own = f"{LIMITS_PREFIX}{self._replica_id}"
         while True:
-            known = await self._board.watch([LIMITS_PREFIX], known)
+            known = await self._relay.watch([LIMITS_PREFIX], known)
             others = {key: used for key, used in known.changed.items() if key != own}
             self._app.gate.take_over(others, known.live)
 
@@ -210,12 +210,12 @@ class IngressReplica:
             task.cancel()
         await self._app.aclose()
         with contextlib.suppress(ray.exceptions.RayError):
-            await self._board.put(
+            await self._relay.put(
                 {}, removed=[f"{INGRESS_PREFIX}{self._replica_id}", f"{LIMITS_PREFIX}{self._replica_id}"]
             )
 
 
-def _accept(post: SnapshotPost, held: Snapshot | None, policy: Policy, rules: str) -> Snapshot | Rejection:
+def _accept(post: SerializedSnapshot, held: Snapshot | None, policy: Policy, rules: str) -> Snapshot | Rejection:
     found = believed(post.findings, post.position, rules)
     return accept(post.position, post.entries(), held=held, policy=policy, found=found)
 

@@ -1,4 +1,4 @@
-"""What is written on the board: the messages between agent, ingress replicas and engine replicas.
+"""What is written on the relay: the messages between agent, ingress replicas and engine replicas.
 Pure."""
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ FAILURE_PREFIX = "failure/"
 ADAPTERS_PREFIX = "adapters/"
 LIMITS_PREFIX = "limits/"
 PLACED_PREFIX = "placed/"
-REST_PREFIX = "rest/"
+SLEEP_PREFIX = "sleep/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SnapshotPost:
+class SerializedSnapshot:
     """The active snapshot as bytes; every reader makes its own view of it with `accept`.
 
     The entries are in columns: on the way from the agent to each ingress replica they are pickled
@@ -38,7 +38,7 @@ class SnapshotPost:
     findings: Findings
 
     @classmethod
-    def of(cls, snapshot: Snapshot, findings: Findings) -> SnapshotPost:
+    def of(cls, snapshot: Snapshot, findings: Findings) -> SerializedSnapshot:
         entries = snapshot.entries
         return cls(
             position=snapshot.position,
@@ -134,12 +134,12 @@ class EngineReport:
     """How long the engine took to start."""
     weights_s: float | None
     """How long it read its weights; None: it did not say."""
-    rest: Rest
+    sleep_order: SleepOrder
     """What it has done last of what it was told."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
+class SleepOrder:
     """Whether the replicas of an application are to sleep."""
 
     sequence: int = 0

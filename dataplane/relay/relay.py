@@ -1,15 +1,15 @@
-"""The board: one small Ray actor through which the agent, the ingress replicas and the engine
+"""The relay: one small Ray actor through which the agent, the ingress replicas and the engine
 replicas tell each other what they have.
 
 It is a versioned map with long polls, and knows nothing of models. It is apart from the agent so
 that the agent may
 crash: an ingress replica that starts meanwhile still finds the last snapshot here, and a new agent
-the applications of the old one. A board that crashed comes back empty with another `epoch`;
+the applications of the old one. A relay that crashed comes back empty with another `epoch`;
 everyone then puts their keys again.
 
 Keys (each has one writer):
 
-    snapshot                           agent     SnapshotPost
+    snapshot                           agent     SerializedSnapshot
     activation                         agent     Activation
     application/{application}          agent     ApplicationRecord
     adapters/{application}             agent     LiveAdapters
@@ -19,7 +19,7 @@ Keys (each has one writer):
     engine/{application}/{replica}     engine    EngineReport
     failure/{application}/{replica}    engine    StartFailure
     placed/{application}               engine    float, when a replica of it first began to start
-    rest/{application}                 agent     Rest
+    rest/{application}                 agent     SleepOrder
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ import ray
 import ray.actor
 import structlog
 
-BOARD_ACTOR_NAME = "broadsheet-board"
+RELAY_ACTOR_NAME = "broadsheet-relay"
 RAY_NAMESPACE = "broadsheet"
 
 POLL_TIMEOUT_S = 20.0
 """A long poll answers after this long at the latest, so that a dead poller's call does not stay."""
 
 _RETRY_S = 0.5
-"""Between tries while the board actor is being restarted."""
+"""Between tries while the relay actor is being restarted."""
 
 _log = structlog.get_logger("dataplane.relay.relay")
 
@@ -51,7 +51,7 @@ class Changes:
     """What a long poll found."""
 
     epoch: str
-    """Another one than before: the board has forgotten everything."""
+    """Another one than before: the relay has forgotten everything."""
     sequence: int
     """To poll from next."""
     changed: Mapping[str, Any]
@@ -61,8 +61,8 @@ class Changes:
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)
-class BoardActor:
-    """The actor. Its methods are only called through `Board`."""
+class RelayActor:
+    """The actor. Its methods are only called through `Relay`."""
 
     def __init__(self) -> None:
         self._epoch = uuid.uuid4().hex
@@ -106,8 +106,8 @@ class BoardActor:
         return any(self._values[key][0] > known for key in keys) or len(keys) != len(live) or set(keys) != live
 
 
-class Board:
-    """The board as its users see it: put keys, watch prefixes. One per process that uses it."""
+class Relay:
+    """The relay as its users see it: put keys, watch prefixes. One per process that uses it."""
 
     def __init__(self) -> None:
         self._actor: ray.actor.ActorHandle[Any] | None = None
@@ -115,14 +115,14 @@ class Board:
         self._epoch = ""
 
     async def put(self, values: Mapping[str, Any], *, removed: Sequence[str] = ()) -> None:
-        """Put and remove keys. They are put again by themselves when the board has lost them."""
+        """Put and remove keys. They are put again by themselves when the relay has lost them."""
         self._own.update(values)
         for key in removed:
             self._own.pop(key, None)
         await self._put(dict(values), removed)
 
     async def put_once(self, values: Mapping[str, Any], *, removed: Sequence[str] = ()) -> None:
-        """Put keys that are not worth putting again when the board loses them."""
+        """Put keys that are not worth putting again when the relay loses them."""
         await self._put(dict(values), removed)
 
     async def _put(self, values: dict[str, Any], removed: Sequence[str]) -> None:
@@ -148,17 +148,17 @@ class Board:
         while True:
             try:
                 if self._actor is None:
-                    self._actor = await asyncio.to_thread(open_board)
+                    self._actor = await asyncio.to_thread(open_relay)
                 return await getattr(self._actor, method).remote(*arguments)
             except ray.exceptions.RayActorError as error:
-                _log.warning("board_unavailable", method=method, error=str(error))
+                _log.warning("relay_unavailable", method=method, error=str(error))
                 self._actor = None
                 await asyncio.sleep(_RETRY_S)
 
 
-def open_board() -> ray.actor.ActorHandle[Any]:
-    """The cluster's board, made if there is none. Blocks."""
-    handle: ray.actor.ActorHandle[Any] = BoardActor.options(  # type: ignore[attr-defined]  # added by ray.remote
-        name=BOARD_ACTOR_NAME, namespace=RAY_NAMESPACE, lifetime="detached", get_if_exists=True
+def open_relay() -> ray.actor.ActorHandle[Any]:
+    """The cluster's relay, made if there is none. Blocks."""
+    handle: ray.actor.ActorHandle[Any] = RelayActor.options(  # type: ignore[attr-defined]  # added by ray.remote
+        name=RELAY_ACTOR_NAME, namespace=RAY_NAMESPACE, lifetime="detached", get_if_exists=True
     ).remote()
     return handle

@@ -135,7 +135,7 @@ FAULTS: Sequence[Fault] = (
     Fault("agent", lambda stack: stack.kill_replica("broadsheet-agent")),
     Fault("ingress replica (1 of 2)", lambda stack: stack.kill_replica("broadsheet-ingress")),
     Fault("Serve controller", lambda stack: kill_process(stack, "ray::ServeController")),
-    Fault("board", lambda stack: kill_process(stack, "ray::BoardActor")),
+    Fault("relay", lambda stack: kill_process(stack, "ray::RelayActor")),
     Fault("control plane", kill_controlplane),
 )
 

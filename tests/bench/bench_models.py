@@ -72,7 +72,7 @@ PARTS: Mapping[str, str] = {
     "Serve's controller": "ray::ServeController",
     "agent": "ray::ServeReplica:broadsheet-agent",
     "ingress": "ray::ServeReplica:broadsheet-ingress",
-    "board": "ray::BoardActor",
+    "relay": "ray::RelayActor",
 }
 """The data plane's processes, by the beginning of the title that Ray gives them."""
 
@@ -392,7 +392,7 @@ async def measure_point(
         f"{shares[next(iter(PARTS))]:.2f}",
         f"{shares['agent']:.2f}",
         f"{shares['ingress']:.2f}",
-        f"{shares['board']:.2f}",
+        f"{shares['relay']:.2f}",
         f"{statistics.median(status_s):.2f}",
         f"{statistics.median(wakes):.1f} ({min(wakes):.1f} to {max(wakes):.1f})",
         f"{psutil.virtual_memory().available / 2**30:.1f}",
@@ -406,7 +406,7 @@ async def measure(arguments: argparse.Namespace, directory: Path, screen: Consol
         stacks[f"{count:,}"] = Stack(directory / str(count))
     table = Table("what", "result", title=f"{arguments.models:,} models")
     curve = Table(
-        *("in use", "controller, CPU", "agent, CPU", "ingress, CPU", "board, CPU"),
+        *("in use", "controller, CPU", "agent, CPU", "ingress, CPU", "relay, CPU"),
         *("serve.status(), s", "one more answers after, s", "memory free, GiB"),
         title="Models in use at the same time",
     )

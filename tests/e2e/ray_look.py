@@ -18,7 +18,7 @@ from ray import serve
 from ray.serve.context import _get_global_client
 
 from dataplane.relay.messages import APPLICATION_PREFIX, ENGINE_PREFIX
-from dataplane.relay.relay import RAY_NAMESPACE, open_board
+from dataplane.relay.relay import RAY_NAMESPACE, open_relay
 
 
 def _applications() -> Mapping[str, Any]:
@@ -63,7 +63,7 @@ def process(application: str) -> int:
 
 def engines(model: str) -> list[tuple[str, str]]:
     """Where the engine replicas of a model listen, and their secrets."""
-    values = ray.get(open_board().poll.remote([APPLICATION_PREFIX, ENGINE_PREFIX], "", 0, frozenset())).changed
+    values = ray.get(open_relay().poll.remote([APPLICATION_PREFIX, ENGINE_PREFIX], "", 0, frozenset())).changed
     records = {value.name: value for key, value in values.items() if key.startswith(APPLICATION_PREFIX)}
     of_replicas = (
         (records[key.removeprefix(ENGINE_PREFIX).partition("/")[0]], value.url)

@@ -1,4 +1,4 @@
-"""What the agent knows of the cluster, from the board and from Ray Serve, as the reconciler wants
+"""What the agent knows of the cluster, from the relay and from Ray Serve, as the reconciler wants
 it. Pure."""
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from dataplane.relay.messages import (
     FAILURE_PREFIX,
     INGRESS_PREFIX,
     PLACED_PREFIX,
-    REST_PREFIX,
+    SLEEP_PREFIX,
     WAKE_PREFIX,
     ApplicationRecord,
     EngineReport,
     IngressReport,
-    Rest,
+    SleepOrder,
     StartFailure,
 )
 from dataplane.snapshot.activation import Endpoint
@@ -35,7 +35,7 @@ WATCHED_PREFIXES = (
     ENGINE_PREFIX,
     FAILURE_PREFIX,
     PLACED_PREFIX,
-    REST_PREFIX,
+    SLEEP_PREFIX,
 )
 
 REPORT_LIFETIME_S = 10.0
@@ -49,7 +49,7 @@ _T = TypeVar("_T")
 
 @dataclass(slots=True)
 class Track:
-    """What the agent remembers of one application beyond what is on the board."""
+    """What the agent remembers of one application beyond what is on the relay."""
 
     deployed_at: float | None = None
     """When this agent began to make it, in seconds since the epoch. None: an agent before this one
@@ -74,19 +74,19 @@ class Track:
 
 @dataclass(slots=True)
 class Cluster:
-    """The board's keys as last seen, and a `Track` for each application."""
+    """The relay's keys as last seen, and a `Track` for each application."""
 
     values: dict[str, object] = field(default_factory=dict)
     tracks: dict[str, Track] = field(default_factory=dict)
     _epoch: str = ""
     _missed_until: dict[str, float] = field(default_factory=dict)
-    """Keys that a restarted board has not got back yet, and when they are given up; seconds since
+    """Keys that a restarted relay has not got back yet, and when they are given up; seconds since
     the epoch."""
 
     def apply(self, changed: Mapping[str, object], live: frozenset[str], *, epoch: str, now: float) -> None:
         """Take over what a long poll found.
 
-        A board of another epoch has forgotten everything and is told again by everyone, each in its
+        A relay of another epoch has forgotten everything and is told again by everyone, each in its
         time: until then what it knew before holds, so that no application seems gone that only its
         record is.
         """
@@ -166,7 +166,7 @@ class Cluster:
             endpoints = tuple(
                 Endpoint(replica_id=replica, url=report.url)
                 for replica, report in reports
-                if report.rest == told and not told.asleep
+                if report.sleep_order == told and not told.asleep
             )
             if reports and track.ready_at is None:
                 track.ready_at = now
@@ -188,16 +188,16 @@ class Cluster:
                 message=track.failure[1] if track.failure else track.serve_message,
                 drain_overdue=track.left_at is not None and now - track.left_at > drain_s,
                 asleep=told.asleep,
-                all_asleep=told.asleep and all(report.rest == told for _, report in reports),
+                all_asleep=told.asleep and all(report.sleep_order == told for _, report in reports),
                 placed=track.ready_at is not None or f"{PLACED_PREFIX}{name}" in self.values,
                 resources=record.resources,
             )
         return found
 
-    def rest(self, application: str) -> Rest:
+    def rest(self, application: str) -> SleepOrder:
         """What its replicas were told last."""
-        told = self.values.get(f"{REST_PREFIX}{application}")
-        return told if isinstance(told, Rest) else Rest()
+        told = self.values.get(f"{SLEEP_PREFIX}{application}")
+        return told if isinstance(told, SleepOrder) else SleepOrder()
 
     def cold_starts(self, now: float) -> dict[str, status_pb2.ColdStart]:
         """How long the applications that this agent made took to start, by application; without

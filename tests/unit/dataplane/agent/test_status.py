@@ -8,7 +8,7 @@ from broadsheet.v1 import status_pb2
 from dataplane.agent import status as resource_status
 from dataplane.agent.status import Statuses
 from dataplane.openai.adapter_names import engine_adapter_name
-from dataplane.relay.messages import EngineReport, Rest
+from dataplane.relay.messages import EngineReport, SleepOrder
 from dataplane.snapshot.activation import ModelActivation, State
 from dataplane.snapshot.snapshot import Snapshot
 from tests import views
@@ -35,7 +35,7 @@ def report(*, adapters: tuple[str, ...] = (), failed: dict[str, str] | None = No
         reported_at=0,
         start_s=1,
         weights_s=None,
-        rest=Rest(),
+        sleep_order=SleepOrder(),
     )
 
 

@@ -1,4 +1,4 @@
-"""What the agent makes of the board."""
+"""What the agent makes of the relay."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from dataplane.relay.messages import (
     FirstByte,
     IngressReport,
     ModelUsageReport,
-    Rest,
+    SleepOrder,
     StartFailure,
 )
 from dataplane.snapshot.snapshot import Position
 
 NOW = 1_000_000.0
-AWAKE = Rest()
+AWAKE = SleepOrder()
 POSITION = Position(store_uid="s", revision=1, digest=b"\1" * 32)
 OTHER = Position(store_uid="s", revision=2, digest=b"\2" * 32)
 
@@ -29,7 +29,7 @@ def record() -> ApplicationRecord:
     )
 
 
-def engine(url: str = "http://127.0.0.1:1", *, age_s: float = 0.0, rest: Rest = AWAKE) -> EngineReport:
+def engine(url: str = "http://127.0.0.1:1", *, age_s: float = 0.0, sleep_order: SleepOrder = AWAKE) -> EngineReport:
     return EngineReport(
         url=url,
         in_flight=0,
@@ -38,7 +38,7 @@ def engine(url: str = "http://127.0.0.1:1", *, age_s: float = 0.0, rest: Rest = 
         reported_at=NOW - age_s,
         start_s=30.5,
         weights_s=2.25,
-        rest=rest,
+        sleep_order=sleep_order,
     )
 
 
@@ -67,14 +67,14 @@ def cluster(**values: object) -> Cluster:
     return made
 
 
-def test_keys_that_are_gone_from_the_board_are_forgotten() -> None:
+def test_keys_that_are_gone_from_the_relay_are_forgotten() -> None:
     made = cluster(application__app=record(), wake__m=1.0)
     made.apply({}, frozenset({"wake/m"}), epoch="one", now=NOW)
     assert made.records() == {}
     assert made.wakes() == {"m": 1.0}
 
 
-def test_what_a_restarted_board_has_forgotten_holds_until_everyone_had_time_to_say_it_again() -> None:
+def test_what_a_restarted_relay_has_forgotten_holds_until_everyone_had_time_to_say_it_again() -> None:
     made = cluster(application__app=record(), engine__app_r1=engine())
     made.apply({}, frozenset(), epoch="two", now=NOW)
     assert set(made.records()) == {"app"}
@@ -136,18 +136,18 @@ def test_a_start_that_another_agent_began_is_not_timed() -> None:
 
 
 def test_a_replica_is_no_endpoint_until_it_has_done_what_it_was_told_last() -> None:
-    told_to_sleep, told_to_wake = Rest(1, asleep=True), Rest(2)
-    made = cluster(application__app=record(), rest__app=told_to_sleep)
+    told_to_sleep, told_to_wake = SleepOrder(1, asleep=True), SleepOrder(2)
+    made = cluster(application__app=record(), sleep__app=told_to_sleep)
     made.values["engine/app/r1"] = engine()
     before = made.applications(NOW, 10)["app"]
     assert (before.phase, before.asleep, before.all_asleep, before.endpoints) == (Phase.RUNNING, True, False, ())
-    made.values["engine/app/r1"] = engine(rest=told_to_sleep)
+    made.values["engine/app/r1"] = engine(sleep_order=told_to_sleep)
     sleeps = made.applications(NOW, 10)["app"]
     assert (sleeps.all_asleep, sleeps.endpoints) == (True, ())
-    made.values["rest/app"] = told_to_wake
+    made.values["sleep/app"] = told_to_wake
     waking = made.applications(NOW, 10)["app"]
     assert (waking.asleep, waking.endpoints) == (False, ())
-    made.values["engine/app/r1"] = engine(rest=told_to_wake)
+    made.values["engine/app/r1"] = engine(sleep_order=told_to_wake)
     assert len(made.applications(NOW, 10)["app"].endpoints) == 1
 
 
