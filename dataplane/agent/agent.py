@@ -20,11 +20,11 @@ import structlog
 
 from broadsheet.v1 import status_pb2
 from dataplane.agent import deployments
+from dataplane.agent.cluster import WATCHED_PREFIXES, Cluster, Track
 from dataplane.agent.deployments import Observed, Standing
 from dataplane.agent.desired import APPLICATION_NAME_PREFIX as MODEL_APPLICATIONS
 from dataplane.agent.desired import application_name, replica_bounds
 from dataplane.agent.giving_up import Backoff, Failure, next_failure
-from dataplane.agent.ledger.ledger import WATCHED_PREFIXES, Cluster, Track
 from dataplane.agent.reconciler.actions import Delete, Deploy, Rescale, Sleep, Wake
 from dataplane.agent.reconciler.planning import plan
 from dataplane.agent.resources import resources_of

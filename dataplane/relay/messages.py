@@ -75,6 +75,8 @@ class ApplicationRecord:
     resources: Mapping[str, float] = field(default_factory=dict)
     """What one replica takes, by Ray's names: `CPU`, `GPU`, `memory` in bytes; what it takes none
     of is left out."""
+    placed: bool = False
+    """A replica of it has begun to start: Ray has found room for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

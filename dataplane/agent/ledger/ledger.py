@@ -1,262 +1,136 @@
-"""What the agent knows of the cluster, from the relay and from Ray Serve, as the reconciler wants
-it. Pure."""
+"""The ledger: everything that is known of the running applications. Pure.
+
+What the agent does and what others report go in as events; `situation` gives the immutable picture
+that a plan is made from. Times are seconds since the epoch, and are passed in.
+"""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import TypeVar
+from types import MappingProxyType
 
 from broadsheet.v1 import status_pb2
-from dataplane.agent.situation import Application, Phase
-from dataplane.relay.messages import (
-    APPLICATION_PREFIX,
-    ENGINE_PREFIX,
-    FAILURE_PREFIX,
-    INGRESS_PREFIX,
-    PLACED_PREFIX,
-    SLEEP_PREFIX,
-    WAKE_PREFIX,
-    ApplicationRecord,
-    EngineReport,
-    IngressReport,
-    SleepOrder,
-    StartFailure,
-)
-from dataplane.snapshot.activation import Endpoint
-from dataplane.snapshot.snapshot import Position
-
-WATCHED_PREFIXES = (
-    APPLICATION_PREFIX,
-    WAKE_PREFIX,
-    INGRESS_PREFIX,
-    ENGINE_PREFIX,
-    FAILURE_PREFIX,
-    PLACED_PREFIX,
-    SLEEP_PREFIX,
-)
-
-REPORT_LIFETIME_S = 10.0
-"""A report that was not renewed for this long is from a replica that is gone."""
-
-TAKEN_ON_S = 10.0
-"""How long an agent that has died may have been at making an application."""
-
-_T = TypeVar("_T")
+from dataplane.agent.giving_up import Backoff, Failures
+from dataplane.agent.ledger.activations import Models, serving, successor
+from dataplane.agent.ledger.applications import Applications
+from dataplane.agent.ledger.cold_starts import cold_start_of
+from dataplane.agent.ledger.reports import ReportUpdate
+from dataplane.agent.ledger.usage import Usage
+from dataplane.agent.resources import Resources
+from dataplane.agent.situation import Situation
+from dataplane.relay.messages import ApplicationRecord, IngressReport, SleepOrder
+from dataplane.snapshot.activation import Activation
+from dataplane.snapshot.snapshot import Snapshot
 
 
 @dataclass(slots=True)
-class Track:
-    """What the agent remembers of one application beyond what is on the relay."""
+class Ledger:
+    """Owns the state of the applications, their use, and the activation made from both."""
 
-    deployed_at: float | None = None
-    """When this agent began to make it, in seconds since the epoch. None: an agent before this one
-    did."""
-    taken_on_at: float | None = None
-    """When Ray Serve had taken it on. None: it has not yet, or an agent before this one made it."""
-    ready_at: float | None = None
-    """When it first had an endpoint; seconds since the epoch."""
-    first_replica: str = ""
-    """Who that was."""
-    deleting: bool = False
-    """It was told to go."""
-    left_sequence: int = 0
-    """Sequence of the first activation without it, after one with it."""
-    left_at: float | None = None
-    """When that was."""
-    serve_message: str = ""
-    """Ray Serve's words on it, while it starts."""
-    failure: tuple[str, str] | None = None
-    """Reason and words, when it could not start."""
+    drain_s: float
+    """How long requests may drain from an application that has left the activation."""
+    failures: Failures
+    applications: Applications
+    usage: Usage = field(default_factory=Usage)
+    activation: Activation = field(default_factory=lambda: Activation(sequence=0, models={}))
+    """The latest one. It is replaced, never changed."""
+    _cold_starts: dict[str, status_pb2.ColdStart] = field(default_factory=dict)
+    """By model or pinned revision: its latest one, which outlives the application."""
 
+    @classmethod
+    def empty(cls, *, drain_s: float, backoff: Backoff) -> Ledger:
+        """The ledger of a data plane without applications."""
+        failures = Failures(backoff)
+        return cls(drain_s=drain_s, failures=failures, applications=Applications(failures))
 
-@dataclass(slots=True)
-class Cluster:
-    """The relay's keys as last seen, and a `Track` for each application."""
+    def adopt(
+        self,
+        records: Iterable[ApplicationRecord],
+        sleep_orders: Mapping[str, SleepOrder],
+        activation: Activation | None,
+        now: float,
+    ) -> None:
+        """Take over what an earlier agent left.
 
-    values: dict[str, object] = field(default_factory=dict)
-    tracks: dict[str, Track] = field(default_factory=dict)
-    _epoch: str = ""
-    _missed_until: dict[str, float] = field(default_factory=dict)
-    """Keys that a restarted relay has not got back yet, and when they are given up; seconds since
-    the epoch."""
+        The last activity of each model is unknown after a restart, so its idle time starts now.
 
-    def apply(self, changed: Mapping[str, object], live: frozenset[str], *, epoch: str, now: float) -> None:
-        """Take over what a long poll found.
-
-        A relay of another epoch has forgotten everything and is told again by everyone, each in its
-        time: until then what it knew before holds, so that no application seems gone that only its
-        record is.
+        Args:
+            records: The applications that it made.
+            sleep_orders: By application: what it ordered last.
+            activation: The latest one; None: there was none.
+            now: Seconds since the epoch.
         """
-        if self._epoch and epoch != self._epoch:
-            self._missed_until = dict.fromkeys(self.values.keys() - live, now + REPORT_LIFETIME_S)
-        self._epoch = epoch
-        self.values.update(changed)
-        self._missed_until = {
-            key: until for key, until in self._missed_until.items() if key not in live and until > now
-        }
-        for key in self.values.keys() - live - self._missed_until.keys():
-            del self.values[key]
+        for record in records:
+            self.applications.adopted(record, sleep_orders.get(record.name, SleepOrder()))
+            self.usage.asked_for(record.model, now)
+        if activation is not None:
+            self.activation = activation
+            for name in self.applications.names() & set(serving(activation.models).values()):
+                self.applications.joined(name)
 
-    def _under(self, prefix: str, kind: type[_T]) -> dict[str, _T]:
-        return {
-            key.removeprefix(prefix): value
-            for key, value in self.values.items()
-            if key.startswith(prefix) and isinstance(value, kind)
-        }
+    def ingresses_reported(self, update: ReportUpdate[IngressReport], now: float) -> None:
+        """Ingress replicas have reported what they use."""
+        self.usage.observe(update, now)
+        self.applications.ingresses_reported(update.changed.values())
 
-    def records(self) -> dict[str, ApplicationRecord]:
-        """The applications that the agent made, by name."""
-        return self._under(APPLICATION_PREFIX, ApplicationRecord)
+    def planned(self, snapshot: Snapshot, models: Models, now: float) -> Activation | None:
+        """A plan was made from the situation of this moment: note what follows from it.
 
-    def had_taken_on(self, record: ApplicationRecord, asked_at: float) -> bool:
-        """Whether Ray Serve had taken an application on when it was asked; in seconds since the
-        epoch.
+        Args:
+            snapshot: What was planned for.
+            models: The activation of each model or pinned revision.
+            now: Seconds since the epoch.
 
-        If so, what it said is about this application, and if it did not have it, the application is
-        gone.
+        Returns:
+            The new activation, to be published; None: the latest one still holds.
         """
-        track = self.tracks.get(record.name) or Track()
-        if track.deleting:
-            return True
-        if track.deployed_at is None:
-            return asked_at > record.created_at + TAKEN_ON_S
-        return track.taken_on_at is not None and asked_at > track.taken_on_at
+        self.usage.keep_only(models.keys())
+        self.failures.forget_unwanted(snapshot)
+        self._note_cold_starts(snapshot, models)
+        activation = successor(self.activation, models)
+        if activation is None:
+            return None
+        before, after = set(serving(self.activation.models).values()), set(serving(models).values())
+        known = self.applications.names()
+        for name in (before - after) & known:
+            self.applications.left(name, activation.sequence, now)
+        for name in (after - before) & known:
+            self.applications.joined(name)
+        self.activation = activation
+        return activation
 
-    def wakes(self) -> dict[str, float]:
-        """By model: when it was asked for."""
-        return self._under(WAKE_PREFIX, float)
+    def _note_cold_starts(self, snapshot: Snapshot, models: Models) -> None:
+        for name, model in models.items():
+            state = self.applications.state(model.application)
+            cold_start = cold_start_of(state) if state is not None else None
+            if cold_start is not None:
+                self._cold_starts[name] = cold_start
+        for name in self._cold_starts.keys() - snapshot.deployable.keys():
+            del self._cold_starts[name]
 
-    def ingresses(self, now: float) -> list[IngressReport]:
-        """Reports of the ingress replicas that live."""
-        reports = self._under(INGRESS_PREFIX, IngressReport).values()
-        return [report for report in reports if now - report.reported_at < REPORT_LIFETIME_S]
+    # -- queries -----------------------------------------------------------------------------------
 
-    def engines(self, now: float) -> dict[str, dict[str, EngineReport]]:
-        """Reports of the engine replicas that live: by application and replica id."""
-        found: dict[str, dict[str, EngineReport]] = defaultdict(dict)
-        for key, report in self._under(ENGINE_PREFIX, EngineReport).items():
-            if now - report.reported_at < REPORT_LIFETIME_S:
-                application, _, replica = key.partition("/")
-                found[application][replica] = report
-        return dict(found)
+    def situation(self, snapshot: Snapshot, *, now: float, free: Resources) -> Situation:
+        """What a plan is made from. It does not change when the ledger does.
 
-    def note_start_failures(self) -> None:
-        """Take over why applications could not start."""
-        for key, failure in self._under(FAILURE_PREFIX, StartFailure).items():
-            track = self.tracks.get(key.partition("/")[0])
-            # One that has answered before is being healed by Ray Serve; it has not failed to start.
-            if track is not None and track.ready_at is None and not track.deleting:
-                track.failure = (failure.reason, failure.message)
+        Args:
+            snapshot: The active one.
+            now: Seconds since the epoch.
+            free: Resources of the cluster that are free; may be empty while no application sleeps.
+        """
+        return Situation(
+            now=now,
+            snapshot=snapshot,
+            applications=self.applications.as_planned_from(self.usage.in_use(now), now, self.drain_s),
+            serving=MappingProxyType(serving(self.activation.models)),
+            in_flight=MappingProxyType(self.usage.in_flight(now)),
+            last_activity=MappingProxyType(self.usage.last_activity(now)),
+            failures=self.failures.by_application(),
+            ingress_sequence=self.usage.ingress_sequence(now),
+            free=free,
+        )
 
-    def applications(self, now: float, drain_s: float) -> dict[str, Application]:
-        """What the reconciler plans with."""
-        engines = self.engines(now)
-        in_use: Counter[str] = Counter()
-        for report in self.ingresses(now):
-            in_use.update(report.applications)
-        found = {}
-        for name, record in self.records().items():
-            track = self.tracks.setdefault(name, Track())
-            reports = sorted(engines.get(name, {}).items())
-            told = self.rest(name)
-            # One that has not yet done what it was told may be about to sleep.
-            endpoints = tuple(
-                Endpoint(replica_id=replica, url=report.url)
-                for replica, report in reports
-                if report.sleep_order == told and not told.asleep
-            )
-            if reports and track.ready_at is None:
-                track.ready_at = now
-                track.first_replica = reports[0][0]
-                track.failure = None
-            found[name] = Application(
-                name=name,
-                model=record.model,
-                revision_number=record.revision_number,
-                phase=_phase(track),
-                created_at=record.created_at,
-                endpoints=() if track.deleting else endpoints,
-                secret=record.secret,
-                replica_bounds=record.replica_bounds,
-                ready_at=track.ready_at,
-                in_use=in_use[name],
-                left_sequence=track.left_sequence,
-                reason=track.failure[0] if track.failure else "",
-                message=track.failure[1] if track.failure else track.serve_message,
-                drain_overdue=track.left_at is not None and now - track.left_at > drain_s,
-                asleep=told.asleep,
-                all_asleep=told.asleep and all(report.sleep_order == told for _, report in reports),
-                placed=track.ready_at is not None or f"{PLACED_PREFIX}{name}" in self.values,
-                resources=record.resources,
-            )
-        return found
-
-    def rest(self, application: str) -> SleepOrder:
-        """What its replicas were told last."""
-        told = self.values.get(f"{SLEEP_PREFIX}{application}")
-        return told if isinstance(told, SleepOrder) else SleepOrder()
-
-    def cold_starts(self, now: float) -> dict[str, status_pb2.ColdStart]:
-        """How long the applications that this agent made took to start, by application; without
-        those that have not."""
-        engines = self.engines(now)
-        waits: dict[str, float] = {}
-        for ingress in self._under(INGRESS_PREFIX, IngressReport).values():
-            for usage in ingress.models.values():
-                if usage.first_byte is not None:
-                    replica = usage.first_byte.replica_id
-                    waits[replica] = max(waits.get(replica, 0.0), usage.first_byte.seconds)
-        found = {}
-        for name, track in self.tracks.items():
-            report = engines.get(name, {}).get(track.first_replica)
-            if track.deployed_at is None or track.ready_at is None or report is None:
-                continue
-            cold_start = status_pb2.ColdStart()
-            cold_start.start.FromTimedelta(timedelta(seconds=track.ready_at - track.deployed_at))
-            cold_start.engine_start.FromTimedelta(timedelta(seconds=report.start_s))
-            cold_start.ready_time.FromNanoseconds(int(track.ready_at * 1e9))
-            if report.weights_s is not None:
-                cold_start.weights_load.FromTimedelta(timedelta(seconds=report.weights_s))
-            if track.first_replica in waits:
-                cold_start.first_token.FromTimedelta(timedelta(seconds=waits[track.first_replica]))
-            found[name] = cold_start
-        return found
-
-    def in_flight(self, now: float) -> dict[str, int]:
-        """By model: requests held or forwarded, over all ingress replicas."""
-        total: Counter[str] = Counter()
-        for report in self.ingresses(now):
-            total.update({name: usage.in_flight for name, usage in report.models.items()})
-        return dict(total)
-
-    def note_activity(self, now: float, last_activity: dict[str, float]) -> None:
-        """Bring `last_activity` (by model) up to date with wakes and with the ingress replicas'
-        reports."""
-        for model, at in self.wakes().items():
-            last_activity[model] = max(last_activity.get(model, 0.0), min(at, now))
-        for report in self._under(INGRESS_PREFIX, IngressReport).values():
-            for model, usage in report.models.items():
-                if usage.in_flight:
-                    last_activity[model] = now
-                else:
-                    last_activity[model] = max(last_activity.get(model, 0.0), min(usage.last_request_at, now))
-
-    def ingress_sequence(self, now: float) -> int | None:
-        """The oldest activation that some ingress replica decides by; None when there is no ingress
-        replica."""
-        return min((report.activation_sequence for report in self.ingresses(now)), default=None)
-
-    def ingresses_hold(self, now: float, position: Position) -> bool:
-        """Whether every ingress replica decides by the snapshot at `position`."""
-        return all(report.position == position for report in self.ingresses(now))
-
-
-def _phase(track: Track) -> Phase:
-    if track.deleting:
-        return Phase.DELETING
-    if track.failure is not None:
-        return Phase.FAILED
-    return Phase.STARTING if track.ready_at is None else Phase.RUNNING
+    def cold_starts(self) -> Mapping[str, status_pb2.ColdStart]:
+        """The latest start from zero, by model or pinned revision."""
+        return MappingProxyType(dict(self._cold_starts))

@@ -1,246 +1,285 @@
-"""What the agent makes of the relay."""
+"""The ledger as a whole: restart, activations, cold starts, and queries that change nothing."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from dataclasses import replace
 
-from dataplane.agent.ledger.ledger import REPORT_LIFETIME_S, TAKEN_ON_S, Cluster, Track
+import pytest
+
+from broadsheet.v1 import status_pb2
+from dataplane.agent.desired import application_name
+from dataplane.agent.ledger.ledger import Ledger
+from dataplane.agent.ledger.reports import REPORT_LIFETIME_S, ReportUpdate
+from dataplane.agent.serve_status import ServeState, ServeStatus
 from dataplane.agent.situation import Phase
-from dataplane.relay.messages import (
-    ApplicationRecord,
-    EngineReport,
-    FirstByte,
-    IngressReport,
-    ModelUsageReport,
-    SleepOrder,
-    StartFailure,
+from dataplane.relay.messages import FirstByte, SleepOrder
+from dataplane.snapshot.activation import Activation, ModelActivation, State
+from dataplane.snapshot.snapshot import Snapshot
+from tests import views
+from tests.unit.dataplane.agent.ledger.reporting import (
+    NOW,
+    POSITION,
+    adopted,
+    application,
+    deployed,
+    empty,
+    engine,
+    ingress,
+    record,
+    report_engines,
+    report_ingresses,
+    situation,
 )
-from dataplane.snapshot.snapshot import Position
 
-NOW = 1_000_000.0
-AWAKE = SleepOrder()
-POSITION = Position(store_uid="s", revision=1, digest=b"\1" * 32)
-OTHER = Position(store_uid="s", revision=2, digest=b"\2" * 32)
+CATALOG = views.snapshot(views.model("m"))
 
 
-def record() -> ApplicationRecord:
-    return ApplicationRecord(
-        name="app", model="models/m", revision_number=1, entry=b"", replica_bounds=b"", secret="s", created_at=NOW - 100
-    )
+def models(ledger: Ledger, now: float = NOW) -> dict[str, ModelActivation]:
+    """An activation that sends requests of the model `m` to the application `app`."""
+    running = application(ledger, now)
+    return {"models/m": replace(views.ready(application="app"), endpoints=running.endpoints)}
 
 
-def engine(url: str = "http://127.0.0.1:1", *, age_s: float = 0.0, sleep_order: SleepOrder = AWAKE) -> EngineReport:
-    return EngineReport(
-        url=url,
-        in_flight=0,
-        adapters=(),
-        failed_adapters={},
-        reported_at=NOW - age_s,
-        start_s=30.5,
-        weights_s=2.25,
-        sleep_order=sleep_order,
-    )
+def busy() -> Ledger:
+    """A ledger with an application in use, one that was given up, and one that is deleted."""
+    ledger = deployed()
+    ledger.applications.taken_on("app", NOW)
+    report_engines(ledger, {"app/r1": engine()})
+    report_ingresses(ledger, {"i": ingress(in_flight=2, in_app=1, first_byte=FirstByte(replica_id="r1", seconds=3))})
+    for name in ("failed", "deleted"):
+        ledger.applications.deployed(record(name, model=f"models/{name}"))
+        ledger.applications.taken_on(name, NOW)
+    ledger.applications.failed("failed", reason="R", message="words", now=NOW)
+    ledger.applications.deleted("deleted")
+    ledger.planned(CATALOG, models(ledger), NOW)
+    return ledger
 
 
-def ingress(
-    *,
-    in_flight: int = 0,
-    last_request_at: float = 0.0,
-    in_app: int = 0,
-    sequence: int = 1,
-    position: Position = POSITION,
-    age_s: float = 0.0,
-) -> IngressReport:
-    return IngressReport(
-        position=position,
-        activation_sequence=sequence,
-        models={"models/m": ModelUsageReport(in_flight=in_flight, last_request_at=last_request_at)},
-        applications={"app": in_app} if in_app else {},
-        reported_at=NOW - age_s,
-    )
+# -- queries ---------------------------------------------------------------------------------------
+
+QUERIES: dict[str, Callable[[Ledger, float], object]] = {
+    "situation": lambda ledger, now: ledger.situation(CATALOG, now=now, free={}),
+    "cold_starts": lambda ledger, now: ledger.cold_starts(),
+    "names": lambda ledger, now: ledger.applications.names(),
+    "state": lambda ledger, now: ledger.applications.state("app"),
+    "missing_in": lambda ledger, now: ledger.applications.missing_in({}, now),
+    "without_adapters_of": lambda ledger, now: ledger.applications.without_adapters_of(1),
+    "is_settled": lambda ledger, now: ledger.applications.is_settled(),
+    "any_asleep": lambda ledger, now: ledger.applications.any_asleep(),
+    "engines": lambda ledger, now: ledger.applications.engines(now),
+    "as_planned_from": lambda ledger, now: ledger.applications.as_planned_from({"app": 1}, now, 10),
+    "failures": lambda ledger, now: ledger.failures.by_application(),
+    "last_activity": lambda ledger, now: ledger.usage.last_activity(now),
+    "in_flight": lambda ledger, now: ledger.usage.in_flight(now),
+    "in_use": lambda ledger, now: ledger.usage.in_use(now),
+    "ingress_sequence": lambda ledger, now: ledger.usage.ingress_sequence(now),
+    "ingresses_hold": lambda ledger, now: ledger.usage.ingresses_hold(POSITION, now),
+}
 
 
-def cluster(**values: object) -> Cluster:
-    made = Cluster()
-    keys = {key.replace("__", "/"): value for key, value in values.items()}
-    made.apply(keys, frozenset(keys), epoch="one", now=NOW)
-    return made
+@pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
+@pytest.mark.parametrize("make", [empty, adopted, deployed, busy])
+def test_query_changes_nothing(make: Callable[[], Ledger], query: Callable[[Ledger, float], object]) -> None:
+    ledger = make()
+    before = copy.deepcopy(ledger)
+    for now in (NOW, NOW + REPORT_LIFETIME_S, NOW + 1000):
+        assert query(ledger, now) == query(ledger, now)
+    assert ledger == before
 
 
-def test_keys_that_are_gone_from_the_relay_are_forgotten() -> None:
-    made = cluster(application__app=record(), wake__m=1.0)
-    made.apply({}, frozenset({"wake/m"}), epoch="one", now=NOW)
-    assert made.records() == {}
-    assert made.wakes() == {"m": 1.0}
+def test_situation_does_not_change_with_the_ledger() -> None:
+    ledger = busy()
+    taken = situation(ledger)
+    applications, in_flight = dict(taken.applications), dict(taken.in_flight)
+    last_activity, failures, serving = dict(taken.last_activity), dict(taken.failures), dict(taken.serving)
+    ledger.usage.asked_for("models/other", NOW)
+    report_ingresses(ledger, {"i": ingress(in_flight=9, in_app=9)})
+    report_engines(ledger, {"app/r2": engine(), "failed/r1": engine()})
+    ledger.applications.deleted("app")
+    ledger.applications.gone("deleted")
+    ledger.planned(CATALOG, {}, NOW)
+    assert (taken.applications, taken.in_flight) == (applications, in_flight)
+    assert (taken.last_activity, taken.failures, taken.serving) == (last_activity, failures, serving)
 
 
-def test_what_a_restarted_relay_has_forgotten_holds_until_everyone_had_time_to_say_it_again() -> None:
-    made = cluster(application__app=record(), engine__app_r1=engine())
-    made.apply({}, frozenset(), epoch="two", now=NOW)
-    assert set(made.records()) == {"app"}
-    again = {"application/app": record()}
-    made.apply(again, frozenset(again), epoch="two", now=NOW + 1)
-    assert set(made.values) == {"application/app", "engine/app_r1"}
-    made.apply({}, frozenset(), epoch="two", now=NOW + 2)
-    assert set(made.values) == {"engine/app_r1"}, "said again and then removed: gone"
-    made.apply({}, frozenset(), epoch="two", now=NOW + REPORT_LIFETIME_S)
-    assert made.values == {}
+# -- restart ---------------------------------------------------------------------------------------
 
 
-def test_application_starts_answers_and_stays_running_without_a_replica() -> None:
-    made = cluster(application__app=record())
-    assert made.applications(NOW, 10)["app"].phase is Phase.STARTING
-    made.values["engine/app/r1"] = engine()
-    running = made.applications(NOW, 10)["app"]
-    assert (running.phase, running.ready_at, [one.replica_id for one in running.endpoints]) == (
-        Phase.RUNNING,
-        NOW,
-        ["r1"],
-    )
-    del made.values["engine/app/r1"]
-    later = made.applications(NOW + 5, 10)["app"]
-    assert (later.phase, later.ready_at, later.endpoints) == (Phase.RUNNING, NOW, ())
+def test_restarted_agent_adopts_what_an_earlier_one_left() -> None:
+    earlier = busy()
+    order = SleepOrder(4)
+    ledger = empty()
+    ledger.adopt([record()], {"app": order, "unknown": SleepOrder(9)}, earlier.activation, NOW + 50)
+    assert application(ledger, NOW + 50).phase is Phase.STARTING
+    assert ledger.activation is earlier.activation
+    assert ledger.applications.sleep_ordered("app", asleep=True) == SleepOrder(5, asleep=True)
+    assert situation(ledger, NOW + 50).serving == {"models/m": "app"}
+    assert situation(ledger, NOW + 50).last_activity == {"models/m": NOW + 50}, "its idle time starts now"
+    report_engines(ledger, {"app/r1": engine(reported_at=NOW + 50, sleep_order=order)}, NOW + 50)
+    ready = application(ledger, NOW + 50)
+    assert (ready.phase, ready.ready_at) == (Phase.RUNNING, NOW + 50)
 
 
-def test_a_start_from_zero_is_timed_by_its_first_replica() -> None:
-    made = cluster(application__app=record())
-    made.tracks["app"] = Track(deployed_at=NOW)
-    made.applications(NOW, 10)
-    assert made.cold_starts(NOW) == {}, "it has not started yet"
-    made.values["engine/app/r1"] = engine(age_s=-40)
-    made.applications(NOW + 40, 10)
-    (started,) = made.cold_starts(NOW + 40).values()
+def test_adopted_application_may_leave_the_activation_that_an_earlier_agent_made() -> None:
+    earlier = busy()
+    ledger = empty()
+    ledger.adopt([record()], {}, earlier.activation, NOW)
+    left = ledger.planned(CATALOG, {}, NOW)
+    assert left is not None
+    assert application(ledger).left_sequence == left.sequence == earlier.activation.sequence + 1
+
+
+def test_activation_that_names_an_application_without_a_record_is_adopted() -> None:
+    ledger = empty()
+    activation = Activation(sequence=3, models={"models/m": views.ready("http://x", application="unknown")})
+    ledger.adopt([record()], {}, activation, NOW)
+    assert ledger.planned(CATALOG, {}, NOW) == Activation(sequence=4, models={})
+
+
+# -- activations -----------------------------------------------------------------------------------
+
+
+def test_activation_is_made_anew_only_when_it_differs() -> None:
+    ledger = adopted()
+    report_engines(ledger, {"app/r1": engine()})
+    first = ledger.planned(CATALOG, models(ledger), NOW)
+    assert first is not None
+    assert (first.sequence, ledger.activation) == (1, first)
+    assert ledger.planned(CATALOG, models(ledger), NOW) is None
+    report_engines(ledger, {"app/r2": engine()})
+    second = ledger.planned(CATALOG, models(ledger), NOW)
+    assert second is not None
+    assert second.sequence == 2
+
+
+def test_countdown_of_a_backoff_alone_makes_no_activation() -> None:
+    ledger = empty()
+
+    def failed(retry_after_s: float) -> dict[str, ModelActivation]:
+        return {"models/m": ModelActivation(state=State.FAILED, revision_number=1, retry_after_s=retry_after_s)}
+
+    assert ledger.planned(CATALOG, failed(10), NOW) is not None
+    assert ledger.planned(CATALOG, failed(9), NOW) is None
+    assert ledger.planned(CATALOG, failed(0), NOW) is not None, "it is due now"
+
+
+def test_application_leaves_the_activation_and_joins_it_again() -> None:
+    ledger = adopted()
+    report_engines(ledger, {"app/r1": engine()})
+    ledger.planned(CATALOG, models(ledger), NOW)
+    assert application(ledger).left_sequence == 0
+    ledger.planned(CATALOG, {}, NOW + 1)
+    assert (application(ledger).left_sequence, situation(ledger).serving) == (2, {})
+    ledger.planned(CATALOG, models(ledger), NOW + 2)
+    assert application(ledger).left_sequence == 0
+
+
+def test_application_that_is_gone_leaves_the_activation_without_an_error() -> None:
+    ledger = adopted()
+    report_engines(ledger, {"app/r1": engine()})
+    ledger.planned(CATALOG, models(ledger), NOW)
+    ledger.applications.gone("app")
+    assert ledger.planned(CATALOG, {}, NOW) == Activation(sequence=2, models={})
+
+
+# -- what a plan makes obsolete --------------------------------------------------------------------
+
+
+def test_activity_of_a_model_that_is_idle_is_forgotten_after_a_plan() -> None:
+    ledger = adopted()
+    ledger.usage.asked_for("models/idle", NOW)
+    ledger.planned(CATALOG, models(ledger), NOW)
+    assert set(situation(ledger).last_activity) == {"models/m"}
+
+
+def test_failure_is_forgotten_when_nothing_asks_for_its_application_any_more() -> None:
+    def with_failure(snapshot: Snapshot) -> Ledger:
+        ledger = empty()
+        (name,) = (application_name(entry) for entry in snapshot.deployable.values())
+        ledger.applications.deployed(record(name))
+        ledger.applications.failed(name, reason="R", message="", now=NOW)
+        return ledger
+
+    ledger = with_failure(CATALOG)
+    ledger.planned(CATALOG, {}, NOW)
+    assert len(situation(ledger).failures) == 1
+    ledger.planned(views.snapshot(views.model("m", args={"start_up_s": 1}), views.pinned(views.model("m"))), {}, NOW)
+    assert len(situation(ledger).failures) == 1, "a pinned revision asks for it"
+    ledger.planned(views.snapshot(views.model("m", args={"start_up_s": 1})), {}, NOW)
+    assert situation(ledger).failures == {}
+
+
+# -- cold starts -----------------------------------------------------------------------------------
+
+
+def cold_start(ledger: Ledger, now: float) -> status_pb2.ColdStart | None:
+    ledger.planned(CATALOG, models(ledger, now), now)
+    return ledger.cold_starts().get("models/m")
+
+
+def test_start_from_zero_is_timed_by_its_first_replica() -> None:
+    ledger = deployed()
+    assert cold_start(ledger, NOW) is None, "it has not started yet"
+    report_engines(ledger, {"app/r1": engine(reported_at=NOW + 40)}, NOW + 40)
+    started = cold_start(ledger, NOW + 40)
+    assert started is not None
     assert started.start.ToTimedelta().total_seconds() == 40
     assert started.engine_start.ToTimedelta().total_seconds() == 30.5
     assert started.weights_load.ToTimedelta().total_seconds() == 2.25
     assert started.ready_time.seconds == NOW + 40
-    assert not started.HasField("first_token"), "nobody has been answered"
+    assert not started.HasField("first_token"), "no request has been answered"
 
-    # Two ingress replicas held requests for this start, and one remembers an earlier one.
-    for key, replica_id, seconds in (("i1", "r1", 41.0), ("i2", "r1", 43.5), ("i3", "r0", 99.0)):
-        usage = ModelUsageReport(
-            in_flight=0, last_request_at=0, first_byte=FirstByte(replica_id=replica_id, seconds=seconds)
-        )
-        made.values[f"ingress/{key}"] = replace(ingress(age_s=-40), models={"models/m": usage})
+    # Two ingress replicas held requests for this start, and a third remembers an earlier start.
+    report_ingresses(
+        ledger,
+        {
+            name: ingress(reported_at=NOW + 40, first_byte=FirstByte(replica_id=replica_id, seconds=seconds))
+            for name, replica_id, seconds in (("i1", "r1", 41.0), ("i2", "r1", 43.5), ("i3", "r0", 99.0))
+        },
+        NOW + 40,
+    )
     # A replica that joined later was no cold start.
-    made.values["engine/app/r2"] = engine(age_s=-40)
-    (answered,) = made.cold_starts(NOW + 40).values()
+    report_engines(ledger, {"app/r2": engine(reported_at=NOW + 40)}, NOW + 40)
+    answered = cold_start(ledger, NOW + 40)
+    assert answered is not None
     assert answered.first_token.ToTimedelta().total_seconds() == 43.5
     assert answered.start == started.start
 
 
-def test_a_start_that_another_agent_began_is_not_timed() -> None:
-    made = cluster(application__app=record(), engine__app__r1=engine())
-    made.applications(NOW, 10)
-    assert made.cold_starts(NOW) == {}
+def test_start_that_another_agent_began_is_not_timed() -> None:
+    ledger = adopted()
+    report_engines(ledger, {"app/r1": engine()})
+    assert cold_start(ledger, NOW) is None
 
 
-def test_a_replica_is_no_endpoint_until_it_has_done_what_it_was_told_last() -> None:
-    told_to_sleep, told_to_wake = SleepOrder(1, asleep=True), SleepOrder(2)
-    made = cluster(application__app=record(), sleep__app=told_to_sleep)
-    made.values["engine/app/r1"] = engine()
-    before = made.applications(NOW, 10)["app"]
-    assert (before.phase, before.asleep, before.all_asleep, before.endpoints) == (Phase.RUNNING, True, False, ())
-    made.values["engine/app/r1"] = engine(sleep_order=told_to_sleep)
-    sleeps = made.applications(NOW, 10)["app"]
-    assert (sleeps.all_asleep, sleeps.endpoints) == (True, ())
-    made.values["sleep/app"] = told_to_wake
-    waking = made.applications(NOW, 10)["app"]
-    assert (waking.asleep, waking.endpoints) == (False, ())
-    made.values["engine/app/r1"] = engine(sleep_order=told_to_wake)
-    assert len(made.applications(NOW, 10)["app"].endpoints) == 1
+def test_cold_start_outlives_the_application_but_not_the_model() -> None:
+    ledger = busy()
+    assert set(ledger.cold_starts()) == {"models/m"}
+    ledger.applications.deleted("app")
+    ledger.applications.gone("app")
+    ledger.planned(CATALOG, {}, NOW)
+    assert set(ledger.cold_starts()) == {"models/m"}
+    ledger.planned(views.snapshot(), {}, NOW)
+    assert ledger.cold_starts() == {}
 
 
-def test_an_application_is_placed_when_a_replica_has_begun_to_start() -> None:
-    made = cluster(application__app=record())
-    assert not made.applications(NOW, 10)["app"].placed
-    made.values["placed/app"] = NOW
-    assert made.applications(NOW, 10)["app"].placed
+# -- restart of the relay --------------------------------------------------------------------------
 
 
-def test_report_that_is_not_renewed_is_no_endpoint() -> None:
-    made = cluster(application__app=record(), engine__app__r1=engine(age_s=REPORT_LIFETIME_S))
-    assert made.applications(NOW, 10)["app"].endpoints == ()
+def test_restart_of_the_relay_changes_nothing_for_an_application() -> None:
+    ledger = adopted()
+    report_engines(ledger, {"app/r1": engine()})
+    before = application(ledger, NOW + 1)
+    ledger.applications.engines_reported(ReportUpdate(epoch="second", is_complete=True, changed={}), NOW + 1)
+    assert application(ledger, NOW + 1) == before
+    ledger.applications.engines_reported(ReportUpdate(epoch="second", changed={}), NOW + REPORT_LIFETIME_S)
+    assert application(ledger, NOW + REPORT_LIFETIME_S).endpoints == (), "the replica has not reported again"
+    assert application(ledger, NOW + REPORT_LIFETIME_S).phase is Phase.RUNNING
 
 
-def test_start_failure_counts_only_before_the_first_answer() -> None:
-    failure = StartFailure(reason="R", message="words", failed_at=NOW)
-    made = cluster(application__app=record(), failure__app__r1=failure)
-    made.applications(NOW, 10)
-    made.note_start_failures()
-    failed = made.applications(NOW, 10)["app"]
-    assert (failed.phase, failed.reason, failed.message) == (Phase.FAILED, "R", "words")
-
-    healed = cluster(application__app=record(), failure__app__r1=failure, engine__app__r2=engine())
-    healed.applications(NOW, 10)
-    healed.note_start_failures()
-    assert healed.applications(NOW, 10)["app"].phase is Phase.RUNNING
-
-
-def test_application_that_goes_has_no_endpoints() -> None:
-    made = cluster(application__app=record(), engine__app__r1=engine())
-    made.tracks["app"] = Track(deleting=True, ready_at=NOW)
-    going = made.applications(NOW, 10)["app"]
-    assert (going.phase, going.endpoints) == (Phase.DELETING, ())
-
-
-def test_use_is_summed_over_the_ingress_replicas_that_live() -> None:
-    made = cluster(
-        application__app=record(),
-        ingress__a=ingress(in_flight=2, in_app=1),
-        ingress__b=ingress(in_flight=3, in_app=3),
-        ingress__dead=ingress(in_flight=100, in_app=100, age_s=REPORT_LIFETIME_S),
-    )
-    assert made.in_flight(NOW) == {"models/m": 5}
-    assert made.applications(NOW, 10)["app"].in_use == 4
-
-
-def test_slowest_ingress_replica_counts() -> None:
-    made = cluster(ingress__a=ingress(sequence=4), ingress__b=ingress(sequence=7, position=OTHER))
-    assert made.ingress_sequence(NOW) == 4
-    assert not made.ingresses_hold(NOW, OTHER)
-    made.values["ingress/a"] = ingress(position=OTHER)
-    assert made.ingresses_hold(NOW, OTHER)
-    assert cluster().ingress_sequence(NOW) is None
-
-
-def test_activity_is_the_newest_of_wakes_requests_and_requests_under_way() -> None:
-    activity: dict[str, float] = {}
-    made = cluster(ingress__a=ingress(last_request_at=NOW - 50))
-    made.note_activity(NOW, activity)
-    assert activity == {"models/m": NOW - 50}
-    made.values["wake/models/m"] = NOW - 20
-    made.note_activity(NOW, activity)
-    assert activity == {"models/m": NOW - 20}
-    made.values["ingress/a"] = ingress(in_flight=1, last_request_at=NOW - 50)
-    made.note_activity(NOW, activity)
-    assert activity == {"models/m": NOW}
-
-
-def test_what_ray_serve_says_is_about_an_application_that_it_had_taken_on() -> None:
-    made = cluster(application__app=record())
-    made.tracks["app"] = Track(deployed_at=NOW - 100)
-    assert not made.had_taken_on(record(), NOW), "the call that makes it is still under way, however long that takes"
-    made.tracks["app"].taken_on_at = NOW
-    assert not made.had_taken_on(record(), NOW - 1), "it was asked before"
-    assert made.had_taken_on(record(), NOW + 1)
-
-
-def test_an_application_of_an_agent_that_died_is_given_time_to_appear() -> None:
-    young = replace(record(), created_at=NOW)
-    made = cluster(application__app=young)
-    assert not made.had_taken_on(young, NOW + TAKEN_ON_S)
-    assert made.had_taken_on(young, NOW + TAKEN_ON_S + 1)
-
-
-def test_an_application_that_was_told_to_go_had_been_taken_on() -> None:
-    made = cluster(application__app=record())
-    made.tracks["app"] = Track(deployed_at=NOW, deleting=True)
-    assert made.had_taken_on(record(), NOW)
-
-
-def test_drain_is_overdue_after_its_limit() -> None:
-    made = cluster(application__app=record())
-    made.tracks["app"] = Track(ready_at=NOW - 50, left_at=NOW - 10)
-    assert not made.applications(NOW, 10)["app"].drain_overdue
-    assert made.applications(NOW + 1, 10)["app"].drain_overdue
+def test_application_that_ray_serve_lists_is_not_missing() -> None:
+    ledger = busy()
+    listed = {name: ServeStatus(state=ServeState.RUNNING, message="") for name in ("app", "failed")}
+    assert ledger.applications.missing_in(listed, NOW + 1) == ("deleted",)

@@ -210,9 +210,7 @@ class ClusterMachine(RuleBasedStateMachine):
             revision_number=simulated.entry.revision.number,
             phase=phase,
             created_at=simulated.created_at,
-            endpoints=(Endpoint(replica_id=name, url="http://x"),)
-            if phase is Phase.RUNNING and not simulated.asleep
-            else (),
+            endpoints=(Endpoint(replica_id=name, url="http://x"),) if answers else (),
             ready_at=simulated.ready_at,
             asleep=simulated.asleep,
             replica_bounds=simulated.bounds,
