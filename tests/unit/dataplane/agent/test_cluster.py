@@ -164,7 +164,7 @@ def test_report_that_is_not_renewed_is_no_endpoint() -> None:
 
 
 def test_start_failure_counts_only_before_the_first_answer() -> None:
-    failure = StartFailure(reason="R", message="words", failed_at=NOW)
+    failure = StartFailure(application="app", replica_id="r1", reason="R", message="words", failed_at=NOW)
     made = cluster(application__app=record(), failure__app__r1=failure)
     made.applications(NOW, 10)
     made.note_start_failures()
