@@ -119,7 +119,7 @@ class _Cluster:
         from dataplane.agent import deployments
         from dataplane.agent.agent import Agent
         from dataplane.ingress.replica import IngressReplica
-        from dataplane.relay.relay import open_relay
+        from dataplane.relay.actor import open_relay
 
         settings = self._settings
         open_relay()
@@ -164,7 +164,7 @@ class _Cluster:
 
 
 def _ray_namespace() -> str:
-    from dataplane.relay.relay import RAY_NAMESPACE
+    from dataplane.relay.actor import RAY_NAMESPACE
 
     return RAY_NAMESPACE
 

@@ -20,7 +20,17 @@ import structlog
 
 from broadsheet.v1 import status_pb2
 from dataplane.agent import deployments
-from dataplane.agent.cluster import WATCHED_PREFIXES, Cluster, Track
+from dataplane.agent.cluster import (
+    APPLICATION_PREFIX,
+    FAILURE_PREFIX,
+    PLACED_PREFIX,
+    SLEEP_PREFIX,
+    WAKE_PREFIX,
+    WATCHED_TOPICS,
+    Cluster,
+    Track,
+    value_key,
+)
 from dataplane.agent.deployments import Observed, Standing
 from dataplane.agent.desired import APPLICATION_NAME_PREFIX as MODEL_APPLICATIONS
 from dataplane.agent.desired import application_name, replica_bounds
@@ -34,21 +44,9 @@ from dataplane.engine.out_of_memory import start_failure_reason
 from dataplane.engine.replica import ReplicaSettings
 from dataplane.logs import configure_logging
 from dataplane.openai.adapter_names import engine_adapter_name
-from dataplane.relay.messages import (
-    ACTIVATION_KEY,
-    ADAPTERS_PREFIX,
-    APPLICATION_PREFIX,
-    FAILURE_PREFIX,
-    PLACED_PREFIX,
-    SLEEP_PREFIX,
-    SNAPSHOT_KEY,
-    WAKE_PREFIX,
-    ApplicationRecord,
-    LiveAdapters,
-    SerializedSnapshot,
-    SleepOrder,
-)
-from dataplane.relay.relay import Changes, Relay
+from dataplane.relay.messages import ApplicationRecord, LiveAdapters, ReplicaPlaced, SerializedSnapshot, SleepOrder
+from dataplane.relay.relay import Changes, Relay, Watcher
+from dataplane.relay.topics import Key, Topic, agent_writer
 from dataplane.settings import Settings
 from dataplane.snapshot.accept import Policy
 from dataplane.snapshot.activation import Activation, ModelActivation
@@ -66,6 +64,8 @@ _INGRESS_SWAP_S = 10.0
 """How long an activation waits for the ingress replicas to take over its snapshot before it is
 reported."""
 _FOLLOWED_S = 0.02
+_WATCH_PACE_S = 0.05
+"""Least time between two looks at the reports, so that hundreds of replicas make 20 a second."""
 
 _log = structlog.get_logger("dataplane.agent.agent")
 
@@ -81,7 +81,9 @@ class Agent:
             drain_s=settings.drain_s,
             liveness_timeout_s=settings.engine_liveness_timeout_s,
         )
-        self._relay = Relay()
+        self._relay = Relay(agent_writer(time.time_ns()))
+        self._live: frozenset[str] = frozenset()
+        """Keys of the watched topics that there are."""
         self._cluster = Cluster()
         policy = Policy(allowed_sources=settings.allowed_sources, allow_new_store=settings.allow_new_store)
         self._rules = rules_of(version("broadsheet"), policy)
@@ -123,10 +125,11 @@ class Agent:
 
     async def _run(self) -> None:
         try:
-            known = await self._adopt()
+            watcher = await self._adopt()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keeper.run())
-                group.create_task(self._follow_relay(known))
+                group.create_task(self._follow_relay(watcher))
+                group.create_task(self._receive_messages())
                 group.create_task(self._observe_serve())
                 group.create_task(self._reconcile())
         except* Exception as group_error:
@@ -134,33 +137,38 @@ class Agent:
                 _log.error("agent_failed", error=repr(error), exc_info=error)
             raise
 
-    async def _adopt(self) -> Changes:
+    async def _adopt(self) -> Watcher:
         """Take over what an agent before this one left: its applications, its activation, the
         snapshot on disk."""
-        activation = (await self._relay.watch([ACTIVATION_KEY], None)).changed.get(ACTIVATION_KEY)
+        activation = (await self._relay.read([Topic.ACTIVATION])).changed.get(Key(Topic.ACTIVATION))
         if isinstance(activation, Activation):
             self._activation = activation
-        known = await self._relay.watch(WATCHED_PREFIXES, None)
-        self._cluster.apply(known.changed, known.live, epoch=known.epoch, now=time.time())
+        watcher = self._relay.watcher(WATCHED_TOPICS, pace_s=_WATCH_PACE_S)
+        self._apply(await watcher.next())
         now = time.time()
         for record in self._cluster.records().values():
             self._last_activity[record.model] = now  # nobody knows better; it idles away if nobody uses it
-            rest = {f"{SLEEP_PREFIX}{record.name}": self._cluster.rest(record.name)}
-            await self._relay.put({f"{APPLICATION_PREFIX}{record.name}": record, **rest})
+            sleep_order = self._cluster.rest(record.name)
+            if record.placed:
+                self._cluster.values[f"{PLACED_PREFIX}{record.name}"] = record.created_at
+            await self._relay.put(
+                {Key(Topic.APPLICATIONS, record.name): record, Key(Topic.SLEEP_ORDERS, record.name): sleep_order}
+            )
         await self._keeper.load()
         _log.info(
             "agent_started",
             applications=len(self._cluster.records()),
             revision=self._keeper.snapshot.position.revision if self._keeper.snapshot else None,
         )
-        return known
+        return watcher
 
     async def _activate(self, snapshot: Snapshot) -> None:
         """Make `snapshot` the one that the ingress decides by; back when the ingress replicas have
         taken it over."""
         # The activation goes first: a view needs both.
-        await self._relay.put({ACTIVATION_KEY: self._activation})
-        await self._relay.put({SNAPSHOT_KEY: SerializedSnapshot.of(snapshot, findings_of(snapshot, self._rules))})
+        await self._relay.put({Key(Topic.ACTIVATION): self._activation})
+        serialized = SerializedSnapshot.of(snapshot, findings_of(snapshot, self._rules))
+        await self._relay.put({Key(Topic.SNAPSHOT): serialized})
         self._poked.set()
         deadline = time.monotonic() + _INGRESS_SWAP_S
         while not self._cluster.ingresses_hold(time.time(), snapshot.position):
@@ -169,12 +177,38 @@ class Agent:
                 return
             await asyncio.sleep(_FOLLOWED_S)
 
-    async def _follow_relay(self, known: Changes) -> None:
+    async def _follow_relay(self, watcher: Watcher) -> None:
         while True:
-            known = await self._relay.watch(WATCHED_PREFIXES, known)
-            self._cluster.apply(known.changed, known.live, epoch=known.epoch, now=time.time())
+            self._apply(await watcher.next())
             self._cluster.note_start_failures()
             self._poked.set()
+
+    def _apply(self, changes: Changes) -> None:
+        changed = {value_key(key): value for key, value in changes.changed.items()}
+        before = frozenset() if changes.is_complete else self._live
+        self._live = before.union(changed).difference(value_key(key) for key in changes.removed)
+        live = self._live | self._cluster.from_messages()
+        self._cluster.apply(changed, live, epoch=changes.epoch, now=time.time())
+
+    async def _receive_messages(self) -> None:
+        inbox = self._relay.inbox()
+        while True:
+            for message in await inbox.next():
+                self._cluster.take(message)
+                if isinstance(message, ReplicaPlaced):
+                    await self._note_placed(message.application)
+            self._cluster.note_start_failures()
+            self._poked.set()
+
+    async def _note_placed(self, application: str) -> None:
+        """Record it for an agent after this one."""
+        record = self._cluster.records().get(application)
+        if record is not None and not record.placed:
+            await self._put_record(dataclasses.replace(record, placed=True))
+
+    async def _put_record(self, record: ApplicationRecord) -> None:
+        self._cluster.values[f"{APPLICATION_PREFIX}{record.name}"] = record
+        await self._relay.put({Key(Topic.APPLICATIONS, record.name): record})
 
     async def _observe_serve(self) -> None:
         while True:
@@ -210,11 +244,11 @@ class Agent:
         self._cluster.tracks.pop(application, None)
         self._posted_adapters.pop(application, None)
         failures = [key for key in self._cluster.values if key.startswith(f"{FAILURE_PREFIX}{application}/")]
-        own = (APPLICATION_PREFIX, ADAPTERS_PREFIX, PLACED_PREFIX, SLEEP_PREFIX)
-        gone = [*(f"{prefix}{application}" for prefix in own), *failures]
-        for key in gone:
+        own = (APPLICATION_PREFIX, PLACED_PREFIX, SLEEP_PREFIX)
+        for key in (*(f"{prefix}{application}" for prefix in own), *failures):
             self._cluster.values.pop(key, None)
-        await self._relay.put({}, removed=gone)
+        topics = (Topic.APPLICATIONS, Topic.ADAPTERS, Topic.SLEEP_ORDERS)
+        await self._relay.put({}, removed=[Key(topic, application) for topic in topics])
         _log.info("application_gone", application=application)
 
     async def _reconcile(self) -> None:
@@ -247,7 +281,7 @@ class Agent:
         for model in [model for model in self._last_activity if model not in planned.models]:
             del self._last_activity[model]  # it was too long ago, or the model is gone
         await self._publish(planned.models, now)
-        await self._drop_wakes(snapshot)
+        self._drop_wakes()
         for action in planned.actions:
             match action:
                 case Deploy():
@@ -316,15 +350,13 @@ class Agent:
             track = self._cluster.tracks.get(name)
             if track is not None:
                 track.left_sequence, track.left_at = 0, None
-        await self._relay.put({ACTIVATION_KEY: self._activation})
+        await self._relay.put({Key(Topic.ACTIVATION): self._activation})
 
-    async def _drop_wakes(self, snapshot: Snapshot) -> None:
+    def _drop_wakes(self) -> None:
         """Remove the wakes that have been taken into account."""
         wakes = [f"{WAKE_PREFIX}{model}" for model in self._cluster.wakes()]
-        if wakes:
-            for key in wakes:
-                self._cluster.values.pop(key, None)
-            await self._relay.put_once({}, removed=wakes)
+        for key in wakes:
+            self._cluster.values.pop(key, None)
 
     async def _deploy(self, action: Deploy) -> None:
         now = time.time()  # of several deployments in one plan each takes a while
@@ -340,10 +372,8 @@ class Agent:
         )
         # On the relay first: an agent that dies between the two finds a record whose application
         # never came.
-        key = f"{APPLICATION_PREFIX}{record.name}"
-        self._cluster.values[key] = record
         self._cluster.tracks[record.name] = Track(deployed_at=now)
-        await self._relay.put({key: record})
+        await self._put_record(record)
         _log.info("deploying", application=record.name, model=record.model, revision=record.revision_number)
         try:
             await asyncio.to_thread(deployments.deploy_model, record, self._replica_settings)
@@ -354,7 +384,6 @@ class Agent:
             self._cluster.tracks[record.name].taken_on_at = time.time()
 
     async def _rescale(self, action: Rescale) -> None:
-        key = f"{APPLICATION_PREFIX}{action.application}"
         record = dataclasses.replace(
             self._cluster.records()[action.application],
             revision_number=action.entry.revision.number,
@@ -368,15 +397,13 @@ class Agent:
             _log.exception("rescale_failed", application=record.name)  # the next plan tries again
             return
         # Afterwards: an agent that dies between the two leaves one to do it again.
-        self._cluster.values[key] = record
-        await self._relay.put({key: record})
+        await self._put_record(dataclasses.replace(record, placed=self._cluster.records()[record.name].placed))
 
     async def _set_rest(self, application: str, *, asleep: bool) -> None:
-        key = f"{SLEEP_PREFIX}{application}"
         rest = SleepOrder(self._cluster.rest(application).sequence + 1, asleep)
-        self._cluster.values[key] = rest
+        self._cluster.values[f"{SLEEP_PREFIX}{application}"] = rest
         _log.info("putting_to_sleep" if asleep else "waking", application=application)
-        await self._relay.put({key: rest})
+        await self._relay.put({Key(Topic.SLEEP_ORDERS, application): rest})
 
     async def _delete(self, application: str) -> None:
         self._cluster.tracks[application].deleting = True
@@ -403,7 +430,7 @@ class Agent:
             for name, record in stale.items()
         }
         self._posted_adapters.update(posts)
-        await self._relay.put({f"{ADAPTERS_PREFIX}{name}": post for name, post in posts.items()})
+        await self._relay.put({Key(Topic.ADAPTERS, name): live for name, live in posts.items()})
 
 
 def _without_countdown(models: Mapping[str, ModelActivation]) -> dict[str, object]:

@@ -12,31 +12,35 @@ from typing import TypeVar
 from broadsheet.v1 import status_pb2
 from dataplane.agent.situation import Application, Phase
 from dataplane.relay.messages import (
-    APPLICATION_PREFIX,
-    ENGINE_PREFIX,
-    FAILURE_PREFIX,
-    INGRESS_PREFIX,
-    PLACED_PREFIX,
-    SLEEP_PREFIX,
-    WAKE_PREFIX,
     ApplicationRecord,
     EngineReport,
     IngressReport,
+    Message,
+    ReplicaPlaced,
     SleepOrder,
     StartFailure,
+    Wake,
 )
+from dataplane.relay.topics import Key, Topic
 from dataplane.snapshot.activation import Endpoint
 from dataplane.snapshot.snapshot import Position
 
-WATCHED_PREFIXES = (
-    APPLICATION_PREFIX,
-    WAKE_PREFIX,
-    INGRESS_PREFIX,
-    ENGINE_PREFIX,
-    FAILURE_PREFIX,
-    PLACED_PREFIX,
-    SLEEP_PREFIX,
-)
+APPLICATION_PREFIX = "application/"
+WAKE_PREFIX = "wake/"
+INGRESS_PREFIX = "ingress/"
+ENGINE_PREFIX = "engine/"
+FAILURE_PREFIX = "failure/"
+PLACED_PREFIX = "placed/"
+SLEEP_PREFIX = "sleep/"
+
+_PREFIXES = {
+    Topic.APPLICATIONS: APPLICATION_PREFIX,
+    Topic.SLEEP_ORDERS: SLEEP_PREFIX,
+    Topic.INGRESSES: INGRESS_PREFIX,
+    Topic.ENGINES: ENGINE_PREFIX,
+}
+_MESSAGE_PREFIXES = (WAKE_PREFIX, FAILURE_PREFIX, PLACED_PREFIX)
+WATCHED_TOPICS = tuple(_PREFIXES)
 
 REPORT_LIFETIME_S = 10.0
 """A report that was not renewed for this long is from a replica that is gone."""
@@ -99,6 +103,20 @@ class Cluster:
         }
         for key in self.values.keys() - live - self._missed_until.keys():
             del self.values[key]
+
+    def take(self, message: Message) -> None:
+        """Take over a message."""
+        match message:
+            case Wake():
+                self.values[f"{WAKE_PREFIX}{message.model}"] = message.requested_at
+            case ReplicaPlaced():
+                self.values[f"{PLACED_PREFIX}{message.application}"] = message.placed_at
+            case StartFailure():
+                self.values[f"{FAILURE_PREFIX}{message.application}/{message.replica_id}"] = message
+
+    def from_messages(self) -> frozenset[str]:
+        """The keys that stand for messages."""
+        return frozenset(key for key in self.values if key.startswith(_MESSAGE_PREFIXES))
 
     def _under(self, prefix: str, kind: type[_T]) -> dict[str, _T]:
         return {
@@ -252,6 +270,11 @@ class Cluster:
     def ingresses_hold(self, now: float, position: Position) -> bool:
         """Whether every ingress replica decides by the snapshot at `position`."""
         return all(report.position == position for report in self.ingresses(now))
+
+
+def value_key(key: Key) -> str:
+    """The key of `Cluster.values` for one of the relay."""
+    return f"{_PREFIXES[key.topic]}{key.name}"
 
 
 def _phase(track: Track) -> Phase:

@@ -18,10 +18,11 @@ from google.protobuf import json_format
 
 from broadsheet.v1 import model_pb2, snapshot_pb2
 from dataplane.engine import vllm_cpu_lora
-from dataplane.engine.app import CURRENT_CALL, AsgiApp
+from dataplane.engine.app import CURRENT_CALL
 from dataplane.engine.out_of_memory import kernel_kills, start_failure_reason
 from dataplane.errors import EngineStartError
 from dataplane.openai import errors as openai_errors
+from dataplane.openai.asgi import AsgiApp
 from dataplane.openai.routes import INFERENCE_ROUTES
 from protocol import sources
 
