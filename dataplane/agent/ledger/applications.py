@@ -49,9 +49,21 @@ class Applications:
         """The call that deploys an application has returned."""
         self._states[name] = replace(self._step(name, Event.TAKEN_ON), taken_on_at=now)
 
-    def rescaled(self, record: ApplicationRecord) -> None:
-        """The scaling of an application was updated in place."""
-        self._states[record.name] = replace(self._states[record.name], record=record)
+    def rescaled(self, record: ApplicationRecord) -> ApplicationRecord | None:
+        """The scaling of an application was updated in place.
+
+        Args:
+            record: As it was before the call that updates it, with the new scaling.
+
+        Returns:
+            Its changed record; None: the application is gone.
+        """
+        state = self._states.get(record.name)
+        if state is None:
+            return None
+        changed = replace(record, placed=state.record.placed)
+        self._states[record.name] = replace(state, record=changed)
+        return changed
 
     def sleep_ordered(self, name: str, *, asleep: bool) -> SleepOrder:
         """The replicas of an application are about to be ordered to sleep or to wake."""

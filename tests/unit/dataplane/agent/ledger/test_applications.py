@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 
@@ -308,10 +309,21 @@ def test_rescaled_application_keeps_everything_but_its_record() -> None:
     ledger = adopted()
     report_engines(ledger, {"app/r1": engine()})
     before = application(ledger)
-    changed = record()
-    ledger.applications.rescaled(changed)
-    assert application(ledger) == before
-    assert state(ledger).record is changed
+    rescaled = replace(record(), replica_bounds=b"more", revision_number=2)
+    assert ledger.applications.rescaled(rescaled) == rescaled
+    assert application(ledger) == replace(before, replica_bounds=b"more", revision_number=2)
+
+
+def test_application_that_is_placed_while_it_is_rescaled_stays_placed() -> None:
+    ledger = adopted()
+    rescaled = replace(record(), replica_bounds=b"more")
+    ledger.applications.placed("app")
+    assert ledger.applications.rescaled(rescaled) == replace(rescaled, placed=True)
+    assert application(ledger).placed
+
+
+def test_application_that_is_gone_is_not_rescaled() -> None:
+    assert empty().applications.rescaled(record()) is None
 
 
 def test_requests_in_an_application_are_summed_over_the_live_ingress_replicas() -> None:
