@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-WORKER_EXTENSION = "dataplane.engine.vllm_cpu_lora.WorkerExtension"
+WORKER_EXTENSION = "dataplane.engine.vllm.cpu_lora.WorkerExtension"
 
 _OPERATORS = ("bgmv_shrink", "bgmv_expand", "bgmv_expand_slice")
 """Of `vllm.lora.ops.torch_ops.lora_ops`. The others there (`sgmv_*`) call these."""

@@ -17,9 +17,9 @@ from typing import Any, NoReturn
 from google.protobuf import json_format
 
 from broadsheet.v1 import model_pb2, snapshot_pb2
-from dataplane.engine import vllm_cpu_lora
 from dataplane.engine.app import CURRENT_CALL
 from dataplane.engine.out_of_memory import kernel_kills, start_failure_reason
+from dataplane.engine.vllm import cpu_lora
 from dataplane.errors import EngineStartError
 from dataplane.openai import errors as openai_errors
 from dataplane.openai.asgi import AsgiApp
@@ -257,7 +257,7 @@ def _extend_workers(parsed: Any) -> None:
     if parsed.worker_extension_cls:
         message = "worker_extension_cls: on CPUs, a model with adapters has Broadsheet's own"
         raise EngineStartError(message, reason="ENGINE_ARGS_INVALID")
-    parsed.worker_extension_cls = vllm_cpu_lora.WORKER_EXTENSION
+    parsed.worker_extension_cls = cpu_lora.WORKER_EXTENSION
 
 
 def _resolver(adapter_path: AdapterPath) -> Any:

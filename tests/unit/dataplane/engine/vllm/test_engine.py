@@ -11,7 +11,7 @@ from google.protobuf import json_format
 
 from broadsheet.v1 import model_pb2, snapshot_pb2
 from dataplane.engine.out_of_memory import start_failure_reason
-from dataplane.engine.vllm_engine import _extend_workers, _killed, _weights_seconds, command_line
+from dataplane.engine.vllm.engine import _extend_workers, _killed, _weights_seconds, command_line
 from dataplane.errors import EngineStartError
 
 
