@@ -106,7 +106,7 @@ def test_operators_that_skip_by_themselves_are_left_alone(skipping: Operators) -
     assert skipping[0].bgmv_expand is before
 
 
-def test_what_cannot_be_kept_from_it_is_said(operators: Operators, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_operators_that_cannot_be_wrapped_are_an_error(operators: Operators, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_lora, "skipping", lambda operator: operator)
-    with pytest.raises(RuntimeError, match="answer for the base with an adapter"):
+    with pytest.raises(RuntimeError, match="answer for the base model with an adapter"):
         cpu_lora.skip_rows_without_adapter()
