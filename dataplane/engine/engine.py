@@ -1,4 +1,4 @@
-"""What a replica needs of an engine of any kind. Pure."""
+"""What a replica needs of an engine of any kind."""
 
 from __future__ import annotations
 

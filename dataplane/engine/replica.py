@@ -18,7 +18,6 @@ from google.protobuf import json_format
 from ray import serve
 
 from broadsheet.v1 import model_pb2, snapshot_pb2
-from dataplane.engine import vllm_engine
 from dataplane.engine.adapters import AdapterCache
 from dataplane.engine.app import ReplicaApp
 from dataplane.engine.engine import Engine
@@ -26,6 +25,7 @@ from dataplane.engine.http_server import serve_http
 from dataplane.engine.liveness import until_silent
 from dataplane.engine.replica_adapters import ReplicaAdapters
 from dataplane.engine.simulated import app as simulated
+from dataplane.engine.vllm import engine as vllm_engine
 from dataplane.errors import EngineStartError
 from dataplane.logs import configure_logging
 from dataplane.relay.messages import EngineReport, LiveAdapters, ReplicaPlaced, SleepOrder, StartFailure

@@ -41,7 +41,7 @@ REPORT_INTERVAL_S = 1.0
 _LISTEN_BACKLOG = 2048
 _WAKES_MAX = 10_000
 """Models that wait to be reported as requested."""
-_LIMITS_PACE_S = 0.2
+LIMITS_PACE_S = 0.2
 """Least time between two looks at what the other replicas have let through. They report it once a
 second, each at its own time."""
 
@@ -155,7 +155,7 @@ class IngressReplica:
 
     async def _share_limits(self) -> None:
         """Take what the other ingress replicas have let through from the limits here."""
-        watcher = self._relay.watcher([Topic.RATE_LIMITS], pace_s=_LIMITS_PACE_S)
+        watcher = self._relay.watcher([Topic.RATE_LIMITS], pace_s=LIMITS_PACE_S)
         live: set[str] = set()
         while True:
             changes = await watcher.next()

@@ -1,4 +1,4 @@
-"""The relay's Ray actor: calls and long polls around the pure core in `state`.
+"""The relay's Ray actor: a shell around `RelayService`.
 
 It is not part of the agent, so that the agent may crash: an ingress replica that starts meanwhile
 still finds the last snapshot here, and a new agent finds the applications of the old one. An actor
@@ -7,124 +7,64 @@ that crashed comes back empty with another epoch; every process then puts its ke
 
 from __future__ import annotations
 
-import asyncio
-import time
-import uuid
-from collections.abc import Sequence
+import pickle
 from typing import Any
 
 import ray
 import ray.actor
 
-from dataplane.relay.errors import WriterReplacedError
-from dataplane.relay.mailbox import Mail, Mailbox
-from dataplane.relay.state import Cursor, Limits, PutResult, RelayState, StoredChanges
-from dataplane.relay.topics import Key, Watched, Writer
-from dataplane.relay.waiting import WaitingIndex
+from dataplane.relay.service import RelayService
 
 RELAY_ACTOR_NAME = "broadsheet-relay"
 RAY_NAMESPACE = "broadsheet"
 
-POLL_TIMEOUT_S = 20.0
-"""A long poll answers after this long at the latest, so that a dead poller's call does not stay."""
-
-WATCHERS_MAX = 8_000
-"""Long polls at a time: one for each engine replica, two for each ingress replica and the agent."""
 _CALLS_MAX = 10_000
-"""Calls in progress. Ray's default of 1,000 makes puts wait for long polls to end, from 1,000
-watchers on."""
-
-_MESSAGES_MAX = 10_000
-"""Messages that wait for the agent. It takes them at once unless it is being restarted."""
-_MESSAGES_BYTES_MAX = 32 * 1024 * 1024
-_MESSAGES_PER_TAKE_MAX = 1_000
+"""Calls in progress, nearly all of them long polls. With Ray's default of 1,000, puts would wait
+for polls to end in a cluster of 1,000 replicas."""
 
 
 class RelayActor:
-    """What the actor runs. Its methods are called through `Relay` alone."""
+    """One method for all calls: bytes in, bytes out.
+
+    Ray passes bytes on as they are. For other values it takes a pickler in Python, which would cost
+    more than all the rest of a call.
+    """
 
     def __init__(self) -> None:
-        self._state = RelayState(epoch=uuid.uuid4().hex, limits=Limits())
-        self._waiting: WaitingIndex[asyncio.Future[None]] = WaitingIndex(watchers_max=WATCHERS_MAX)
-        self._mailbox = Mailbox(
-            messages_max=_MESSAGES_MAX, bytes_max=_MESSAGES_BYTES_MAX, batch_max=_MESSAGES_PER_TAKE_MAX
-        )
-        self._has_mail = asyncio.Event()
+        self._service = RelayService()
 
-    async def put(self, writer: Writer, values: dict[Key, bytes], removed: Sequence[Key]) -> PutResult:
-        """Set and remove keys of a writer. See `RelayState.put`."""
-        now = time.monotonic()
-        self._wake(self._state.expire(now))
-        result = self._state.put(writer, values, removed, now)
-        self._wake([*values, *removed])
-        return result
-
-    async def watch(self, watched: Sequence[Watched], cursor: Cursor | None) -> StoredChanges:
-        """What has changed since `cursor`; waits for a change, for `POLL_TIMEOUT_S` at most.
-
-        A cursor of None, or of before a restart, is answered at once with all that there is.
-        """
-        changes = self._state.changes(watched, cursor)
-        if changes.changed or changes.removed or changes.is_complete:
-            return changes
-        changed = asyncio.get_running_loop().create_future()
-        self._waiting.add(watched, changed)
-        try:
-            async with asyncio.timeout(POLL_TIMEOUT_S):
-                await changed
-        except TimeoutError:
-            pass
-        finally:
-            self._waiting.discard(watched, changed)
-        return self._state.changes(watched, cursor)
-
-    async def send(self, messages: Sequence[bytes]) -> None:
-        """Put messages into the agent's mailbox."""
-        self._mailbox.add(messages)
-        self._has_mail.set()
-
-    async def receive(self, writer: Writer, epoch: str, taken_to: int) -> tuple[str, Mail]:
-        """The next messages; waits for some, for `POLL_TIMEOUT_S` at most.
+    async def call(self, request: bytes) -> bytes:
+        """Call a method of the service, and pickle what it returns.
 
         Args:
-            writer: the agent that asks.
-            epoch: from the answer before; another one than the actor's acknowledges nothing.
-            taken_to: from the answer before; messages up to it are forgotten.
+            request: By `pack_call`.
 
         Raises:
-            WriterReplacedError: a newer agent runs.
+            RelayError: the service has refused the call.
         """
-        taken_to = taken_to if epoch == self._state.epoch else 0
-        deadline = asyncio.get_running_loop().time() + POLL_TIMEOUT_S
-        while True:
-            if not self._state.is_current(writer):
-                raise WriterReplacedError(f"{writer.name}: a newer process takes the messages")
-            mail = self._mailbox.take(taken_to)
-            if mail.messages:
-                return self._state.epoch, mail
-            self._has_mail.clear()
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await self._has_mail.wait()
-            except TimeoutError:
-                return self._state.epoch, mail
-
-    def _wake(self, keys: Sequence[Key]) -> None:
-        for changed in self._waiting.waiting_for(keys):
-            if not changed.done():
-                changed.set_result(None)
+        method, arguments = pickle.loads(request)  # noqa: S301  # from this cluster, where Ray runs any code
+        return dumped(await getattr(self._service, method)(*arguments))
 
 
-_REMOTE_ACTOR = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(RelayActor)
+def pack_call(method: str, arguments: tuple[Any, ...]) -> bytes:
+    """A call of a method of `RelayService`."""
+    return dumped((method, arguments))
+
+
+def dumped(value: object) -> bytes:
+    """Pickle a value for the way through Ray."""
+    return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
 
 
 def open_relay() -> ray.actor.ActorHandle[Any]:
     """The cluster's relay, made if there is none. Blocks."""
-    handle: ray.actor.ActorHandle[Any] = _REMOTE_ACTOR.options(
+    actor_class = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(RelayActor)
+    handle: ray.actor.ActorHandle[Any] = actor_class.options(
         name=RELAY_ACTOR_NAME,
         namespace=RAY_NAMESPACE,
         lifetime="detached",
         get_if_exists=True,
         max_concurrency=_CALLS_MAX,
+        enable_task_events=False,  # Ray's dashboard would be sent an event for each heartbeat
     ).remote()
     return handle

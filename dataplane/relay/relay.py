@@ -15,7 +15,7 @@ from typing import Any
 import ray
 import structlog
 
-from dataplane.relay.actor import open_relay
+from dataplane.relay.actor import dumped, open_relay, pack_call
 from dataplane.relay.errors import RelayFullError
 from dataplane.relay.mailbox import Mail
 from dataplane.relay.messages import Message
@@ -72,7 +72,7 @@ class Relay:
             NotOwnerError: a key is another writer's.
         """
         removed = tuple(removed)
-        self._own.update({key: _dumped(value) for key, value in values.items()})
+        self._own.update({key: dumped(value) for key, value in values.items()})
         for key in removed:
             self._own.pop(key, None)
         await self._write((*values, *removed))
@@ -93,7 +93,7 @@ class Relay:
     async def send(self, messages: Iterable[Message]) -> None:
         """Send messages to the agent. They are lost when the relay is restarted before the agent
         has taken them."""
-        pickled = [_dumped(message) for message in messages]
+        pickled = [dumped(message) for message in messages]
         await self.call("send", lambda: (pickled,))
 
     def inbox(self) -> Inbox:
@@ -109,14 +109,14 @@ class Relay:
         """Call the actor; again while it is being restarted or is full.
 
         Args:
-            method: Of `RelayActor`.
+            method: Of `RelayService`.
             arguments: Made for each try, so that a late one does not bring back an old value.
         """
         while True:
             try:
                 if self._actor is None:
                     self._actor = await asyncio.to_thread(self._open_actor)
-                return await getattr(self._actor, method).remote(*arguments())
+                return _loaded(await self._actor.call.remote(pack_call(method, arguments())))
             except ray.exceptions.RayActorError as error:
                 _log.warning("relay_unavailable", method=method, error=str(error))
                 self._actor = None
@@ -201,10 +201,6 @@ class Inbox:
             _log.error("messages_dropped", count=mail.dropped - self._dropped)
         self._taken_to, self._dropped = mail.taken_to, mail.dropped
         return tuple(_loaded(message) for message in mail.messages)
-
-
-def _dumped(value: object) -> bytes:
-    return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
 
 
 def _loaded(value: bytes) -> Any:
