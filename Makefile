@@ -99,6 +99,10 @@ bench-models: install ## Start with 10,000 registered models, ask 200 of them, a
 bench-registry: install ## Time the registry on 100,000 adapters, and its commits on both databases
 	@$(BIN)/python -m tests.bench.bench_registry $(ARGS)
 
+.PHONY: bench-relay
+bench-relay: install ## Measure what the relay costs with 50 to 800 engine replicas (3 minutes)
+	@$(BIN)/python -m tests.bench.bench_relay $(ARGS)
+
 .PHONY: bench-sleep
 bench-sleep: install ## Compare sleeping replicas with starts from zero (on an accelerator; ARGS="--billions 8")
 	@$(BIN)/python -m tests.bench.bench_sleep $(ARGS)

@@ -1,5 +1,7 @@
-"""`broadsheet dataplane`: starts or joins Ray, runs the agent and the ingress on Ray Serve, and
-stays until stopped."""
+"""`broadsheet dataplane`: runs the agent and the ingress on Ray Serve until it is stopped.
+
+It joins a Ray cluster, or starts Ray on this machine.
+"""
 
 from __future__ import annotations
 
@@ -21,30 +23,36 @@ from dataplane.settings import Settings, SettingsError, parse
 from protocol.transport.tls_files import TlsFiles, TlsFilesError
 
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024
-"""Nothing but snapshots goes through Ray's object store; its default would be a third of the
-memory."""
+"""Only snapshots go through Ray's object store. Its default would be a third of the memory."""
 _WATCH_INTERVAL_S = 5.0
+"""Time between two checks that Ray is alive."""
 RAY_TOKEN_FILE = "ray_auth_token"  # noqa: S105  # the name of a file
-"""In the data directory: what lets a process into the Ray that was started here
+"""File in the data directory with the token that admits a process to the Ray that was started here
 (`RAY_AUTH_TOKEN_PATH`)."""
 
 _log = structlog.get_logger("dataplane")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the data plane. Returns the exit status: 0 when it was told to stop, 1 when it failed, 2
-    for bad settings."""
+    """Run the data plane until it is stopped.
+
+    Args:
+        argv: Flags; None: those of the process.
+
+    Returns:
+        The exit status: 0 after SIGTERM or SIGINT, 1 after a failure, 2 for bad settings.
+    """
     configure_logging()
     try:
         settings = parse(list(sys.argv[1:] if argv is None else argv))
     except SettingsError as error:
-        print(f"broadsheet dataplane: {error}", file=sys.stderr)  # noqa: T201  # the terminal is who is told
+        print(f"broadsheet dataplane: {error}", file=sys.stderr)  # noqa: T201  # settings are typed at a terminal
         return 2
     return asyncio.run(run(settings))
 
 
 async def run(settings: Settings) -> int:
-    """Start everything, wait for SIGTERM or SIGINT, stop everything."""
+    """Start everything, wait for SIGTERM or SIGINT, stop everything. Returns the exit status."""
     stop = asyncio.Event()
     _on_signals(stop)
     if (fault := _tls_fault(settings)) is not None:
@@ -56,7 +64,7 @@ async def run(settings: Settings) -> int:
     cluster = _Cluster(settings)
     try:
         await asyncio.to_thread(cluster.start)
-        _on_signals(stop)  # again: Ray has put a handler over ours that prints a stack trace first
+        _on_signals(stop)  # again: Ray has replaced the handlers by its own, which print a stack trace
         _log.info("serving", http=settings.http_url, data_plane=settings.data_plane_id)
         watching = asyncio.create_task(cluster.watch())
         stopping = asyncio.create_task(stop.wait())
@@ -80,14 +88,14 @@ def _on_signals(stop: asyncio.Event) -> None:
 
 
 class _Cluster:
-    """Ray, and the data plane's own applications on it. Its methods block."""
+    """Ray, and the agent and the ingress on it. Its methods block."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def start(self) -> None:
-        """Start or join Ray, then the agent and the ingress; back when the ingress listens."""
-        _prepare_environment(self._settings)  # before the import: Ray reads it then
+        """Start or join Ray, then the agent and the ingress. Returns when the ingress listens."""
+        _prepare_environment(self._settings)  # before the import, because Ray reads its environment then
         import ray
         from ray import serve
 
@@ -98,18 +106,18 @@ class _Cluster:
                 namespace=_ray_namespace(),
             )
         else:
-            # What crashed replicas of an earlier Ray on this machine have left.
+            # Crashed replicas of an earlier Ray on this machine have left their adapters.
             shutil.rmtree(self._settings.data_dir / "adapters", ignore_errors=True)
             ray.init(
                 namespace=_ray_namespace(),
                 include_dashboard=False,
-                _node_ip_address="127.0.0.1",  # this machine's Ray is nobody else's
+                _node_ip_address="127.0.0.1",  # reachable from this machine only
                 object_store_memory=_OBJECT_STORE_BYTES,
             )
         address = ray.get_runtime_context().gcs_address
         _log.info("ray_ready", address=address, seconds=round(time.monotonic() - started, 1))
-        # Requests come in by ports of the ingress replicas' own (ingress_replica.py): no proxy of
-        # Serve's is needed.
+        # Ingress replicas listen on ports of their own (dataplane/ingress/replica.py), so Serve's
+        # proxy is not needed.
         serve.start(http_options={"location": "NoServer"})
         self._start_system()
 
@@ -119,10 +127,10 @@ class _Cluster:
         from dataplane.agent import deployments
         from dataplane.agent.agent import Agent
         from dataplane.ingress.replica import IngressReplica
-        from dataplane.relay.relay import open_board
+        from dataplane.relay.actor import open_relay
 
         settings = self._settings
-        open_board()
+        open_relay()
         agent = serve.deployment(
             Agent,
             name="agent",
@@ -143,7 +151,7 @@ class _Cluster:
         deployments.deploy_system(deployments.INGRESS_APPLICATION, ingress, settings)
 
     async def watch(self) -> None:
-        """Ends, with an error, when Ray is gone."""
+        """Check that Ray is alive. Raises Ray's error when it is gone."""
         import ray
 
         while True:
@@ -151,7 +159,7 @@ class _Cluster:
             await asyncio.to_thread(ray.cluster_resources)
 
     def stop(self) -> None:
-        """Stop the applications, which drain, and Ray if it was started here."""
+        """Stop the applications, which drain their requests, and Ray if it was started here."""
         import ray
         from ray import serve
 
@@ -164,18 +172,17 @@ class _Cluster:
 
 
 def _ray_namespace() -> str:
-    from dataplane.relay.relay import RAY_NAMESPACE
+    from dataplane.relay.actor import RAY_NAMESPACE
 
     return RAY_NAMESPACE
 
 
 def _prepare_environment(settings: Settings) -> None:
-    """What Ray and the engines have to find in their environment, unless the operator set it
-    otherwise."""
+    """Set environment variables for Ray and the engines. Those that are set already are kept."""
     defaults = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "VLLM_NO_USAGE_STATS": "1",
-        # Ray brings the logs of all replicas here; every line counts, and a file is no terminal.
+        # Ray copies the logs of all replicas to stderr: keep every line, and no colors.
         "RAY_DEDUP_LOGS": "0",
         "RAY_COLOR_PREFIX": "0",
     }
@@ -186,11 +193,10 @@ def _prepare_environment(settings: Settings) -> None:
 
 
 def _protect_own_ray(token_file: Path) -> None:
-    """Have the Ray that is started here let in only who knows a token, unless the operator decided
-    about that.
+    """Make the Ray that is started here require a token, unless the operator has configured that.
 
-    Ray listens on all addresses, and whoever may call it runs code here. Its own default token is
-    one file in the home directory, readable by everybody.
+    Ray listens on all addresses, and a caller can run code on this machine. Ray's default token is
+    a file in the home directory that every user can read.
     """
     if "RAY_AUTH_MODE" in os.environ:
         return
@@ -208,7 +214,7 @@ def _protect_own_ray(token_file: Path) -> None:
 
 
 def _tls_fault(settings: Settings) -> str | None:
-    """Why the certificate of HTTPS cannot be used; None: it can, or there is none."""
+    """Why the certificate for HTTPS cannot be used. None: it can be, or there is none."""
     if settings.http_tls_cert is None or settings.http_tls_key is None:
         return None
     try:
@@ -219,8 +225,10 @@ def _tls_fault(settings: Settings) -> str | None:
 
 
 def _port_in_use(settings: Settings) -> str | None:
-    """Why the HTTP address cannot be listened on; None: it can. Without SO_REUSEPORT, so that
-    others are noticed."""
+    """Why the HTTP address is not free. None: it is free.
+
+    The probe does not set SO_REUSEPORT. It would then not notice other listeners.
+    """
     family = socket.AF_INET6 if ":" in settings.http_host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

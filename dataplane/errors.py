@@ -1,12 +1,13 @@
-"""Errors of the data plane. None of them is ever shown to a caller as it is: openai_errors makes
-the bodies."""
+"""Errors of the data plane.
+
+Callers never see them: `dataplane.openai.errors` makes the bodies of error responses.
+"""
 
 from __future__ import annotations
 
 
 class DataPlaneError(Exception):
-    """Base of all below. `reason` is UPPER_SNAKE; the message is for operators and may name
-    files."""
+    """Base class. `reason` is UPPER_SNAKE. The message is for operators and may name files."""
 
     reason = "INTERNAL"
 
@@ -26,7 +27,7 @@ class EngineStartError(DataPlaneError):
 
 
 class AdapterError(DataPlaneError):
-    """An adapter's files could not be had or are not the registered ones.
+    """The files of an adapter could not be read, or are not the registered ones.
 
     Reasons: ADAPTER_SOURCE_NOT_FOUND, ADAPTER_DIGEST_MISMATCH, ADAPTER_UNREADABLE.
     """

@@ -1,4 +1,4 @@
-"""Structured logs: one line per event, a constant name and fields."""
+"""Structured logs: a line for each event, with a constant name and fields."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import structlog
 
 
 def configure_logging() -> None:
-    """Write events to stderr: key=value on a terminal or in a file. Call once per process."""
+    """Write events to stderr as `key=value`. Call it once in each process."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

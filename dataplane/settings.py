@@ -1,4 +1,4 @@
-"""Settings of the data plane, from flags and environment. The only module that reads either."""
+"""Settings of the data plane. No other module reads flags or environment variables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENV_PREFIX = "BROADSHEET_DATAPLANE_"
 _ORIGIN = re.compile(
     r"(?!http://[^/]*:80$|https://[^/]*:443$)[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
 )
-"""As browsers serialise one (RFC 6454 §6.2)."""
+"""An origin as browsers serialise it (RFC 6454 §6.2)."""
 
 
 def _default_data_dir() -> Path:
@@ -28,8 +28,10 @@ def _default_data_dir() -> Path:
 
 
 class Settings(BaseSettings):
-    """Every setting of the data plane. Flags come before `BROADSHEET_DATAPLANE_*` environment
-    variables."""
+    """Every setting of the data plane.
+
+    A flag takes precedence over its `BROADSHEET_DATAPLANE_*` environment variable.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
@@ -44,29 +46,32 @@ class Settings(BaseSettings):
     )
 
     controlplane: str = Field(
-        default="127.0.0.1:8300", description="Where the control plane is: HOST:PORT.", pattern=r"^\S+:\d{1,5}$"
+        default="127.0.0.1:8300", description="Address of the control plane: HOST:PORT.", pattern=r"^\S+:\d{1,5}$"
     )
     controlplane_token: SecretStr = Field(
-        default=SecretStr(""), description="Bearer token for the control plane. Better given as a file."
+        default=SecretStr(""), description="Bearer token for the control plane. Prefer a file."
     )
     controlplane_token_file: Path | None = Field(
         default=None,
         description="File with the bearer token; read again for each connection. Without either: the token that a "
-        "control plane on this machine has left for this user.",
+        "control plane on this machine wrote for this user.",
     )
     controlplane_tls_ca: Path | None = Field(
-        default=None, description="PEM file with the authorities to check the control plane by. Empty: gRPC's own."
+        default=None,
+        description="PEM file with the authorities that the control plane is verified with. Empty: gRPC's own.",
     )
     controlplane_tls_cert: Path | None = Field(default=None, description="PEM file with a client certificate (mTLS).")
     controlplane_tls_key: Path | None = Field(default=None, description="PEM file with its key.")
     controlplane_insecure: bool = Field(
-        default=False, description="Talk to a control plane on another machine without TLS."
+        default=False, description="Connect to a control plane on another machine without TLS."
     )
     http: str = Field(
-        default="127.0.0.1:8000", description="Where the OpenAI API listens: HOST:PORT.", pattern=r"^\S+:\d{1,5}$"
+        default="127.0.0.1:8000",
+        description="Address that the OpenAI API listens on: HOST:PORT.",
+        pattern=r"^\S+:\d{1,5}$",
     )
     http_tls_cert: Path | None = Field(
-        default=None, description="PEM file with the certificate chain to speak HTTPS; read again when replaced."
+        default=None, description="PEM file with the certificate chain for HTTPS; read again when it is replaced."
     )
     http_tls_key: Path | None = Field(default=None, description="PEM file with its key, without a password.")
     insecure: bool = Field(
@@ -75,34 +80,34 @@ class Settings(BaseSettings):
     )
     require_api_key: bool = Field(
         default=False,
-        description="Let nobody in without an API key, also while the catalog has none. Beyond this machine that is so "
-        "anyway, unless --insecure is said.",
+        description="Require an API key even while the catalog has none. When listening beyond this machine, that is "
+        "the case anyway unless --insecure is given.",
     )
     data_plane_id: str = Field(
-        default="local", description="Name of this data plane in the fleet.", pattern=f"^{RESOURCE_ID_PATTERN}$"
+        default="local", description="Id of this data plane in the fleet.", pattern=f"^{RESOURCE_ID_PATTERN}$"
     )
     data_dir: Path = Field(
         default_factory=_default_data_dir,
-        description="Where the last-known-good snapshot and verified adapters are kept.",
+        description="Directory of the last-known-good snapshot and of verified adapters.",
     )
     ray_address: str = Field(
         default="", description="Ray cluster to join (`auto`, or HOST:PORT). Empty: start Ray on this machine."
     )
-    ingress_replicas: int = Field(default=2, ge=1, le=64, description="Ingress replicas.")
+    ingress_replicas: int = Field(default=2, ge=1, le=64, description="Number of ingress replicas.")
     allowed_sources: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("file:///", "hf://"),
         description="Source URIs that models and adapters may have, as comma-separated prefixes.",
     )
     allow_new_store: bool = Field(
         default=False,
-        description="Take snapshots of another store than the one served so far: after the control plane's database "
-        "was restored from a backup or replaced. Say it once, and leave it out at the next start.",
+        description="Accept snapshots of another store than the one served so far: after the control plane's database "
+        "was restored from a backup or replaced. Give it once, and leave it out at the next start.",
     )
     max_body_bytes: int = Field(
         default=32 * 1024 * 1024, ge=1024, le=1024**3, description="Largest request body that is accepted, in bytes."
     )
     max_header_bytes: int = Field(
-        default=64 * 1024, ge=1024, le=1024**2, description="Largest headers of a request, all together, in bytes."
+        default=64 * 1024, ge=1024, le=1024**2, description="Largest total size of a request's headers, in bytes."
     )
     body_read_timeout_s: float = Field(
         default=120.0, ge=1, le=3600, description="How long a caller may take to send a request body, in s."
@@ -111,8 +116,8 @@ class Settings(BaseSettings):
         default=600.0,
         ge=1,
         le=86400,
-        description="Longest silence of an engine, before its answer and within it, after which a request is ended "
-        "with an error, in s. An answer that is not streamed is silence until it is complete.",
+        description="Longest time in which an engine may send nothing, before and within its answer, in s. The request "
+        "then ends with an error. An answer that is not streamed sends nothing until it is complete.",
     )
     cors_allow_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
@@ -121,24 +126,30 @@ class Settings(BaseSettings):
     )
     cors_allow_credentials: bool = Field(
         default=False,
-        description="Let those pages send cookies and client certificates, which a proxy in front may want. Not "
-        "with `*`.",
+        description="Allow those pages to send cookies and client certificates, which a proxy in front may need. Not "
+        "possible with `*`.",
     )
     drain_s: float = Field(
-        default=120.0, ge=0, le=3600, description="How long a replica that stops may go on with its requests, in s."
+        default=120.0, ge=0, le=3600, description="How long a replica that stops may keep answering its requests, in s."
     )
     engine_liveness_timeout_s: float = Field(
         default=60.0,
         ge=1,
         le=3600,
-        description="How long an engine may not answer when it is asked whether it lives, in s; then it is killed and "
-        "started again. It answers between two steps, so no step may take as long.",
+        description="How long an engine may leave a liveness check unanswered, in s. It is then killed and started "
+        "again. An engine answers between two steps, so every step has to be shorter.",
     )
     failure_backoff_s: float = Field(
-        default=10.0, ge=0.1, le=3600, description="Wait after a model's first failed start, in s; doubles each time."
+        default=10.0,
+        ge=0.1,
+        le=3600,
+        description="Wait after the first failed start of a model, in s; it doubles with each further one.",
     )
     failure_backoff_max_s: float = Field(
-        default=300.0, ge=0.1, le=86400, description="Longest wait between tries of a model that fails to start, in s."
+        default=300.0,
+        ge=0.1,
+        le=86400,
+        description="Longest wait between two starts of a model that fails to start, in s.",
     )
 
     @field_validator("allowed_sources", "cors_allow_origins", mode="before")
@@ -183,7 +194,7 @@ class Settings(BaseSettings):
         if not self.insecure and self.http_tls_cert is None and not is_local(self.http):
             raise ValueError(
                 f"http: got {self.http}, which others can reach, without HTTPS; give --http-tls-cert and "
-                "--http-tls-key, use 127.0.0.1, or say --insecure"
+                "--http-tls-key, use 127.0.0.1, or give --insecure"
             )
         return self
 
@@ -212,7 +223,7 @@ class Settings(BaseSettings):
 
     @property
     def credentials(self) -> Credentials:
-        """What the control plane is shown."""
+        """What identifies this data plane to the control plane, and how it is verified."""
         return Credentials(
             token=self.controlplane_token.get_secret_value(),
             token_file=self.controlplane_token_file,
@@ -224,12 +235,12 @@ class Settings(BaseSettings):
 
     @property
     def api_key_required(self) -> bool:
-        """Whether nobody is let in without an API key, also while the catalog has none."""
+        """Whether an API key is required even while the catalog has none."""
         return self.require_api_key or not (self.insecure or is_local(self.http))
 
     @property
     def http_url(self) -> str:
-        """Where the OpenAI API is."""
+        """URL of the OpenAI API."""
         return f"{'http' if self.http_tls_cert is None else 'https'}://{self.http}"
 
     @property
@@ -244,8 +255,10 @@ class Settings(BaseSettings):
 
 
 class SettingsError(Exception):
-    """Flags or environment are not what is allowed; the message says which, what was got, and what
-    is allowed."""
+    """A flag or environment variable has a value that is not allowed.
+
+    The message names it, its value, and what is allowed.
+    """
 
 
 def parse(argv: list[str]) -> Settings:
@@ -253,7 +266,7 @@ def parse(argv: list[str]) -> Settings:
 
     Raises:
         SettingsError: a value is not allowed, or an environment variable with the prefix is
-        unknown.
+            unknown.
         SystemExit: `--help` was asked for (0), or a flag is unknown (2).
     """
     known = {f"{ENV_PREFIX}{name}".upper() for name in Settings.model_fields}

@@ -1,11 +1,11 @@
-"""Ray Serve's deploy API, and nothing else of the data plane imports it. Every function blocks:
-call it in a thread."""
+"""Ray Serve's deploy API. No other module of the agent imports it.
+
+Every function blocks: call it in a thread.
+"""
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -15,6 +15,10 @@ from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus
 
 from broadsheet.v1 import model_pb2, snapshot_pb2
+from dataplane.agent.desired import APPLICATION_NAME_PREFIX
+from dataplane.agent.resources import Resources
+from dataplane.agent.serve_status import ServeState, ServeStatus
+from dataplane.engine.out_of_memory import start_failure_reason
 from dataplane.engine.replica import EngineReplica, ReplicaSettings
 from dataplane.relay.messages import ApplicationRecord
 
@@ -25,40 +29,27 @@ SYSTEM_APPLICATIONS = frozenset({AGENT_APPLICATION, INGRESS_APPLICATION})
 _HEALTH_CHECK_PERIOD_S = 2.0
 _HEALTH_CHECK_TIMEOUT_S = 30.0
 _SHUTDOWN_MARGIN_S = 30.0
-"""What an engine may take to end its processes, after its requests have ended."""
+"""How long an engine may take to end its processes after its requests have ended."""
 
 
-class Standing(enum.Enum):
-    """What Ray Serve says of an application."""
-
-    STARTING = "STARTING"
-    RUNNING = "RUNNING"
-    FAILED = "FAILED"
-    UNHEALTHY = "UNHEALTHY"
-    DELETING = "DELETING"
-
-
-_STANDINGS = {
-    ApplicationStatus.NOT_STARTED: Standing.STARTING,
-    ApplicationStatus.DEPLOYING: Standing.STARTING,
-    ApplicationStatus.RUNNING: Standing.RUNNING,
-    ApplicationStatus.DEPLOY_FAILED: Standing.FAILED,
-    ApplicationStatus.UNHEALTHY: Standing.UNHEALTHY,
-    ApplicationStatus.DELETING: Standing.DELETING,
+_STATES = {
+    ApplicationStatus.NOT_STARTED: ServeState.STARTING,
+    ApplicationStatus.DEPLOYING: ServeState.STARTING,
+    ApplicationStatus.RUNNING: ServeState.RUNNING,
+    ApplicationStatus.DEPLOY_FAILED: ServeState.FAILED,
+    ApplicationStatus.UNHEALTHY: ServeState.UNHEALTHY,
+    ApplicationStatus.DELETING: ServeState.DELETING,
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """One application as Ray Serve sees it."""
-
-    standing: Standing
-    message: str
-
-
 def deploy_model(record: ApplicationRecord, settings: ReplicaSettings) -> None:
-    """Make the application of a model, or give the one of that name the scaling of `record`; back
-    as soon as Ray Serve has taken it on. The replicas that an application has are left alone.
+    """Deploy the application of a model, or update its scaling in place.
+
+    Returns as soon as Ray Serve has taken it on. Replicas that are running keep running.
+
+    Args:
+        record: The application, with the scaling that it is to have.
+        settings: For its replicas.
     """
     entry = snapshot_pb2.ModelEntry.FromString(record.entry)
     deployment = serve.deployment(
@@ -71,8 +62,8 @@ def deploy_model(record: ApplicationRecord, settings: ReplicaSettings) -> None:
         graceful_shutdown_timeout_s=settings.drain_s + _SHUTDOWN_MARGIN_S,
         **_scaling_options(entry.revision.spec.scaling),
     )
-    # Without a version of ours each run gets a random one, and every replica is restarted. The name
-    # is a digest of all that needs that.
+    # By default each run gets a random version, which restarts every replica. The name holds a
+    # digest of everything that needs a restart, so it serves as the version.
     deployment = deployment.options(_internal=True, version=record.name)
     target = deployment.bind(record.name, record.entry, record.secret, settings)
     serve.run_many(
@@ -81,35 +72,39 @@ def deploy_model(record: ApplicationRecord, settings: ReplicaSettings) -> None:
 
 
 def deploy_system(application: str, deployment: Any, *arguments: Any) -> None:
-    """Run one of the data plane's own applications, and wait until it runs."""
+    """Deploy the agent or the ingress. Returns when it runs."""
     serve.run(deployment.bind(*arguments), name=application, route_prefix=None)
 
 
 def delete(application: str) -> None:
-    """Let an application go; back at once, its replicas drain first."""
+    """Request the deletion of an application. Returns at once; its replicas drain first."""
     serve.delete(application, _blocking=False)
 
 
-def observe() -> Mapping[str, Observed]:
-    """All applications of the cluster, by name. Costs Ray Serve's controller time for each of them.
+def observe() -> Mapping[str, ServeStatus]:
+    """All applications of models, by name. Each costs Ray Serve's controller time.
 
-    Not by `serve.status()`: that builds the whole configuration of every application, here and in
-    the controller, and what it does for that (it registers a module with cloudpickle, process-wide,
-    for a moment) makes `deploy_model` fail in another thread.
+    `serve.status()` is not used. It builds the whole configuration of every application, here and
+    in the controller. To do so it registers a module with cloudpickle for the whole process, for a
+    moment, which makes `deploy_model` fail in another thread.
     """
     found = {}
     for overview in _get_global_client().list_serve_statuses():
+        if not overview.name.startswith(APPLICATION_NAME_PREFIX) or overview.name in SYSTEM_APPLICATIONS:
+            continue
         application = overview.app_status
-        # A deployment's own words are the more telling.
+        # The messages of the deployments say more than that of the application.
         messages = [deployment.message for deployment in overview.deployment_statuses if deployment.message]
         message = "\n".join(messages) or application.message
-        found[overview.name] = Observed(_STANDINGS[application.status], message)
+        state = _STATES[application.status]
+        reason = start_failure_reason(message) if state is ServeState.FAILED else ""
+        found[overview.name] = ServeStatus(state=state, message=message, reason=reason)
     return found
 
 
-def free_resources() -> Mapping[str, float]:
-    """What nobody has taken of the cluster's resources, by Ray's names, over all nodes."""
-    free: Mapping[str, float] = ray.available_resources()
+def free_resources() -> Resources:
+    """Resources of the cluster that are free, over all nodes."""
+    free: Resources = ray.available_resources()
     return free
 
 

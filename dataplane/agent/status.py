@@ -1,10 +1,11 @@
-"""What the agent tells the control plane of its models and adapters. Pure."""
+"""The statuses of models and adapters that are reported to the control plane. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 from broadsheet.v1 import snapshot_pb2, status_pb2
+from dataplane.agent.situation import Application, Phase
 from dataplane.openai.adapter_names import engine_adapter_name
 from dataplane.relay.messages import EngineReport
 from dataplane.snapshot.activation import ModelActivation, State
@@ -30,14 +31,16 @@ def notable_statuses(
     draining: frozenset[str],
     cold_starts: Mapping[str, status_pb2.ColdStart],
 ) -> dict[str, status_pb2.ResourceStatus]:
-    """What is not simply IDLE: models and pinned revisions, adapters loaded or refused, quarantined
-    entries.
+    """The statuses that say more than IDLE, by resource name.
+
+    They are of models and pinned revisions that are in use, of adapters that were loaded or
+    refused, and of quarantined entries.
 
     Args:
         snapshot: The active one.
-        activations: By model or pinned revision; one that is not in it is IDLE.
-        engines: Reports of the engine replicas, by application and replica id.
-        draining: Models of which an application still finishes requests, and none answers new ones.
+        activations: By model or pinned revision. Those that are left out are IDLE.
+        engines: Reports of the live engine replicas, by application and replica id.
+        draining: Models whose applications finish requests and get no new ones.
         cold_starts: The latest start from zero, by model or pinned revision.
     """
     statuses = {
@@ -62,11 +65,25 @@ def notable_statuses(
     return statuses
 
 
-class Statuses:
-    """The status of everything that is reported, each with the time since when it is in its state.
+def draining_models(applications: Iterable[Application], active: Set[str]) -> frozenset[str]:
+    """Models whose applications finish requests and get no new ones.
 
-    Between snapshots only what is notable, or was, is made anew: ten thousand IDLE models cost
-    nothing.
+    Args:
+        applications: Of all models.
+        active: Models and pinned revisions with an activation.
+    """
+    return frozenset(
+        application.model
+        for application in applications
+        if application.model not in active and application.phase is Phase.RUNNING
+    )
+
+
+class Statuses:
+    """All statuses that are reported, each with the time since which it has been so.
+
+    As long as the snapshot stays the same, only statuses that say more than IDLE, or did, are made
+    anew. Ten thousand IDLE models cost nothing.
     """
 
     def __init__(self) -> None:
@@ -77,13 +94,14 @@ class Statuses:
     def update(
         self, snapshot: Snapshot, notable: Mapping[str, status_pb2.ResourceStatus], now: float
     ) -> Mapping[str, status_pb2.ResourceStatus]:
-        """All statuses, by resource name: `notable`, and IDLE for the rest of the models. A status
-        that has not changed is the same message as before; messages that were returned are not
-        changed any more.
+        """All statuses, by resource name: `notable`, and IDLE for all other models.
+
+        A status that has not changed is the same message as before. Messages are not changed after
+        they were returned.
 
         Args:
             snapshot: The active one.
-            notable: As `notable_statuses` gives them; they get their `update_time` here.
+            notable: From `notable_statuses`. They get their `update_time` here.
             now: Seconds since the epoch.
         """
         if snapshot is not self._snapshot:

@@ -1,6 +1,5 @@
-"""Engine replicas: vLLM or the simulated engine in a Ray Serve replica, with adapters loaded on
-demand.
+"""Engine replicas: vLLM or the simulated engine in a Ray Serve replica, with adapters on demand.
 
 It owns what runs inside a replica. It may import `dataplane.relay` and `dataplane.openai`; vLLM
-only in `vllm_engine` and `vllm_cpu_lora`.
+only in its package `vllm`.
 """

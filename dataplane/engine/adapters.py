@@ -1,8 +1,7 @@
-"""Adapter weights on an engine replica's disk: fetched once, verified against the catalog, kept by
-content.
+"""Adapter weights on an engine replica's disk: fetched once, and verified against the catalog.
 
-A directory under the cache is named after the digest of what is in it and is never changed, so
-weights that were verified stay the verified ones, whatever happens to the files they came from.
+A directory of the cache is named after the digest of its content and never changed. So verified
+weights stay verified, whatever happens to the files that they were copied from.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ _COPY_BYTES = 1024 * 1024
 
 
 class AdapterCache:
-    """Verified adapter directories below `root`, which belongs to one process."""
+    """Verified adapter directories below `root`, which a single process uses."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._locks: dict[bytes, asyncio.Lock] = {}
 
     async def ensure(self, entry: snapshot_pb2.AdapterEntry) -> Path:
-        """The directory with the adapter's files; fetched and verified unless it is there already.
+        """The directory with the adapter's files, fetched and verified if it is missing.
 
         Raises:
             AdapterError: the files are missing, unreadable, or not those that were registered.
@@ -44,7 +43,7 @@ class AdapterCache:
             return target
 
     async def forget(self, digest: bytes) -> None:
-        """Remove the files of an adapter that is loaded nowhere in this process any more."""
+        """Remove the files of an adapter that nothing in this process uses any more."""
         self._locks.pop(digest, None)
         await asyncio.to_thread(shutil.rmtree, self._root / digest.hex(), ignore_errors=True)
 

@@ -1,16 +1,12 @@
-"""What stands before an engine's own OpenAI app in its replica: who may call, which name and
-adapter are asked for.
+"""The app in front of an engine's own: checks the secret, fetches the adapter, notes the call.
 
-The engine's app sees the request as it is. What the caller asked for is in `CURRENT_CALL` while the
-request is handled, also in the tasks that the engine starts for it (a context variable goes along).
+The engine's app gets the request unchanged. While it is handled, `CURRENT_CALL` says what the
+caller asked for. It is a context variable, so the tasks that the engine starts have it too.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextvars
-import hmac
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
@@ -18,27 +14,26 @@ from typing import Any
 
 import msgspec
 import structlog
-from google.protobuf.message import DecodeError
 
 from broadsheet.v1 import snapshot_pb2
 from dataplane.errors import AdapterError
+from dataplane.openai import wire
 from dataplane.openai.adapter_names import engine_adapter_name
-from dataplane.openai.asgi import JSON, Receive, Scope, Send, send_whole
+from dataplane.openai.asgi import JSON, AsgiApp, Receive, Scope, Send, send_whole
 
-AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-SERVED_NAME_HEADER = b"x-broadsheet-served-name"
-ADAPTER_HEADER = b"x-broadsheet-adapter"
+_SERVED_NAME_HEADER = wire.SERVED_NAME_HEADER.encode()
+_ADAPTER_HEADER = wire.ADAPTER_HEADER.encode()
+_HAD_REQUEST = (wire.ENGINE_HAD_REQUEST_HEADER.encode(), b"1")
 
 _log = structlog.get_logger("dataplane.engine.replica")
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What the request that is being handled asks for."""
+    """What a request asks for."""
 
     served_name: str
-    """The name that the caller used, and that the answer carries."""
+    """The name that the caller used. The answer carries it."""
     adapter: str | None
     """The engine-side name of the adapter; None: the base model."""
 
@@ -46,16 +41,15 @@ class Call:
 CURRENT_CALL: contextvars.ContextVar[Call | None] = contextvars.ContextVar("broadsheet_call", default=None)
 
 
-ENGINE_DEAD_STATUS = 421
-"""Misdirected Request: said to the ingress when the engine behind the app has died; it asks another
-replica then."""
-ENGINE_HAD_REQUEST_HEADER = b"x-broadsheet-engine-had-request"
-"""With that status: the engine died when it had the request, perhaps because of it."""
-
-
 class ReplicaApp:
-    """ASGI app: lets in who knows the secret, has the adapter put on disk, counts, and hands on to
-    `inner`."""
+    """ASGI app: requires the secret, fetches the adapter, counts, and passes on to `inner`.
+
+    Args:
+        inner: The engine's own app.
+        secret: What `authorization: Bearer` has to carry.
+        ensure_adapter: Has an adapter's files on disk when it returns; raises AdapterError.
+        is_alive: Whether the engine's processes run.
+    """
 
     def __init__(
         self,
@@ -67,32 +61,33 @@ class ReplicaApp:
     ) -> None:
         self._inner = inner
         self._is_alive = is_alive
-        self._authorization = f"Bearer {secret}".encode()
+        self._secret = secret
         self._ensure_adapter = ensure_adapter
         self.in_flight = 0
         """Requests that are being handled."""
         self.adapters_in_flight: Counter[str] = Counter()
-        """The same, by engine-side name of the adapter."""
+        """Those with an adapter, by its engine-side name."""
         self.failed_adapters: dict[str, str] = {}
-        """Why the last try to fetch an adapter failed, by engine-side name."""
+        """Why the last attempt to fetch an adapter failed, by engine-side name."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         headers = dict(scope["headers"])
-        if not hmac.compare_digest(headers.get(b"authorization", b""), self._authorization):
+        if not wire.is_authorized(headers.get(b"authorization", b""), self._secret):
             await _respond(send, 401, "This engine answers only the ingress of its data plane.", "UNAUTHENTICATED")
             return
         if not self._is_alive():
-            await send_whole(send, ENGINE_DEAD_STATUS, [], b"")
+            await send_whole(send, wire.ENGINE_DEAD_STATUS, [], b"")
             return
         try:
-            entry = _adapter_entry(headers)
+            encoded = headers.get(_ADAPTER_HEADER)
+            entry = wire.decode_adapter(encoded) if encoded is not None else None
         except ValueError:
-            await _respond(send, 400, f"The {ADAPTER_HEADER.decode()} header is not an AdapterEntry.", "BAD_ADAPTER")
+            await _respond(send, 400, f"The {wire.ADAPTER_HEADER} header is not an AdapterEntry.", "BAD_ADAPTER")
             return
         adapter = engine_adapter_name(entry) if entry else None
-        call = Call(headers.get(SERVED_NAME_HEADER, b"").decode("latin-1"), adapter)
+        call = Call(headers.get(_SERVED_NAME_HEADER, b"").decode("latin-1"), adapter)
         self.in_flight += 1
         if adapter:
             self.adapters_in_flight[adapter] += 1
@@ -112,11 +107,10 @@ class ReplicaApp:
                     del self.adapters_in_flight[adapter]
 
     def _unless_dead(self, send: Send) -> Send:
-        """`send`, but an engine that has died says so instead of answering with an error about
-        itself.
+        """`send`, but a dead engine's error about its own death becomes `ENGINE_DEAD_STATUS`.
 
-        The head of a response waits for its first piece: a stream of vLLM's has the status 200
-        whatever is in it.
+        The head of a response is held until its first piece, because vLLM gives a stream the status
+        200 whatever follows.
         """
         head: MutableMapping[str, Any] | None = None
         replaced = False
@@ -128,9 +122,9 @@ class ReplicaApp:
                 return
             if head is not None:
                 begun, head = head, None
-                replaced = not self._is_alive() and _may_be_about_itself(begun)
+                replaced = not self._is_alive() and _may_report_own_death(begun)
                 if replaced:
-                    await send_whole(send, ENGINE_DEAD_STATUS, [(ENGINE_HAD_REQUEST_HEADER, b"1")], b"")
+                    await send_whole(send, wire.ENGINE_DEAD_STATUS, [_HAD_REQUEST], b"")
                 else:
                     await send(begun)
             if not replaced:
@@ -151,22 +145,12 @@ class ReplicaApp:
         return True
 
 
-def _may_be_about_itself(head: MutableMapping[str, Any]) -> bool:
+def _may_report_own_death(head: MutableMapping[str, Any]) -> bool:
     """Whether a response with this head may be an engine's error about its own death."""
     streams_events = any(
         name == b"content-type" and value.startswith(b"text/event-stream") for name, value in head.get("headers", ())
     )
     return streams_events or head["status"] >= 500
-
-
-def _adapter_entry(headers: dict[bytes, bytes]) -> snapshot_pb2.AdapterEntry | None:
-    encoded = headers.get(ADAPTER_HEADER)
-    if encoded is None:
-        return None
-    try:
-        return snapshot_pb2.AdapterEntry.FromString(base64.b64decode(encoded, validate=True))
-    except (binascii.Error, DecodeError) as error:
-        raise ValueError("not an AdapterEntry") from error
 
 
 async def _respond(send: Send, status: int, message: str, code: str) -> None:

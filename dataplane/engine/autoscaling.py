@@ -1,10 +1,9 @@
-"""How many replicas a running model gets: Ray Serve's custom autoscaling policy. Ray Serve's
-controller imports it.
+"""How many replicas a running model gets: a custom autoscaling policy for Ray Serve's controller.
 
-Requests do not go through Ray Serve, so it cannot count them; replicas report theirs
-(`record_autoscaling_stats`). Ray Serve applies the bounds and the delays of the application's
-autoscaling settings to what this returns. Zero is not its matter: an application that nobody uses
-is deleted as a whole (reconciler.py).
+Requests do not go through Ray Serve, so it cannot count them. Replicas report theirs
+(`record_autoscaling_stats`). Ray Serve applies the bounds and delays of the application's
+autoscaling settings to the result. It never scales to zero: the reconciler deletes an unused
+application as a whole.
 """
 
 from __future__ import annotations
@@ -15,10 +14,13 @@ from typing import Any
 
 
 def replicas_for_load(context: Any) -> tuple[int, dict[str, Any]]:
-    """Replicas for which the requests in flight are `target_ongoing_requests` each.
+    """The replicas that bring the requests in flight to `target_ongoing_requests` each.
 
-    `context` is Ray Serve's AutoscalingContext; the result is the count and the policy's state,
-    which is empty.
+    Args:
+        context: Ray Serve's AutoscalingContext.
+
+    Returns:
+        The count, at least 1, and the policy's state, which is empty.
     """
     in_flight: Mapping[object, float] = (context.aggregated_metrics or {}).get("in_flight", {})
     target = float(context.config.target_ongoing_requests)

@@ -1,5 +1,4 @@
-"""Whether an engine still answers: it is asked itself, again and again, each time with a
-deadline."""
+"""Whether an engine still answers: it is probed repeatedly, each time with a deadline."""
 
 from __future__ import annotations
 
@@ -8,14 +7,14 @@ import math
 from collections.abc import Awaitable, Callable
 
 ASK_INTERVAL_S = 2.0
-"""Between an answer and the next question."""
+"""Between an answer and the next probe."""
 _SLICE_S = 0.5
-"""The deadline is counted in slices: while this process is itself kept from running, at most one
-goes by."""
+"""The deadline is counted in slices. While this process is kept from running, only one passes, so
+that an engine is not blamed for it."""
 
 
 async def until_silent(ask: Callable[[], Awaitable[object]], timeout_s: float) -> None:
-    """Ask again and again; back when there was no answer for `timeout_s`. An error is an answer."""
+    """Probe with `ask` until there is no answer for `timeout_s`. An error is an answer."""
     while True:
         if not await _answers(ask, timeout_s):
             return
@@ -28,7 +27,7 @@ async def _answers(ask: Callable[[], Awaitable[object]], timeout_s: float) -> bo
         for _ in range(math.ceil(timeout_s / _SLICE_S)):
             done, _pending = await asyncio.wait((asking,), timeout=_SLICE_S)
             if done:
-                asking.exception()  # taken, so that asyncio does not complain of it
+                asking.exception()  # retrieved, so that asyncio does not log it
                 return True
         return False
     finally:

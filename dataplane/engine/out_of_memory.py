@@ -1,4 +1,4 @@
-"""Telling that it was memory that an engine lacked."""
+"""Recognises that an engine ran out of memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataplane.errors import EngineStartError
 
 OUT_OF_MEMORY = "OUT_OF_MEMORY"
 
-_SAID = re.compile(
+_OUT_OF_MEMORY_WORDS = re.compile(
     r"out of memory"  # torch on CUDA
     r"|can(?:no|')t allocate memory"  # torch on the CPU, libc
     r"|\bMemoryError\b"
@@ -24,13 +24,18 @@ _OOM_KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 
 
 def start_failure_reason(message: str) -> str:
-    """The reason of a start that failed with these words: OUT_OF_MEMORY where they say so, else
-    ENGINE_START_FAILED."""
-    return OUT_OF_MEMORY if _SAID.search(message) else EngineStartError.reason
+    """The reason of a failed start, from the engine's words.
+
+    Returns:
+        OUT_OF_MEMORY if they say so, else ENGINE_START_FAILED.
+    """
+    return OUT_OF_MEMORY if _OUT_OF_MEMORY_WORDS.search(message) else EngineStartError.reason
 
 
 def kernel_kills(vmstat: Path = _VMSTAT) -> int:
-    """How many processes of this machine its kernel has killed for want of memory; 0 where it does
-    not count them."""
+    """How many processes this machine's kernel has killed because memory ran out.
+
+    0 where the kernel does not count them.
+    """
     found = _OOM_KILLS.search(vmstat.read_text()) if vmstat.exists() else None
     return int(found[1]) if found else 0

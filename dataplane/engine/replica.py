@@ -1,8 +1,6 @@
-"""An engine replica: one engine, its OpenAI app on an HTTP port of its own, and its report on the
-board.
+"""An engine replica: an engine, its OpenAI app on a port of its own, and its report on the relay.
 
-Ray Serve starts, watches and ends it; requests do not come through Ray Serve but straight from the
-ingress.
+Ray Serve starts, watches and ends it. Requests come straight from the ingress, not through Serve.
 """
 
 from __future__ import annotations
@@ -10,76 +8,38 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import socket
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import ray
 import structlog
-import uvicorn
 from google.protobuf import json_format
 from ray import serve
 
 from broadsheet.v1 import model_pb2, snapshot_pb2
-from dataplane.engine import vllm_engine
 from dataplane.engine.adapters import AdapterCache
-from dataplane.engine.app import AsgiApp, ReplicaApp
+from dataplane.engine.app import ReplicaApp
+from dataplane.engine.engine import Engine
+from dataplane.engine.http_server import serve_http
 from dataplane.engine.liveness import until_silent
+from dataplane.engine.replica_adapters import ReplicaAdapters
 from dataplane.engine.simulated import app as simulated
+from dataplane.engine.vllm import engine as vllm_engine
 from dataplane.errors import EngineStartError
 from dataplane.logs import configure_logging
-from dataplane.openai.adapter_names import engine_adapter_name
-from dataplane.relay.messages import (
-    ADAPTERS_PREFIX,
-    ENGINE_PREFIX,
-    FAILURE_PREFIX,
-    PLACED_PREFIX,
-    REST_PREFIX,
-    EngineReport,
-    LiveAdapters,
-    Rest,
-    StartFailure,
-)
-from dataplane.relay.relay import Board, Changes
+from dataplane.relay.messages import EngineReport, LiveAdapters, ReplicaPlaced, SleepOrder, StartFailure
+from dataplane.relay.relay import Relay
+from dataplane.relay.topics import Key, Role, Topic, Writer, engine_key
 
 REPORT_INTERVAL_S = 2.0
 """How often a replica renews its report."""
 
 _LIVENESS_INTERVAL_S = 0.5
-"""How soon a dead engine's endpoint is withdrawn."""
+"""How soon the endpoint of a dead engine is withdrawn."""
 _DRAIN_POLL_S = 0.1
 
 _log = structlog.get_logger("dataplane.engine.replica")
-
-
-class Engine(Protocol):
-    """What a replica needs of an engine of any kind."""
-
-    @property
-    def app(self) -> AsgiApp: ...
-    @property
-    def is_alive(self) -> bool:
-        """Whether it runs. Not whether it hangs: that takes asking."""
-
-    @property
-    def loaded_adapters(self) -> tuple[str, ...]: ...
-    @property
-    def weights_s(self) -> float | None:
-        """How long it read its weights, in seconds; None: not known."""
-
-    async def answer(self) -> None:
-        """Comes back when the engine's own loop, which makes the answers, has come round."""
-
-    async def unload_adapter(self, name: str) -> None: ...
-    async def sleep(self) -> None: ...
-    async def wake(self) -> None: ...
-    def shutdown(self) -> None: ...
-    def kill(self) -> None:
-        """End it whatever it is doing, and with it the requests in it. It is not alive from then
-        on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,15 +49,9 @@ class ReplicaSettings:
     adapter_dir: Path
     """Where verified adapters are kept."""
     drain_s: float
-    """How long it may go on with its requests when it is asked to stop."""
+    """How long its requests may go on when it is asked to stop."""
     liveness_timeout_s: float
-    """How long the engine may not answer before it is taken for dead."""
-
-
-@dataclass(frozen=True, slots=True)
-class _KnownAdapter:
-    entry: snapshot_pb2.AdapterEntry
-    path: Path
+    """After this long without an answer the engine is taken for hung, and killed."""
 
 
 class EngineReplica:
@@ -111,15 +65,19 @@ class EngineReplica:
         self._entry = snapshot_pb2.ModelEntry.FromString(entry)
         self._settings = settings
         self._replica_id = serve.get_replica_context().replica_id.unique_id
-        self._board = Board()
-        # Of its own: another replica must not lose files that this one no longer needs.
+        self._log = _log.bind(application=application, replica=self._replica_id)
+        self._relay = Relay(Writer(Role.ENGINE, self._replica_id, time.time_ns()))
+        # A directory of its own: another replica must not lose files that this one removes.
         self._adapter_dir = settings.adapter_dir / self._replica_id
-        self._cache = AdapterCache(self._adapter_dir)
-        self._adapters: dict[str, _KnownAdapter] = {}
-        self._rest = Rest()
+        self._adapters = ReplicaAdapters(AdapterCache(self._adapter_dir))
+        self._live_adapters: LiveAdapters | None = None
+        self._unload_due = asyncio.Event()
+        self._ordered = self._carried_out = SleepOrder()
+        self._order_due = asyncio.Event()
         self._report_due = asyncio.Event()
         self._stopping = False
-        await self._board.put_once({f"{PLACED_PREFIX}{application}": time.time()})
+        placed = ReplicaPlaced(application=application, replica_id=self._replica_id, placed_at=time.time())
+        await self._relay.send([placed])
         started = time.monotonic()
         try:
             self._engine = await self._start_engine()
@@ -130,145 +88,132 @@ class EngineReplica:
         self._app = ReplicaApp(
             self._engine.app,
             secret=secret,
-            ensure_adapter=self._ensure_adapter,
+            ensure_adapter=self._adapters.ensure,
             is_alive=lambda: self._engine.is_alive,
         )
-        self._server, self._url, self._serving = await _serve_http(self._app)
+        self._server, self._url, self._serving = await serve_http(self._app, ray.util.get_node_ip_address())
         self._tasks = (
             asyncio.create_task(self._keep_reported(), name="report"),
-            asyncio.create_task(self._keep_adapters(), name="adapters"),
-            asyncio.create_task(self._rest_as_told(), name="rest"),
+            asyncio.create_task(self._follow_agent(), name="relay"),
+            asyncio.create_task(self._carry_out_sleep_orders(), name="sleep"),
+            asyncio.create_task(self._unload_stale_adapters(), name="adapters"),
         )
-        self._asking = asyncio.create_task(self._kill_when_silent(), name="liveness")
-        _log.info(
-            "engine_ready",
-            application=application,
-            replica=self._replica_id,
-            url=self._url,
-            start_s=round(self._start_s, 1),
-            weights_s=self._engine.weights_s,
-        )
+        self._liveness = asyncio.create_task(self._kill_when_silent(), name="liveness")
+        self._log.info("engine_ready", url=self._url, start_s=round(self._start_s, 1), weights_s=self._engine.weights_s)
 
     async def _start_engine(self) -> Engine:
         try:
             if self._entry.revision.spec.engine.kind == model_pb2.Engine.KIND_SIMULATED:
                 args = json_format.MessageToDict(self._entry.revision.spec.engine.args)
                 return await simulated.start(args)
-            return await vllm_engine.start(self._entry, self._adapter_path)
+            return await vllm_engine.start(self._entry, self._adapters.path)
         except ValueError as error:
             raise EngineStartError(str(error), reason="ENGINE_ARGS_INVALID") from error
 
     async def _report_failure(self, error: EngineStartError) -> None:
-        _log.error("engine_failed_to_start", application=self._application, reason=error.reason, message=str(error))
-        failure = StartFailure(reason=error.reason, message=str(error), failed_at=time.time())
-        await self._board.put_once({f"{FAILURE_PREFIX}{self._application}/{self._replica_id}": failure})
+        self._log.error("engine_failed_to_start", reason=error.reason, message=str(error))
+        failure = StartFailure(
+            application=self._application,
+            replica_id=self._replica_id,
+            reason=error.reason,
+            message=str(error),
+            failed_at=time.time(),
+        )
+        await self._relay.send([failure])
 
-    def _adapter_path(self, name: str) -> Path | None:
-        known = self._adapters.get(name)
-        return known.path if known else None
-
-    async def _ensure_adapter(self, entry: snapshot_pb2.AdapterEntry) -> None:
-        name = engine_adapter_name(entry)
-        if name not in self._adapters:
-            path = await self._cache.ensure(entry)
-            self._adapters[name] = _KnownAdapter(entry, path)
+    # --- the report -------------------------------------------------------------------------------
 
     async def _keep_reported(self) -> None:
         """Renew this replica's report; withdraw it as soon as the engine is dead."""
-        key = f"{ENGINE_PREFIX}{self._application}/{self._replica_id}"
+        key = engine_key(self._application, self._replica_id)
         last: EngineReport | None = None
         while self._engine.is_alive:
-            report = EngineReport(
-                url=self._url,
-                in_flight=self._app.in_flight,
-                adapters=tuple(sorted(self._engine.loaded_adapters)),
-                failed_adapters=dict(self._app.failed_adapters),
-                reported_at=time.time(),
-                start_s=self._start_s,
-                weights_s=self._engine.weights_s,
-                rest=self._rest,
-            )
+            report = self._report()
             due = last is None or report.reported_at - last.reported_at >= REPORT_INTERVAL_S
-            if due or (last and _worth_a_report(report) != _worth_a_report(last)):
-                await self._board.put({key: report})
+            if due or (last and _urgent_part(report) != _urgent_part(last)):
+                await self._relay.put({key: report})
                 last = report
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._report_due.wait(), _LIVENESS_INTERVAL_S)
             self._report_due.clear()
-        _log.error("engine_died", application=self._application, replica=self._replica_id)
-        await self._board.put({}, removed=[key])
+        self._log.error("engine_died")
+        await self._relay.put({}, removed=[key])
 
-    async def _rest_as_told(self) -> None:
-        """Have the engine sleep and wake as the agent says, which sends nobody here meanwhile."""
-        key = f"{REST_PREFIX}{self._application}"
-        known: Changes | None = None
+    def _report(self) -> EngineReport:
+        return EngineReport(
+            url=self._url,
+            in_flight=self._app.in_flight,
+            adapters=tuple(sorted(self._engine.loaded_adapters)),
+            failed_adapters=dict(self._app.failed_adapters),
+            reported_at=time.time(),
+            start_s=self._start_s,
+            weights_s=self._engine.weights_s,
+            sleep_order=self._carried_out,
+        )
+
+    # --- what the agent wants ---------------------------------------------------------------------
+
+    async def _follow_agent(self) -> None:
+        """Receive sleep orders and lists of live adapters, by one long poll for both."""
+        sleep_key = Key(Topic.SLEEP_ORDERS, self._application)
+        adapters_key = Key(Topic.ADAPTERS, self._application)
+        watcher = self._relay.watcher([sleep_key, adapters_key])
         while True:
-            known = await self._board.watch([key], known)
-            told = known.changed.get(key)
-            if not isinstance(told, Rest) or told == self._rest:
+            changes = await watcher.next()
+            self._ordered = changes.changed.get(sleep_key, self._ordered)
+            self._live_adapters = changes.changed.get(adapters_key, self._live_adapters)
+            self._order_due.set()
+            self._unload_due.set()
+
+    async def _carry_out_sleep_orders(self) -> None:
+        """Put the engine to sleep and wake it. The ingress sends no requests here meanwhile."""
+        while True:
+            await self._order_due.wait()
+            self._order_due.clear()
+            order, started = self._ordered, time.monotonic()
+            if order == self._carried_out:
                 continue
-            started = time.monotonic()
-            # Polled: the end of a request is no event. None comes any more; one whose ingress has
-            # died may still run.
-            while told.asleep and self._app.in_flight:  # noqa: ASYNC110
+            # Polled: the end of a request is no event. No request comes any more, but one whose
+            # ingress replica has died may still run.
+            while order.asleep and self._app.in_flight:  # noqa: ASYNC110
                 await asyncio.sleep(_DRAIN_POLL_S)
-            if told.asleep and not self._rest.asleep:
+            if order.asleep and not self._carried_out.asleep:
                 await self._engine.sleep()
-            elif self._rest.asleep and not told.asleep:
+            elif self._carried_out.asleep and not order.asleep:
                 await self._engine.wake()
-            self._rest = told
+            self._carried_out = order
             self._report_due.set()
-            _log.info(
-                "engine_asleep" if told.asleep else "engine_awake",
-                application=self._application,
-                replica=self._replica_id,
-                seconds=round(time.monotonic() - started, 2),
+            self._log.info(
+                "engine_asleep" if order.asleep else "engine_awake", seconds=round(time.monotonic() - started, 2)
             )
+
+    async def _unload_stale_adapters(self) -> None:
+        """Unload adapters that have left the catalog, once no request uses them."""
+        while True:
+            await self._unload_due.wait()
+            self._unload_due.clear()
+            while self._live_adapters is not None and (stale := self._adapters.stale(self._live_adapters)):
+                for name in stale:
+                    if not self._app.adapters_in_flight[name]:
+                        await self._unload_adapter(name)
+                await asyncio.sleep(_DRAIN_POLL_S)
+
+    async def _unload_adapter(self, name: str) -> None:
+        entry = self._adapters.drop(name)
+        await self._engine.unload_adapter(name)
+        await self._adapters.remove_files(entry)
+        self._app.failed_adapters.pop(name, None)
+        self._log.info("adapter_unloaded", adapter=entry.name)
+
+    # --- life and end -----------------------------------------------------------------------------
 
     async def _kill_when_silent(self) -> None:
-        """An engine that hangs raises no error: its requests end only with its processes."""
+        """Kill an engine that hangs: it raises no error, and its requests end only with it."""
         await until_silent(self._engine.answer, self._settings.liveness_timeout_s)
         if self._engine.is_alive:
-            _log.error(
-                "engine_hung",
-                application=self._application,
-                replica=self._replica_id,
-                silent_s=self._settings.liveness_timeout_s,
-            )
+            self._log.error("engine_hung", silent_s=self._settings.liveness_timeout_s)
             self._engine.kill()
             self._report_due.set()
-
-    async def _keep_adapters(self) -> None:
-        """Unload adapters that have left the catalog, once no request uses them."""
-        key = f"{ADAPTERS_PREFIX}{self._application}"
-        known: Changes | None = None
-        live: LiveAdapters | None = None
-        while True:
-            if live is None or not self._stale(live):
-                known = await self._board.watch([key], known)
-            else:
-                await asyncio.sleep(_DRAIN_POLL_S)
-            live = known.changed.get(key, live) if known else live
-            for name in self._stale(live) if live else ():
-                if not self._app.adapters_in_flight[name]:
-                    await self._forget_adapter(name)
-
-    def _stale(self, live: LiveAdapters) -> list[str]:
-        return [
-            name
-            for name, adapter in self._adapters.items()
-            # An adapter that is newer than the list is not in it yet.
-            if name not in live.names and adapter.entry.revision.catalog_revision <= live.catalog_revision
-        ]
-
-    async def _forget_adapter(self, name: str) -> None:
-        adapter = self._adapters.pop(name)
-        await self._engine.unload_adapter(name)
-        digest = adapter.entry.revision.weights.digest
-        if all(other.entry.revision.weights.digest != digest for other in self._adapters.values()):
-            await self._cache.forget(digest)
-        self._app.failed_adapters.pop(name, None)
-        _log.info("adapter_unloaded", adapter=adapter.entry.name, replica=self._replica_id)
 
     async def check_health(self) -> None:
         """Called by Ray Serve.
@@ -278,7 +223,7 @@ class EngineReplica:
         """
         if not self._engine.is_alive:
             raise RuntimeError("the engine has died, or hung and was killed")
-        for task in (*self._tasks, self._asking, self._serving):
+        for task in (*self._tasks, self._liveness, self._serving):
             if task.done() and not self._stopping:
                 raise RuntimeError(f"the replica's {task.get_name()} task has ended")
 
@@ -287,56 +232,26 @@ class EngineReplica:
         return {"in_flight": float(self._app.in_flight)}
 
     async def __del__(self) -> None:
-        """Called by Ray Serve, which awaits it, when the replica is to stop: withdraw, drain,
-        end."""
+        """Called by Ray Serve, which awaits it, to stop: withdraw, drain, end."""
         if not hasattr(self, "_tasks"):
             return
         self._stopping = True
         for task in self._tasks:
             task.cancel()
         with contextlib.suppress(ray.exceptions.RayError):
-            await self._board.put({}, removed=[f"{ENGINE_PREFIX}{self._application}/{self._replica_id}"])
+            await self._relay.put({}, removed=[engine_key(self._application, self._replica_id)])
         deadline = time.monotonic() + self._settings.drain_s
         # Polled: the end of an engine, which ends the wait too, is no event.
         while self._app.in_flight and self._engine.is_alive and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(_DRAIN_POLL_S)
-        self._asking.cancel()
+        self._liveness.cancel()
         self._server.should_exit = True
         await asyncio.wait([self._serving], timeout=5)
         self._engine.shutdown()
         await asyncio.to_thread(shutil.rmtree, self._adapter_dir, ignore_errors=True)
-        _log.info("engine_stopped", application=self._application, replica=self._replica_id)
+        self._log.info("engine_stopped")
 
 
-def _worth_a_report(report: EngineReport) -> tuple[object, ...]:
-    """What is told at once when it changes."""
-    return report.adapters, report.failed_adapters, report.rest
-
-
-async def _serve_http(app: Callable[..., Awaitable[None]]) -> tuple[uvicorn.Server, str, asyncio.Task[None]]:
-    """Serve `app` on a free port of the node's cluster address; back when it accepts
-    connections."""
-    host = ray.util.get_node_ip_address()
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it: a token waits for no ACK
-    listener.bind((host, 0))
-    listener.listen(1024)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        timeout_keep_alive=75,
-        server_header=False,
-        proxy_headers=False,
-    )
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]), name="http")
-    while not server.started:
-        if serving.done():
-            await serving
-            raise RuntimeError("the HTTP server ended while it started")
-        await asyncio.sleep(0.01)
-    shown = f"[{host}]" if family is socket.AF_INET6 else host
-    return server, f"http://{shown}:{listener.getsockname()[1]}", serving
+def _urgent_part(report: EngineReport) -> tuple[object, ...]:
+    """What is reported at once when it changes."""
+    return report.adapters, report.failed_adapters, report.sleep_order

@@ -1,9 +1,8 @@
-"""An ingress replica: the ingress app on a port that the ingress replicas of a node share, kept
-current by the board.
+"""An ingress replica: the ingress app on a shared port, kept current by the relay.
 
-The port is shared with SO_REUSEPORT: the kernel spreads connections over the replicas, and a new
-replica listens before an old one stops. Ray Serve starts, watches and replaces the replicas; its
-HTTP proxy is not used.
+The ingress replicas of a node share it with SO_REUSEPORT: the kernel spreads connections over them,
+and a new replica listens before an old one stops. Ray Serve starts, watches and replaces the
+replicas; its HTTP proxy is not used.
 """
 
 from __future__ import annotations
@@ -27,17 +26,9 @@ from dataplane.ingress.limits import IngressSettings
 from dataplane.ingress.tls import IngressTls
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.logs import configure_logging
-from dataplane.relay.messages import (
-    ACTIVATION_KEY,
-    INGRESS_PREFIX,
-    LIMITS_PREFIX,
-    SNAPSHOT_KEY,
-    WAKE_PREFIX,
-    IngressReport,
-    ModelUsageReport,
-    SnapshotPost,
-)
-from dataplane.relay.relay import Board, Changes
+from dataplane.relay.messages import IngressReport, ModelUsageReport, SerializedSnapshot, Wake
+from dataplane.relay.relay import Relay
+from dataplane.relay.topics import Key, Role, Topic, Writer
 from dataplane.settings import Settings
 from dataplane.snapshot.accept import Policy, Rejection, accept
 from dataplane.snapshot.activation import Activation, View
@@ -45,12 +36,14 @@ from dataplane.snapshot.snapshot import Position, Snapshot
 from dataplane.snapshot.validation import believed, rules_of
 
 REPORT_INTERVAL_S = 1.0
-"""How often a replica renews its report; at once when it has taken over a new snapshot or
-activation."""
+"""How often a replica renews its report. A new snapshot or activation is reported at once."""
 
 _LISTEN_BACKLOG = 2048
 _WAKES_MAX = 10_000
-"""Models that may wait for being reported as asked for."""
+"""Models that wait to be reported as requested."""
+LIMITS_PACE_S = 0.2
+"""Least time between two looks at what the other replicas have let through. They report it once a
+second, each at its own time."""
 
 _log = structlog.get_logger("dataplane.ingress.app")
 
@@ -62,7 +55,7 @@ class IngressReplica:
         configure_logging()
         self._settings = settings
         self._replica_id = serve.get_replica_context().replica_id.unique_id
-        self._board = Board()
+        self._relay = Relay(Writer(Role.INGRESS, self._replica_id, time.time_ns()))
         self._views = ViewHolder()
         self._wakes: asyncio.Queue[str] = asyncio.Queue(_WAKES_MAX)
         self._report_due = asyncio.Event()
@@ -93,14 +86,14 @@ class IngressReplica:
             timeout_keep_alive=75,
             server_header=False,
             date_header=False,
-            proxy_headers=False,  # nothing here depends on who calls: nobody's headers are believed
+            proxy_headers=False,  # nothing here depends on the caller's address
             timeout_graceful_shutdown=max(1, int(settings.drain_s)),
         )
         self._server = uvicorn.Server(config)
         listener = _shared_listener(settings.http_host, settings.http_port)
         self._tasks = (
             asyncio.create_task(self._server.serve(sockets=[listener]), name="http"),
-            asyncio.create_task(self._follow_board(), name="board"),
+            asyncio.create_task(self._follow_relay(), name="relay"),
             asyncio.create_task(self._send_wakes(), name="wakes"),
             asyncio.create_task(self._keep_reported(), name="report"),
             asyncio.create_task(self._share_limits(), name="limits"),
@@ -109,8 +102,8 @@ class IngressReplica:
         _log.info("ingress_listening", replica=self._replica_id, http=settings.http)
 
     def _wake(self, model: str) -> None:
-        # Full: ten thousand models were asked for in a moment. The callers' deadlines take care of
-        # the rest.
+        # A full queue drops it. The model is started all the same: the next report says that a
+        # request waits for it.
         with contextlib.suppress(asyncio.QueueFull):
             self._wakes.put_nowait(model)
 
@@ -120,55 +113,58 @@ class IngressReplica:
             while not self._wakes.empty():
                 models.add(self._wakes.get_nowait())
             now = time.time()
-            await self._board.put_once({f"{WAKE_PREFIX}{model}": now for model in models})
+            await self._relay.send(Wake(model=model, requested_at=now) for model in models)
 
-    async def _follow_board(self) -> None:
-        known: Changes | None = None
+    async def _follow_relay(self) -> None:
+        """Take over each new snapshot and activation."""
         snapshot: Snapshot | None = None
         activation: Activation | None = None
         policy = Policy(allowed_sources=self._settings.allowed_sources, allow_new_store=True)
         rules = rules_of(version("broadsheet"), policy)
+        watcher = self._relay.watcher([Topic.SNAPSHOT, Topic.ACTIVATION])
         while True:
-            known = await self._board.watch([SNAPSHOT_KEY, ACTIVATION_KEY], known)
-            post: SnapshotPost | None = known.changed.get(SNAPSHOT_KEY)
-            if post is not None and (snapshot is None or post.position != snapshot.position):
-                # In a thread: a hundred thousand entries take seconds, in which requests go on. An
-                # agent that fell back to an older snapshot is followed there: what is accepted is
-                # its decision.
-                held = snapshot if snapshot and post.position.revision >= snapshot.position.revision else None
-                accepted = await asyncio.to_thread(_accept, post, held, policy, rules)
+            changes = await watcher.next()
+            relayed: SerializedSnapshot | None = changes.changed.get(Key(Topic.SNAPSHOT))
+            if relayed is not None and (snapshot is None or relayed.position != snapshot.position):
+                # The agent decides what is accepted, so an older snapshot than the held one is
+                # taken over too. In a thread: 100,000 entries take seconds, and requests go on.
+                held = snapshot if snapshot and relayed.position.revision >= snapshot.position.revision else None
+                accepted = await asyncio.to_thread(_accept, relayed, held, policy, rules)
                 if isinstance(accepted, Rejection):
-                    # The agent has accepted the same bytes: this is a fault in this process, or of
-                    # the relay.
+                    # The agent has accepted the same bytes: this process or the relay is at fault.
                     _log.error("snapshot_refused", reason=accepted.reason, message=accepted.message)
                     continue
                 snapshot = accepted
-            activation = known.changed.get(ACTIVATION_KEY, activation)
+            activation = changes.changed.get(Key(Topic.ACTIVATION), activation)
             if snapshot is not None and activation is not None:
                 self._views.swap(View(snapshot=snapshot, activation=activation))
                 self._report_due.set()
 
     async def _keep_reported(self) -> None:
-        key = f"{INGRESS_PREFIX}{self._replica_id}"
-        posted: Mapping[str, Used] = {}
+        """Renew this replica's report, and what it has let through when that has changed."""
+        reported: Mapping[str, Used] = {}
         while True:
-            values: dict[str, object] = {key: self._report()}
+            values: dict[Key, object] = {Key(Topic.INGRESSES, self._replica_id): self._report()}
             used = dict(self._app.gate.used())
-            if used != posted:
-                values[f"{LIMITS_PREFIX}{self._replica_id}"] = posted = used
-            await self._board.put(values)
+            if used != reported:
+                values[Key(Topic.RATE_LIMITS, self._replica_id)] = reported = used
+            await self._relay.put(values)
             self._report_due.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._report_due.wait(), REPORT_INTERVAL_S)
 
     async def _share_limits(self) -> None:
-        """Hear what the other ingress replicas have let through."""
-        known: Changes | None = None
-        own = f"{LIMITS_PREFIX}{self._replica_id}"
+        """Take what the other ingress replicas have let through from the limits here."""
+        watcher = self._relay.watcher([Topic.RATE_LIMITS], pace_s=LIMITS_PACE_S)
+        live: set[str] = set()
         while True:
-            known = await self._board.watch([LIMITS_PREFIX], known)
-            others = {key: used for key, used in known.changed.items() if key != own}
-            self._app.gate.take_over(others, known.live)
+            changes = await watcher.next()
+            used: dict[str, Mapping[str, Used]] = changes.values(Topic.RATE_LIMITS)
+            if changes.is_complete:
+                live.clear()
+            live = live.union(used).difference(key.name for key in changes.removed)
+            used.pop(self._replica_id, None)
+            self._app.gate.take_over(used, live)
 
     def _report(self) -> IngressReport:
         view = self._views.current
@@ -197,27 +193,25 @@ class IngressReplica:
                 raise RuntimeError(f"the ingress replica's {task.get_name()} task has ended")
 
     async def __del__(self) -> None:
-        """Called by Ray Serve, which awaits it, when the replica is to stop: listen no more, let
-        requests end."""
+        """Called by Ray Serve, which awaits it, to stop: accept nothing more, let requests end."""
         if not hasattr(self, "_tasks"):
             return
         self._stopping = True
         serving, *others = self._tasks
-        self._app.begin_drain()  # those that wait for a model get their answer now, and can go elsewhere
+        self._app.begin_drain()  # requests that wait for a model are refused now, and can go elsewhere
         self._server.should_exit = True
         await asyncio.wait([serving], timeout=self._settings.drain_s)
         for task in others:
             task.cancel()
         await self._app.aclose()
         with contextlib.suppress(ray.exceptions.RayError):
-            await self._board.put(
-                {}, removed=[f"{INGRESS_PREFIX}{self._replica_id}", f"{LIMITS_PREFIX}{self._replica_id}"]
-            )
+            own = (Key(Topic.INGRESSES, self._replica_id), Key(Topic.RATE_LIMITS, self._replica_id))
+            await self._relay.put({}, removed=own)
 
 
-def _accept(post: SnapshotPost, held: Snapshot | None, policy: Policy, rules: str) -> Snapshot | Rejection:
-    found = believed(post.findings, post.position, rules)
-    return accept(post.position, post.entries(), held=held, policy=policy, found=found)
+def _accept(relayed: SerializedSnapshot, held: Snapshot | None, policy: Policy, rules: str) -> Snapshot | Rejection:
+    found = believed(relayed.findings, relayed.position, rules)
+    return accept(relayed.position, relayed.entries(), held=held, policy=policy, found=found)
 
 
 def _tls(settings: Settings) -> IngressTls | None:

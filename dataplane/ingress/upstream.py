@@ -1,8 +1,7 @@
-"""Sending one request to one engine replica, and reading its answer as it comes."""
+"""Requests to engine replicas: one is sent, and its answer is read as it comes."""
 
 from __future__ import annotations
 
-import base64
 import functools
 import io
 import socket
@@ -13,25 +12,15 @@ import yarl
 
 from broadsheet.v1 import snapshot_pb2
 from dataplane.ingress.limits import IngressSettings
+from dataplane.openai import wire
 from dataplane.openai.asgi import Headers
 from dataplane.snapshot.activation import Endpoint
 
-SERVED_NAME_HEADER = "x-broadsheet-served-name"
-"""To the engine: the name that the caller asked for, which is the `model` that responses show."""
-ADAPTER_HEADER = "x-broadsheet-adapter"
-"""To the engine: the adapter's entry (base64 of a serialised `AdapterEntry` without card and
-labels)."""
-
-ENGINE_DEAD_STATUS = 421
-"""Misdirected Request, from a replica: its engine has died (`replica_app.py`)."""
-ENGINE_HAD_REQUEST_HEADER = "x-broadsheet-engine-had-request"
-"""With that status: the engine died when it had the request, perhaps because of it."""
-
 _WHOLE_WRITE_BYTES_MAX = 1024 * 1024
-"""aiohttp wants larger bodies in pieces, so that writing one does not hold up the event loop."""
+"""Larger bodies are sent in pieces, so that writing one does not hold up the event loop."""
 
 _HOST_PROBES = 3
-"""How often a host is asked, when nothing else goes to and fro, before it is given up."""
+"""Keepalive probes on an idle connection before its host is given up."""
 
 _HOP_BY_HOP = frozenset(
     (
@@ -47,12 +36,12 @@ _HOP_BY_HOP = frozenset(
     )
 )
 _NOT_TO_ENGINE = _HOP_BY_HOP | {
-    # made anew here
+    # set here
     b"content-length",
     b"expect",
     b"host",
     b"x-request-id",
-    # which pages may call is decided here: vLLM by itself allows all (cors.py)
+    # CORS is decided by the ingress (cors.py): vLLM allows every origin by default
     b"origin",
     # the caller's credentials are for the ingress
     b"api-key",
@@ -71,16 +60,15 @@ _CORS_ANSWERS = frozenset(
     )
 )
 _NOT_TO_CALLER = _HOP_BY_HOP | _CORS_ANSWERS | {b"date", b"server", b"set-cookie", b"x-request-id"}
-_OURS = b"x-broadsheet-"
-"""Only Broadsheet's own parts say these to each other; a caller's are dropped."""
+_OWN_HEADER_PREFIX = wire.OWN_HEADER_PREFIX.encode()
 
 
 class UpstreamFailed(Exception):
-    """An engine replica gave no answer, or none to its end.
+    """An engine replica gave no answer, or an incomplete one.
 
     Attributes:
-        refused: no connection came about, or the wrong process answered, so the engine never had
-        the request.
+        refused: The engine never had the request: no connection was made, or the wrong process
+            answered.
     """
 
     def __init__(self, what: str, *, refused: bool) -> None:
@@ -89,31 +77,33 @@ class UpstreamFailed(Exception):
 
 
 class UpstreamSilent(UpstreamFailed):
-    """An engine replica had the request and said nothing for too long. Asking another would only
-    double the work."""
+    """An engine replica had the request and was silent for too long.
+
+    Another replica is not asked: that would only double the work.
+    """
 
     def __init__(self) -> None:
         super().__init__("silent for too long", refused=False)
 
 
 class Answer:
-    """An engine's answer, of which status, headers and first piece of the body are there."""
+    """An engine's answer: status, headers and the first piece of the body have arrived."""
 
     def __init__(self, response: aiohttp.ClientResponse, first: bytes) -> None:
         self._response = response
         self.first = first
-        """Empty: the whole body is."""
+        """Empty: the body is empty."""
         self.status = response.status
         self.streams_events = response.content_type == "text/event-stream"
 
     def headers(self) -> Headers:
-        """Those that are for the caller."""
+        """The headers that the caller gets."""
         raw = [(name.lower(), value) for name, value in self._response.raw_headers]
         dropped = _NOT_TO_CALLER | _named_by_connection(raw)
-        return [(name, value) for name, value in raw if name not in dropped and not name.startswith(_OURS)]
+        return [(name, value) for name, value in raw if name not in dropped and not name.startswith(_OWN_HEADER_PREFIX)]
 
     async def more(self) -> bytes:
-        """What has come since, at least one byte; nothing at the end.
+        """What has come since, at least one byte; empty at the end.
 
         Raises:
             UpstreamSilent: nothing came for too long.
@@ -127,8 +117,10 @@ class Answer:
             raise UpstreamFailed(type(error).__name__, refused=False) from error
 
     def close(self) -> None:
-        """Keep the connection when the answer was read to its end, else close it: the engine then
-        stops working."""
+        """Keep the connection if the answer was read to its end.
+
+        Otherwise close it, which stops the engine's work on the request.
+        """
         if self._response.content.at_eof():
             self._response.release()
         else:
@@ -136,7 +128,7 @@ class Answer:
 
 
 class Upstream:
-    """Kept connections to engine replicas. How many there are is bounded by admission, not here."""
+    """Pooled connections to engine replicas. Admission bounds how many there are."""
 
     def __init__(self, settings: IngressSettings) -> None:
         self._settings = settings
@@ -148,12 +140,11 @@ class Upstream:
         """Send a request and wait for the first piece of the answer.
 
         An engine that streams sends its headers long before its first token. They are held back
-        until then, because as long as nothing was passed on the request can still be answered by
-        another replica.
+        until then: as long as nothing was passed on, another replica can answer the request.
 
         Raises:
-            UpstreamSilent: none came in time.
-            UpstreamFailed: there is none.
+            UpstreamSilent: no answer came in time.
+            UpstreamFailed: there is no answer.
         """
         url = _url(endpoint.url, path)
         if query:
@@ -163,11 +154,11 @@ class Upstream:
         try:
             response = await self._open_session().post(url, data=data, headers=headers)
             if response.status == 401:
-                # About the secret that was sent, never about the caller: another process has taken
-                # over the port.
+                # The secret was wrong, so another process has taken over the port. It says nothing
+                # about the caller, whose key the ingress has checked.
                 raise UpstreamFailed("wrong process at the endpoint", refused=True)
-            if response.status == ENGINE_DEAD_STATUS:
-                raise UpstreamFailed("engine dead", refused=ENGINE_HAD_REQUEST_HEADER not in response.headers)
+            if response.status == wire.ENGINE_DEAD_STATUS:
+                raise UpstreamFailed("engine dead", refused=wire.ENGINE_HAD_REQUEST_HEADER not in response.headers)
             return Answer(response, await response.content.readany())
         except aiohttp.SocketTimeoutError as error:
             _close(response)
@@ -181,7 +172,7 @@ class Upstream:
             raise
 
     def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None:  # made on first use, because it belongs to the event loop that runs then
+        if self._session is None:  # made on first use: it belongs to the running event loop
             settings = self._settings
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
@@ -189,7 +180,7 @@ class Upstream:
                     keepalive_timeout=settings.upstream_keepalive_s,
                     socket_factory=functools.partial(_open_socket, settings.host_timeout_s),
                 ),
-                # However long an answer is, it may go on while something comes.
+                # An answer may take any time, as long as something keeps coming.
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=settings.connect_timeout_s, sock_read=settings.request_timeout_s
                 ),
@@ -209,12 +200,10 @@ class Upstream:
 
 
 def _open_socket(host_timeout_s: int, address: aiohttp.AddrInfoType) -> socket.socket:
-    """A socket whose connection ends with an error once the host at the other end is silent for
-    `host_timeout_s`.
+    """A socket whose connection fails once the other host is silent for `host_timeout_s`.
 
-    A host that is lost says nothing, not even that the connection is over. TCP alone would wait for
-    ever, and when it has sent something for a quarter of an hour. An engine that thinks is not
-    silent: its host acknowledges.
+    A lost host does not close its connections. TCP alone would wait for ever, or a quarter of an
+    hour after it has sent something. The host of a busy engine is not silent: it acknowledges.
     """
     family, kind, protocol, *_ = address
     opened = socket.socket(family, kind, protocol)
@@ -222,7 +211,7 @@ def _open_socket(host_timeout_s: int, address: aiohttp.AddrInfoType) -> socket.s
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, probe_s)
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, probe_s)
-    # Of what was sent, and by tcp(7) in place of a number of probes.
+    # Bounds how long sent data stays unacknowledged, and replaces the number of probes: tcp(7).
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, host_timeout_s * 1000)
     return opened
 
@@ -240,36 +229,25 @@ def engine_headers(
     served_name: str,
     adapter: snapshot_pb2.AdapterEntry | None,
 ) -> list[tuple[str, str]]:
-    """The headers of a request to an engine: the caller's that mean something there, and
-    Broadsheet's own."""
+    """The headers of a request to an engine: what it may see of the caller's, and Broadsheet's."""
     dropped = _NOT_TO_ENGINE | _named_by_connection(headers)
     result: list[tuple[str, str]] = []
     has_content_type = False
     for name, value in headers:
-        if name in dropped or name.startswith(_OURS) or not value.isascii():
+        if name in dropped or name.startswith(_OWN_HEADER_PREFIX) or not value.isascii():
             continue
         if name == b"content-type":
             if has_content_type:
-                continue  # the body was read by the first one
+                continue  # the ingress has parsed the body by the first one
             has_content_type = True
         result.append((name.decode("latin-1"), value.decode("latin-1")))
     result.append(("x-request-id", request_id))
-    result.append((SERVED_NAME_HEADER, served_name))
+    result.append((wire.SERVED_NAME_HEADER, served_name))
     if secret:
-        result.append(("authorization", f"Bearer {secret}"))
+        result.append(("authorization", wire.authorization(secret)))
     if adapter is not None:
-        result.append((ADAPTER_HEADER, adapter_header(adapter)))
+        result.append((wire.ADAPTER_HEADER, wire.encode_adapter(adapter)))
     return result
-
-
-def adapter_header(adapter: snapshot_pb2.AdapterEntry) -> str:
-    """An adapter's entry as a header: without card and labels, which may be long and mean nothing
-    to an engine."""
-    entry = snapshot_pb2.AdapterEntry()
-    entry.CopyFrom(adapter)
-    entry.ClearField("labels")
-    entry.revision.ClearField("card")
-    return base64.b64encode(entry.SerializeToString()).decode()
 
 
 def _named_by_connection(headers: Headers) -> frozenset[bytes]:

@@ -1,6 +1,5 @@
-"""What ingress and engine share about OpenAI HTTP: ASGI, error bodies, routes, and the names on the
-wire.
+"""What ingress and engines share about HTTP: ASGI, OpenAI's errors, the routes, and their own wire.
 
-It owns the wire between ingress and engine. It may import `protocol` and nothing else of the data
-plane.
+It owns the wire between ingress and engine (`wire`, `adapter_names`). It may import `protocol` and
+`broadsheet.v1`, and nothing else of the data plane.
 """

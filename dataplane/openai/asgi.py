@@ -1,4 +1,4 @@
-"""The little of ASGI that the ingress and the simulated engine share."""
+"""The parts of ASGI that the ingress and the engines share."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from types import TracebackType
 from typing import Any
 
-# ASGI messages are dicts whose keys depend on their type; this module is where they are taken
-# apart.
+# ASGI messages are dicts whose keys depend on their type, so their values are `Any`.
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -20,8 +19,7 @@ JSON = (b"content-type", b"application/json")
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
-    """The first header of that name (lower case) in a request, as Starlette, and so vLLM, takes
-    it."""
+    """The first header of that name (lower case), which is the one that Starlette and vLLM take."""
     for key, value in scope["headers"]:
         if key == name:
             found: bytes = value
@@ -30,7 +28,7 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 
 async def send_whole(send: Send, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
-    """Send a response whose body is known. For HEAD the server leaves the body out by itself."""
+    """Send a response with a complete body. For HEAD the server leaves the body out."""
     all_headers = [*headers]
     if status != 204:  # RFC 9110 §8.6
         all_headers.append((b"content-length", str(len(body)).encode()))
@@ -39,7 +37,7 @@ async def send_whole(send: Send, status: int, headers: Iterable[tuple[bytes, byt
 
 
 async def answer_lifespan(receive: Receive, send: Send, on_shutdown: Callable[[], Awaitable[None]]) -> None:
-    """Speak ASGI's lifespan protocol: nothing to do at start, `on_shutdown` at the end."""
+    """Answer ASGI's lifespan protocol: nothing at the start, `on_shutdown` at the end."""
     while True:
         message: Mapping[str, Any] = await receive()
         if message["type"] == "lifespan.startup":
@@ -53,10 +51,11 @@ async def answer_lifespan(receive: Receive, send: Send, on_shutdown: Callable[[]
 class CancelOnDisconnect:
     """Cancels the work inside its `async with` block when the client goes away.
 
-    The block then ends without an exception and `disconnected` is true: the same cancel and
-    uncancel as in `asyncio.timeout`, so that a cancellation from outside still goes through. The
-    request's body has to be read before the block begins (both would call `receive`), and the last
-    message of the response belongs behind the block: a server reports the end of a response as a
+    The block then ends without an exception, and `disconnected` is true. It cancels and uncancels
+    as `asyncio.timeout` does, so a cancellation from outside still passes through.
+
+    Read the request's body before the block, because both would call `receive`. Send the last
+    message of the response after the block, because a server reports the end of a response as a
     disconnect too.
     """
 

@@ -1,27 +1,25 @@
-"""Every error body that the ingress makes: one table from domain error to status and OpenAI body.
-Pure."""
+"""The errors that the ingress answers: a table from domain error to status and body. Pure."""
 
 from __future__ import annotations
 
 import enum
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
 
+from dataplane.openai.redaction import redact
+
 _QUOTED_NAME_CHARACTERS_MAX = 256
-"""No served name is longer; a body may hold a megabyte of it."""
-_REASON_CHARACTERS_MAX = 300
-"""Of an engine's words that are shown to a caller."""
+"""The longest served name. A request's body may carry a megabyte instead."""
 
 
 class IngressError(Exception):
-    """A request that the ingress answers itself. `str()` of it is what the caller reads."""
+    """A request that the ingress answers itself. The caller reads its `str()`."""
 
     retry_after_s: float | None = None
-    """When to try again; None: no use."""
+    """When to try again, in seconds; None: it would fail again."""
     param: str | None = None
     """The request's parameter at fault."""
     headers: tuple[tuple[bytes, bytes], ...] = ()
@@ -44,7 +42,7 @@ class InvalidForm(IngressError):
 
 
 class InvalidParameter(IngressError):
-    """A query parameter that cannot be meant. `got` is quoted and bounded already."""
+    """An invalid query parameter. The caller has quoted and bounded `got`."""
 
     def __init__(self, name: str, got: str, allowed: str) -> None:
         super().__init__(f"Invalid value for the parameter `{name}`: got {got}; allowed: {allowed}.")
@@ -74,8 +72,7 @@ class ModelNotFound(IngressError):
 
 
 class NotServedHere(IngressError):
-    """What it stands for is not to be had on this data plane: it left the catalog just now, or is
-    quarantined."""
+    """The model is known but not served here: it has just left the catalog, or is quarantined."""
 
     retry_after_s = 5.0
 
@@ -151,7 +148,7 @@ class ShuttingDown(IngressError):
 
 
 class ModelFailed(IngressError):
-    """The model does not start. `message` is the engine's own and is redacted here."""
+    """The model does not start. `message` is the engine's own; it is redacted here."""
 
     def __init__(self, served_name: str, *, reason: str, message: str, retry_after_s: float) -> None:
         words = ": ".join(part for part in (reason, redact(message)) if part)
@@ -188,7 +185,7 @@ class EngineUnreachable(IngressError):
 
 
 class EngineSilent(IngressError):
-    """A replica had the request and said nothing for too long, before its answer or within it."""
+    """A replica was silent for too long, before its answer or within it."""
 
     def __init__(self, served_name: str, timeout_s: float) -> None:
         super().__init__(f"The replica of the model `{served_name}` said nothing for {timeout_s:g} s.")
@@ -202,7 +199,7 @@ class EngineBroke(IngressError):
 
 
 class TaskUnsupported(IngressError):
-    """Said by a replica: its engine has no such route, because the model's task is another."""
+    """The engine has no such route, because its model has another task. Replicas raise it."""
 
     def __init__(self, served_name: str, path: str, tasks: Iterable[str]) -> None:
         super().__init__(f"The model `{served_name}` does not serve {path}; its tasks are: {', '.join(tasks)}.")
@@ -214,7 +211,7 @@ class InternalError(IngressError):
 
 
 class _Type(enum.Enum):
-    """OpenAI's `type`: whose fault it is, or which limit was reached."""
+    """OpenAI's `type`: who is at fault, or which limit was reached."""
 
     CALLER = "invalid_request_error"
     SERVER = "server_error"
@@ -255,12 +252,12 @@ _TABLE: Mapping[type[IngressError], tuple[int, _Type, str]] = {
 }
 
 _CLOSES_CONNECTION = (BodyTimeout, BodyTooLarge, HeadersTooLarge, ShuttingDown)
-"""After these the rest of the request is not read, so the connection can't be used again."""
+"""The rest of such a request is not read, so its connection cannot be used again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorAnswer:
-    """An error as it goes over the wire."""
+    """An error as an HTTP response."""
 
     status: int
     code: str
@@ -272,8 +269,8 @@ def answer_for(error: IngressError, *, anthropic: bool = False) -> ErrorAnswer:
     """Status, headers and body of an error.
 
     Args:
-        error: what happened.
-        anthropic: put Anthropic's envelope around it, which OpenAI's clients read as well.
+        error: What happened.
+        anthropic: Use Anthropic's envelope, which OpenAI's clients read as well.
     """
     status, kind, code = _TABLE[type(error)]
     headers = [(b"content-type", b"application/json"), *error.headers]
@@ -291,44 +288,9 @@ def answer_for(error: IngressError, *, anthropic: bool = False) -> ErrorAnswer:
 
 
 def event_for(error: IngressError, *, anthropic: bool = False) -> bytes:
-    """The error as the last event of a stream. The blank line first ends an event that was cut
-    off."""
+    """The error as the last event of a stream.
+
+    It begins with a blank line, which ends an event that was cut off.
+    """
     name = b"event: error\n" if anthropic else b""
     return b"\n\n" + name + b"data: " + answer_for(error, anthropic=anthropic).body + b"\n\n"
-
-
-_REDACTIONS = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+", "<url>"),
-        (r"(['\"])~?/[^'\"]+\1", "<path>"),  # in quotes a path may hold spaces
-        (r"(?<![\w/<])~?/[\w.@+~-][^\s'\":,;)\]}<>]*", "<path>"),
-        (r"(?<![\w<])[\w.@+-]+(?:/[\w.@+-]+){2,}/?", "<path>"),  # a relative one; `org/name` of a hub stays
-        (r"\b[A-Za-z]:\\[^\s'\"]+", "<path>"),
-        (r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d{1,5})?\b", "<address>"),
-        (r"\[[0-9a-fA-F:.]*::?[0-9a-fA-F:.%\w]*\](?::\d{1,5})?", "<address>"),
-        (
-            r"(?<![\w:])(?:(?:[0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}|(?:[0-9a-fA-F]{1,4}:)*:[0-9a-fA-F:]+)(?![\w:])",
-            "<address>",
-        ),
-        (r"\b(?:[A-Za-z0-9-]+\.)+(?:local|internal|lan|svc|cluster|localdomain)\b(?::\d{1,5})?", "<address>"),
-        (r"\b[A-Za-z][\w.-]*:\d{4,5}\b", "<address>"),
-        (r"\b(?:hf|sk|ghp|xox[bp])[_-][A-Za-z0-9_-]{12,}", "<secret>"),
-        (r"(?i)\bbearer\s+\S+", "<secret>"),
-    )
-)
-
-
-def redact(message: str) -> str:
-    """An engine's own words, fit for a caller: no path, URL, address or secret, one line, at most
-    300 characters.
-
-    Of a traceback only the last line is kept: the error itself.
-    """
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    if any(line.startswith("Traceback (most recent call last)") for line in lines):
-        lines = lines[-1:]
-    text = " ".join(lines)
-    for pattern, replacement in _REDACTIONS:
-        text = pattern.sub(replacement, text)
-    return text if len(text) <= _REASON_CHARACTERS_MAX else text[: _REASON_CHARACTERS_MAX - 1] + "…"

@@ -1,14 +1,13 @@
 """The engine's routes that users may reach: an allow-list. Pure.
 
-They are the inference routes of vLLM 0.32's OpenAI app, over all tasks; a model whose task lacks
-one says so itself. Left out on purpose, besides everything that administers an engine:
+They are the inference routes of vLLM 0.32's OpenAI app, over all tasks. The engine refuses a route
+that its model's task lacks. Left out, besides everything that administers an engine:
 
-- `GET /v1/responses/{id}` and its `cancel`: stored responses live in the one replica that made
-them.
-- `/v1/realtime`: a WebSocket that names its model only after it is open.
+- `GET /v1/responses/{id}` and its `cancel`: only the replica that made a response stores it.
+- `/v1/realtime`: a WebSocket, which names its model only after it is open.
 - `/invocations`, `/ping`: SageMaker's second spelling of the routes below.
-- `…/render`, `…/derender`, `/inference/v1/*`: what vLLM's own parts say to each other when they are
-  scaled apart; they take request ids and cache addresses on trust.
+- `…/render`, `…/derender`, `/inference/v1/*`: internal calls between parts of a disaggregated vLLM.
+  They trust the request ids and cache addresses that they get.
 """
 
 from __future__ import annotations

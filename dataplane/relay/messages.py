@@ -1,5 +1,4 @@
-"""What is written on the board: the messages between agent, ingress replicas and engine replicas.
-Pure."""
+"""What goes through the relay: the values of its topics, and the messages to the agent. Pure."""
 
 from __future__ import annotations
 
@@ -9,25 +8,14 @@ from dataclasses import dataclass, field
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.snapshot.validation import Findings
 
-SNAPSHOT_KEY = "snapshot"
-ACTIVATION_KEY = "activation"
-APPLICATION_PREFIX = "application/"
-WAKE_PREFIX = "wake/"
-INGRESS_PREFIX = "ingress/"
-ENGINE_PREFIX = "engine/"
-FAILURE_PREFIX = "failure/"
-ADAPTERS_PREFIX = "adapters/"
-LIMITS_PREFIX = "limits/"
-PLACED_PREFIX = "placed/"
-REST_PREFIX = "rest/"
+# --- values of topics -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SnapshotPost:
-    """The active snapshot as bytes; every reader makes its own view of it with `accept`.
+class SerializedSnapshot:
+    """The active snapshot as bytes. Every reader makes its own view of it with `accept`.
 
-    The entries are in columns: on the way from the agent to each ingress replica they are pickled
-    twice, which takes five times as long of entries as objects.
+    The entries are in columns, because pickling them as objects takes five times as long.
     """
 
     position: Position
@@ -38,7 +26,8 @@ class SnapshotPost:
     findings: Findings
 
     @classmethod
-    def of(cls, snapshot: Snapshot, findings: Findings) -> SnapshotPost:
+    def of(cls, snapshot: Snapshot, findings: Findings) -> SerializedSnapshot:
+        """The entries of `snapshot`, and what its validation has found."""
         entries = snapshot.entries
         return cls(
             position=snapshot.position,
@@ -57,24 +46,24 @@ class SnapshotPost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplicationRecord:
-    """A Ray Serve application that the agent made: what it needs to know to adopt it after a
-    restart."""
+    """A Ray Serve application of a model: what a new agent needs to take it over."""
 
     name: str
     model: str
     """Resource name of the model."""
     revision_number: int
     entry: bytes = field(repr=False)
-    """The serialised ModelEntry that it was made from; a scaling-only change replaces it."""
+    """The serialised ModelEntry that it was deployed from. A change of scaling replaces it."""
     replica_bounds: bytes = field(repr=False)
-    """What the reconciler compares to see that the scaling has changed."""
+    """The reconciler compares it to detect a change of scaling."""
     secret: str = field(repr=False)
-    """What the replicas want in the `authorization: Bearer` header."""
+    """What its replicas require in the `authorization: Bearer` header."""
     created_at: float
     """Seconds since the epoch."""
     resources: Mapping[str, float] = field(default_factory=dict)
-    """What one replica takes, by Ray's names: `CPU`, `GPU`, `memory` in bytes; what it takes none
-    of is left out."""
+    """What one replica takes, by Ray's names: `CPU`, `GPU`, `memory` in bytes; no zeros."""
+    placed: bool = False
+    """A replica of it has begun to start, so Ray has found room for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,81 +71,71 @@ class FirstByte:
     """How long the first request that waited for a replica waited for its answer."""
 
     replica_id: str
-    """Who answered it: which start it was."""
+    """The replica that answered it. It identifies the start."""
     seconds: float
-    """From its arrival to the first byte of its answer."""
+    """From the request's arrival to the first byte of its answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelUsageReport:
-    """What one ingress replica sees of one model."""
+    """How one ingress replica uses one model."""
 
     in_flight: int
-    """Requests that it is holding or forwarding now."""
+    """Requests that it holds or forwards now."""
     last_request_at: float
-    """On the ingress replica's own clock: only a change of it means anything."""
+    """On the ingress replica's own clock, so only a change of it is meaningful."""
     first_byte: FirstByte | None = None
-    """Of a request that waited for the model to start, the last time that one did."""
+    """Of the last request that waited for the model to start; None: there was none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngressReport:
-    """What one ingress replica holds and does."""
+    """What one ingress replica has and does. It is renewed once a second."""
 
     position: Position | None
-    """The snapshot that it decides by."""
+    """The snapshot that it routes by; None: it has none yet."""
     activation_sequence: int
-    """The activation that it decides by."""
+    """The activation that it routes by."""
     models: Mapping[str, ModelUsageReport]
-    """By resource name; models with no recent request are left out."""
+    """By resource name. Models without a recent request are left out."""
     applications: Mapping[str, int]
-    """Requests in flight per application; those with none are left out."""
+    """Requests in flight per application. Applications with none are left out."""
     reported_at: float
-    """Seconds since the epoch; a report that is not renewed is from a replica that is gone."""
+    """Seconds since the epoch. A report that is not renewed is from a replica that is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class SleepOrder:
+    """Whether the replicas of an application have to sleep."""
+
+    sequence: int = 0
+    """Rises with each order; 0: there was none."""
+    asleep: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineReport:
-    """What one engine replica is: renewed while it lives, removed first when it is asked to
-    stop."""
+    """What one engine replica has and does.
+
+    It is renewed every two seconds, and removed when the replica is asked to stop.
+    """
 
     url: str
     """`http://{host}:{port}`."""
     in_flight: int
     """Requests in the engine."""
     adapters: tuple[str, ...]
-    """Engine-side names of the adapters that are loaded."""
+    """Engine-side names of the loaded adapters."""
     failed_adapters: Mapping[str, str]
     """Why an adapter could not be loaded, by engine-side name."""
     reported_at: float
     """Seconds since the epoch."""
     start_s: float
-    """How long the engine took to start."""
+    """How long the engine took to start, in seconds."""
     weights_s: float | None
-    """How long it read its weights; None: it did not say."""
-    rest: Rest
-    """What it has done last of what it was told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rest:
-    """Whether the replicas of an application are to sleep."""
-
-    sequence: int = 0
-    """Counts up with each change of mind; 0: nothing was ever said."""
-    asleep: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartFailure:
-    """Why an engine replica could not start."""
-
-    reason: str
-    """UPPER_SNAKE."""
-    message: str
-    """The engine's own words."""
-    failed_at: float
-    """Seconds since the epoch."""
+    """How long it read its weights, in seconds; None: unknown."""
+    sleep_order: SleepOrder
+    """The last order that it has carried out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,3 +145,44 @@ class LiveAdapters:
     catalog_revision: int
     names: frozenset[str]
     """Engine-side names."""
+
+
+# --- messages to the agent ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wake:
+    """A request has come for a model that has no replica."""
+
+    model: str
+    """Resource name of the model."""
+    requested_at: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaPlaced:
+    """An engine replica has begun to start: Ray has found room for it."""
+
+    application: str
+    replica_id: str
+    placed_at: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartFailure:
+    """An engine replica could not start."""
+
+    application: str
+    replica_id: str
+    reason: str
+    """UPPER_SNAKE."""
+    message: str
+    """The engine's own words."""
+    failed_at: float
+    """Seconds since the epoch."""
+
+
+Message = Wake | ReplicaPlaced | StartFailure
+"""What ingress and engine replicas send to the agent."""

@@ -1,164 +1,208 @@
-"""The board: one small Ray actor through which the agent, the ingress replicas and the engine
-replicas tell each other what they have.
+"""The relay as its users see it: put keys, watch topics, send and receive messages.
 
-It is a versioned map with long polls, and knows nothing of models. It is apart from the agent so
-that the agent may
-crash: an ingress replica that starts meanwhile still finds the last snapshot here, and a new agent
-the applications of the old one. A board that crashed comes back empty with another `epoch`;
-everyone then puts their keys again.
-
-Keys (each has one writer):
-
-    snapshot                           agent     SnapshotPost
-    activation                         agent     Activation
-    application/{application}          agent     ApplicationRecord
-    adapters/{application}             agent     LiveAdapters
-    wake/{model}                       ingress   float, seconds since the epoch
-    ingress/{replica}                  ingress   IngressReport
-    limits/{replica}                   ingress   dict, requests and tokens by uid of the API key
-    engine/{application}/{replica}     engine    EngineReport
-    failure/{application}/{replica}    engine    StartFailure
-    placed/{application}               engine    float, when a replica of it first began to start
-    rest/{application}                 agent     Rest
+Values and messages are pickled here, so that the actor passes them on as bytes that it does not
+read.
 """
 
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import Mapping, Sequence
+import pickle
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-import ray.actor
 import structlog
 
-BOARD_ACTOR_NAME = "broadsheet-board"
-RAY_NAMESPACE = "broadsheet"
-
-POLL_TIMEOUT_S = 20.0
-"""A long poll answers after this long at the latest, so that a dead poller's call does not stay."""
+from dataplane.relay.actor import dumped, open_relay, pack_call
+from dataplane.relay.errors import RelayFullError
+from dataplane.relay.mailbox import Mail
+from dataplane.relay.messages import Message
+from dataplane.relay.state import Cursor, PutResult, StoredChanges
+from dataplane.relay.topics import Key, Topic, Watched, Writer
 
 _RETRY_S = 0.5
-"""Between tries while the board actor is being restarted."""
+"""Between tries while the actor is being restarted, or is full."""
 
 _log = structlog.get_logger("dataplane.relay.relay")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """What a long poll found."""
+    """What a watcher found."""
 
     epoch: str
-    """Another one than before: the board has forgotten everything."""
-    sequence: int
-    """To poll from next."""
-    changed: Mapping[str, Any]
-    """Values put since, by key."""
-    live: frozenset[str]
-    """All keys that there are now under the prefixes; one that is missing was removed."""
+    """Another one than before: the relay was restarted empty, and every process puts again."""
+    is_complete: bool
+    """`changed` is all that there is of what is watched: a key that is not in it is gone.
+
+    So is the first answer, the first after a restart of the relay, and that to a watcher which fell
+    too far behind."""
+    changed: Mapping[Key, Any]
+    removed: frozenset[Key]
+    """Empty when `is_complete`."""
+
+    def values(self, topic: Topic) -> dict[str, Any]:
+        """The changed values of one topic, by the name of the key."""
+        return {key.name: value for key, value in self.changed.items() if key.topic == topic}
 
 
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)
-class BoardActor:
-    """The actor. Its methods are only called through `Board`."""
+class Relay:
+    """The relay, for one process.
 
-    def __init__(self) -> None:
-        self._epoch = uuid.uuid4().hex
-        self._sequence = 0
-        self._values: dict[str, tuple[int, Any]] = {}
-        # Bumped too, so that a poll notices a key that went: sequence of the last removal.
-        self._changed = asyncio.Condition()
+    Args:
+        writer: Who this process is; None: it only reads.
+        open_actor: Returns a handle of the actor, which it makes if there is none. It may block.
+    """
 
-    async def put(self, values: dict[str, Any], removed: Sequence[str]) -> str:
-        async with self._changed:
-            self._sequence += 1
-            for key, value in values.items():
-                self._values[key] = (self._sequence, value)
-            for key in removed:
-                self._values.pop(key, None)
-            self._changed.notify_all()
-        return self._epoch
-
-    async def poll(self, prefixes: Sequence[str], epoch: str, known: int, live: frozenset[str]) -> Changes:
-        """Wait until something under `prefixes` differs from what the caller knows.
-
-        Who knows nothing of this epoch is told at once, also that there is nothing.
-        """
-        if epoch != self._epoch:
-            known = 0
-        else:
-            try:
-                async with asyncio.timeout(POLL_TIMEOUT_S), self._changed:
-                    await self._changed.wait_for(lambda: self._differs(prefixes, known, live))
-            except TimeoutError:
-                pass
-        keys = self._keys(prefixes)
-        changed = {key: self._values[key][1] for key in keys if self._values[key][0] > known}
-        return Changes(epoch=self._epoch, sequence=self._sequence, changed=changed, live=frozenset(keys))
-
-    def _keys(self, prefixes: Sequence[str]) -> list[str]:
-        return [key for key in self._values if key.startswith(tuple(prefixes))]
-
-    def _differs(self, prefixes: Sequence[str], known: int, live: frozenset[str]) -> bool:
-        keys = self._keys(prefixes)
-        return any(self._values[key][0] > known for key in keys) or len(keys) != len(live) or set(keys) != live
-
-
-class Board:
-    """The board as its users see it: put keys, watch prefixes. One per process that uses it."""
-
-    def __init__(self) -> None:
-        self._actor: ray.actor.ActorHandle[Any] | None = None
-        self._own: dict[str, Any] = {}
+    def __init__(self, writer: Writer | None, *, open_actor: Callable[[], Any] = open_relay) -> None:
+        self._writer = writer
+        self._open_actor = open_actor
+        self._actor: Any = None
+        self._own: dict[Key, bytes] = {}
+        """All that this process has put, for a relay that was restarted."""
         self._epoch = ""
 
-    async def put(self, values: Mapping[str, Any], *, removed: Sequence[str] = ()) -> None:
-        """Put and remove keys. They are put again by themselves when the board has lost them."""
-        self._own.update(values)
+    async def put(self, values: Mapping[Key, Any], *, removed: Iterable[Key] = ()) -> None:
+        """Set and remove keys. They are put again when the relay has lost them.
+
+        Raises:
+            WriterReplacedError: a newer process has this writer's name.
+            NotOwnerError: a key is another writer's.
+        """
+        removed = tuple(removed)
+        self._own.update({key: dumped(value) for key, value in values.items()})
         for key in removed:
             self._own.pop(key, None)
-        await self._put(dict(values), removed)
+        await self._write((*values, *removed))
 
-    async def put_once(self, values: Mapping[str, Any], *, removed: Sequence[str] = ()) -> None:
-        """Put keys that are not worth putting again when the board loses them."""
-        await self._put(dict(values), removed)
+    async def read(self, watched: Sequence[Watched]) -> Changes:
+        """All that there is now."""
+        return await self.watcher(watched).next()
 
-    async def _put(self, values: dict[str, Any], removed: Sequence[str]) -> None:
-        epoch = await self._call("put", values, list(removed))
-        if epoch != self._epoch:
-            first = not self._epoch
-            self._epoch = epoch
-            if not first and self._own:
-                await self._call("put", dict(self._own), [])
+    def watcher(self, watched: Sequence[Watched], *, pace_s: float = 0.0) -> Watcher:
+        """Follow topics or single keys.
 
-    async def watch(self, prefixes: Sequence[str], known: Changes | None) -> Changes:
-        """What changed under `prefixes` since `known`; waits until something did, or 20 s.
-
-        `known` None: all that there is, at once.
+        Args:
+            watched: What to follow.
+            pace_s: The shortest time between two answers. Changes that come sooner share one.
         """
-        epoch, sequence, live = (known.epoch, known.sequence, known.live) if known else ("", 0, frozenset[str]())
-        changes: Changes = await self._call("poll", list(prefixes), epoch, sequence, live)
-        if self._epoch and changes.epoch != self._epoch:
-            await self._put({}, ())
-        return changes
+        return Watcher(self, tuple(watched), pace_s)
 
-    async def _call(self, method: str, *arguments: Any) -> Any:
+    async def send(self, messages: Iterable[Message]) -> None:
+        """Send messages to the agent. They are lost when the relay is restarted before the agent
+        has taken them."""
+        pickled = [dumped(message) for message in messages]
+        await self.call("send", lambda: (pickled,))
+
+    def inbox(self) -> Inbox:
+        """The agent's messages."""
+        return Inbox(self, self._required_writer())
+
+    async def note_epoch(self, epoch: str) -> None:
+        """Put everything again if the relay was restarted since this process last put."""
+        if self._epoch and epoch != self._epoch:
+            await self._write(())
+
+    async def call(self, method: str, arguments: Callable[[], tuple[Any, ...]]) -> Any:
+        """Call the actor; again while it is being restarted or is full.
+
+        Args:
+            method: Of `RelayService`.
+            arguments: Made for each try, so that a late one does not bring back an old value.
+        """
         while True:
             try:
                 if self._actor is None:
-                    self._actor = await asyncio.to_thread(open_board)
-                return await getattr(self._actor, method).remote(*arguments)
+                    self._actor = await asyncio.to_thread(self._open_actor)
+                return _loaded(await self._actor.call.remote(pack_call(method, arguments())))
             except ray.exceptions.RayActorError as error:
-                _log.warning("board_unavailable", method=method, error=str(error))
+                _log.warning("relay_unavailable", method=method, error=str(error))
                 self._actor = None
-                await asyncio.sleep(_RETRY_S)
+            except RelayFullError as error:
+                _log.error("relay_full", method=method, error=str(error))
+            await asyncio.sleep(_RETRY_S)
+
+    async def _write(self, keys: Sequence[Key]) -> None:
+        """Bring the relay's values of `keys` to those of this process."""
+        writer = self._required_writer()
+        result: PutResult = await self.call("put", lambda: (writer, *self._own_of(keys)))
+        self._epoch = result.epoch
+        if result.is_new_writer and not self._own.keys() <= set(keys):
+            result = await self.call("put", lambda: (writer, dict(self._own), ()))
+            self._epoch = result.epoch
+
+    def _own_of(self, keys: Sequence[Key]) -> tuple[dict[Key, bytes], list[Key]]:
+        """The values that `keys` have, and those that have none any more."""
+        values = {key: self._own[key] for key in keys if key in self._own}
+        return values, [key for key in keys if key not in self._own]
+
+    def _required_writer(self) -> Writer:
+        if self._writer is None:
+            raise RuntimeError("this process only reads from the relay")
+        return self._writer
 
 
-def open_board() -> ray.actor.ActorHandle[Any]:
-    """The cluster's board, made if there is none. Blocks."""
-    handle: ray.actor.ActorHandle[Any] = BoardActor.options(  # type: ignore[attr-defined]  # added by ray.remote
-        name=BOARD_ACTOR_NAME, namespace=RAY_NAMESPACE, lifetime="detached", get_if_exists=True
-    ).remote()
-    return handle
+class Watcher:
+    """Follows what is watched. For one task."""
+
+    def __init__(self, relay: Relay, watched: Sequence[Watched], pace_s: float) -> None:
+        self._relay = relay
+        self._watched = watched
+        self._pace_s = pace_s
+        self._cursor: Cursor | None = None
+        self._answered_at = float("-inf")
+
+    async def next(self) -> Changes:
+        """Everything, at once, the first time; then what has changed since the last time.
+
+        Waits for a change. Without one it returns empty changes after 20 s.
+        """
+        clock = asyncio.get_running_loop().time
+        await asyncio.sleep(max(0.0, self._answered_at + self._pace_s - clock()))
+        stored: StoredChanges = await self._relay.call("watch", lambda: (self._watched, self._cursor))
+        self._answered_at = clock()
+        self._cursor = stored.cursor
+        await self._relay.note_epoch(stored.cursor.epoch)
+        return Changes(
+            epoch=stored.cursor.epoch,
+            is_complete=stored.is_complete,
+            changed={key: _loaded(value) for key, value in stored.changed.items()},
+            removed=frozenset(stored.removed),
+        )
+
+
+class Inbox:
+    """The agent's messages, in order. For one task."""
+
+    def __init__(self, relay: Relay, writer: Writer) -> None:
+        self._relay = relay
+        self._writer = writer
+        self._epoch = ""
+        self._taken_to = 0
+        self._dropped = 0
+
+    async def next(self) -> tuple[Message, ...]:
+        """The next messages; waits for some. Without any it returns none after 20 s.
+
+        Those of the call before are forgotten by the relay now: an agent that ends before that
+        leaves them to the next agent, which may see some twice.
+
+        Raises:
+            WriterReplacedError: a newer agent runs.
+        """
+        mail: Mail
+        epoch, mail = await self._relay.call("receive", lambda: (self._writer, self._epoch, self._taken_to))
+        if epoch != self._epoch:
+            self._epoch, self._dropped = epoch, 0
+            await self._relay.note_epoch(epoch)
+        if mail.dropped > self._dropped:
+            _log.error("messages_dropped", count=mail.dropped - self._dropped)
+        self._taken_to, self._dropped = mail.taken_to, mail.dropped
+        return tuple(_loaded(message) for message in mail.messages)
+
+
+def _loaded(value: bytes) -> Any:
+    # From processes of the same cluster, which Ray lets run code here anyway.
+    return pickle.loads(value)  # noqa: S301

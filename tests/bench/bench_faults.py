@@ -1,15 +1,15 @@
-"""What a `kill -9` costs the callers: each part of a running data plane is killed in turn while
-clients stream.
+"""What `kill -9` costs the callers: each part of a running data plane is killed in turn under load.
 
     python -m tests.bench.bench_faults [--clients 50] [--seconds 20] [--engine SIMULATED|VLLM]
 
-Both planes run on this machine as users run them, with one model: SIMULATED with two replicas, or
-SmolLM2-135M on vLLM with one, of which the engine's own process is killed, and then stopped (`kill
--STOP`): it hangs. Its answers are streams of 20 tokens. For each part: how many requests there
-were, how many failed and how (before the first byte; in the middle, with OpenAI's error event;
-cut), from the first failure to the last, and how long until as many replicas as before ran again
-and the model answered. Nothing is retried by the client, whose connections are kept, as the
-`openai` package keeps them.
+Both planes run on this machine as users run them, with one model. That is a SIMULATED model with
+two replicas, or SmolLM2-135M on vLLM with one. Of vLLM, the engine's own process is killed, and
+then stopped (`kill -STOP`), so that it hangs. Answers are streams of 20 tokens.
+
+For each part the table shows: the requests; how many failed and how (before the first byte, in the
+middle with OpenAI's error event, or cut); the time from the first failure to the last; and the time
+until as many replicas as before run again and the model answers. The client retries nothing. It
+keeps its connections, as the `openai` package does.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ BODY = {
     "ignore_eos": True,
 }
 BEFORE_S = 3.0
-"""Load before the kill; a failure in it is nobody's fault but ours, and ends the run."""
+"""Load before the kill, in seconds. A failure in it is not caused by the kill, and ends the run."""
 HEALTHY_TIMEOUT_S = 120.0
 
 
 @dataclass
 class Load:
-    """What became of the requests."""
+    """How the requests ended."""
 
     answered: int = 0
     failed: Counter[str] = field(default_factory=Counter)
@@ -66,7 +66,7 @@ class Load:
 
 
 async def client(http: aiohttp.ClientSession, load: Load, stop: asyncio.Event) -> None:
-    """Ask again and again; a failure is followed by a short pause, as a client's backoff is."""
+    """Ask again and again, with a short pause after a failure, as a client's backoff is."""
     while not stop.is_set():
         how = await ask(http)
         if how is None:
@@ -77,7 +77,7 @@ async def client(http: aiohttp.ClientSession, load: Load, stop: asyncio.Event) -
 
 
 async def ask(http: aiohttp.ClientSession) -> str | None:
-    """One request; how it failed, or None."""
+    """Send one request. Returns how it failed; None: it was answered."""
     begun = False
     try:
         async with http.post("/v1/chat/completions", json=BODY) as answer:
@@ -95,14 +95,14 @@ async def ask(http: aiohttp.ClientSession) -> str | None:
 
 
 def kill_process(stack: Stack, title: str) -> None:
-    one, *_ = stack.processes(title)
-    one.kill()
+    process, *_ = stack.processes(title)
+    process.kill()
 
 
 def stop_process(stack: Stack, title: str) -> None:
-    """Have it hang: it is there, and does nothing any more."""
-    one, *_ = stack.processes(title)
-    one.suspend()
+    """Make a process hang: it exists and does nothing."""
+    process, *_ = stack.processes(title)
+    process.suspend()
 
 
 def kill_controlplane(stack: Stack) -> None:
@@ -119,7 +119,7 @@ def replicas(stack: Stack) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Fault:
-    """One part, and how it is killed."""
+    """A part, and how it is killed."""
 
     part: str
     kill: Callable[[Stack], None]
@@ -135,7 +135,7 @@ FAULTS: Sequence[Fault] = (
     Fault("agent", lambda stack: stack.kill_replica("broadsheet-agent")),
     Fault("ingress replica (1 of 2)", lambda stack: stack.kill_replica("broadsheet-ingress")),
     Fault("Serve controller", lambda stack: kill_process(stack, "ray::ServeController")),
-    Fault("board", lambda stack: kill_process(stack, "ray::BoardActor")),
+    Fault("relay", lambda stack: kill_process(stack, "ray::RelayActor")),
     Fault("control plane", kill_controlplane),
 )
 
@@ -147,7 +147,7 @@ VLLM_FAULTS: Sequence[Fault] = (
 
 
 def answers(stack: Stack) -> bool:
-    """Whether the model answers; a request that is held waits with it."""
+    """Whether the model answers. Waits while the request is held."""
     try:
         answer = httpx.post(
             f"{stack.url}/v1/chat/completions", json=BODY | {"stream": False}, timeout=HEALTHY_TIMEOUT_S
@@ -158,7 +158,7 @@ def answers(stack: Stack) -> bool:
 
 
 async def healthy_again(stack: Stack, before: dict[str, int], since: float) -> float:
-    """Seconds until as many replicas as before run, and the model answers."""
+    """How long until as many replicas as before run and the model answers, in seconds."""
     while time.monotonic() - since < HEALTHY_TIMEOUT_S:
         try:
             now = await asyncio.to_thread(replicas, stack)
@@ -171,7 +171,7 @@ async def healthy_again(stack: Stack, before: dict[str, int], since: float) -> f
 
 
 async def run_fault(stack: Stack, fault: Fault, clients: int, seconds: float) -> list[str]:
-    """Load, kill, load on; one row of the table."""
+    """Kill a part under load. Returns a row of the table."""
     before = await asyncio.to_thread(replicas, stack)
     load, stop = Load(), asyncio.Event()
     connector = aiohttp.TCPConnector(limit=clients)

@@ -1,18 +1,17 @@
-"""What sleep saves: time to the first token from zero, from sleep and awake, and the accelerator's
-memory meanwhile.
+"""What sleep saves: time to the first token from zero, from sleep and awake, and memory meanwhile.
 
     python -m tests.bench.bench_sleep [--rounds 5] [--engine VLLM|SIMULATED] [--billions 0]
 
 Both planes run on this machine, with an accelerator for VLLM. The same model is registered twice,
-with `scaling.idle` ZERO and SLEEP, and asked again and again, each time when it is gone or asleep:
-a streamed greedy answer, timed to its first token by the caller. The answers of the base and of an
-adapter must be the same after each sleep as before. In the end the sleeper has to give way to the
-other, which needs its accelerator.
+with `scaling.idle` ZERO and SLEEP. It is asked again and again, each time when it is gone or
+asleep. The answer is streamed and greedy, and the caller times its first token. The answers of the
+base model and of an adapter must be the same after each sleep as before. In the end the sleeper is
+evicted, because the other model needs its accelerator.
 
-The model is SmolLM2-135M with the demo's adapter; with `--billions N` one of about N billion
-parameters in bfloat16 whose weights are made up (vLLM's `load_format: dummy`), for sleep and wake
-of a size that matters. Making weights up is quicker than reading them, so its start from zero is a
-lower bound.
+The model is SmolLM2-135M with the demo's adapter. With `--billions N` it is a model of about N
+billion parameters in bfloat16 with made-up weights (vLLM's `load_format: dummy`), because sleep and
+wake take longer with size. Making weights up is quicker than reading them, so its start from zero
+is a lower bound.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ QUESTION = "What is the capital of France?"
 
 @dataclass(frozen=True)
 class Subject:
-    """A model that is measured, twice registered."""
+    """A model that is measured. It is registered twice."""
 
     title: str
     source: Path
@@ -60,7 +59,12 @@ class Answer:
 
 
 def ask(stack: Stack, model: str) -> Answer:
-    """A streamed answer; raises what the `openai` package raises."""
+    """Ask for a streamed answer.
+
+    Raises:
+        openai.OpenAIError: the request failed.
+        RuntimeError: the answer is empty.
+    """
     began, first, text = time.monotonic(), None, ""
     with stack.openai().chat.completions.create(
         model=model, messages=[{"role": "user", "content": QUESTION}], temperature=0, max_tokens=24, stream=True
@@ -93,7 +97,7 @@ def register(client: Client, model_id: str, idle: str, subject: Subject, engine:
 
 
 def accelerator_memory_mib() -> int | None:
-    """What is taken of the first accelerator's memory; None where there is none."""
+    """How much of the first accelerator's memory is in use; None: there is no accelerator."""
     if shutil.which("nvidia-smi") is None:
         return None
     command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
@@ -101,8 +105,7 @@ def accelerator_memory_mib() -> int | None:
 
 
 def made_up_model(directory: Path, billions: float, tokenizer: Path) -> Path:
-    """A Llama configuration of about that size, without weights, with the tokenizer of another
-    model."""
+    """A Llama configuration of about that size, without weights, with another model's tokenizer."""
     layers, hidden = 32, max(512, round(4096 * (billions / 6.6) ** 0.5 / 512) * 512)
     made = directory / f"made-up-{billions:g}b"
     made.mkdir()
@@ -144,19 +147,19 @@ def measure(stack: Stack, client: Client, subject: Subject, engine: str, rounds:
     replicas = stack.engine_replicas("sleeper")
     from_sleep, asleep_mib = [], None
     for number in range(rounds):
-        until(lambda: status_reason(client, "sleeper") == "ASLEEP", START_S, "it to sleep")
+        until(lambda: status_reason(client, "sleeper") == "ASLEEP", START_S, "the model to sleep")
         asleep_mib = accelerator_memory_mib()
         woken = {name: ask(stack, name) for name in (names if number % 2 == 0 else reversed(names))}
         from_sleep.append(next(iter(woken.values())).first_token_s)
         after = {name: answer.text for name, answer in woken.items()}
         if after != before:
-            raise RuntimeError(f"it answers otherwise after a sleep: {after} instead of {before}")
+            raise RuntimeError(f"the answers differ after a sleep: {after} instead of {before}")
     if stack.engine_replicas("sleeper") != replicas:
         raise RuntimeError("a replica was replaced")
 
-    until(lambda: status_reason(client, "sleeper") == "ASLEEP", START_S, "it to sleep")
-    gave_way = ask(stack, "zero").first_token_s
-    gone = not stack.engine_replicas("sleeper") if engine == "VLLM" else None
+    until(lambda: status_reason(client, "sleeper") == "ASLEEP", START_S, "the model to sleep")
+    after_eviction_s = ask(stack, "zero").first_token_s
+    evicted = not stack.engine_replicas("sleeper") if engine == "VLLM" else None
     for model_id in ("zero", "sleeper"):
         client.delete_model(model_id, force=True)
     until(lambda: not any("zero" in name or "sleeper" in name for name in stack.applications()), START_S, "both to go")
@@ -171,8 +174,8 @@ def measure(stack: Stack, client: Client, subject: Subject, engine: str, rounds:
         ("", "awake", _spread(awake), _mib(awake_mib)),
         (
             "",
-            "from zero, when a sleeper has to give way",
-            f"{gave_way:.2f} s" + ("" if gone in (None, True) else ", and it did NOT go"),
+            "from zero, when a sleeper has to be evicted",
+            f"{after_eviction_s:.2f} s" + ("" if evicted in (None, True) else ", and it was NOT evicted"),
             "",
         ),
     ]

@@ -6,6 +6,7 @@ processor time.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -17,8 +18,9 @@ import ray
 from ray import serve
 from ray.serve.context import _get_global_client
 
-from dataplane.relay.messages import APPLICATION_PREFIX, ENGINE_PREFIX
-from dataplane.relay.relay import RAY_NAMESPACE, open_board
+from dataplane.relay.actor import RAY_NAMESPACE
+from dataplane.relay.relay import Relay
+from dataplane.relay.topics import Topic, engine_of
 
 
 def _applications() -> Mapping[str, Any]:
@@ -63,13 +65,9 @@ def process(application: str) -> int:
 
 def engines(model: str) -> list[tuple[str, str]]:
     """Where the engine replicas of a model listen, and their secrets."""
-    values = ray.get(open_board().poll.remote([APPLICATION_PREFIX, ENGINE_PREFIX], "", 0, frozenset())).changed
-    records = {value.name: value for key, value in values.items() if key.startswith(APPLICATION_PREFIX)}
-    of_replicas = (
-        (records[key.removeprefix(ENGINE_PREFIX).partition("/")[0]], value.url)
-        for key, value in values.items()
-        if key.startswith(ENGINE_PREFIX)
-    )
+    found = asyncio.run(Relay(None).read([Topic.APPLICATIONS, Topic.ENGINES]))
+    records = found.values(Topic.APPLICATIONS)
+    of_replicas = ((records[engine_of(name)[0]], report.url) for name, report in found.values(Topic.ENGINES).items())
     return [(url, record.secret) for record, url in of_replicas if record.model == model]
 
 

@@ -23,6 +23,7 @@ from dataplane.engine.out_of_memory import start_failure_reason
 from dataplane.engine.simulated.answers import AnswerMaker, EngineRequest, Generation
 from dataplane.engine.simulated.settings import SimulatedSettings
 from dataplane.errors import EngineStartError
+from dataplane.openai import wire
 from dataplane.openai.asgi import JSON, CancelOnDisconnect, Receive, Scope, Send, answer_lifespan, header, send_whole
 
 __all__ = ["SimulatedEngine", "SimulatedSettings", "build_app", "start"]
@@ -143,7 +144,7 @@ class SimulatedEngine:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
-        if self._secret and header(scope, b"authorization") != f"Bearer {self._secret}".encode():
+        if self._secret and header(scope, b"authorization") != wire.authorization(self._secret).encode():
             raise _Refused(401, "Unauthorized")
         if self._asleep:
             raise _Refused(500, "The engine sleeps.")
@@ -200,14 +201,14 @@ class SimulatedEngine:
         return checked
 
     def _parse(self, scope: Scope, body: bytes) -> EngineRequest:
-        shown_name = header(scope, b"x-broadsheet-served-name")
+        shown_name = header(scope, wire.SERVED_NAME_HEADER.encode())
         try:
             request = EngineRequest.of(scope["path"], body, shown_name)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             raise _Refused(400, "The request body does not fit this route.") from None
         if self._served_name and shown_name is None and request.fields.model != self._served_name:
             raise _Refused(404, f"The model `{request.fields.model}` does not exist.")
-        if header(scope, b"x-broadsheet-adapter") is not None:
+        if header(scope, wire.ADAPTER_HEADER.encode()) is not None:
             self._adapters.add(request.fields.model)
         if len(request.prompt_words) > self._settings.max_model_len:
             raise _Refused(400, f"The prompt is longer than {self._settings.max_model_len} tokens.")

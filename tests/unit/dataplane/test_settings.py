@@ -1,4 +1,4 @@
-"""Settings that are not allowed are refused with the name, what was got, and what is allowed."""
+"""A setting that is not allowed is refused with its name, its value, and what is allowed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_defaults_stay_on_this_machine() -> None:
     )
 
 
-def test_flags_come_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flag_takes_precedence_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BROADSHEET_DATAPLANE_DATA_PLANE_ID", "from-environment")
     assert parse([]).data_plane_id == "from-environment"
     assert parse(["--data-plane-id", "from-flag"]).data_plane_id == "from-flag"
@@ -78,7 +78,7 @@ def test_unknown_environment_variable_is_refused(monkeypatch: pytest.MonkeyPatch
         (["--http", "0.0.0.0:8000", "--insecure", "--require-api-key"], True),
     ],
 )
-def test_beyond_this_machine_a_key_is_required_unless_told_otherwise(argv: list[str], required: bool) -> None:
+def test_api_key_is_required_beyond_this_machine_unless_insecure(argv: list[str], required: bool) -> None:
     assert parse(argv).api_key_required is required
 
 
@@ -94,6 +94,6 @@ def test_insecure_allows_any_address() -> None:
     assert parse(["--http", "0.0.0.0:8000", "--insecure"]).http_host == "0.0.0.0"
 
 
-def test_another_store_is_taken_only_when_an_operator_says_so() -> None:
+def test_another_store_is_accepted_only_if_the_operator_allows_it() -> None:
     assert parse([]).allow_new_store is False
     assert parse(["--allow-new-store"]).allow_new_store is True

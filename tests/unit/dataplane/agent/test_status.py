@@ -1,4 +1,4 @@
-"""What the control plane is told."""
+"""The statuses that are reported to the control plane."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from broadsheet.v1 import status_pb2
 from dataplane.agent import status as resource_status
 from dataplane.agent.status import Statuses
 from dataplane.openai.adapter_names import engine_adapter_name
-from dataplane.relay.messages import EngineReport, Rest
+from dataplane.relay.messages import EngineReport, SleepOrder
 from dataplane.snapshot.activation import ModelActivation, State
 from dataplane.snapshot.snapshot import Snapshot
 from tests import views
@@ -35,7 +35,7 @@ def report(*, adapters: tuple[str, ...] = (), failed: dict[str, str] | None = No
         reported_at=0,
         start_s=1,
         weights_s=None,
-        rest=Rest(),
+        sleep_order=SleepOrder(),
     )
 
 
@@ -48,12 +48,12 @@ def test_model_without_activation_is_idle_and_its_adapter_is_left_out() -> None:
     }
 
 
-def test_model_that_finishes_its_last_requests_is_draining() -> None:
+def test_model_that_finishes_its_requests_is_draining() -> None:
     statuses = notable_statuses(SNAPSHOT, {}, {}, frozenset({"models/m"}))
     assert statuses["models/m"].state == status_pb2.RESOURCE_STATE_DRAINING
 
 
-def test_the_latest_start_from_zero_stays_with_the_model_when_it_is_idle_again() -> None:
+def test_latest_cold_start_stays_with_the_model_when_it_is_idle_again() -> None:
     cold_start = status_pb2.ColdStart()
     cold_start.first_token.FromSeconds(40)
     statuses = resource_status.notable_statuses(
@@ -64,7 +64,7 @@ def test_the_latest_start_from_zero_stays_with_the_model_when_it_is_idle_again()
     assert set(statuses) == {"models/m"}
 
 
-def test_failed_model_carries_the_reason_in_bounded_words() -> None:
+def test_failed_model_has_its_reason_and_a_bounded_message() -> None:
     failed = ModelActivation(state=State.FAILED, revision_number=3, reason="R", message="x" * 10_000)
     status = notable_statuses(SNAPSHOT, {"models/m": failed}, {}, frozenset())["models/m"]
     assert (status.state, status.reason) == (status_pb2.RESOURCE_STATE_FAILED, "R")
@@ -78,7 +78,7 @@ def test_every_state_has_its_counterpart_in_the_protocol() -> None:
         assert status_pb2.ResourceState.Name(status.state) == f"RESOURCE_STATE_{state.value}"
 
 
-def test_loaded_adapter_is_ready_and_one_that_could_not_be_is_failed() -> None:
+def test_loaded_adapter_is_ready_and_a_refused_adapter_is_failed() -> None:
     name = engine_adapter_name(ADAPTER)
     loaded = {"app": {"r1": report(adapters=(name,)), "r2": report(adapters=(name,))}}
     status = notable_statuses(SNAPSHOT, {}, loaded, frozenset())[ADAPTER.name]
@@ -92,7 +92,7 @@ def test_loaded_adapter_is_ready_and_one_that_could_not_be_is_failed() -> None:
     )
 
 
-def test_update_time_is_when_the_state_began_and_not_when_it_was_last_seen() -> None:
+def test_update_time_is_when_the_state_began() -> None:
     statuses = Statuses()
     ready = {"models/m": ModelActivation(state=State.READY, revision_number=3)}
     for now, activations, expected in ((10, {}, 10), (20, {}, 10), (30, ready, 30), (40, ready, 30), (50, {}, 50)):
@@ -100,7 +100,7 @@ def test_update_time_is_when_the_state_began_and_not_when_it_was_last_seen() -> 
         assert status.update_time.seconds == expected
 
 
-def test_what_does_not_change_is_the_same_message() -> None:
+def test_unchanged_status_is_the_same_message() -> None:
     statuses = Statuses()
     ready = notable_statuses(
         SNAPSHOT, {"models/m": ModelActivation(state=State.READY, revision_number=3)}, {}, frozenset()
@@ -116,7 +116,7 @@ def test_what_does_not_change_is_the_same_message() -> None:
     assert statuses.update(catalog, {}, 40)["models/m"] is third["models/m"]
 
 
-def test_another_snapshot_brings_and_takes_statuses_and_keeps_times() -> None:
+def test_new_snapshot_adds_and_removes_statuses_and_keeps_times() -> None:
     statuses = Statuses()
     statuses.update(views.snapshot(views.model("stays"), views.model("goes")), {}, 10)
     after = statuses.update(views.snapshot(views.model("stays"), views.model("comes")), {}, 20)
@@ -126,7 +126,7 @@ def test_another_snapshot_brings_and_takes_statuses_and_keeps_times() -> None:
     }
 
 
-def test_an_adapter_that_is_loaded_no_more_is_left_out_again() -> None:
+def test_adapter_that_is_no_longer_loaded_is_left_out() -> None:
     statuses = Statuses()
     loaded = {"app": {"r1": report(adapters=(engine_adapter_name(ADAPTER),))}}
     assert ADAPTER.name in statuses.update(SNAPSHOT, notable_statuses(SNAPSHOT, {}, loaded, frozenset()), 10)

@@ -1,13 +1,11 @@
-from __future__ import annotations
+"""The headers that a request has on its way to an engine."""
 
-import base64
+from __future__ import annotations
 
 import pytest
 
-from broadsheet.v1 import snapshot_pb2
-from dataplane.ingress.upstream import adapter_header, engine_headers
+from dataplane.ingress.upstream import engine_headers
 from dataplane.openai.asgi import Headers
-from tests import views
 
 SECRET = "s"
 
@@ -48,14 +46,3 @@ def test_the_body_has_one_content_type_the_first() -> None:
 
 def test_without_a_secret_no_authorization_is_sent() -> None:
     assert headers_for(secret="") == OWN[:2]
-
-
-def test_an_adapters_entry_is_sent_without_what_only_people_read() -> None:
-    entry = views.adapter("m", "a", card_text="x" * 16_000)
-    entry.labels["team"] = "zoo"
-    before = entry.SerializeToString()
-    sent = snapshot_pb2.AdapterEntry.FromString(base64.b64decode(adapter_header(entry)))
-    assert len(adapter_header(entry)) < 500
-    assert not sent.labels
-    assert sent.revision.weights == entry.revision.weights
-    assert entry.SerializeToString() == before

@@ -1,37 +1,129 @@
+"""What a process sees of the relay, also when the actor is restarted."""
+
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
-from dataplane.relay.relay import BoardActor
+import pytest
 
+from dataplane.relay import relay as relay_module
+from dataplane.relay.errors import WriterReplacedError
+from dataplane.relay.messages import SleepOrder, Wake
+from dataplane.relay.topics import Key, Role, Topic
+from tests.unit.dataplane.relay.relay_world import RelayWorld
 
-def new_board() -> Any:
-    """What runs in the actor."""
-    return BoardActor.__ray_metadata__.modified_class()  # type: ignore[attr-defined]  # added by ray.remote
-
-
-async def test_who_knows_nothing_is_told_at_once_also_that_there_is_nothing() -> None:
-    board = new_board()
-    async with asyncio.timeout(1):
-        changes = await board.poll(["a/"], "", 0, frozenset())
-        assert (changes.changed, changes.live) == ({}, frozenset())
-        await board.put({"a/1": "one", "b/1": "other"}, [])
-        changes = await board.poll(["a/"], "an epoch before", 99, frozenset({"a/7"}))
-        assert (changes.changed, changes.live) == ({"a/1": "one"}, frozenset({"a/1"}))
+ORDER = Key(Topic.SLEEP_ORDERS, "app")
+OTHER_ORDER = Key(Topic.SLEEP_ORDERS, "other")
+LIMITS = Key(Topic.RATE_LIMITS, "i1")
+REPORT = Key(Topic.INGRESSES, "i1")
 
 
-async def test_who_knows_all_waits_for_a_change() -> None:
-    board = new_board()
-    known = await board.poll(["a/"], "", 0, frozenset())
-    polling = asyncio.create_task(board.poll(["a/"], known.epoch, known.sequence, known.live))
-    await board.put({"b/1": "other"}, [])
-    await asyncio.sleep(0.01)
-    assert not polling.done()
-    await board.put({"a/1": "one"}, [])
-    changes = await polling
-    assert changes.changed == {"a/1": "one"}
-    polling = asyncio.create_task(board.poll(["a/"], changes.epoch, changes.sequence, changes.live))
-    await board.put({}, ["a/1"])
-    gone = await polling
-    assert (gone.changed, gone.live) == ({}, frozenset())
+@pytest.fixture(autouse=True)
+def retried_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_module, "_RETRY_S", 0.001)
+
+
+async def test_values_arrive_as_they_were_put() -> None:
+    world = RelayWorld()
+    agent = world.relay(Role.AGENT, "agent")
+    await agent.put({ORDER: SleepOrder(1, asleep=True)})
+    changes = await world.relay(Role.ENGINE, "r1").read([ORDER])
+    assert changes.values(Topic.SLEEP_ORDERS) == {"app": SleepOrder(1, asleep=True)}
+    assert changes.values(Topic.ADAPTERS) == {}
+
+
+async def test_a_process_puts_all_its_keys_again_when_it_finds_the_relay_restarted() -> None:
+    world = RelayWorld()
+    ingress = world.relay(Role.INGRESS, "i1")
+    await ingress.put({REPORT: "report", LIMITS: "limits"})
+    world.restart()
+    await ingress.put({REPORT: "renewed"})
+    found = await world.relay(Role.AGENT, "agent").read([Topic.INGRESSES, Topic.RATE_LIMITS])
+    assert found.changed == {REPORT: "renewed", LIMITS: "limits"}
+
+
+async def test_a_watcher_finds_out_about_a_restart_too() -> None:
+    world = RelayWorld()
+    agent = world.relay(Role.AGENT, "agent")
+    await agent.put({ORDER: "sleep"})
+    watcher = agent.watcher([Topic.ENGINES])
+    before = await watcher.next()
+    world.restart()
+    after = await watcher.next()
+    assert after.is_complete
+    assert after.epoch != before.epoch
+    assert (await agent.read([ORDER])).changed == {ORDER: "sleep"}
+
+
+async def test_a_removed_key_is_not_put_again() -> None:
+    world = RelayWorld()
+    agent = world.relay(Role.AGENT, "agent")
+    await agent.put({ORDER: 1, OTHER_ORDER: 1})
+    await agent.put({}, removed=[ORDER])
+    world.restart()
+    await agent.put({Key(Topic.ACTIVATION): 1})
+    assert (await agent.read([Topic.SLEEP_ORDERS])).changed == {OTHER_ORDER: 1}
+
+
+async def test_a_call_is_tried_again_until_the_actor_is_back_and_then_puts_the_newest_value() -> None:
+    world = RelayWorld()
+    agent = world.relay(Role.AGENT, "agent")
+    world.failures = 2
+    late = asyncio.create_task(agent.put({ORDER: "old"}))
+    await asyncio.sleep(0)
+    await agent.put({ORDER: "new"})
+    await late
+    assert (await agent.read([ORDER])).changed == {ORDER: "new"}
+
+
+async def test_an_old_agent_is_refused_once_a_new_one_has_put() -> None:
+    world = RelayWorld()
+    old, new = world.relay(Role.AGENT, "agent", 1), world.relay(Role.AGENT, "agent", 2)
+    await old.put({ORDER: 1})
+    await new.put({Key(Topic.ACTIVATION): 2})
+    with pytest.raises(WriterReplacedError):
+        await old.put({ORDER: 3})
+    assert (await new.read([ORDER])).changed == {ORDER: 1}
+
+
+async def test_a_paced_watcher_is_answered_once_for_many_changes() -> None:
+    world = RelayWorld()
+    agent = world.relay(Role.AGENT, "agent")
+    watcher = agent.watcher([Topic.ENGINES], pace_s=0.05)
+    await watcher.next()
+    world.calls.clear()
+    looking = asyncio.create_task(watcher.next())
+    for number in range(100):
+        await world.relay(Role.ENGINE, f"r{number}").put({Key(Topic.ENGINES, f"app/r{number}"): number})
+    assert len((await looking).changed) == 100
+    assert world.calls.count("watch") == 1
+
+
+async def test_messages_come_to_the_agent_in_order_and_once() -> None:
+    world = RelayWorld()
+    inbox = world.relay(Role.AGENT, "agent").inbox()
+    ingress = world.relay(Role.INGRESS, "i1")
+    messages = [Wake(model=f"models/{number}", requested_at=1.0) for number in range(3)]
+    await ingress.send(messages[:2])
+    assert await inbox.next() == tuple(messages[:2])
+    await ingress.send(messages[2:])
+    assert await inbox.next() == tuple(messages[2:])
+
+
+async def test_messages_of_an_agent_that_died_come_to_the_next_one() -> None:
+    world = RelayWorld()
+    wake = Wake(model="models/m", requested_at=1.0)
+    await world.relay(Role.INGRESS, "i1").send([wake])
+    await world.relay(Role.AGENT, "agent", 1).inbox().next()
+    assert await world.relay(Role.AGENT, "agent", 2).inbox().next() == (wake,)
+
+
+async def test_an_inbox_goes_on_after_a_restart() -> None:
+    world = RelayWorld()
+    inbox = world.relay(Role.AGENT, "agent").inbox()
+    ingress = world.relay(Role.INGRESS, "i1")
+    for number in range(2):
+        wake = Wake(model=f"models/{number}", requested_at=1.0)
+        await ingress.send([wake])
+        assert await inbox.next() == (wake,)
+        world.restart()

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from broadsheet.v1 import snapshot_pb2
-from dataplane.relay.messages import SnapshotPost
+from dataplane.relay.messages import SerializedSnapshot
 from dataplane.snapshot import accept as accept_module
 from dataplane.snapshot.accept import Policy, Rejection, accept
 from dataplane.snapshot.snapshot import Message, RawEntry, Snapshot
@@ -49,15 +49,15 @@ def checked(entries: tuple[RawEntry, ...], revision: int = 1) -> Snapshot:
     return outcome
 
 
-def relayed(post: SnapshotPost, *, rules: str = RULES, held: Snapshot | None = None) -> Snapshot | Rejection:
-    """What an ingress replica makes of what the agent put on the board."""
+def relayed(post: SerializedSnapshot, *, rules: str = RULES, held: Snapshot | None = None) -> Snapshot | Rejection:
+    """What an ingress replica makes of what the agent put on the relay."""
     post = pickle.loads(pickle.dumps(post))  # noqa: S301  # as Ray does
     found = believed(post.findings, post.position, rules)
     return accept(post.position, post.entries(), held=held, policy=POLICY, found=found)
 
 
-def post_of(snapshot: Snapshot) -> SnapshotPost:
-    return SnapshotPost.of(snapshot, findings_of(snapshot, RULES))
+def post_of(snapshot: Snapshot) -> SerializedSnapshot:
+    return SerializedSnapshot.of(snapshot, findings_of(snapshot, RULES))
 
 
 def test_a_relayed_snapshot_is_what_the_agent_has() -> None:
@@ -86,18 +86,18 @@ def test_what_the_agent_has_found_is_not_looked_for_again(monkeypatch: pytest.Mo
     assert len(validated) == 2
 
 
-Alter = Callable[[SnapshotPost, int], SnapshotPost]
+Alter = Callable[[SerializedSnapshot, int], SerializedSnapshot]
 
 
-def with_blob(post: SnapshotPost, at: int, blob: bytes) -> SnapshotPost:
+def with_blob(post: SerializedSnapshot, at: int, blob: bytes) -> SerializedSnapshot:
     return replace(post, blobs=(*post.blobs[:at], blob, *post.blobs[at + 1 :]))
 
 
-def with_other_bytes(post: SnapshotPost, at: int) -> SnapshotPost:
+def with_other_bytes(post: SerializedSnapshot, at: int) -> SerializedSnapshot:
     return with_blob(post, at, post.blobs[at] + b"\x00")
 
 
-def with_other_bytes_and_their_digest(post: SnapshotPost, at: int) -> SnapshotPost:
+def with_other_bytes_and_their_digest(post: SerializedSnapshot, at: int) -> SerializedSnapshot:
     other = snapshot_pb2.ModelEntry.FromString(post.blobs[at])
     other.revision.card.description = "altered"
     blob = other.SerializeToString()
@@ -105,7 +105,7 @@ def with_other_bytes_and_their_digest(post: SnapshotPost, at: int) -> SnapshotPo
     return replace(altered, digests=(*post.digests[:at], blob_digest(blob), *post.digests[at + 1 :]))
 
 
-def without_entry(post: SnapshotPost, at: int) -> SnapshotPost:
+def without_entry(post: SerializedSnapshot, at: int) -> SerializedSnapshot:
     names, types, digests, blobs = (
         (*column[:at], *column[at + 1 :]) for column in (post.names, post.types, post.digests, post.blobs)
     )

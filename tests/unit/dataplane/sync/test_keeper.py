@@ -48,7 +48,7 @@ async def test_accepted_snapshot_is_in_service_and_on_disk(tmp_path: Path) -> No
 
 
 async def test_failed_activation_ends_the_agent_and_is_no_rejection(tmp_path: Path) -> None:
-    first = keeper(tmp_path, [], fault=OSError("the board is gone"))
+    first = keeper(tmp_path, [], fault=OSError("the relay is gone"))
     await first.load()
     running = asyncio.create_task(first.run())
     await asyncio.sleep(0)

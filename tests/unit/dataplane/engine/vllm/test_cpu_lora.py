@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from dataplane.engine import vllm_cpu_lora
+from dataplane.engine.vllm import cpu_lora
 
 BGMV = ("bgmv_shrink", "bgmv_expand", "bgmv_expand_slice")
 OPERATORS = (*BGMV, "sgmv_shrink", "sgmv_expand", "sgmv_expand_slice")
@@ -43,7 +43,7 @@ def operators(imported: Operators) -> Iterator[Operators]:
 @pytest.fixture
 def skipping(operators: Operators) -> Operators:
     """With what the workers get."""
-    vllm_cpu_lora.skip_rows_without_adapter()
+    cpu_lora.skip_rows_without_adapter()
     return operators
 
 
@@ -86,7 +86,7 @@ def test_rows_without_an_adapter_stay_and_the_others_get_theirs(skipping: Operat
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_vllm_alone_gives_them_the_last_slots_adapter(operators: Operators, operator: str) -> None:
-    """When this fails, vLLM has mended it, and `vllm_cpu_lora` can go."""
+    """When this fails, vLLM has mended it, and `cpu_lora` can go."""
     got, expected = run(operators[0], operator, [0, -1, 2])
     torch.testing.assert_close(got[[0, 2]], expected[[0, 2]])
     assert not torch.allclose(got[1], expected[1])
@@ -102,11 +102,11 @@ def test_nothing_in_an_adapter_reaches_rows_without_one(skipping: Operators) -> 
 
 def test_operators_that_skip_by_themselves_are_left_alone(skipping: Operators) -> None:
     before = skipping[0].bgmv_expand
-    vllm_cpu_lora.skip_rows_without_adapter()
+    cpu_lora.skip_rows_without_adapter()
     assert skipping[0].bgmv_expand is before
 
 
-def test_what_cannot_be_kept_from_it_is_said(operators: Operators, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_cpu_lora, "skipping", lambda operator: operator)
-    with pytest.raises(RuntimeError, match="answer for the base with an adapter"):
-        vllm_cpu_lora.skip_rows_without_adapter()
+def test_operators_that_cannot_be_wrapped_are_an_error(operators: Operators, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_lora, "skipping", lambda operator: operator)
+    with pytest.raises(RuntimeError, match="answer for the base model with an adapter"):
+        cpu_lora.skip_rows_without_adapter()

@@ -1,9 +1,9 @@
-"""In vLLM's workers on CPUs (0.32): a request without an adapter is answered without one.
+"""Makes vLLM's workers on CPUs (0.32) answer a request without an adapter by the base model.
 
 vLLM's torch operators take each row's weights from the slot of its adapter. A row without an
-adapter has slot -1, which torch takes for the last one, so the base would be answered for by
-whatever that slot holds or has held. vLLM's GPU kernels skip such rows; so do its torch operators
-here, once they are wrapped.
+adapter has slot -1, which torch reads as the last slot. So requests for the base model would be
+answered with the adapter that this slot holds or has held. vLLM's GPU kernels skip such rows. The
+wrapped torch operators do the same.
 """
 
 from __future__ import annotations
@@ -13,28 +13,26 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-WORKER_EXTENSION = "dataplane.engine.vllm_cpu_lora.WorkerExtension"
+WORKER_EXTENSION = "dataplane.engine.vllm.cpu_lora.WorkerExtension"
 
 _OPERATORS = ("bgmv_shrink", "bgmv_expand", "bgmv_expand_slice")
 """Of `vllm.lora.ops.torch_ops.lora_ops`. The others there (`sgmv_*`) call these."""
 
 
 class WorkerExtension:
-    """What vLLM mixes into its workers (`worker_extension_cls`), to be called with
-    `collective_rpc`."""
+    """Mixed into vLLM's workers (`worker_extension_cls`), for calls by `collective_rpc`."""
 
     def skip_rows_without_adapter(self) -> None:
-        """See the function of this name."""
+        """Call the function of this name."""
         skip_rows_without_adapter()
 
 
 def skip_rows_without_adapter() -> None:
-    """Wrap vLLM's operators in this process, unless they skip rows without an adapter by
-    themselves.
+    """Wrap vLLM's operators in this process, unless they skip rows without an adapter themselves.
 
     Raises:
-        RuntimeError: they apply an adapter to such rows all the same; this vLLM is not the one that
-        is known here.
+        RuntimeError: they still apply an adapter to such rows, so this is another vLLM than the one
+            that this module was written for.
     """
     from vllm.lora.ops.torch_ops import lora_ops
     from vllm.lora.punica_wrapper import punica_cpu
@@ -46,11 +44,11 @@ def skip_rows_without_adapter() -> None:
         setattr(lora_ops, name, operator)
         setattr(punica_cpu, name, operator)
     if not _only_rows_with_adapter_change():
-        raise RuntimeError("vLLM would answer for the base with an adapter, and Broadsheet cannot keep it from that")
+        raise RuntimeError("vLLM would answer for the base model with an adapter, and Broadsheet cannot prevent it")
 
 
 def skipping(operator: Callable[..., None]) -> Callable[..., None]:
-    """`operator`, but the output's rows of slot -1 stay as they are.
+    """`operator`, but it leaves the output's rows of slot -1 unchanged.
 
     Shapes: `inputs` (rows, in), `weights` (slots, 1, out, in) or (slots, out, in), `output` (rows,
     …), `slots` (rows,).
@@ -70,8 +68,10 @@ def skipping(operator: Callable[..., None]) -> Callable[..., None]:
 
 
 def _only_rows_with_adapter_change() -> bool:
-    """Whether vLLM applies the adapter in its only slot to the one of two rows that has it,
-    wherever it applies any."""
+    """Whether vLLM's operators change only rows that have an adapter.
+
+    Tried on two rows, of which the first has the adapter in the only slot.
+    """
     import torch
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
@@ -87,8 +87,8 @@ def _only_rows_with_adapter_change() -> bool:
 
     found = []
     for is_prefill in (True, False):
-        # As vLLM's LoRAMapping has it, which lies beside all layers: the first row has the adapter
-        # 1, the second none.
+        # The fields of vLLM's LoRAMapping, whose import would load all layers. The first row has
+        # adapter 1, the second none.
         mapping = SimpleNamespace(index_mapping=(1, 0), prompt_mapping=(1, 0), is_prefill=is_prefill)
         wrapper.update_metadata(mapping, lora_index_to_id=[1], max_loras=2, vocab_size=size)
         found += [

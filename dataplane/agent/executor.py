@@ -1,0 +1,123 @@
+"""Carries out plans: calls Ray Serve, and writes each step to the ledger and the relay."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import secrets
+import time
+from collections.abc import Iterable
+
+import structlog
+
+from dataplane.agent import deployments
+from dataplane.agent.desired import replica_bounds
+from dataplane.agent.ledger.ledger import Ledger
+from dataplane.agent.live_adapters import live_adapters
+from dataplane.agent.reconciler.actions import Action, Delete, Deploy, Rescale, Sleep, Wake
+from dataplane.agent.resources import resources_of
+from dataplane.engine.replica import ReplicaSettings
+from dataplane.relay.messages import ApplicationRecord
+from dataplane.relay.relay import Relay
+from dataplane.relay.topics import Key, Topic
+from dataplane.snapshot.snapshot import Snapshot, model_of
+
+DEPLOY_FAILED = "DEPLOY_FAILED"
+"""Reason of an application that Ray Serve refused to deploy."""
+_SECRET_BYTES = 32
+
+_log = structlog.get_logger("dataplane.agent.executor")
+
+
+class Executor:
+    """Changes the applications. Its methods are called by one task, one after another."""
+
+    def __init__(self, ledger: Ledger, relay: Relay, replica_settings: ReplicaSettings) -> None:
+        self._applications = ledger.applications
+        self._relay = relay
+        self._replica_settings = replica_settings
+
+    async def carry_out(self, actions: Iterable[Action]) -> None:
+        """Carry out the actions of a plan, in order."""
+        for action in actions:
+            # An application may go while an earlier action of the plan is carried out.
+            if not isinstance(action, Deploy) and self._applications.state(action.application) is None:
+                continue
+            match action:
+                case Deploy():
+                    await self._deploy(action)
+                case Rescale():
+                    await self._rescale(action)
+                case Delete():
+                    await self._delete(action.application)
+                case Sleep():
+                    await self._order_sleep(action.application, asleep=True)
+                case Wake():
+                    await self._order_sleep(action.application, asleep=False)
+
+    async def publish_adapters(self, snapshot: Snapshot) -> None:
+        """Tell the replicas of each application which adapters are in the catalog."""
+        revision = snapshot.position.revision
+        outdated = self._applications.without_adapters_of(revision)
+        if not outdated:
+            return
+        self._applications.adapters_published(outdated, revision)
+        adapters = live_adapters(snapshot, outdated)
+        await self._relay.put({Key(Topic.ADAPTERS, name): live for name, live in adapters.items()})
+
+    async def _deploy(self, action: Deploy) -> None:
+        spec = action.entry.revision.spec
+        record = ApplicationRecord(
+            name=action.application,
+            model=model_of(action.entry.name),
+            revision_number=action.entry.revision.number,
+            entry=action.entry.SerializeToString(deterministic=True),
+            replica_bounds=replica_bounds(spec.scaling),
+            secret=secrets.token_urlsafe(_SECRET_BYTES),
+            created_at=time.time(),  # not the time of the plan: the deployments of one plan take seconds each
+            resources=resources_of(spec),
+        )
+        # The record comes before the application: if the agent dies between the two, the next one
+        # finds a record without an application, and not an application without a record.
+        self._applications.deployed(record)
+        await self._relay.put({Key(Topic.APPLICATIONS, record.name): record})
+        _log.info("deploying", application=record.name, model=record.model, revision=record.revision_number)
+        try:
+            await asyncio.to_thread(deployments.deploy_model, record, self._replica_settings)
+        except Exception as error:
+            _log.exception("deploy_failed", application=record.name)
+            message = f"Ray Serve refused it: {error}"
+            self._applications.failed(record.name, reason=DEPLOY_FAILED, message=message, now=time.time())
+        else:
+            self._applications.taken_on(record.name, time.time())
+
+    async def _rescale(self, action: Rescale) -> None:
+        state = self._applications.state(action.application)
+        assert state is not None, "looked up by carry_out"
+        record = dataclasses.replace(
+            state.record,
+            revision_number=action.entry.revision.number,
+            entry=action.entry.SerializeToString(deterministic=True),
+            replica_bounds=replica_bounds(action.entry.revision.spec.scaling),
+        )
+        _log.info("rescaling", application=record.name, model=record.model, revision=record.revision_number)
+        try:
+            await asyncio.to_thread(deployments.deploy_model, record, self._replica_settings)
+        except Exception:
+            _log.exception("rescale_failed", application=record.name)  # the next plan tries again
+            return
+        # The record comes after the call: if the agent dies between the two, the next one rescales
+        # the application again.
+        changed = self._applications.rescaled(record)
+        if changed is not None:
+            await self._relay.put({Key(Topic.APPLICATIONS, record.name): changed})
+
+    async def _order_sleep(self, application: str, *, asleep: bool) -> None:
+        order = self._applications.sleep_ordered(application, asleep=asleep)
+        _log.info("putting_to_sleep" if asleep else "waking", application=application)
+        await self._relay.put({Key(Topic.SLEEP_ORDERS, application): order})
+
+    async def _delete(self, application: str) -> None:
+        self._applications.deleted(application)
+        _log.info("deleting", application=application)
+        await asyncio.to_thread(deployments.delete, application)

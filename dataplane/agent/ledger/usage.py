@@ -1,0 +1,73 @@
+"""Which models and applications are in use, from the reports of the ingress replicas. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+
+from dataplane.agent.ledger.reports import Reports, ReportUpdate, is_live
+from dataplane.relay.messages import IngressReport
+from dataplane.snapshot.snapshot import Position
+
+
+@dataclass(slots=True)
+class Usage:
+    """What the ingress replicas hold and do. Times are seconds since the epoch."""
+
+    _ingresses: Reports[IngressReport] = field(default_factory=Reports)
+    """By replica id."""
+    _last_activity: dict[str, float] = field(default_factory=dict)
+    """By model or pinned revision: when it was last asked for. While a live report has a request of
+    it in flight, it is asked for now."""
+
+    def observe(self, update: ReportUpdate[IngressReport], now: float) -> None:
+        """Take over reports, and note until when each model was in use."""
+        superseded = {key: report for key in update.changed if (report := self._ingresses.get(key)) is not None}
+        gone = self._ingresses.observe(update, now)
+        for report in (superseded | gone).values():
+            self._note_in_flight(report, now if is_live(report, now) else report.reported_at)
+        for report in update.changed.values():
+            for model, usage in report.models.items():
+                self.asked_for(model, min(usage.last_request_at, now))
+            self._note_in_flight(report, min(report.reported_at, now))
+
+    def _note_in_flight(self, report: IngressReport, at: float) -> None:
+        for model, usage in report.models.items():
+            if usage.in_flight:
+                self.asked_for(model, at)
+
+    def asked_for(self, model: str, at: float) -> None:
+        """A model or pinned revision was asked for, by a request or a wake."""
+        self._last_activity[model] = max(self._last_activity.get(model, 0.0), at)
+
+    def keep_only(self, models: Set[str]) -> None:
+        """Forget the activity of all other models: it was too long ago, or they are gone."""
+        self._last_activity = {model: at for model, at in self._last_activity.items() if model in models}
+
+    def last_activity(self, now: float) -> dict[str, float]:
+        """By model or pinned revision: when it was last asked for."""
+        return self._last_activity | dict.fromkeys(self.in_flight(now), now)
+
+    def in_flight(self, now: float) -> dict[str, int]:
+        """By model or pinned revision: requests held or forwarded, over all ingress replicas."""
+        total: Counter[str] = Counter()
+        for report in self._ingresses.live(now).values():
+            total.update({name: usage.in_flight for name, usage in report.models.items() if usage.in_flight})
+        return dict(total)
+
+    def in_use(self, now: float) -> Mapping[str, int]:
+        """By application: requests that it is answering, over all ingress replicas."""
+        total: Counter[str] = Counter()
+        for report in self._ingresses.live(now).values():
+            total.update(report.applications)
+        return total
+
+    def ingress_sequence(self, now: float) -> int | None:
+        """The oldest activation in use by an ingress replica; None if there is no ingress
+        replica."""
+        return min((report.activation_sequence for report in self._ingresses.live(now).values()), default=None)
+
+    def ingresses_hold(self, position: Position, now: float) -> bool:
+        """Whether every ingress replica uses the snapshot at `position`."""
+        return all(report.position == position for report in self._ingresses.live(now).values())

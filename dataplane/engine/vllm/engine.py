@@ -1,0 +1,231 @@
+"""Starts vLLM in this process: its own OpenAI app over its own engine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from broadsheet.v1 import snapshot_pb2
+from dataplane.engine.app import CURRENT_CALL
+from dataplane.engine.out_of_memory import kernel_kills, start_failure_reason
+from dataplane.engine.vllm import cpu_lora
+from dataplane.engine.vllm.command_line import command_line
+from dataplane.engine.vllm.start_log import cause_in, error_message, kill_message, log_since, log_sizes, weights_seconds
+from dataplane.errors import EngineStartError
+from dataplane.openai import errors as openai_errors
+from dataplane.openai.asgi import AsgiApp
+from dataplane.openai.routes import INFERENCE_ROUTES
+
+_RESOLVER_NAME = "broadsheet"
+
+AdapterPath = Callable[[str], Path | None]
+"""Engine-side name → directory with the adapter's verified files; None: it was not fetched."""
+
+
+class VllmEngine:
+    """A running vLLM engine and its OpenAI app."""
+
+    def __init__(self, client: Any, app: Any, weights_s: float | None) -> None:
+        self._client = client
+        self._app = app
+        self._weights_s = weights_s
+        self._killed = False
+
+    @property
+    def app(self) -> AsgiApp:
+        """vLLM's own OpenAI app."""
+        app: AsgiApp = self._app
+        return app
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the engine's processes run."""
+        return not (self._killed or self._client.errored)
+
+    @property
+    def weights_s(self) -> float | None:
+        """How long vLLM read the weights, in seconds; None: unknown."""
+        return self._weights_s
+
+    @property
+    def loaded_adapters(self) -> tuple[str, ...]:
+        """Engine-side names of the adapters that vLLM knows."""
+        return tuple(self._app.state.openai_serving_models.lora_requests)
+
+    async def unload_adapter(self, name: str) -> None:
+        """Make vLLM forget an adapter. An unknown one is ignored."""
+        from vllm.entrypoints.serve.lora.protocol import UnloadLoRAAdapterRequest
+
+        models = self._app.state.openai_serving_models
+        request = models.lora_requests.get(name)
+        if request is None:
+            return
+        await models.unload_lora_adapter(UnloadLoRAAdapterRequest(lora_name=name))
+        await self._client.remove_lora(request.lora_int_id)
+
+    async def sleep(self) -> None:
+        """Move the weights to main memory and drop the KV cache. Needs an engine without requests."""
+        await self._client.sleep(level=1)
+
+    async def wake(self) -> None:
+        """Move the weights back to the accelerator."""
+        await self._client.wake_up()
+
+    async def answer(self) -> None:
+        """Return once the engine core, between two steps, has taken a call from its queue."""
+        await self._client.is_sleeping()
+
+    def shutdown(self) -> None:
+        """End the engine's processes."""
+        self._client.shutdown()
+
+    def kill(self) -> None:
+        """`kill -9` the engine's processes. vLLM's client then ends the requests with an error."""
+        from vllm.utils.system_utils import kill_process_tree
+
+        self._killed = True
+        for process in self._client.engine_core.resources.engine_manager.processes:
+            kill_process_tree(process.pid)
+
+
+async def start(entry: snapshot_pb2.ModelEntry, adapter_path: AdapterPath) -> VllmEngine:
+    """Start vLLM for a model.
+
+    It takes from tens of seconds to minutes, and blocks the event loop for a part of that.
+
+    Raises:
+        EngineStartError: with the engine's own reason.
+    """
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    if entry.revision.spec.HasField("lora"):
+        # vLLM then asks a resolver for unknown adapters. It also opens routes to load them, which
+        # the ingress does not forward.
+        os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
+    arguments = command_line(entry)
+    sizes, kills = log_sizes(), kernel_kills()
+    try:
+        client, app = await _start(arguments, adapter_path)
+    except EngineStartError:
+        raise
+    except Exception as error:
+        message = error_message(error)
+        if "Engine core initialization failed" in message:
+            # vLLM's engine runs in a process of its own, which writes the reason to the log only.
+            message = cause_in(log_since(sizes)) or kill_message(message, kernel_kills() - kills) or message
+        raise EngineStartError(message, reason=start_failure_reason(message)) from error
+    return VllmEngine(client, app, weights_seconds(log_since(sizes)))
+
+
+async def _start(arguments: Sequence[str], adapter_path: AdapterPath) -> tuple[Any, Any]:
+    """The engine's client, and its OpenAI app."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+    from vllm.entrypoints.launchers.app import build_app
+    from vllm.lora.resolver import LoRAResolverRegistry
+    from vllm.platforms import current_platform
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    parsed = _parse(arguments)
+    lora_on_cpu = parsed.enable_lora and current_platform.is_cpu()
+    if parsed.enable_lora:
+        LoRAResolverRegistry.register_resolver(_RESOLVER_NAME, _resolver(adapter_path))
+    if lora_on_cpu:
+        _extend_workers(parsed)
+    client = AsyncLLM.from_engine_args(AsyncEngineArgs.from_cli_args(parsed))
+    try:
+        if lora_on_cpu:
+            await client.collective_rpc("skip_rows_without_adapter")
+        tasks = await client.get_supported_tasks()
+        app = build_app(parsed, tasks, client.model_config)
+        await init_app_state(client, app.state, parsed, tasks)
+    except BaseException:
+        client.shutdown()
+        raise
+    _speak_public_names(app.state.openai_serving_models)
+    _explain_missing_routes(app, tasks)
+    return client, app
+
+
+def _parse(arguments: Sequence[str]) -> Any:
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    class Parser(FlexibleArgumentParser):  # type: ignore[misc]  # vLLM is not followed by mypy
+        def error(self, message: str) -> NoReturn:
+            raise EngineStartError(f"vLLM refuses its arguments: {message}", reason="ENGINE_ARGS_INVALID")
+
+    try:
+        parsed = make_arg_parser(Parser()).parse_args(list(arguments))
+        validate_parsed_serve_args(parsed)
+    except (TypeError, ValueError) as error:
+        raise EngineStartError(f"vLLM refuses its arguments: {error}", reason="ENGINE_ARGS_INVALID") from error
+    return parsed
+
+
+def _extend_workers(parsed: Any) -> None:
+    if parsed.worker_extension_cls:
+        message = "worker_extension_cls: on CPUs, a model with adapters has Broadsheet's own"
+        raise EngineStartError(message, reason="ENGINE_ARGS_INVALID")
+    parsed.worker_extension_cls = cpu_lora.WORKER_EXTENSION
+
+
+def _resolver(adapter_path: AdapterPath) -> Any:
+    from vllm.lora.request import LoRARequest
+    from vllm.lora.resolver import LoRAResolver
+
+    class CatalogResolver(LoRAResolver):  # type: ignore[misc]  # vLLM is not followed by mypy
+        async def resolve_lora(self, base_model_name: str, lora_name: str) -> Any:
+            path = adapter_path(lora_name)
+            if path is None:
+                return None
+            # vLLM replaces the id by its own.
+            return LoRARequest(lora_name=lora_name, lora_int_id=1, lora_path=str(path))
+
+    return CatalogResolver()
+
+
+def _speak_public_names(models: Any) -> None:
+    """Make vLLM accept the name that the caller asked for, and answer with it.
+
+    The names that vLLM knows are not for callers: a model's served name may change after the start,
+    and an adapter's engine-side name contains its digest.
+    """
+    engine_model_name = models.model_name
+    engine_is_base_model = models.is_base_model
+
+    def model_name(lora_request: Any = None) -> str:
+        call = CURRENT_CALL.get()
+        return call.served_name if call and call.served_name else engine_model_name(lora_request)
+
+    def is_base_model(name: str) -> bool:
+        call = CURRENT_CALL.get()
+        if call is None or not call.served_name:
+            return bool(engine_is_base_model(name))
+        return call.adapter is None and name == call.served_name
+
+    models.model_name = model_name
+    models.is_base_model = is_base_model
+
+
+def _explain_missing_routes(app: Any, tasks: Sequence[str]) -> None:
+    """Make vLLM's app answer a route of another task in the shape of its other errors.
+
+    It has only the routes of its tasks. For others its router raises Starlette's exception, while
+    vLLM's handler is for FastAPI's, which the rest of the app raises.
+    """
+    from starlette.exceptions import HTTPException
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    async def explain(request: Request, error: HTTPException) -> Response:
+        call, path = CURRENT_CALL.get(), request.url.path
+        route = INFERENCE_ROUTES.get(path)
+        refusal = openai_errors.TaskUnsupported(call.served_name if call else "", path, tasks)
+        answer = openai_errors.answer_for(refusal, anthropic=route is not None and route.anthropic)
+        return Response(answer.body, answer.status, media_type="application/json")
+
+    app.add_exception_handler(HTTPException, explain)
+    # vLLM has built it already, for its metrics, and without this handler.
+    app.middleware_stack = app.build_middleware_stack()

@@ -1,0 +1,94 @@
+"""The topics of the relay: what they hold, who may write them, how keys are named. Pure.
+
+| topic        | writer  | name of a key                | value              |
+|--------------|---------|------------------------------|--------------------|
+| snapshot     | agent   | empty                        | SerializedSnapshot |
+| activation   | agent   | empty                        | Activation         |
+| applications | agent   | application                  | ApplicationRecord  |
+| adapters     | agent   | application                  | LiveAdapters       |
+| sleep_orders | agent   | application                  | SleepOrder         |
+| ingresses    | ingress | replica id                   | IngressReport      |
+| rate_limits  | ingress | replica id                   | Used, by key uid   |
+| engines      | engine  | {application}/{replica id}   | EngineReport       |
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Topic(enum.StrEnum):
+    """A set of keys with values of one kind. The module's table says which."""
+
+    SNAPSHOT = "snapshot"
+    ACTIVATION = "activation"
+    APPLICATIONS = "applications"
+    ADAPTERS = "adapters"
+    SLEEP_ORDERS = "sleep_orders"
+    INGRESSES = "ingresses"
+    RATE_LIMITS = "rate_limits"
+    ENGINES = "engines"
+
+
+class Role(enum.StrEnum):
+    """The part of the data plane that a process is."""
+
+    AGENT = "agent"
+    INGRESS = "ingress"
+    ENGINE = "engine"
+
+
+ROLE_OF: Mapping[Topic, Role] = {
+    Topic.SNAPSHOT: Role.AGENT,
+    Topic.ACTIVATION: Role.AGENT,
+    Topic.APPLICATIONS: Role.AGENT,
+    Topic.ADAPTERS: Role.AGENT,
+    Topic.SLEEP_ORDERS: Role.AGENT,
+    Topic.INGRESSES: Role.INGRESS,
+    Topic.RATE_LIMITS: Role.INGRESS,
+    Topic.ENGINES: Role.ENGINE,
+}
+"""Which role may write a topic."""
+
+
+class Key(NamedTuple):
+    """One value's address. It has one writer."""
+
+    topic: Topic
+    name: str = ""
+    """Unique in its topic; empty where the topic has a single key."""
+
+
+Watched = Topic | Key
+"""What a watcher follows: a whole topic, or a single key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """A process that puts keys."""
+
+    role: Role
+    name: str
+    """`agent`, or the id of a replica. Writers of one name replace each other."""
+    incarnation: int
+    """Rises with each process of that name; the highest is the current one. Nanoseconds since the
+    epoch at its start do."""
+
+
+def agent_writer(started_at_ns: int) -> Writer:
+    """The agent that started at that time, in nanoseconds since the epoch."""
+    return Writer(Role.AGENT, "agent", started_at_ns)
+
+
+def engine_key(application: str, replica_id: str) -> Key:
+    """The key of an engine replica's report."""
+    return Key(Topic.ENGINES, f"{application}/{replica_id}")
+
+
+def engine_of(name: str) -> tuple[str, str]:
+    """Application and replica id of an engine replica, from the name of its key."""
+    application, _, replica_id = name.partition("/")
+    return application, replica_id
