@@ -62,7 +62,7 @@ from dataplane.settings import Settings
 from dataplane.snapshot.accept import Policy
 from dataplane.snapshot.activation import Activation, ModelActivation
 from dataplane.snapshot.snapshot import Snapshot, model_of
-from dataplane.snapshot.validation import findings_of, rules_of
+from dataplane.snapshot.validation import validation_result, validation_rules
 from dataplane.sync.keeper import SnapshotKeeper
 
 _TICK_S = 1.0
@@ -93,7 +93,7 @@ class Agent:
         self._board = Board()
         self._cluster = Cluster()
         policy = Policy(allowed_sources=settings.allowed_sources, allow_new_store=settings.allow_new_store)
-        self._rules = rules_of(version("broadsheet"), policy)
+        self._rules = validation_rules(version("broadsheet"), policy)
         self._keeper = SnapshotKeeper(
             settings,
             instance_uid=uuid.uuid4().hex,
@@ -169,7 +169,7 @@ class Agent:
         taken it over."""
         # The activation goes first: a view needs both.
         await self._board.put({ACTIVATION_KEY: self._activation})
-        await self._board.put({SNAPSHOT_KEY: SnapshotPost.of(snapshot, findings_of(snapshot, self._rules))})
+        await self._board.put({SNAPSHOT_KEY: SnapshotPost.of(snapshot, validation_result(snapshot, self._rules))})
         self._poked.set()
         deadline = time.monotonic() + _INGRESS_SWAP_S
         while not self._cluster.ingresses_hold(time.time(), snapshot.position):

@@ -42,7 +42,7 @@ from dataplane.settings import Settings
 from dataplane.snapshot.accept import Policy, Rejection, accept
 from dataplane.snapshot.activation import Activation, View
 from dataplane.snapshot.snapshot import Position, Snapshot
-from dataplane.snapshot.validation import believed, rules_of
+from dataplane.snapshot.validation import trusted_quarantines, validation_rules
 
 REPORT_INTERVAL_S = 1.0
 """How often a replica renews its report; at once when it has taken over a new snapshot or
@@ -127,7 +127,7 @@ class IngressReplica:
         snapshot: Snapshot | None = None
         activation: Activation | None = None
         policy = Policy(allowed_sources=self._settings.allowed_sources, allow_new_store=True)
-        rules = rules_of(version("broadsheet"), policy)
+        rules = validation_rules(version("broadsheet"), policy)
         while True:
             known = await self._board.watch([SNAPSHOT_KEY, ACTIVATION_KEY], known)
             post: SnapshotPost | None = known.changed.get(SNAPSHOT_KEY)
@@ -153,7 +153,7 @@ class IngressReplica:
         posted: Mapping[str, Used] = {}
         while True:
             values: dict[str, object] = {key: self._report()}
-            used = dict(self._app.gate.used())
+            used = dict(self._app.key_access.used())
             if used != posted:
                 values[f"{LIMITS_PREFIX}{self._replica_id}"] = posted = used
             await self._board.put(values)
@@ -168,7 +168,7 @@ class IngressReplica:
         while True:
             known = await self._board.watch([LIMITS_PREFIX], known)
             others = {key: used for key, used in known.changed.items() if key != own}
-            self._app.gate.take_over(others, known.live)
+            self._app.key_access.take_over(others, known.live)
 
     def _report(self) -> IngressReport:
         view = self._views.current
@@ -216,7 +216,7 @@ class IngressReplica:
 
 
 def _accept(post: SnapshotPost, held: Snapshot | None, policy: Policy, rules: str) -> Snapshot | Rejection:
-    found = believed(post.findings, post.position, rules)
+    found = trusted_quarantines(post.validation, post.position, rules)
     return accept(post.position, post.entries(), held=held, policy=policy, found=found)
 
 

@@ -19,7 +19,7 @@ _LINGER_IDLE_S = 0.5
 `lingering_close`)."""
 
 
-class Exchange:
+class RequestContext:
     """One request and its response, with what is noted about them on the way."""
 
     __slots__ = (

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
-from dataplane.snapshot.validation import Findings
+from dataplane.snapshot.validation import ValidationResult
 
 SNAPSHOT_KEY = "snapshot"
 ACTIVATION_KEY = "activation"
@@ -35,10 +35,10 @@ class SnapshotPost:
     types: tuple[str, ...]
     digests: tuple[bytes, ...]
     blobs: tuple[bytes, ...]
-    findings: Findings
+    validation: ValidationResult
 
     @classmethod
-    def of(cls, snapshot: Snapshot, findings: Findings) -> SnapshotPost:
+    def of(cls, snapshot: Snapshot, validation: ValidationResult) -> SnapshotPost:
         entries = snapshot.entries
         return cls(
             position=snapshot.position,
@@ -46,7 +46,7 @@ class SnapshotPost:
             types=tuple(entry.type for entry in entries),
             digests=tuple(entry.digest for entry in entries),
             blobs=tuple(entry.blob for entry in entries),
-            findings=findings,
+            validation=validation,
         )
 
     def entries(self) -> tuple[RawEntry, ...]:

@@ -4,7 +4,7 @@ What is wrong with the snapshot as a whole rejects it, and the one before goes o
 wrong with one entry alone quarantines that entry, and the rest is served. The same checks are made
 of what comes over the wire and of what is read from disk at start. Of what the agent relays to
 ingress replicas it is proved again that it is the snapshot of its position; what the agent has
-found of single entries is relayed with it (findings.py).
+found of single entries is relayed with it (validation.py).
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ def accept(
             to the change.
         policy: What this data plane accepts.
         found: What is to be quarantined of the entries of `position`, by name, as `accept` of the
-            same release has found it under the same policy (`findings.py`). Then that these are
+            same release has found it under the same policy (`validation.py`). Then that these are
             those entries is checked, and what they say is not checked once more, but for API keys.
             None: everything is checked here.
     """

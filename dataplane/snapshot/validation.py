@@ -18,11 +18,11 @@ from dataplane.snapshot.snapshot import Position, Quarantine, Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Findings:
+class ValidationResult:
     """Which entries of one snapshot are to be quarantined for what they say."""
 
     rules: str
-    """What was checked by, from `rules_of`."""
+    """What was checked by, from `validation_rules`."""
     quarantined: Mapping[str, Quarantine]
     """By resource name."""
     seal: bytes
@@ -30,12 +30,12 @@ class Findings:
     believed."""
 
 
-def rules_of(release: str, policy: Policy) -> str:
+def validation_rules(release: str, policy: Policy) -> str:
     """What decides, with an entry's bytes, whether it is quarantined."""
     return json.dumps([release, *policy.allowed_sources])
 
 
-def findings_of(snapshot: Snapshot, rules: str) -> Findings:
+def validation_result(snapshot: Snapshot, rules: str) -> ValidationResult:
     """What `accept` has found when it made `snapshot`."""
     # A quarantined candidate is no entry, though it may bear the name of one: that of the same
     # revision, pinned.
@@ -44,14 +44,16 @@ def findings_of(snapshot: Snapshot, rules: str) -> Findings:
         for entry in snapshot.entries
         if entry.name in snapshot.quarantined and entry.name not in snapshot.deployable
     }
-    return Findings(rules=rules, quarantined=quarantined, seal=_seal(snapshot.position, rules, quarantined))
+    return ValidationResult(rules=rules, quarantined=quarantined, seal=_seal(snapshot.position, rules, quarantined))
 
 
-def believed(findings: Findings, position: Position, rules: str) -> Mapping[str, Quarantine] | None:
+def trusted_quarantines(
+    validation: ValidationResult, position: Position, rules: str
+) -> Mapping[str, Quarantine] | None:
     """What was found of the entries of `position`; None: they have to be checked."""
-    if findings.rules != rules or findings.seal != _seal(position, findings.rules, findings.quarantined):
+    if validation.rules != rules or validation.seal != _seal(position, validation.rules, validation.quarantined):
         return None
-    return findings.quarantined
+    return validation.quarantined
 
 
 def _seal(position: Position, rules: str, quarantined: Mapping[str, Quarantine]) -> bytes:

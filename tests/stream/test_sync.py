@@ -18,9 +18,9 @@ from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from controlplane.catalog.domain import DataPlaneRecord
 from controlplane.push.subscription import Limits
 from controlplane.store.store import Store
+from dataplane.ingress.access.api_keys import find_key
 from dataplane.openai.errors import ApiKeyInvalid
 from dataplane.snapshot.accept import STORE_UID_MISMATCH, Policy, accept
-from dataplane.snapshot.api_key import find
 from dataplane.snapshot.snapshot import Position
 from dataplane.sync.client import SyncCall, Timing
 from dataplane.sync.directory import Disk
@@ -584,11 +584,11 @@ async def test_a_key_is_with_the_data_planes_as_soon_as_it_is_made_and_gone_as_s
         request = api_key_pb2.CreateApiKeyRequest(api_key_id="alice", limits=limits)
         created = await plane.registry.CreateApiKey(request)
         snapshot = await data_plane.active(created.catalog_revision)
-        key = find(snapshot.api_keys, created.key, now=0.0)
+        key = find_key(snapshot.api_keys, created.key, now=0.0)
         assert (key.name, key.may_use("abc"), key.may_use("b")) == ("apiKeys/alice", True, False)
         revoked = await plane.registry.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(name="apiKeys/alice"))
         snapshot = await data_plane.active(revoked.catalog_revision)
         with pytest.raises(ApiKeyInvalid):
-            find(snapshot.api_keys, created.key, now=0.0)
+            find_key(snapshot.api_keys, created.key, now=0.0)
         assert snapshot.has_api_keys
         assert not snapshot.quarantined

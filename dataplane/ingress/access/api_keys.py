@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 from collections.abc import Callable, Iterable, Mapping
 
 from dataplane.ingress.access.rate_limits import RateLimits, Used
 from dataplane.openai import errors as openai_errors
 from dataplane.openai.asgi import Headers, Scope, header
 from dataplane.snapshot.activation import View
-from dataplane.snapshot.api_key import ApiKey, find
+from dataplane.snapshot.api_key import ApiKey
 from dataplane.snapshot.snapshot import Snapshot
+from protocol.api_keys import key_hash
 
 _KEY_BYTES_MAX = 1024
 
 
-class Gate:
+class KeyAccess:
     """Decides by the snapshot alone. One per ingress replica; used from one event loop."""
 
     def __init__(self, *, require_api_key: bool, clock: Callable[[], float]) -> None:
@@ -37,7 +39,7 @@ class Gate:
         """
         if not self._require_api_key and not snapshot.has_api_keys:
             return None
-        return find(snapshot.api_keys, _given(scope), now=self._clock())
+        return find_key(snapshot.api_keys, _given(scope), now=self._clock())
 
     def check_name(self, key: ApiKey | None, served_name: str) -> None:
         """Refuse a name that the key may not call, as one that does not exist.
@@ -89,6 +91,32 @@ class Gate:
         for replica, used in used_by_replica.items():
             self._limits.take_over(replica, used, self._by_uid, now)
         self._limits.forget_replicas(live)
+
+
+def find_key(api_keys: Mapping[bytes, ApiKey], given: str | None, *, now: float) -> ApiKey:
+    """Return the API key that a caller presented.
+
+    Args:
+        api_keys: The keys of the snapshot, by hash.
+        given: The key from the request's header; None when the request has none.
+        now: Seconds since the epoch.
+
+    Raises:
+        openai_errors.ApiKeyMissing: `given` is None.
+        openai_errors.ApiKeyInvalid: The snapshot has no such key.
+        openai_errors.ApiKeyExpired: The key has expired.
+    """
+    if given is None:
+        raise openai_errors.ApiKeyMissing
+    digest = key_hash(given)
+    found = api_keys.get(digest)
+    # The time of a dictionary lookup depends on the hash of `given` only. It reveals nothing about
+    # other keys.
+    if found is None or not hmac.compare_digest(found.hash, digest):
+        raise openai_errors.ApiKeyInvalid
+    if found.expires_at is not None and now >= found.expires_at:
+        raise openai_errors.ApiKeyExpired
+    return found
 
 
 def _given(scope: Scope) -> str | None:

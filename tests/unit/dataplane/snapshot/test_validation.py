@@ -14,12 +14,12 @@ from dataplane.relay.messages import SnapshotPost
 from dataplane.snapshot import accept as accept_module
 from dataplane.snapshot.accept import Policy, Rejection, accept
 from dataplane.snapshot.snapshot import Message, RawEntry, Snapshot
-from dataplane.snapshot.validation import believed, findings_of, rules_of
+from dataplane.snapshot.validation import trusted_quarantines, validation_result, validation_rules
 from protocol.catalog_digest import blob_digest
 from tests import views
 from tests.raw import POLICY, adapter, model, position, raw, raws
 
-RULES = rules_of("1.0", POLICY)
+RULES = validation_rules("1.0", POLICY)
 ELSEWHERE = model("elsewhere", uri="file:///nowhere/../etc")
 ROLLED_OUT = views.with_candidate(model("rolled-out"), model("rolled-out", uri="hf://a/b", number=2), 100)
 ENTRIES = tuple(
@@ -52,12 +52,12 @@ def checked(entries: tuple[RawEntry, ...], revision: int = 1) -> Snapshot:
 def relayed(post: SnapshotPost, *, rules: str = RULES, held: Snapshot | None = None) -> Snapshot | Rejection:
     """What an ingress replica makes of what the agent put on the board."""
     post = pickle.loads(pickle.dumps(post))  # noqa: S301  # as Ray does
-    found = believed(post.findings, post.position, rules)
+    found = trusted_quarantines(post.validation, post.position, rules)
     return accept(post.position, post.entries(), held=held, policy=POLICY, found=found)
 
 
 def post_of(snapshot: Snapshot) -> SnapshotPost:
-    return SnapshotPost.of(snapshot, findings_of(snapshot, RULES))
+    return SnapshotPost.of(snapshot, validation_result(snapshot, RULES))
 
 
 def test_a_relayed_snapshot_is_what_the_agent_has() -> None:
@@ -82,7 +82,7 @@ def test_what_the_agent_has_found_is_not_looked_for_again(monkeypatch: pytest.Mo
     monkeypatch.setattr(accept_module, "violations_of", violations_of)
     assert isinstance(relayed(post), Snapshot)
     assert not validated
-    assert isinstance(relayed(post, rules=rules_of("1.1", POLICY)), Snapshot)
+    assert isinstance(relayed(post, rules=validation_rules("1.1", POLICY)), Snapshot)
     assert len(validated) == 2
 
 
@@ -131,21 +131,21 @@ def test_altered_entries_are_refused_though_they_were_validated_before(
     assert outcome.reason == reason
 
 
-def test_damaged_findings_are_not_believed() -> None:
+def test_a_damaged_validation_result_is_not_trusted() -> None:
     snapshot = checked(ENTRIES)
     post = post_of(snapshot)
-    nothing = replace(post, findings=replace(post.findings, quarantined={}))
+    nothing = replace(post, validation=replace(post.validation, quarantined={}))
     assert relayed(nothing) == snapshot
-    others = replace(post, findings=findings_of(checked(ENTRIES, revision=2), RULES))
-    assert believed(others.findings, post.position, RULES) is None
+    others = replace(post, validation=validation_result(checked(ENTRIES, revision=2), RULES))
+    assert trusted_quarantines(others.validation, post.position, RULES) is None
 
 
-def test_findings_by_other_rules_are_not_believed() -> None:
+def test_a_validation_result_by_other_rules_is_not_trusted() -> None:
     narrow = Policy(allowed_sources=("hf://",))
-    found = findings_of(checked(ENTRIES), RULES)
-    assert believed(found, checked(ENTRIES).position, RULES) == found.quarantined
-    for rules in (rules_of("1.1", POLICY), rules_of("1.0", narrow)):
-        assert believed(found, checked(ENTRIES).position, rules) is None
+    found = validation_result(checked(ENTRIES), RULES)
+    assert trusted_quarantines(found, checked(ENTRIES).position, RULES) == found.quarantined
+    for rules in (validation_rules("1.1", POLICY), validation_rules("1.0", narrow)):
+        assert trusted_quarantines(found, checked(ENTRIES).position, rules) is None
 
 
 def test_nobody_is_let_in_by_what_somebody_else_has_found() -> None:
