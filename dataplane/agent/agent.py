@@ -59,8 +59,8 @@ from dataplane.relay.messages import (
 )
 from dataplane.relay.relay import Board, Changes
 from dataplane.settings import Settings
-from dataplane.snapshot.accept import Policy
 from dataplane.snapshot.activation import Activation, ModelActivation
+from dataplane.snapshot.policy import Policy
 from dataplane.snapshot.snapshot import Snapshot, model_of
 from dataplane.snapshot.validation import validation_result, validation_rules
 from dataplane.sync.keeper import SnapshotKeeper

@@ -39,8 +39,10 @@ from dataplane.relay.messages import (
 )
 from dataplane.relay.relay import Board, Changes
 from dataplane.settings import Settings
-from dataplane.snapshot.accept import Policy, Rejection, accept
+from dataplane.snapshot.accept import accept
 from dataplane.snapshot.activation import Activation, View
+from dataplane.snapshot.policy import Policy
+from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, Snapshot
 from dataplane.snapshot.validation import trusted_quarantines, validation_rules
 

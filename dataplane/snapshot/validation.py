@@ -1,9 +1,7 @@
-"""What the agent has found of a snapshot's entries, told to ingress replicas so that they need not
-look again. Pure.
+"""The agent's validation result of a snapshot, relayed so that ingress replicas can reuse it. Pure.
 
-Validating ten thousand entries takes most of a second, and whoever checks the same bytes by the
-same rules finds the same. That they are the same bytes is proved by their digests, which every
-reader checks itself (`accept`).
+Validating ten thousand entries takes most of a second, and the same bytes checked by the same rules
+give the same result. Every reader proves itself, by digests, that it has the same bytes (`accept`).
 """
 
 from __future__ import annotations
@@ -13,32 +11,32 @@ import json
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 
-from dataplane.snapshot.accept import Policy
-from dataplane.snapshot.snapshot import Position, Quarantine, Snapshot
+from dataplane.snapshot.policy import Policy
+from dataplane.snapshot.quarantine import Quarantine
+from dataplane.snapshot.snapshot import Position, Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationResult:
-    """Which entries of one snapshot are to be quarantined for what they say."""
+    """Which entries of one snapshot are to be quarantined because of their content."""
 
     rules: str
-    """What was checked by, from `validation_rules`."""
+    """The rules that were applied, from `validation_rules`."""
     quarantined: Mapping[str, Quarantine]
     """By resource name."""
     seal: bytes
-    """SHA-256 of the position and of the fields above: what was damaged on the way is not
-    believed."""
+    """SHA-256 of the position and the fields above. It detects damage on the way."""
 
 
 def validation_rules(release: str, policy: Policy) -> str:
-    """What decides, with an entry's bytes, whether it is quarantined."""
+    """Identify the rules that decide whether an entry is quarantined: release and policy."""
     return json.dumps([release, *policy.allowed_sources])
 
 
 def validation_result(snapshot: Snapshot, rules: str) -> ValidationResult:
-    """What `accept` has found when it made `snapshot`."""
-    # A quarantined candidate is no entry, though it may bear the name of one: that of the same
-    # revision, pinned.
+    """The quarantines that `accept` found for the entries of `snapshot`."""
+    # A quarantined candidate is not an entry, but the same revision may also be a pinned entry,
+    # which has the same name.
     quarantined = {
         entry.name: snapshot.quarantined[entry.name]
         for entry in snapshot.entries
@@ -50,7 +48,7 @@ def validation_result(snapshot: Snapshot, rules: str) -> ValidationResult:
 def trusted_quarantines(
     validation: ValidationResult, position: Position, rules: str
 ) -> Mapping[str, Quarantine] | None:
-    """What was found of the entries of `position`; None: they have to be checked."""
+    """The quarantines found for `position`; None if they cannot be reused under `rules`."""
     if validation.rules != rules or validation.seal != _seal(position, validation.rules, validation.quarantined):
         return None
     return validation.quarantined

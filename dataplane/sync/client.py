@@ -16,7 +16,8 @@ import structlog
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import status_pb2
 from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
-from dataplane.snapshot.accept import Policy, Rejection
+from dataplane.snapshot.policy import Policy
+from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry
 from dataplane.sync.subscriber import (
     Accepted,

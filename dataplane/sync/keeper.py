@@ -12,7 +12,9 @@ import structlog
 
 from broadsheet.v1 import status_pb2
 from dataplane.settings import Settings
-from dataplane.snapshot.accept import Policy, Rejection, accept
+from dataplane.snapshot.accept import accept
+from dataplane.snapshot.policy import Policy
+from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.sync.client import Connection, SyncClient, channel
 from dataplane.sync.directory import Disk, DiskError

@@ -30,7 +30,10 @@ from typing import NoReturn
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import status_pb2
-from dataplane.snapshot.accept import STORE_UID_MISMATCH, Assembler, Policy, Rejection, describe, refuse_position
+from dataplane.snapshot.assembler import Assembler
+from dataplane.snapshot.policy import Policy
+from dataplane.snapshot.position_check import describe, refuse_position
+from dataplane.snapshot.rejection import STORE_UID_MISMATCH, Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry
 
 REJECTED_MAX = 16
@@ -255,7 +258,7 @@ class Subscriber:
             Rejection(reason=known.reason, message=known.message)
             if known is not None
             else refuse_position(position, self.serving, allow_new_store=self._policy.allow_new_store)
-            or assembler.announced()
+            or assembler.refuse_announcement()
         )
         if rejection is not None:
             return self._refuse_early(position, rejection)

@@ -28,7 +28,9 @@ from controlplane.rpc.server import Server
 from controlplane.rpc.service import RegistryServicer
 from controlplane.rpc.snapshots import SnapshotServicer
 from controlplane.store.store import Store
-from dataplane.snapshot.accept import Policy, Rejection, accept
+from dataplane.snapshot.accept import accept
+from dataplane.snapshot.policy import Policy
+from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.sync.client import Connection, SyncClient, Timing
 from dataplane.sync.subscriber import Accepted, Identity, Rejected

@@ -20,7 +20,9 @@ from controlplane.push.subscription import Limits
 from controlplane.store.store import Store
 from dataplane.ingress.access.api_keys import find_key
 from dataplane.openai.errors import ApiKeyInvalid
-from dataplane.snapshot.accept import STORE_UID_MISMATCH, Policy, accept
+from dataplane.snapshot.accept import accept
+from dataplane.snapshot.policy import Policy
+from dataplane.snapshot.rejection import STORE_UID_MISMATCH
 from dataplane.snapshot.snapshot import Position
 from dataplane.sync.client import SyncCall, Timing
 from dataplane.sync.directory import Disk

@@ -15,7 +15,7 @@ from broadsheet.v1 import status_pb2
 from controlplane.catalog import domain
 from controlplane.catalog.convert import position_from_proto
 from controlplane.push.subscription import ChunkRequest, Limits, Progress, State, Subscription
-from dataplane.snapshot.accept import Rejection
+from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry
 from dataplane.sync.subscriber import Accepted, Candidate, Ended, Identity, Refused, Rejected, Subscriber
 from tests.raw import POLICY, entry_proto, model, position, raws

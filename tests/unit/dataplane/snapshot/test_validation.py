@@ -11,8 +11,10 @@ import pytest
 
 from broadsheet.v1 import snapshot_pb2
 from dataplane.relay.messages import SnapshotPost
-from dataplane.snapshot import accept as accept_module
-from dataplane.snapshot.accept import Policy, Rejection, accept
+from dataplane.snapshot import entry_checks, rejection
+from dataplane.snapshot.accept import accept
+from dataplane.snapshot.policy import Policy
+from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Message, RawEntry, Snapshot
 from dataplane.snapshot.validation import trusted_quarantines, validation_result, validation_rules
 from protocol.catalog_digest import blob_digest
@@ -79,7 +81,7 @@ def test_what_the_agent_has_found_is_not_looked_for_again(monkeypatch: pytest.Mo
         validated.append(message)
         return ()
 
-    monkeypatch.setattr(accept_module, "violations_of", violations_of)
+    monkeypatch.setattr(entry_checks, "violations_of", violations_of)
     assert isinstance(relayed(post), Snapshot)
     assert not validated
     assert isinstance(relayed(post, rules=validation_rules("1.1", POLICY)), Snapshot)
@@ -116,9 +118,9 @@ def without_entry(post: SnapshotPost, at: int) -> SnapshotPost:
 @pytest.mark.parametrize(
     ("alter", "reason"),
     [
-        (with_other_bytes, accept_module.BLOB_DIGEST_MISMATCH),
-        (with_other_bytes_and_their_digest, accept_module.ROOT_DIGEST_MISMATCH),
-        (without_entry, accept_module.ROOT_DIGEST_MISMATCH),
+        (with_other_bytes, rejection.BLOB_DIGEST_MISMATCH),
+        (with_other_bytes_and_their_digest, rejection.ROOT_DIGEST_MISMATCH),
+        (without_entry, rejection.ROOT_DIGEST_MISMATCH),
     ],
 )
 def test_altered_entries_are_refused_though_they_were_validated_before(

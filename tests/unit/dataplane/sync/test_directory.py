@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataplane.snapshot.accept import Rejection, accept
+from dataplane.snapshot.accept import accept
+from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.sync.directory import (
     ASIDE_MAX,
