@@ -35,7 +35,7 @@ from dataplane.errors import DataPlaneError
 from dataplane.snapshot.position_check import POSITION_DIGEST_BYTES
 from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
-from dataplane.sync.file import read_position, read_snapshot, write_snapshot
+from dataplane.sync.snapshot_file import read_position, read_snapshot, write_snapshot
 from dataplane.sync.subscriber import REJECTED_MAX, Rejected
 
 CORRUPT_ON_DISK = "CORRUPT_ON_DISK"
