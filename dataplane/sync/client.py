@@ -19,16 +19,9 @@ from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from dataplane.snapshot.policy import Policy
 from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry
-from dataplane.sync.subscriber import (
-    Accepted,
-    Candidate,
-    Ended,
-    Identity,
-    ProtocolViolation,
-    Refused,
-    Rejected,
-    Subscriber,
-)
+from dataplane.sync.events import Accepted, Candidate, Ended, Identity, Refused, Rejected
+from dataplane.sync.subscriber import Subscriber
+from dataplane.sync.transitions import ProtocolViolation
 from protocol.transport.credentials import Credentials
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (

@@ -35,8 +35,9 @@ from dataplane.errors import DataPlaneError
 from dataplane.snapshot.position_check import POSITION_DIGEST_BYTES
 from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
+from dataplane.sync.events import Rejected
+from dataplane.sync.rejections import REJECTED_MAX
 from dataplane.sync.snapshot_file import read_position, read_snapshot, write_snapshot
-from dataplane.sync.subscriber import REJECTED_MAX, Rejected
 
 CORRUPT_ON_DISK = "CORRUPT_ON_DISK"
 """Reason why a file was moved aside. The snapshot itself is not to blame, so it is not rejected but

@@ -18,7 +18,7 @@ from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.sync.client import Connection, SyncClient, channel
 from dataplane.sync.directory import Disk, DiskError
-from dataplane.sync.subscriber import Accepted, Identity, Rejected
+from dataplane.sync.events import Accepted, Identity, Rejected
 from protocol.transport import local_tokens
 
 _SETTLE_INTERVAL_S = 5.0

@@ -23,7 +23,7 @@ from dataplane.sync.directory import (
     Disk,
     DiskError,
 )
-from dataplane.sync.subscriber import Rejected
+from dataplane.sync.events import Rejected
 from tests.raw import POLICY, adapter, model, position, raws
 
 

@@ -8,20 +8,10 @@ from dataplane.snapshot import rejection
 from dataplane.snapshot.policy import Limits, Policy
 from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry
-from dataplane.sync.subscriber import (
-    RESOURCES_PER_STATUS_MAX,
-    STATUS_BYTES_MAX,
-    TEXT_CHARACTERS_MAX,
-    Accepted,
-    Candidate,
-    Ended,
-    Identity,
-    ProtocolViolation,
-    Refused,
-    Rejected,
-    State,
-    Subscriber,
-)
+from dataplane.sync.events import Accepted, Candidate, Ended, Identity, Refused, Rejected
+from dataplane.sync.resource_report import RESOURCES_PER_STATUS_MAX, STATUS_BYTES_MAX, TEXT_CHARACTERS_MAX
+from dataplane.sync.subscriber import Subscriber
+from dataplane.sync.transitions import ProtocolViolation, State
 from tests.raw import POLICY, adapter, entry_proto, model, position, raws
 
 CATALOG = raws(model("a"), adapter("a", "x"), model("b"))
