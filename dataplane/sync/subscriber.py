@@ -2,8 +2,8 @@
 
 The shell (`client.py`) passes in the messages of the control plane (`receive`), the agent's
 decision about a snapshot (`decided`) and the states of resources (`report`), and writes what
-`take_message` returns. The state machine outlives streams: `open` and `close` begin and end a stream. The legal
-inputs of each state are in `transitions.py`.
+`take_message` returns. The state machine outlives streams: `open` and `close` begin and end a
+stream. The legal inputs of each state are in `transitions.py`.
 
 An illegal message raises `ProtocolViolation` and changes nothing.
 """

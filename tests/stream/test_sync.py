@@ -25,7 +25,7 @@ from dataplane.snapshot.policy import Policy
 from dataplane.snapshot.rejection import STORE_UID_MISMATCH
 from dataplane.snapshot.snapshot import Position
 from dataplane.sync.client import SyncCall, Timing
-from dataplane.sync.directory import Disk
+from dataplane.sync.directory import SnapshotDirectory
 from tests.raw import POLICY
 from tests.stream.sync_world import LIMITS, TIMING, ControlPlane, DataPlane, control_plane, eventually, hello
 
@@ -300,7 +300,7 @@ async def test_a_data_plane_whose_file_is_damaged_is_sent_its_snapshot_again(
     plane: ControlPlane, tmp_path: Path
 ) -> None:
     data_plane = DataPlane()
-    disk = Disk(tmp_path / "catalog")
+    disk = SnapshotDirectory(tmp_path / "catalog")
     disk.open()
     async with data_plane.running(plane.address):
         for number in (1, 2):
