@@ -18,7 +18,8 @@ import structlog
 from broadsheet.v1 import route_pb2
 from dataplane.ingress import metrics
 from dataplane.ingress.access.api_keys import KeyAccess
-from dataplane.ingress.admission import Admission, Lease, ModelUsage
+from dataplane.ingress.admission.admission import Admission
+from dataplane.ingress.admission.load import Lease, ModelUsage
 from dataplane.ingress.body import Body, ClientGone, parse_form, parse_json, read_body
 from dataplane.ingress.cors import allow_origins
 from dataplane.ingress.limits import IngressSettings

@@ -7,7 +7,7 @@ import contextlib
 import uuid
 from collections.abc import Iterable
 
-from dataplane.ingress.admission import Lease
+from dataplane.ingress.admission.load import Lease
 from dataplane.openai.asgi import Headers, Receive, Scope, Send, header, send_whole
 from dataplane.snapshot.activation import View
 from dataplane.snapshot.api_key import ApiKey
