@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dataplane.ingress.app import IngressSettings
+from dataplane.ingress.limits import IngressSettings
 from dataplane.snapshot.activation import ModelActivation, State
 from dataplane.snapshot.indexes import build
 from dataplane.snapshot.quarantine import Quarantine
