@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from broadsheet.v1 import snapshot_pb2
-from dataplane.snapshot.accept import Policy
-from dataplane.snapshot.snapshot import Message, Position, RawEntry
+from dataplane.snapshot.accept import accept
+from dataplane.snapshot.policy import Policy
+from dataplane.snapshot.rejection import Rejection
+from dataplane.snapshot.snapshot import Message, Position, RawEntry, Snapshot
 from protocol.catalog_digest import CatalogDigest, blob_digest
 
 STORE = "store-a"
@@ -62,3 +64,24 @@ def entry_proto(entry: RawEntry) -> snapshot_pb2.Entry:
     """An entry as it travels."""
     ref = snapshot_pb2.EntryRef(name=entry.name, type=entry.type, digest=entry.digest)
     return snapshot_pb2.Entry(ref=ref, blob=entry.blob)
+
+
+CATALOG = raws(model("a"), adapter("a", "x"), adapter("a", "y"), model("b"), adapter("b", "x"))
+
+
+def accepted(entries: tuple[RawEntry, ...], *, policy: Policy = POLICY, held: Snapshot | None = None) -> Snapshot:
+    """The snapshot of these entries, at the revision after `held`; fails if it is rejected."""
+    revision = held.position.revision + 1 if held else 1
+    outcome = accept(position(entries, revision), entries, held=held, policy=policy)
+    assert isinstance(outcome, Snapshot), outcome
+    return outcome
+
+
+def rejected(
+    entries: tuple[RawEntry, ...], *, at: Position | None = None, held: Snapshot | None = None, policy: Policy = POLICY
+) -> str:
+    """The reason why these entries are rejected; fails if they are accepted."""
+    outcome = accept(at or position(entries), entries, held=held, policy=policy)
+    assert isinstance(outcome, Rejection), outcome
+    assert outcome.message
+    return outcome.reason

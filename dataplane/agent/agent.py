@@ -29,9 +29,9 @@ from dataplane.relay.messages import SerializedSnapshot
 from dataplane.relay.relay import Relay
 from dataplane.relay.topics import Key, Topic, agent_writer
 from dataplane.settings import Settings
-from dataplane.snapshot.accept import Policy
+from dataplane.snapshot.policy import Policy
 from dataplane.snapshot.snapshot import Snapshot
-from dataplane.snapshot.validation import findings_of, rules_of
+from dataplane.snapshot.validation import validation_result, validation_rules
 from dataplane.sync.keeper import SnapshotKeeper
 
 _TICK_S = 1.0
@@ -66,7 +66,7 @@ class Agent:
         )
         self._executor = Executor(self._ledger, self._relay, replica_settings)
         policy = Policy(allowed_sources=settings.allowed_sources, allow_new_store=settings.allow_new_store)
-        self._rules = rules_of(version("broadsheet"), policy)
+        self._rules = validation_rules(version("broadsheet"), policy)
         self._keeper = SnapshotKeeper(
             settings,
             instance_uid=uuid.uuid4().hex,
@@ -117,7 +117,7 @@ class Agent:
         """Put a snapshot into service. Returns when the ingress replicas use it."""
         # The activation comes first, because an ingress replica needs both to answer.
         await self._relay.put({Key(Topic.ACTIVATION): self._ledger.activation})
-        serialized = SerializedSnapshot.of(snapshot, findings_of(snapshot, self._rules))
+        serialized = SerializedSnapshot.of(snapshot, validation_result(snapshot, self._rules))
         await self._relay.put({Key(Topic.SNAPSHOT): serialized})
         self._plan_due.set()
         deadline = time.monotonic() + _INGRESS_SWAP_S

@@ -1,4 +1,4 @@
-"""Reading a request body, and the one thing in it that matters here: its `model`."""
+"""Reads request bodies, and finds the `model` in them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 _FORM_PARTS_MAX = 1000
-"""Parts of a form. Starlette, and so the engine, takes no more either."""
+"""Parts of a form. Starlette, and so the engine, accepts no more either."""
 
 
 class ClientGone(Exception):
@@ -25,12 +25,12 @@ class ClientGone(Exception):
 
 
 async def read_body(receive: Receive, *, declared_length: bytes | None, max_bytes: int, timeout_s: float) -> bytes:
-    """Read a whole request body, holding no more than `max_bytes` of it.
+    """Read a whole request body of at most `max_bytes`.
 
     Raises:
-        BodyTooLarge: it is larger, by its own declaration or by what arrives.
-        BodyTimeout: it did not arrive in time.
-        ClientGone: the client closed the connection.
+        BodyTooLarge: It is larger, as declared or as received.
+        BodyTimeout: It did not arrive in time.
+        ClientGone: The client closed the connection.
     """
     if declared_length is not None and declared_length.isdigit() and int(declared_length) > max_bytes:
         raise openai_errors.BodyTooLarge(max_bytes)
@@ -58,24 +58,24 @@ async def _read_body(receive: Receive, max_bytes: int) -> bytes:
 
 
 class Body(Protocol):
-    """A request body whose model is known."""
+    """A request body with a known model."""
 
     @property
     def raw(self) -> bytes:
-        """As it was sent."""
+        """The bytes as received."""
         ...
 
     @property
     def model(self) -> str:
-        """The model that it asks for."""
+        """The value of `model`."""
         ...
 
     def user(self) -> str | None:
-        """OpenAI's `user`, where the body has one that is text."""
+        """The value of OpenAI's `user`, if the body has one and it is a string."""
         ...
 
     def asking_for(self, model: str) -> bytes:
-        """The body with another model in it, and every other value's bytes as they were."""
+        """The body with another model. The bytes of every other value are unchanged."""
         ...
 
 
@@ -90,7 +90,7 @@ class JsonBody:
         try:
             return _USER_ONLY.decode(self.raw).user
         except msgspec.ValidationError:
-            return None  # no text; an engine will say so, if it minds
+            return None  # not a string; the engine decides whether that is an error
 
     def asking_for(self, model: str) -> bytes:
         fields = _FIELDS.decode(self.raw)
@@ -100,7 +100,7 @@ class JsonBody:
 
 @dataclass(frozen=True, slots=True)
 class FormBody:
-    """A multipart form with one `model` field, whose value is at raw[start:end]."""
+    """A multipart form with one `model` field. Its value is raw[start:end]."""
 
     raw: bytes
     model: str
@@ -108,15 +108,14 @@ class FormBody:
     end: int
 
     def user(self) -> str | None:
-        return None  # OpenAI's forms have none
+        return None  # OpenAI's forms have no `user`
 
     def asking_for(self, model: str) -> bytes:
         return self.raw[: self.start] + model.encode() + self.raw[self.end :]
 
 
 class _ModelOnly(msgspec.Struct):
-    # Decoded in a step of its own, so that what is wrong with it is told apart from what is wrong
-    # around it.
+    # The value is decoded in a second step, to distinguish an invalid model from an invalid body.
     model: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -133,8 +132,7 @@ _STRING = msgspec.json.Decoder(str)
 def parse_json(raw: bytes) -> JsonBody:
     """Find the `model` of a JSON body.
 
-    Of repeated `model` keys the last one counts, as for Python's json module, which is what vLLM
-    reads bodies with.
+    The last of repeated `model` keys counts, as in Python's json module, which vLLM uses.
 
     Raises:
         InvalidJson, BodyNotObject, ModelMissing, ModelNotString
@@ -164,7 +162,7 @@ def _decode_model(field: msgspec.Raw) -> str:
 def parse_form(raw: bytes, content_type: bytes) -> FormBody:
     """Find the `model` of a multipart body.
 
-    A form with two of them is refused: which one counts differs between parsers.
+    A form with two models is refused, because parsers differ in which one counts.
 
     Raises:
         InvalidForm, ModelMissing
@@ -173,8 +171,8 @@ def parse_form(raw: bytes, content_type: bytes) -> FormBody:
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
         raise openai_errors.InvalidForm("its content type has to be multipart/form-data with a boundary")
-    # The engine would decode names and values by this charset: only with UTF-8 it is certain to
-    # read what is read here.
+    # The engine decodes names and values by this charset. Only UTF-8 is certain to give the engine
+    # the same model as here.
     if options.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):
         raise openai_errors.InvalidForm("its charset has to be UTF-8")
     form = _Form()
@@ -198,8 +196,10 @@ def parse_form(raw: bytes, content_type: bytes) -> FormBody:
 
 
 class _Form:
-    """Notes where the values of `model` are. The whole body goes through the parser in one piece,
-    so that the offsets in its callbacks are offsets in the body."""
+    """Finds the values of `model`.
+
+    The parser gets the whole body at once, so the offsets in its callbacks are offsets in the body.
+    """
 
     def __init__(self) -> None:
         self.complete = False

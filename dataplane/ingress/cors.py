@@ -1,5 +1,4 @@
-"""Cross-origin requests: which web pages a browser lets call the ingress (the Fetch standard's CORS
-protocol)."""
+"""Cross-origin requests, by the CORS protocol of the Fetch standard."""
 
 from __future__ import annotations
 
@@ -21,19 +20,18 @@ _EXPOSED_HEADERS = (
     "x-ratelimit-reset-tokens",
     "x-request-id",
 )
-"""Named one by one: `*` means nothing to a browser that sends credentials."""
+"""Listed by name: browsers that send credentials ignore `*`."""
 _MAX_AGE_S = 600
-"""How long a browser may remember the answer to a preflight."""
+"""How long a browser may cache the answer to a preflight."""
 
 
 def allow_origins(app: AsgiApp, origins: tuple[str, ...], *, credentials: bool) -> AsgiApp:
-    """`app` with preflights answered before it, and its answers marked for those origins. None:
-    `app` itself.
+    """Wrap `app` so that it answers preflights and marks its answers for these origins.
 
     Args:
-        app: answers `http` scopes.
-        origins: as browsers send them, or `*` alone.
-        credentials: let browsers send cookies along; not with `*`.
+        app: Answers `http` scopes.
+        origins: As browsers send them, or `*` alone. Without any, `app` itself is returned.
+        credentials: Let browsers send cookies. Not allowed with `*`.
     """
     if not origins:
         return app
@@ -41,8 +39,8 @@ def allow_origins(app: AsgiApp, origins: tuple[str, ...], *, credentials: bool) 
         app,
         allow_origins=origins,
         allow_methods=_METHODS,
-        # OpenAI's clients send a dozen `x-stainless-*` of their own. What they are is bounded as
-        # for every caller.
+        # OpenAI's clients send a dozen `x-stainless-*` headers. Their size is bounded as for every
+        # caller.
         allow_headers=("*",),
         allow_credentials=credentials,
         expose_headers=_EXPOSED_HEADERS,

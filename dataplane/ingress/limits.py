@@ -1,4 +1,4 @@
-"""The limits of one ingress replica."""
+"""The limits of one ingress replica. Pure."""
 
 from __future__ import annotations
 
@@ -10,31 +10,30 @@ class IngressSettings:
     """Limits of one ingress replica. Limits per model are in its `Admission`."""
 
     max_body_bytes: int = 32 * 1024 * 1024
-    """Bytes of a request body; more is answered 413. Room for a few images or ten minutes of
-    audio."""
+    """Bytes of a request body; a larger one is answered 413. Enough for a few images or ten
+    minutes of audio."""
     max_header_bytes: int = 64 * 1024
-    """Bytes of all request headers together; more is answered 431. Servers that hold headers to
-    less do so before."""
+    """Bytes of all request headers together; more are answered 431. The HTTP server may have a
+    lower limit."""
     body_read_timeout_s: float = 120.0
-    """How long a client may take to send its body, in all; longer is answered 408."""
+    """How long a client may take to send its whole body; a slower one is answered 408."""
     request_timeout_s: float = 600.0
-    """Longest silence of an engine, before and within its answer. OpenAI's own clients wait as
-    long."""
+    """Longest silence of an engine, before and within its answer. OpenAI's clients wait as long."""
     cors_allow_origins: tuple[str, ...] = ()
-    """Origins whose pages browsers let call; `*`: all; empty: CORS is off."""
+    """Origins whose pages may call from a browser; `*` allows all. Empty: CORS is off."""
     cors_allow_credentials: bool = False
-    """Let browsers send cookies and client certificates along. Never with `*`."""
+    """Let browsers send cookies and client certificates. Not allowed with `*`."""
     connect_timeout_s: float = 2.0
-    """How long connecting to an engine replica may take. They are in the same cluster."""
+    """How long connecting to an engine replica may take. It is in the same cluster."""
     host_timeout_s: int = 15
-    """How long the host of an engine replica may acknowledge nothing: then it is lost, and the
-    connection with it."""
+    """How long the host of an engine replica may acknowledge nothing before the connection is
+    closed."""
     upstream_keepalive_s: float = 60.0
-    """How long an idle connection to an engine replica is kept. Below the 75 s after which a
-    replica closes one."""
+    """How long an idle connection to an engine replica is kept. Less than the 75 s after which a
+    replica closes it."""
     upstream_tries: int = 3
-    """How often a request is sent in all when it fails before the first byte of the answer."""
+    """Tries of a request in all, when it fails before the first byte of the answer."""
     require_api_key: bool = False
-    """Let nobody in without an API key, also while the catalog has none."""
+    """Require an API key even while the catalog has none."""
     drain_timeout_s: float = 60.0
-    """How long `aclose` waits for requests in flight before it cuts them off."""
+    """How long `aclose` waits for requests in flight before it closes their connections."""

@@ -1,7 +1,7 @@
-"""What one ingress replica counts. No label's values grow with the catalog.
+"""Metrics of one ingress replica. No label has values that grow with the catalog.
 
-Ingress replicas of a node share a port, so a scrape reaches any one of them: every series carries
-the replica's id, and so is one replica's own, with gaps, and never a mixture.
+Ingress replicas of a node share a port, so a scrape reaches any of them. Every series has the
+replica's id as a label, so that no series mixes replicas; each has gaps instead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _FIRST_BYTE_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 6
 
 
 class IngressMetrics:
-    """The ingress's own registry: several ingresses may live in one process."""
+    """Metrics in a registry of their own: one process may contain several ingresses."""
 
     def __init__(
         self,
@@ -36,8 +36,7 @@ class IngressMetrics:
             registry=self.registry,
         )
         self._request_counts: dict[tuple[str, str, int], Counter] = {}
-        """The counters behind the labels: finding one by its labels costs five times as much as
-        counting."""
+        """Counters by labels. The lookup in the library costs five times as much as counting."""
         self._first_byte = Histogram(
             "broadsheet_ingress_time_to_first_byte_seconds",
             "From the request's arrival to the first byte of an engine's answer.",
@@ -89,13 +88,13 @@ class IngressMetrics:
         child.inc()
 
     def count_refusal(self, code: str) -> None:
-        """Count one error that the ingress made."""
+        """Count one error answer of the ingress, by its code."""
         self._refusals.labels(self._replica, code).inc()
 
     def observe_first_byte(self, route: str, seconds: float) -> None:
-        """Note how long an engine's answer took to begin."""
+        """Observe the time to the first byte of an engine's answer."""
         self._first_byte.labels(self._replica, route).observe(seconds)
 
     def exposition(self) -> bytes:
-        """Everything, in Prometheus's text format."""
+        """All metrics in Prometheus's text format."""
         return generate_latest(self.registry)

@@ -30,10 +30,12 @@ from dataplane.relay.messages import IngressReport, ModelUsageReport, Serialized
 from dataplane.relay.relay import Relay
 from dataplane.relay.topics import Key, Role, Topic, Writer
 from dataplane.settings import Settings
-from dataplane.snapshot.accept import Policy, Rejection, accept
+from dataplane.snapshot.accept import accept
 from dataplane.snapshot.activation import Activation, View
+from dataplane.snapshot.policy import Policy
+from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, Snapshot
-from dataplane.snapshot.validation import believed, rules_of
+from dataplane.snapshot.validation import trusted_quarantines, validation_rules
 
 REPORT_INTERVAL_S = 1.0
 """How often a replica renews its report. A new snapshot or activation is reported at once."""
@@ -120,7 +122,7 @@ class IngressReplica:
         snapshot: Snapshot | None = None
         activation: Activation | None = None
         policy = Policy(allowed_sources=self._settings.allowed_sources, allow_new_store=True)
-        rules = rules_of(version("broadsheet"), policy)
+        rules = validation_rules(version("broadsheet"), policy)
         watcher = self._relay.watcher([Topic.SNAPSHOT, Topic.ACTIVATION])
         while True:
             changes = await watcher.next()
@@ -145,7 +147,7 @@ class IngressReplica:
         reported: Mapping[str, Used] = {}
         while True:
             values: dict[Key, object] = {Key(Topic.INGRESSES, self._replica_id): self._report()}
-            used = dict(self._app.gate.used())
+            used = dict(self._app.key_access.used())
             if used != reported:
                 values[Key(Topic.RATE_LIMITS, self._replica_id)] = reported = used
             await self._relay.put(values)
@@ -164,7 +166,7 @@ class IngressReplica:
                 live.clear()
             live = live.union(used).difference(key.name for key in changes.removed)
             used.pop(self._replica_id, None)
-            self._app.gate.take_over(used, live)
+            self._app.key_access.take_over(used, live)
 
     def _report(self) -> IngressReport:
         view = self._views.current
@@ -210,7 +212,7 @@ class IngressReplica:
 
 
 def _accept(relayed: SerializedSnapshot, held: Snapshot | None, policy: Policy, rules: str) -> Snapshot | Rejection:
-    found = believed(relayed.findings, relayed.position, rules)
+    found = trusted_quarantines(relayed.validation, relayed.position, rules)
     return accept(relayed.position, relayed.entries(), held=held, policy=policy, found=found)
 
 

@@ -1,4 +1,4 @@
-"""One HTTP request to the ingress and its response."""
+"""One HTTP request to the ingress, and its response."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ import contextlib
 import uuid
 from collections.abc import Iterable
 
-from dataplane.ingress.admission import Lease
+from dataplane.ingress.admission.load import Lease
 from dataplane.openai.asgi import Headers, Receive, Scope, Send, header, send_whole
 from dataplane.snapshot.activation import View
 from dataplane.snapshot.api_key import ApiKey
 
+CLIENT_CLOSED_REQUEST = 499
+"""nginx's status for a client that left. It appears in metrics only."""
+
 _REQUEST_ID_CHARACTERS_MAX = 128
 _LINGER_S = 5.0
-_LINGER_IDLE_S = 0.5
-"""How long a body that is too large is let come in unread, in all and without a byte (nginx:
+"""Longest time for which the rest of a body that is too large is read and dropped (nginx:
 `lingering_close`)."""
+_LINGER_IDLE_S = 0.5
+"""The same without a single byte."""
 
 
-class Exchange:
-    """One request and its response, with what is noted about them on the way."""
+class RequestContext:
+    """One request and its response, and what is known about them so far."""
 
     __slots__ = (
         "_model_header",
@@ -45,33 +49,36 @@ class Exchange:
         self.receive = receive
         self.send = send
         self.view = view
-        """The view that decides; a request that was held is decided by the one that let it go
-        on."""
+        """The view that decides about the request. After a wait, it is the view that ended the
+        wait."""
         self.started_at = started_at
+        """On the event loop's clock."""
         self.request_id = _request_id(scope)
         self.route = "other"
-        """The route's path, as metrics show it."""
+        """The path, as metrics show it."""
         self.route_name = ""
-        """Resource name of the `Route` that was asked for; empty: none was."""
+        """Resource name of the `Route` that the caller asked for; empty without one."""
         self.kind = "none"
+        """`model`, `adapter`, or `none` before a name was resolved; for metrics."""
         self.anthropic = False
+        """Whether errors have Anthropic's shape."""
         self.api_key: ApiKey | None = None
-        """Of the caller; None: none was asked for."""
+        """The caller's key; None if no key is needed."""
         self.limit_headers: Headers = []
-        """What is left of the key's limits."""
+        """Response headers with the key's remaining limits."""
         self.status = 500
         self.begun = False
         """Whether the response has begun."""
         self._model_header: bytes | None = None
 
     def decided_by(self, lease: Lease) -> None:
-        """Note what the request was resolved to."""
+        """Note what answers the request."""
         self.view = lease.view
         self.kind = "model" if lease.route.adapter is None else "adapter"
         self._model_header = lease.route.model_revision_name.encode()
 
     async def begin(self, status: int, headers: Headers) -> None:
-        """Send status and headers of an engine's answer."""
+        """Send the status and headers of an engine's answer."""
         self.status = status
         self.begun = True
         headers = headers + self._own_headers() + self.limit_headers
@@ -80,17 +87,15 @@ class Exchange:
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def send_whole(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
-        """Send a response that the ingress made itself."""
+        """Send a response of the ingress itself."""
         self.status = status
         self.begun = True
         await send_whole(self.send, status, [*headers, *self._own_headers()], body)
 
     async def send_and_linger(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
-        """Send a response to a request that is still being sent, and throw away what comes until
-        its end or the limit.
+        """Send a response before the request is complete, then drop the rest of the request.
 
-        A server that closes a connection with unread bytes in it resets it, and the client loses
-        the response.
+        Closing a connection with unread bytes resets it, and the client would lose the response.
         """
         self.status = status
         self.begun = True
@@ -113,7 +118,7 @@ class Exchange:
 
 
 def _request_id(scope: Scope) -> str:
-    """The caller's own id where it is fit to be logged and passed on, else a new one."""
+    """The caller's id if it is short and printable, else a new one."""
     asked = header(scope, b"x-request-id")
     if asked is not None and 0 < len(asked) <= _REQUEST_ID_CHARACTERS_MAX and all(0x21 <= c <= 0x7E for c in asked):
         return asked.decode()

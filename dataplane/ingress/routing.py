@@ -1,4 +1,4 @@
-"""From the name that a caller asked for to the replica that answers. Pure."""
+"""Routes a request: from the name that the caller asked for to the replica that answers. Pure."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dataplane.snapshot.activation import Endpoint, ModelActivation, State, View
 from dataplane.snapshot.snapshot import Snapshot, candidate_name, model_of
 
 AFFINITY_SLACK_REQUESTS = 8
-"""How many more requests an adapter's home may have in flight than its second home before that one
-is taken. Half of the default target of a replica: waiting behind eight requests costs less than
+"""Requests that an adapter's first home may have in flight beyond its second home before the second
+is taken. Half of a replica's default target: waiting behind eight requests takes less time than
 loading an adapter (seconds)."""
 
 _IDLE = ModelActivation(state=State.IDLE, revision_number=0)
@@ -22,15 +22,15 @@ _IDLE = ModelActivation(state=State.IDLE, revision_number=0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """What answers a request in one view."""
+    """The model, adapter and activation that answer a request in one view."""
 
     served_name: str
-    """What the caller asked for."""
+    """The name that the caller asked for."""
     model: snapshot_pb2.ModelEntry
     """The model, the pinned revision of one, or the adapter's base."""
     adapter: snapshot_pb2.AdapterEntry | None
     activation: ModelActivation
-    """Of the model; IDLE where the view has none."""
+    """Activation of the model; IDLE if the view has none."""
 
     @property
     def model_revision_name(self) -> str:
@@ -49,10 +49,9 @@ class Failing(enum.Enum):
     """Why a resource cannot answer a request that something else may."""
 
     UNAVAILABLE = enum.auto()
-    """It has failed to start, is not served on this data plane, or none of its replicas can be
-    reached."""
+    """It failed to start, is not served on this data plane, or has no reachable replica."""
     QUEUE_FULL = enum.auto()
-    """It has as many requests waiting as it may have."""
+    """Its queue is full, or it had no room in time."""
 
 
 _CONDITIONS = {
@@ -63,17 +62,17 @@ _CONDITIONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What one request goes to, and what it may go on to."""
+    """What a request goes to, and its fallbacks."""
 
     route: str
-    """Resource name of the route that was asked for; empty: a model or adapter was."""
+    """Resource name of the route; empty if the caller asked for a model or an adapter."""
     resource: str
-    """Resource name of what it goes to."""
+    """Resource name of the model, adapter or revision that the request goes to."""
     fallbacks: tuple[route_pb2.RouteFallback, ...] = ()
-    """What is left to try, in this order."""
+    """The remaining fallbacks, in order."""
 
     def after(self, failing: Failing) -> Choice | None:
-        """What to try next when `resource` cannot answer. None: there is nothing."""
+        """Return what to try next when `resource` cannot answer; None if nothing is left."""
         for index, fallback in enumerate(self.fallbacks):
             if _CONDITIONS[failing] in fallback.conditions and fallback.resource != self.resource:
                 return Choice(route=self.route, resource=fallback.resource, fallbacks=self.fallbacks[index + 1 :])
@@ -87,12 +86,12 @@ def choose(
     sticky_key: Callable[[route_pb2.RouteSticky], str | None],
     draw: Callable[[], float],
 ) -> Choice | NotFound:
-    """What a request for `served_name` goes to: by lookup only, never by taking the name apart.
+    """Choose what a request for `served_name` goes to. The name is looked up, never parsed.
 
     Args:
-        snapshot: that of the view that decides.
-        served_name: what the caller asked for.
-        sticky_key: what tells the caller from others; None: the request does not say.
+        snapshot: The snapshot of the view that decides.
+        served_name: The name that the caller asked for.
+        sticky_key: Returns what identifies the caller; None if the request does not say.
         draw: `random.Random.random`.
     """
     entry = snapshot.served.get(served_name)
@@ -116,15 +115,16 @@ def choose(
 def _with_candidate(
     snapshot: Snapshot, choice: Choice, resource: str, key: str | None, draw: Callable[[], float]
 ) -> Choice:
-    """`choice`, or the revision of its model that is being rolled out, with the model itself to
-    fall back to."""
+    """Replace the chosen model by its candidate, for the candidate's share of requests.
+
+    The model itself is then the first fallback.
+    """
     model = snapshot.models.get(resource)
     candidate = candidate_name(model) if model is not None else None
     if model is None or candidate is None or candidate not in snapshot.deployable:
         return choice
     shares = [(resource, 100 - model.candidate_percent), (candidate, model.candidate_percent)]
-    # Not by the resource alone: whoever is among the first of one rollout need not be among those
-    # of the next.
+    # The candidate is part of the hash, so that each rollout begins with other callers.
     taken = _drawn(shares, draw()) if key is None else _sticky(shares, f"{candidate}\0{key}")
     if taken == resource:
         return choice
@@ -133,7 +133,7 @@ def _with_candidate(
 
 
 def _drawn(shares: Sequence[tuple[str, int]], point: float) -> str:
-    """The resource at `point` (0 to 1) of all shares put in a row."""
+    """The resource at `point` (0 to 1) of the cumulated shares."""
     left = point * sum(weight for _, weight in shares)
     for resource, weight in shares:
         left -= weight
@@ -143,30 +143,30 @@ def _drawn(shares: Sequence[tuple[str, int]], point: float) -> str:
 
 
 def _sticky(shares: Sequence[tuple[str, int]], key: str) -> str:
-    """The resource of this key: each gets its share of keys, and a change of weights moves no more
-    than it has to.
+    """The resource of a sticky key.
 
-    Weighted rendezvous hashing (Schindelhauer and Schomaker, "Weighted Distributed Hash Tables",
-    SPAA 2005, the logarithmic method): each resource draws, by hash, a time at which it would come;
-    heavier ones come sooner.
+    Each resource gets its share of the keys, and a change of weights moves as few keys as possible:
+    weighted rendezvous hashing (Schindelhauer and Schomaker, "Weighted Distributed Hash Tables",
+    SPAA 2005, the logarithmic method). The hash gives each resource an arrival time, sooner for a
+    larger weight, and the first to arrive is chosen.
     """
 
-    def comes_at(share: tuple[str, int]) -> float:
+    def arrival(share: tuple[str, int]) -> float:
         resource, weight = share
         digest = hashlib.blake2b(f"{key}\0{resource}".encode(), digest_size=8).digest()
-        # The half keeps it off both ends, where the logarithm is 0 or has no value.
+        # Adding a half avoids 0 and 1, where the logarithm is undefined or 0.
         return -math.log(((int.from_bytes(digest, "big") >> 12) + 0.5) / 2**52) / weight
 
-    return min(shares, key=comes_at)[0]
+    return min(shares, key=arrival)[0]
 
 
 def resolve(view: View, resource: str, served_name: str) -> Route | None:
-    """What answers for a resource in one view. None: it is not served here.
+    """Return what answers for a resource in one view; None if it is not served here.
 
     Args:
-        view: what decides.
-        resource: resource name of a model or adapter, or of a pinned revision of one.
-        served_name: what the caller asked for.
+        view: The view that decides.
+        resource: Resource name of a model or adapter, or of a pinned revision of either.
+        served_name: The name that the caller asked for.
     """
     snapshot = view.snapshot
     model = snapshot.deployable.get(resource)
@@ -190,23 +190,24 @@ def choose_endpoint(
     down: Container[str],
     randrange: Callable[[int], int],
 ) -> Endpoint | None:
-    """Pick the endpoint of one request, or None when none has room.
+    """Choose the endpoint of one request; None if no endpoint has room.
 
-    Without affinity: the less loaded of two drawn at random (Mitzenmacher, "The Power of Two
-    Choices in Randomized Load Balancing", 2001). With affinity, the two are the adapter's homes:
-    the first two in the rendezvous order of its name (Thaler and Ravishankar, 1998), which is the
-    same in every ingress and moves only with its own endpoint.
+    Without affinity it is the less loaded of two endpoints drawn at random (Mitzenmacher, "The
+    Power of Two Choices in Randomized Load Balancing", 2001). With affinity the two are the homes
+    of the adapter: the first two in the rendezvous order of its name (Thaler and Ravishankar,
+    1998). Every ingress replica computes the same homes, and a home changes only when its endpoint
+    goes.
 
     Args:
-        endpoints: those of the current activation.
-        in_flight: this ingress's own requests in flight, by replica id.
-        limit: requests in flight that one endpoint may have.
-        affinity: engine-side name of the adapter asked for.
-        avoid: replica ids that this request has tried; taken only when no other has room.
-        down: replica ids that lately refused connections; taken only when all are such.
+        endpoints: The endpoints of the current activation.
+        in_flight: Requests of this ingress replica in flight, by replica id.
+        limit: Requests that one endpoint may have in flight.
+        affinity: Engine-side name of the adapter; None without one.
+        avoid: Replica ids that this request has tried. Taken only when no other has room.
+        down: Replica ids that refused connections lately. Taken only when all have.
         randrange: `random.Random.randrange`.
     """
-    standing = [endpoint for endpoint in endpoints if endpoint.replica_id not in down] or endpoints
+    reachable = [endpoint for endpoint in endpoints if endpoint.replica_id not in down] or endpoints
 
     def has_room(endpoint: Endpoint) -> bool:
         return in_flight.get(endpoint.replica_id, 0) < limit
@@ -214,13 +215,13 @@ def choose_endpoint(
     def load(endpoint: Endpoint) -> int:
         return in_flight.get(endpoint.replica_id, 0)
 
-    first, second = _two(standing, affinity, randrange)
+    first, second = _two(reachable, affinity, randrange)
     if load(first) > load(second) + (AFFINITY_SLACK_REQUESTS if affinity is not None else 0):
         first, second = second, first
     for endpoint in (first, second):
         if has_room(endpoint) and endpoint.replica_id not in avoid:
             return endpoint
-    with_room = [endpoint for endpoint in standing if has_room(endpoint)]
+    with_room = [endpoint for endpoint in reachable if has_room(endpoint)]
     untried = [endpoint for endpoint in with_room if endpoint.replica_id not in avoid]
     return min(untried or with_room, key=load, default=None)
 
@@ -228,7 +229,7 @@ def choose_endpoint(
 def _two(
     endpoints: Sequence[Endpoint], affinity: str | None, randrange: Callable[[int], int]
 ) -> tuple[Endpoint, Endpoint]:
-    """Two different endpoints; twice the same where there is only one."""
+    """Two different endpoints, or the same one twice if there is only one."""
     if len(endpoints) == 1:
         return endpoints[0], endpoints[0]
     if affinity is not None:

@@ -1,4 +1,4 @@
-"""HTTPS of an ingress replica: a context whose certificate is replaced when the files were."""
+"""HTTPS of an ingress replica: the certificate is reloaded when its files are replaced."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import structlog
 from protocol.transport.tls_files import TlsFiles, TlsFilesError
 
 RELOAD_INTERVAL_S = 2.0
-"""How often the files are looked at."""
+"""How often the files are checked for changes."""
 
-_log = structlog.get_logger("dataplane.ingress.app")
+_log = structlog.get_logger("dataplane.ingress.tls")
 
 
 class IngressTls:
@@ -26,26 +26,25 @@ class IngressTls:
             key: PEM file with its key.
 
         Raises:
-            TlsFilesError: they cannot be used.
+            TlsFilesError: They cannot be used.
         """
         self._cert = cert
         self._key = key
         self._files = TlsFiles(cert, key)
         self._files.read()
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        """For the server. New handshakes see what is loaded into it later; connections keep what
-        they began with."""
+        """For the server. A reload affects new handshakes; connections keep their certificate."""
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         self.context.load_cert_chain(cert, key)
 
     async def keep_current(self, interval_s: float = RELOAD_INTERVAL_S) -> None:
-        """Load the files again whenever they were replaced. Ends by being cancelled."""
+        """Reload the files whenever they were replaced. Runs until it is cancelled."""
         while True:
             await asyncio.sleep(interval_s)
             try:
                 if self._files.changed() is not None:
-                    # Checked just now on a context of its own: one that fails half-way would be
-                    # left without a key.
+                    # `changed` has checked the files in a separate context. A failure half-way
+                    # would leave this one without a key.
                     self.context.load_cert_chain(self._cert, self._key)
                     _log.info("certificate_reloaded", cert=str(self._cert))
             except (TlsFilesError, OSError) as error:

@@ -1,8 +1,8 @@
-"""How many tokens an answer says that it took, read from its bytes as they pass. Pure.
+"""Reads the token usage of an answer from its bytes as they pass. Pure.
 
-OpenAI's `usage` is in the body of an answer, and in the last event of a stream whose caller asked
-for it; Anthropic's is in the events at both ends. A stream that says nothing counts one token for
-each event: about those of the answer, without those of the prompt.
+OpenAI's `usage` is in the body of an answer, and in the last event of a stream if the caller asked
+for it. Anthropic's is in the first and last events. A stream without usage counts one token for
+each event, which is about the number of tokens of the answer without its prompt.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import msgspec
 
 _BODY_BYTES_MAX = 16 * 1024 * 1024
-"""Of a body that is kept to be read at its end. Larger ones (embeddings of many texts) count by
-their bytes."""
+"""Bytes of a body that is kept until its end. Larger bodies (embeddings of many texts) are counted
+by their size."""
 _EVENT_BYTES_MAX = 1024 * 1024
+"""Bytes of an unfinished line that are kept."""
 _BYTES_OF_A_TOKEN = 4
-"""Usual for English text."""
+"""The usual average for English text."""
 
 
 class _Usage(msgspec.Struct):
@@ -35,9 +36,9 @@ class _Part(msgspec.Struct):
 class _Answer(msgspec.Struct):
     usage: msgspec.Raw = _ABSENT
     message: msgspec.Raw = _ABSENT
-    """Anthropic's first event has it in here."""
+    """Holds the usage in Anthropic's first event."""
     response: msgspec.Raw = _ABSENT
-    """The events of OpenAI's Responses API have it in here."""
+    """Holds the usage in events of OpenAI's Responses API."""
 
 
 _answers = msgspec.json.Decoder(_Answer)
@@ -46,7 +47,7 @@ _usages = msgspec.json.Decoder(_Usage)
 
 
 class TokenMeter:
-    """Reads one answer."""
+    """Meters one answer."""
 
     def __init__(self, *, streams_events: bool) -> None:
         self._streams_events = streams_events
@@ -58,14 +59,14 @@ class TokenMeter:
         self._total = 0
 
     def feed(self, chunk: bytes) -> None:
-        """Take the next piece of the body."""
+        """Read the next chunk of the body."""
         self._bytes += len(chunk)
         if not self._streams_events:
             if self._bytes <= _BODY_BYTES_MAX:
                 self._pending += chunk
             return
-        *lines, rest = (bytes(self._pending) + chunk).split(b"\n")
-        self._pending = bytearray(rest[:_EVENT_BYTES_MAX])
+        *lines, unfinished = (bytes(self._pending) + chunk).split(b"\n")
+        self._pending = bytearray(unfinished[:_EVENT_BYTES_MAX])
         for line in lines:
             if line.startswith(b"data:"):
                 self._events += 1
@@ -73,7 +74,7 @@ class TokenMeter:
                     self._read(line[len(b"data:") :])
 
     def tokens(self) -> int:
-        """Tokens of prompt and answer, as far as the answer has come."""
+        """Tokens of the prompt and of the answer so far."""
         if not self._streams_events and self._bytes <= _BODY_BYTES_MAX:
             self._read(bytes(self._pending))
         found = max(self._total, self._input + self._output)

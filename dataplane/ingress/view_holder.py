@@ -1,4 +1,4 @@
-"""Where a process keeps the view that its requests are decided by."""
+"""Holds the view that the requests of a process are decided by."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ Listener = Callable[[View], None]
 
 
 class ViewHolder:
-    """Holds the current view by reference. Used from one event loop only.
+    """Holds a reference to the current view. Used from one event loop only.
 
-    A request reads `current` once and keeps what it got, so that a swap never changes a request
-    under way.
+    A request reads `current` once and keeps the view, so a swap does not affect requests in
+    progress.
     """
 
     def __init__(self) -> None:
         self.current: View | None = None
-        """None until the first snapshot is there."""
+        """None until the first snapshot has arrived."""
         self._listeners: list[Listener] = []
         self._waiters: set[asyncio.Future[None]] = set()
 
     def swap(self, view: View) -> None:
-        """Make `view` the current one, then tell listeners and waiters."""
+        """Make `view` the current view, then call listeners and wake waiters."""
         self.current = view
         for listener in tuple(self._listeners):
             listener(view)
@@ -33,20 +33,20 @@ class ViewHolder:
                 waiter.set_result(None)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Have `listener` called within each swap, on the event loop; it must not raise.
+        """Call `listener` in each swap, on the event loop. It must not raise.
 
-        Returns what ends that; calling it again does nothing.
+        Returns a function that ends the subscription; calling it again does nothing.
         """
         self._listeners.append(listener)
 
-        def leave() -> None:
+        def unsubscribe() -> None:
             if listener in self._listeners:
                 self._listeners.remove(listener)
 
-        return leave
+        return unsubscribe
 
     async def changed(self, since: View | None) -> View:
-        """Wait until the current view is another than `since`, and return it."""
+        """Wait until the current view is not `since`, and return it."""
         while self.current is None or self.current is since:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.add(waiter)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
-from dataplane.snapshot.validation import Findings
+from dataplane.snapshot.validation import ValidationResult
 
 # --- values of topics -----------------------------------------------------------------------------
 
@@ -23,10 +23,10 @@ class SerializedSnapshot:
     types: tuple[str, ...]
     digests: tuple[bytes, ...]
     blobs: tuple[bytes, ...]
-    findings: Findings
+    validation: ValidationResult
 
     @classmethod
-    def of(cls, snapshot: Snapshot, findings: Findings) -> SerializedSnapshot:
+    def of(cls, snapshot: Snapshot, validation: ValidationResult) -> SerializedSnapshot:
         """The entries of `snapshot`, and what its validation has found."""
         entries = snapshot.entries
         return cls(
@@ -35,7 +35,7 @@ class SerializedSnapshot:
             types=tuple(entry.type for entry in entries),
             digests=tuple(entry.digest for entry in entries),
             blobs=tuple(entry.blob for entry in entries),
-            findings=findings,
+            validation=validation,
         )
 
     def entries(self) -> tuple[RawEntry, ...]:

@@ -1,5 +1,5 @@
-"""The immutable view of a snapshot, and everything that is checked before it is used.
+"""The immutable view of a snapshot, and every check that is made before it is used.
 
-It owns what a data plane holds: entries, indexes, quarantine, and what was made of each model.
-Pure. It may import `dataplane.openai.errors` and `protocol`.
+It owns what a data plane holds in memory: entries, indexes, quarantines, and the activation of each
+model. All of it is pure. It may import `protocol` only.
 """

@@ -1,5 +1,4 @@
-"""What this data plane has made of a snapshot: for each model its state and where its replicas
-answer. Pure."""
+"""The activation of a snapshot: the state of each model and the endpoints of its replicas. Pure."""
 
 from __future__ import annotations
 
@@ -11,8 +10,7 @@ from dataplane.snapshot.snapshot import Snapshot
 
 
 class State(enum.Enum):
-    """States of a model or adapter; the same as `broadsheet.v1.ResourceState`, where they are
-    explained."""
+    """States of a model or adapter. `broadsheet.v1.ResourceState` documents them."""
 
     DEPLOYING = "DEPLOYING"
     READY = "READY"
@@ -25,7 +23,7 @@ class State(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """One engine replica that answers HTTP."""
+    """One engine replica that serves HTTP."""
 
     replica_id: str
     """Ray Serve's id of the replica, unique in the cluster."""
@@ -35,42 +33,41 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelActivation:
-    """What there is of one model.
+    """State and endpoints of one model.
 
-    READY and DEGRADED have at least one endpoint. DEPLOYING and IDLE have none: requests wait (an
-    IDLE model has to be woken first). FAILED has none: requests are refused with the reason.
+    READY and DEGRADED have at least one endpoint. DEPLOYING and IDLE have none: requests wait, and
+    an IDLE model has to be woken first. FAILED has none: requests are refused with the reason.
     """
 
     state: State
     revision_number: int
-    """The model revision that answers (READY, DEGRADED), or that would."""
+    """The model revision that answers (READY, DEGRADED), or that would answer."""
     application: str = ""
-    """The Ray Serve application that the endpoints belong to; empty when there is none."""
+    """Ray Serve application of the endpoints; empty when there is none."""
     endpoints: tuple[Endpoint, ...] = ()
     secret: str = field(default="", repr=False)
-    """What the endpoints want in the `authorization: Bearer` header."""
+    """Secret that the endpoints require in the `authorization: Bearer` header."""
     reason: str = ""
     """UPPER_SNAKE, for DEGRADED and FAILED."""
     message: str = ""
-    """The engine's own words, for operators: may name files and hosts."""
+    """The engine's own error text, for operators. It may name files and hosts."""
     retry_after_s: float = 0.0
-    """FAILED: how long until it is tried again."""
+    """FAILED: seconds until the next attempt to start it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activation:
-    """What this data plane has made of a snapshot. A model that is not in it is IDLE: healthy, with
-    no replica."""
+    """The state of every model. A model that is absent is IDLE: healthy, with no replica."""
 
     sequence: int
-    """Counts up with each activation that this agent made."""
+    """Increases with each activation of this agent."""
     models: Mapping[str, ModelActivation]
     """By resource name of the model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """The one pair that a request is decided by, from its start to its end."""
+    """A snapshot with its activation. One request uses the same view from start to end."""
 
     snapshot: Snapshot
     activation: Activation

@@ -1,9 +1,7 @@
-"""What the agent has found of a snapshot's entries, told to ingress replicas so that they need not
-look again. Pure.
+"""The agent's validation result of a snapshot, relayed so that ingress replicas can reuse it. Pure.
 
-Validating ten thousand entries takes most of a second, and whoever checks the same bytes by the
-same rules finds the same. That they are the same bytes is proved by their digests, which every
-reader checks itself (`accept`).
+Validating ten thousand entries takes most of a second, and the same bytes checked by the same rules
+give the same result. Every reader proves itself, by digests, that it has the same bytes (`accept`).
 """
 
 from __future__ import annotations
@@ -13,45 +11,47 @@ import json
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 
-from dataplane.snapshot.accept import Policy
-from dataplane.snapshot.snapshot import Position, Quarantine, Snapshot
+from dataplane.snapshot.policy import Policy
+from dataplane.snapshot.quarantine import Quarantine
+from dataplane.snapshot.snapshot import Position, Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Findings:
-    """Which entries of one snapshot are to be quarantined for what they say."""
+class ValidationResult:
+    """Which entries of one snapshot are to be quarantined because of their content."""
 
     rules: str
-    """What was checked by, from `rules_of`."""
+    """The rules that were applied, from `validation_rules`."""
     quarantined: Mapping[str, Quarantine]
     """By resource name."""
     seal: bytes
-    """SHA-256 of the position and of the fields above: what was damaged on the way is not
-    believed."""
+    """SHA-256 of the position and the fields above. It detects damage on the way."""
 
 
-def rules_of(release: str, policy: Policy) -> str:
-    """What decides, with an entry's bytes, whether it is quarantined."""
+def validation_rules(release: str, policy: Policy) -> str:
+    """Identify the rules that decide whether an entry is quarantined: release and policy."""
     return json.dumps([release, *policy.allowed_sources])
 
 
-def findings_of(snapshot: Snapshot, rules: str) -> Findings:
-    """What `accept` has found when it made `snapshot`."""
-    # A quarantined candidate is no entry, though it may bear the name of one: that of the same
-    # revision, pinned.
+def validation_result(snapshot: Snapshot, rules: str) -> ValidationResult:
+    """The quarantines that `accept` found for the entries of `snapshot`."""
+    # A quarantined candidate is not an entry, but the same revision may also be a pinned entry,
+    # which has the same name.
     quarantined = {
         entry.name: snapshot.quarantined[entry.name]
         for entry in snapshot.entries
         if entry.name in snapshot.quarantined and entry.name not in snapshot.deployable
     }
-    return Findings(rules=rules, quarantined=quarantined, seal=_seal(snapshot.position, rules, quarantined))
+    return ValidationResult(rules=rules, quarantined=quarantined, seal=_seal(snapshot.position, rules, quarantined))
 
 
-def believed(findings: Findings, position: Position, rules: str) -> Mapping[str, Quarantine] | None:
-    """What was found of the entries of `position`; None: they have to be checked."""
-    if findings.rules != rules or findings.seal != _seal(position, findings.rules, findings.quarantined):
+def trusted_quarantines(
+    validation: ValidationResult, position: Position, rules: str
+) -> Mapping[str, Quarantine] | None:
+    """The quarantines found for `position`; None if they cannot be reused under `rules`."""
+    if validation.rules != rules or validation.seal != _seal(position, validation.rules, validation.quarantined):
         return None
-    return findings.quarantined
+    return validation.quarantined
 
 
 def _seal(position: Position, rules: str, quarantined: Mapping[str, Quarantine]) -> bytes:

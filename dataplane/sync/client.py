@@ -1,5 +1,4 @@
-"""The Sync stream of a data plane: connects, reconnects, and moves messages between gRPC and
-`subscriber`."""
+"""Keeps a Sync stream to the control plane, and moves messages between gRPC and `subscriber`."""
 
 from __future__ import annotations
 
@@ -16,53 +15,32 @@ import structlog
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import status_pb2
 from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
-from dataplane.snapshot.accept import Policy, Rejection
+from dataplane.snapshot.policy import Policy
+from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry
-from dataplane.sync.subscriber import (
-    Accepted,
-    Candidate,
-    Ended,
-    Identity,
-    ProtocolViolation,
-    Refused,
-    Rejected,
-    Subscriber,
-)
-from protocol.transport.credentials import Credentials
-
-CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
-    # A peer that vanished without a word is noticed after half a minute. The server allows a ping
-    # every 10 s.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    # Without a pool of its own a new channel would inherit the connection backoff of the one
-    # before, on top of ours.
-    ("grpc.use_local_subchannel_pool", 1),
-    # A chunk is 1 MiB and a blob of up to 1 MiB.
-    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
-)
+from dataplane.sync.channel import Metadata, insecure_channel
+from dataplane.sync.events import Accepted, Candidate, Ended, Identity, Refused, Rejected
+from dataplane.sync.subscriber import Subscriber
+from dataplane.sync.transitions import ProtocolViolation
 
 DECISION_FAILED = "DECISION_FAILED"
-"""Reason of a rejection: the agent itself failed while it was putting the snapshot into service."""
+"""Reason of a rejection: the agent failed while it put the snapshot into service."""
 
 _log = structlog.get_logger("dataplane.sync")
 
 
 class Handlers(Protocol):
-    """What the agent does with what comes. Called one at a time, in order."""
+    """The agent's part. The methods are called one at a time, in order."""
 
     async def on_snapshot(self, position: Position, entries: Sequence[RawEntry]) -> Accepted | Rejection:
         """Check the snapshot and put it into service, or refuse it.
 
-        Not cancelled when the stream ends: the stream is opened again only after it has answered.
-        Must not block the event loop. An exception counts as a rejection of DECISION_FAILED.
+        It is not cancelled when the stream ends: the next stream begins after it has returned. It
+        must not block the event loop. An exception counts as a rejection with DECISION_FAILED.
         """
 
     async def on_rejected(self, rejected: Rejected) -> None:
-        """A snapshot was rejected, by `on_snapshot` or before it came that far: remember it across
-        restarts."""
+        """Remember across restarts that a snapshot was rejected, by `on_snapshot` or before it."""
 
     def on_connection(self, connection: Connection) -> None:
         """The connection changed."""
@@ -70,13 +48,12 @@ class Handlers(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """How it stands with the control plane."""
+    """The state of the connection to the control plane."""
 
     connected: bool = False
-    """It has answered on the present stream."""
+    """Whether the control plane has answered on the current stream."""
     failures: int = 0
-    """Streams that ended before they had lived long enough to count as good, since the last good
-    one."""
+    """Consecutive streams that ended before `Timing.good_stream_s`."""
     last_error: str = ""
     """Why the last stream ended. For operators."""
 
@@ -86,36 +63,17 @@ class Timing:
     """How long things may take, in seconds."""
 
     heartbeat_s: float = 10.0
-    """Between Heartbeats of the control plane."""
+    """Interval of the control plane's Heartbeats."""
     missed_heartbeats_max: int = 3
-    """Without any message for this many: the stream is dead."""
+    """After this many intervals without any message the stream is dead."""
     backoff_base_s: float = 0.2
     backoff_cap_s: float = 15.0
-    """Before try n the wait is random between 0 and min(cap, base * 2**n): "full jitter" of Marc
-    Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015)."""
+    """The wait before attempt n is random between 0 and min(cap, base * 2**n): "full jitter" of
+    Marc Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015)."""
     reconnect_after_max_s: float = 300.0
-    """A Goodbye may ask for no longer wait than this."""
+    """Longest wait that a Goodbye may ask for."""
     good_stream_s: float = 15.0
-    """A stream that lived this long resets the backoff."""
-
-
-Metadata = tuple[tuple[str, str], ...]
-
-
-def insecure_channel(target: str) -> grpc.aio.Channel:
-    """A channel without TLS. To be called inside the running event loop, and never before a
-    fork."""
-    return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
-
-
-def channel(credentials: Credentials, target: str) -> grpc.aio.Channel:
-    """A channel with or without TLS, as the credentials say. To be called as `insecure_channel`.
-
-    Raises:
-        CredentialsError: a file cannot be read.
-    """
-    tls = credentials.channel_credentials(target)
-    return insecure_channel(target) if tls is None else grpc.aio.secure_channel(target, tls, options=CHANNEL_OPTIONS)
+    """A stream that lasted this long resets the backoff."""
 
 
 class SyncClient:
@@ -140,17 +98,17 @@ class SyncClient:
         Args:
             target: Address of the control plane, `host:port`.
             identity: Who this data plane is.
-            policy: The same that `accept` is called with.
-            handlers: What the agent does with what comes.
-            serving: The snapshot that was found on disk and is in service; None: none.
-            with_errors: Entries of it are quarantined.
-            rejected: What was rejected before, the oldest first.
-            open_channel: Makes a channel to `target`; called inside the running loop, once per
-                stream. It raises ValueError when a file that it needs cannot be read.
-            metadata: What goes with each stream, such as a token; called once per stream. It raises
-            ValueError too.
-            timing: How long things may take.
-            uniform: Randomness of the backoff.
+            policy: The policy that `accept` is called with.
+            handlers: The agent's part.
+            serving: The snapshot that was found on disk and is in service; None if there is none.
+            with_errors: Whether entries of it are quarantined.
+            rejected: Snapshots that were rejected before, the oldest first.
+            open_channel: Opens a channel to `target`. Called inside the running loop, once per
+                stream. Raises ValueError when a file that it needs cannot be read.
+            metadata: Returns the metadata of a stream, such as a token. Called once per stream.
+                Raises ValueError as `open_channel` does.
+            timing: Intervals and timeouts.
+            uniform: Randomness of the backoff: `random.uniform`.
         """
         self._target = target
         self._handlers = handlers
@@ -163,37 +121,36 @@ class SyncClient:
         )
         self._connection = Connection()
         self._output_due = asyncio.Event()
-        self._undecided: asyncio.Queue[Candidate | Rejected] = asyncio.Queue()
-        """Holds one thing at most: no snapshot may come before the one here is answered, and
-        reading stops for a rejection until it is remembered."""
-        self._nothing_to_decide = asyncio.Event()
-        self._nothing_to_decide.set()
+        self._pending: asyncio.Queue[Candidate | Rejected] = asyncio.Queue()
+        """Holds one item at most: no snapshot arrives before the pending one is decided, and
+        reading stops until a rejection is remembered."""
+        self._decided = asyncio.Event()
+        self._decided.set()
         self._messages_received = 0
 
     @property
     def connection(self) -> Connection:
-        """How it stands with the control plane."""
+        """The state of the connection to the control plane."""
         return self._connection
 
     @property
     def head(self) -> Position | None:
-        """The newest snapshot that the control plane told of."""
+        """The newest snapshot that the control plane has announced."""
         return self._subscriber.head
 
     def report(self, resources: Mapping[str, status_pb2.ResourceStatus]) -> None:
-        """Tell the states that hold now: of every model, and of each adapter that is not simply
-        IDLE, by resource name.
+        """Report the current states of models and adapters, by resource name.
 
-        Only what changed is sent, and only the newest state of it. The messages are not to be
-        changed any more.
+        Every model is included, and every adapter that is not IDLE. Only changes are sent, and only
+        the newest state of each resource. The caller must not change the messages later.
         """
         self._subscriber.report(resources)
         self._output_due.set()
 
     async def run(self) -> None:
-        """Connect, and connect again whenever a stream ends. Ends by being cancelled."""
+        """Stay connected: open a stream again whenever it ends. Runs until it is cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._decide())
+            group.create_task(self._handle_pending())
             group.create_task(self._keep_connected())
 
     # -- streams -----------------------------------------------------------------------------------
@@ -201,8 +158,8 @@ class SyncClient:
     async def _keep_connected(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            # What is in service must be known for Hello.
-            await self._nothing_to_decide.wait()
+            # Hello names the snapshot in service, so a pending decision comes first.
+            await self._decided.wait()
             started_s = loop.time()
             ended = await self._run_stream()
             good = loop.time() - started_s >= self._timing.good_stream_s
@@ -214,14 +171,13 @@ class SyncClient:
 
     def _wait_s(self, failures: int, ended: Ended) -> float:
         timing = self._timing
-        # The exponent is bounded before the power is taken: 2.0 ** 1024 overflows after some hours
-        # of failures.
+        # Bound the exponent: 2.0 ** 1024 overflows, which would happen after hours of failures.
         ceiling_s = min(timing.backoff_cap_s, timing.backoff_base_s * 2.0 ** min(failures, 32))
         asked_s = min(max(ended.reconnect_after_s, 0.0), timing.reconnect_after_max_s)
         return asked_s + self._uniform(0.0, ceiling_s)
 
     async def _run_stream(self) -> Ended:
-        """One stream, from Hello to its end, however it ends."""
+        """Run one stream from Hello to its end."""
         try:
             metadata = self._metadata()
             channel = self._open_channel(self._target)
@@ -241,8 +197,8 @@ class SyncClient:
                 self._subscriber.close()
                 call.cancel()
         finally:
-            # Cancelling the stream does not close the connection; a leaked channel keeps its
-            # threads and sockets.
+            # Cancelling the stream does not close the connection: a leaked channel keeps threads
+            # and sockets.
             await channel.close()
 
     async def _talk(self, call: SyncCall) -> Ended:
@@ -252,7 +208,7 @@ class SyncClient:
                 tasks = [
                     group.create_task(self._read(call)),
                     group.create_task(self._write(call)),
-                    group.create_task(self._watch()),
+                    group.create_task(self._watch_silence()),
                 ]
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in tasks:
@@ -275,11 +231,11 @@ class SyncClient:
             if isinstance(event, Ended):
                 return replace(event, reason=f"GOODBYE: {event.reason}")
             if isinstance(event, Candidate):
-                self._nothing_to_decide.clear()
-                self._undecided.put_nowait(event)
+                self._decided.clear()
+                self._pending.put_nowait(event)
             elif isinstance(event, Refused):
-                self._undecided.put_nowait(event.rejected)
-                await self._undecided.join()
+                self._pending.put_nowait(event.rejected)
+                await self._pending.join()
 
     async def _write(self, call: SyncCall) -> Ended:
         while True:
@@ -288,15 +244,16 @@ class SyncClient:
                 try:
                     await call.write(message)
                 except asyncio.InvalidStateError:
-                    # grpc.aio's word for "the call is over already"; the reader may not have seen
-                    # it yet.
+                    # This is how grpc.aio reports that the call is over. The reader may not have
+                    # seen it yet.
                     return await _outcome(call)
             await self._output_due.wait()
 
-    async def _watch(self) -> Ended:
-        """Notices a stream on which nothing comes any more. Reads are never given a timeout: in
-        grpc.aio that cancels the whole call. Counting intervals, not time, forgives an event loop
-        that was busy.
+    async def _watch_silence(self) -> Ended:
+        """Return when no message has arrived for too long.
+
+        A timeout on a read would cancel the whole call in grpc.aio. Intervals are counted instead
+        of time, so that a blocked event loop does not end a good stream.
         """
         missed = 0
         seen = self._messages_received
@@ -313,25 +270,25 @@ class SyncClient:
 
     # -- decisions ---------------------------------------------------------------------------------
 
-    async def _decide(self) -> None:
+    async def _handle_pending(self) -> None:
         while True:
-            undecided = await self._undecided.get()
-            if isinstance(undecided, Rejected):
-                await self._remember(undecided)
+            pending = await self._pending.get()
+            if isinstance(pending, Rejected):
+                await self._remember(pending)
             else:
-                rejected = self._subscriber.decided(await self._ask(undecided))
+                rejected = self._subscriber.decided(await self._decide_candidate(pending))
                 self._output_due.set()
-                self._nothing_to_decide.set()
+                self._decided.set()
                 if rejected is not None:
                     await self._remember(rejected)
-            self._undecided.task_done()
+            self._pending.task_done()
 
-    async def _ask(self, candidate: Candidate) -> Accepted | Rejection:
+    async def _decide_candidate(self, candidate: Candidate) -> Accepted | Rejection:
         try:
             return await self._handlers.on_snapshot(candidate.position, candidate.entries)
         except Exception as error:
-            # The previous snapshot goes on serving; the fault is shown in the fleet, and in full
-            # here.
+            # The previous snapshot keeps serving. The fleet shows the rejection; the traceback is
+            # in this log only.
             _log.exception("snapshot_decision_failed", revision=candidate.position.revision)
             return Rejection(reason=DECISION_FAILED, message=f"the agent failed ({type(error).__name__}); see its log")
 
@@ -346,7 +303,7 @@ class SyncClient:
         try:
             await self._handlers.on_rejected(rejected)
         except Exception:
-            # It is remembered in memory, and so for as long as this agent lives.
+            # It is remembered in memory until this agent stops.
             _log.exception("rejection_not_remembered", revision=rejected.position.revision)
 
 
@@ -359,7 +316,6 @@ async def _outcome(call: SyncCall) -> Ended:
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first exception of a group: the tasks of a stream fail for one cause, and their siblings
-    with it."""
+    """The first exception of a group. The tasks of a stream fail for one cause."""
     found = group.exceptions[0]
     return _first(found) if isinstance(found, BaseExceptionGroup) else found

@@ -1,16 +1,17 @@
 """The last-known-good snapshot on disk, so that a data plane restarts without the control plane.
+
 Blocking: call it in a thread.
 
-    {directory}/LOCK               locked for as long as a process uses the directory
-                CURRENT            name of the file in snapshots/ to boot from PREVIOUS
-                the last one before it that outlived its probation, or simply the one before
-                PROBATION          that CURRENT went into service less than 60 s ago, and how often
-                it crashed so REJECTED           snapshots that were rejected, with the reason
-                snapshots/*        one immutable file per snapshot (`snapshot_file.py`) aside/*
-                what could not be read, or kept crashing: for people to look at, at most four
+    {directory}/LOCK         locked while a process uses the directory
+                CURRENT      name of the file in snapshots/ to boot from
+                PREVIOUS     name of the newest file before CURRENT that outlived its probation;
+                             without one, of the file before CURRENT
+                PROBATION    exists while CURRENT is on probation; counts the crashes
+                REJECTED     rejected snapshots, with the reason
+                snapshots/*  one immutable file per snapshot (`snapshot_file.py`)
+                aside/*      unreadable or crashing files, for an operator; at most ASIDE_MAX
 
-Every file is written beside its place, flushed, and renamed into it; then the directory is flushed.
-So after a power cut each is the old one or the new one, and CURRENT names a file that was whole
+Every file is written durably (`durable_files.py`). CURRENT therefore names a file that was complete
 when it was named.
 """
 
@@ -18,8 +19,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
-import os
 import re
 import threading
 import time
@@ -32,26 +31,25 @@ from typing import IO
 import structlog
 
 from dataplane.errors import DataPlaneError
-from dataplane.snapshot.accept import POSITION_DIGEST_BYTES, Rejection
+from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
-from dataplane.sync.file import read_position, read_snapshot, write_snapshot
-from dataplane.sync.subscriber import REJECTED_MAX, Rejected
+from dataplane.sync.durable_files import remove_partial_files, write_file, write_text
+from dataplane.sync.events import Rejected
+from dataplane.sync.probation import PROBATION_S, Probation
+from dataplane.sync.rejected_file import read_rejected, write_rejected
+from dataplane.sync.rejections import Rejections
+from dataplane.sync.snapshot_file import read_position, read_snapshot, write_snapshot
 
 CORRUPT_ON_DISK = "CORRUPT_ON_DISK"
-"""Reason why a file was moved aside. The snapshot itself is not to blame, so it is not rejected but
-wanted again."""
+"""Reason why a file was moved aside. The file is to blame, not the snapshot: it is not rejected."""
 CRASHED_REPEATEDLY = "CRASHED_REPEATEDLY"
-"""Reason of a rejection: the data plane went down twice soon after it had put the snapshot into
-service."""
+"""Reason of a rejection: the data plane crashed CRASHES_MAX times during the probation."""
 
-PROBATION_S = 60.0
-"""A crash this soon after a snapshot went into service is held against it."""
 CRASHES_MAX = 2
 ASIDE_MAX = 4
 """Files kept aside, the newest."""
 
 _FILE_NAME = re.compile(r"[0-9]{20}-[0-9a-f]{32}\.snapshot")
-_TMP_SUFFIX = ".tmp"
 
 _log = structlog.get_logger("dataplane.sync.directory")
 
@@ -60,8 +58,7 @@ Verify = Callable[[Position, Sequence[RawEntry]], Snapshot | Rejection]
 
 
 class DiskError(DataPlaneError):
-    """Nothing can be kept on disk, because it is full or broken. What was there before still is.
-    Serve from memory."""
+    """The disk is full or broken. What was stored before is intact; serve from memory."""
 
     reason = "DISK_UNAVAILABLE"
 
@@ -86,48 +83,38 @@ class Boot:
     """What was found at start."""
 
     snapshot: Snapshot | None
-    """To serve; None: there is none."""
+    """To serve; None if there is none."""
     rejected: tuple[Rejected, ...]
-    """The oldest first, for the Hello."""
+    """For Hello, the oldest first."""
     unreadable: tuple[Unreadable, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Probation:
-    file: str
-    crashes: int
-    """Times that the process went down while `file` was on probation."""
-
-
-class Disk:
-    """One directory, used by one process at a time."""
+class SnapshotDirectory:
+    """One directory, used by one process at a time. Its methods may be called from any thread."""
 
     def __init__(self, directory: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         """
         Args:
-            directory: Its own; made if it is not there.
-            clock: Seconds, from anywhere.
+            directory: Used for nothing else; created if it does not exist.
+            clock: Seconds, from any origin.
         """
         self._directory = directory
         self._snapshots = directory / "snapshots"
         self._aside = directory / "aside"
-        self._clock = clock
         self._lock: IO[bytes] | None = None
-        self._one_call = threading.RLock()
+        self._threads = threading.RLock()
         """Saving, settling and rejecting come from different threads, and write the same files."""
-        self._rejected: dict[Position, Rejected] = {}
-        self._on_probation_since_s: float | None = None
-        self._proven = False
-        """CURRENT has outlived a probation."""
+        self._rejections = Rejections()
+        self._probation = Probation(directory / "PROBATION", clock=clock)
 
-    # -- life --------------------------------------------------------------------------------------
+    # -- opening and closing -----------------------------------------------------------------------
 
     def open(self) -> None:
-        """Make and lock the directory, and clear what an interrupted write left.
+        """Create and lock the directory, and remove what an interrupted write left.
 
         Raises:
-            DirectoryInUse: another process has locked it.
-            DiskError: it cannot be made or written.
+            DirectoryInUse: Another process has locked it.
+            DiskError: It cannot be created or written.
         """
         try:
             for directory in (self._directory, self._snapshots, self._aside):
@@ -142,31 +129,32 @@ class Disk:
             raise DirectoryInUse(f"{self._directory} is in use by another data plane") from error
         self._lock = lock
         for directory in (self._directory, self._snapshots):
-            for path in directory.glob(f"*{_TMP_SUFFIX}"):
-                with suppress(OSError):
-                    path.unlink()
+            remove_partial_files(directory)
 
     def close(self) -> None:
-        """An orderly stop: nothing is held against the snapshot in service."""
-        with self._one_call:
-            self._end_probation()
+        """Release the directory after an orderly stop: it does not count as a crash."""
+        with self._threads:
+            self._probation.end()
             if self._lock is not None:
                 self._lock.close()
                 self._lock = None
 
+    # -- booting -----------------------------------------------------------------------------------
+
     def boot(self, verify: Verify) -> Boot:
-        """Find the snapshot to start with. Called once, after `open`. Never fails: a data plane
-        must come up."""
-        self._rejected = {rejected.position: rejected for rejected in self._read_rejected()}
+        """Find the snapshot to start with. Called once, after `open`.
+
+        It never fails, because a data plane must start whatever is on its disk.
+        """
+        self._rejections = Rejections(self._read_rejected())
         current, previous = self._pointer("CURRENT"), self._pointer("PREVIOUS")
-        probation = self._read_probation()
-        crashes = probation.crashes + 1 if probation and probation.file == current else 0
-        self._proven = current is not None and crashes == 0
+        crashes = self._probation.crashes_at_start(current)
+        self._probation.assume(proven=current is not None and crashes == 0)
         unreadable: list[Unreadable] = []
         if crashes >= CRASHES_MAX and current and previous and previous != current:
             snapshot = self._load(previous, verify, unreadable)
             if snapshot is not None:
-                self._demote(current)
+                self._reject_crashing(current)
                 self._start_from(previous, crashes=0)
                 return self._booted(snapshot, unreadable)
             previous = None
@@ -174,97 +162,40 @@ class Disk:
             snapshot = self._load(name, verify, unreadable)
             if snapshot is not None:
                 if name != current:
-                    crashes, self._proven = 0, True
+                    crashes = 0
+                    self._probation.assume(proven=True)
                 self._start_from(name, crashes=crashes)
                 return self._booted(snapshot, unreadable)
         return self._booted(None, unreadable)
 
     def _booted(self, snapshot: Snapshot | None, unreadable: Sequence[Unreadable]) -> Boot:
-        return Boot(snapshot=snapshot, rejected=tuple(self._rejected.values()), unreadable=tuple(unreadable))
+        return Boot(snapshot=snapshot, rejected=tuple(self._rejections), unreadable=tuple(unreadable))
 
     def _start_from(self, name: str, *, crashes: int) -> None:
-        """Point to what is booted. A disk that cannot be written is no reason not to boot from
-        it."""
+        """Point to what is booted. A data plane boots from a read-only disk too."""
         try:
             if self._pointer("CURRENT") != name:
-                self._write_text("CURRENT", name)
+                write_text(self._directory / "CURRENT", name)
             previous = self._pointer("PREVIOUS")
             if previous is not None and (previous == name or not (self._snapshots / previous).exists()):
                 (self._directory / "PREVIOUS").unlink(missing_ok=True)
-            self._begin_probation(name, crashes)
+            self._probation.begin(name, crashes=crashes)
         except OSError as error:
             _log.warning("disk_not_writable", directory=str(self._directory), error=str(error))
 
-    def _demote(self, current: str) -> None:
-        path = self._snapshots / current
+    def _reject_crashing(self, name: str) -> None:
+        path = self._snapshots / name
         try:
             position = read_position(path)
         except (OSError, ValueError) as error:
-            _log.warning("crashed_snapshot_unreadable", file=current, error=str(error))
+            _log.warning("crashed_snapshot_unreadable", file=name, error=str(error))
         else:
             message = (
                 f"the data plane went down {CRASHES_MAX} times within {PROBATION_S:g} s of putting it into service"
             )
-            rejected = Rejected(position=position, reason=CRASHED_REPEATEDLY, message=message)
-            with suppress(DiskError):  # logged; it is in memory all the same
-                self.reject(rejected)
+            with suppress(DiskError):  # it is remembered in memory at least
+                self.reject(Rejected(position=position, reason=CRASHED_REPEATEDLY, message=message))
         self._move_aside(path)
-
-    # -- snapshots ---------------------------------------------------------------------------------
-
-    def save(self, snapshot: Snapshot) -> None:
-        """Keep `snapshot` as CURRENT, before it goes into service; its probation begins.
-
-        Raises:
-            DiskError: it could not be kept. CURRENT is what it was.
-        """
-        with self._one_call:
-            name = _file_name(snapshot.position)
-            try:
-                current = self._pointer("CURRENT")
-                if name == current and (self._snapshots / name).exists():
-                    return
-                self._write(self._snapshots / name, lambda file: write_snapshot(file, snapshot))
-                # PREVIOUS stays at what has proved itself: falling back from one bad snapshot to
-                # another helps nobody.
-                if current is not None and (self._is_proven() or self._pointer("PREVIOUS") is None):
-                    self._write_text("PREVIOUS", current)
-                self._begin_probation(name, crashes=0)
-                self._write_text("CURRENT", name)
-            except OSError as error:
-                raise DiskError(f"revision {snapshot.position.revision} could not be kept: {error}") from error
-            self._proven = False
-            self._prune()
-
-    def settle(self) -> bool:
-        """To be called now and then: ends the probation once it is over. Returns whether CURRENT
-        has proved itself."""
-        with self._one_call:
-            if not self._proven and self._is_proven():
-                self._proven = True
-            if self._on_probation_since_s is not None and self._clock() - self._on_probation_since_s >= PROBATION_S:
-                self._end_probation()
-            return self._proven
-
-    def _is_proven(self) -> bool:
-        since_s = self._on_probation_since_s
-        return self._proven or (since_s is not None and self._clock() - since_s >= PROBATION_S)
-
-    def _begin_probation(self, name: str, crashes: int) -> None:
-        self._on_probation_since_s = self._clock()
-        self._write_text("PROBATION", json.dumps({"file": name, "crashes": crashes}))
-
-    def _end_probation(self) -> None:
-        self._on_probation_since_s = None
-        with suppress(OSError):
-            (self._directory / "PROBATION").unlink(missing_ok=True)
-
-    def _read_probation(self) -> _Probation | None:
-        try:
-            fields = json.loads((self._directory / "PROBATION").read_text(encoding="utf-8"))
-            return _Probation(file=str(fields["file"]), crashes=int(fields["crashes"]))
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
 
     def _load(self, name: str, verify: Verify, unreadable: list[Unreadable]) -> Snapshot | None:
         path = self._snapshots / name
@@ -281,6 +212,39 @@ class Disk:
         self._move_aside(path)
         return None
 
+    # -- snapshots ---------------------------------------------------------------------------------
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Store `snapshot` as CURRENT, before it goes into service, and begin its probation.
+
+        Raises:
+            DiskError: It could not be stored. CURRENT is unchanged.
+        """
+        with self._threads:
+            name = _file_name(snapshot.position)
+            try:
+                current = self._pointer("CURRENT")
+                if name == current and (self._snapshots / name).exists():
+                    return
+                write_file(self._snapshots / name, lambda file: write_snapshot(file, snapshot))
+                # PREVIOUS keeps naming a proven snapshot: an unproven one may crash too.
+                if current is not None and (self._probation.proven or self._pointer("PREVIOUS") is None):
+                    write_text(self._directory / "PREVIOUS", current)
+                self._probation.begin(name, crashes=0)
+                write_text(self._directory / "CURRENT", name)
+            except OSError as error:
+                raise DiskError(f"revision {snapshot.position.revision} could not be kept: {error}") from error
+            self._probation.assume(proven=False)
+            self._prune()
+
+    def settle(self) -> bool:
+        """End the probation once it is over; to be called every few seconds.
+
+        Returns whether CURRENT is proven.
+        """
+        with self._threads:
+            return self._probation.settle()
+
     def _move_aside(self, path: Path) -> None:
         try:
             if path.exists():
@@ -292,7 +256,7 @@ class Disk:
             _log.warning("not_moved_aside", file=path.name, error=str(error))
 
     def _prune(self) -> None:
-        """Remove snapshots that nothing points to."""
+        """Remove snapshots that neither CURRENT nor PREVIOUS names."""
         needed = {self._pointer("CURRENT"), self._pointer("PREVIOUS")}
         try:
             for path in self._snapshots.iterdir():
@@ -311,28 +275,15 @@ class Disk:
     # -- rejections --------------------------------------------------------------------------------
 
     def reject(self, rejected: Rejected) -> None:
-        """Remember a rejection; the oldest beyond 16 are forgotten.
+        """Remember a rejection across restarts. The oldest beyond REJECTED_MAX are forgotten.
 
         Raises:
-            DiskError: it could not be kept.
+            DiskError: It could not be stored. It is remembered in memory.
         """
-        with self._one_call:
-            self._rejected.pop(rejected.position, None)
-            self._rejected[rejected.position] = rejected
-            while len(self._rejected) > REJECTED_MAX:
-                self._rejected.pop(next(iter(self._rejected)))
-            fields = [
-                {
-                    "store_uid": one.position.store_uid,
-                    "revision": one.position.revision,
-                    "digest": one.position.digest.hex(),
-                    "reason": one.reason,
-                    "message": one.message,
-                }
-                for one in self._rejected.values()
-            ]
+        with self._threads:
+            self._rejections.add(rejected)
             try:
-                self._write_text("REJECTED", json.dumps(fields, indent=1))
+                write_rejected(self._directory / "REJECTED", self._rejections)
             except OSError as error:
                 raise DiskError(
                     f"the rejection of revision {rejected.position.revision} could not be kept: {error}"
@@ -340,55 +291,16 @@ class Disk:
 
     def _read_rejected(self) -> list[Rejected]:
         path = self._directory / "REJECTED"
-        if not path.exists():
-            return []
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-            return [_rejected_from_json(one) for one in fields[-REJECTED_MAX:]]
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            # Without it a rejected snapshot is sent once more, and rejected once more.
+            return read_rejected(path)
+        except (OSError, ValueError) as error:
+            # A rejected snapshot is then sent once more, and rejected once more.
             _log.error("rejections_unreadable", error=str(error))
             self._move_aside(path)
             return []
 
-    # -- files -------------------------------------------------------------------------------------
-
-    def _write_text(self, name: str, text: str) -> None:
-        self._write(self._directory / name, lambda file: file.write(f"{text}\n".encode()))
-
-    def _write(self, path: Path, write: Callable[[IO[bytes]], object]) -> None:
-        """Put a file in its place, whole or not at all, and durably."""
-        tmp = path.with_name(path.name + _TMP_SUFFIX)
-        try:
-            with tmp.open("wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            tmp.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                tmp.unlink()
-            raise
-        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
 
 def _file_name(position: Position) -> str:
-    # With the store in it: the empty catalogs of two stores have the same revision and digest.
+    # Includes the store: the empty catalogs of two stores have the same revision and digest.
     identity = hashlib.sha256(position.store_uid.encode("utf-8") + b"\0" + position.digest).hexdigest()
     return f"{position.revision:020d}-{identity[:32]}.snapshot"
-
-
-def _rejected_from_json(fields: dict[str, object]) -> Rejected:
-    revision = fields["revision"]
-    if not isinstance(revision, int):
-        raise ValueError(f"got revision {revision!r}")
-    position = Position(
-        store_uid=str(fields["store_uid"]), revision=revision, digest=bytes.fromhex(str(fields["digest"]))
-    )
-    if not position.store_uid or revision < 0 or len(position.digest) != POSITION_DIGEST_BYTES:
-        raise ValueError("a rejected position is incomplete")
-    return Rejected(position=position, reason=str(fields["reason"]), message=str(fields["message"]))

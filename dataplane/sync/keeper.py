@@ -1,5 +1,4 @@
-"""Keeps the active snapshot: takes what the control plane pushes, and what is on disk when the
-agent starts."""
+"""Keeps the active snapshot: from disk at start, then from the control plane."""
 
 from __future__ import annotations
 
@@ -12,11 +11,14 @@ import structlog
 
 from broadsheet.v1 import status_pb2
 from dataplane.settings import Settings
-from dataplane.snapshot.accept import Policy, Rejection, accept
+from dataplane.snapshot.accept import accept
+from dataplane.snapshot.policy import Policy
+from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
-from dataplane.sync.client import Connection, SyncClient, channel
-from dataplane.sync.directory import Disk, DiskError
-from dataplane.sync.subscriber import Accepted, Identity, Rejected
+from dataplane.sync.channel import channel_for
+from dataplane.sync.client import Connection, SyncClient
+from dataplane.sync.directory import DiskError, SnapshotDirectory
+from dataplane.sync.events import Accepted, Identity, Rejected
 from protocol.transport import local_tokens
 
 _SETTLE_INTERVAL_S = 5.0
@@ -25,14 +27,13 @@ _log = structlog.get_logger("dataplane.agent.agent")
 
 
 class ActivationFailed(Exception):
-    """An accepted snapshot could not be put into service: a fault of this process, not of the
-    snapshot."""
+    """An accepted snapshot could not be put into service. The fault is in this process."""
 
 
 class SnapshotKeeper:
-    """Owns the directory on disk and the Sync stream. `load` first, then `run`.
+    """Owns the directory on disk and the Sync stream. Call `load`, then `run`.
 
-    Invariant: `snapshot` is exactly one committed snapshot, or None before there was any; it is
+    Invariant: `snapshot` is exactly one committed snapshot, or None before the first one. It is
     replaced as a whole.
     """
 
@@ -46,10 +47,10 @@ class SnapshotKeeper:
     ) -> None:
         """
         Args:
-            settings: Of the data plane.
+            settings: Settings of the data plane.
             instance_uid: Differs for each start of the agent.
-            policy: What is accepted.
-            activate: Puts a snapshot into service; back when requests are decided by it.
+            policy: What this data plane accepts.
+            activate: Puts a snapshot into service. Returns when requests are decided by it.
         """
         self.snapshot: Snapshot | None = None
         self._settings = settings
@@ -61,7 +62,7 @@ class SnapshotKeeper:
             http_address=settings.http_url,
             software_version=version("broadsheet"),
         )
-        self._disk = Disk(settings.data_dir / "snapshots")
+        self._disk = SnapshotDirectory(settings.data_dir / "snapshots")
         self._disk_open = False
         self._client: SyncClient | None = None
         self._resources: Mapping[str, status_pb2.ResourceStatus] = {}
@@ -72,7 +73,7 @@ class SnapshotKeeper:
         """Put the last-known-good snapshot on disk into service, if there is one.
 
         Raises:
-            DirectoryInUse: another data plane uses the directory.
+            DirectoryInUse: Another data plane uses the directory.
         """
         rejected: tuple[Rejected, ...] = ()
         try:
@@ -95,15 +96,15 @@ class SnapshotKeeper:
             serving=self.snapshot.position if self.snapshot else None,
             with_errors=bool(self.snapshot and self.snapshot.quarantined),
             rejected=rejected,
-            open_channel=functools.partial(channel, credentials),
+            open_channel=functools.partial(channel_for, credentials),
             metadata=lambda: credentials.metadata(self._settings.controlplane, local_tokens.DATA_PLANE),
         )
 
     async def run(self) -> None:
-        """Stay connected to the control plane. Ends by being cancelled.
+        """Stay connected to the control plane. Runs until it is cancelled.
 
         Raises:
-            ActivationFailed: a snapshot that is held, also on disk, could not be put into service.
+            ActivationFailed: The held snapshot could not be put into service.
         """
         assert self._client is not None, "load comes first"
         try:
@@ -118,7 +119,7 @@ class SnapshotKeeper:
             self._disk.close()
 
     def report(self, resources: Mapping[str, status_pb2.ResourceStatus]) -> None:
-        """Tell the control plane the states that hold now; only what changed is sent."""
+        """Report the current states of resources to the control plane; only changes are sent."""
         self._resources = resources
         if self._client is not None:
             self._client.report(resources)
@@ -140,15 +141,15 @@ class SnapshotKeeper:
         accepted = await asyncio.to_thread(accept, position, entries, held=self.snapshot, policy=self._policy)
         if isinstance(accepted, Rejection):
             return accepted
-        # On disk first: whoever was served by it once is not served by an older one after a crash.
+        # On disk first: after a crash no request is served by an older snapshot.
         await self._save(accepted)
         self.snapshot = accepted
         try:
             await self._activate(accepted)
         except Exception as error:
-            # It is held, so it cannot be refused any more, and it does not serve, so it cannot be
-            # acknowledged. The agent ends, which cancels this wait; the next one begins with what
-            # is on disk.
+            # The snapshot is held, so it cannot be rejected, and it does not serve, so it cannot be
+            # acknowledged. `run` fails, which ends the agent and cancels this wait. The next agent
+            # starts with the snapshot on disk.
             self._fault = error
             self._failed.set()
             await asyncio.Event().wait()
@@ -167,8 +168,7 @@ class SnapshotKeeper:
                 self._disk_open = True
             await asyncio.to_thread(self._disk.save, snapshot)
         except DiskError as error:
-            # It serves all the same; but a restart will find an older one, which somebody should
-            # know.
+            # The snapshot serves, but a restart would find an older one. Operators must know.
             _log.error("serving_from_memory", revision=snapshot.position.revision, error=str(error))
 
     async def on_rejected(self, rejected: Rejected) -> None:
@@ -176,4 +176,4 @@ class SnapshotKeeper:
         await asyncio.to_thread(self._disk.reject, rejected)
 
     def on_connection(self, connection: Connection) -> None:
-        """The connection changed; the Sync client has logged it."""
+        """Do nothing: the Sync client logs changes of the connection."""

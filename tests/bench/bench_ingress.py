@@ -25,7 +25,8 @@ import uvicorn
 import uvloop
 
 from dataplane.engine.simulated.app import SimulatedSettings, build_app
-from dataplane.ingress.app import IngressApp, IngressSettings
+from dataplane.ingress.app import IngressApp
+from dataplane.ingress.limits import IngressSettings
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.openai.asgi import Receive, Scope, Send
 from tests import views

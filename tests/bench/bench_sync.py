@@ -16,7 +16,7 @@ import structlog
 
 from dataplane.snapshot.accept import accept
 from dataplane.snapshot.snapshot import Snapshot
-from dataplane.sync.directory import Disk
+from dataplane.sync.directory import SnapshotDirectory
 from tests.raw import POLICY
 from tests.stream.sync_world import PATIENCE_S, DataPlane, control_plane
 
@@ -59,7 +59,7 @@ async def measure_disk(data_plane: DataPlane, directory: Path) -> None:
     began = time.perf_counter()
     accept(snapshot.position, snapshot.entries, held=snapshot, policy=POLICY)
     tell("accept, all held", began)
-    disk = Disk(directory / "catalog")
+    disk = SnapshotDirectory(directory / "catalog")
     disk.open()
     began = time.perf_counter()
     disk.save(snapshot)

@@ -16,7 +16,8 @@ from controlplane.errors import SetupError
 from controlplane.store.backup import backup as store_backup
 from controlplane.store.backup import file as backup_file
 from controlplane.store.store import Store
-from dataplane.snapshot.accept import Rejection, accept
+from dataplane.snapshot.accept import accept
+from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from tests.postgres_server import PostgresServer
 from tests.raw import POLICY

@@ -19,7 +19,8 @@ import uvicorn
 import yarl
 
 from dataplane.engine.simulated.app import SimulatedEngine, SimulatedSettings, build_app
-from dataplane.ingress.app import IngressApp, IngressSettings
+from dataplane.ingress.app import IngressApp
+from dataplane.ingress.limits import IngressSettings
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.openai.asgi import JSON, Receive, Scope, Send, send_whole
 from dataplane.snapshot.activation import ModelActivation, View

@@ -30,10 +30,12 @@ from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import Server
 from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
 from controlplane.store.store import Store
-from dataplane.snapshot.accept import Policy, Rejection, accept
+from dataplane.snapshot.accept import accept
+from dataplane.snapshot.policy import Policy
+from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.sync.client import Connection, SyncClient, Timing
-from dataplane.sync.subscriber import Accepted, Identity, Rejected
+from dataplane.sync.events import Accepted, Identity, Rejected
 from tests import full_catalog
 from tests.access import everybody_is_admin
 from tests.raw import POLICY

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from broadsheet.cli import main
-from dataplane.ingress.app import IngressSettings
+from dataplane.ingress.limits import IngressSettings
 from dataplane.openai.asgi import JSON, Receive, Scope, Send, send_whole
 from tests import views
 from tests.stream.ingress_world import World, ready, serving

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from dataplane.ingress.app import IngressSettings
+from dataplane.ingress.limits import IngressSettings
 from dataplane.snapshot.activation import ModelActivation, State
-from dataplane.snapshot.snapshot import Quarantine, Snapshot, build
+from dataplane.snapshot.indexes import build
+from dataplane.snapshot.quarantine import Quarantine
+from dataplane.snapshot.snapshot import Snapshot
 from tests import views
 from tests.stream.ingress_world import Answer, World, ready, until, unused_url
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from dataplane.ingress.app import IngressSettings
+from dataplane.ingress.limits import IngressSettings
 from dataplane.openai.asgi import JSON, Receive, Scope, Send, send_whole
 from tests import views
 from tests.stream.ingress_world import Answer, Recorder, World, ready

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from broadsheet.v1 import snapshot_pb2
-from dataplane.ingress.app import IngressSettings
+from dataplane.ingress.limits import IngressSettings
 from dataplane.openai.asgi import JSON, Receive, Scope, Send, send_whole
 from dataplane.openai.routes import INFERENCE_ROUTES
 from tests import views

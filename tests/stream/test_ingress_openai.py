@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from dataplane.engine.simulated.app import SimulatedEngine
-from dataplane.ingress.app import IngressSettings
+from dataplane.ingress.limits import IngressSettings
 from dataplane.snapshot.activation import ModelActivation, State
 from tests import views
 from tests.stream.ingress_world import World, ready

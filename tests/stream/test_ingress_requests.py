@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from dataplane.engine.simulated.app import SimulatedEngine
-from dataplane.ingress.app import IngressSettings
+from dataplane.ingress.limits import IngressSettings
 from tests import views
 from tests.stream.ingress_world import Answer, World, ready
 
@@ -253,7 +253,7 @@ async def test_a_fault_of_our_own_shows_no_more_than_an_id(
     def fail(*_: object) -> None:
         raise RuntimeError("secret detail in /srv/broadsheet")
 
-    monkeypatch.setattr("dataplane.ingress.app.parse_json", fail)
+    monkeypatch.setattr("dataplane.ingress.inference.parse_json", fail)
     answer = await world.post(CHAT, {"model": "m"}, headers={"x-request-id": "mine-7"})
     assert (answer.status, answer.code) == (500, "internal_error")
     assert "mine-7" in answer.message

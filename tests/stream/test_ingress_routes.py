@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from dataplane.ingress.app import IngressSettings
+from dataplane.ingress.limits import IngressSettings
 from dataplane.snapshot.activation import ModelActivation, State
 from dataplane.snapshot.snapshot import Message, Snapshot
 from tests import views

@@ -18,12 +18,14 @@ from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from controlplane.catalog.domain import DataPlaneRecord
 from controlplane.push.subscription.timing import Limits
 from controlplane.store.store import Store
+from dataplane.ingress.access.api_keys import find_key
 from dataplane.openai.errors import ApiKeyInvalid
-from dataplane.snapshot.accept import STORE_UID_MISMATCH, Policy, accept
-from dataplane.snapshot.api_key import find
+from dataplane.snapshot.accept import accept
+from dataplane.snapshot.policy import Policy
+from dataplane.snapshot.rejection import STORE_UID_MISMATCH
 from dataplane.snapshot.snapshot import Position
 from dataplane.sync.client import SyncCall, Timing
-from dataplane.sync.directory import Disk
+from dataplane.sync.directory import SnapshotDirectory
 from tests.raw import POLICY
 from tests.stream.sync_world import LIMITS, TIMING, ControlPlane, DataPlane, control_plane, eventually, hello
 
@@ -298,7 +300,7 @@ async def test_a_data_plane_whose_file_is_damaged_is_sent_its_snapshot_again(
     plane: ControlPlane, tmp_path: Path
 ) -> None:
     data_plane = DataPlane()
-    disk = Disk(tmp_path / "catalog")
+    disk = SnapshotDirectory(tmp_path / "catalog")
     disk.open()
     async with data_plane.running(plane.address):
         for number in (1, 2):
@@ -583,11 +585,11 @@ async def test_a_key_is_with_the_data_planes_as_soon_as_it_is_made_and_gone_as_s
         request = api_key_pb2.CreateApiKeyRequest(api_key_id="alice", limits=limits)
         created = await plane.registry.CreateApiKey(request)
         snapshot = await data_plane.active(created.catalog_revision)
-        key = find(snapshot.api_keys, created.key, now=0.0)
+        key = find_key(snapshot.api_keys, created.key, now=0.0)
         assert (key.name, key.may_use("abc"), key.may_use("b")) == ("apiKeys/alice", True, False)
         revoked = await plane.registry.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(name="apiKeys/alice"))
         snapshot = await data_plane.active(revoked.catalog_revision)
         with pytest.raises(ApiKeyInvalid):
-            find(snapshot.api_keys, created.key, now=0.0)
+            find_key(snapshot.api_keys, created.key, now=0.0)
         assert snapshot.has_api_keys
         assert not snapshot.quarantined

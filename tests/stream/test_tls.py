@@ -25,7 +25,7 @@ from controlplane.principal import Principal
 from controlplane.rpc.tls import server_credentials
 from dataplane.ingress.tls import IngressTls
 from dataplane.openai.asgi import JSON, Receive, Scope, Send, send_whole
-from dataplane.sync.client import channel
+from dataplane.sync.channel import channel_for
 from protocol.transport.credentials import Credentials
 from protocol.transport.tls_files import TlsFiles, TlsFilesError
 from tests.certificates import Authority, Files
@@ -64,7 +64,7 @@ async def test_a_replaced_certificate_is_for_the_next_handshake_and_open_streams
     async with (
         guarded_plane(tmp_path, tls=server_credentials(files.cert, files.key, None)) as plane,
         AsyncClient(plane.address, credentials=credentials) as client,
-        channel(credentials, plane.address) as data_plane,
+        channel_for(credentials, plane.address) as data_plane,
     ):
         stream = SnapshotServiceStub(data_plane).Sync(metadata=bearer(TOKENS[Role.DATA_PLANE]))
         hello = snapshot_service_pb2.Hello(data_plane="dp", instance_uid="1")

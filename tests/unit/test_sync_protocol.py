@@ -19,9 +19,10 @@ from controlplane.push.subscription.machine import Subscription
 from controlplane.push.subscription.states import State
 from controlplane.push.subscription.timing import Limits
 from controlplane.push.subscription.transfer import ChunkRequest
-from dataplane.snapshot.accept import Rejection
+from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry
-from dataplane.sync.subscriber import Accepted, Candidate, Ended, Identity, Refused, Rejected, Subscriber
+from dataplane.sync.events import Accepted, Candidate, Ended, Identity, Refused, Rejected
+from dataplane.sync.subscriber import Subscriber
 from tests.raw import POLICY, entry_proto, model, position, raws
 
 LIMITS = Limits()
@@ -240,7 +241,7 @@ class SyncProtocol(RuleBasedStateMachine):
     @invariant()
     def nothing_queues_in_the_machines(self) -> None:
         if self.commits:
-            assert len(self.client._facts) <= 4
+            assert len(self.client._phase_reports) <= 4
             assert len(self.client.rejected) <= 16
 
     def teardown(self) -> None:

@@ -1,28 +1,31 @@
-"""Who is let in at the ingress, what they see, and how much they may ask."""
+"""Checks the API key of a request: who may call, which models, and how often."""
 
 from __future__ import annotations
 
 import asyncio
+import hmac
 from collections.abc import Callable, Iterable, Mapping
 
 from dataplane.ingress.access.rate_limits import RateLimits, Used
 from dataplane.openai import errors as openai_errors
 from dataplane.openai.asgi import Headers, Scope, header
 from dataplane.snapshot.activation import View
-from dataplane.snapshot.api_key import ApiKey, find
+from dataplane.snapshot.api_key import ApiKey
 from dataplane.snapshot.snapshot import Snapshot
+from protocol.api_keys import key_hash
 
 _KEY_BYTES_MAX = 1024
+"""Longer values are refused without hashing them. A key has 46 bytes."""
 
 
-class Gate:
-    """Decides by the snapshot alone. One per ingress replica; used from one event loop."""
+class KeyAccess:
+    """Checks keys by the snapshot alone. One per ingress replica, used from one event loop."""
 
     def __init__(self, *, require_api_key: bool, clock: Callable[[], float]) -> None:
         """
         Args:
-            require_api_key: Let nobody in without a key, also while the catalog has none.
-            clock: Seconds since the epoch; keys expire by it.
+            require_api_key: Require a key even while the catalog has none.
+            clock: Seconds since the epoch, for the expiry of keys.
         """
         self._require_api_key = require_api_key
         self._clock = clock
@@ -30,17 +33,17 @@ class Gate:
         self._by_uid: Mapping[str, ApiKey] = {}
 
     def authenticate(self, scope: Scope, snapshot: Snapshot) -> ApiKey | None:
-        """Whose key a request carries. None: none is asked for.
+        """Return the key of a request; None if no key is required.
 
         Raises:
             openai_errors.ApiKeyMissing, openai_errors.ApiKeyInvalid, openai_errors.ApiKeyExpired
         """
         if not self._require_api_key and not snapshot.has_api_keys:
             return None
-        return find(snapshot.api_keys, _given(scope), now=self._clock())
+        return find_key(snapshot.api_keys, _presented_key(scope), now=self._clock())
 
     def check_name(self, key: ApiKey | None, served_name: str) -> None:
-        """Refuse a name that the key may not call, as one that does not exist.
+        """Refuse a name that the key may not call, as if it did not exist.
 
         Raises:
             openai_errors.ModelNotFound
@@ -49,9 +52,7 @@ class Gate:
             raise openai_errors.ModelNotFound(served_name)
 
     def count_request(self, key: ApiKey) -> Headers:
-        """Count an inference request.
-
-        Returns the headers that say what is left of the key's limits.
+        """Count an inference request. Returns response headers with the key's remaining limits.
 
         Raises:
             openai_errors.RequestsLimited, openai_errors.TokensLimited
@@ -66,24 +67,24 @@ class Gate:
         return self._limits.headers(key, now)
 
     def charge_tokens(self, key: ApiKey, tokens: int) -> None:
-        """Count the tokens of a request that was let in."""
+        """Count the tokens of an admitted request."""
         self._limits.charge_tokens(key, tokens, _now())
 
     def on_view(self, view: View) -> None:
-        """Forget the keys that are no more. Listens to the `ViewHolder`."""
+        """Drop the counts of removed keys. A listener of the `ViewHolder`."""
         self._by_uid = {key.uid: key for key in view.snapshot.api_keys.values()}
         self._limits.forget_keys(self._by_uid)
 
     def used(self) -> Mapping[str, Used]:
-        """What was let through here, for the other ingress replicas."""
+        """What this ingress replica has admitted, for the others, by uid of the key."""
         return self._limits.used()
 
     def take_over(self, used_by_replica: Mapping[str, Mapping[str, Used]], live: Iterable[str]) -> None:
-        """Count what other ingress replicas have let through.
+        """Count what other ingress replicas have admitted.
 
         Args:
-            used_by_replica: What those have let through that have said so since the last call.
-            live: All other replicas that there are.
+            used_by_replica: The reports that have changed since the last call, by replica.
+            live: All other replicas that exist.
         """
         now = _now()
         for replica, used in used_by_replica.items():
@@ -91,11 +92,37 @@ class Gate:
         self._limits.forget_replicas(live)
 
 
-def _given(scope: Scope) -> str | None:
-    """The key in `authorization: Bearer`, or in Anthropic's `x-api-key`.
+def find_key(api_keys: Mapping[bytes, ApiKey], presented: str | None, *, now: float) -> ApiKey:
+    """Return the API key that a caller presented.
+
+    Args:
+        api_keys: The keys of the snapshot, by hash.
+        presented: The key from the request's header; None when the request has none.
+        now: Seconds since the epoch.
 
     Raises:
-        openai_errors.ApiKeyInvalid: what is there is no key.
+        openai_errors.ApiKeyMissing: `presented` is None.
+        openai_errors.ApiKeyInvalid: The snapshot has no such key.
+        openai_errors.ApiKeyExpired: The key has expired.
+    """
+    if presented is None:
+        raise openai_errors.ApiKeyMissing
+    digest = key_hash(presented)
+    found = api_keys.get(digest)
+    # The time of the lookup depends on the hash of `presented` only, which reveals nothing about
+    # other keys.
+    if found is None or not hmac.compare_digest(found.hash, digest):
+        raise openai_errors.ApiKeyInvalid
+    if found.expires_at is not None and now >= found.expires_at:
+        raise openai_errors.ApiKeyExpired
+    return found
+
+
+def _presented_key(scope: Scope) -> str | None:
+    """Return the key in `authorization: Bearer`, or in Anthropic's `x-api-key`.
+
+    Raises:
+        openai_errors.ApiKeyInvalid: The value cannot be a key.
     """
     value = header(scope, b"authorization")
     if value is None:
@@ -115,5 +142,5 @@ def _given(scope: Scope) -> str | None:
 
 
 def _now() -> float:
-    """Seconds on the event loop's clock, which no one sets back."""
+    """Seconds on the event loop's clock, which is monotonic."""
     return asyncio.get_running_loop().time()

@@ -1,13 +1,12 @@
-"""Requests and tokens per minute of API keys: token buckets, shared loosely between ingress
-replicas. Pure.
+"""Requests and tokens per minute of API keys, by token buckets in each ingress replica. Pure.
 
-A bucket holds a minute's worth, and fills evenly. Requests are taken from theirs when they come;
-tokens when an answer is complete, because nobody knows before how many they are, so that bucket may
-go below zero and has to fill up first.
+A bucket holds the limit of one minute and fills evenly. A request is taken from its bucket on
+arrival. Tokens are taken when the answer is complete, because their number is not known before: the
+bucket of tokens may go below zero and then has to fill up first.
 
-Each replica counts for itself, and takes from its own buckets too what the others report about once
-a second. So over time the limit holds for all replicas together; only in the time between two
-reports each may let through what its own bucket holds.
+Each replica also takes from its buckets what the others report about once a second. Over time the
+limit holds for all replicas together. Between two reports each replica may admit what its own
+bucket holds.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from dataplane.snapshot.api_key import ApiKey
 _MINUTE_S = 60.0
 
 Used = tuple[int, int]
-"""Requests and tokens since a replica has started."""
+"""Requests and tokens since the replica started."""
 
 
 @dataclass(slots=True)
 class _Bucket:
-    """Invariant: `level` is what it held at `at`; it never holds more than `per_minute`."""
+    """`level` is its content at the time `at`. Invariant: it is at most `per_minute`."""
 
     per_minute: int
     level: float
@@ -38,12 +37,12 @@ class _Bucket:
         self.at = now
 
     def resize(self, per_minute: int) -> None:
-        """Take another limit: what was used up stays used up."""
+        """Change the limit. What was taken stays taken."""
         self.level = min(self.level + per_minute - self.per_minute, float(per_minute))
         self.per_minute = per_minute
 
     def wait_s(self, wanted: float) -> float:
-        """How long until it holds that much; 0: it does."""
+        """Seconds until it holds `wanted`; 0 if it does."""
         return max(0.0, (wanted - self.level) * _MINUTE_S / self.per_minute)
 
     def full_in_s(self) -> float:
@@ -52,10 +51,10 @@ class _Bucket:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limited:
-    """A request that is over a limit."""
+    """The limit that refuses a request."""
 
     tokens: bool
-    """The limit of tokens; else that of requests."""
+    """Whether it is the limit of tokens; otherwise it is that of requests."""
     limit: int
     """Per minute."""
     retry_after_s: float
@@ -68,18 +67,18 @@ class _Account:
     used_requests: int = 0
     used_tokens: int = 0
     others: dict[str, Used] = field(default_factory=dict)
-    """What other replicas have reported last, by replica."""
+    """The last reports of other replicas, by replica."""
 
 
 class RateLimits:
-    """The buckets of one ingress replica. Times are seconds on one clock that only goes forward."""
+    """The buckets of one ingress replica. Times are seconds on one monotonic clock."""
 
     def __init__(self) -> None:
         self._accounts: dict[str, _Account] = {}
-        """By uid of the key."""
+        """By uid of the key; at most one for each key of the snapshot."""
 
     def admit(self, key: ApiKey, now: float) -> Limited | None:
-        """Count a request, unless it is over a limit: then say which."""
+        """Count a request and return None, or return the limit that refuses it."""
         account = self._account(key, now)
         if account.requests is not None and account.requests.level < 1:
             return Limited(tokens=False, limit=key.requests_per_minute, retry_after_s=account.requests.wait_s(1.0))
@@ -91,14 +90,14 @@ class RateLimits:
         return None
 
     def charge_tokens(self, key: ApiKey, tokens: int, now: float) -> None:
-        """Count the tokens of a request that was let in."""
+        """Count the tokens of an admitted request."""
         account = self._account(key, now)
         if account.tokens is not None:
             account.tokens.level -= tokens
             account.used_tokens += tokens
 
     def headers(self, key: ApiKey, now: float) -> list[tuple[bytes, bytes]]:
-        """OpenAI's `x-ratelimit-*` headers: what is left of each limit that the key has."""
+        """OpenAI's `x-ratelimit-*` headers for each limit of the key."""
         account = self._account(key, now)
         result: list[tuple[bytes, bytes]] = []
         for what, bucket in ((b"requests", account.requests), (b"tokens", account.tokens)):
@@ -111,8 +110,7 @@ class RateLimits:
         return result
 
     def used(self) -> Mapping[str, Used]:
-        """What this replica has let through since it has started, by uid of the key; for the
-        others."""
+        """What this replica has admitted since it started, by uid of the key."""
         return {
             uid: (account.used_requests, account.used_tokens)
             for uid, account in self._accounts.items()
@@ -120,13 +118,13 @@ class RateLimits:
         }
 
     def take_over(self, replica: str, used: Mapping[str, Used], keys: Mapping[str, ApiKey], now: float) -> None:
-        """Take what another replica has let through since its last report from the buckets here.
+        """Take from the buckets what another replica has admitted since its last report.
 
         Args:
-            replica: The other one.
-            used: What it has let through since it has started, by uid of the key.
-            keys: Those that there are, by uid.
-            now: The time.
+            replica: The other replica.
+            used: What it has admitted since it started, by uid of the key.
+            keys: The current keys, by uid. Others are ignored.
+            now: The current time.
         """
         for uid, (requests, tokens) in used.items():
             if uid not in keys:
@@ -140,14 +138,14 @@ class RateLimits:
                 account.tokens.level -= max(0, tokens - seen_tokens)
 
     def forget_replicas(self, live: Iterable[str]) -> None:
-        """Forget what replicas that are gone have reported."""
+        """Drop the reports of replicas that are not in `live`."""
         kept = set(live)
         for account in self._accounts.values():
             for replica in account.others.keys() - kept:
                 del account.others[replica]
 
     def forget_keys(self, live: Iterable[str]) -> None:
-        """Forget keys that are no more, by uid."""
+        """Drop the buckets of keys that are not in `live`, by uid."""
         for uid in self._accounts.keys() - set(live):
             del self._accounts[uid]
 
@@ -159,7 +157,7 @@ class RateLimits:
 
 
 def _current(bucket: _Bucket | None, per_minute: int, now: float) -> _Bucket | None:
-    """The bucket as it is now, after a change of the limit too."""
+    """The bucket filled up to now, with its limit changed if needed."""
     if per_minute == 0:
         return None
     if bucket is None:
@@ -171,8 +169,8 @@ def _current(bucket: _Bucket | None, per_minute: int, now: float) -> _Bucket | N
 
 
 def _duration(seconds: float) -> str:
-    """As OpenAI writes them: `0s`, `120ms`, `6m0s`."""
+    """Format a duration as OpenAI does: `0s`, `120ms`, `6m0s`."""
     if seconds < 1:
         return f"{math.ceil(seconds * 1000)}ms" if seconds > 0 else "0s"
-    minutes, rest = divmod(math.ceil(seconds), 60)
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+    minutes, whole_s = divmod(math.ceil(seconds), 60)
+    return f"{minutes}m{whole_s}s" if minutes else f"{whole_s}s"

@@ -1,4 +1,5 @@
 """`GET /v1/models`: the list, its pages, and single models.
 
-It owns the bodies of these answers. It may import `dataplane.snapshot` and `dataplane.openai`.
+It owns the bodies of these answers. It may import `dataplane.snapshot`, `dataplane.openai` and
+`protocol`.
 """

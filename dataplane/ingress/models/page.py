@@ -1,8 +1,6 @@
-"""Pages of `GET /v1/models`, as OpenAI pages its other lists: `limit` and `after`, answered with
-`has_more`.
+"""Pages of `GET /v1/models`, by `limit` and `after` as in OpenAI's other lists.
 
-Without either parameter the list is whole (models_list.py): that is what OpenAI's own clients ask
-for.
+Without either parameter the whole list is returned (`list.py`), as OpenAI's clients expect.
 """
 
 from __future__ import annotations
@@ -13,18 +11,17 @@ from dataclasses import dataclass
 
 import msgspec
 
-from dataplane.ingress.models.list import ModelObject, model_object
+from dataplane.ingress.models.model_object import ModelObject, model_object
 from dataplane.openai import errors as openai_errors
 from dataplane.snapshot.activation import View
 from dataplane.snapshot.api_key import ApiKey
 from protocol.validation import shorten
 
 LIMIT_MAX = 1000
-"""Models of one page, about 10 ms to encode; also what a page has when only `after` is given."""
+"""Models of one page, about 10 ms to encode. Also the limit when only `after` is given."""
 
 _SLICE_NAMES = 1000
-"""Names that are looked at in one go, for a key that may see few of them; other requests get their
-turn in between."""
+"""Names that are examined before other requests get their turn. A key may see few of them."""
 
 _LIMIT_ALLOWED = f"a whole number from 1 to {LIMIT_MAX}"
 _AFTER_ALLOWED = "the id of a model in the list"
@@ -37,25 +34,26 @@ class ModelsPage(msgspec.Struct):
     data: list[ModelObject]
     first_id: str | None
     last_id: str | None
-    """What to ask for next as `after`."""
+    """The value of `after` for the next page."""
     has_more: bool
 
 
 @dataclass(frozen=True, slots=True)
 class PageQuery:
-    """Which page was asked for."""
+    """The requested page."""
 
     limit: int
     after: str | None
-    """Served name that the page begins behind; None: it is the first page."""
+    """Served name before the page; None for the first page."""
 
 
 def page_query(query_string: bytes) -> PageQuery | None:
-    """What the query string asks for; None: the whole list. Parameters that mean nothing here are
-    passed over.
+    """Return the page that a query string asks for; None for the whole list.
+
+    Unknown parameters are ignored.
 
     Raises:
-        openai_errors.InvalidParameter: `limit` is none, or a parameter is given twice.
+        openai_errors.InvalidParameter: `limit` is invalid, or a parameter is given twice.
     """
     given: dict[str, str] = {}
     for name, value in urllib.parse.parse_qsl(query_string.decode("latin-1"), keep_blank_values=True):
@@ -67,18 +65,17 @@ def page_query(query_string: bytes) -> PageQuery | None:
     if not given:
         return None
     limit = given.get("limit", str(LIMIT_MAX))
-    # int() would take "１", "1_0" and " 1 " as well.
+    # int() alone would accept "１", "1_0" and " 1 " too.
     if not (limit.isascii() and limit.isdigit() and len(limit) <= len(str(LIMIT_MAX)) and 1 <= int(limit) <= LIMIT_MAX):
         raise openai_errors.InvalidParameter("limit", shorten(limit), _LIMIT_ALLOWED)
     return PageQuery(limit=int(limit), after=given.get("after"))
 
 
 async def encode_page(view: View, key: ApiKey | None, query: PageQuery) -> bytes:
-    """The body of a page of the list, as far as `key` may see it; None: all of it.
+    """The body of a page of the list with what `key` may see; of the whole list without a key.
 
     Raises:
-        openai_errors.InvalidParameter: `after` is not in the list, or `key` may not see it, which
-        is the same.
+        openai_errors.InvalidParameter: `after` is not in the list that `key` may see.
     """
     snapshot = view.snapshot
     names = iter(snapshot.served)

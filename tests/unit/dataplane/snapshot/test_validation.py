@@ -11,15 +11,17 @@ import pytest
 
 from broadsheet.v1 import snapshot_pb2
 from dataplane.relay.messages import SerializedSnapshot
-from dataplane.snapshot import accept as accept_module
-from dataplane.snapshot.accept import Policy, Rejection, accept
+from dataplane.snapshot import entry_checks, rejection
+from dataplane.snapshot.accept import accept
+from dataplane.snapshot.policy import Policy
+from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Message, RawEntry, Snapshot
-from dataplane.snapshot.validation import believed, findings_of, rules_of
+from dataplane.snapshot.validation import trusted_quarantines, validation_result, validation_rules
 from protocol.catalog_digest import blob_digest
 from tests import views
 from tests.raw import POLICY, adapter, model, position, raw, raws
 
-RULES = rules_of("1.0", POLICY)
+RULES = validation_rules("1.0", POLICY)
 ELSEWHERE = model("elsewhere", uri="file:///nowhere/../etc")
 ROLLED_OUT = views.with_candidate(model("rolled-out"), model("rolled-out", uri="hf://a/b", number=2), 100)
 ENTRIES = tuple(
@@ -52,12 +54,12 @@ def checked(entries: tuple[RawEntry, ...], revision: int = 1) -> Snapshot:
 def relayed(post: SerializedSnapshot, *, rules: str = RULES, held: Snapshot | None = None) -> Snapshot | Rejection:
     """What an ingress replica makes of what the agent put on the relay."""
     post = pickle.loads(pickle.dumps(post))  # noqa: S301  # as Ray does
-    found = believed(post.findings, post.position, rules)
+    found = trusted_quarantines(post.validation, post.position, rules)
     return accept(post.position, post.entries(), held=held, policy=POLICY, found=found)
 
 
 def post_of(snapshot: Snapshot) -> SerializedSnapshot:
-    return SerializedSnapshot.of(snapshot, findings_of(snapshot, RULES))
+    return SerializedSnapshot.of(snapshot, validation_result(snapshot, RULES))
 
 
 def test_a_relayed_snapshot_is_what_the_agent_has() -> None:
@@ -79,10 +81,10 @@ def test_what_the_agent_has_found_is_not_looked_for_again(monkeypatch: pytest.Mo
         validated.append(message)
         return ()
 
-    monkeypatch.setattr(accept_module, "violations_of", violations_of)
+    monkeypatch.setattr(entry_checks, "violations_of", violations_of)
     assert isinstance(relayed(post), Snapshot)
     assert not validated
-    assert isinstance(relayed(post, rules=rules_of("1.1", POLICY)), Snapshot)
+    assert isinstance(relayed(post, rules=validation_rules("1.1", POLICY)), Snapshot)
     assert len(validated) == 2
 
 
@@ -116,9 +118,9 @@ def without_entry(post: SerializedSnapshot, at: int) -> SerializedSnapshot:
 @pytest.mark.parametrize(
     ("alter", "reason"),
     [
-        (with_other_bytes, accept_module.BLOB_DIGEST_MISMATCH),
-        (with_other_bytes_and_their_digest, accept_module.ROOT_DIGEST_MISMATCH),
-        (without_entry, accept_module.ROOT_DIGEST_MISMATCH),
+        (with_other_bytes, rejection.BLOB_DIGEST_MISMATCH),
+        (with_other_bytes_and_their_digest, rejection.ROOT_DIGEST_MISMATCH),
+        (without_entry, rejection.ROOT_DIGEST_MISMATCH),
     ],
 )
 def test_altered_entries_are_refused_though_they_were_validated_before(
@@ -131,21 +133,21 @@ def test_altered_entries_are_refused_though_they_were_validated_before(
     assert outcome.reason == reason
 
 
-def test_damaged_findings_are_not_believed() -> None:
+def test_a_damaged_validation_result_is_not_trusted() -> None:
     snapshot = checked(ENTRIES)
     post = post_of(snapshot)
-    nothing = replace(post, findings=replace(post.findings, quarantined={}))
+    nothing = replace(post, validation=replace(post.validation, quarantined={}))
     assert relayed(nothing) == snapshot
-    others = replace(post, findings=findings_of(checked(ENTRIES, revision=2), RULES))
-    assert believed(others.findings, post.position, RULES) is None
+    others = replace(post, validation=validation_result(checked(ENTRIES, revision=2), RULES))
+    assert trusted_quarantines(others.validation, post.position, RULES) is None
 
 
-def test_findings_by_other_rules_are_not_believed() -> None:
+def test_a_validation_result_by_other_rules_is_not_trusted() -> None:
     narrow = Policy(allowed_sources=("hf://",))
-    found = findings_of(checked(ENTRIES), RULES)
-    assert believed(found, checked(ENTRIES).position, RULES) == found.quarantined
-    for rules in (rules_of("1.1", POLICY), rules_of("1.0", narrow)):
-        assert believed(found, checked(ENTRIES).position, rules) is None
+    found = validation_result(checked(ENTRIES), RULES)
+    assert trusted_quarantines(found, checked(ENTRIES).position, RULES) == found.quarantined
+    for rules in (validation_rules("1.1", POLICY), validation_rules("1.0", narrow)):
+        assert trusted_quarantines(found, checked(ENTRIES).position, rules) is None
 
 
 def test_nobody_is_let_in_by_what_somebody_else_has_found() -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from dataplane.settings import Settings
 from dataplane.snapshot.snapshot import Snapshot
+from dataplane.sync.events import Accepted
 from dataplane.sync.keeper import ActivationFailed, SnapshotKeeper
-from dataplane.sync.subscriber import Accepted
 from tests.raw import POLICY, model, position, raws
 
 ENTRIES = raws(model("a"))

@@ -4,23 +4,14 @@ import pytest
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import status_pb2
-from dataplane.snapshot import accept as accept_module
-from dataplane.snapshot.accept import Limits, Policy, Rejection
+from dataplane.snapshot import rejection
+from dataplane.snapshot.policy import Limits, Policy
+from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry
-from dataplane.sync.subscriber import (
-    RESOURCES_PER_STATUS_MAX,
-    STATUS_BYTES_MAX,
-    TEXT_CHARACTERS_MAX,
-    Accepted,
-    Candidate,
-    Ended,
-    Identity,
-    ProtocolViolation,
-    Refused,
-    Rejected,
-    State,
-    Subscriber,
-)
+from dataplane.sync.events import Accepted, Candidate, Ended, Identity, Refused, Rejected
+from dataplane.sync.resource_report import RESOURCES_PER_STATUS_MAX, STATUS_BYTES_MAX, TEXT_CHARACTERS_MAX
+from dataplane.sync.subscriber import Subscriber
+from dataplane.sync.transitions import ProtocolViolation, State
 from tests.raw import POLICY, adapter, entry_proto, model, position, raws
 
 CATALOG = raws(model("a"), adapter("a", "x"), model("b"))
@@ -154,10 +145,10 @@ def test_what_was_rejected_is_refused_at_its_announcement() -> None:
 @pytest.mark.parametrize(
     ("at", "count", "reason"),
     [
-        (position(CATALOG, 9, store_uid="store-b"), 3, accept_module.STORE_UID_MISMATCH),
-        (position(CATALOG, 2), 3, accept_module.REVISION_LOWER),
-        (position(CATALOG[:1], 3), 3, accept_module.REVISION_CONFLICT),
-        (position(CATALOG, 4), 10_000_000, accept_module.SNAPSHOT_TOO_LARGE),
+        (position(CATALOG, 9, store_uid="store-b"), 3, rejection.STORE_UID_MISMATCH),
+        (position(CATALOG, 2), 3, rejection.REVISION_LOWER),
+        (position(CATALOG[:1], 3), 3, rejection.REVISION_CONFLICT),
+        (position(CATALOG, 4), 10_000_000, rejection.SNAPSHOT_TOO_LARGE),
     ],
 )
 def test_what_may_not_follow_is_refused_at_its_announcement(at: Position, count: int, reason: str) -> None:
@@ -173,7 +164,7 @@ def test_what_may_not_follow_is_refused_at_its_announcement(at: Position, count:
 
 def test_a_store_that_an_operator_allows_is_followed() -> None:
     new = position(CATALOG, 1, store_uid="store-b")
-    remembered = Rejected(position=new, reason=accept_module.STORE_UID_MISMATCH, message="words")
+    remembered = Rejected(position=new, reason=rejection.STORE_UID_MISMATCH, message="words")
     policy = Policy(allowed_sources=(), allow_new_store=True)
     subscriber = opened(position(CATALOG, 9), (remembered,), policy=policy)
     assert not subscriber.rejected
@@ -183,7 +174,7 @@ def test_a_store_that_an_operator_allows_is_followed() -> None:
 def test_a_snapshot_is_refused_as_soon_as_it_passes_a_limit() -> None:
     subscriber = opened(policy=Policy(allowed_sources=(), limits=Limits(total_bytes_max=100)))
     assert subscriber.receive(intent(position(CATALOG))) is None
-    assert rejection_of(subscriber.receive(chunk(*CATALOG))).reason == accept_module.SNAPSHOT_TOO_LARGE
+    assert rejection_of(subscriber.receive(chunk(*CATALOG))).reason == rejection.SNAPSHOT_TOO_LARGE
     assert subscriber.state is State.DISCARDING
 
 
@@ -192,7 +183,7 @@ def test_a_snapshot_that_misses_entries_is_refused() -> None:
     subscriber = opened()
     subscriber.receive(intent(at))
     subscriber.receive(chunk(CATALOG[0]))
-    assert rejection_of(subscriber.receive(commit(at))).reason == accept_module.ENTRY_COUNT_MISMATCH
+    assert rejection_of(subscriber.receive(commit(at))).reason == rejection.ENTRY_COUNT_MISMATCH
     assert subscriber.state is State.IDLE
 
 

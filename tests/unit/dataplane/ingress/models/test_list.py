@@ -9,7 +9,8 @@ from collections.abc import Mapping
 import pytest
 
 from dataplane.ingress.models import list as models_list
-from dataplane.ingress.models.list import ModelsList, encode_model
+from dataplane.ingress.models.list import ModelsList
+from dataplane.ingress.models.model_object import ModelObject, encode_model, stateless_object
 from dataplane.snapshot.activation import Activation, ModelActivation, State, View
 from dataplane.snapshot.api_key import ApiKey
 from dataplane.snapshot.snapshot import Resource, Snapshot
@@ -63,13 +64,13 @@ async def test_what_no_change_concerns_is_not_encoded_again(monkeypatch: pytest.
     same, adapter = [views.model(f"m{number}") for number in range(9)], views.adapter("m1", "x")
     await models.body(views.view(views.snapshot(*same, views.model("changed"), adapter)))
     encoded: list[str] = []
-    encode = models_list._stateless
+    encode = stateless_object
 
-    def noted(snapshot: Snapshot, entry: Resource) -> models_list.ModelObject:
+    def noted(snapshot: Snapshot, entry: Resource) -> ModelObject:
         encoded.append(entry.served_name)
         return encode(snapshot, entry)
 
-    monkeypatch.setattr(models_list, "_stateless", noted)
+    monkeypatch.setattr(models_list, "stateless_object", noted)
     later: list[Resource] = [*same, views.model("changed", number=2), adapter, views.model("new")]
     await models.body(views.view(views.snapshot(*later)))
     assert encoded == ["changed", "new"]

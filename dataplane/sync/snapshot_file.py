@@ -1,8 +1,8 @@
 """The file format of a snapshot on disk.
 
 A magic line, a length-delimited `Intent` (position and number of entries), that many
-length-delimited `Entry`s, and the SHA-256 of all that. The hash covers what the root digest does
-not: the position.
+length-delimited `Entry` messages, and the SHA-256 of everything before it. The hash also covers the
+position, which the root digest does not.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Header:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSnapshot:
-    """The content of a snapshot file, not checked."""
+    """The content of a snapshot file. Its hash is right; nothing else is checked."""
 
     position: Position
     entries: tuple[RawEntry, ...]
@@ -45,7 +45,7 @@ def write_snapshot(file: IO[bytes], snapshot: Snapshot) -> None:
     """Write `snapshot` to an empty file.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: It cannot be written.
     """
     digest = hashlib.sha256(_MAGIC)
     file.write(_MAGIC)
@@ -64,11 +64,11 @@ def _entry_to_proto(entry: RawEntry) -> snapshot_pb2.Entry:
 
 
 def read_position(path: Path) -> Position:
-    """Which snapshot a file says it is.
+    """Return the position in the header of a snapshot file.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is no snapshot file, or not as it was written.
+        OSError: It cannot be read.
+        ValueError: It is not a snapshot file, or it is damaged.
     """
     with path.open("rb") as file:
         _check_hash(file)
@@ -80,7 +80,7 @@ def _parse_header(file: IO[bytes]) -> _Header:
     if file.read(len(_MAGIC)) != _MAGIC:
         raise ValueError("it does not begin like a snapshot file of this release")
     try:
-        intent = parse_length_prefixed(pb.Intent, cast(io.BytesIO, file))  # it takes any buffered input
+        intent = parse_length_prefixed(pb.Intent, cast(io.BytesIO, file))  # it accepts any buffered reader
     except DecodeError as error:
         raise ValueError("its header cannot be read") from error
     if intent is None:
@@ -89,11 +89,11 @@ def _parse_header(file: IO[bytes]) -> _Header:
 
 
 def read_snapshot(path: Path) -> StoredSnapshot:
-    """The content of a snapshot file. Its hash is right; nothing else is checked.
+    """Return the content of a snapshot file, after checking its hash only.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is no snapshot file, or not as it was written.
+        OSError: It cannot be read.
+        ValueError: It is not a snapshot file, or it is damaged.
     """
     with path.open("rb") as file:
         _check_hash(file)

@@ -1,0 +1,86 @@
+"""Requests in flight at engine replicas, and the choice of an endpoint for the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Container, Mapping
+from random import Random
+
+from dataplane.ingress.routing import Route, choose_endpoint
+from dataplane.openai.adapter_names import engine_adapter_name
+from dataplane.snapshot.activation import Endpoint
+
+_DOWN_S = 1.0
+"""How long an endpoint that refused a connection is avoided. The agent takes about as long to
+remove it."""
+
+
+class EndpointUse:
+    """Counts requests in flight, and avoids endpoints that refused a connection."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._in_flight: Counter[str] = Counter()
+        """By replica id; no count is zero."""
+        self._applications: Counter[str] = Counter()
+        """By Serve application; no count is zero."""
+        self._down_until: dict[str, float] = {}
+        """By replica id, on the event loop's clock."""
+
+    def take(self, route: Route, *, limit: int, avoid: Container[str]) -> Endpoint | None:
+        """Choose an endpoint for one request and count it there; None if no endpoint has room.
+
+        Args:
+            route: What answers the request. It has an endpoint.
+            limit: Requests that one endpoint may have in flight.
+            avoid: Replica ids to take only when no other has room.
+        """
+        down: Container[str] = ()
+        if self._down_until:
+            now = _now()
+            down = {name for name, until in self._down_until.items() if until > now}
+        endpoint = choose_endpoint(
+            route.activation.endpoints,
+            self._in_flight,
+            limit=limit,
+            affinity=engine_adapter_name(route.adapter) if route.adapter is not None else None,
+            avoid=avoid,
+            down=down,
+            randrange=self._random.randrange,
+        )
+        if endpoint is not None:
+            self._in_flight[endpoint.replica_id] += 1
+            self._applications[route.activation.application] += 1
+        return endpoint
+
+    def give_back(self, endpoint: Endpoint, application: str) -> None:
+        """Stop counting one request."""
+        _decrement(self._in_flight, endpoint.replica_id)
+        _decrement(self._applications, application)
+
+    def report_down(self, endpoint: Endpoint) -> float:
+        """Avoid an endpoint that refused a connection. Returns for how many seconds."""
+        now = _now()
+        self._down_until = {name: until for name, until in self._down_until.items() if until > now}
+        self._down_until[endpoint.replica_id] = now + _DOWN_S
+        return _DOWN_S
+
+    def applications(self) -> Mapping[str, int]:
+        """Requests in flight, by Serve application; applications without one are left out."""
+        return dict(self._applications)
+
+    def in_flight(self) -> int:
+        """Requests in flight at all endpoints."""
+        return self._applications.total()
+
+
+def _now() -> float:
+    """Seconds on the event loop's clock, which is monotonic."""
+    return asyncio.get_running_loop().time()
+
+
+def _decrement(counts: Counter[str], key: str) -> None:
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]

@@ -1,0 +1,260 @@
+"""Answers inference requests: from the caller's body to the last byte of an engine's answer.
+
+Everything is decided from the view in memory. Where a request goes is in `routing.py`, whether it
+may go now in `admission/`, and the connection to the engine replica in `upstream.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from random import Random
+
+import structlog
+
+from broadsheet.v1 import route_pb2
+from dataplane.ingress.access.api_keys import KeyAccess
+from dataplane.ingress.admission.admission import Admission
+from dataplane.ingress.admission.load import Lease
+from dataplane.ingress.body import Body, parse_form, parse_json, read_body
+from dataplane.ingress.limits import IngressSettings
+from dataplane.ingress.metrics import IngressMetrics
+from dataplane.ingress.request_context import CLIENT_CLOSED_REQUEST, RequestContext
+from dataplane.ingress.routing import Choice, Failing, NotFound, choose
+from dataplane.ingress.token_usage import TokenMeter
+from dataplane.ingress.upstream import Answer, Upstream, UpstreamFailed, UpstreamSilent, engine_headers
+from dataplane.ingress.view_holder import ViewHolder
+from dataplane.openai import errors as openai_errors
+from dataplane.openai.adapter_names import engine_adapter_name
+from dataplane.openai.asgi import CancelOnDisconnect, header
+from dataplane.openai.routes import InferenceRoute
+from dataplane.snapshot.activation import View
+from dataplane.snapshot.snapshot import Snapshot
+
+_log = structlog.get_logger("dataplane.ingress.inference")
+
+_RETRY_PAUSE_S = 0.25
+"""Pause before a retry when every endpoint was tried, times the tries so far. In that time the view
+loses a dead endpoint."""
+_SENT_TRIES_MAX = 2
+"""Engines that may receive one request: a request that crashes engines crashes no more of them."""
+_FAILING: Mapping[type[openai_errors.IngressError], Failing] = {
+    openai_errors.NotServedHere: Failing.UNAVAILABLE,
+    openai_errors.ModelFailed: Failing.UNAVAILABLE,
+    openai_errors.ColdStartTimeout: Failing.UNAVAILABLE,
+    openai_errors.EngineUnreachable: Failing.UNAVAILABLE,
+    openai_errors.QueueFull: Failing.QUEUE_FULL,
+    openai_errors.Overloaded: Failing.QUEUE_FULL,
+}
+"""Refusals after which a route may fall back. In each of them no byte has reached the caller."""
+
+
+class Inference:
+    """Answers inference requests of one ingress replica."""
+
+    def __init__(
+        self,
+        *,
+        views: ViewHolder,
+        settings: IngressSettings,
+        random: Random,
+        key_access: KeyAccess,
+        admission: Admission,
+        metrics: IngressMetrics,
+    ) -> None:
+        """
+        Args:
+            views: Holds the current view.
+            settings: Limits.
+            random: For the choice between targets of a route.
+            key_access: Checks API keys.
+            admission: Grants room at engine replicas.
+            metrics: Counts retries, fallbacks and times.
+        """
+        self._views = views
+        self._settings = settings
+        self._random = random
+        self._key_access = key_access
+        self._admission = admission
+        self._metrics = metrics
+        self._upstream = Upstream(settings)
+
+    async def aclose(self) -> None:
+        """Close all connections to engine replicas."""
+        await self._upstream.aclose()
+
+    async def answer(self, context: RequestContext, route: InferenceRoute, view: View) -> None:
+        """Answer one request.
+
+        Args:
+            context: The request.
+            route: Its path.
+            view: The current view, which decides about the API key.
+
+        Raises:
+            openai_errors.IngressError: The request is refused.
+            ClientGone: The client left before its body was complete.
+        """
+        context.api_key = self._key_access.authenticate(context.scope, view.snapshot)
+        body = await self._read(context, route)
+        if context.api_key is not None:
+            self._key_access.check_name(context.api_key, body.model)
+            context.limit_headers = self._key_access.count_request(context.api_key)
+        guard = CancelOnDisconnect(context.receive)
+        complete = False
+        async with guard:
+            complete = await self._forward(context, route, body)
+        if guard.disconnected:
+            context.status = CLIENT_CLOSED_REQUEST
+        elif complete:
+            await context.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _read(self, context: RequestContext, route: InferenceRoute) -> Body:
+        settings, scope = self._settings, context.scope
+        raw = await read_body(
+            context.receive,
+            declared_length=header(scope, b"content-length"),
+            max_bytes=settings.max_body_bytes,
+            timeout_s=settings.body_read_timeout_s,
+        )
+        return parse_form(raw, header(scope, b"content-type") or b"") if route.form else parse_json(raw)
+
+    # --- where it goes ----------------------------------------------------------------------------
+
+    async def _forward(self, context: RequestContext, route: InferenceRoute, body: Body) -> bool:
+        """Send an answer to the caller, with fallbacks.
+
+        Returns whether the response is complete except for its end.
+        """
+        snapshot, choice = self._choose(context, body)
+        refusal: openai_errors.IngressError | None = None
+        while True:
+            try:
+                return await self._forward_to(context, route, body, choice.resource)
+            except openai_errors.NotServedHere as error:
+                failed: openai_errors.IngressError = error
+                current = self._views.current
+                if current is not None and current.snapshot is not snapshot:
+                    # The resource left the catalog during the wait: resolve the name again.
+                    snapshot, choice = self._choose(context, body)
+                    continue
+            except openai_errors.IngressError as error:
+                failed = error
+            # The caller gets the refusal of the first choice, not that of a fallback.
+            refusal = refusal or failed
+            failing = _FAILING.get(type(failed))
+            following = choice.after(failing) if failing is not None else None
+            if following is None:
+                raise refusal
+            choice = following
+            self._metrics.fallbacks.inc()
+
+    def _choose(self, context: RequestContext, body: Body) -> tuple[Snapshot, Choice]:
+        """Choose what the request goes to. Returns the snapshot used, and the choice."""
+        view = self._views.current
+        if view is None:
+            raise openai_errors.NotReady
+
+        def sticky_key(sticky: route_pb2.RouteSticky) -> str | None:
+            if sticky.user:
+                return body.user()
+            value = header(context.scope, sticky.header.encode())
+            return value.decode("latin-1") if value is not None else None
+
+        choice = choose(view.snapshot, body.model, sticky_key=sticky_key, draw=self._random.random)
+        if isinstance(choice, NotFound):
+            raise openai_errors.ModelNotFound(body.model)
+        context.route_name = choice.route
+        return view.snapshot, choice
+
+    async def _forward_to(self, context: RequestContext, route: InferenceRoute, body: Body, resource: str) -> bool:
+        """Send an answer of one of the resource's replicas to the caller, with retries.
+
+        Returns whether the response is complete except for its end.
+        """
+        tried: set[str] = set()
+        sent_tries = 0
+        for number in range(1, self._settings.upstream_tries + 1):
+            with await self._admission.acquire(resource, body.model, avoid=tried) as lease:
+                context.decided_by(lease)
+                try:
+                    answer = await self._ask_engine(context, route, body, lease)
+                except UpstreamSilent as error:
+                    self._note_failure(context, lease, error)
+                    raise openai_errors.EngineSilent(body.model, self._settings.request_timeout_s) from None
+                except UpstreamFailed as error:
+                    failure = error
+                else:
+                    try:
+                        self._note_first_byte(context, lease)
+                        return await self._send_answer(context, body.model, answer)
+                    finally:
+                        answer.close()
+            self._note_failure(context, lease, failure)
+            tried.add(lease.endpoint.replica_id)
+            sent_tries += not failure.refused
+            if sent_tries >= _SENT_TRIES_MAX or number == self._settings.upstream_tries:
+                break
+            self._metrics.retries.inc()
+            if failure.refused and all(other.replica_id in tried for other in lease.route.activation.endpoints):
+                await asyncio.sleep(_RETRY_PAUSE_S * number)
+        raise openai_errors.EngineUnreachable(body.model)
+
+    # --- to the engine and back -------------------------------------------------------------------
+
+    async def _ask_engine(self, context: RequestContext, route: InferenceRoute, body: Body, lease: Lease) -> Answer:
+        adapter = lease.route.adapter
+        headers = engine_headers(
+            context.scope["headers"],
+            request_id=context.request_id,
+            secret=lease.route.activation.secret,
+            served_name=body.model,
+            adapter=adapter,
+        )
+        sent = body.raw if adapter is None else body.asking_for(engine_adapter_name(adapter))
+        return await self._upstream.start(lease.endpoint, route.path, context.scope["query_string"], headers, sent)
+
+    def _note_failure(self, context: RequestContext, lease: Lease, failure: UpstreamFailed) -> None:
+        if failure.refused:
+            self._admission.report_down(lease.endpoint)
+        _log.warning(
+            "engine_request_failed",
+            request_id=context.request_id,
+            model=lease.route.model_revision_name,
+            replica=lease.endpoint.replica_id,
+            error=str(failure),
+            refused=failure.refused,
+        )
+
+    def _note_first_byte(self, context: RequestContext, lease: Lease) -> None:
+        seconds = asyncio.get_running_loop().time() - context.started_at
+        self._metrics.observe_first_byte(context.route, seconds)
+        if lease.waited_for_start:
+            self._metrics.cold_starts.observe(seconds)
+            self._admission.note_first_byte(lease, seconds)
+
+    async def _send_answer(self, context: RequestContext, served_name: str, answer: Answer) -> bool:
+        await context.begin(answer.status, answer.headers())
+        chunk = answer.first
+        key = context.api_key
+        meter = TokenMeter(streams_events=answer.streams_events) if key is not None and key.tokens_per_minute else None
+        try:
+            while chunk:
+                if meter is not None:
+                    meter.feed(chunk)
+                await context.send({"type": "http.response.body", "body": chunk, "more_body": True})
+                chunk = await answer.more()
+        except UpstreamFailed as failure:
+            _log.warning("engine_answer_broke_off", request_id=context.request_id, error=str(failure))
+            if not answer.streams_events:
+                return False  # without an end the server cuts the connection, so the caller notices
+            ended: openai_errors.IngressError = openai_errors.EngineBroke(served_name)
+            if isinstance(failure, UpstreamSilent):
+                ended = openai_errors.EngineSilent(served_name, self._settings.request_timeout_s)
+            event = openai_errors.event_for(ended, anthropic=context.anthropic)
+            await context.send({"type": "http.response.body", "body": event, "more_body": True})
+        finally:
+            # Also when the caller leaves: the engine has done this work for the key.
+            if key is not None and meter is not None:
+                self._key_access.charge_tokens(key, meter.tokens())
+        return True

@@ -1,0 +1,85 @@
+"""Whether entries are exactly those of their position: order, digests, and what is unchanged. Pure.
+
+The cost of the digests is proportional to what differs from the held snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from dataplane.snapshot.policy import Limits
+from dataplane.snapshot.rejection import (
+    BLOB_DIGEST_MISMATCH,
+    ENTRIES_NOT_ORDERED,
+    ROOT_DIGEST_MISMATCH,
+    SNAPSHOT_TOO_LARGE,
+    Rejection,
+)
+from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
+from protocol.catalog_digest import CatalogDigest, blob_digest
+from protocol.validation import shorten
+
+
+def refuse_form(entries: Sequence[RawEntry], limits: Limits) -> Rejection | None:
+    """Check the number of entries and their order."""
+    if len(entries) > limits.entries_max:
+        return Rejection(reason=SNAPSHOT_TOO_LARGE, message=f"it has more than {limits.entries_max} entries")
+    for before, entry in pairwise(entries):
+        if before.name >= entry.name:
+            return not_ordered(before, entry)
+    return None
+
+
+def not_ordered(before: RawEntry, entry: RawEntry) -> Rejection:
+    """The rejection for an entry whose name does not come after that of the one before it."""
+    return Rejection(
+        reason=ENTRIES_NOT_ORDERED,
+        message=f"{shorten(entry.name)} comes after {shorten(before.name)}; names must increase",
+    )
+
+
+def unchanged_entries(entries: Iterable[RawEntry], held: Snapshot | None) -> list[RawEntry | None]:
+    """For each entry, the entry of `held` with the same name, type and digest; None without one."""
+    if held is None:
+        return [None for _ in entries]
+    by_name = {entry.name: entry for entry in held.entries}
+    return [
+        known if (known := by_name.get(entry.name)) is not None and _is_same(known, entry) else None
+        for entry in entries
+    ]
+
+
+def _is_same(known: RawEntry, entry: RawEntry) -> bool:
+    return known.name == entry.name and known.type == entry.type and known.digest == entry.digest
+
+
+def digest_of(
+    entries: Sequence[RawEntry], unchanged: Sequence[RawEntry | None], held: Snapshot | None
+) -> CatalogDigest:
+    """The digest of the announced entry digests, from the digest of `held` and the difference."""
+    digest = held.digest if held else CatalogDigest()
+    remaining = {known.name for known in unchanged if known is not None}
+    for entry in held.entries if held else ():
+        if entry.name not in remaining:
+            digest = digest.removed(entry.name, entry.type, entry.digest)
+    for entry, known in zip(entries, unchanged, strict=True):
+        if known is None:
+            digest = digest.added(entry.name, entry.type, entry.digest)
+    return digest
+
+
+def refuse_content(
+    position: Position, entries: Sequence[RawEntry], unchanged: Sequence[RawEntry | None], digest: CatalogDigest
+) -> Rejection | None:
+    """Check each blob against its digest, and `digest` against the position's root digest."""
+    for entry, known in zip(entries, unchanged, strict=True):
+        # Comparing with bytes that are known to have this digest costs a tenth of hashing them.
+        if (known is None or known.blob != entry.blob) and blob_digest(entry.blob) != entry.digest:
+            return Rejection(reason=BLOB_DIGEST_MISMATCH, message=f"the content of {shorten(entry.name)} was altered")
+    if digest.root() != position.digest:
+        return Rejection(
+            reason=ROOT_DIGEST_MISMATCH,
+            message=f"the entries have root digest {digest.root().hex()}, announced was {position.digest.hex()}",
+        )
+    return None

@@ -1,0 +1,52 @@
+"""What this data plane accepts: sizes, stores and sources. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from protocol import sources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of one snapshot.
+
+    They are far above what the control plane accepts at registration. They keep a corrupt snapshot
+    from exhausting memory.
+    """
+
+    entries_max: int = 1_000_000
+    blob_bytes_max: int = 1024 * 1024
+    total_bytes_max: int = 2 * 1024**3
+    """Names, types and blobs of all entries together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What this data plane accepts."""
+
+    allowed_sources: tuple[str, ...]
+    """URI prefixes that sources of models and adapters may have: `hf://`, `file:///models/`.
+    Empty: no source is allowed."""
+    allow_new_store: bool = False
+    """Accept a snapshot of a store other than the held one's. Set by an operator."""
+    limits: Limits = Limits()
+
+
+def source_allowed(uri: str, allowed_sources: Iterable[str]) -> bool:
+    """Whether `uri` lies under one of the prefixes.
+
+    `file:///models` allows `file:///models/a`, but neither `file:///models-of-others` nor
+    `file:///models/../etc`.
+    """
+    try:
+        if sources.is_file(uri):
+            sources.file_path(uri)
+    except ValueError:
+        return False
+    return any(
+        uri == prefix or uri.startswith(prefix if prefix.endswith("/") else prefix + "/")
+        for prefix in allowed_sources
+        if prefix
+    )

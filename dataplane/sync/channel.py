@@ -1,0 +1,42 @@
+"""gRPC channels to the control plane."""
+
+from __future__ import annotations
+
+import grpc
+import grpc.aio
+
+from protocol.transport.credentials import Credentials
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    # A peer that vanished is noticed after half a minute. The server allows a ping every 10 s.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # Without its own pool a new channel would inherit the connection backoff of the previous one,
+    # on top of the backoff of the Sync client.
+    ("grpc.use_local_subchannel_pool", 1),
+    # A chunk has up to 1 MiB, and then one more blob of up to 1 MiB.
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+)
+
+Metadata = tuple[tuple[str, str], ...]
+"""Of a call: names and values."""
+
+
+def insecure_channel(target: str) -> grpc.aio.Channel:
+    """Open a channel without TLS.
+
+    Call it inside the running event loop, and never before a fork.
+    """
+    return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+
+
+def channel_for(credentials: Credentials, target: str) -> grpc.aio.Channel:
+    """Open a channel with or without TLS, as the credentials demand; see `insecure_channel`.
+
+    Raises:
+        CredentialsError: A file cannot be read.
+    """
+    tls = credentials.channel_credentials(target)
+    return insecure_channel(target) if tls is None else grpc.aio.secure_channel(target, tls, options=CHANNEL_OPTIONS)

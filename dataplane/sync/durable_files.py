@@ -1,0 +1,55 @@
+"""Writes files whole or not at all, and durably. Blocking: call it in a thread.
+
+A file is written beside its place, flushed, and renamed into its place; then the directory is
+flushed. After a power cut the file is the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+_TMP_SUFFIX = ".tmp"
+
+
+def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Replace the file at `path` by what `write` writes.
+
+    Raises:
+        OSError: It could not be written. The old file is unchanged.
+    """
+    tmp = path.with_name(path.name + _TMP_SUFFIX)
+    try:
+        with tmp.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        tmp.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            tmp.unlink()
+        raise
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace the file at `path` by `text` and a newline.
+
+    Raises:
+        OSError: It could not be written. The old file is unchanged.
+    """
+    write_file(path, lambda file: file.write(f"{text}\n".encode()))
+
+
+def remove_partial_files(directory: Path) -> None:
+    """Remove what interrupted writes left in `directory`."""
+    for path in directory.glob(f"*{_TMP_SUFFIX}"):
+        with suppress(OSError):
+            path.unlink()

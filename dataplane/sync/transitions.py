@@ -1,0 +1,109 @@
+"""The states of the data plane's end of a Sync stream, and the table of transitions. Pure.
+
+    state       input              next
+    CLOSED      OPEN               IDLE
+    CLOSED      DECIDED            CLOSED       a decision outlives its stream
+    IDLE        INTENT_NONE        IDLE
+    IDLE        INTENT_FULL        RECEIVING
+    IDLE        INTENT_REFUSED     DISCARDING
+    RECEIVING   CHUNK              RECEIVING
+    RECEIVING   CHUNK_REFUSED      DISCARDING
+    RECEIVING   COMMIT             DECIDING
+    RECEIVING   COMMIT_REFUSED     IDLE
+    DISCARDING  CHUNK              DISCARDING   it was sent before the refusal arrived
+    DISCARDING  COMMIT             IDLE
+    DISCARDING  INTENT_*           as in IDLE
+    DECIDING    DECIDED            IDLE
+    not CLOSED  HEARTBEAT          the same
+    not CLOSED  GOODBYE            CLOSED
+    any         CLOSE              CLOSED
+
+Every other pair is illegal. h11 (`_state.py`) is the model for this table.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from types import MappingProxyType
+
+
+class State(enum.Enum):
+    """Where the stream is."""
+
+    CLOSED = "CLOSED"
+    IDLE = "IDLE"
+    """No snapshot is under way."""
+    RECEIVING = "RECEIVING"
+    """Intent has come, and Commit has not."""
+    DISCARDING = "DISCARDING"
+    """The announced snapshot is refused already. The rest of it is dropped."""
+    DECIDING = "DECIDING"
+    """A complete snapshot waits for the agent's decision."""
+
+
+class Input(enum.Enum):
+    """What moves the state machine."""
+
+    OPEN = "open"
+    """The shell opens a stream."""
+    CLOSE = "close"
+    """The shell closes the stream, or has lost it."""
+    DECIDED = "decided"
+    """The agent has decided about the candidate."""
+    INTENT_NONE = "Intent NONE"
+    INTENT_FULL = "Intent FULL"
+    INTENT_REFUSED = "Intent of a refused snapshot"
+    CHUNK = "Chunk"
+    CHUNK_REFUSED = "Chunk beyond a limit"
+    COMMIT = "Commit"
+    COMMIT_REFUSED = "Commit of an incomplete snapshot"
+    HEARTBEAT = "Heartbeat"
+    GOODBYE = "Goodbye"
+
+
+LOCAL_INPUTS = frozenset((Input.OPEN, Input.CLOSE, Input.DECIDED))
+"""Inputs of this process. An illegal one is a bug here; any other is a fault of the server."""
+
+_OPEN_STATES = (State.IDLE, State.RECEIVING, State.DISCARDING, State.DECIDING)
+
+TRANSITIONS: Mapping[tuple[State, Input], State] = MappingProxyType(
+    {
+        (State.CLOSED, Input.OPEN): State.IDLE,
+        (State.CLOSED, Input.DECIDED): State.CLOSED,
+        (State.RECEIVING, Input.CHUNK): State.RECEIVING,
+        (State.RECEIVING, Input.CHUNK_REFUSED): State.DISCARDING,
+        (State.RECEIVING, Input.COMMIT): State.DECIDING,
+        (State.RECEIVING, Input.COMMIT_REFUSED): State.IDLE,
+        (State.DISCARDING, Input.CHUNK): State.DISCARDING,
+        (State.DISCARDING, Input.COMMIT): State.IDLE,
+        (State.DECIDING, Input.DECIDED): State.IDLE,
+    }
+    | {(state, Input.INTENT_NONE): State.IDLE for state in (State.IDLE, State.DISCARDING)}
+    | {(state, Input.INTENT_FULL): State.RECEIVING for state in (State.IDLE, State.DISCARDING)}
+    | {(state, Input.INTENT_REFUSED): State.DISCARDING for state in (State.IDLE, State.DISCARDING)}
+    | {(state, Input.HEARTBEAT): state for state in _OPEN_STATES}
+    | {(state, Input.GOODBYE): State.CLOSED for state in _OPEN_STATES}
+    | {(state, Input.CLOSE): State.CLOSED for state in State}
+)
+
+
+class ProtocolViolation(Exception):
+    """The control plane sent a message that is illegal now, or always. It changed nothing."""
+
+    by = "server"
+
+
+def next_state(state: State, taken: Input) -> State:
+    """Return the state after an input.
+
+    Raises:
+        ProtocolViolation: The server may not send this in `state`.
+        AssertionError: This process may not do this in `state`.
+    """
+    following = TRANSITIONS.get((state, taken))
+    if following is None:
+        fault = f"{taken.value} came in state {state.value}"
+        assert taken not in LOCAL_INPUTS, fault
+        raise ProtocolViolation(fault)
+    return following

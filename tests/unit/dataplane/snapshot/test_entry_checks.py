@@ -1,0 +1,104 @@
+"""Entries that may not be served are quarantined alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from broadsheet.v1 import model_pb2, snapshot_pb2
+from dataplane.snapshot.policy import Policy
+from dataplane.snapshot.quarantine import ENTRY_INVALID, SOURCE_NOT_ALLOWED
+from dataplane.snapshot.snapshot import RawEntry
+from tests import views
+from tests.raw import POLICY, accepted, adapter, model, raw, raws
+
+PIN = views.pinned(model("a", number=4))
+
+
+@pytest.mark.parametrize(
+    "targets", [{}, {"models/a": 0}, {"models/a": 10**6}, {"routes/r": 1}, {f"models/m{n}": 1 for n in range(17)}]
+)
+def test_a_route_that_breaks_a_rule_is_quarantined_alone(targets: dict[str, int]) -> None:
+    route = views.route("r", targets)
+    there = [model(name.removeprefix("models/")) for name in targets if name.startswith("models/m")]
+    snapshot = accepted(raws(model("a"), *there, route))
+    assert snapshot.quarantined["routes/r"].reason == ENTRY_INVALID
+    assert not snapshot.routes
+    assert "a" in snapshot.served
+
+
+def test_a_pin_whose_name_contradicts_its_fields_is_quarantined_alone() -> None:
+    pin = snapshot_pb2.ModelRevisionEntry()
+    pin.CopyFrom(PIN)
+    pin.revision.number = 5
+    snapshot = accepted(raws(model("a"), pin))
+    assert snapshot.quarantined["models/a/revisions/4"].reason == ENTRY_INVALID
+    assert set(snapshot.deployable) == {"models/a"}
+
+
+@pytest.mark.parametrize(("number", "percent"), [(1, 10), (2, 0), (2, 100)])
+def test_an_invalid_candidate_is_quarantined_and_its_model_is_served(number: int, percent: int) -> None:
+    snapshot = accepted(raws(views.with_candidate(model("a"), model("a", number=number), percent)))
+    assert snapshot.quarantined[f"models/a/revisions/{number}"].reason == ENTRY_INVALID
+    assert set(snapshot.deployable) == {"models/a"}
+
+
+def test_a_candidate_with_a_forbidden_source_is_quarantined_and_its_model_is_served() -> None:
+    entry = views.with_candidate(model("a"), model("a", number=2, uri="file:///elsewhere"), 10)
+    policy = replace(POLICY, allowed_sources=("file:///models",))
+    snapshot = accepted(raws(entry), policy=policy)
+    assert snapshot.quarantined["models/a/revisions/2"].reason == SOURCE_NOT_ALLOWED
+    assert set(snapshot.deployable) == {"models/a"}
+    assert "a" in snapshot.served
+
+
+def test_an_entry_that_breaks_a_rule_is_quarantined_alone_and_the_rule_is_named() -> None:
+    wrong = model("c")
+    wrong.revision.spec.scaling.min_replicas = -1
+    snapshot = accepted(raws(model("a"), wrong))
+    assert snapshot.quarantined["models/c"].reason == ENTRY_INVALID
+    assert "revision.spec.scaling.min_replicas: got -1" in snapshot.quarantined["models/c"].message
+    assert snapshot.quarantined["models/c"].revision_number == 1
+
+
+def _with_served_name(served_name: str) -> RawEntry:
+    wrong = model("c")
+    wrong.served_name = served_name
+    return raw(wrong)
+
+
+def _without_source() -> RawEntry:
+    wrong = model("c")
+    wrong.revision.spec.ClearField("source")
+    return raw(wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        _with_served_name(""),
+        _with_served_name("with space"),
+        _without_source(),
+        raw(model("c", number=0)),
+        raw(model("C")),
+    ],
+)
+def test_rules_that_protos_cannot_express_are_checked(wrong: RawEntry) -> None:
+    snapshot = accepted(tuple(sorted((raw(model("a")), wrong), key=lambda entry: entry.name)))
+    assert snapshot.quarantined[wrong.name].reason == ENTRY_INVALID
+    assert set(snapshot.served) == {"a"}
+
+
+def test_a_simulated_model_needs_no_source() -> None:
+    simulated = model("c")
+    simulated.revision.spec.ClearField("source")
+    simulated.revision.spec.engine.kind = model_pb2.Engine.KIND_SIMULATED
+    assert "c" in accepted(raws(simulated)).served
+
+
+def test_an_adapter_with_a_forbidden_source_is_quarantined_alone() -> None:
+    entries = raws(model("a"), adapter("a", "x", uri="file:///elsewhere/x"), adapter("a", "y"))
+    snapshot = accepted(entries, policy=Policy(allowed_sources=("file:///models", "file:///adapters/")))
+    assert set(snapshot.served) == {"a", "a:y"}
+    assert set(snapshot.quarantined) == {"models/a/adapters/x"}
