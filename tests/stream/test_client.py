@@ -11,7 +11,7 @@ import pytest
 from broadsheet import errors
 from broadsheet.aio import AsyncClient
 from broadsheet.client import Client
-from broadsheet.serving import ServingProgress
+from broadsheet.progress import ServingProgress
 from broadsheet.types import DataPlaneOutcome, ModelEntry, ResourceState
 from tests.adapter_directories import write_adapter
 from tests.stream.client_world import running_control_plane, scripted_data_plane, state

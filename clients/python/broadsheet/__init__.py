@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from broadsheet.aio import AsyncClient
     from broadsheet.client import Client
     from broadsheet.errors import BroadsheetError, ServingFailed
-    from broadsheet.serving import ServingProgress
+    from broadsheet.progress import ServingProgress
 
 try:
     __version__ = metadata.version("broadsheet")
@@ -37,7 +37,7 @@ _MODULE_OF = {
     "Client": "broadsheet.client",
     "BroadsheetError": "broadsheet.errors",
     "ServingFailed": "broadsheet.errors",
-    "ServingProgress": "broadsheet.serving",
+    "ServingProgress": "broadsheet.progress",
 }
 
 

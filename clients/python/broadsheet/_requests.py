@@ -1,5 +1,4 @@
-"""What both clients send: arguments made into requests. Pure but for the working directory, which
-relative paths mean, and for fresh request ids."""
+"""What both clients send: arguments made into requests."""
 
 from __future__ import annotations
 

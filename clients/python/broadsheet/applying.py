@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from broadsheet.client import Client
 from broadsheet.errors import BroadsheetError, FailedPrecondition, InvalidArgument
 from broadsheet.exporting import Resource, fields_of, request_of
-from broadsheet.specs.declared import OWNER_LABEL, Declared, Request
+from broadsheet.specs.declared import Declared
+from broadsheet.specs.requests import OWNER_LABEL, Request
 from broadsheet.types import Adapter, Model, RegisterAdapterRequest, RegisterModelRequest
 from protocol.field_changes import FieldChange, field_changes
 

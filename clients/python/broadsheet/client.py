@@ -19,8 +19,10 @@ from broadsheet._channel import (
     channel_options,
     check_endpoint,
 )
-from broadsheet.errors import DeadlineExceeded, Unavailable, from_rpc_error
-from broadsheet.serving import POLL_INTERVAL_S, ServingProgress, ServingWait
+from broadsheet._status import from_rpc_error
+from broadsheet.errors import DeadlineExceeded, Unavailable
+from broadsheet.progress import ServingProgress
+from broadsheet.serving import POLL_INTERVAL_S, ServingWait
 from broadsheet.types import (
     Adapter,
     AdapterCard,

@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct, Value
 
-from broadsheet.specs.declared import OWNER_LABEL, Request
+from broadsheet.specs.requests import OWNER_LABEL, Request
 from broadsheet.types import (
     Adapter,
     Model,

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from broadsheet import errors
 from broadsheet.cli import main, output, planes, report
-from broadsheet.serving import ServingProgress
+from broadsheet.progress import ServingProgress
 from broadsheet.types import Model, ModelRevision, ModelSpec, ResourceState
 from controlplane.errors import Reason
 from protocol.validation import FieldViolation

@@ -33,7 +33,7 @@ from broadsheet.cli.session import (
     command,
     console,
 )
-from broadsheet.cli.up import up
+from broadsheet.cli.up.command import up
 from broadsheet.errors import BroadsheetError
 from protocol.transport.credentials import CredentialsError
 

@@ -16,7 +16,8 @@ from broadsheet.cli import change_view, output
 from broadsheet.cli.report import EXIT_FAILED, EXIT_USAGE, print_error
 from broadsheet.cli.session import Output, Session
 from broadsheet.errors import BroadsheetError
-from broadsheet.specs.declared import load_declared, resource_name
+from broadsheet.specs.declared import load_declared
+from broadsheet.specs.requests import resource_name
 from protocol.field_changes import ABSENT
 
 _SIGNS = {Action.CREATE: ("+", "green"), Action.CHANGE: ("~", "yellow"), Action.DELETE: ("-", "red")}

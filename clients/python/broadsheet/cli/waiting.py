@@ -14,7 +14,7 @@ from rich.text import Text
 from broadsheet.cli.output import state_text
 from broadsheet.cli.session import Session
 from broadsheet.client import Client
-from broadsheet.serving import ServingProgress
+from broadsheet.progress import ServingProgress
 
 
 def say(screen: Console, text: str, style: str = "") -> None:
