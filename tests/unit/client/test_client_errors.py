@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from broadsheet import errors
-from broadsheet._status import ERROR_OF_CODE
+from broadsheet._connection.status import ERROR_OF_CODE
 from broadsheet.client import Client
 from protocol.validation import FieldViolation
 from tests.unit.client.conftest import ScriptedServer

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import broadsheet
-from broadsheet._channel import DEFAULT_ENDPOINT
+from broadsheet._connection.options import DEFAULT_ENDPOINT
 from broadsheet.cli import adapter, fleet, key, model, planes, route, snapshot
 from broadsheet.cli.apply import apply, export
 from broadsheet.cli.audit import audit

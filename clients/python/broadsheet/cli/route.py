@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from broadsheet import specs
-from broadsheet._requests import target_resource
+from broadsheet._requests.names import target_resource
 from broadsheet.cli import output
 from broadsheet.cli.model import (
     FileOption,

@@ -15,7 +15,7 @@ from typing import IO, Annotated, Concatenate, ParamSpec
 import typer
 from rich.console import Console
 
-from broadsheet._channel import DEFAULT_ENDPOINT
+from broadsheet._connection.options import DEFAULT_ENDPOINT
 from broadsheet.client import Client
 from protocol.transport.credentials import Credentials, CredentialsError
 

@@ -15,7 +15,7 @@ import grpc
 import httpx
 from rich.console import Console
 
-from broadsheet._channel import channel_options
+from broadsheet._connection.options import channel_options
 from broadsheet.cli.openai_http import http_client
 from broadsheet.cli.planes import missing_extra
 from broadsheet.cli.report import print_failure

@@ -1,4 +1,4 @@
-"""How both clients reach the control plane: channel options, retries, limits."""
+"""Options of the channel to the control plane: retries, limits, keepalive."""
 
 from __future__ import annotations
 
@@ -10,23 +10,18 @@ from broadsheet.v1 import fleet_service_pb2, registry_service_pb2, snapshot_serv
 DEFAULT_ENDPOINT = "127.0.0.1:8300"
 DEFAULT_TIMEOUT_S = 30.0
 
-PAGE_SIZE = 200
-"""Items asked for at a time by methods that list. Fewer round trips than the server's 50; a page of
-the largest specs stays far below RECEIVE_BYTES_MAX."""
-
 WAIT_GRACE_S = 10.0
-"""A WaitForRevision call may take this much longer than the time it was told to wait."""
+"""How much longer than its own timeout a WaitForRevision call may take, in seconds."""
 
 SEND_BYTES_MAX = 4 << 20
-"""What gRPC servers accept by default. The largest legal request is far smaller."""
+"""The default limit of gRPC servers. The largest valid request is far smaller."""
 
 RECEIVE_BYTES_MAX = 64 << 20
-"""Above the largest page; below what would hurt this process."""
+"""Above the largest page, and small beside the memory of this process."""
 
 KEEPALIVE_TIME_MS = 30_000
 KEEPALIVE_TIMEOUT_MS = 10_000
-"""A peer that vanished without a word is noticed in 40 s. Only while a call is open: idle clients
-send nothing."""
+"""A peer that vanished silently is noticed within 40 s. Only open calls send keepalives."""
 
 _SERVICES = (
     registry_service_pb2.DESCRIPTOR.services_by_name["RegistryService"],
@@ -40,15 +35,15 @@ IDEMPOTENT_METHODS = tuple(
     for method in service.methods
     if not (method.client_streaming or method.server_streaming)
 )
-"""Tried again when UNAVAILABLE: those that change something carry a request id, which makes them
-happen once."""
+"""Retried when UNAVAILABLE. Requests that change something carry a request id, so they are carried
+out once."""
 
 _SERVICE_CONFIG = {
     "methodConfig": [
         {
             "name": [{"service": service, "method": method} for service, method in IDEMPOTENT_METHODS],
-            # Four tries within about two seconds: enough for a control plane that restarts, and a
-            # person still waits.
+            # Four attempts within about two seconds: long enough for the control plane to restart,
+            # short enough for a person who waits.
             "retryPolicy": {
                 "maxAttempts": 4,
                 "initialBackoff": "0.2s",
@@ -65,10 +60,10 @@ _ENDPOINT = re.compile(r"\S+:\d{1,5}|(unix|unix-abstract|dns|ipv4|ipv6):\S+")
 
 
 def check_endpoint(endpoint: str) -> str:
-    """`endpoint`, when it can be one.
+    """Return `endpoint` if it is valid.
 
     Raises:
-        ValueError: It is neither `host:port` nor one of gRPC's own URIs.
+        ValueError: It is neither `host:port` nor a URI of gRPC.
     """
     if "://" in endpoint and not endpoint.startswith(("unix:", "dns:")):
         raise ValueError(f"endpoint: got {endpoint!r}; expected host:port without a scheme, such as {DEFAULT_ENDPOINT}")
@@ -85,9 +80,9 @@ def channel_options(endpoint: str) -> list[tuple[str, int | str]]:
         ("grpc.max_receive_message_length", RECEIVE_BYTES_MAX),
         ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
-        # A control plane that restarts is found again within seconds, not gRPC's two minutes.
+        # A restarted control plane is found within seconds; gRPC's default is up to two minutes.
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 5_000),
-        # gRPC obeys http_proxy, and a proxy elsewhere cannot reach this machine's own ports.
+        # gRPC obeys http_proxy, but a proxy on another machine cannot reach our loopback ports.
         ("grpc.enable_http_proxy", 0 if _LOOPBACK.fullmatch(endpoint) else 1),
     ]

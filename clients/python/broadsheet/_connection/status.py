@@ -37,6 +37,11 @@ ERROR_OF_CODE: Mapping[grpc.StatusCode, type[errors.BroadsheetError]] = MappingP
 """Total over every code but OK; a test holds it to that."""
 
 
+def rpc_name(request: object) -> str:
+    """Name of the RPC that a message is the request of: `RegisterModel`."""
+    return type(request).__name__.removesuffix("Request")
+
+
 def from_rpc_error(error: grpc.RpcError, request: str) -> errors.BroadsheetError:
     """The typed exception for an error that gRPC raised, blocking or asyncio.
 
