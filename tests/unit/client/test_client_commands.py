@@ -14,7 +14,9 @@ import yaml
 from rich.console import Console
 
 from broadsheet import errors
-from broadsheet.cli import main, output, planes, report
+from broadsheet.cli import main, report
+from broadsheet.cli.commands import planes
+from broadsheet.cli.view import output
 from broadsheet.progress import ServingProgress
 from broadsheet.types import Model, ModelRevision, ModelSpec, ResourceState
 from controlplane.errors import Reason

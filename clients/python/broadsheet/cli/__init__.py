@@ -15,10 +15,10 @@ import typer
 
 import broadsheet
 from broadsheet._connection.options import DEFAULT_ENDPOINT
-from broadsheet.cli import adapter, fleet, key, model, planes, route, snapshot
-from broadsheet.cli.apply import apply, export
-from broadsheet.cli.audit import audit
-from broadsheet.cli.chat import chat
+from broadsheet.cli.commands import adapter, fleet, key, model, planes, route, snapshot
+from broadsheet.cli.commands.apply import apply, export
+from broadsheet.cli.commands.audit import audit
+from broadsheet.cli.commands.chat import chat
 from broadsheet.cli.report import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, exit_code, print_error, print_failure
 from broadsheet.cli.session import (
     Defaults,

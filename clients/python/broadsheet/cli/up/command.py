@@ -26,7 +26,7 @@ from broadsheet.cli.up.local import (
     start,
 )
 from broadsheet.cli.up.supervisor import ChildEnded, Interrupted, Supervisor
-from broadsheet.cli.waiting import say
+from broadsheet.cli.view.progress import say
 
 
 def up(

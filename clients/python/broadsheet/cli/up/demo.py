@@ -27,7 +27,7 @@ from broadsheet.cli.openai_http import AnswerError, http_client
 from broadsheet.cli.report import EXIT_FAILED, print_error, print_failure
 from broadsheet.cli.up.local import NotReady, check_ports, local_planes, report, start
 from broadsheet.cli.up.supervisor import ChildEnded, Interrupted, Supervisor
-from broadsheet.cli.waiting import say, spinner
+from broadsheet.cli.view.progress import say, spinner
 from broadsheet.client import Client
 from broadsheet.demo import ADAPTER_DIR
 from broadsheet.demo.prepare_model import ModelPreparationError, default_cache_dir, prepare_model

@@ -16,11 +16,11 @@ import httpx
 from rich.console import Console
 
 from broadsheet._connection.options import channel_options
+from broadsheet.cli.commands.planes import missing_extra
 from broadsheet.cli.openai_http import http_client
-from broadsheet.cli.planes import missing_extra
 from broadsheet.cli.report import print_failure
 from broadsheet.cli.up.supervisor import Child, ChildEnded, Supervisor
-from broadsheet.cli.waiting import say, spinner
+from broadsheet.cli.view.progress import say, spinner
 
 CONTROLPLANE_START_TIMEOUT_S = 60.0
 DATAPLANE_START_TIMEOUT_S = 300.0

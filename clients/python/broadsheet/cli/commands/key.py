@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from broadsheet.cli import key_output, output
-from broadsheet.cli.model import key_values, parse_label
+from broadsheet.cli.commands.model import key_values, parse_label
 from broadsheet.cli.session import Output, Session, command
+from broadsheet.cli.view import keys as key_output
+from broadsheet.cli.view import output
 
 group = typer.Typer(
     no_args_is_help=True, rich_markup_mode="markdown", help="API keys: who may ask which models, and how much."

@@ -11,8 +11,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from broadsheet.cli.output import state_text
 from broadsheet.cli.session import Session
+from broadsheet.cli.view.output import state_text
 from broadsheet.client import Client
 from broadsheet.progress import ServingProgress
 

@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from broadsheet import specs
-from broadsheet.cli import output
-from broadsheet.cli.model import (
+from broadsheet.cli.commands.model import (
     DescriptionOption,
     DisplayNameOption,
     EtagOption,
@@ -37,7 +36,8 @@ from broadsheet.cli.model import (
     registered,
 )
 from broadsheet.cli.session import Session, command
-from broadsheet.cli.waiting import wait_and_show
+from broadsheet.cli.view import output
+from broadsheet.cli.view.progress import wait_and_show
 from broadsheet.types import RegisterAdapterRequest
 from protocol import names
 

@@ -15,8 +15,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from broadsheet.cli import change_view, output
 from broadsheet.cli.session import Output, Session
+from broadsheet.cli.view import changes as change_view
+from broadsheet.cli.view import output
 from broadsheet.client import Client
 from broadsheet.types import AuditEvent
 

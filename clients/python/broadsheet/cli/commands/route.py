@@ -8,8 +8,7 @@ import typer
 
 from broadsheet import specs
 from broadsheet._requests.names import target_resource
-from broadsheet.cli import output
-from broadsheet.cli.model import (
+from broadsheet.cli.commands.model import (
     FileOption,
     LabelOption,
     ValidateOption,
@@ -19,6 +18,7 @@ from broadsheet.cli.model import (
     refuse_with_file,
 )
 from broadsheet.cli.session import Session, command
+from broadsheet.cli.view import output
 from broadsheet.types import SetRouteRequest
 
 group = typer.Typer(

@@ -10,9 +10,10 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from broadsheet.cli import change_view, output
-from broadsheet.cli.model import ValidateOption
+from broadsheet.cli.commands.model import ValidateOption
 from broadsheet.cli.session import Output, Session, command
+from broadsheet.cli.view import changes as change_view
+from broadsheet.cli.view import output
 from broadsheet.types import DiffSnapshotsResponse
 
 group = typer.Typer(

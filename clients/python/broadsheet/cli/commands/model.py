@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 import typer
 
 from broadsheet import specs
-from broadsheet.cli import output
 from broadsheet.cli.session import Session, command
-from broadsheet.cli.waiting import wait_and_show
+from broadsheet.cli.view import output
+from broadsheet.cli.view.progress import wait_and_show
 from broadsheet.types import RegisterModelRequest, Rollout
 
 group = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Models: register, look at, delete.")

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from broadsheet.cli import output
 from broadsheet.cli.report import EXIT_FAILED
 from broadsheet.cli.session import Session, command
+from broadsheet.cli.view import output
 
 group = typer.Typer(
     no_args_is_help=True, rich_markup_mode="markdown", help="Data planes: who is connected, and what each serves."

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from rich.console import RenderableType
 
-from broadsheet.cli.output import _ago, _or_none, _row, _table
+from broadsheet.cli.view.output import _ago, _or_none, _row, _table
 from broadsheet.types import ApiKey
 
 

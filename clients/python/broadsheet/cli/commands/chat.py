@@ -14,10 +14,10 @@ import typer
 from rich.progress import Progress
 
 from broadsheet.cli.openai_http import AnswerError, http_client
-from broadsheet.cli.output import show
 from broadsheet.cli.report import EXIT_FAILED, EXIT_UNREACHABLE, print_failure
 from broadsheet.cli.session import Output, Session
-from broadsheet.cli.waiting import spinner
+from broadsheet.cli.view.output import show
+from broadsheet.cli.view.progress import spinner
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 

@@ -12,9 +12,10 @@ from rich.text import Text
 
 from broadsheet import applying, exporting
 from broadsheet.applying import Action, Prune, Step
-from broadsheet.cli import change_view, output
 from broadsheet.cli.report import EXIT_FAILED, EXIT_USAGE, print_error
 from broadsheet.cli.session import Output, Session
+from broadsheet.cli.view import changes as change_view
+from broadsheet.cli.view import output
 from broadsheet.errors import BroadsheetError
 from broadsheet.specs.declared import load_declared
 from broadsheet.specs.requests import resource_name
