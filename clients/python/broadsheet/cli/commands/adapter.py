@@ -36,7 +36,8 @@ from broadsheet.cli.commands.model import (
     registered,
 )
 from broadsheet.cli.session import Session, command
-from broadsheet.cli.view import output
+from broadsheet.cli.view import results
+from broadsheet.cli.view.adapters import adapter_revisions_table, adapter_view, adapters_table
 from broadsheet.cli.view.progress import wait_and_show
 from broadsheet.types import RegisterAdapterRequest
 from protocol import names
@@ -107,7 +108,7 @@ def register(
         )
         adapter = response.adapter
         what = f"{adapter.name} revision {adapter.revision.number}"
-        registered(session, output.to_json(response), what, response.catalog_revision, response.created, validate_only)
+        registered(session, results.to_json(response), what, response.catalog_revision, response.created, validate_only)
         if wait and not validate_only:
             wait_and_show(session, client, adapter.name, adapter.revision.number, wait_timeout)
 
@@ -124,7 +125,7 @@ def list_(
     """List the adapters of a model, or of all models."""
     with session.client() as client:
         adapters = list(client.list_adapters(model, filter=filter_, order_by=order_by, show_deleted=show_deleted))
-    output.show(session, output.to_list("adapters", adapters), output.adapters_table(adapters))
+    results.show(session, results.to_list("adapters", adapters), adapters_table(adapters))
 
 
 @command(group, "get", example="broadsheet adapter get smollm2/pirate")
@@ -132,7 +133,7 @@ def get(session: Session, adapter: AdapterArgument) -> None:
     """Show an adapter: files, digest, and its state on each data plane with the reason."""
     with session.client() as client:
         found = client.get_adapter(adapter)
-    output.show(session, output.to_json(found), output.adapter_view(found))
+    results.show(session, results.to_json(found), adapter_view(found))
 
 
 @command(group, "revisions", example="broadsheet adapter revisions smollm2/pirate")
@@ -141,7 +142,7 @@ def revisions(session: Session, adapter: AdapterArgument) -> None:
     with session.client() as client:
         found = list(client.list_adapter_revisions(adapter))
         current = client.get_adapter(adapter).revision.number
-    output.show(session, output.to_list("revisions", found), output.adapter_revisions_table(found, current))
+    results.show(session, results.to_list("revisions", found), adapter_revisions_table(found, current))
 
 
 @command(group, "update", example="broadsheet adapter update smollm2/pirate --served-name pirate")
@@ -174,7 +175,7 @@ def update(
             validate_only=validate_only,
         )
     what = f"{response.adapter.name} revision {response.adapter.revision.number}"
-    changed(session, output.to_json(response), what, "updated", response.catalog_revision, validate_only)
+    changed(session, results.to_json(response), what, "updated", response.catalog_revision, validate_only)
 
 
 @command(group, "rollback", example="broadsheet adapter rollback smollm2/pirate 1")
@@ -191,7 +192,7 @@ def rollback(
     with session.client() as client:
         response = client.rollback_adapter(adapter, revision, etag=etag, validate_only=validate_only)
     what = f"{response.adapter.name} revision {response.adapter.revision.number}, the content of {revision},"
-    changed(session, output.to_json(response), what, "made", response.catalog_revision, validate_only)
+    changed(session, results.to_json(response), what, "made", response.catalog_revision, validate_only)
 
 
 @command(group, "undelete", example="broadsheet adapter undelete smollm2/pirate")
@@ -202,7 +203,7 @@ def undelete(
     with session.client() as client:
         response = client.undelete_adapter(adapter, etag=etag, validate_only=validate_only)
     changed(
-        session, output.to_json(response), response.adapter.name, "undeleted", response.catalog_revision, validate_only
+        session, results.to_json(response), response.adapter.name, "undeleted", response.catalog_revision, validate_only
     )
 
 
@@ -218,4 +219,4 @@ def delete(
     """Delete an adapter. One that routes refer to is refused, unless --force."""
     with session.client() as client:
         response = client.delete_adapter(adapter, force=force, etag=etag, validate_only=validate_only)
-    deleted(session, output.to_json(response), adapter, response.catalog_revision, validate_only)
+    deleted(session, results.to_json(response), adapter, response.catalog_revision, validate_only)

@@ -14,8 +14,7 @@ from broadsheet import applying, exporting
 from broadsheet.applying import Action, Prune, Step
 from broadsheet.cli.report import EXIT_FAILED, EXIT_USAGE, print_error
 from broadsheet.cli.session import Output, Session
-from broadsheet.cli.view import changes as change_view
-from broadsheet.cli.view import output
+from broadsheet.cli.view import changes, results
 from broadsheet.errors import BroadsheetError
 from broadsheet.specs.declared import load_declared
 from broadsheet.specs.requests import resource_name
@@ -69,7 +68,7 @@ def apply(
             if done:
                 session.stderr.print(_view(done, "done before it failed; apply again when the cause is gone"))
             raise
-    output.show(session, _json(due, applied=not dry_run), _view(due, "would change" if dry_run else "applied"))
+    results.show(session, _json(due, applied=not dry_run), _view(due, "would change" if dry_run else "applied"))
     if dry_run and exit_code and due:
         raise typer.Exit(EXIT_FAILED)
 
@@ -91,7 +90,7 @@ def export(
         requests = [exporting.request_of(resource) for resource in applying.registered(client).values()]
     if directory is None:
         if session.output is Output.JSON:
-            output.show(session, {"resources": [exporting.fields_of(request) for request in requests]}, "")
+            results.show(session, {"resources": [exporting.fields_of(request) for request in requests]}, "")
             return
         for request in requests:
             session.stdout.file.write(f"---\n{exporting.to_yaml(request)}")
@@ -110,9 +109,9 @@ def _view(steps: Sequence[Step], what: str) -> RenderableType:
         lines.append(Text(f"{sign} {step.name}", style=style))
         for field in step.fields:
             before, after = (
-                change_view.UNSET if side is ABSENT else change_view.shown(side) for side in (field.before, field.after)
+                changes.UNSET if side is ABSENT else changes.shown(side) for side in (field.before, field.after)
             )
-            lines.append(Text("    ").append_text(change_view.field_line(field.path, before, after)))
+            lines.append(Text("    ").append_text(changes.field_line(field.path, before, after)))
     if not lines:
         return Text("nothing to do: the registry is as the files say", style="dim")
     return Group(*lines, Text(f"{len(steps)} {what}", style="dim"))

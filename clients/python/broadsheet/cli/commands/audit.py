@@ -16,8 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from broadsheet.cli.session import Output, Session
-from broadsheet.cli.view import changes as change_view
-from broadsheet.cli.view import output
+from broadsheet.cli.view import changes, results
 from broadsheet.client import Client
 from broadsheet.types import AuditEvent
 
@@ -58,7 +57,7 @@ def audit(
         newest = _head(client) if follow else 0
         events = list(islice(matching(since_revision), limit))
         if not follow:
-            output.show(session, output.to_list("events", events), events_table(events))
+            results.show(session, results.to_list("events", events), events_table(events))
             return
         newest = events[0].catalog_revision if events else newest
         _print(session, events[::-1])
@@ -83,7 +82,7 @@ def _cells(event: AuditEvent) -> tuple[Text, ...]:
     who = event.principal.name + (f" ({event.principal.role})" if event.principal.role else "")
     made = event.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M:%SZ")
     facts = (str(event.catalog_revision), made, who, event.address or "-", event.method, event.resource or "-")
-    return (*map(Text, facts), change_view.summary(event.changes, event.change_count))
+    return (*map(Text, facts), changes.summary(event.changes, event.change_count))
 
 
 def _head(client: Client) -> int:
@@ -95,11 +94,11 @@ def _print(session: Session, events: Sequence[AuditEvent]) -> None:
     for event in events:
         if session.output is Output.TABLE:
             session.stdout.print(Text("  ").join(_cells(event)[:-1]))
-            for line in change_view.change_lines(event.changes):
+            for line in changes.change_lines(event.changes):
                 session.stdout.print(Text("  ").append_text(line), soft_wrap=True)
         elif session.output is Output.JSON:
-            session.stdout.file.write(json.dumps(output.to_json(event), ensure_ascii=False) + "\n")
+            session.stdout.file.write(json.dumps(results.to_json(event), ensure_ascii=False) + "\n")
         else:
             session.stdout.file.write("---\n")
-            yaml.safe_dump(output.to_json(event), session.stdout.file, sort_keys=False, allow_unicode=True)
+            yaml.safe_dump(results.to_json(event), session.stdout.file, sort_keys=False, allow_unicode=True)
         session.stdout.file.flush()

@@ -16,8 +16,8 @@ from rich.progress import Progress
 from broadsheet.cli.openai_http import AnswerError, http_client
 from broadsheet.cli.report import EXIT_FAILED, EXIT_UNREACHABLE, print_failure
 from broadsheet.cli.session import Output, Session
-from broadsheet.cli.view.output import show
 from broadsheet.cli.view.progress import spinner
+from broadsheet.cli.view.results import show
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 

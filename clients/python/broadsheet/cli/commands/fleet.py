@@ -8,7 +8,8 @@ import typer
 
 from broadsheet.cli.report import EXIT_FAILED
 from broadsheet.cli.session import Session, command
-from broadsheet.cli.view import output
+from broadsheet.cli.view import results
+from broadsheet.cli.view.fleet import data_plane_view, data_planes_table, outcomes_table
 
 group = typer.Typer(
     no_args_is_help=True, rich_markup_mode="markdown", help="Data planes: who is connected, and what each serves."
@@ -20,7 +21,7 @@ def list_(session: Session) -> None:
     """List data planes: connected or not, what they serve, and what they rejected."""
     with session.client() as client:
         planes = list(client.list_data_planes())
-    output.show(session, output.to_list("data_planes", planes), output.data_planes_table(planes))
+    results.show(session, results.to_list("data_planes", planes), data_planes_table(planes))
 
 
 @command(group, "get", example="broadsheet fleet get local")
@@ -31,7 +32,7 @@ def get(
     """Show a data plane with the state of each model and adapter, and the reasons."""
     with session.client() as client:
         plane = client.get_data_plane(data_plane)
-    output.show(session, output.to_json(plane), output.data_plane_view(plane))
+    results.show(session, results.to_json(plane), data_plane_view(plane))
 
 
 @command(group, "wait", example="broadsheet fleet wait 12 --timeout 60")
@@ -51,7 +52,7 @@ def wait(
         if revision is None:
             revision = next(client.list_snapshots()).position.revision
         response = client.wait_for_revision(revision, data_planes=data_plane or (), timeout_s=timeout)
-    output.show(session, output.to_json(response), output.outcomes_table(response.outcomes))
+    results.show(session, results.to_json(response), outcomes_table(response.outcomes))
     if not response.active_everywhere:
         session.say(f"catalog revision {revision} is not served everywhere")
         raise typer.Exit(EXIT_FAILED)

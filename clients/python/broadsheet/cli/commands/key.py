@@ -9,8 +9,8 @@ import typer
 
 from broadsheet.cli.commands.model import key_values, parse_label
 from broadsheet.cli.session import Output, Session, command
-from broadsheet.cli.view import keys as key_output
-from broadsheet.cli.view import output
+from broadsheet.cli.view import results
+from broadsheet.cli.view.keys import key_view, keys_table
 
 group = typer.Typer(
     no_args_is_help=True, rich_markup_mode="markdown", help="API keys: who may ask which models, and how much."
@@ -51,7 +51,7 @@ def create(
             validate_only=validate_only,
         )
     if session.output is not Output.TABLE:
-        output.show(session, output.to_json(response), "")
+        results.show(session, results.to_json(response), "")
     elif validate_only:
         session.say(f"{response.api_key.name} would be created")
     else:
@@ -65,7 +65,7 @@ def list_(session: Session) -> None:
     """List API keys, those that were revoked too."""
     with session.client() as client:
         keys = list(client.list_api_keys())
-    output.show(session, output.to_list("api_keys", keys), key_output.keys_table(keys))
+    results.show(session, results.to_list("api_keys", keys), keys_table(keys))
 
 
 @command(group, "get", example="broadsheet key get alice")
@@ -73,7 +73,7 @@ def get(session: Session, key: KeyArgument) -> None:
     """Show what an API key may do."""
     with session.client() as client:
         found = client.get_api_key(key)
-    output.show(session, output.to_json(found), key_output.key_view(found))
+    results.show(session, results.to_json(found), key_view(found))
 
 
 @command(group, "revoke", example="broadsheet key revoke alice")
@@ -84,4 +84,4 @@ def revoke(session: Session, key: KeyArgument, *, validate_only: ValidateOption 
         response = client.revoke_api_key(key, validate_only=validate_only)
     done = "would be revoked" if validate_only else "revoked"
     text = f"{response.api_key.name} {done}; catalog revision {response.catalog_revision}"
-    output.show(session, output.to_json(response), text)
+    results.show(session, results.to_json(response), text)

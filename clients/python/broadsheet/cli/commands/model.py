@@ -9,7 +9,9 @@ import typer
 
 from broadsheet import specs
 from broadsheet.cli.session import Session, command
-from broadsheet.cli.view import output
+from broadsheet.cli.view import results
+from broadsheet.cli.view.models import model_view, models_table, revisions_table, rollout_view
+from broadsheet.cli.view.parts import moment
 from broadsheet.cli.view.progress import wait_and_show
 from broadsheet.types import RegisterModelRequest, Rollout
 
@@ -161,7 +163,7 @@ def register(
         )
         model = response.model
         what = f"{model.name} revision {model.revision.number}"
-        registered(session, output.to_json(response), what, response.catalog_revision, response.created, validate_only)
+        registered(session, results.to_json(response), what, response.catalog_revision, response.created, validate_only)
         if wait and not validate_only:
             wait_and_show(session, client, model.name, model.revision.number, wait_timeout)
 
@@ -177,7 +179,7 @@ def list_(
     """List models, with their state over all data planes."""
     with session.client() as client:
         models = list(client.list_models(filter=filter_, order_by=order_by, show_deleted=show_deleted))
-    output.show(session, output.to_list("models", models), output.models_table(models))
+    results.show(session, results.to_list("models", models), models_table(models))
 
 
 @command(group, "get", example="broadsheet model get smollm2")
@@ -185,7 +187,7 @@ def get(session: Session, model: ModelArgument) -> None:
     """Show a model: spec, card, and its state on each data plane with the reason."""
     with session.client() as client:
         found = client.get_model(model)
-    output.show(session, output.to_json(found), output.model_view(found))
+    results.show(session, results.to_json(found), model_view(found))
 
 
 @command(group, "revisions", example="broadsheet model revisions smollm2")
@@ -194,7 +196,7 @@ def revisions(session: Session, model: ModelArgument) -> None:
     with session.client() as client:
         found = list(client.list_model_revisions(model))
         current = client.get_model(model).revision.number
-    output.show(session, output.to_list("revisions", found), output.revisions_table(found, current))
+    results.show(session, results.to_list("revisions", found), revisions_table(found, current))
 
 
 @command(group, "update", example="broadsheet model update smollm2 --served-name smol --max-replicas 4")
@@ -239,7 +241,7 @@ def update(
             validate_only=validate_only,
         )
     what = f"{response.model.name} revision {response.model.revision.number}"
-    changed(session, output.to_json(response), what, "updated", response.catalog_revision, validate_only)
+    changed(session, results.to_json(response), what, "updated", response.catalog_revision, validate_only)
 
 
 @command(group, "rollback", example="broadsheet model rollback smollm2 3")
@@ -256,7 +258,7 @@ def rollback(
     with session.client() as client:
         response = client.rollback_model(model, revision, etag=etag, validate_only=validate_only)
     what = f"{response.model.name} revision {response.model.revision.number}, the content of {revision},"
-    changed(session, output.to_json(response), what, "made", response.catalog_revision, validate_only)
+    changed(session, results.to_json(response), what, "made", response.catalog_revision, validate_only)
 
 
 @command(group, "undelete", example="broadsheet model undelete smollm2")
@@ -267,7 +269,7 @@ def undelete(
     with session.client() as client:
         response = client.undelete_model(model, etag=etag, validate_only=validate_only)
     what = f"{response.model.name} with {response.adapter_count} adapters"
-    changed(session, output.to_json(response), what, "undeleted", response.catalog_revision, validate_only)
+    changed(session, results.to_json(response), what, "undeleted", response.catalog_revision, validate_only)
 
 
 @command(group, "delete", example="broadsheet model delete smollm2 --force")
@@ -285,7 +287,7 @@ def delete(
     """
     with session.client() as client:
         response = client.delete_model(model, force=force, etag=etag, validate_only=validate_only)
-    deleted(session, output.to_json(response), model, response.catalog_revision, validate_only)
+    deleted(session, results.to_json(response), model, response.catalog_revision, validate_only)
 
 
 @command(group, "warm", example="broadsheet model warm smollm2 --for 30m --wait")
@@ -311,8 +313,8 @@ def warm(
     with session.client() as client:
         response = client.warm_model(model, duration_s=duration_s, etag=etag, validate_only=validate_only)
         warmed = response.model
-        done = f"warmed until {output.moment(warmed.warm_until)}" if duration_s else "not warmed any longer"
-        changed(session, output.to_json(response), warmed.name, done, response.catalog_revision, validate_only)
+        done = f"warmed until {moment(warmed.warm_until)}" if duration_s else "not warmed any longer"
+        changed(session, results.to_json(response), warmed.name, done, response.catalog_revision, validate_only)
         if wait and not validate_only:
             # While a rollout is under way, it is the stable revision that is warmed.
             under_way = warmed.rollout.state in (Rollout.STATE_RUNNING, Rollout.STATE_PAUSED)
@@ -340,7 +342,7 @@ def rollout_status(session: Session, model: ModelArgument) -> None:
     """Show how far the rollout of the newest revision is, and why it was reverted."""
     with session.client() as client:
         found = client.get_model(model)
-    output.show(session, output.to_json(found.rollout), output.rollout_view(found))
+    results.show(session, results.to_json(found.rollout), rollout_view(found))
 
 
 @command(rollout_group, "pause", example="broadsheet model rollout pause smollm2")
@@ -366,7 +368,7 @@ def _control(session: Session, model: str, action: Literal["PAUSE", "RESUME", "A
         response = client.control_rollout(model, action, validate_only=validate_only)
     state = Rollout.State.Name(response.rollout.state).removeprefix("STATE_")
     would = "would be" if validate_only else "is"
-    output.show(session, output.to_json(response), f"the rollout of {model} {would} {state}")
+    results.show(session, results.to_json(response), f"the rollout of {model} {would} {state}")
 
 
 def rollout_policy(steps: list[str] | None, replace_cold: bool) -> dict[str, object]:
@@ -399,19 +401,19 @@ def registered(
         done = f"{what} registered; catalog revision {catalog_revision}"
     else:
         done = f"{what} exists already; catalog revision {catalog_revision}"
-    output.show(session, result, done)
+    results.show(session, result, done)
 
 
 def deleted(session: Session, result: object, what: str, catalog_revision: int, validate_only: bool) -> None:
     """Say what a delete did."""
     done = f"{what} would be deleted" if validate_only else f"{what} deleted; catalog revision {catalog_revision}"
-    output.show(session, result, done)
+    results.show(session, result, done)
 
 
 def changed(session: Session, result: object, what: str, done: str, catalog_revision: int, validate_only: bool) -> None:
     """Say what a change did."""
     said = f"{what} would be {done}; nothing was written" if validate_only else f"{what} {done}"
-    output.show(session, result, said if validate_only else f"{said}; catalog revision {catalog_revision}")
+    results.show(session, result, said if validate_only else f"{said}; catalog revision {catalog_revision}")
 
 
 def given(**flags: object) -> dict[str, object]:

@@ -18,7 +18,8 @@ from broadsheet.cli.commands.model import (
     refuse_with_file,
 )
 from broadsheet.cli.session import Session, command
-from broadsheet.cli.view import output
+from broadsheet.cli.view import results
+from broadsheet.cli.view.routes import route_revisions_table, route_view, routes_table
 from broadsheet.types import SetRouteRequest
 
 group = typer.Typer(
@@ -104,7 +105,7 @@ def set_(
         done = f"{what} set; catalog revision {response.catalog_revision}"
     else:
         done = f"{what} exists already; catalog revision {response.catalog_revision}"
-    output.show(session, output.to_json(response), done)
+    results.show(session, results.to_json(response), done)
 
 
 @command(group, "list", example="broadsheet route list")
@@ -112,7 +113,7 @@ def list_(session: Session) -> None:
     """List routes with their targets."""
     with session.client() as client:
         routes = list(client.list_routes())
-    output.show(session, output.to_list("routes", routes), output.routes_table(routes))
+    results.show(session, results.to_list("routes", routes), routes_table(routes))
 
 
 @command(group, "get", example="broadsheet route get chat")
@@ -120,7 +121,7 @@ def get(session: Session, route: RouteArgument) -> None:
     """Show a route: targets with their shares, and fallbacks in their order."""
     with session.client() as client:
         found = client.get_route(route)
-    output.show(session, output.to_json(found), output.route_view(found))
+    results.show(session, results.to_json(found), route_view(found))
 
 
 @command(group, "revisions", example="broadsheet route revisions chat")
@@ -129,7 +130,7 @@ def revisions(session: Session, route: RouteArgument) -> None:
     with session.client() as client:
         found = list(client.list_route_revisions(route))
         current = client.get_route(route).revision.number
-    output.show(session, output.to_list("revisions", found), output.route_revisions_table(found, current))
+    results.show(session, results.to_list("revisions", found), route_revisions_table(found, current))
 
 
 @command(group, "delete", example="broadsheet route delete chat")
@@ -137,7 +138,7 @@ def delete(session: Session, route: RouteArgument, *, validate_only: ValidateOpt
     """Delete a route. What it refers to stays."""
     with session.client() as client:
         response = client.delete_route(route, validate_only=validate_only)
-    deleted(session, output.to_json(response), route, response.catalog_revision, validate_only)
+    deleted(session, results.to_json(response), route, response.catalog_revision, validate_only)
 
 
 def _target(text: str) -> dict[str, object]:

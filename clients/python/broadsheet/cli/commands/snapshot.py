@@ -12,8 +12,8 @@ from rich.text import Text
 
 from broadsheet.cli.commands.model import ValidateOption
 from broadsheet.cli.session import Output, Session, command
-from broadsheet.cli.view import changes as change_view
-from broadsheet.cli.view import output
+from broadsheet.cli.view import changes, results
+from broadsheet.cli.view.snapshots import snapshot_json, snapshot_view, snapshots_table
 from broadsheet.types import DiffSnapshotsResponse
 
 group = typer.Typer(
@@ -32,7 +32,7 @@ def list_(
     """List snapshots, newest first, and the change that made each."""
     with session.client() as client:
         snapshots = list(islice(client.list_snapshots(), limit))
-    output.show(session, output.to_list("snapshots", snapshots), output.snapshots_table(snapshots))
+    results.show(session, results.to_list("snapshots", snapshots), snapshots_table(snapshots))
 
 
 @command(group, "show", example="broadsheet snapshot show 12")
@@ -45,7 +45,7 @@ def show(
     """Show a snapshot with its entries."""
     with session.client() as client:
         snapshot = client.fetch_snapshot(revision)
-    output.show(session, output.snapshot_json(snapshot), output.snapshot_view(snapshot))
+    results.show(session, snapshot_json(snapshot), snapshot_view(snapshot))
 
 
 @command(group, "diff", example="broadsheet snapshot diff 11 12")
@@ -60,7 +60,7 @@ def diff(
     field by field."""
     with session.client() as client:
         difference = client.diff_snapshots(from_revision, to_revision)
-    output.show(session, output.to_json(difference), difference_view(difference))
+    results.show(session, results.to_json(difference), difference_view(difference))
 
 
 def difference_view(difference: DiffSnapshotsResponse) -> RenderableType:
@@ -68,10 +68,8 @@ def difference_view(difference: DiffSnapshotsResponse) -> RenderableType:
     begin, end = difference.from_position.revision, difference.to_position.revision
     if not difference.changes:
         return Text(f"revisions {begin} and {end} have the same content", style="dim")
-    lines = change_view.change_lines(difference.changes)
-    return Group(
-        *lines, Text(f"{change_view.counted(difference.changes)}, from revision {begin} to {end}", style="dim")
-    )
+    lines = changes.change_lines(difference.changes)
+    return Group(*lines, Text(f"{changes.counted(difference.changes)}, from revision {begin} to {end}", style="dim"))
 
 
 @command(group, "rollback", example="broadsheet snapshot rollback 11")
@@ -108,4 +106,4 @@ def rollback(
     else:
         done = f"rolled back to revision {to_revision}: {response.change_count} resources changed; "
         done += f"catalog revision {response.catalog_revision}"
-    output.show(session, output.to_json(response), done)
+    results.show(session, results.to_json(response), done)

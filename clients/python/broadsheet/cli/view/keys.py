@@ -7,15 +7,15 @@ from collections.abc import Iterable
 
 from rich.console import RenderableType
 
-from broadsheet.cli.view.output import _ago, _or_none, _row, _table
+from broadsheet.cli.view.parts import add_row, age, new_table, or_none
 from broadsheet.types import ApiKey
 
 
 def keys_table(keys: Iterable[ApiKey]) -> RenderableType:
     """API keys, one a line."""
-    table = _table("KEY", "STATE", "BEGINS WITH", "MAY USE", "REQUESTS/MIN", "TOKENS/MIN", "EXPIRES", "CREATED")
+    table = new_table("KEY", "STATE", "BEGINS WITH", "MAY USE", "REQUESTS/MIN", "TOKENS/MIN", "EXPIRES", "CREATED")
     for key in keys:
-        _row(
+        add_row(
             table,
             key.name.removeprefix("apiKeys/"),
             _state(key),
@@ -24,27 +24,27 @@ def keys_table(keys: Iterable[ApiKey]) -> RenderableType:
             _limit(key.limits.requests_per_minute),
             _limit(key.limits.tokens_per_minute),
             _time(key),
-            _ago(key.create_time),
+            age(key.create_time),
         )
-    return _or_none(table, "no API keys; create one: broadsheet key create ID")
+    return or_none(table, "no API keys; create one: broadsheet key create ID")
 
 
 def key_view(key: ApiKey) -> RenderableType:
     """Everything about one key."""
-    table = _table("", "")
+    table = new_table("", "")
     table.show_header = False
-    _row(table, "Key", key.name)
-    _row(table, "State", _state(key))
-    _row(table, "Name", key.display_name or "-")
-    _row(table, "Begins with", key.key_prefix)
-    _row(table, "May use", ", ".join(key.limits.allowed_served_names))
-    _row(table, "Requests a minute", _limit(key.limits.requests_per_minute))
-    _row(table, "Tokens a minute", _limit(key.limits.tokens_per_minute))
-    _row(table, "Expires", _time(key))
-    _row(table, "Labels", ", ".join(f"{name}={value}" for name, value in sorted(key.labels.items())) or "-")
-    _row(table, "Created", _ago(key.create_time))
+    add_row(table, "Key", key.name)
+    add_row(table, "State", _state(key))
+    add_row(table, "Name", key.display_name or "-")
+    add_row(table, "Begins with", key.key_prefix)
+    add_row(table, "May use", ", ".join(key.limits.allowed_served_names))
+    add_row(table, "Requests a minute", _limit(key.limits.requests_per_minute))
+    add_row(table, "Tokens a minute", _limit(key.limits.tokens_per_minute))
+    add_row(table, "Expires", _time(key))
+    add_row(table, "Labels", ", ".join(f"{name}={value}" for name, value in sorted(key.labels.items())) or "-")
+    add_row(table, "Created", age(key.create_time))
     if key.HasField("revoke_time"):
-        _row(table, "Revoked", _ago(key.revoke_time))
+        add_row(table, "Revoked", age(key.revoke_time))
     return table
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from broadsheet.cli.session import Session
-from broadsheet.cli.view.output import state_text
+from broadsheet.cli.view.states import state_text
 from broadsheet.client import Client
 from broadsheet.progress import ServingProgress
 
