@@ -19,9 +19,7 @@ from broadsheet.cli.commands import adapter, fleet, key, model, planes, route, s
 from broadsheet.cli.commands.apply import apply, export
 from broadsheet.cli.commands.audit import audit
 from broadsheet.cli.commands.chat import chat
-from broadsheet.cli.report import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, exit_code, print_error, print_failure
-from broadsheet.cli.session import (
-    Defaults,
+from broadsheet.cli.declaring import (
     EndpointOption,
     InsecureOption,
     OutputOption,
@@ -31,8 +29,9 @@ from broadsheet.cli.session import (
     TokenFileOption,
     TokenOption,
     command,
-    console,
 )
+from broadsheet.cli.report import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, exit_code, print_error, print_failure
+from broadsheet.cli.session import Defaults, console
 from broadsheet.cli.up.command import up
 from broadsheet.errors import BroadsheetError
 from protocol.transport.credentials import CredentialsError

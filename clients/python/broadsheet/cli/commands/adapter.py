@@ -7,40 +7,31 @@ from typing import Annotated
 import typer
 
 from broadsheet import specs
-from broadsheet.cli.commands.model import (
-    DescriptionOption,
-    DisplayNameOption,
+from broadsheet._requests.names import model_resource
+from broadsheet.cli.declaring import command
+from broadsheet.cli.options import (
+    CardChange,
     EtagOption,
     FileOption,
-    FilterOption,
     LabelOption,
-    LabelsOption,
-    MustCreateOption,
-    NoLabelsOption,
-    OrderByOption,
-    OwnedByOption,
+    LabelsChange,
+    Listing,
+    Registration,
     RevisionArgument,
     ServedNameOption,
-    ShowDeletedOption,
     ValidateOption,
-    WaitOption,
-    WaitTimeoutOption,
-    changed,
-    deleted,
+    Waiting,
     given,
-    key_values,
-    labels_of,
-    named,
-    parse_label,
     refuse_with_file,
-    registered,
+    without_empty,
 )
-from broadsheet.cli.session import Session, command
+from broadsheet.cli.pairs import key_values, parse_label
+from broadsheet.cli.session import Session
 from broadsheet.cli.view import results
 from broadsheet.cli.view.adapters import adapter_revisions_table, adapter_view, adapters_table
+from broadsheet.cli.view.outcomes import changed, deleted, registered
 from broadsheet.cli.view.progress import wait_and_show
 from broadsheet.types import RegisterAdapterRequest
-from protocol import names
 
 group = typer.Typer(
     no_args_is_help=True, rich_markup_mode="markdown", help="LoRA adapters of models: register, look at, delete."
@@ -64,11 +55,8 @@ def register(
     ] = None,
     served_name: Annotated[str | None, typer.Option(help="Name for callers. Default: {base}:{id}.")] = None,
     label: LabelOption = None,
-    etag: EtagOption = "",
-    must_create: MustCreateOption = False,
-    validate_only: ValidateOption = False,
-    wait: WaitOption = False,
-    wait_timeout: WaitTimeoutOption = 600.0,
+    registration: Registration,
+    waiting: Waiting,
 ) -> None:
     """Register a LoRA adapter of a model, or a new revision of it.
 
@@ -76,17 +64,15 @@ def register(
     files again write nothing. With --file everything comes from a YAML file with the fields of
     RegisterAdapterRequest.
     """
-    flags: dict[str, object] = {}
-    if model is not None:
-        flags["parent"] = model if model.startswith("models/") else names.model_name(model)
-    if adapter_id is not None:
-        flags["adapter_id"] = adapter_id
-    if source is not None:
-        flags["source"] = {"uri": source}
-    if served_name is not None:
-        flags["served_name"] = served_name
-    if label:
-        flags["labels"] = key_values(label, "--label", parse_label)
+    flags = without_empty(
+        {
+            "parent": model_resource(model) if model is not None else None,
+            "adapter_id": adapter_id,
+            "source": {"uri": source},
+            "served_name": served_name,
+            "labels": key_values(label, "--label", parse_label),
+        }
+    )
     if file is not None:
         refuse_with_file(flags)
         request = specs.load_adapter_request(file)
@@ -94,6 +80,7 @@ def register(
         raise typer.BadParameter("MODEL, ID and --source, or --file FILE.yaml, are needed", param_hint="MODEL ID")
     else:
         request = specs.read_request(flags, RegisterAdapterRequest())
+    validate_only = registration.validate_only
     with session.client() as client:
         response = client.register_adapter(
             request.parent,
@@ -102,15 +89,15 @@ def register(
             card=request.card if request.HasField("card") else None,
             served_name=request.served_name,
             labels=request.labels,
-            etag=etag or request.etag,
-            must_create=must_create or request.must_create,
+            etag=registration.etag or request.etag,
+            must_create=registration.must_create or request.must_create,
             validate_only=validate_only,
         )
         adapter = response.adapter
         what = f"{adapter.name} revision {adapter.revision.number}"
         registered(session, results.to_json(response), what, response.catalog_revision, response.created, validate_only)
-        if wait and not validate_only:
-            wait_and_show(session, client, adapter.name, adapter.revision.number, wait_timeout)
+        if waiting.wait and not validate_only:
+            wait_and_show(session, client, adapter.name, adapter.revision.number, waiting.wait_timeout)
 
 
 @command(group, "list", example="broadsheet adapter list smollm2 --order-by 'update_time desc'")
@@ -118,13 +105,14 @@ def list_(
     session: Session,
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help="Base model. Default: all models.")] = None,
     *,
-    filter_: FilterOption = "",
-    order_by: OrderByOption = "",
-    show_deleted: ShowDeletedOption = False,
+    listing: Listing,
 ) -> None:
     """List the adapters of a model, or of all models."""
     with session.client() as client:
-        adapters = list(client.list_adapters(model, filter=filter_, order_by=order_by, show_deleted=show_deleted))
+        found = client.list_adapters(
+            model, filter=listing.filter_, order_by=listing.order_by, show_deleted=listing.show_deleted
+        )
+        adapters = list(found)
     results.show(session, results.to_list("adapters", adapters), adapters_table(adapters))
 
 
@@ -151,26 +139,21 @@ def update(
     adapter: AdapterArgument,
     *,
     served_name: ServedNameOption = None,
-    label: LabelsOption = None,
-    no_labels: NoLabelsOption = False,
-    display_name: DisplayNameOption = None,
-    description: DescriptionOption = None,
-    owned_by: OwnedByOption = None,
-    license_: Annotated[str | None, typer.Option("--license", help="SPDX identifier; '' for none.")] = None,
+    labels: LabelsChange,
+    card: CardChange,
     etag: EtagOption = "",
     validate_only: ValidateOption = False,
 ) -> None:
     """Change what the flags name and leave the rest. A changed card makes a new revision."""
-    card = given(display_name=display_name, description=description, owned_by=owned_by, license=license_)
-    labels = labels_of(label, no_labels)
-    paths = [f"revision.card.{field}" for field in card]
+    new_labels = labels.labels()
+    paths = [f"revision.card.{field}" for field in card.fields()]
     with session.client() as client:
         response = client.update_adapter(
             adapter,
             served_name=served_name,
-            labels=labels,
-            card=card,
-            update_mask=[*paths, *named(served_name=served_name, labels=labels)],
+            labels=new_labels,
+            card=card.fields(),
+            update_mask=[*paths, *given(served_name=served_name, labels=new_labels)],
             etag=etag,
             validate_only=validate_only,
         )

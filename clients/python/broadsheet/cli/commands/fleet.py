@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from broadsheet.cli.declaring import command
 from broadsheet.cli.report import EXIT_FAILED
-from broadsheet.cli.session import Session, command
+from broadsheet.cli.session import Session
 from broadsheet.cli.view import results
 from broadsheet.cli.view.fleet import data_plane_view, data_planes_table, outcomes_table
 

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from broadsheet.cli.commands.model import key_values, parse_label
-from broadsheet.cli.session import Output, Session, command
+from broadsheet.cli import pairs
+from broadsheet.cli.declaring import command
+from broadsheet.cli.session import Output, Session
 from broadsheet.cli.view import results
 from broadsheet.cli.view.keys import key_view, keys_table
 
@@ -38,7 +39,7 @@ def create(
 ) -> None:
     """Make an API key, and show it: this once, and never again."""
     expire_time = datetime.now(UTC) + timedelta(days=expires_in_days) if expires_in_days is not None else None
-    labels = {name: str(value) for name, value in key_values(label or [], "--label", parse_label).items()}
+    labels = pairs.labels(label)
     with session.client() as client:
         response = client.create_api_key(
             key_id,

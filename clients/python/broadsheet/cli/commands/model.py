@@ -2,67 +2,40 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated
 
 import typer
 
 from broadsheet import specs
-from broadsheet.cli.session import Session, command
+from broadsheet.cli.commands import rollout
+from broadsheet.cli.commands.model_spec import ModelOptions
+from broadsheet.cli.commands.rollout import ModelArgument
+from broadsheet.cli.declaring import command
+from broadsheet.cli.options import (
+    CardChange,
+    EtagOption,
+    FileOption,
+    LabelsChange,
+    Listing,
+    Registration,
+    RevisionArgument,
+    ServedNameOption,
+    ValidateOption,
+    Waiting,
+    WaitTimeoutOption,
+    given,
+    refuse_with_file,
+)
+from broadsheet.cli.session import Session
 from broadsheet.cli.view import results
-from broadsheet.cli.view.models import model_view, models_table, revisions_table, rollout_view
+from broadsheet.cli.view.models import model_view, models_table, revisions_table
+from broadsheet.cli.view.outcomes import changed, deleted, registered
 from broadsheet.cli.view.parts import moment
 from broadsheet.cli.view.progress import wait_and_show
 from broadsheet.types import RegisterModelRequest, Rollout
 
 group = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Models: register, look at, delete.")
-
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Model id, or models/ID.")]
-FileOption = Annotated[
-    Path | None,
-    typer.Option("--file", "-f", metavar="FILE.yaml", help="Take everything from a YAML spec.", show_default=False),
-]
-LabelOption = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label. Repeatable.")]
-WaitOption = Annotated[
-    bool, typer.Option("--wait", help="Wait until every connected data plane serves it; fail with the reason.")
-]
-WaitTimeoutOption = Annotated[
-    float, typer.Option("--wait-timeout", metavar="SECONDS", min=0, help="How long to --wait.")
-]
-EtagOption = Annotated[
-    str, typer.Option(metavar="ETAG", help="As `get` showed it: refuse when somebody has changed it since.")
-]
-MustCreateOption = Annotated[bool, typer.Option("--must-create", help="Refuse when it exists.")]
-RevisionArgument = Annotated[int, typer.Argument(metavar="REVISION", min=1, help="Number of an earlier revision.")]
-FilterOption = Annotated[
-    str,
-    typer.Option(
-        "--filter",
-        metavar="FILTER",
-        help="Which ones: comparisons of labels.KEY, state, owner, served_name and ids, with AND, OR, NOT and "
-        "parentheses, such as 'labels.env = prod AND state = FAILED'. A * begins or ends a value; labels.KEY:* asks "
-        "whether there is the label.",
-    ),
-]
-OrderByOption = Annotated[
-    str,
-    typer.Option(
-        "--order-by",
-        metavar="FIELDS",
-        help="Sort by name, served_name, create_time or update_time, such as 'create_time desc'.",
-    ),
-]
-ShowDeletedOption = Annotated[bool, typer.Option("--show-deleted", help="Deleted ones too.")]
-ServedNameOption = Annotated[str | None, typer.Option(help="Name for callers; '' for the default.")]
-LabelsOption = Annotated[
-    list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="All of its labels from now on. Repeatable.")
-]
-NoLabelsOption = Annotated[bool, typer.Option("--no-labels", help="Take all labels away.")]
-DisplayNameOption = Annotated[str | None, typer.Option(help="A name for people; '' for none.")]
-DescriptionOption = Annotated[str | None, typer.Option(help="What it is good for; '' for none.")]
-OwnedByOption = Annotated[str | None, typer.Option(help="Who owns it; '' for none.")]
-LicenseOption = Annotated[str | None, typer.Option(help="SPDX identifier; '' for none.")]
-ValidateOption = Annotated[bool, typer.Option("--validate-only", help="Check everything, and write nothing.")]
 
 
 @command(group, "register", example="broadsheet model register smollm2 --source ./SmolLM2 --min-replicas 0 --wait")
@@ -71,46 +44,9 @@ def register(
     model_id: Annotated[str | None, typer.Argument(metavar="ID", help="Model id; not with --file.")] = None,
     *,
     file: FileOption = None,
-    source: Annotated[
-        str | None, typer.Option(metavar="DIR_OR_URI", help="Weights: a directory, file:///… or hf://org/name.")
-    ] = None,
-    source_revision: Annotated[
-        str | None, typer.Option(metavar="REV", help="Branch, tag or commit of an hf:// source.")
-    ] = None,
-    served_name: Annotated[str | None, typer.Option(help="Name for callers. Default: the id.")] = None,
-    engine: Annotated[str | None, typer.Option(metavar="KIND", help="VLLM or SIMULATED. Default: VLLM.")] = None,
-    engine_arg: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Engine argument, such as max_model_len=2048. Repeatable."),
-    ] = None,
-    min_replicas: Annotated[int | None, typer.Option(help="Replicas kept at all times. Default: 0.")] = None,
-    max_replicas: Annotated[int | None, typer.Option(help="Replicas at most. Default: 1, or --min-replicas.")] = None,
-    idle_after: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="Idle time before the last replica goes. Default: 300s.")
-    ] = None,
-    cpus: Annotated[float | None, typer.Option(help="CPUs of one replica. Default: 1.")] = None,
-    accelerators: Annotated[int | None, typer.Option(help="Accelerators of one replica. Default: 0, the CPU.")] = None,
-    accelerator_type: Annotated[str | None, typer.Option(help="Such as H100. Default: any.")] = None,
-    tensor_parallel_size: Annotated[int | None, typer.Option(help="Tensor parallelism. Default: 1.")] = None,
-    lora_max_rank: Annotated[int | None, typer.Option(help="Take LoRA adapters up to this rank.")] = None,
-    lora_max_adapters: Annotated[int | None, typer.Option(help="Adapters that a replica holds ready.")] = None,
-    canary: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PERCENT[:HOLD]",
-            help="Roll a changed spec out in steps: this share of requests, held so long. Repeatable.",
-        ),
-    ] = None,
-    replace_cold: Annotated[
-        bool,
-        typer.Option("--replace-cold", help="Put a changed spec in place before it has started: no room for both."),
-    ] = False,
-    label: LabelOption = None,
-    etag: EtagOption = "",
-    must_create: MustCreateOption = False,
-    validate_only: ValidateOption = False,
-    wait: WaitOption = False,
-    wait_timeout: WaitTimeoutOption = 600.0,
+    model: ModelOptions,
+    registration: Registration,
+    waiting: Waiting,
 ) -> None:
     """Register a model, or a new revision of it.
 
@@ -118,30 +54,7 @@ def register(
     same again writes nothing. With --file everything comes from a YAML file with the fields of
     RegisterModelRequest.
     """
-    flags = _without_empty(
-        {
-            "model_id": model_id,
-            "served_name": served_name,
-            "spec": {
-                "source": {"uri": source, "revision": source_revision},
-                "engine": {"kind": engine, "args": key_values(engine_arg, "--engine-arg", specs.parse_argument)},
-                "resources": {
-                    "cpus": cpus,
-                    "accelerators": accelerators,
-                    "accelerator_type": accelerator_type,
-                    "tensor_parallel_size": tensor_parallel_size,
-                },
-                "scaling": {
-                    "min_replicas": min_replicas,
-                    "max_replicas": max_replicas,
-                    "downscale_to_zero_delay": idle_after,
-                },
-                "lora": {"max_rank": lora_max_rank, "max_adapters": lora_max_adapters},
-            },
-            "rollout_policy": rollout_policy(canary, replace_cold),
-            "labels": key_values(label, "--label", parse_label),
-        }
-    )
+    flags = {**given(model_id=model_id), **model.fields()}
     if file is not None:
         refuse_with_file(flags)
         request = specs.load_model_request(file)
@@ -149,6 +62,7 @@ def register(
         raise typer.BadParameter("a model id, or --file FILE.yaml, is needed", param_hint="ID")
     else:
         request = specs.read_request(flags, RegisterModelRequest())
+    validate_only = registration.validate_only
     with session.client() as client:
         response = client.register_model(
             request.model_id,
@@ -157,28 +71,28 @@ def register(
             served_name=request.served_name,
             rollout_policy=request.rollout_policy if request.HasField("rollout_policy") else None,
             labels=request.labels,
-            etag=etag or request.etag,
-            must_create=must_create or request.must_create,
+            etag=registration.etag or request.etag,
+            must_create=registration.must_create or request.must_create,
             validate_only=validate_only,
         )
-        model = response.model
-        what = f"{model.name} revision {model.revision.number}"
+        made = response.model
+        what = f"{made.name} revision {made.revision.number}"
         registered(session, results.to_json(response), what, response.catalog_revision, response.created, validate_only)
-        if wait and not validate_only:
-            wait_and_show(session, client, model.name, model.revision.number, wait_timeout)
+        if waiting.wait and not validate_only:
+            wait_and_show(session, client, made.name, made.revision.number, waiting.wait_timeout)
 
 
 @command(group, "list", example="broadsheet model list --filter 'labels.env = prod AND NOT state = READY'")
 def list_(
     session: Session,
     *,
-    filter_: FilterOption = "",
-    order_by: OrderByOption = "",
-    show_deleted: ShowDeletedOption = False,
+    listing: Listing,
 ) -> None:
     """List models, with their state over all data planes."""
     with session.client() as client:
-        models = list(client.list_models(filter=filter_, order_by=order_by, show_deleted=show_deleted))
+        models = list(
+            client.list_models(filter=listing.filter_, order_by=listing.order_by, show_deleted=listing.show_deleted)
+        )
     results.show(session, results.to_list("models", models), models_table(models))
 
 
@@ -199,44 +113,53 @@ def revisions(session: Session, model: ModelArgument) -> None:
     results.show(session, results.to_list("revisions", found), revisions_table(found, current))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScalingChange:
+    """Changed fields of a model's scaling."""
+
+    min_replicas: Annotated[int | None, typer.Option(help="Replicas kept at all times.")] = None
+    max_replicas: Annotated[int | None, typer.Option(help="Replicas at most.")] = None
+    idle_after: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Idle time before the last replica goes.")
+    ] = None
+
+    def fields(self) -> dict[str, object]:
+        """The fields that are given."""
+        return given(
+            min_replicas=self.min_replicas, max_replicas=self.max_replicas, downscale_to_zero_delay=self.idle_after
+        )
+
+    def paths(self) -> list[str]:
+        """The fields that change. `initial_replicas` is reset: it may lie outside the new range."""
+        reset = self.min_replicas is not None or self.max_replicas is not None
+        return [*self.fields(), *(["initial_replicas"] if reset else [])]
+
+
 @command(group, "update", example="broadsheet model update smollm2 --served-name smol --max-replicas 4")
 def update(
     session: Session,
     model: ModelArgument,
     *,
     served_name: ServedNameOption = None,
-    label: LabelsOption = None,
-    no_labels: NoLabelsOption = False,
-    display_name: DisplayNameOption = None,
-    description: DescriptionOption = None,
-    owned_by: OwnedByOption = None,
-    license_: Annotated[str | None, typer.Option("--license", help="SPDX identifier; '' for none.")] = None,
-    min_replicas: Annotated[int | None, typer.Option(help="Replicas kept at all times.")] = None,
-    max_replicas: Annotated[int | None, typer.Option(help="Replicas at most.")] = None,
-    idle_after: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="Idle time before the last replica goes.")
-    ] = None,
+    labels: LabelsChange,
+    card: CardChange,
+    scaling: ScalingChange,
     etag: EtagOption = "",
     validate_only: ValidateOption = False,
 ) -> None:
     """Change what the flags name and leave the rest. A changed card or scaling makes a new
     revision."""
-    card = given(display_name=display_name, description=description, owned_by=owned_by, license=license_)
-    scaling = given(min_replicas=min_replicas, max_replicas=max_replicas, downscale_to_zero_delay=idle_after)
-    paths = [f"revision.card.{field}" for field in card]
-    paths += [f"revision.spec.scaling.{field}" for field in scaling]
-    if min_replicas is not None or max_replicas is not None:
-        # Its default follows the other two; what it was before may not lie between them any more.
-        paths.append("revision.spec.scaling.initial_replicas")
-    labels = labels_of(label, no_labels)
+    new_labels = labels.labels()
+    paths = [f"revision.card.{field}" for field in card.fields()]
+    paths += [f"revision.spec.scaling.{field}" for field in scaling.paths()]
     with session.client() as client:
         response = client.update_model(
             model,
             served_name=served_name,
-            labels=labels,
-            card=card,
-            scaling=scaling,
-            update_mask=[*paths, *named(served_name=served_name, labels=labels)],
+            labels=new_labels,
+            card=card.fields(),
+            scaling=scaling.fields(),
+            update_mask=[*paths, *given(served_name=served_name, labels=new_labels)],
             etag=etag,
             validate_only=validate_only,
         )
@@ -329,150 +252,4 @@ def _seconds(text: str, flag: str) -> float:
         raise typer.BadParameter(str(error), param_hint=flag) from error
 
 
-# --- rollouts -------------------------------------------------------------------------------------
-
-rollout_group = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="markdown", help="The rollout of a model's newest revision."
-)
-group.add_typer(rollout_group, name="rollout")
-
-
-@command(rollout_group, "status", example="broadsheet model rollout status smollm2")
-def rollout_status(session: Session, model: ModelArgument) -> None:
-    """Show how far the rollout of the newest revision is, and why it was reverted."""
-    with session.client() as client:
-        found = client.get_model(model)
-    results.show(session, results.to_json(found.rollout), rollout_view(found))
-
-
-@command(rollout_group, "pause", example="broadsheet model rollout pause smollm2")
-def rollout_pause(session: Session, model: ModelArgument, *, validate_only: ValidateOption = False) -> None:
-    """Stay at the present step. A new revision that fails is still reverted."""
-    _control(session, model, "PAUSE", validate_only)
-
-
-@command(rollout_group, "resume", example="broadsheet model rollout resume smollm2")
-def rollout_resume(session: Session, model: ModelArgument, *, validate_only: ValidateOption = False) -> None:
-    """Go on, with the time of the step begun anew."""
-    _control(session, model, "RESUME", validate_only)
-
-
-@command(rollout_group, "abort", example="broadsheet model rollout abort smollm2")
-def rollout_abort(session: Session, model: ModelArgument, *, validate_only: ValidateOption = False) -> None:
-    """Send all requests to the revision before again."""
-    _control(session, model, "ABORT", validate_only)
-
-
-def _control(session: Session, model: str, action: Literal["PAUSE", "RESUME", "ABORT"], validate_only: bool) -> None:
-    with session.client() as client:
-        response = client.control_rollout(model, action, validate_only=validate_only)
-    state = Rollout.State.Name(response.rollout.state).removeprefix("STATE_")
-    would = "would be" if validate_only else "is"
-    results.show(session, results.to_json(response), f"the rollout of {model} {would} {state}")
-
-
-def rollout_policy(steps: list[str] | None, replace_cold: bool) -> dict[str, object]:
-    """The policy that `--canary` or `--replace-cold` state; empty without either."""
-    if steps and replace_cold:
-        raise typer.BadParameter("leave out one of the two", param_hint="--canary --replace-cold")
-    if replace_cold:
-        return {"strategy": "REPLACE", "require_warm": False}
-    if not steps:
-        return {}
-    made: list[object] = []
-    for text in steps:
-        percent, colon, hold = text.partition(":")
-        if not percent.isdecimal():
-            raise typer.BadParameter(f"got {text!r}; expected PERCENT or PERCENT:HOLD, as 5:10m", param_hint="--canary")
-        made.append({"percent": int(percent), **({"hold": hold} if colon else {})})
-    return {"strategy": "CANARY", "steps": made}
-
-
-# --- shared with adapters -------------------------------------------------------------------------
-
-
-def registered(
-    session: Session, result: object, what: str, catalog_revision: int, created: bool, validate_only: bool
-) -> None:
-    """Say what a registration did."""
-    if validate_only:
-        done = f"{what} would be registered; nothing was written" if created else f"{what} would stay as it is"
-    elif created:
-        done = f"{what} registered; catalog revision {catalog_revision}"
-    else:
-        done = f"{what} exists already; catalog revision {catalog_revision}"
-    results.show(session, result, done)
-
-
-def deleted(session: Session, result: object, what: str, catalog_revision: int, validate_only: bool) -> None:
-    """Say what a delete did."""
-    done = f"{what} would be deleted" if validate_only else f"{what} deleted; catalog revision {catalog_revision}"
-    results.show(session, result, done)
-
-
-def changed(session: Session, result: object, what: str, done: str, catalog_revision: int, validate_only: bool) -> None:
-    """Say what a change did."""
-    said = f"{what} would be {done}; nothing was written" if validate_only else f"{what} {done}"
-    results.show(session, result, said if validate_only else f"{said}; catalog revision {catalog_revision}")
-
-
-def given(**flags: object) -> dict[str, object]:
-    """The flags that were given."""
-    return {name: value for name, value in flags.items() if value is not None}
-
-
-def named(*, served_name: str | None, labels: dict[str, str] | None) -> list[str]:
-    """Paths of an update for the flags that models and adapters share."""
-    return list(given(served_name=served_name, labels=labels))
-
-
-def labels_of(label: list[str] | None, no_labels: bool) -> dict[str, str] | None:
-    """The labels that --label and --no-labels ask for. None: leave them."""
-    if no_labels and label:
-        raise typer.BadParameter("leave out one of the two", param_hint="--label --no-labels")
-    if no_labels:
-        return {}
-    return {key: str(value) for key, value in key_values(label, "--label", parse_label).items()} if label else None
-
-
-def refuse_with_file(flags: dict[str, object]) -> None:
-    """Flags beside --file would leave open which of the two holds."""
-    if flags:
-        raise typer.BadParameter(
-            "everything comes from the file; leave out the id and the other flags", param_hint="--file"
-        )
-
-
-def parse_label(text: str) -> tuple[str, object]:
-    """`team=search` as a pair.
-
-    Raises:
-        ValueError: There is no `=`.
-    """
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"got {text!r}; expected KEY=VALUE")
-    return key, value
-
-
-def key_values(texts: list[str] | None, flag: str, parse: specs.PairParser) -> dict[str, object]:
-    """The pairs of a repeatable flag."""
-    pairs: dict[str, object] = {}
-    for text in texts or []:
-        try:
-            key, value = parse(text)
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint=flag) from error
-        if key in pairs:
-            raise typer.BadParameter(f"{key} is given twice", param_hint=flag)
-        pairs[key] = value
-    return pairs
-
-
-def _without_empty(fields: dict[str, object]) -> dict[str, object]:
-    """`fields` without those that no flag set."""
-    kept = {
-        key: _without_empty(value) if isinstance(value, dict) and key != "args" else value
-        for key, value in fields.items()
-    }
-    return {key: value for key, value in kept.items() if value is not None and value != {}}
+group.add_typer(rollout.group, name="rollout")

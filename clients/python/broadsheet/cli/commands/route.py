@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
 from broadsheet import specs
 from broadsheet._requests.names import target_resource
-from broadsheet.cli.commands.model import (
-    FileOption,
-    LabelOption,
-    ValidateOption,
-    deleted,
-    key_values,
-    parse_label,
-    refuse_with_file,
-)
-from broadsheet.cli.session import Session, command
+from broadsheet.cli.declaring import command
+from broadsheet.cli.options import FileOption, LabelOption, ValidateOption, refuse_with_file, without_empty
+from broadsheet.cli.pairs import key_values, parse_label
+from broadsheet.cli.session import Session
 from broadsheet.cli.view import results
+from broadsheet.cli.view.outcomes import deleted
 from broadsheet.cli.view.routes import route_revisions_table, route_view, routes_table
 from broadsheet.types import SetRouteRequest
 
@@ -31,6 +27,42 @@ group = typer.Typer(
 RouteArgument = Annotated[str, typer.Argument(metavar="ROUTE", help="Route id, or routes/ID.")]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpecOptions:
+    """The spec of a route."""
+
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RESOURCE[=WEIGHT]",
+            help="MODEL or MODEL/ADAPTER, or a resource name, which may pin a revision. Default weight: 1. Repeatable.",
+        ),
+    ] = None
+    fallback: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RESOURCE[=CONDITION]",
+            help="Tried in this order. CONDITION: unavailable or queue_full. Default: both. Repeatable.",
+        ),
+    ] = None
+    sticky: Annotated[
+        str | None,
+        typer.Option(metavar="user|header:NAME", help="Keep a caller at one target. Default: each request anew."),
+    ] = None
+
+    def fields(self) -> dict[str, object]:
+        """The fields of `RouteSpec`.
+
+        Raises:
+            typer.BadParameter: A flag cannot be read.
+        """
+        return {
+            "targets": [_target(text) for text in self.target] if self.target else None,
+            "fallbacks": [_fallback(text) for text in self.fallback] if self.fallback else None,
+            "sticky": _sticky(self.sticky) if self.sticky is not None else None,
+        }
+
+
 @command(
     group, "set", example="broadsheet route set chat --target models/a=90 --target models/b=10 --fallback models/a"
 )
@@ -39,24 +71,7 @@ def set_(
     route_id: Annotated[str | None, typer.Argument(metavar="ID", help="Route id; not with --file.")] = None,
     *,
     file: FileOption = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="RESOURCE[=WEIGHT]",
-            help="MODEL or MODEL/ADAPTER, or a resource name, which may pin a revision. Default weight: 1. Repeatable.",
-        ),
-    ] = None,
-    fallback: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="RESOURCE[=CONDITION]",
-            help="Tried in this order. CONDITION: unavailable or queue_full. Default: both. Repeatable.",
-        ),
-    ] = None,
-    sticky: Annotated[
-        str | None,
-        typer.Option(metavar="user|header:NAME", help="Keep a caller at one target. Default: each request anew."),
-    ] = None,
+    spec: SpecOptions,
     served_name: Annotated[str | None, typer.Option(help="Name for callers. Default: the id.")] = None,
     label: LabelOption = None,
     validate_only: ValidateOption = False,
@@ -67,26 +82,18 @@ def set_(
     same again writes nothing. With --file everything comes from a YAML file with the fields of
     SetRouteRequest.
     """
-    flags: dict[str, object] = {}
-    if route_id is not None:
-        flags["route_id"] = route_id
-    if served_name is not None:
-        flags["served_name"] = served_name
-    if label:
-        flags["labels"] = key_values(label, "--label", parse_label)
-    spec: dict[str, object] = {}
-    if target:
-        spec["targets"] = [_target(text) for text in target]
-    if fallback:
-        spec["fallbacks"] = [_fallback(text) for text in fallback]
-    if sticky is not None:
-        spec["sticky"] = _sticky(sticky)
-    if spec:
-        flags["spec"] = spec
+    flags = without_empty(
+        {
+            "route_id": route_id,
+            "served_name": served_name,
+            "labels": key_values(label, "--label", parse_label),
+            "spec": spec.fields(),
+        }
+    )
     if file is not None:
         refuse_with_file(flags)
         request = specs.load_route_request(file)
-    elif route_id is None or not target:
+    elif route_id is None or not spec.target:
         raise typer.BadParameter("a route id and --target, or --file FILE.yaml, are needed", param_hint="ID")
     else:
         request = specs.read_request(flags, SetRouteRequest())

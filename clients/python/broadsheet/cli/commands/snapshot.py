@@ -10,8 +10,9 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from broadsheet.cli.commands.model import ValidateOption
-from broadsheet.cli.session import Output, Session, command
+from broadsheet.cli.declaring import command
+from broadsheet.cli.options import ValidateOption
+from broadsheet.cli.session import Output, Session
 from broadsheet.cli.view import changes, results
 from broadsheet.cli.view.snapshots import snapshot_json, snapshot_view, snapshots_table
 from broadsheet.types import DiffSnapshotsResponse
