@@ -58,7 +58,7 @@ def apply(
             print_error(session.stderr, problem.error, session.endpoint)
         if problems:
             session.say("nothing was applied")
-            raise typer.Exit(EXIT_USAGE if any(problem.is_of_the_file for problem in problems) else EXIT_FAILED)
+            raise typer.Exit(EXIT_USAGE if any(problem.is_file_wrong for problem in problems) else EXIT_FAILED)
         due = [step for step in steps if step.action is not Action.KEEP]
         done: list[Step] = []
         try:
