@@ -1,7 +1,9 @@
 """The command line, `broadsheet`.
 
-Exit codes: 0 done; 1 it failed; 2 wrong input or usage; 3 the control plane or data plane could not
-be reached, or did not answer in time; 130 interrupted.
+Owns flags, output and exit codes. May import the client and `broadsheet.demo`; nothing imports it.
+
+Exit codes: 0 done; 1 failed; 2 wrong input or usage; 3 the control plane or data plane could not be
+reached or did not answer in time; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -132,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _endpoint(arguments: Sequence[str]) -> str:
-    """The endpoint that a command used, for an error message."""
+    """The endpoint of a command, for an error message."""
     for index, argument in enumerate(arguments):
         if argument.startswith("--endpoint="):
             return argument.partition("=")[2]

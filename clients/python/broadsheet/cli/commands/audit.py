@@ -21,7 +21,7 @@ from broadsheet.client import Client
 from broadsheet.types import AuditEvent
 
 FOLLOW_INTERVAL_S = 1.0
-"""Between two looks for new events."""
+"""Time between two polls for new events."""
 
 _TimeOption = typer.Option(metavar="TIME", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
 
@@ -53,7 +53,7 @@ def audit(
                 end_time=until,
             )
 
-        # Asked for first, so that an event which comes between the two is not left out.
+        # Read before the events, so that an event between the two calls is not missed.
         newest = _head(client) if follow else 0
         events = list(islice(matching(since_revision), limit))
         if not follow:
@@ -69,7 +69,7 @@ def audit(
 
 
 def events_table(events: Sequence[AuditEvent]) -> RenderableType:
-    """Audit events, one a row."""
+    """Audit events, one per row."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in ("REVISION", "WHEN", "WHO", "FROM", "METHOD", "RESOURCE", "CHANGE"):
         table.add_column(column, overflow="fold")
@@ -90,7 +90,7 @@ def _head(client: Client) -> int:
 
 
 def _print(session: Session, events: Sequence[AuditEvent]) -> None:
-    """Print events one by one: each is complete as soon as it is there, also in a pipe."""
+    """Print each event at once, also into a pipe."""
     for event in events:
         if session.output is Output.TABLE:
             session.stdout.print(Text("  ").join(_cells(event)[:-1]))

@@ -99,8 +99,7 @@ class _Chat:
         self._messages = messages
 
     def converse(self) -> None:
-        """Ask and answer until the end of input. An answer that fails is shown, and the
-        conversation goes on."""
+        """Ask and answer until the end of input. A failed answer does not end the conversation."""
         while True:
             try:
                 question = self._session.stderr.input("[bold]> [/]")
@@ -117,12 +116,11 @@ class _Chat:
                 self._session.say(f"error: {error}")
 
     def ask(self, question: str) -> None:
-        """Send the conversation so far and `question`; show the answer, and keep both when it is
-        complete.
+        """Send the conversation and a question; show and keep the answer.
 
         Raises:
             AnswerError: The data plane answered with an error.
-            httpx.TransportError: It cannot be reached.
+            httpx.TransportError: The data plane cannot be reached.
         """
         asked = {"role": "user", "content": question}
         request = {**self._body, "messages": [*self._messages, asked], "stream": self._stream}
@@ -158,8 +156,7 @@ class _Chat:
         return "".join(parts)
 
     def _write(self, text: str) -> None:
-        # Not through rich, which would read markup into it. A terminal is spared the control
-        # characters.
+        # Not through rich, which would interpret brackets. A terminal gets no control characters.
         if self._session.stdout.is_terminal:
             text = "".join(character for character in text if category(character) != "Cc" or character in "\n\t")
         self._session.stdout.file.write(text)
@@ -173,7 +170,7 @@ def _events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
     """The JSON objects of a stream of server-sent events.
 
     Raises:
-        AnswerError: One of them is an error, or the stream is not what it should be.
+        AnswerError: An event is an error, or the stream is malformed or incomplete.
     """
     for line in lines:
         if not line.startswith("data:"):
@@ -194,8 +191,8 @@ def _events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
 
 
 def _text(choices: object, key: str) -> str:
-    """What the first choice says: its `message`, or while streaming its `delta`."""
+    """The text of the first choice: of its `message` or, in a stream, of its `delta`."""
     choice = choices[0] if isinstance(choices, list) and choices else None
-    said = choice.get(key) if isinstance(choice, dict) else None
-    content = said.get("content") if isinstance(said, dict) else None
+    message = choice.get(key) if isinstance(choice, dict) else None
+    content = message.get("content") if isinstance(message, dict) else None
     return content if isinstance(content, str) else ""

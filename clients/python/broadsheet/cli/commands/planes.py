@@ -1,5 +1,4 @@
-"""`broadsheet controlplane` and `broadsheet dataplane`: the planes' own programs, under one
-name."""
+"""`broadsheet controlplane` and `broadsheet dataplane`: the programs of the planes."""
 
 from __future__ import annotations
 
@@ -33,5 +32,5 @@ def _run(plane: str, arguments: list[str]) -> None:
 
 
 def missing_extra(plane: str, error: ModuleNotFoundError) -> str:
-    """What to tell somebody who has the client, but not what the plane needs."""
+    """The message for a user who lacks the extra of a plane."""
     return f"error: {plane} needs {error.name}, which is not installed\n  hint: pip install 'broadsheet[{plane}]'"

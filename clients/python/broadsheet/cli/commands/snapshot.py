@@ -89,7 +89,7 @@ def rollback(
     with session.client() as client:
         newest = next(client.list_snapshots()).position.revision
         difference = client.diff_snapshots(newest, to_revision)
-        # They stay as they are.
+        # A rollback leaves API keys as they are.
         changed = [change for change in difference.changes if not change.name.startswith("apiKeys/")]
         del difference.changes[:]
         difference.changes.extend(changed)

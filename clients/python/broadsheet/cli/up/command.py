@@ -69,7 +69,13 @@ def up(
 
 
 def run(planes: Sequence[Plane], screen: Console, *, stop_after: bool, banner: str) -> int:
-    """Start the planes, stay until told to stop, stop them. Returns the exit status.
+    """Run the planes until a signal arrives. Returns the exit status.
+
+    Args:
+        planes: In the order in which they start.
+        screen: Where everything is shown.
+        stop_after: Stop as soon as all planes are up.
+        banner: Shown when all planes are up.
 
     Raises:
         StartError: A port is taken.
@@ -84,7 +90,7 @@ def run(planes: Sequence[Plane], screen: Console, *, stop_after: bool, banner: s
             while not stop_after:
                 supervisor.sleep(3600.0)
     except Interrupted as signal_:
-        # Being stopped is how this command ends well; being stopped half-way is not.
+        # A signal is the normal end of this command, but only once both planes are up.
         return 0 if is_up else signal_.exit_code
     except (ChildEnded, NotReady) as error:
         report(screen, error)

@@ -1,7 +1,6 @@
-"""`broadsheet up --demo`: a real model and a real adapter, registered, pushed, started from zero,
-asked. Nothing is faked.
+"""`broadsheet up --demo`: registers a real model and adapter, and asks both.
 
-It uses what everybody has: the planes' programs, `broadsheet.Client`, and HTTP.
+It uses only what users have: the programs of the planes, `broadsheet.Client`, and HTTP.
 """
 
 from __future__ import annotations
@@ -39,41 +38,40 @@ ADAPTER_ID = "pirate"
 QUESTIONS = ("What is the capital of France?", "How many legs does a spider have?")
 ANSWER_TOKENS_MAX = 48
 SERVING_TIMEOUT_S = 120.0
-"""For the snapshot to reach the data plane. Nothing is started by it."""
+"""Time for the snapshot to reach the data plane. No engine starts in it."""
 
 ENVIRONMENT: Mapping[str, str] = {
-    # Cache for one small model, on machines with little memory; vLLM's default on the CPU is 4 GiB.
+    # GiB of KV cache: enough for one small model. vLLM's default on the CPU is 4.
     "VLLM_CPU_KVCACHE_SPACE": "1",
-    # The model is a local directory: nothing is to be asked of a hub, and nothing to be told to
-    # anybody.
+    # The model is a local directory, so no hub is needed.
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
 }
-"""For the planes, where the user's environment does not say otherwise."""
+"""Defaults for the planes; the user's environment comes first."""
 
 
 class DemoFailed(Exception):
-    """Something is not as the demo promises."""
+    """The demo found something other than it shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the data plane answered."""
+    """An answer of the data plane."""
 
     text: str
     revision: str
-    """The header `x-broadsheet-revision`: the catalog revision that the request was decided by."""
+    """The header `x-broadsheet-revision`: the catalog revision that routed the request."""
 
 
 @dataclass(slots=True)
 class Steps:
-    """What took how long."""
+    """How long each step took."""
 
     seconds: list[tuple[str, float]] = field(default_factory=list)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Time the block. Counted only when it succeeds."""
+        """Time the block. A block that fails is not counted."""
         started_s = time.monotonic()
         yield
         self.seconds.append((name, time.monotonic() - started_s))
@@ -90,16 +88,15 @@ class Steps:
 
 
 def run_demo(screen: Console, *, listen: str, http: str, data_dir: Path | None, stop_after: bool) -> int:
-    """Run the demo. Returns the exit status: 0 when every question was answered, and after that
-    Ctrl-C or `stop_after`.
+    """Run the demo. Returns the exit status: 0 if every question was answered.
 
     Args:
         screen: Where to show everything.
         listen: Address of the control plane.
         http: Address of the data plane's OpenAI API.
         data_dir: For registry, snapshots and logs. None: a temporary folder, kept only after a
-        failure.
-        stop_after: End after the answers; else stay up until Ctrl-C.
+            failure.
+        stop_after: End after the answers. Otherwise the planes stay up until Ctrl-C.
 
     Raises:
         StartError: A port is taken.
@@ -154,7 +151,7 @@ def _run(screen: Console, *, listen: str, http: str, folder: Path, stop_after: b
 
 
 class _Preparation:
-    """The model's preparation, in a thread, as it takes as long as the planes' start."""
+    """Prepares the model in a thread, while the planes start."""
 
     def __init__(self, screen: Console) -> None:
         self._screen = screen
@@ -170,7 +167,7 @@ class _Preparation:
 
         Raises:
             ModelPreparationError: It could not be made.
-            ChildEnded: A plane ended meanwhile.
+            ChildEnded: A plane ended during the wait.
         """
         with spinner(self._screen, "preparing the model") as shown:
             while self._thread.is_alive():
@@ -181,7 +178,7 @@ class _Preparation:
         return self._weights
 
     def end(self) -> None:
-        """Give up, if it is still under way."""
+        """Stop the preparation if it is still running."""
         self._stop.set()
         self._thread.join()
 
@@ -214,8 +211,7 @@ def _register(screen: Console, steps: Steps, client: Client, weights: Path) -> N
                 "source": {"uri": f"file://{weights}"},
                 "engine": {
                     "kind": "VLLM",
-                    # float32: in bfloat16 so small a model answers differently on CPUs with AMX and
-                    # on those without.
+                    # In bfloat16 so small a model answers differently on CPUs with and without AMX.
                     "args": {"enforce_eager": True, "max_model_len": 2048, "dtype": "float32"},
                 },
                 "resources": {"accelerators": 1 if _runs_on_gpu() else 0},
@@ -245,10 +241,10 @@ def _register(screen: Console, steps: Steps, client: Client, weights: Path) -> N
 
 
 def _show_idle(screen: Console, client: Client, url: str) -> None:
-    """Show, and insist, that nothing was started, and that both names are listed all the same.
+    """Show that no engine was started, and that both names are listed nevertheless.
 
     Raises:
-        DemoFailed: It is otherwise.
+        DemoFailed: An engine was started, or a name is missing.
     """
     model, adapter = client.get_model(MODEL_ID), client.get_adapter(f"{MODEL_ID}/{ADAPTER_ID}")
     (status,) = (item.status for item in model.statuses)
@@ -284,11 +280,10 @@ def _ask_all(screen: Console, steps: Steps, supervisor: Supervisor, client: Clie
 
 
 def _ask(screen: Console, supervisor: Supervisor, client: Client, url: str, served_name: str, question: str) -> Answer:
-    """Ask in a thread, and meanwhile show the time and the model's state, and notice when a plane
-    dies.
+    """Ask in a thread. Meanwhile show the time and the state of the model, and watch the planes.
 
     Raises:
-        AnswerError: The data plane answered with an error, or with nothing.
+        AnswerError: The data plane answered with an error, or with an empty text.
         httpx.TransportError: The data plane did not answer.
         ChildEnded: A plane ended.
     """
@@ -300,7 +295,7 @@ def _ask(screen: Console, supervisor: Supervisor, client: Client, url: str, serv
         except Exception as error:  # raised again by the caller
             outcome.append(error)
 
-    # A daemon: when a plane dies or the user has had enough, nobody waits for the answer.
+    # A daemon: after a plane ends or the user interrupts, the answer is not waited for.
     thread = threading.Thread(target=post, daemon=True)
     thread.start()
     with spinner(screen, f"asking {served_name}") as shown:
@@ -339,8 +334,7 @@ def _state(client: Client) -> str:
 
 
 def _runs_on_gpu() -> bool:
-    """Whether the vLLM that is installed is the one for GPUs; the one for CPUs is a distribution of
-    another name."""
+    """Whether vLLM for GPUs is installed. vLLM for CPUs is a distribution of another name."""
     try:
         metadata.distribution("vllm")
     except metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""The two planes of `broadsheet up`: how each is started, and how to tell that it is ready."""
+"""The two planes of `broadsheet up`: how each starts, and how it is known to be ready."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ from broadsheet.cli.view.progress import say, spinner
 
 CONTROLPLANE_START_TIMEOUT_S = 60.0
 DATAPLANE_START_TIMEOUT_S = 300.0
-"""Ray alone takes 10 to 30 s on a small machine."""
+"""Starting Ray takes 10 to 30 s on a small machine."""
 
 READY_TIMEOUT_S = 2.0
-"""For one question whether a plane is ready."""
+"""Deadline of one readiness check."""
 
 DATAPLANE_DRAIN_S = 10.0
-"""Requests under way get this long when everything stops: somebody waits at the terminal."""
+"""Time for open requests when everything stops. Short, as a person waits at the terminal."""
 
 DATA_PLANE_ID = "local"
 
 _NEEDS = {"controlplane": "sqlalchemy", "dataplane": "ray"}
-"""A module of each plane's extra that nothing else brings."""
+"""A module that only the extra of the plane installs."""
 
 
 class StartError(Exception):
-    """The planes cannot be started, for a reason that the user can do something about."""
+    """The planes cannot be started, for a reason that the user can remove."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plane:
-    """One of the two programs, and how to tell that it is ready."""
+    """One of the two programs, and its readiness check."""
 
     name: str
     command: Sequence[str]
@@ -53,12 +53,12 @@ class Plane:
     address: str
     """Where it will listen: `host:port`."""
     flag: str
-    """The flag that changes this address."""
+    """The flag of `up` that changes this address."""
     start_timeout_s: float
 
 
 def local_planes(*, listen: str, http: str, data_dir: Path) -> list[Plane]:
-    """The two planes of this machine, in the order of starting."""
+    """The two planes of this machine, in the order in which they start."""
     return [
         Plane(
             name="control plane",
@@ -85,7 +85,7 @@ def local_planes(*, listen: str, http: str, data_dir: Path) -> list[Plane]:
 
 
 class NotReady(Exception):
-    """A plane runs, but did not become ready in time."""
+    """A plane is running, but did not become ready in time."""
 
     def __init__(self, child: Child, timeout_s: float) -> None:
         super().__init__(f"{child.name} is not ready after {timeout_s:g} s")
@@ -95,14 +95,17 @@ class NotReady(Exception):
 def start(
     supervisor: Supervisor, planes: Sequence[Plane], screen: Console, environment: Mapping[str, str] | None = None
 ) -> None:
-    """Start each plane and wait until it is ready, then the next.
+    """Start each plane once the plane before it is ready.
 
     Args:
+        supervisor: Owns the processes.
+        planes: In the order in which they start.
+        screen: Where progress is shown.
         environment: Of the children. Default: that of this process.
 
     Raises:
-        ChildEnded: One ended instead.
-        NotReady: One took too long.
+        ChildEnded: A plane ended while it was starting.
+        NotReady: A plane took too long.
     """
     for plane in planes:
         started_s = time.monotonic()
@@ -117,14 +120,14 @@ def start(
                 if time.monotonic() - started_s > plane.start_timeout_s:
                     raise NotReady(child, plane.start_timeout_s)
                 supervisor.sleep(0.2)
-        # Something else may have answered on that port while ours was dying.
+        # Another program may have answered on that port while this plane was ending.
         supervisor.check()
         elapsed_s = time.monotonic() - started_s
         say(screen, f"{plane.name} ready on {plane.address} after {elapsed_s:.1f} s; log: {plane.log}")
 
 
 def report(screen: Console, error: ChildEnded | NotReady) -> None:
-    """Say which plane it was, and show the end of its log."""
+    """Show which plane failed, and the end of its log."""
     print_failure(screen, f"the {error}")
     tail = error.child.log_tail()
     if tail:
@@ -133,7 +136,11 @@ def report(screen: Console, error: ChildEnded | NotReady) -> None:
 
 
 def check_installed() -> None:
-    """Raises: StartError, when a plane's extra is missing."""
+    """Check that both planes are installed.
+
+    Raises:
+        StartError: The extra of a plane is missing.
+    """
     for plane, module in _NEEDS.items():
         for needed in (plane, module):
             if util.find_spec(needed) is None:
@@ -141,7 +148,11 @@ def check_installed() -> None:
 
 
 def check_ports(planes: Sequence[Plane]) -> None:
-    """Raises: StartError, when an address is no address, or in use."""
+    """Check that both planes can listen on their addresses.
+
+    Raises:
+        StartError: An address is invalid or in use.
+    """
     for plane in planes:
         host, _, port = plane.address.rpartition(":")
         if not host or not port.isdigit() or not 1 <= int(port) <= 65535:

@@ -1,11 +1,10 @@
-"""Child processes of `broadsheet up`: started in order, watched, stopped in reverse order, and none
-left behind.
+"""Child processes of `broadsheet up`: started in order, stopped in reverse order, none left over.
 
-Each child leads a session of its own, so a Ctrl-C in the terminal reaches this process alone and
-the order of stopping is ours. Three nets catch what that leaves: a child gets SIGTERM when this
-process dies, however it dies (PR_SET_PDEATHSIG); what is left of a child's process group is killed
-after it; and processes that left the group (Ray's do) become children of this process when orphaned
-(PR_SET_CHILD_SUBREAPER), and are killed last. The first and the last are Linux's.
+Each child leads its own session, so a Ctrl-C in the terminal reaches only this process, which then
+stops the children in its own order. Three measures prevent left-over processes. A child gets
+SIGTERM when this process dies (PR_SET_PDEATHSIG). The rest of a child's process group is killed
+after the child. Processes that left the group, as Ray's do, become children of this process when
+orphaned (PR_SET_CHILD_SUBREAPER), and are killed last. The first and the last need Linux.
 """
 
 from __future__ import annotations
@@ -41,14 +40,16 @@ if sys.platform == "linux":
         sys.exit(1)
 os.execvp(sys.argv[2], sys.argv[2:])
 """
-"""Asks for SIGTERM when the parent dies, then becomes the child. The parent may have died before it
-asked, hence the check. A program of its own, because code between fork and exec is not safe in a
-process with threads, and gRPC has threads."""
+"""Requests SIGTERM for the death of the parent, then becomes the child. The parent may have died
+before that, hence the check. It is a separate program because code between fork and exec is not
+safe in a process with threads, and gRPC has threads."""
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM arrived. Not an Exception: nothing but the supervisor's owner may take it
-    for an error."""
+    """SIGINT or SIGTERM arrived.
+
+    Not an Exception, so that no handler of errors catches it.
+    """
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)
@@ -56,7 +57,7 @@ class Interrupted(BaseException):
 
 
 class ChildEnded(Exception):
-    """A child ended by itself, though it should run until it is told to stop."""
+    """A child ended by itself instead of running until it is stopped."""
 
     def __init__(self, child: Child, status: int) -> None:
         how = f"ended with status {status}" if status >= 0 else f"was killed by {signal.Signals(-status).name}"
@@ -71,10 +72,10 @@ class Child:
     name: str
     process: subprocess.Popen[bytes]
     log: Path
-    """Its stdout and stderr."""
+    """File with its stdout and stderr."""
 
     def log_tail(self) -> str:
-        """The last lines that it printed."""
+        """The last lines that the child printed."""
         with contextlib.suppress(OSError), self.log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
             return "\n".join(file.read().decode(errors="replace").splitlines()[-LOG_TAIL_LINES:])
@@ -82,11 +83,10 @@ class Child:
 
 
 class Supervisor:
-    """Owns children while its `with` block runs, and the handling of SIGINT and SIGTERM.
+    """Owns its children, and the handling of SIGINT and SIGTERM, during its `with` block.
 
-    A first signal raises `Interrupted` in the block (in the main thread, wherever it is). Leaving
-    the block, for whatever reason, stops every child. A second signal skips the waiting and kills
-    them.
+    The first signal raises `Interrupted` in the main thread. Leaving the block, for any reason,
+    stops every child. A second signal kills them at once.
     """
 
     def __init__(self, *, say: Callable[[str], None], stop_timeout_s: float = STOP_TIMEOUT_S) -> None:
@@ -94,9 +94,9 @@ class Supervisor:
         self._stop_timeout_s = stop_timeout_s
         self._children: list[Child] = []
         self._signals: list[int] = []
-        """Those that arrived, in order."""
+        """Signals that arrived, in order."""
         self._may_raise = False
-        """False while a child is between started and remembered, and while children are stopped."""
+        """False while a child is started but not in `_children`, and while children are stopped."""
         self._previous: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Self:
@@ -117,7 +117,7 @@ class Supervisor:
                 signal.signal(number, previous)  # type: ignore[arg-type]  # what signal.signal gave
 
     def start(self, name: str, command: Sequence[str], *, log: Path, environment: Mapping[str, str]) -> Child:
-        """Start a child. Its output goes to the end of `log`."""
+        """Start a child. Its output is appended to `log`."""
         log.parent.mkdir(parents=True, exist_ok=True)
         with self._no_interruption(), log.open("ab") as output:
             process = subprocess.Popen(
@@ -133,17 +133,21 @@ class Supervisor:
         return child
 
     def check(self) -> None:
-        """Raises: ChildEnded, when one has."""
+        """Check that every child is running.
+
+        Raises:
+            ChildEnded: A child has ended.
+        """
         for child in self._children:
             status = child.process.poll()
             if status is not None:
                 raise ChildEnded(child, status)
 
     def sleep(self, duration_s: float) -> None:
-        """Wait, but not longer than every child lives.
+        """Wait while every child is running.
 
         Raises:
-            ChildEnded: One has ended.
+            ChildEnded: A child has ended.
         """
         until_s = time.monotonic() + duration_s
         while True:
@@ -155,7 +159,7 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _no_interruption(self) -> Iterator[None]:
-        """A signal that arrives in this block raises after it."""
+        """Delay the exception of a signal until the end of this block."""
         self._may_raise = False
         try:
             yield
@@ -174,8 +178,7 @@ class Supervisor:
         return len(self._signals) >= 2
 
     def _stop_all(self) -> None:
-        """Stop the children, the last started first: those may need the earlier ones to end
-        well."""
+        """Stop the children, last started first: a later child may need an earlier one to stop."""
         for child in reversed(self._children):
             if child.process.poll() is None:
                 self._say(f"stopping the {child.name}; a second Ctrl-C kills it")
@@ -208,8 +211,7 @@ def _become_subreaper() -> None:
 
 
 def _kill_adopted(known: set[int]) -> None:
-    """Kill orphans of our children until none is left: a killed one may leave orphans of its
-    own."""
+    """Kill orphans of the children until none is left: killing one may orphan others."""
     while True:
         adopted = _adopted_by(os.getpid()) - known
         if not adopted:
@@ -223,7 +225,7 @@ def _kill_adopted(known: set[int]) -> None:
 
 
 def _adopted_by(parent: int) -> set[int]:
-    """Processes whose parent is `parent`, by what /proc says. Empty where there is no /proc."""
+    """Processes whose parent is `parent`, from /proc. Empty where there is no /proc."""
     found: set[int] = set()
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):

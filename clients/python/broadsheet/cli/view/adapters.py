@@ -13,7 +13,7 @@ from broadsheet.types import Adapter, AdapterRevision
 
 
 def adapters_table(adapters: Iterable[Adapter]) -> RenderableType:
-    """Adapters, one a line."""
+    """Adapters, one per line."""
     table = new_table("ADAPTER", "SERVED NAME", "REVISION", "STATE", "RANK", "SIZE", "DIGEST", "UPDATED")
     for adapter in adapters:
         weights = adapter.revision.weights

@@ -1,5 +1,4 @@
-"""What became of resources, as people read it: `~ models/m` and below it
-`spec.scaling.max_replicas: 1 -> 4`."""
+"""Changes of resources for people: `~ models/m`, then `spec.scaling.max_replicas: 1 -> 4`."""
 
 from __future__ import annotations
 
@@ -12,16 +11,15 @@ from rich.text import Text
 from broadsheet.types import FieldChange, ResourceChange
 
 VALUE_CHARACTERS_MAX = 80
-"""Of one value; a card's description may be a page. The whole is in the JSON."""
+"""Limit of one value; a card's description may be a page long. The JSON has all of it."""
 
 _BOOKKEEPING = frozenset(
     {"catalog_revision", "create_time", "etag", "revision.catalog_revision", "revision.create_time", "revision.name"}
 )
-"""Fields that change with every change, or say where something is in the history; not shown to
-people."""
+"""Fields that every change alters, or that only place it in the history. People do not see them."""
 
 _SHORT = (("revision.number", "revision"), ("revision.spec.", "spec."), ("revision.", ""))
-"""Beginnings of paths, and what is shown for them."""
+"""Prefixes of paths, and what is shown for them."""
 
 _SIGNS = {
     ResourceChange.KIND_ADDED: ("+", "green"),
@@ -36,7 +34,7 @@ def change_lines(changes: Iterable[ResourceChange]) -> list[Text]:
 
 
 def summary(changes: Sequence[ResourceChange], change_count: int) -> Text:
-    """The fields of the one change, or the resources of several: for a cell of a table."""
+    """For a cell of a table: the fields of a single change, or the resources of several."""
     if len(changes) == 1 and change_count == 1:
         fields = field_lines(changes[0])
         if changes[0].kind == ResourceChange.KIND_CHANGED and fields:
@@ -62,7 +60,7 @@ def counted(changes: Sequence[ResourceChange]) -> str:
 
 
 def field_lines(change: ResourceChange) -> list[Text]:
-    """The fields of a change that say something, one a line."""
+    """The fields of a change that people see, one per line."""
     return [field_line(_short(field.path), *_sides(field)) for field in change.fields if field.path not in _BOOKKEEPING]
 
 
@@ -109,7 +107,7 @@ def _sides(field: FieldChange) -> tuple[str, str]:
 
 
 def _whole(value: object) -> object:
-    """Numbers are doubles on the wire; 2048 is to be shown as 2048."""
+    """Numbers are doubles on the wire: 2048.0 is shown as 2048."""
     if isinstance(value, dict):
         return {key: _whole(item) for key, item in value.items()}
     if isinstance(value, list):

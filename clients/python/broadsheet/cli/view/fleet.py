@@ -13,7 +13,7 @@ from broadsheet.types import DataPlane, DataPlaneOutcome, Phase, Position
 
 
 def data_planes_table(data_planes: Iterable[DataPlane]) -> RenderableType:
-    """Data planes, one a line."""
+    """Data planes, one per line."""
     table = new_table("DATA PLANE", "STREAM", "SERVING", "TARGET", "PHASE", "HTTP", "LAST SEEN", "REASON")
     for plane in data_planes:
         add_row(

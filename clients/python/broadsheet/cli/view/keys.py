@@ -12,7 +12,7 @@ from broadsheet.types import ApiKey
 
 
 def keys_table(keys: Iterable[ApiKey]) -> RenderableType:
-    """API keys, one a line."""
+    """API keys, one per line."""
     table = new_table("KEY", "STATE", "BEGINS WITH", "MAY USE", "REQUESTS/MIN", "TOKENS/MIN", "EXPIRES", "CREATED")
     for key in keys:
         add_row(

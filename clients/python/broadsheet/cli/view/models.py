@@ -16,7 +16,7 @@ from broadsheet.types import ColdStart, DataPlaneResourceStatus, Engine, Model, 
 
 
 def models_table(models: Iterable[Model]) -> RenderableType:
-    """Models, one a line."""
+    """Models, one per line."""
     table = new_table("MODEL", "SERVED NAME", "REVISION", "STATE", "ENGINE", "REPLICAS", "SOURCE", "UPDATED")
     for model in models:
         spec = model.revision.spec
@@ -49,7 +49,7 @@ def model_view(model: Model) -> RenderableType:
 
 
 def _cold_starts_section(statuses: Iterable[DataPlaneResourceStatus]) -> list[RenderableType]:
-    """How long the latest start from zero took, where there was one."""
+    """How long the latest start from zero took on each data plane that had one."""
     table = new_table("DATA PLANE", "FIRST TOKEN", "REPLICA", "ENGINE", "WEIGHTS", "READY")
     for item in statuses:
         if item.status.HasField("cold_start"):

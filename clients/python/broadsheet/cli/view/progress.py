@@ -1,4 +1,4 @@
-"""Live progress: of whatever takes long, and of a model or adapter that comes up."""
+"""Live progress: a spinner, and a model or adapter that is starting."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from broadsheet.progress import ServingProgress
 
 
 def say(screen: Console, text: str, style: str = "") -> None:
-    """Show text as it is: brackets in it are no markup."""
+    """Show plain text: brackets in it are not markup."""
     screen.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def spinner(screen: Console, text: str) -> Progress:
-    """A moving line with the time so far, while it is entered. Nothing where there is no
-    terminal."""
+    """A moving line with the time so far. Nothing is shown where there is no terminal."""
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     progress = Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
     progress.add_task(text, total=None)
@@ -34,9 +33,9 @@ def spinner(screen: Console, text: str) -> Progress:
 def wait_and_show(
     session: Session, client: Client, resource: str, revision: int, timeout_s: float, *, require_ready: bool = False
 ) -> None:
-    """Wait until every connected data plane serves `resource`, and show how far each is.
+    """Wait until every connected data plane serves a resource, and show how far each is.
 
-    On a terminal a table that changes in place; elsewhere a line for each change. Both on stderr.
+    It is shown on stderr: on a terminal as a live table, elsewhere as a line for each change.
 
     Raises:
         ServingFailed: A data plane cannot serve it.

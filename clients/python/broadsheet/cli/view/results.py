@@ -15,7 +15,13 @@ from broadsheet.cli.session import Output, Session
 
 
 def show(session: Session, result: object, table: RenderableType) -> None:
-    """Print a result: `table` for people, else `result`, which is a JSON value."""
+    """Print a result in the form that the session asks for.
+
+    Args:
+        session: Where to print, and how.
+        result: A JSON value, for programs.
+        table: The same for people.
+    """
     if session.output is Output.TABLE:
         session.stdout.print(Text(table) if isinstance(table, str) else table)
     elif session.output is Output.JSON:
@@ -25,19 +31,18 @@ def show(session: Session, result: object, table: RenderableType) -> None:
 
 
 def to_json(message: Message) -> dict[str, object]:
-    """Proto's JSON form, with the field names of the protos, and fields that are at their
-    default."""
+    """The JSON form of a message, with the proto's field names and with default values."""
     fields = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
     return {name: _whole_numbers(value) for name, value in fields.items()}
 
 
 def to_list(name: str, messages: Iterable[Message]) -> dict[str, object]:
-    """The JSON of a list: an object with one field, like the API's own List responses."""
+    """The JSON form of a list: an object with one field, like the List responses of the API."""
     return {name: [to_json(message) for message in messages]}
 
 
 def _whole_numbers(value: object) -> object:
-    """Engine arguments are doubles on the wire; 2048 is to be shown as 2048."""
+    """Engine arguments are doubles on the wire: 2048.0 is shown as 2048."""
     if isinstance(value, dict):
         return {key: _whole_numbers(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -12,7 +12,7 @@ from broadsheet.types import Route, RouteFallback, RouteRevision, RouteSpec
 
 
 def routes_table(routes: Iterable[Route]) -> RenderableType:
-    """Routes, one a line."""
+    """Routes, one per line."""
     table = new_table("ROUTE", "SERVED NAME", "REVISION", "TARGETS", "FALLBACKS", "STICKY BY", "UPDATED")
     for route in routes:
         spec = route.revision.spec
@@ -37,7 +37,7 @@ def route_view(route: Route) -> RenderableType:
         add_row(targets, target.resource, str(target.weight), f"{100 * target.weight / max(1, total):.1f} %")
     fallbacks = new_table("FALLBACK", "WHEN")
     for fallback in revision.spec.fallbacks:
-        conditions = (RouteFallback.Condition.Name(one).removeprefix("CONDITION_") for one in fallback.conditions)
+        conditions = (RouteFallback.Condition.Name(number).removeprefix("CONDITION_") for number in fallback.conditions)
         add_row(fallbacks, fallback.resource, ", ".join(conditions))
     add_row(facts, "Sticky by", _sticky(revision.spec))
     return Group(facts, section("Targets", targets), section("Fallbacks, in order", or_none(fallbacks, "none")))

@@ -65,19 +65,19 @@ def snapshot_view(snapshot: FetchSnapshotResponse) -> RenderableType:
 
 
 def snapshot_json(snapshot: FetchSnapshotResponse) -> dict[str, object]:
-    """A snapshot whose entries are shown as what they are, not as bytes."""
+    """A snapshot as JSON, with its entries decoded."""
     result = to_json(snapshot)
     result.pop("next_page_token", None)
+    contents = [(entry, _content(entry.ref.type, entry.blob)) for entry in snapshot.entries]
     result["entries"] = [
         {"ref": to_json(entry.ref), "content": to_json(content) if content is not None else None}
-        for entry in snapshot.entries
-        for content in [_content(entry.ref.type, entry.blob)]
+        for entry, content in contents
     ]
     return result
 
 
 def _served_name(content: _Content) -> str:
-    """Pinned revisions are asked for by the names of routes."""
+    """Revisions and keys have none: a pinned revision is served under the name of its route."""
     if isinstance(content, ModelRevisionEntry | AdapterRevisionEntry | ApiKeyEntry):
         return "-"
     return content.served_name
@@ -88,5 +88,5 @@ def _number(content: _Content) -> str:
 
 
 def _content(type_: str, blob: bytes) -> _Content | None:
-    """The message in a blob. None: of a type that this release does not know."""
+    """The message in a blob. None: this release does not know the type."""
     return _ENTRIES[type_].FromString(blob) if type_ in _ENTRIES else None

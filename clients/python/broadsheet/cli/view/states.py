@@ -28,14 +28,14 @@ def states_text(states: Sequence[int]) -> Text:
 
 
 def state_of(resource: Model | Adapter) -> Text:
-    """Its state on the data planes that are connected."""
+    """The state of a resource on the connected data planes."""
     if resource.HasField("delete_time"):
         return Text("DELETED", style="dim")
     return states_text([item.status.state for item in resource.statuses if item.connected])
 
 
 def statuses_table(statuses: Iterable[DataPlaneResourceStatus]) -> RenderableType:
-    """What each data plane made of a resource."""
+    """The state of a resource on each data plane."""
     table = new_table("DATA PLANE", "STATE", "REVISION", "REPLICAS", "SINCE", "REASON", "MESSAGE")
     for item in statuses:
         status = item.status
