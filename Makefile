@@ -62,6 +62,8 @@ check-breaking: install
 check-generated: install
 	@echo "== protos: generated code is fresh"
 	@$(BIN)/python scripts/proto.py --check
+	@echo "== blocking client: generated code is fresh"
+	@$(BIN)/python scripts/sync_client.py --check
 
 .PHONY: check-imports
 check-imports: install
@@ -80,8 +82,9 @@ format: install ## Format code and protos, and fix what ruff can fix
 	@$(BIN)/buf format --write --path protos/broadsheet
 
 .PHONY: proto
-proto: install ## Generate the Python code of protos/ anew
+proto: install ## Generate the Python code of protos/ and the blocking client anew
 	@$(BIN)/python scripts/proto.py
+	@$(BIN)/python scripts/sync_client.py
 
 .PHONY: bench-ingress
 bench-ingress: install ## Compare the ingress with the engine asked directly (ratios, median of several rounds)

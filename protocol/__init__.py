@@ -1,6 +1,5 @@
-"""What both planes and the client have to do alike: names, rules, digests, keys and addresses.
+"""What the planes and the client must do alike: names, rules, digests, keys and addresses.
 
-It owns the one definition of each, so that what one part accepts or computes no other part
-disputes. Pure, but for `protocol.transport`. It may import the generated `broadsheet.v1` and
-nothing else of this project.
+It owns the single definition of each, so that all parts accept and compute the same. Pure, but for
+`protocol.transport`. It may import the generated `broadsheet.v1` and nothing else of this project.
 """

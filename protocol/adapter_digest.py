@@ -1,7 +1,7 @@
 """The digest that identifies the weights of an adapter. Pure.
 
-The control plane computes it when an adapter is registered; every data plane computes it again over
-what it fetched, and serves the files only when both agree.
+The control plane computes it when an adapter is registered. Every data plane computes it again from
+the files that it fetched, and serves them only if both agree.
 """
 
 from __future__ import annotations
@@ -13,15 +13,13 @@ from broadsheet.v1 import adapter_pb2
 
 
 def weights_digest(files: Iterable[adapter_pb2.AdapterFile]) -> bytes:
-    """SHA-256 over the list of files, as `AdapterWeights.digest` in adapter.proto states it: 32
-    bytes.
+    """SHA-256 over the list of files: `AdapterWeights.digest` of adapter.proto, 32 bytes.
 
-    For each file, ordered by path: `{sha256 in hex} {size in bytes} {path}` and a line feed. The
-    order is that of the paths' UTF-8 bytes.
+    The hashed text has a line `{sha256 in hex} {size in bytes} {path}` for each file, ended by a
+    line feed. The files are in the order of the UTF-8 bytes of their paths.
 
     Raises:
-        ValueError: a path holds a line feed, or is there twice: two lists could then have the same
-        digest.
+        ValueError: A path has a line feed or occurs twice: two lists could have the same digest.
     """
     ordered = sorted(files, key=lambda file: file.path.encode("utf-8"))
     paths = [file.path for file in ordered]

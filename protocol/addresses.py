@@ -1,28 +1,24 @@
-"""Addresses as flags and settings have them, `HOST:PORT` or `unix:/path`: which of them others
-cannot reach. Pure."""
+"""Addresses in flags and settings, `HOST:PORT` or `unix:/path`: their host and reach. Pure."""
 
 from __future__ import annotations
 
 import ipaddress
 
 UNIX = "unix:"
-"""What an address that is a socket in the file system begins with."""
+"""Prefix of the address of a socket in the file system."""
 
 _SOCKETS = (UNIX, "unix-abstract:")
 
 
 def host_of(address: str) -> str:
-    """The host of `HOST:PORT`, without the brackets of an IPv6 address; empty for a socket in the
-    file system."""
+    """The host of `HOST:PORT`, without IPv6 brackets; empty for a socket in the file system."""
     return "" if address.startswith(_SOCKETS) else address.rpartition(":")[0].strip("[]")
 
 
 def is_local(address: str) -> bool:
-    """Whether only this machine reaches `address`: its host is loopback, or it is a socket in the
-    file system.
+    """Whether only this machine can reach `address`: loopback, or a socket in the file system.
 
-    A name other than `localhost` is not local, whatever it resolves to now: it may resolve to
-    anything later.
+    A name other than `localhost` is not local: what it resolves to may change.
     """
     if address.startswith(_SOCKETS):
         return True

@@ -1,10 +1,8 @@
-"""API keys as both planes know them: what one looks like, its hash, and the patterns of what it may
-call. Pure.
+"""API keys: their form, their hash, and the patterns of what they may call. Pure.
 
-A key is 256 random bits, so one fast hash is enough: there is nothing to guess that a slow or
-salted one would protect. The hash is plain SHA-256 with a prefix that tells it from other hashes. A
-secret of the server's would have to be on every data plane, because they check keys without asking;
-it would lie beside the hashes that it is to protect.
+A key has 256 random bits, so it cannot be guessed, and a slow or salted hash would add nothing. The
+hash is SHA-256 with a prefix that separates it from other hashes. There is no server secret in it:
+data planes check keys by themselves, so the secret would be stored beside the hashes it protects.
 """
 
 from __future__ import annotations
@@ -15,10 +13,10 @@ import re
 from collections.abc import Iterable
 
 KEY_PREFIX = "bs-"
-"""What every key begins with: scanners for leaked secrets find it by this."""
+"""Prefix of every key, by which scanners for leaked secrets find it."""
 
 SHOWN_CHARACTERS = 8
-"""Of a key, prefix included, that are kept to recognise it by. 30 bits of its 256."""
+"""Characters of a key that are stored to recognise it by, prefix included: 30 of its 256 bits."""
 
 HASH_BYTES = 32
 
@@ -26,15 +24,15 @@ _DOMAIN = b"broadsheet.v1.ApiKey\0"
 
 
 def key_of(secret: str) -> str:
-    """The key of a secret: 43 characters of base64url, from 32 random bytes."""
+    """The key for a secret of 43 base64url characters, which encode 32 random bytes."""
     return f"{KEY_PREFIX}{secret}"
 
 
 def key_hash(key: str) -> bytes:
-    """The hash that a key is known by, 32 bytes."""
+    """The hash that the planes store for a key, 32 bytes."""
     return hashlib.sha256(_DOMAIN + key.encode()).digest()
 
 
 def pattern_of(allowed_served_names: Iterable[str]) -> re.Pattern[str]:
-    """One regular expression for patterns of served names, to be used with `match`."""
+    """A regular expression for patterns of served names; use it with `match`."""
     return re.compile("|".join(fnmatch.translate(pattern) for pattern in allowed_served_names) or r"(?!)")

@@ -1,4 +1,4 @@
-"""The root digest of a snapshot: what makes it content-addressed. Pure.
+"""The root digest of a snapshot, which makes it content-addressed. Pure.
 
 A snapshot is a set of entries; an entry is the triple (name, type, digest of its blob). The root
 digest must be cheap to maintain when one entry of a hundred thousand changes, so it is an
@@ -7,7 +7,7 @@ modulo 2**4096. Adding or removing an entry is one addition.
 
 This is AdHash of Bellare and Micciancio, "A New Paradigm for Collision-Free Hashing: Incrementality
 at Reduced Cost" (EUROCRYPT 1997). Wagner's generalised birthday attack (CRYPTO 2002) finds
-collisions in it with work of about 2 ** (2 * sqrt(bits)), which for 4096 bits is 2**128: as hard as
+collisions with work of about 2 ** (2 * sqrt(bits)), which for 4096 bits is 2**128: as hard as
 a collision of SHA-256.
 """
 
@@ -46,13 +46,11 @@ class CatalogDigest:
     entry_count: int = 0
 
     def added(self, name: str, type_: str, digest: bytes) -> CatalogDigest:
-        """The state with one entry more. The caller sees to it that no entry of that name is in the
-        set."""
+        """The state with one more entry. The caller ensures that its name is not in the set."""
         return CatalogDigest((self.value + _element(name, type_, digest)) & _MODULUS_MASK, self.entry_count + 1)
 
     def removed(self, name: str, type_: str, digest: bytes) -> CatalogDigest:
-        """The state with one entry less. The caller sees to it that exactly that entry is in the
-        set."""
+        """The state without one entry. The caller ensures that the set has exactly that entry."""
         return CatalogDigest((self.value - _element(name, type_, digest)) & _MODULUS_MASK, self.entry_count - 1)
 
     def root(self) -> bytes:

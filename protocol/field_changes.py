@@ -1,7 +1,7 @@
 """Which fields of two JSON objects differ. Pure.
 
-The control plane compares snapshot entries here, the command line what is registered with what a
-file says.
+The control plane compares snapshot entries with it; the command line compares registered with
+declared resources.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Absence(enum.Enum):
 
 
 ABSENT: Final = Absence.ABSENT
-"""Stands for a field that is not there; None is a value."""
+"""Stands for a missing field; None is a value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +40,14 @@ class FieldChange:
 def field_changes(before: Mapping[str, object], after: Mapping[str, object]) -> tuple[FieldChange, ...]:
     """The fields that differ, in the order of `after` and then of `before`.
 
-    Objects are compared field by field, and lists of objects item by item; other lists are one
-    value. An object that is on one side only is shown field by field too.
+    Objects are compared by field, lists of objects by item; any other list is one value. An object
+    on one side only is listed field by field too.
     """
     return tuple(_of_mappings(before, after, ""))
 
 
 def join(path: str, key: str) -> str:
-    """The path of the field `key` of what is at `path`."""
+    """The path of the field `key` below `path`."""
     if _PLAIN_KEY.fullmatch(key) is None:
         return f'{path}["{key}"]'
     return f"{path}.{key}" if path else key
@@ -76,13 +76,13 @@ def _same(before: object, after: object) -> bool:
         return before.keys() == after.keys() and all(_same(before[key], after[key]) for key in before)
     if isinstance(before, list | tuple) and isinstance(after, list | tuple):
         return len(before) == len(after) and all(map(_same, before, after))
-    # True == 1 in Python; in JSON they are two things.
+    # In Python True == 1; in JSON they differ.
     return before == after and isinstance(before, bool) == isinstance(after, bool)
 
 
 def _is_object(*sides: object) -> bool:
     there = [side for side in sides if side is not ABSENT]
-    # An empty object has no fields to show, so its coming or going is shown as a whole.
+    # An empty object has no fields to list, so it is one value.
     return all(isinstance(side, Mapping) for side in there) and any(there)
 
 

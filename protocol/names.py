@@ -1,7 +1,6 @@
-"""Resource names, the way Google's AIP-122 spells them: `models/{model}`,
-`models/{model}/adapters/{adapter}`.
+"""Resource names as in Google's AIP-122: `models/{model}/adapters/{adapter}`. Pure.
 
-Pure. Both planes and the client build and take apart resource names here and nowhere else.
+The planes and the client build and parse resource names only here.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ RESOURCE_ID_PATTERN = r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?"
 the same pattern."""
 
 SERVED_NAME_PATTERN = r"[A-Za-z0-9._:/@-]{1,256}"
-"""A served name: what stands in OpenAI's `model` field. The protos state the same pattern."""
+"""A served name: the text in OpenAI's `model` field. The protos state the same pattern."""
 
 _MODEL = re.compile(rf"models/(?P<model>{RESOURCE_ID_PATTERN})")
 _ADAPTER = re.compile(rf"models/(?P<model>{RESOURCE_ID_PATTERN})/adapters/(?P<adapter>{RESOURCE_ID_PATTERN})")
@@ -129,13 +128,13 @@ def parse_route(name: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What a route may refer to: a model or an adapter, as it is or at one revision."""
+    """What a route may refer to: a model or an adapter, current or pinned to a revision."""
 
     model_id: str
     adapter_id: str | None
     """None: the model itself."""
     number: int | None
-    """Of the model's or adapter's revision. None: the one that is served."""
+    """Number of the pinned revision. None: the one that is served."""
 
     @property
     def resource(self) -> str:
@@ -144,15 +143,15 @@ class Target:
 
     @property
     def name(self) -> str:
-        """Resource name, with the revision where one is pinned."""
+        """Resource name, with the revision if it is pinned."""
         return self.resource if self.number is None else f"{self.resource}/revisions/{self.number}"
 
 
 def parse_target(name: str) -> Target:
-    """What a route's target or fallback names.
+    """Parse the resource of a target or fallback.
 
     Raises:
-        ValueError: `name` is not the name of a model, an adapter, or a revision of one.
+        ValueError: `name` is not the name of a model, an adapter, or a revision of either.
     """
     match = _TARGET.fullmatch(name)
     if match is None:

@@ -1,7 +1,7 @@
 """Source URIs of models and adapters. Pure.
 
-Both planes take a `file:///` URI apart here, so that the file one checked is the file that the
-other serves.
+Both planes parse `file:///` URIs with it, so that the data plane serves the file that the control
+plane checked.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ FILE_SCHEME = "file://"
 HUB_SCHEME = "hf://"
 
 _AMBIGUOUS = "%?#"
-"""Some readers decode or cut at these, others do not; so no file URI may hold them."""
+"""Some parsers decode or cut at these characters and some do not, so no file URI may have them."""
 
 
 def is_file(uri: str) -> bool:
@@ -22,7 +22,7 @@ def file_path(uri: str) -> str:
     """The absolute path in `file:///absolute/path`, taken literally: nothing is decoded.
 
     Raises:
-        ValueError: not a file URI, a `.` or `..` part, or a character that readers disagree about.
+        ValueError: It is not a file URI, or has a `.` or `..` part or an ambiguous character.
     """
     if not is_file(uri):
         raise ValueError("expected file:///absolute/path")

@@ -1,6 +1,6 @@
-"""The validation rules of the protos (protovalidate), applied. Pure.
+"""Checks messages against the validation rules of the protos (protovalidate). Pure.
 
-Both planes and the client check messages here, so that what one accepts no other refuses.
+The planes and the client check with the same code, so all accept the same messages.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import protovalidate
 from google.protobuf import message as protobuf_message
 
 _GOT_CHARACTERS_MAX = 80
-"""A violation shows what it got, but never a megabyte of it."""
+"""Limit of the value that a violation quotes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class FieldViolation:
     """Path from the message: `spec.scaling.max_replicas`, `labels["team"]`, `names[1]`. Empty: the
     message itself."""
     description: str
-    """What was got and what is allowed."""
+    """What was given and what is allowed."""
 
 
 def violations_of(message: protobuf_message.Message) -> tuple[FieldViolation, ...]:
@@ -52,7 +52,7 @@ def _description(violation: protovalidate.Violation) -> str:
 
 
 def shorten(value: object) -> str:
-    """`value` as it is shown in an error: at most 80 characters of it."""
+    """A value as an error quotes it: at most 80 characters."""
     text = repr(value)
     if len(text) <= _GOT_CHARACTERS_MAX:
         return text

@@ -1,5 +1,5 @@
-"""How connections are made safe: TLS files, credentials, and the tokens that a control plane leaves
-on its machine.
+"""TLS files, credentials, and the tokens that a control plane leaves on its machine.
 
-It owns where these files are and when they are read again. It may import `protocol` and gRPC.
+It owns where these files are and when they are read again. It may import gRPC and the modules of
+`protocol` beside it. Users of the client import `Credentials` from `broadsheet`.
 """

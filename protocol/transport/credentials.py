@@ -1,8 +1,7 @@
-"""What a client or a data plane shows the control plane, and how it makes sure of the control
-plane.
+"""How a client or data plane authenticates itself, and verifies the control plane.
 
-Files are read when they are used, so a token or a certificate that is replaced on disk is used from
-the next call or connection on.
+Files are read when they are used: a replaced token counts from the next call on, a replaced
+certificate from the next connection on.
 """
 
 from __future__ import annotations
@@ -17,29 +16,29 @@ from protocol.transport import local_tokens
 
 
 class CredentialsError(ValueError):
-    """A file with a token, certificate or key cannot be used. The message says which, and why."""
+    """Credentials contradict each other, or a file with one cannot be used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """A bearer token, and TLS. Everything may be left out: on the control plane's own machine
-    nothing is needed."""
+    """A bearer token and TLS files.
+
+    On the machine of the control plane no argument is needed.
+    """
 
     token: str = field(default="", repr=False)
     """Bearer token."""
     token_file: Path | None = None
-    """File with the bearer token; read again for each call. Without either: the token that a
-    control plane on this machine has left for this user, if the endpoint is one of this machine."""
+    """File with the bearer token, read for each call. Without `token` and `token_file`: for an
+    endpoint on this machine, the token that its control plane left for this user."""
     tls_ca: Path | None = None
-    """PEM file with the authorities that the control plane's certificate is checked by. Default:
-    gRPC's own."""
+    """PEM file with the authorities of the control plane's certificate. Default: those of gRPC."""
     tls_cert: Path | None = None
-    """PEM file with the certificate to show (mTLS)."""
+    """PEM file with the client certificate (mTLS)."""
     tls_key: Path | None = None
     """PEM file with its key."""
     insecure: bool = False
-    """Talk to another machine without TLS: whoever listens on the way reads the token and
-    everything else."""
+    """No TLS to another machine: the network can then read the token and everything else."""
 
     def __post_init__(self) -> None:
         if self.token and self.token_file is not None:
@@ -48,20 +47,19 @@ class Credentials:
             raise CredentialsError("a client certificate and its key belong together: give both or neither")
 
     def uses_tls(self, endpoint: str) -> bool:
-        """Whether a connection to `endpoint` is encrypted: it is asked for, or another machine is
-        at the other end."""
+        """Whether a connection to `endpoint` uses TLS: on request, or if it leaves this machine."""
         asked = self.tls_ca is not None or self.tls_cert is not None
         return asked or not (self.insecure or is_local(endpoint))
 
     def metadata(self, endpoint: str, kind: str = local_tokens.ADMIN) -> tuple[tuple[str, str], ...]:
-        """What goes with each call to `endpoint`.
+        """Metadata of each call to `endpoint`: the token, if there is one.
 
         Args:
             endpoint: `host:port`.
-            kind: Which of the tokens that a control plane on this machine leaves is looked for.
+            kind: Which token to look for if the control plane is on this machine.
 
         Raises:
-            CredentialsError: the token file cannot be read.
+            CredentialsError: The token file cannot be read.
         """
         token = self.token
         if self.token_file is not None:
@@ -75,10 +73,10 @@ class Credentials:
         return (("authorization", f"Bearer {token}"),) if token else ()
 
     def channel_credentials(self, endpoint: str) -> grpc.ChannelCredentials | None:
-        """Those of a TLS channel to `endpoint`; None: it is to be without TLS.
+        """The gRPC credentials of a channel to `endpoint`. None: the channel is without TLS.
 
         Raises:
-            CredentialsError: a file cannot be read.
+            CredentialsError: A file cannot be read.
         """
         if not self.uses_tls(endpoint):
             return None

@@ -1,10 +1,8 @@
-"""Where a control plane on this machine leaves its generated tokens, and where clients and data
-planes look for them.
+"""The tokens that a control plane leaves for clients and data planes on the same machine.
 
-A directory per address that the control plane listens on, below the user's state directory, with
-one file per kind of
-token: `$XDG_STATE_HOME/broadsheet/tokens/127.0.0.1:8300/admin`. Both ends make the path with the
-functions here.
+They are below the user's state directory, in a directory for each address that the control plane
+listens on, with a file for each kind of token:
+`$XDG_STATE_HOME/broadsheet/tokens/127.0.0.1:8300/admin`.
 """
 
 from __future__ import annotations
@@ -15,18 +13,17 @@ from pathlib import Path
 from protocol.addresses import UNIX, host_of, is_local
 
 ADMIN = "admin"
-"""For people and programs: may do everything."""
+"""Token for people and programs. It permits everything."""
 
 DATA_PLANE = "data-plane"
-"""For data planes: may open a Sync stream, and nothing else."""
+"""Token for data planes. It permits a Sync stream and nothing else."""
 
 TOKEN_BYTES_MAX = 16 * 1024
-"""A token file is read up to this. gRPC servers take no more metadata than that either."""
+"""Limit of a token file. gRPC servers accept no more metadata than this."""
 
 
 def directory(address: str) -> Path | None:
-    """Where the tokens for the control plane at `address` are. None: `address` is not one of this
-    machine."""
+    """Directory of the tokens for the control plane at `address`. None: it is another machine's."""
     if not is_local(address):
         return None
     name = address.replace("/", "_") if address.startswith(UNIX) else f"{_host(address)}:{address.rpartition(':')[2]}"
@@ -34,7 +31,7 @@ def directory(address: str) -> Path | None:
 
 
 def find(address: str, kind: str) -> str | None:
-    """The token of that kind for the control plane at `address`, if one was left for this user."""
+    """The token of a kind for the control plane at `address`. None: there is none for this user."""
     place = directory(address)
     if place is None:
         return None
@@ -45,11 +42,11 @@ def find(address: str, kind: str) -> str | None:
 
 
 def read(file: Path) -> str:
-    """The token in a file: its content without white space around it.
+    """The token in a file, without surrounding white space.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it holds no token.
+        OSError: The file cannot be read.
+        ValueError: It has no token.
     """
     with file.open("rb") as opened:
         content = opened.read(TOKEN_BYTES_MAX + 1)

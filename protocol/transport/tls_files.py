@@ -1,8 +1,7 @@
-"""A server's certificate and key on disk: checked when they are read, and read again when they were
-replaced.
+"""A server's certificate and key on disk: checked when read, and read again when replaced.
 
-Both planes use this. Whoever replaces the files writes one after the other, so for a moment they do
-not fit together: what does not fit is never used, and the pair before goes on to count.
+Both planes use this. Files are replaced one after the other, so for a moment certificate and key
+may not match. A pair that does not match is never used; the previous pair stays in use.
 """
 
 from __future__ import annotations
@@ -16,26 +15,27 @@ _KEY_MISMATCH = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH")
 
 
 class TlsFilesError(ValueError):
-    """A file cannot be used. The message says which, and why."""
+    """A file cannot be used. The message says which and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """What the files held."""
+    """The content of the files."""
 
     chain: bytes
-    """PEM: the certificate and those that lead to its authority."""
+    """PEM: the certificate and the intermediate certificates up to its authority."""
     key: bytes = field(repr=False)
     """PEM."""
     client_ca: bytes | None
-    """PEM: the authorities of client certificates. None: none are asked for."""
+    """PEM: the authorities of client certificates. None: client certificates are not requested."""
 
 
 class TlsFiles:
-    """Certificate, key, and the authorities that clients are checked by. Any thread may use it."""
+    """Certificate, key, and the authorities of client certificates. Thread-safe."""
 
     def __init__(self, cert: Path, key: Path, client_ca: Path | None = None) -> None:
-        """
+        """Store the paths; nothing is read yet.
+
         Args:
             cert: PEM file with the certificate chain.
             key: PEM file with its key, without a password.
@@ -48,20 +48,20 @@ class TlsFiles:
         self._lock = threading.Lock()
 
     def read(self) -> Certificate:
-        """What the files hold now.
+        """The current content of the files.
 
         Raises:
-            TlsFilesError: they cannot be used.
+            TlsFilesError: The files cannot be used.
         """
         with self._lock:
             self._seen = self._identity()
             return self._load()
 
     def changed(self) -> Certificate | None:
-        """What the files hold now, if that is not what was there at the last look.
+        """The current content of the files if it changed since the last call, else None.
 
         Raises:
-            TlsFilesError: it changed, and cannot be used. Said once for each change.
+            TlsFilesError: It changed and cannot be used. Raised once for each change.
         """
         with self._lock:
             seen = self._identity()
@@ -86,7 +86,7 @@ class TlsFiles:
     def _check(self) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
-            # The password would be asked for at the terminal.
+            # Without a callback, OpenSSL would ask for a password at the terminal.
             context.load_cert_chain(self._cert, self._key, password=lambda: b"")
         except ssl.SSLError as error:
             if error.reason in _KEY_MISMATCH:

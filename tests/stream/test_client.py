@@ -11,7 +11,7 @@ import pytest
 from broadsheet import errors
 from broadsheet.aio import AsyncClient
 from broadsheet.client import Client
-from broadsheet.serving import ServingProgress
+from broadsheet.progress import ServingProgress
 from broadsheet.types import DataPlaneOutcome, ModelEntry, ResourceState
 from tests.adapter_directories import write_adapter
 from tests.stream.client_world import running_control_plane, scripted_data_plane, state
@@ -96,7 +96,7 @@ def test_a_taken_name_is_already_exists(client: Client) -> None:
 
 
 def test_lists_longer_than_a_page(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broadsheet._requests.PAGE_SIZE", 2)
+    monkeypatch.setattr("broadsheet._connection.paging.PAGE_SIZE", 2)
     for index in range(5):
         client.register_model(f"m{index}", spec=SPEC)
     assert [model.name for model in client.list_models()] == [f"models/m{index}" for index in range(5)]

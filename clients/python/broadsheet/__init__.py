@@ -1,5 +1,4 @@
-"""Broadsheet: a registry of language models that pushes versioned snapshots to data planes running
-vLLM on Ray Serve.
+"""Broadsheet: a registry of language models that pushes versioned snapshots to data planes.
 
     from broadsheet import Client
 
@@ -9,6 +8,9 @@ vLLM on Ray Serve.
 
 `Client` and `AsyncClient` talk to the control plane. Messages are in `broadsheet.types`, exceptions
 in `broadsheet.errors`.
+
+This package is what users import. It owns the clients and the command line, may import `protocol`,
+and knows neither plane; the planes import only the generated `broadsheet.v1` from it.
 """
 
 from __future__ import annotations
@@ -20,24 +22,38 @@ if TYPE_CHECKING:
     from broadsheet.aio import AsyncClient
     from broadsheet.client import Client
     from broadsheet.errors import BroadsheetError, ServingFailed
-    from broadsheet.serving import ServingProgress
+    from broadsheet.progress import ServingProgress
+    from protocol.transport.credentials import Credentials, CredentialsError
+    from protocol.validation import FieldViolation
 
 try:
     __version__ = metadata.version("broadsheet")
 except metadata.PackageNotFoundError:
-    # Run from a source tree that was never installed.
+    # A source tree that was never installed.
     __version__ = "0.0.0"
 
-__all__ = ["AsyncClient", "BroadsheetError", "Client", "ServingFailed", "ServingProgress", "__version__"]
+__all__ = [
+    "AsyncClient",
+    "BroadsheetError",
+    "Client",
+    "Credentials",
+    "CredentialsError",
+    "FieldViolation",
+    "ServingFailed",
+    "ServingProgress",
+    "__version__",
+]
 
-# Imported when first asked for: the planes' pure cores import `protocol.names`, and must not load
-# gRPC with it.
+# Imported on first use: pure modules of the planes import `broadsheet.v1`, and must not load gRPC.
 _MODULE_OF = {
     "AsyncClient": "broadsheet.aio",
     "Client": "broadsheet.client",
     "BroadsheetError": "broadsheet.errors",
+    "Credentials": "protocol.transport.credentials",
+    "CredentialsError": "protocol.transport.credentials",
+    "FieldViolation": "protocol.validation",
     "ServingFailed": "broadsheet.errors",
-    "ServingProgress": "broadsheet.serving",
+    "ServingProgress": "broadsheet.progress",
 }
 
 

@@ -1,10 +1,9 @@
-"""What `apply` does: compares what files declare with what is registered, and makes the one the
-other.
+"""What `apply` does: compares declared with registered resources, and removes the difference.
 
-The control plane itself says what a declared resource would become (`validate_only`), so a
-difference here is exactly one that a registration would make, defaults and files of adapters
-included. Where it cannot be asked, because what a resource refers to is yet to be made or changed,
-only the fields that the file states are compared.
+The control plane says what a declared resource would become (`validate_only`). So a difference is
+exactly what a registration would change, with defaults and the files of adapters. It cannot say so
+while a resource that is referred to must first be created or changed; then only the fields that
+the file states are compared.
 """
 
 from __future__ import annotations
@@ -16,13 +15,14 @@ from dataclasses import dataclass
 from broadsheet.client import Client
 from broadsheet.errors import BroadsheetError, FailedPrecondition, InvalidArgument
 from broadsheet.exporting import Resource, fields_of, request_of
-from broadsheet.specs.declared import OWNER_LABEL, Declared, Request
+from broadsheet.specs.declared import Declared
+from broadsheet.specs.requests import OWNER_LABEL, Request
 from broadsheet.types import Adapter, Model, RegisterAdapterRequest, RegisterModelRequest
 from protocol.field_changes import FieldChange, field_changes
 
 
 class Action(enum.StrEnum):
-    """What becomes of a resource."""
+    """What happens to a resource."""
 
     CREATE = "create"
     CHANGE = "change"
@@ -31,41 +31,41 @@ class Action(enum.StrEnum):
 
 
 class Prune(enum.Enum):
-    """What that is registered, but declared nowhere, is deleted."""
+    """Which resources are deleted because no file declares them."""
 
     NOTHING = "nothing"
     OWN = "own"
-    """What bears the owner's label: made or changed by an `apply` of the same owner."""
+    """Those with the owner's label: an `apply` of the same owner created or changed them."""
     ALL = "all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What is to be done to one resource."""
+    """What to do to one resource."""
 
     action: Action
     name: str
     fields: tuple[FieldChange, ...] = ()
     """Those that change."""
     request: Request | None = None
-    """What makes it. None: it is deleted or kept."""
+    """The request that registers it. None: it is deleted or kept."""
     place: str = ""
     """File and line of its declaration."""
     is_deleted: bool = False
-    """It was deleted and can be undeleted, which comes first: its name is not free yet."""
+    """It was deleted and must be undeleted first: its name is not free yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """A declared resource that the control plane would refuse."""
+    """A declared resource that the control plane would reject."""
 
     place: str
     name: str
     error: BroadsheetError
 
     @property
-    def is_of_the_file(self) -> bool:
-        """Whether the file is wrong whatever is registered."""
+    def is_file_wrong(self) -> bool:
+        """Whether the file is wrong, whatever is registered."""
         return isinstance(self.error, InvalidArgument)
 
 
@@ -78,32 +78,41 @@ def registered(client: Client) -> dict[str, Resource]:
 def plan(
     client: Client, declared: Iterable[Declared], *, owner: str, prune: Prune
 ) -> tuple[Sequence[Step], Sequence[Problem]]:
-    """What is to be done, in an order in which everything that is referred to is there; and what is
-    in the way."""
+    """The steps that make the registry what is declared, and the problems that prevent them.
+
+    The steps are in an order in which a resource exists before it is referred to.
+
+    Args:
+        client: Reads what is registered.
+        declared: The resources that should exist.
+        owner: Who applies: value of the label that `Prune.OWN` goes by.
+        prune: Which undeclared resources are deleted.
+    """
     live = registered(client)
     deleted = _deleted(client)
     steps: list[Step] = []
     pending = _Pending(made=set(), changed=set())
-    wanted = sorted(declared, key=lambda one: (_rank(one.name), one.name))
-    names = {one.name for one in wanted}
+    wanted = sorted(declared, key=lambda resource: (_rank(resource.name), resource.name))
+    names = {resource.name for resource in wanted}
     deletions = [name for name in live if name not in names and _is_pruned(live[name], owner, prune)]
     pending.made.update(deletions)
     problems = list(_still_needed(live, wanted, frozenset(deletions)))
-    for one in wanted:
+    for resource in wanted:
+        name, place = resource.name, resource.place()
         try:
-            if one.name in deleted:
-                request = _labelled(one.request, owner)
-                step = Step(action=Action.CREATE, name=one.name, request=request, place=one.place(), is_deleted=True)
+            if name in deleted:
+                request = _labelled(resource.request, owner)
+                step = Step(action=Action.CREATE, name=name, request=request, place=place, is_deleted=True)
             else:
-                step = _step(client, one, live.get(one.name), owner=owner, pending=pending)
+                step = _step(client, resource, live.get(name), owner=owner, pending=pending)
         except BroadsheetError as error:
-            problems.append(Problem(place=one.place(), name=one.name, error=error))
-            pending.made.add(one.name)
+            problems.append(Problem(place=place, name=name, error=error))
+            pending.made.add(name)
             continue
         if step.action is Action.CREATE:
-            pending.made.add(one.name)
+            pending.made.add(name)
         elif step.action is Action.CHANGE:
-            pending.changed.add(one.name)
+            pending.changed.add(name)
         steps.append(step)
     deletions.sort(key=lambda name: (-_rank(name), name))
     steps += [Step(action=Action.DELETE, name=name) for name in deletions]
@@ -111,10 +120,15 @@ def plan(
 
 
 def carry_out(client: Client, steps: Iterable[Step], *, on_done: Callable[[Step], None]) -> None:
-    """Do it, one by one.
+    """Carry out steps in their order.
+
+    Args:
+        client: Sends the requests.
+        steps: From `plan`.
+        on_done: Called after each step that changed something.
 
     Raises:
-        BroadsheetError: a step failed. Those before it are done, and doing all again is safe.
+        BroadsheetError: A step failed. Those before it are done; repeating all of them is safe.
     """
     for step in steps:
         if step.action is Action.DELETE:
@@ -129,53 +143,53 @@ def carry_out(client: Client, steps: Iterable[Step], *, on_done: Callable[[Step]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pending:
-    """Resources that are otherwise when the plan has been carried out."""
+    """Resources that are different once the plan is carried out."""
 
     made: set[str]
-    """They are not there yet, or not any more."""
+    """They do not exist yet, or will be deleted."""
     changed: set[str]
 
 
 def _must_wait(request: Request, pending: _Pending) -> bool:
-    """Whether what a request refers to is not yet as it has to be."""
+    """Whether a resource that the request refers to must first be created or changed."""
     references = _references(request)
     if isinstance(request, RegisterAdapterRequest):
-        # The base's new spec may be what lets the adapter in.
+        # The adapter may fit only the new spec of its base model.
         return any(name in pending.made or name in pending.changed for name in references)
     pins_some = any("/revisions/" in name for name in references)
     return any(name in pending.made or (pins_some and name in pending.changed) for name in references)
 
 
-def _step(client: Client, one: Declared, current: Resource | None, *, owner: str, pending: _Pending) -> Step:
+def _step(client: Client, declared: Declared, current: Resource | None, *, owner: str, pending: _Pending) -> Step:
     label = current.labels.get(OWNER_LABEL) if current is not None else None
-    if _must_wait(one.request, pending):
-        fields = _stated_changes(current, one.request)
+    name, place = declared.name, declared.place()
+    if _must_wait(declared.request, pending):
+        fields = _stated_changes(current, declared.request)
         is_asked = False
     else:
-        after = _register(client, _labelled(one.request, label), validate_only=True)
+        after = _register(client, _labelled(declared.request, label), validate_only=True)
         before = fields_of(request_of(current)) if current is not None else {}
         fields = field_changes(before, fields_of(request_of(after)))
         is_asked = True
         if current is not None and not fields and after.revision.number != current.revision.number:
-            # Other bytes in the files of an adapter.
+            # The bytes of the adapter's files changed.
             fields = (FieldChange(path="revision", before=current.revision.number, after=after.revision.number),)
     if current is None:
-        return Step(action=Action.CREATE, name=one.name, request=_labelled(one.request, owner), place=one.place())
+        return Step(action=Action.CREATE, name=name, request=_labelled(declared.request, owner), place=place)
     if fields:
-        request = _labelled(one.request, owner)
-        return Step(action=Action.CHANGE, name=one.name, fields=fields, request=request, place=one.place())
-    # What could not be asked about is registered all the same: that writes nothing if it is the
-    # same.
-    request_or_none = None if is_asked else _labelled(one.request, label)
-    return Step(action=Action.KEEP, name=one.name, request=request_or_none, place=one.place())
+        request = _labelled(declared.request, owner)
+        return Step(action=Action.CHANGE, name=name, fields=fields, request=request, place=place)
+    # If the control plane could not be asked, register it anyway: an equal resource is not written.
+    request_or_none = None if is_asked else _labelled(declared.request, label)
+    return Step(action=Action.KEEP, name=name, request=request_or_none, place=place)
 
 
 def _still_needed(
     live: Mapping[str, Resource], wanted: Sequence[Declared], deletions: frozenset[str]
 ) -> Iterator[Problem]:
-    """What is to be deleted, but is referred to by something that stays."""
+    """Resources that would be deleted although a remaining resource refers to them."""
     staying = {name: ("", request_of(resource)) for name, resource in live.items() if name not in deletions}
-    staying.update({one.name: (one.place(), one.request) for one in wanted})
+    staying.update({resource.name: (resource.place(), resource.request) for resource in wanted})
     for holder, (place, request) in staying.items():
         for name in _references(request):
             if name in deletions:
@@ -191,7 +205,7 @@ def _stated_changes(current: Resource | None, request: Request) -> tuple[FieldCh
 
 
 def _restricted(fields: Mapping[str, object], to: Mapping[str, object]) -> dict[str, object]:
-    """`fields` without what `to` does not state: there the control plane fills in its defaults."""
+    """`fields` without those that `to` lacks: there the control plane fills in defaults."""
     return {key: _restricted_value(value, to[key]) for key, value in fields.items() if key in to}
 
 
@@ -204,15 +218,14 @@ def _restricted_value(value: object, to: object) -> object:
 
 
 def _references(request: Request) -> list[str]:
-    """The resources that must be there before this one."""
+    """The resources that must exist before this one."""
     if isinstance(request, RegisterModelRequest):
         return []
     if isinstance(request, RegisterAdapterRequest):
         return [request.parent]
     resources = [target.resource for target in request.spec.targets]
     resources += [fallback.resource for fallback in request.spec.fallbacks]
-    # A pinned revision of a model that changes, or of its adapter, may be one that is yet to be
-    # made.
+    # A pinned revision may be one that an earlier step creates, so its model counts too.
     return [part for resource in resources for part in _prefixes(resource)]
 
 
@@ -261,7 +274,7 @@ def _register(client: Client, request: Request, *, validate_only: bool) -> Resou
 
 
 def _deleted(client: Client) -> frozenset[str]:
-    """What was deleted and is not purged yet."""
+    """Models and adapters that are deleted and not yet purged."""
     found: list[Model | Adapter] = [*client.list_models(show_deleted=True), *client.list_adapters(show_deleted=True)]
     return frozenset(resource.name for resource in found if resource.HasField("delete_time"))
 
@@ -270,7 +283,7 @@ def _undelete(client: Client, name: str) -> None:
     if "/adapters/" not in name:
         client.undelete_model(name)
     elif client.get_adapter(name).HasField("delete_time"):
-        # It may have come back with its model.
+        # Undeleting its model may have restored it already.
         client.undelete_adapter(name)
 
 

@@ -1,4 +1,4 @@
-"""Resources as YAML that `apply` takes back. Pure."""
+"""Resources as YAML that `apply` can read back. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct, Value
 
-from broadsheet.specs.declared import OWNER_LABEL, Request
+from broadsheet.specs.requests import OWNER_LABEL, Request
 from broadsheet.types import (
     Adapter,
     Model,
@@ -25,11 +25,11 @@ from broadsheet.types import (
 Resource = Model | Adapter | Route
 
 _INTEGER_MAX = 1 << 53
-"""Engine arguments are doubles; a whole one beyond this is shown as the double that it is."""
+"""Engine arguments are doubles. Up to this size a whole number is written as an integer."""
 
 
 def request_of(resource: Resource) -> Request:
-    """The request that would make this resource, without the label that `apply` sets."""
+    """The request that would create a resource, without the label that `apply` sets."""
     labels = {key: resource.labels[key] for key in sorted(resource.labels) if key != OWNER_LABEL}
     if isinstance(resource, Model):
         return RegisterModelRequest(
@@ -59,7 +59,7 @@ def request_of(resource: Resource) -> Request:
 
 
 def fields_of(message: Message) -> dict[str, Any]:
-    """The fields of a message as a YAML file has them: those that are set."""
+    """The fields of a message that are set, as a YAML file has them."""
     fields: dict[str, Any] = {}
     for descriptor, value in message.ListFields():
         type_ = descriptor.message_type
@@ -78,11 +78,11 @@ def to_yaml(request: Request) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes every text so that it is read back as it was."""
+    """Writes every text so that reading it gives the same text."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    # PyYAML writes these line breaks as they are, and reads them back as others; in double quotes
+    # PyYAML writes these line breaks unescaped and reads them back as other ones. In double quotes
     # it escapes them.
     style = '"' if _BREAKS.search(text) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)

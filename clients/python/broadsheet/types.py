@@ -1,5 +1,4 @@
-"""The messages of Broadsheet's API, in one place. They are the generated classes of
-`broadsheet.v1`, not copies."""
+"""The messages of the API: the generated classes of `broadsheet.v1` in one module. Pure."""
 
 from __future__ import annotations
 

@@ -14,8 +14,10 @@ import yaml
 from rich.console import Console
 
 from broadsheet import errors
-from broadsheet.cli import main, output, planes, report
-from broadsheet.serving import ServingProgress
+from broadsheet.cli import main, report
+from broadsheet.cli.commands import planes
+from broadsheet.cli.view import parts, results, states
+from broadsheet.progress import ServingProgress
 from broadsheet.types import Model, ModelRevision, ModelSpec, ResourceState
 from controlplane.errors import Reason
 from protocol.validation import FieldViolation
@@ -122,20 +124,20 @@ def test_every_hint_is_for_a_reason_that_is_given() -> None:
     [(-3, "0 s ago"), (0, "0 s ago"), (59.9, "59 s ago"), (60, "1 min ago"), (7199, "1 h ago"), (90000, "1 d ago")],
 )
 def test_times_are_relative(seconds: float, expected: str) -> None:
-    assert output.ago(seconds) == expected
+    assert parts.ago(seconds) == expected
 
 
 def test_states_are_summed_up() -> None:
     ready, failed = ResourceState.RESOURCE_STATE_READY, ResourceState.RESOURCE_STATE_FAILED
-    assert output.states_text([]).plain == "-"
-    assert output.states_text([ready, ready]).plain == "READY"
-    assert output.states_text([failed, ready, ready]).plain == "READY 2, FAILED 1"
+    assert states.states_text([]).plain == "-"
+    assert states.states_text([ready, ready]).plain == "READY"
+    assert states.states_text([failed, ready, ready]).plain == "READY 2, FAILED 1"
 
 
 def test_json_keeps_field_names_and_whole_numbers_whole() -> None:
     spec = ModelSpec()
     spec.engine.args.update({"max_model_len": 2048, "share": 0.5, "deep": [{"n": 1}]})
-    result = output.to_json(Model(served_name="m", revision=ModelRevision(spec=spec)))
+    result = results.to_json(Model(served_name="m", revision=ModelRevision(spec=spec)))
     text = json.dumps(result)
     assert '"served_name": "m"' in text
     assert '"max_model_len": 2048,' in text or '"max_model_len": 2048}' in text

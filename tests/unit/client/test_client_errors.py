@@ -6,6 +6,7 @@ import grpc
 import pytest
 
 from broadsheet import errors
+from broadsheet._connection.status import ERROR_OF_CODE
 from broadsheet.client import Client
 from protocol.validation import FieldViolation
 from tests.unit.client.conftest import ScriptedServer
@@ -13,8 +14,8 @@ from tests.unit.client.conftest import ScriptedServer
 
 def test_every_status_code_has_an_exception_of_its_own() -> None:
     codes = set(grpc.StatusCode) - {grpc.StatusCode.OK}
-    assert set(errors.ERROR_OF_CODE) == codes
-    assert len(set(errors.ERROR_OF_CODE.values())) == len(codes)
+    assert set(ERROR_OF_CODE) == codes
+    assert len(set(ERROR_OF_CODE.values())) == len(codes)
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
@@ -22,7 +23,7 @@ def test_a_plain_status_without_details_is_mapped_too(server: ScriptedServer, co
     server.answer = lambda method, request, context: context.abort(code, "plain")
     with Client(server.endpoint) as client, pytest.raises(errors.BroadsheetError) as caught:
         client.get_model("m")
-    assert type(caught.value) is errors.ERROR_OF_CODE[code]
+    assert type(caught.value) is ERROR_OF_CODE[code]
     assert (caught.value.reason, caught.value.message, caught.value.violations) == (code.name, "plain", ())
     assert isinstance(caught.value.__cause__, grpc.RpcError)
 

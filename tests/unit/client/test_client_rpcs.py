@@ -80,15 +80,22 @@ SERVICES: list[ServiceDescriptor] = [
 ]
 
 
-def call(client: Client, method: str) -> object:
+def request_id_of(method: str, request: bytes) -> str:
+    """The request id in the bytes of a request."""
+    types = {found.name: found.input_type for service in SERVICES for found in service.methods}
+    message: Any = message_factory.GetMessageClass(types[method]).FromString(request)
+    return str(message.request_id)
+
+
+def call(client: Client, method: str, **more: object) -> object:
     name, arguments, options = CALLS[method]
-    result = getattr(client, name)(*arguments, **options)
+    result = getattr(client, name)(*arguments, **options, **more)
     return list(result) if inspect.isgenerator(result) else result
 
 
-async def call_async(client: AsyncClient, method: str) -> object:
+async def call_async(client: AsyncClient, method: str, **more: object) -> object:
     name, arguments, options = CALLS[method]
-    result = getattr(client, name)(*arguments, **options)
+    result = getattr(client, name)(*arguments, **options, **more)
     return [item async for item in result] if inspect.isasyncgen(result) else await result
 
 
@@ -101,8 +108,8 @@ def test_both_clients_have_the_same_methods_with_the_same_parameters() -> None:
     def public(cls: type) -> dict[str, list[inspect.Parameter]]:
         return {
             name: list(inspect.signature(member).parameters.values())
-            for name, member in vars(cls).items()
-            if inspect.isfunction(member) and not name.startswith("_")
+            for name, member in inspect.getmembers(cls, inspect.isfunction)
+            if not name.startswith("_")
         }
 
     assert public(Client) == public(AsyncClient)
@@ -167,14 +174,38 @@ READS = ("Get", "List", "Fetch", "Wait", "Diff")
 """Methods that begin so change nothing."""
 
 
-@pytest.mark.parametrize("method", [name for name in CALLS if not name.startswith(READS)])
-async def test_every_request_that_changes_something_has_an_id_of_its_own(server: ScriptedServer, method: str) -> None:
+CHANGES = [name for name in CALLS if not name.startswith(READS)]
+
+
+def test_every_request_with_a_request_id_is_known_as_a_change() -> None:
+    methods = [method for service in SERVICES for method in service.methods]
+    with_id = {method.name for method in methods if "request_id" in method.input_type.fields_by_name}
+    assert with_id - NOT_FOR_CLIENTS == set(CHANGES)
+
+
+@pytest.mark.parametrize("method", CHANGES)
+async def test_every_change_can_be_given_a_request_id(server: ScriptedServer, method: str) -> None:
+    given = str(uuid.uuid4())
     ids: list[str] = []
-    descriptor = next(found.input_type for one in SERVICES for found in one.methods if found.name == method)
-    request_class = message_factory.GetMessageClass(descriptor)
 
     def answer(method: str, request: bytes, context: grpc.ServicerContext) -> bytes:
-        ids.append(getattr(request_class.FromString(request), "request_id"))  # noqa: B009  # any message
+        ids.append(request_id_of(method, request))
+        return b""
+
+    server.answer = answer
+    with Client(server.endpoint) as client:
+        call(client, method, request_id=given)
+    async with AsyncClient(server.endpoint) as asynchronous:
+        await call_async(asynchronous, method, request_id=given)
+    assert ids == [given, given]
+
+
+@pytest.mark.parametrize("method", CHANGES)
+async def test_every_request_that_changes_something_has_an_id_of_its_own(server: ScriptedServer, method: str) -> None:
+    ids: list[str] = []
+
+    def answer(method: str, request: bytes, context: grpc.ServicerContext) -> bytes:
+        ids.append(request_id_of(method, request))
         return b""
 
     server.answer = answer
@@ -183,7 +214,7 @@ async def test_every_request_that_changes_something_has_an_id_of_its_own(server:
         call(client, method)
     async with AsyncClient(server.endpoint) as asynchronous:
         await call_async(asynchronous, method)
-    assert [uuid.UUID(one).version for one in ids] == [4, 4, 4]
+    assert [uuid.UUID(id_).version for id_ in ids] == [4, 4, 4]
     assert len(set(ids)) == 3
 
 

@@ -23,7 +23,8 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from rich.console import Console
-from broadsheet.cli.up import Plane, StartError, run
+from broadsheet.cli.up.command import run
+from broadsheet.cli.up.local import Plane, StartError
 
 folder = Path(sys.argv[1])
 screen = Console(file=sys.stderr, width=200)

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broadsheet import exporting
-from broadsheet.specs.declared import OWNER_LABEL, load_declared
+from broadsheet.specs.declared import load_declared
+from broadsheet.specs.requests import OWNER_LABEL
 from broadsheet.types import Adapter, Model, Route
 from broadsheet.v1.registry_service_pb2 import RegisterModelRequest
 from protocol.validation import violations_of

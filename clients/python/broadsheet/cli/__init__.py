@@ -1,7 +1,9 @@
 """The command line, `broadsheet`.
 
-Exit codes: 0 done; 1 it failed; 2 wrong input or usage; 3 the control plane or data plane could not
-be reached, or did not answer in time; 130 interrupted.
+Owns flags, output and exit codes. May import the client and `broadsheet.demo`; nothing imports it.
+
+Exit codes: 0 done; 1 failed; 2 wrong input or usage; 3 the control plane or data plane could not be
+reached or did not answer in time; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,14 +16,12 @@ from typing import Annotated
 import typer
 
 import broadsheet
-from broadsheet._channel import DEFAULT_ENDPOINT
-from broadsheet.cli import adapter, fleet, key, model, planes, route, snapshot
-from broadsheet.cli.apply import apply, export
-from broadsheet.cli.audit import audit
-from broadsheet.cli.chat import chat
-from broadsheet.cli.report import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, exit_code, print_error, print_failure
-from broadsheet.cli.session import (
-    Defaults,
+from broadsheet._connection.options import DEFAULT_ENDPOINT
+from broadsheet.cli.commands import adapter, fleet, key, model, planes, route, snapshot
+from broadsheet.cli.commands.apply import apply, export
+from broadsheet.cli.commands.audit import audit
+from broadsheet.cli.commands.chat import chat
+from broadsheet.cli.declaring import (
     EndpointOption,
     InsecureOption,
     OutputOption,
@@ -31,9 +31,10 @@ from broadsheet.cli.session import (
     TokenFileOption,
     TokenOption,
     command,
-    console,
 )
-from broadsheet.cli.up import up
+from broadsheet.cli.report import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, exit_code, print_error, print_failure
+from broadsheet.cli.session import Defaults, console
+from broadsheet.cli.up.command import up
 from broadsheet.errors import BroadsheetError
 from protocol.transport.credentials import CredentialsError
 
@@ -133,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _endpoint(arguments: Sequence[str]) -> str:
-    """The endpoint that a command used, for an error message."""
+    """The endpoint of a command, for an error message."""
     for index, argument in enumerate(arguments):
         if argument.startswith("--endpoint="):
             return argument.partition("=")[2]

@@ -1,4 +1,4 @@
-"""Asking a data plane's OpenAI API: a client, and errors in words."""
+"""A client for the OpenAI API of a data plane, with readable errors."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import httpx
 CONNECT_TIMEOUT_S = 5.0
 
 ANSWER_TIMEOUT_S = 900.0
-"""Longer than a cold start may take by default (600 s) and an answer after it: the data plane's own
-deadline comes first, and says more."""
+"""Longer than the default cold start timeout (600 s) plus an answer: the deadline of the data plane
+ends first, and its error says more."""
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class AnswerError(Exception):
-    """The data plane answered, but with an error. The text is for people: status, message, type and
-    code."""
+    """The data plane answered with an error. The text has status, message, type and code."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -40,7 +39,7 @@ class AnswerError(Exception):
         """The JSON object in a successful response.
 
         Raises:
-            AnswerError: It is an error, or no JSON object.
+            AnswerError: The response is an error, or not a JSON object.
         """
         try:
             body = response.json()
@@ -56,8 +55,7 @@ class AnswerError(Exception):
 
 
 def http_client(url: str, api_key: str = "") -> httpx.Client:
-    """A client for the data plane at `url`. Proxies of the environment are for other hosts than
-    this one."""
+    """A client for the data plane at `url`. Environment proxies do not apply to loopback."""
     return httpx.Client(
         base_url=url,
         headers={"authorization": f"Bearer {api_key}"} if api_key else {},

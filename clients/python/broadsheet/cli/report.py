@@ -1,5 +1,4 @@
-"""Errors on the screen: what went wrong, which field, what to do; and the exit code. Never a
-traceback.
+"""Errors on the screen, without a traceback, and exit codes.
 
 Exit codes: 0 done; 1 it failed; 2 wrong input or usage; 3 the control plane or data plane could not
 be reached, or did not answer in time; 130 interrupted.
@@ -67,8 +66,7 @@ HINTS: Mapping[str, str] = {
     "STORE_UNAVAILABLE": "try again; if it stays so, look at the control plane's database and disk",
     "SHUTTING_DOWN": "try again in a moment",
 }
-"""By reason. What the control plane's own messages do not say already, in terms of this command
-line."""
+"""Advice by reason, in terms of this command line, beyond what the messages already say."""
 
 
 def exit_code(error: BroadsheetError) -> int:
@@ -81,16 +79,21 @@ def exit_code(error: BroadsheetError) -> int:
 
 
 def print_failure(console: Console, text: str) -> None:
-    """Say that it failed, and with what words. They are shown as they are: brackets in them are no
-    markup."""
+    """Print a failure. Brackets in the text are not markup."""
     console.print("[bold red]error:[/] ", end="")
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_error(console: Console, error: BroadsheetError, endpoint: str) -> None:
-    """Say what went wrong and what to do."""
+    """Print an error, its reason, and a hint.
+
+    Args:
+        console: Where to print.
+        error: What the client raised.
+        endpoint: The control plane that was asked.
+    """
     if isinstance(error, Unavailable) and error.reason == "UNAVAILABLE":
-        # gRPC's own words are about sockets and name resolution; they follow for who needs them.
+        # gRPC's message is about sockets and name resolution, so it comes second.
         print_failure(console, f"cannot reach the control plane at {endpoint}")
         _line(console, "cause", error.message)
     else:

@@ -1,104 +1,36 @@
-"""What every command shares: its options, the two consoles, and the way commands are declared."""
+"""A run of the command line: where to, with which credentials, and what prints where."""
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Annotated, Concatenate, ParamSpec
+from typing import IO
 
 import typer
 from rich.console import Console
 
-from broadsheet._channel import DEFAULT_ENDPOINT
+from broadsheet._connection.options import DEFAULT_ENDPOINT
 from broadsheet.client import Client
 from protocol.transport.credentials import Credentials, CredentialsError
 
 PIPE_WIDTH = 200
-"""Columns of a table that goes into a pipe or a file, unless COLUMNS says otherwise: rich would cut
-it at 80."""
-
-P = ParamSpec("P")
+"""Columns of a table that goes into a pipe or a file, unless COLUMNS is set: rich would use 80."""
 
 
 class Output(StrEnum):
     """How results are printed."""
 
     TABLE = "table"
-    """For people. Its form may change."""
+    """For people. The layout may change."""
     JSON = "json"
     """For programs: the messages of the API in proto's JSON form, with their own field names."""
     YAML = "yaml"
     """The same as YAML."""
-
-
-EndpointOption = Annotated[
-    str | None,
-    typer.Option(
-        "--endpoint",
-        metavar="HOST:PORT",
-        help=f"Control plane. Default: $BROADSHEET_ENDPOINT, else {DEFAULT_ENDPOINT}.",
-        rich_help_panel="Everywhere",
-    ),
-]
-OutputOption = Annotated[
-    Output | None,
-    typer.Option("--output", "-o", help="How to print results. Default: table.", rich_help_panel="Everywhere"),
-]
-TokenOption = Annotated[
-    str | None,
-    typer.Option(
-        "--token",
-        metavar="TOKEN",
-        help="Bearer token. Default: $BROADSHEET_TOKEN, else the one that a control plane on this machine left.",
-        rich_help_panel="Everywhere",
-    ),
-]
-TokenFileOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--token-file", help="File with the token. Default: $BROADSHEET_TOKEN_FILE.", rich_help_panel="Everywhere"
-    ),
-]
-TlsCaOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--tls-ca",
-        help="Authorities to check the control plane by. Default: $BROADSHEET_TLS_CA, else gRPC's own.",
-        rich_help_panel="Everywhere",
-    ),
-]
-TlsCertOption = Annotated[
-    Path | None,
-    typer.Option("--tls-cert", help="Client certificate. Default: $BROADSHEET_TLS_CERT.", rich_help_panel="Everywhere"),
-]
-TlsKeyOption = Annotated[
-    Path | None,
-    typer.Option("--tls-key", help="Its key. Default: $BROADSHEET_TLS_KEY.", rich_help_panel="Everywhere"),
-]
-InsecureOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--insecure", help="Talk to another machine without TLS: $BROADSHEET_INSECURE=1.", rich_help_panel="Everywhere"
-    ),
-]
-
-SHARED: Mapping[str, object] = {
-    "endpoint": EndpointOption,
-    "output": OutputOption,
-    "token": TokenOption,
-    "token_file": TokenFileOption,
-    "tls_ca": TlsCaOption,
-    "tls_cert": TlsCertOption,
-    "tls_key": TlsKeyOption,
-    "insecure": InsecureOption,
-}
-"""The options of every command, by parameter. Each is None when it was not given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +58,7 @@ class Session:
             yield client
 
     def say(self, message: str) -> None:
-        """A line for people; not a result."""
+        """Print a line for people on stderr."""
         self.stderr.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -135,7 +67,7 @@ class Defaults:
     """Options given before the subcommand."""
 
     given: Mapping[str, object]
-    """Those of `SHARED`, by parameter; None: not given."""
+    """The options of every command, by parameter. None: not given."""
 
 
 def console(file: IO[str]) -> Console:
@@ -145,10 +77,14 @@ def console(file: IO[str]) -> Console:
 
 
 def open_session(context: typer.Context, given: Mapping[str, object]) -> Session:
-    """The session of a command: its own options, else those before the subcommand, else environment
-    and defaults."""
+    """The session of a command.
+
+    Args:
+        context: Has the options before the subcommand.
+        given: The command's own options, which come first. Last come environment and defaults.
+    """
     before = (context.find_object(Defaults) or Defaults(given={})).given
-    chosen = {name: value if (value := given.get(name)) is not None else before.get(name) for name in SHARED}
+    chosen = {name: value if value is not None else before.get(name) for name, value in given.items()}
     output = chosen["output"]
     return Session(
         endpoint=str(chosen["endpoint"] or os.environ.get("BROADSHEET_ENDPOINT") or DEFAULT_ENDPOINT),
@@ -173,37 +109,3 @@ def _credentials(chosen: Mapping[str, object]) -> Credentials:
         **{name: Path(str(value)) for name, value in files.items() if value},
         insecure=bool(chosen["insecure"]) or os.environ.get("BROADSHEET_INSECURE") == "1",
     )
-
-
-def command(
-    group: typer.Typer, name: str, *, example: str
-) -> Callable[[Callable[Concatenate[Session, P], None]], Callable[Concatenate[Session, P], None]]:
-    """Declare a command of `group`. Its function gets a `Session` first; the options of `SHARED`
-    are added to it.
-
-    Args:
-        group: Where it belongs.
-        name: What to type.
-        example: A line that works, for the help text.
-    """
-
-    def declare(body: Callable[Concatenate[Session, P], None]) -> Callable[Concatenate[Session, P], None]:
-        def run(*, context: typer.Context, **arguments: object) -> None:
-            given = {name: arguments.pop(name) for name in SHARED}
-            body(open_session(context, given), **arguments)  # type: ignore[call-arg, arg-type]  # typer calls by name
-
-        _, *own = inspect.signature(body, eval_str=True).parameters.values()
-        shared = {"context": typer.Context, **SHARED}
-        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-        parameters += [
-            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-            for key, annotation in shared.items()
-        ]
-        # Typer reads a command's options from its signature and its type hints.
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        run.__doc__ = body.__doc__
-        group.command(name, epilog=f"Example: `{example}`")(run)
-        return body
-
-    return declare

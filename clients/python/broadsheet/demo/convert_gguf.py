@@ -1,5 +1,4 @@
-"""Convert a GGUF file to a Hugging Face safetensors directory. `prepare_model` runs this in a
-process of its own."""
+"""Convert a GGUF file to a Hugging Face safetensors directory: run by `prepare_model`."""
 
 import sys
 from pathlib import Path
@@ -9,9 +8,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 
 def convert(gguf: Path, destination: Path) -> None:
-    """Write bfloat16 weights, configuration, tokenizer and chat template of `gguf` to the new
-    folder `destination`."""
-    # Without `dequantize` the model keeps GGUF's packed tensors, which can't be saved.
+    """Write weights (bfloat16), configuration, tokenizer and chat template to a new folder."""
+    # Without `dequantize` the model keeps GGUF's packed tensors, which cannot be saved.
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
     )

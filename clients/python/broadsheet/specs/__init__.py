@@ -1,21 +1,22 @@
-"""Specs as people write them, YAML files and mappings, made into requests. Strict: what is not
-understood is refused.
+"""Specs as people write them, in YAML files and mappings, made into requests.
+
+Owns the reading of YAML, with line numbers and limits. May import the messages, `broadsheet.errors`
+and `protocol`. Reading is strict: an unknown field or a wrong type is an error.
 
 A spec has the fields of `RegisterModelRequest`, `RegisterAdapterRequest` or `SetRouteRequest`, in
 snake_case:
 
     model_id: smollm2
     spec:
-      source: {uri: "file:./SmolLM2-135M-Instruct"}   # relative to this file; also file:///absolute
-      and hf://org/name
+      source: {uri: "file:./SmolLM2-135M-Instruct"}   # relative to this file
       engine: {kind: VLLM, args: {max_model_len: 2048}}
       scaling: {min_replicas: 0, downscale_to_zero_delay: 5m}
     card: {display_name: SmolLM2 135M}
     labels: {team: search}
 
-Durations are `300s`, `5m`, `1h30m`, `250ms` or a number of seconds. Enum names go with or without
-their prefix. Every problem of a file is reported at once, each with its line, the field's path,
-what was got and what is allowed.
+A source may also be `file:///absolute` or `hf://org/name`. Durations are `300s`, `5m`, `1h30m`,
+`250ms` or a number of seconds. Enum values may omit their prefix. All problems of a file are
+reported together, each with its line, the path of the field, what was given and what is allowed.
 """
 
 from __future__ import annotations
@@ -93,14 +94,13 @@ def load_route_request(path: Path) -> SetRouteRequest:
 
 
 def to_message(value: Message | Mapping[str, object], into: _MessageT, path: str) -> _MessageT:
-    """`value` as a message of the type of `into`: copied when it is one, read strictly when it is a
-    mapping.
+    """Make a message from a message of the same type, or strictly from a mapping.
 
-    Rules that a message of the right shape may still break are left to the control plane.
+    The validation rules of the API are left to the control plane.
 
     Args:
         value: A message, or a mapping as in a YAML file. Relative paths are relative to the working
-        directory.
+            directory.
         into: An empty message. It is filled and returned.
         path: Path of the field, for errors: `spec`.
 
@@ -121,7 +121,7 @@ def to_message(value: Message | Mapping[str, object], into: _MessageT, path: str
 
 
 def read_request(fields: Mapping[str, object], into: _MessageT) -> _MessageT:
-    """The request with `fields`, checked against every rule that needs no server.
+    """Make a request and check it against every rule that needs no server.
 
     Args:
         fields: As in a YAML file. Relative paths are relative to the working directory.
@@ -147,8 +147,7 @@ def _load(path: Path, into: _MessageT) -> _MessageT:
     reader = Reader(base=path.resolve().parent, problems=problems)
     reader.message(root, into, "")
     if not reader.problems:
-        # Only of a request that was understood: a field left out for being wrong would look as if
-        # it was missing.
+        # Only if all was read: a field that was skipped as wrong would be reported as missing.
         reader.problems += [
             Problem(path=violation.field, line=line_of(root, violation.field), description=violation.description)
             for violation in violations_of(into)

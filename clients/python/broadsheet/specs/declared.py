@@ -1,39 +1,34 @@
-"""Resources as files declare them: several documents per file, several files per directory, all
-checked at once."""
+"""Resources as YAML files declare them, all checked at once.
+
+A file may hold several documents, and a directory several files.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import yaml
 
 from broadsheet.errors import InvalidSpec
 from broadsheet.specs.nodes import Problem, documents, from_document, line_of
 from broadsheet.specs.reader import Reader
+from broadsheet.specs.requests import OWNER_LABEL, Request, resource_name
 from broadsheet.types import RegisterAdapterRequest, RegisterModelRequest, SetRouteRequest
-from protocol import names
 from protocol.validation import FieldViolation, violations_of
 
-Request: TypeAlias = RegisterModelRequest | RegisterAdapterRequest | SetRouteRequest
-
 SUFFIXES = (".yaml", ".yml")
-
-OWNER_LABEL = "broadsheet.dev/applied-by"
-"""Says who applied a resource: what `apply --prune` may delete. Set by `apply`, and by nothing
-else."""
 
 _KINDS: Mapping[str, type[Request]] = {
     "model_id": RegisterModelRequest,
     "adapter_id": RegisterAdapterRequest,
     "route_id": SetRouteRequest,
 }
-"""By the field that only this kind has, and needs."""
+"""Kinds of request, each by a field that it requires and the others lack."""
 
-_OF_THE_CALL = ("etag", "must_create", "request_id", "validate_only")
-"""Fields of a request that say how to call, not what is to be."""
+_CALL_FIELDS = ("etag", "must_create", "request_id", "validate_only")
+"""Fields that belong to one call and not to the resource."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +38,7 @@ class Declared:
     request: Request
     path: Path
     line: int
-    """Of its document's beginning, from 1."""
+    """First line of its document, from 1."""
 
     @property
     def name(self) -> str:
@@ -51,25 +46,16 @@ class Declared:
         return resource_name(self.request)
 
     def place(self, field: str = "") -> str:
-        """Where it is, for an error: `dir/models.yaml:12 spec.engine`."""
+        """Where it is declared, for an error: `dir/models.yaml:12 spec.engine`."""
         return f"{self.path}:{self.line} {field}".rstrip()
 
 
-def resource_name(request: Request) -> str:
-    """The resource that a request makes."""
-    if isinstance(request, RegisterModelRequest):
-        return names.model_name(request.model_id)
-    if isinstance(request, RegisterAdapterRequest):
-        return f"{request.parent}/adapters/{request.adapter_id}"
-    return names.route_name(request.route_id)
-
-
 def load_declared(paths: Iterable[Path]) -> tuple[Declared, ...]:
-    """Every resource that these files, and the YAML files below these directories, declare.
+    """Every resource declared in these files and in the YAML files below these directories.
 
     Raises:
-        InvalidSpec: Any of them is wrong. Its violations are those of all files, each with file and
-        line.
+        InvalidSpec: Some file is wrong. The violations are those of all files, each with file and
+            line.
     """
     declared: list[Declared] = []
     violations: list[FieldViolation] = []
@@ -80,9 +66,9 @@ def load_declared(paths: Iterable[Path]) -> tuple[Declared, ...]:
             violations.append(FieldViolation(field=f"{path}", description=error.message))
             continue
         for document in found:
-            one = _declared(path, document, violations)
-            if one is not None:
-                declared.append(one)
+            resource = _declared(path, document, violations)
+            if resource is not None:
+                declared.append(resource)
     violations += _duplicates(declared)
     if violations:
         count = len({violation.field.split(":")[0] for violation in violations})
@@ -119,7 +105,7 @@ def _declared(path: Path, document: yaml.Node, violations: list[FieldViolation])
         violations.append(FieldViolation(field=f"{path}:{first_line}", description=expected))
         return None
     request = kinds[0]()
-    for name in _OF_THE_CALL:
+    for name in _CALL_FIELDS:
         if name in fields:
             problems.append(
                 Problem(path=name, line=fields[name].line, description="is no property of a resource; leave it out")
@@ -143,9 +129,9 @@ def _declared(path: Path, document: yaml.Node, violations: list[FieldViolation])
 
 def _duplicates(declared: Iterable[Declared]) -> Iterator[FieldViolation]:
     first: dict[str, Declared] = {}
-    for one in declared:
-        earlier = first.setdefault(one.name, one)
-        if earlier is not one:
+    for resource in declared:
+        earlier = first.setdefault(resource.name, resource)
+        if earlier is not resource:
             yield FieldViolation(
-                field=one.place(), description=f"{one.name} is declared twice; first at {earlier.place()}"
+                field=resource.place(), description=f"{resource.name} is declared twice; first at {earlier.place()}"
             )

@@ -1,4 +1,4 @@
-"""Values of a spec, wherever they come from, each with its line in the file."""
+"""A spec as a tree of values, each with its line in the file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from broadsheet.errors import InvalidSpec
 from protocol.validation import FieldViolation, shorten
 
 FILE_BYTES_MAX = 1 << 20
-"""A spec is a few kilobytes; a megabyte is some other file."""
+"""A spec has a few kilobytes; a file of a megabyte is not a spec."""
 
 NODES_MAX = 20_000
-"""Values of a spec, aliases counted each time: a small file of aliases to aliases can mean
+"""Values of a spec, with aliases counted each time: a small file of nested aliases can expand to
 billions."""
 
 DEPTH_MAX = 32
@@ -27,30 +27,40 @@ _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A value of a spec, wherever it came from."""
+    """One value of a spec."""
 
     value: object
     """`dict[str, Node]`, `list[Node]`, or a plain value."""
     line: int | None
-    """In the file, from 1. None: it came from no file."""
+    """Line in the file, from 1. None: it is not from a file."""
     text: str = ""
-    """A plain value as it was written: `yes`, where `value` is True."""
+    """A plain value as written: `yes`, where `value` is True."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
+    """What is wrong with one value."""
+
     path: str
+    """Path of the field, such as `spec.scaling.max_replicas`."""
     line: int | None
+    """Line in the file, from 1. None: it is not from a file."""
     description: str
+    """What was given and what is allowed."""
 
 
 @dataclass(slots=True)
 class Budget:
-    """Nodes made so far. Raises rather than follow a tree that is too large or too deep."""
+    """Counts nodes, and stops at a tree that is too large or too deep."""
 
     nodes: int = 0
 
     def spend(self, depth: int) -> None:
+        """Count one node.
+
+        Raises:
+            InvalidSpec: A limit is exceeded.
+        """
         self.nodes += 1
         if self.nodes > NODES_MAX:
             raise InvalidSpec(f"too large: more than {NODES_MAX} values, aliases counted each time")
@@ -59,6 +69,7 @@ class Budget:
 
 
 def listed(problems: Iterable[Problem]) -> tuple[FieldViolation, ...]:
+    """The problems as violations, by line."""
     return tuple(
         FieldViolation(field=place(problem), description=problem.description)
         for problem in sorted(problems, key=lambda problem: problem.line or 0)
@@ -66,6 +77,7 @@ def listed(problems: Iterable[Problem]) -> tuple[FieldViolation, ...]:
 
 
 def place(problem: Problem) -> str:
+    """Path and line of a problem, as far as they are known."""
     if problem.line is None:
         return problem.path
     return f"{problem.path} (line {problem.line})" if problem.path else f"line {problem.line}"
@@ -97,7 +109,7 @@ def documents(path: Path) -> list[yaml.Node]:
 
 
 def not_yaml(error: yaml.YAMLError) -> InvalidSpec:
-    """What is wrong with the text, and where."""
+    """The error for a text that is not YAML, with line and column."""
     if not isinstance(error, yaml.MarkedYAMLError):
         return InvalidSpec(f"not YAML: {error}")
     mark = error.problem_mark
@@ -106,11 +118,14 @@ def not_yaml(error: yaml.YAMLError) -> InvalidSpec:
 
 
 def from_document(document: yaml.Node, problems: list[Problem]) -> Node:
-    """A document as a node. What is wrong with it, but does not hide the rest, is added to
-    `problems`.
+    """Read a YAML document.
+
+    Args:
+        document: As PyYAML composed it.
+        problems: Gets what is wrong in single places.
 
     Raises:
-        InvalidSpec: It is too large or too deep, or holds a value that is none.
+        InvalidSpec: It is too large or too deep, or has an impossible value.
     """
     try:
         return from_yaml_node(document, "", problems, Budget(), 0)
@@ -135,6 +150,7 @@ def from_yaml(path: Path, problems: list[Problem]) -> Node:
 
 
 def from_yaml_node(node: yaml.Node, path: str, problems: list[Problem], budget: Budget, depth: int) -> Node:
+    """Read one YAML node and those below it; the arguments are those of `from_document`."""
     budget.spend(depth)
     line = node.start_mark.line + 1
     if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_TAGS:
@@ -155,7 +171,7 @@ def from_yaml_node(node: yaml.Node, path: str, problems: list[Problem], budget: 
                 )
                 continue
             value = from_yaml_node(value_node, key_path, problems, budget, depth + 1)
-            # A problem with a block value is best shown at its key, a line above.
+            # The line of the key: a block value begins on the next line.
             fields[key] = Node(value=value.value, line=key_line, text=value.text)
         return Node(value=fields, line=line)
     if isinstance(node, yaml.SequenceNode):
@@ -175,6 +191,11 @@ def from_yaml_node(node: yaml.Node, path: str, problems: list[Problem], budget: 
 
 
 def from_python(value: object, budget: Budget, depth: int = 0) -> Node:
+    """Read mappings, sequences and plain values.
+
+    Raises:
+        InvalidSpec: It is too large or too deep, or a key is not text.
+    """
     budget.spend(depth)
     if isinstance(value, Mapping):
         fields: dict[str, Node] = {}
@@ -189,11 +210,12 @@ def from_python(value: object, budget: Budget, depth: int = 0) -> Node:
 
 
 def join(path: str, name: str) -> str:
+    """The path of a field below `path`."""
     return f"{path}.{name}" if path else name
 
 
 def line_of(root: Node, path: str) -> int | None:
-    """Line of the deepest part of `path` that is in the file. None: not even its first part is."""
+    """Line of the deepest part of `path` that the file has. None: it has no part of it."""
     node = root
     for part in re.findall(r'\["([^"]*)"\]|\[(\d+)\]|([^.\[\]]+)', path):
         key, index, name = part

@@ -1,4 +1,4 @@
-"""Fills messages from nodes, strictly: what is not understood is refused."""
+"""Fills messages from nodes, strictly: an unknown field or a wrong type is a problem."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from google._upb import _message as _upb
     from google.protobuf.descriptor import Descriptor
 
-    # What generated classes say of themselves, by their stubs: either of two implementations of the
-    # same thing.
+    # By their stubs, generated classes have descriptors of either implementation.
     _Descriptor = Descriptor | _upb.Descriptor
     _FieldDescriptor = FieldDescriptor | _upb.FieldDescriptor
 
@@ -35,13 +34,20 @@ _INT_BITS = {
 
 @dataclass(slots=True, kw_only=True)
 class Reader:
-    """Fills messages from nodes and collects what is wrong with them."""
+    """Fills messages from nodes, and collects the problems."""
 
     base: Path
-    """What relative paths are relative to."""
+    """Directory that relative paths are relative to."""
     problems: list[Problem] = field(default_factory=list)
 
     def message(self, node: Node, into: Message, path: str) -> None:
+        """Fill a message.
+
+        Args:
+            node: A mapping of fields.
+            into: An empty message.
+            path: Path of the message, for problems. Empty: the root.
+        """
         if not isinstance(node.value, dict):
             self._wrong(node, path, f"a mapping with {_fields_of(into.DESCRIPTOR)}")
             return
@@ -90,7 +96,7 @@ class Reader:
                 setattr(into, descriptor.name, value)
 
     def _scalar(self, node: Node, descriptor: _FieldDescriptor, path: str) -> object:
-        """The value for the field, or None after noting what is wrong with it."""
+        """The value for a field. None: it is wrong, and the problem is noted."""
         value, kind = node.value, descriptor.cpp_type
         if kind == FieldDescriptor.CPPTYPE_STRING:
             return self._string(node, path, is_uri=descriptor.full_name == "broadsheet.v1.Source.uri")
@@ -169,14 +175,14 @@ class Reader:
         if node.value is None or isinstance(node.value, bool | str | float):
             return node.value
         if isinstance(node.value, int):
-            # Struct holds doubles; past 2**53 they would silently be another number.
+            # Struct holds doubles, which are not exact above 2**53.
             if abs(node.value) <= 1 << 53:
                 return node.value
             return self._wrong(node, path, "a whole number of at most 2**53; put it in quotes if it is meant as text")
         return self._wrong(node, path, "text, a number, true, false, a list or a mapping; put dates in quotes")
 
     def _wrong(self, node: Node, path: str, allowed: str) -> object:
-        """None, so that a caller can note the problem and return in one line."""
+        """Note a problem. Returns None, so that a caller can return it as its value."""
         self._add(node, path, f"got {_got(node)}; expected {allowed}")
         return None
 

@@ -1,4 +1,4 @@
-"""Single values of specs: sources, durations, arguments of a command line."""
+"""Single values of specs: sources, durations, engine arguments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from protocol import sources
 from protocol.validation import shorten
 
 PairParser = Callable[[str], tuple[str, object]]
-"""Makes a name and a value of one command line argument, or raises ValueError."""
+"""Splits one command line argument into name and value, or raises ValueError."""
 
 _DURATION = re.compile(r"(?=.)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
 _SECONDS = re.compile(r"\d{1,12}(\.\d{1,9})?")
@@ -26,11 +26,11 @@ def source_uri(text: str, base: Path) -> str:
 
     Args:
         text: `hf://org/name`, `file:///absolute`, `file:relative`, or a path.
-        base: What a relative path is relative to.
+        base: Directory that a relative path is relative to.
 
     Raises:
-        ValueError: The path has characters that URIs of files may not hold here, or it is relative,
-            has no `file:` in front and leads nowhere: it may be a mistyped `hf://` source.
+        ValueError: The path has characters that file URIs may not have here. Or it is relative,
+            does not begin with `file:` and does not exist: it may be a mistyped `hf://` source.
     """
     if text.startswith("file:") and not text.startswith("file://"):
         return file_uri(text.removeprefix("file:"), base)
@@ -48,7 +48,7 @@ def parse_duration(text: str) -> Duration:
     """`300s`, `5m`, `1h30m`, `1.5s`, `250ms`, or a plain number of seconds.
 
     Raises:
-        ValueError: It is none of these.
+        ValueError: It is not a duration.
     """
     match = _DURATION.fullmatch(text)
     try:
@@ -58,12 +58,12 @@ def parse_duration(text: str) -> Duration:
         if _SECONDS.fullmatch(text):
             return duration_of(Fraction(text))
     except ValueError:
-        pass  # more than protobuf can hold
+        pass  # above the range of protobuf
     raise ValueError(f"got {shorten(text)}; expected a duration such as 300s, 5m, 1h30m or 250ms")
 
 
 def parse_argument(text: str) -> tuple[str, object]:
-    """One engine argument as on a command line: `max_model_len=2048`. The value is read as YAML.
+    """Split an engine argument such as `max_model_len=2048`. The value is read as YAML.
 
     Raises:
         ValueError: There is no `=`, or the value is not YAML.
@@ -78,8 +78,13 @@ def parse_argument(text: str) -> tuple[str, object]:
 
 
 def file_uri(text: str, base: Path) -> str:
-    # Not Path.as_uri, which encodes: the planes take the path literally, and refuse what could be
-    # read in two ways.
+    """The `file:///` URI of a path.
+
+    Raises:
+        ValueError: The path has characters that file URIs may not have here.
+    """
+    # Path.as_uri would percent-encode. The planes take the path literally, and reject a path that
+    # could be read in two ways.
     uri = f"{sources.FILE_SCHEME}{(base / Path(text).expanduser()).resolve()}"
     try:
         sources.file_path(uri)
@@ -89,7 +94,11 @@ def file_uri(text: str, base: Path) -> str:
 
 
 def duration_of(seconds: Fraction) -> Duration:
-    """Raises: ValueError, when protobuf cannot hold it."""
+    """A protobuf duration.
+
+    Raises:
+        ValueError: It is outside the range of protobuf.
+    """
     duration = Duration()
     duration.FromNanoseconds(round(seconds * 1_000_000_000))
     return duration

@@ -1,0 +1,53 @@
+"""Data planes: which exist, what they serve, and waiting for a catalog revision."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+
+from broadsheet._connection.asynchronous import AsyncConnection
+from broadsheet._connection.options import DEFAULT_TIMEOUT_S, WAIT_GRACE_S
+from broadsheet._requests.fields import duration
+from broadsheet._requests.names import data_plane_resource
+from broadsheet.types import DataPlane, WaitForRevisionResponse
+from broadsheet.v1 import fleet_service_pb2 as pb
+
+
+class AsyncFleet(AsyncConnection):
+    """The RPCs on data planes."""
+
+    async def list_data_planes(self, *, timeout_s: float | None = None) -> AsyncIterator[DataPlane]:
+        """List data planes by id, without the states of their resources (see `get_data_plane`)."""
+        async for page in self._pages(self._fleet.ListDataPlanes, pb.ListDataPlanesRequest(), timeout_s):
+            for data_plane in page.data_planes:
+                yield data_plane
+
+    async def get_data_plane(self, data_plane: str, *, timeout_s: float | None = None) -> DataPlane:
+        """Get a data plane with the state of each of its resources.
+
+        Raises:
+            NotFound: No data plane of that id has ever connected.
+        """
+        request = pb.GetDataPlaneRequest(name=data_plane_resource(data_plane))
+        return (await self._call(self._fleet.GetDataPlane, request, timeout_s)).data_plane
+
+    async def wait_for_revision(
+        self, revision: int, *, data_planes: Iterable[str] = (), timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> WaitForRevisionResponse:
+        """Wait until data planes have activated or rejected a catalog revision.
+
+        Args:
+            revision: Catalog revision; at most the newest.
+            data_planes: Those to wait for. Empty: every data plane known now.
+            timeout_s: How long to wait, in seconds; up to 3600. After that the response lists the
+                remaining data planes as PENDING.
+
+        Raises:
+            InvalidArgument: The control plane does not have the revision yet, or `timeout_s` is
+                negative or too long.
+        """
+        request = pb.WaitForRevisionRequest(
+            revision=revision,
+            data_planes=[data_plane_resource(name) for name in data_planes],
+            timeout=duration(timeout_s),
+        )
+        return await self._call(self._fleet.WaitForRevision, request, timeout_s + WAIT_GRACE_S)

@@ -1,0 +1,59 @@
+"""Resource names from the short forms that users write. Pure.
+
+A text that is neither is passed on: the control plane rejects it and names the field.
+"""
+
+from __future__ import annotations
+
+from protocol import names
+
+_COLLECTIONS = ("models", "routes", "apiKeys", "snapshots", "dataPlanes")
+"""First segments of resource names."""
+
+
+def model_resource(name_or_id: str) -> str:
+    """`models/{model}` from itself or from the id."""
+    return name_or_id if name_or_id.startswith("models/") else names.model_name(name_or_id)
+
+
+def adapter_resource(name: str) -> str:
+    """`models/{model}/adapters/{adapter}` from itself or from `{model}/{adapter}`."""
+    if name.startswith("models/"):
+        return name
+    model_id, _, adapter_id = name.partition("/")
+    return names.adapter_name(model_id, adapter_id)
+
+
+def route_resource(name_or_id: str) -> str:
+    """`routes/{route}` from itself or from the id."""
+    return name_or_id if name_or_id.startswith("routes/") else names.route_name(name_or_id)
+
+
+def target_resource(name: str) -> str:
+    """The target of a route, from a resource name, `{model}` or `{model}/{adapter}`."""
+    if name.startswith(("models/", "routes/")):
+        return name
+    return adapter_resource(name) if "/" in name else model_resource(name)
+
+
+def api_key_resource(name_or_id: str) -> str:
+    """`apiKeys/{api_key}` from itself or from the id."""
+    return name_or_id if name_or_id.startswith("apiKeys/") else names.api_key_name(name_or_id)
+
+
+def data_plane_resource(name_or_id: str) -> str:
+    """`dataPlanes/{data_plane}` from itself or from the id."""
+    return name_or_id if name_or_id.startswith("dataPlanes/") else names.data_plane_name(name_or_id)
+
+
+def any_resource(name: str) -> str:
+    """A resource name from itself, from a model id, or from `{model}/{adapter}`."""
+    collection, slash, _ = name.partition("/")
+    if not slash:
+        return names.model_name(name)
+    return name if collection in _COLLECTIONS else adapter_resource(name)
+
+
+def is_adapter(resource: str) -> bool:
+    """Whether a name or short form is an adapter's: `models/m/adapters/a` or `m/a`."""
+    return "/" in resource.removeprefix("models/")

@@ -1,0 +1,59 @@
+"""`broadsheet fleet …`"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from broadsheet.cli.declaring import command
+from broadsheet.cli.report import EXIT_FAILED
+from broadsheet.cli.session import Session
+from broadsheet.cli.view import results
+from broadsheet.cli.view.fleet import data_plane_view, data_planes_table, outcomes_table
+
+group = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="markdown", help="Data planes: who is connected, and what each serves."
+)
+
+
+@command(group, "list", example="broadsheet fleet list")
+def list_(session: Session) -> None:
+    """List data planes: connected or not, what they serve, and what they rejected."""
+    with session.client() as client:
+        planes = list(client.list_data_planes())
+    results.show(session, results.to_list("data_planes", planes), data_planes_table(planes))
+
+
+@command(group, "get", example="broadsheet fleet get local")
+def get(
+    session: Session,
+    data_plane: Annotated[str, typer.Argument(metavar="DATA_PLANE", help="Data plane id, or dataPlanes/ID.")],
+) -> None:
+    """Show a data plane with the state of each model and adapter, and the reasons."""
+    with session.client() as client:
+        plane = client.get_data_plane(data_plane)
+    results.show(session, results.to_json(plane), data_plane_view(plane))
+
+
+@command(group, "wait", example="broadsheet fleet wait 12 --timeout 60")
+def wait(
+    session: Session,
+    revision: Annotated[
+        int | None, typer.Argument(metavar="REVISION", min=0, help="Catalog revision. Default: the newest.")
+    ] = None,
+    *,
+    data_plane: Annotated[
+        list[str] | None, typer.Option(help="Wait for this one only. Repeatable. Default: all that are known.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0, max=3600, help="How long to wait.")] = 30.0,
+) -> None:
+    """Wait until data planes have dealt with a catalog revision; exit 1 unless all serve it."""
+    with session.client() as client:
+        if revision is None:
+            revision = next(client.list_snapshots()).position.revision
+        response = client.wait_for_revision(revision, data_planes=data_plane or (), timeout_s=timeout)
+    results.show(session, results.to_json(response), outcomes_table(response.outcomes))
+    if not response.active_everywhere:
+        session.say(f"catalog revision {revision} is not served everywhere")
+        raise typer.Exit(EXIT_FAILED)
