@@ -80,7 +80,7 @@ format: install ## Format code and protos, and fix what ruff can fix
 	@$(BIN)/buf format --write --path protos/broadsheet
 
 .PHONY: proto
-proto: install ## Generate the Python code of protos/ again
+proto: install ## Generate the Python code of protos/ anew
 	@$(BIN)/python scripts/proto.py
 
 .PHONY: bench-ingress
