@@ -1,4 +1,4 @@
-# Every target that needs the environment makes it first; when nothing changed that takes under two seconds.
+# Every target that needs the environment makes it first. Without changes that takes under 2 s.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -25,7 +25,7 @@ demo: install ## Run both planes here and ask a real model (ARGS=--exit: end aft
 	@exec $(BIN)/broadsheet up --demo $(ARGS)
 
 .PHONY: test
-test: install ## Run all tests in two processes (ARGS="-m 'not e2e'" leaves out those that start Ray and vLLM)
+test: install ## Run all tests in two processes (ARGS="-m 'not e2e'": without Ray and vLLM)
 	$(BIN)/pytest -n 2 $(ARGS)
 
 .PHONY: check
@@ -87,15 +87,15 @@ proto: install ## Generate the Python code of protos/ and the blocking client an
 	@$(BIN)/python scripts/sync_client.py
 
 .PHONY: bench-ingress
-bench-ingress: install ## Compare the ingress with the engine asked directly (ratios, median of several rounds)
+bench-ingress: install ## Compare requests through the ingress with direct ones (ratios, median of rounds)
 	@$(BIN)/python -m tests.bench.bench_ingress $(ARGS)
 
 .PHONY: bench-faults
-bench-faults: install ## Kill each part of a running data plane under load, and show what that costs the callers
+bench-faults: install ## Kill each part of a running data plane under load, and show what that costs callers
 	@$(BIN)/python -m tests.bench.bench_faults $(ARGS)
 
 .PHONY: bench-models
-bench-models: install ## Start with 10,000 registered models, ask 200 of them, and the cost of models in use (30 minutes)
+bench-models: install ## Measure 10,000 registered models, 200 of them asked, and models in use (30 minutes)
 	@$(BIN)/python -m tests.bench.bench_models $(ARGS)
 
 .PHONY: bench-registry
@@ -115,19 +115,19 @@ fuzz: install ## Send random and mutated requests to every RPC, on both database
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 .PHONY: test-kills
-test-kills: install ## Kill control planes that share a PostgreSQL while clients write (ARGS="WRITES SEED"; 10,000 writes)
+test-kills: install ## Kill control planes that share a PostgreSQL during writes (ARGS="WRITES SEED"; 10,000)
 	@$(BIN)/python -m tests.killed_replicas $(ARGS)
 
 .PHONY: test-updates
-test-updates: install ## Change everything for three minutes while 216 clients stream, on real vLLM and simulated engines
+test-updates: install ## Change everything for 3 minutes while 216 clients stream (vLLM and SIMULATED)
 	@BROADSHEET_TEST_UPDATES_S=180 $(BIN)/pytest -q -s tests/e2e/smollm2/test_serving_updates.py $(ARGS)
 
 .PHONY: demo-adapter
-demo-adapter: install ## Train the demo's LoRA adapter anew (it is committed; 1 minute)
+demo-adapter: install ## Train the demo's LoRA adapter again (it is committed; 1 minute)
 	@$(BIN)/python scripts/train_demo_adapter.py
 
 .PHONY: lock
-lock: ## Make requirements/*.lock anew from pyproject.toml
+lock: ## Resolve requirements/*.lock again from pyproject.toml
 	@scripts/lock
 
 .PHONY: clean

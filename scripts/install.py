@@ -1,9 +1,9 @@
-"""Make ``.venv`` from a lock file and install Broadsheet into it, editable (``make install``).
-Standard library only.
+"""Makes ``.venv`` from a lock file and installs Broadsheet into it, editable (``make install``).
 
-A stamp of the inputs makes a second run a no-op. Anything else ends with exactly the locked
-packages in ``.venv``: packages that an interrupted run left damaged are installed again, those that
-the lock does not have are removed.
+A stamp of the inputs makes a second run a no-op. Every other run ends with exactly the locked
+packages in ``.venv``: it installs packages again that an interrupted run left damaged, and removes
+packages that are not in the lock. It needs only the standard library, because it runs before
+anything is installed.
 """
 
 import argparse
@@ -32,31 +32,34 @@ ENVIRONMENT = ROOT / ".venv"
 PYTHON = ENVIRONMENT / "bin" / "python"
 STAMP = ENVIRONMENT / "install.stamp"
 LOGS = ENVIRONMENT / "install-logs"
-"""What each pip of a run printed, a file each."""
+"""The output of each pip process of a run, one file each."""
 LOCK = os.open(ROOT, os.O_RDONLY)
-"""Locked while a run works. pip inherits it, so that one whose parent was killed still keeps other
-runs out."""
+"""Locked during a run.
+
+pip inherits the lock: when its parent is killed, it still keeps other runs out.
+"""
 ACCELERATORS = ("cpu", "gpu")
 PYTHON_MINIMUM, PYTHON_LIMIT = (3, 11), (3, 14)
 KEPT = frozenset({"broadsheet", "pip", "setuptools", "wheel"})
-"""Distributions that are in the environment without being in the lock."""
+"""Distributions that the environment keeps although the lock does not list them."""
 
 PIPS_AT_ONCE = max(1, min(4, os.cpu_count() or 1))
-"""pip unpacks on one core. Several, each with its share of the lock, halve the time on two."""
+"""pip unpacks on one core. On two cores, several of them halve the time, each with its share."""
 SHARES = 8
-"""Into how many the lock is cut: several for each pip, as packages differ in size by a factor of a
-thousand."""
+"""Into how many parts the lock is cut.
+
+Several for each pip, because packages differ in size by a factor of a thousand."""
 PIP_POLL_INTERVAL_S = 0.1
 PROGRESS_INTERVAL_S = 0.5
 PLAIN_PROGRESS_INTERVAL_S = 10.0
-"""How often a line is printed where the output is no terminal."""
+"""How often a line is printed when the output is not a terminal."""
 LOG_TAIL_LINES = 20
 LOG_LINE_CHARS_MAX = 240
 FETCHED = re.compile(r"^(?:Collecting|Processing|Requirement already satisfied:) ", flags=re.MULTILINE)
 
 
 class InstallError(Exception):
-    """The installation can't go on; the message says why and what to do."""
+    """The installation cannot continue; the message says why and what to do."""
 
 
 class Distribution(NamedTuple):
@@ -90,12 +93,14 @@ def distributions() -> list[Distribution]:
 
 
 def is_whole(distribution: Distribution) -> bool:
-    """Whether every file is there in its recorded size. pip writes RECORD last, so a killed pip
-    leaves none."""
+    """Whether every file exists in its recorded size.
+
+    pip writes RECORD last, so a pip that was killed leaves none.
+    """
     try:
         with (distribution.folder / "RECORD").open(newline="", encoding="utf-8") as record:
             for path, _digest, size in csv.reader(record):
-                # Compiled files mostly come without a size, and pip and Python rewrite them.
+                # Compiled files mostly have no size in RECORD, and pip and Python rewrite them.
                 if (
                     size
                     and not path.endswith(".pyc")
@@ -108,9 +113,8 @@ def is_whole(distribution: Distribution) -> bool:
 
 
 def remove_damaged() -> None:
-    """Make pip see what an interrupted run left half-installed as absent, so that it installs those
-    packages again."""
-    for leftover in site_packages().glob("~*"):  # where pip moves files while it replaces a package
+    """Remove packages that an interrupted run left incomplete, so that pip installs them again."""
+    for leftover in site_packages().glob("~*"):  # pip moves files there while it replaces a package
         shutil.rmtree(leftover, ignore_errors=True)
     for distribution in distributions():
         if not is_whole(distribution):
@@ -118,12 +122,11 @@ def remove_damaged() -> None:
 
 
 def fingerprint(accelerator: str) -> str:
-    """A digest of all that decides what gets installed: change any of it and the next run installs
-    again."""
+    """A digest of everything that decides what gets installed: when it changes, a run installs."""
     digest = hashlib.sha256()
     for path in (ROOT / "requirements" / f"{accelerator}.lock", ROOT / "pyproject.toml", Path(__file__)):
         digest.update(path.read_bytes())
-    # An environment can't be moved, nor used with another Python than the one it was made with.
+    # An environment works only at its own path and with the Python that made it.
     digest.update(f"{accelerator} {ENVIRONMENT} {platform.python_version()}".encode())
     return digest.hexdigest()
 
@@ -136,7 +139,7 @@ class Progress:
         self._in_place = sys.stdout.isatty()
 
     def run(self, stage: str, work: Callable[[], None], state: Callable[[], str] = lambda: "") -> None:
-        """Do `work` in this thread while another shows `state()`."""
+        """Do `work` in this thread while another thread prints `state()`."""
         started_s = time.monotonic()
         done = threading.Event()
         if not self._in_place:
@@ -179,11 +182,12 @@ def start_pip(arguments: Sequence[str]) -> Pip:
 
 
 def pip(*commands: Sequence[str]) -> None:
-    """Run the environment's pip once for each of `commands`, `PIPS_AT_ONCE` at a time. None is left
-    running.
+    """Run the environment's pip once for each of `commands`, `PIPS_AT_ONCE` at a time.
+
+    No pip is left running.
 
     Raises:
-        InstallError: One failed. The others were killed.
+        InstallError: a pip failed; the others were killed.
     """
     waiting = list(commands)
     running: list[Pip] = []
@@ -197,7 +201,7 @@ def pip(*commands: Sequence[str]) -> None:
                 if ended.process.returncode != 0:
                     raise InstallError(
                         f"{log_tail(ended.log)}\n\npip failed with status {ended.process.returncode}. "
-                        f"The whole log is in {ended.log.relative_to(ROOT)}."
+                        f"The complete log is in {ended.log.relative_to(ROOT)}."
                     )
     finally:
         for item in running:
@@ -207,15 +211,14 @@ def pip(*commands: Sequence[str]) -> None:
 
 
 def log_tail(log: Path) -> str:
-    """The end of pip's output, without the lines that say that nothing happened, and with its lists
-    of versions cut."""
+    """The end of pip's output, without satisfied requirements, and with long lines cut."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    telling = [line for line in lines if not line.startswith("Requirement already satisfied:")]
-    return "\n".join(textwrap.shorten(line, LOG_LINE_CHARS_MAX) for line in telling[-LOG_TAIL_LINES:])
+    relevant = [line for line in lines if not line.startswith("Requirement already satisfied:")]
+    return "\n".join(textwrap.shorten(line, LOG_LINE_CHARS_MAX) for line in relevant[-LOG_TAIL_LINES:])
 
 
 def make_environment() -> None:
-    """Keep an environment that works with this Python, or make a new one."""
+    """Keep an environment that works with this Python, or make a new environment."""
     if PYTHON.exists():
         probe = [str(PYTHON), "-c", "import pip, platform; print(platform.python_version())"]
         answer = subprocess.run(probe, capture_output=True, text=True, check=False)
@@ -235,7 +238,7 @@ def install_locked(pins: dict[str, str]) -> None:
     command = ["install", "--no-deps", "--no-compile", "--progress-bar=off"]
     torch = f"torch=={pins['torch']}"
     requirements = [f"{name}=={version}" for name, version in pins.items() if name != "torch"]
-    # torch alone, so that the additional index, where it is needed, is asked for nothing else.
+    # torch is installed alone, so that the additional index is asked for nothing else.
     needs_index = torch == torch_cpu.REQUIREMENT and not is_installed("torch", pins["torch"])
     index = torch_cpu.index_arguments(PYTHON) if needs_index else []
     shares = [requirements[start::SHARES] for start in range(SHARES)]
@@ -243,8 +246,7 @@ def install_locked(pins: dict[str, str]) -> None:
 
 
 def compile_bytecode() -> None:
-    """As pip does, but on all cores. Files that don't compile, such as templates, are passed over,
-    as by pip."""
+    """Compile as pip does, but on all cores; it too skips files that don't compile (templates)."""
     command = [str(PYTHON), "-m", "compileall", "-qq", "-j", "0", str(site_packages())]
     subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
 
@@ -258,8 +260,10 @@ def install_project() -> None:
 
 
 def fetched() -> int:
-    """How many packages the run's pips have come to, by their logs. Each fetches its share, then
-    installs it."""
+    """How many packages this run has fetched, according to the logs.
+
+    Each pip first fetches its whole share, then installs it.
+    """
     return sum(len(FETCHED.findall(log.read_text(encoding="utf-8", errors="replace"))) for log in LOGS.glob("*.log"))
 
 
@@ -284,8 +288,10 @@ def install(accelerator: str) -> None:
 
 
 def wait_for_other_runs() -> None:
-    """Take the lock that all runs in this folder share. It is held until this process and its pip
-    have ended."""
+    """Take the lock that all runs in this folder share.
+
+    It is held until this process and its pip processes have ended.
+    """
     try:
         fcntl.flock(LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -313,14 +319,14 @@ def main() -> int:
     if not PYTHON_MINIMUM <= sys.version_info[:2] < PYTHON_LIMIT:
         print(f"Broadsheet needs Python 3.11, 3.12 or 3.13; this is {platform.python_version()}.", file=sys.stderr)
         return 1
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds, and so ends pip too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds, which ends pip too
     try:
         install(accelerator)
     except InstallError as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted. Run it again to go on from here.", file=sys.stderr)
+        print("\nInterrupted. Run it again to continue from here.", file=sys.stderr)
         return 130
     return 0
 

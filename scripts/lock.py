@@ -1,10 +1,9 @@
-"""Resolve pyproject.toml into the complete, exact pins of ``requirements/*.lock`` (``make lock``).
-Stdlib only.
+"""Resolves pyproject.toml into the complete, exact pins of ``requirements/*.lock`` (``make lock``).
 
 pip resolves in a throwaway environment and installs nothing (``--dry-run --report``). The locks are
 made for Linux on x86_64 with the Python that runs this. They are complete, so `scripts/install.py`
-installs them with ``--no-deps``: that is what lets the CPU set leave out packages that pip's
-resolver insists on.
+installs them with ``--no-deps``. So the CPU lock can leave out packages that pip's resolver insists
+on. Standard library only.
 """
 
 import argparse
@@ -23,16 +22,15 @@ ROOT = Path(__file__).resolve().parent.parent
 COMMON_EXTRAS = ("controlplane", "dataplane", "dev")
 ACCELERATORS = ("cpu", "gpu")
 LEFT_OUT = {
-    # PyPI's builds of these want a CUDA torch: beside a CPU torch, `import vllm` dies with
-    # "operator torchvision::nms does not exist". Text and Whisper need none of them; DECISIONS.md
-    # says which models of pictures do.
+    # PyPI's builds of these need a CUDA build of torch. Beside a CPU build, `import vllm` fails
+    # with "operator torchvision::nms does not exist". Text models and Whisper need none of them;
+    # docs/decisions/packaging.md says which image models do.
     "cpu": {"torchaudio", "torchcodec", "torchvision"},
     "gpu": set[str](),
 }
 RULED_OUT = {
     "cpu": list[str](),
-    # pip puts a local version above the plain one, so a CPU build in any configured place would
-    # win.
+    # pip prefers a local version to the plain one, so a CPU build in a configured index would win.
     "gpu": ["torch!=2.13.0+cpu"],
 }
 
@@ -52,7 +50,7 @@ def normalized(name: str) -> str:
 
 
 def resolve(python: Path, accelerator: str, report: Path) -> dict[str, str]:
-    """Ask pip for the whole set and return name → version."""
+    """Let pip resolve the whole set, and return name → version."""
     command = [
         str(python),
         "-m",
@@ -86,7 +84,7 @@ def render(accelerator: str, pins: dict[str, str]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Make requirements/*.lock anew from pyproject.toml.")
+    parser = argparse.ArgumentParser(description="Resolve requirements/*.lock again from pyproject.toml.")
     parser.add_argument("accelerators", nargs="*", help=f"{' or '.join(ACCELERATORS)}; default: both")
     accelerators = parser.parse_args().accelerators or list(ACCELERATORS)
     for accelerator in accelerators:

@@ -1,9 +1,8 @@
-"""Generate the Python code of ``protos/`` (``make proto``), or check that the committed code is
-fresh (``--check``).
+"""Generates the Python code of ``protos/`` (``make proto``), or checks it (``--check``).
 
-Messages and stubs come from protoc, their ``.pyi`` files from mypy-protobuf (protoc's own
-``--pyi_out`` leaves the gRPC stubs untyped and drops the comments). Rules of protovalidate are
-written with the vendored ``buf/validate/validate.proto``; its generated module moves to
+Messages and stubs come from protoc. Their ``.pyi`` files come from mypy-protobuf, because protoc's
+own ``--pyi_out`` leaves the gRPC stubs untyped and drops the comments. The rules of protovalidate
+need ``buf/validate/validate.proto``, which is vendored. Its generated module moves to
 ``broadsheet._vendor``, because a top-level package ``buf`` would collide with any other
 distribution that ships one.
 """
@@ -19,8 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
 PACKAGES = ROOT / "clients" / "python"
-"""Where the generated tree begins: the proto package path is the Python import path from here
-on."""
+"""Where the generated tree begins: below it, the proto package path is the Python import path."""
 
 VENDORED_IMPORT = re.compile(r"^(\s*)from buf\.validate import", flags=re.MULTILINE)
 SERVICE = re.compile(r"^service\s", flags=re.MULTILINE)
@@ -29,7 +27,7 @@ GENERATED_FILES = "*_pb2*.py*"
 
 
 def protoc(destination: Path, protos: list[Path], *plugins: str) -> None:
-    """Run protoc with the plug-ins named as in its own ``--{plugin}_out`` flags."""
+    """Run protoc with plug-ins, which are named as in its own ``--{plugin}_out`` flags."""
     command = [sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={PROTOS}"]
     for plugin in plugins:
         if plugin.startswith("mypy"):
@@ -66,8 +64,7 @@ def contents(packages: Path) -> dict[Path, bytes]:
 
 
 def add_package_files() -> None:
-    """Make every folder with generated code a regular package; a file that is there already is left
-    alone."""
+    """Make every folder with generated code a regular package; keep files that exist already."""
     for folder in {path.parent for path in generated(PACKAGES)}:
         while folder != PACKAGES / "broadsheet":
             init = folder / "__init__.py"

