@@ -94,7 +94,7 @@ class Run:
                 if error.code() not in _RETRIED:
                     raise
             except asyncio.CancelledError:
-                # Closing a channel cancels its calls. Only a cancellation of this task is re-raised.
+                # Closing a channel cancels its calls. Only cancelling this task itself ends it.
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
                     raise
