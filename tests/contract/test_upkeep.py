@@ -98,7 +98,7 @@ async def test_upkeep_is_done_while_a_change_of_the_catalog_is_open(
                 # Far below the time after which PostgreSQL gives up to wait for a lock.
                 await asyncio.wait_for(upkeep(store), timeout=2.0)
         finally:
-            world.reader.close()
+            world.verifier.close()
 
 
 async def test_upkeep_does_not_queue_behind_changes_of_the_catalog(world: World) -> None:
@@ -155,7 +155,7 @@ async def test_a_purge_skips_a_resource_that_is_being_undeleted(
             assert await ahead.purge_expired() == 0
             assert (await store.adapters.get("m", "a")).delete_time is None
         finally:
-            world.reader.close()
+            world.verifier.close()
 
 
 async def test_a_resource_that_is_being_purged_cannot_be_undeleted(
@@ -183,4 +183,4 @@ async def test_a_resource_that_is_being_purged_cannot_be_undeleted(
             assert (purged, found) == ([2], [None])
             assert (await world.register_model("m")).created
         finally:
-            world.reader.close()
+            world.verifier.close()
