@@ -12,7 +12,7 @@ from broadsheet.v1 import status_pb2
 from dataplane.agent.desired import application_name
 from dataplane.agent.ledger.ledger import Ledger
 from dataplane.agent.ledger.reports import REPORT_LIFETIME_S, ReportUpdate
-from dataplane.agent.serve_status import ServeState, ServeStatus
+from dataplane.agent.serve_api import ServeState, ServeStatus
 from dataplane.agent.situation import Phase
 from dataplane.relay.messages import FirstByte, SleepOrder
 from dataplane.snapshot.activation import Activation, ModelActivation, State
