@@ -1,4 +1,4 @@
-"""Engines that hang, and hosts that are lost: nobody says that a connection is over."""
+"""Engines that hang, and hosts that are lost: no connection is closed, but nothing comes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def world() -> AsyncIterator[World]:
 
 
 async def no_adapters(entry: snapshot_pb2.AdapterEntry) -> None:
-    raise AssertionError(f"{entry.name} was asked for")
+    raise AssertionError(f"{entry.name} was requested")
 
 
 async def replica(world: World, **args: object) -> tuple[SimulatedEngine, str]:
@@ -54,7 +54,7 @@ async def kill_when_silent(engine: SimulatedEngine) -> None:
     engine.kill()
 
 
-async def test_what_hangs_in_an_engine_ends_when_it_is_killed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_requests_in_a_hung_engine_end_when_it_is_killed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(liveness, "ASK_INTERVAL_S", 0.05)
     monkeypatch.setattr(liveness, "_SLICE_S", 0.1)
     hanging, url = await replica(world, hang_after_requests=1, tokens_per_second=20, text="word " * 1000)
@@ -72,17 +72,17 @@ async def test_what_hangs_in_an_engine_ends_when_it_is_killed(world: World, monk
     healthy, other_url = await replica(world)
     world.show(CATALOG, m=ready(url, other_url), other=ready(other_url))
     assert (await world.post(CHAT, {"model": "other"})).status == 200
-    assert not watching.done(), "another model is answered for meanwhile"
+    assert not watching.done(), "another model answers meanwhile"
 
     async with asyncio.timeout(5):
         await watching
         stream = await begun
-        # Of these nothing had come: the other replica has answered them.
+        # Nothing had come of these two, so the other replica has answered them.
         assert [(await cause).status, (await waiting).status] == [200, 200]
     assert healthy.counters.requests == 3
-    *said, last = [event for event in stream.body.split(b"\n\n") if event]
+    *tokens, last = [event for event in stream.body.split(b"\n\n") if event]
     assert stream.status == 200
-    assert len(said) > 3
+    assert len(tokens) > 3
     assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "engine_disconnected"
 
 
@@ -90,11 +90,10 @@ async def test_what_hangs_in_an_engine_ends_when_it_is_killed(world: World, monk
 
 
 class LostHost:
-    """A server with one connection, whose host can be lost: from then on it acknowledges
-    nothing."""
+    """A server with a single connection. Once its host is lost it acknowledges nothing."""
 
     ATTACH_FILTER = 26
-    """SO_ATTACH_FILTER of asm-generic/socket.h, which Python does not name."""
+    """SO_ATTACH_FILTER of asm-generic/socket.h. Python has no name for it."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -103,20 +102,20 @@ class LostHost:
         self._connection: socket.socket
 
     async def begin(self, answer: bytes) -> None:
-        """Take a connection, read a request, answer."""
+        """Accept a connection, read a request, answer it."""
         loop = asyncio.get_running_loop()
         self._connection, _ = await loop.sock_accept(self._listener)
         self._connection.setblocking(False)
         await self.go_on(answer)
 
     async def go_on(self, answer: bytes) -> None:
-        """Read a request on the connection that there is, and answer."""
+        """Read a request on the open connection, and answer it."""
         loop = asyncio.get_running_loop()
         await loop.sock_recv(self._connection, 65536)
         await loop.sock_sendall(self._connection, answer)
 
     def lose(self) -> None:
-        """Have the kernel drop every packet that comes for the connection, before TCP sees it."""
+        """Make the kernel drop every packet of the connection before TCP sees it."""
         drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF: return 0
         program = struct.pack("HL", 1, ctypes.addressof(drop_all))
         self._connection.setsockopt(socket.SOL_SOCKET, self.ATTACH_FILTER, program)
@@ -139,7 +138,7 @@ async def test_a_stream_from_a_host_that_is_lost_ends_with_an_error_event(world:
     await host.begin(
         b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\na\r\ndata: {}\n\n\r\n"
     )
-    await asyncio.sleep(0.3)  # what was sent is acknowledged by then: the host has nothing to say any more
+    await asyncio.sleep(0.3)  # by then everything is acknowledged
     host.lose()
     began = time.monotonic()
     answer = await asyncio.wait_for(asking, 3 * HOST_TIMEOUT_S)

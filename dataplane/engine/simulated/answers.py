@@ -1,5 +1,4 @@
-"""What the SIMULATED engine answers: OpenAI-shaped, deterministic, and plain about being simulated.
-Pure."""
+"""The answers of the SIMULATED engine: OpenAI-shaped and deterministic. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ import msgspec
 from dataplane.engine.simulated.settings import SimulatedSettings
 
 _PROMPT_WORDS_SHOWN = 64
-"""An answer repeats this many words of its prompt."""
+"""Words of the prompt that an answer repeats, at most."""
 _CHOICES_MAX = 128
 
 
@@ -22,12 +21,12 @@ class _StreamOptions(msgspec.Struct):
 
 
 class _Message(msgspec.Struct):
-    # Text, parts, or nothing; what is not text counts as no words.
+    # Text, a list of parts, or nothing. Parts that are not text have no words.
     content: Any = None
 
 
 class RequestFields(msgspec.Struct):
-    """The fields of a request that change an answer; the others are not looked at."""
+    """The fields of a request that change an answer. Others are ignored."""
 
     model: str
     messages: list[_Message] = []
@@ -39,12 +38,12 @@ class RequestFields(msgspec.Struct):
     max_completion_tokens: int | None = None
     n: int | None = None
     ignore_eos: bool = False
-    """vLLM's: go on to `max_tokens` even if the text is over."""
+    """vLLM's: go on to `max_tokens`, beyond the end of the text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRequest:
-    """A request as the engine understood it."""
+    """A parsed request."""
 
     fields: RequestFields
     is_chat: bool
@@ -54,10 +53,15 @@ class EngineRequest:
 
     @classmethod
     def of(cls, path: str, body: bytes, served_name: bytes | None) -> EngineRequest:
-        """Take a body apart.
+        """Parse a body.
+
+        Args:
+            path: The route.
+            body: JSON.
+            served_name: The model to show; None: the one in the body.
 
         Raises:
-            msgspec.MsgspecError: it does not fit.
+            msgspec.MsgspecError: the body does not fit the fields.
         """
         fields = _DECODER.decode(body)
         return cls(
@@ -70,7 +74,7 @@ class EngineRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """An answer, before it is written down."""
+    """An answer, before it is encoded."""
 
     id: str
     request: EngineRequest
@@ -80,13 +84,13 @@ class Generation:
 
 
 class AnswerMaker:
-    """Writes answers down."""
+    """Makes and encodes answers."""
 
     def __init__(self, settings: SimulatedSettings) -> None:
         self._settings = settings
 
     def generation(self, request: EngineRequest, number: int) -> Generation:
-        """The answer to a request, the `number`th that this engine got."""
+        """The answer to the `number`th request of this engine."""
         fields = request.fields
         asked = fields.max_completion_tokens or fields.max_tokens or self._settings.max_tokens
         limit = min(asked, self._settings.max_model_len)
@@ -104,7 +108,7 @@ class AnswerMaker:
         )
 
     def whole(self, generation: Generation) -> bytes:
-        """An answer that is not streamed."""
+        """The body of an answer that is not streamed."""
         text = " ".join(generation.words)
         content: dict[str, object] = {"message": {"role": "assistant", "content": text}}
         if not generation.request.is_chat:
@@ -117,19 +121,18 @@ class AnswerMaker:
         return _encode(self._envelope(generation, kind) | {"choices": choices, "usage": self._usage(generation)})
 
     def first_event(self, generation: Generation) -> bytes:
-        """The event that opens each choice of a chat; nothing for a text completion."""
+        """The event that opens each choice of a chat; empty for a text completion."""
         if not generation.request.is_chat:
             return b""
         return self._events(generation, {"delta": {"role": "assistant", "content": ""}}, None)
 
     def token_event(self, generation: Generation, position: int) -> bytes:
-        """One token of each choice."""
+        """The events for a single token of each choice."""
         word = generation.words[position] if position == 0 else " " + generation.words[position]
         return self._events(generation, _piece(generation, word), None)
 
     def last_events(self, generation: Generation) -> bytes:
-        """What ends a stream: the finish reason, the usage if it was asked for, and OpenAI's end
-        mark."""
+        """The end of a stream: finish reason, usage if requested, and OpenAI's end mark."""
         events = self._events(generation, _piece(generation, ""), generation.finish_reason)
         options = generation.request.fields.stream_options
         if options is not None and options.include_usage:
@@ -138,7 +141,7 @@ class AnswerMaker:
         return events + b"data: [DONE]\n\n"
 
     def embeddings(self, request: EngineRequest) -> bytes:
-        """A vector per input, made of its hash."""
+        """A vector per input, from its hash."""
         inputs = request.fields.input
         items = inputs if isinstance(inputs, list) and inputs and not isinstance(inputs[0], int) else [inputs]
         vectors = [
@@ -150,12 +153,12 @@ class AnswerMaker:
         return _encode({"object": "list", "model": request.shown_model, "data": vectors, "usage": usage})
 
     def token_count(self, request: EngineRequest) -> bytes:
-        """vLLM's answer to `/tokenize`: a token is a word, and its id says nothing."""
+        """vLLM's answer to `/tokenize`. A token is a word, and its id is its position."""
         count = len(request.prompt_words)
         return _encode({"count": count, "max_model_len": self._settings.max_model_len, "tokens": list(range(count))})
 
     def models(self, served_name: str) -> bytes:
-        """The list of the one model."""
+        """The list of the single model."""
         model = {"id": served_name, "object": "model", "created": 0, "owned_by": "broadsheet"}
         return _encode({"object": "list", "data": [model | {"max_model_len": self._settings.max_model_len}]})
 

@@ -1,9 +1,9 @@
 """The SIMULATED engine: an OpenAI-compatible app that computes nothing.
 
-It is for load tests, demonstrations without weights and fault tests, and never stands in for
-another kind. Its args are the fields of `SimulatedSettings`. It answers chat and text completions
-(streamed or not), embeddings, token counts and the list of its one model, and says in every answer
-that it is simulated.
+It is for load tests, fault tests and demonstrations without weights. No other kind of engine falls
+back to it. Its args are the fields of `SimulatedSettings`. It answers chat and text completions
+(streamed or not), embeddings, token counts and the list of its single model. Every answer says that
+it is simulated.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
 
 @dataclass(slots=True)
 class Counters:
-    """What a simulated engine has seen; only ever read by others."""
+    """What a simulated engine has seen. Others only read it."""
 
     requests: int = 0
     """Requests for an answer, refused ones included."""
     in_flight: int = 0
     cancelled: int = 0
-    """Requests whose client went away before the answer was complete."""
+    """Requests whose client disconnected before the answer was complete."""
 
 
 class _Refused(Exception):
@@ -51,12 +51,11 @@ class _Refused(Exception):
 
 
 class _Broken(Exception):
-    """An answer that has begun comes to no end: `break_after_tokens` is reached, or the engine was
-    killed."""
+    """An answer breaks off: `break_after_tokens` is reached, or the engine was killed."""
 
 
 class SimulatedEngine:
-    """A raw ASGI app, and what a replica needs of an engine."""
+    """An ASGI app that is also an `Engine`."""
 
     def __init__(
         self,
@@ -94,41 +93,41 @@ class SimulatedEngine:
 
     @property
     def is_alive(self) -> bool:
-        """It lives as long as its process, unless it was killed."""
+        """True until it is killed."""
         return not self._killed.is_set()
 
     @property
     def loaded_adapters(self) -> tuple[str, ...]:
-        """Engine-side names of the adapters that were asked for."""
+        """Engine-side names of the adapters that requests have used."""
         return tuple(self._adapters)
 
     @property
     def weights_s(self) -> None:
-        """There are none."""
+        """It has no weights."""
 
     async def unload_adapter(self, name: str) -> None:
-        """Forget an adapter. Nothing happens when it is not known."""
+        """Forget an adapter. An unknown one is ignored."""
         self._adapters.discard(name)
 
     async def sleep(self) -> None:
-        """Until `wake` it refuses everything, as an engine without its weights would."""
+        """Refuse every request until `wake`, as an engine without weights would."""
         self._asleep = True
 
     async def wake(self) -> None:
-        """Answer again; takes as long as the args say."""
+        """Answer again, after `wake_up_s`."""
         await asyncio.sleep(self._settings.wake_up_s)
         self._asleep = False
 
     async def answer(self) -> None:
-        """Back at once, unless it hangs."""
+        """Return at once, unless it hangs."""
         if self._hung:
             await self._killed.wait()
 
     def shutdown(self) -> None:
-        """Nothing has to be ended."""
+        """Do nothing: it has no processes."""
 
     def kill(self) -> None:
-        """End the requests in it."""
+        """End its requests with an error, or in the middle."""
         self._killed.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -171,7 +170,7 @@ class SimulatedEngine:
                     await asyncio.Event().wait()
                 await self._routes[scope["path"]](self._parse(scope, body), self._unless_hung(send))
         except _Broken:
-            return  # without the end of the response, so that the server cuts the connection
+            return  # without the end of the response: the server then cuts the connection
         finally:
             self.counters.in_flight -= 1
             self.counters.cancelled += guard.disconnected
@@ -188,7 +187,7 @@ class SimulatedEngine:
             raise _Refused(self._settings.error_status, "simulated error")
 
     def _unless_hung(self, send: Send) -> Send:
-        """`send`, but while the engine hangs nothing comes, until it is killed."""
+        """`send`, but nothing is sent while the engine hangs. It ends when the engine is killed."""
 
         async def checked(message: MutableMapping[str, Any]) -> None:
             if self._hung:
@@ -249,8 +248,7 @@ class SimulatedEngine:
         await _begin(send, JSON, self._answers.token_count(request))
 
     async def _wait_until(self, at: float) -> None:
-        """Sleep towards a point in time, not for a span, so that the pauses' inaccuracy does not
-        add up."""
+        """Sleep until a point in time, so that the errors of many pauses do not add up."""
         pause_s = at - self._clock()
         if pause_s > 0:
             await asyncio.sleep(pause_s)
@@ -268,13 +266,13 @@ def build_app(
     """A simulated engine that has started.
 
     Args:
-        settings: how it behaves.
-        served_name: the only model that it answers to, unless the header `x-broadsheet-served-name`
-            says what to show as the model. Empty: it answers to any.
-        secret: what it wants in `authorization: Bearer`; empty: nothing.
-        random: for `error_rate`.
-        clock: seconds, monotonic.
-        exit_process: called with a status by `crash_after_requests`.
+        settings: How it behaves.
+        served_name: The only model that it answers for, unless `x-broadsheet-served-name` names the
+            model to show. Empty: it answers for any.
+        secret: What it requires in `authorization: Bearer`; empty: nothing.
+        random: For `error_rate`.
+        clock: Seconds, monotonic.
+        exit_process: Called with a status by `crash_after_requests`.
     """
     return SimulatedEngine(
         settings, served_name=served_name, secret=secret, random=random, clock=clock, exit_process=exit_process
@@ -282,22 +280,22 @@ def build_app(
 
 
 async def start(args: Mapping[str, object]) -> SimulatedEngine:
-    """Start a simulated engine for a model with these engine args; takes as long as they say.
+    """Start a simulated engine for a model with these engine args. Takes `start_up_s`.
 
     Raises:
         ValueError: the args are wrong.
-        EngineStartError: the args say that it fails.
+        EngineStartError: the args ask for a failure, or for more memory than there is.
     """
     settings = SimulatedSettings.from_args(args)
     await asyncio.sleep(settings.start_up_s)
     if settings.fail_start:
         raise EngineStartError(settings.fail_start, reason=start_failure_reason(settings.fail_start))
     _reserve(settings.memory_bytes)
-    return build_app(settings, random=Random(), clock=time.monotonic)  # noqa: S311  # which requests fail is no secret
+    return build_app(settings, random=Random(), clock=time.monotonic)  # noqa: S311  # it picks failing requests
 
 
 def _reserve(memory_bytes: int) -> None:
-    """Take so much memory, and give it back."""
+    """Map that much memory, and unmap it."""
     if not memory_bytes:
         return
     try:
@@ -322,4 +320,4 @@ async def _read(receive: Receive) -> bytes:
 
 
 async def _nothing() -> None:
-    """There is nothing to shut down."""
+    """Nothing has to be shut down."""

@@ -11,28 +11,30 @@ from protocol.validation import shorten
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedSettings:
-    """How a simulated engine behaves: the args of a model with `engine.kind: SIMULATED`. All are
-    optional."""
+    """How a simulated engine behaves: the args of a model with `engine.kind: SIMULATED`.
+
+    All are optional.
+    """
 
     start_up_s: float = 0.0
     """Seconds that starting takes."""
     wake_up_s: float = 0.0
     """Seconds that waking from sleep takes (`scaling.idle: SLEEP`)."""
     fail_start: str = ""
-    """Not empty: starting fails with these words, after `start_up_s`."""
+    """Not empty: starting fails with this message, after `start_up_s`."""
     memory_bytes: int = 0
-    """Bytes of memory that starting asks the kernel for; what it refuses fails the start. They are
-    not written to."""
+    """Bytes of memory that starting asks the kernel for. If it refuses them, the start fails. They
+    are not written to."""
     time_to_first_token_s: float = 0.0
     """Seconds before the first token of each answer; embeddings and token counts take as long."""
     tokens_per_second: float = 0.0
-    """Speed of one answer. 0: as fast as it goes."""
+    """Speed of one answer. 0: as fast as possible."""
     max_tokens: int = 16
-    """Tokens of an answer at most, where the request says nothing."""
+    """Most tokens of an answer, unless the request sets it."""
     max_model_len: int = 4096
-    """Tokens that fit into one request with its answer; more in a prompt is answered 400."""
+    """Tokens that fit into a request with its answer. A longer prompt is answered 400."""
     text: str = ""
-    """What is answered. Default: `simulated answer of {model} to: {prompt}`. A token is a word."""
+    """The answer. Default: `simulated answer of {model} to: {prompt}`. A token is a word."""
     embedding_dimensions: int = 8
     """Numbers in an embedding."""
     error_rate: float = 0.0
@@ -40,23 +42,22 @@ class SimulatedSettings:
     error_status: int = 500
     """Status of those errors, 400 to 599."""
     hang: bool = False
-    """It starts, and then answers no request ever, though it says that it lives."""
+    """It starts and then answers no request, but still answers liveness probes."""
     break_after_tokens: int = 0
-    """Not 0: a streamed answer's connection is cut after so many tokens."""
+    """Not 0: the connection of a streamed answer is cut after that many tokens."""
     crash_after_requests: int = 0
-    """Not 0: it answers so many requests, and the next one ends its process."""
+    """Not 0: it answers that many requests, and the next one ends its process."""
     hang_after_requests: int = 0
-    """Not 0: it answers so many requests, and with the next one it hangs: nothing more comes of any
-    answer, and it does not say that it lives. It is then killed as a vLLM engine that hangs is."""
+    """Not 0: it answers that many requests, and hangs with the next one. Nothing more comes of any
+    answer, and liveness probes fail, so it is killed as a vLLM engine that hangs is."""
 
     @classmethod
     def from_args(cls, args: Mapping[str, object]) -> SimulatedSettings:
-        """Check and take a model's engine args. Numbers may be floats with nothing behind the
-        point: JSON's are.
+        """Check a model's engine args. Whole numbers may be floats, as they are in JSON.
 
         Raises:
-            ValueError: an arg is unknown, of the wrong type or out of range; the message says
-                which, what was got and what is allowed.
+            ValueError: an arg is unknown, of the wrong type or out of range. The message names it,
+                its value and what is allowed.
         """
         values: dict[str, object] = {}
         for written, value in args.items():
@@ -66,7 +67,7 @@ class SimulatedSettings:
             if name in values:
                 raise ValueError(f"{written}: given twice")
             values[name] = _checked(name, value)
-        return cls(**values)  # type: ignore[arg-type]  # _checked has seen to each one's type
+        return cls(**values)  # type: ignore[arg-type]  # _checked has checked the types
 
 
 _DEFAULTS: Mapping[str, object] = {field.name: field.default for field in fields(SimulatedSettings)}

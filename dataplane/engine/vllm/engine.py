@@ -66,7 +66,7 @@ class VllmEngine:
         await self._client.remove_lora(request.lora_int_id)
 
     async def sleep(self) -> None:
-        """Move the weights to main memory and drop the KV cache. Needs an engine without requests."""
+        """Move the weights to main memory, drop the KV cache. Needs an engine without requests."""
         await self._client.sleep(level=1)
 
     async def wake(self) -> None:

@@ -67,7 +67,7 @@ async def test_changed_file_is_refused_and_leaves_nothing(
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-async def test_missing_file_and_missing_directory_are_told_apart(cache: AdapterCache, source: Path) -> None:
+async def test_missing_file_and_missing_directory_have_their_own_messages(cache: AdapterCache, source: Path) -> None:
     (source / "adapter_config.json").unlink()
     with pytest.raises(AdapterError, match=r"adapter_config\.json: no such file") as caught:
         await cache.ensure(entry(source))

@@ -1,4 +1,4 @@
-"""What stands before an engine: who is let in, and what the engine is told."""
+"""The app in front of an engine: who may call, and what the engine learns of a call."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ADAPTER_HEADERS = {
 
 
 class Engine:
-    """An engine's app that notes what it was told."""
+    """An engine's app that records its calls."""
 
     def __init__(self) -> None:
         self.calls: list[Call | None] = []
@@ -92,7 +92,7 @@ async def test_without_the_secret_nothing_reaches_the_engine(
     assert engine.calls == []
 
 
-async def test_engine_is_told_the_name_that_was_asked_for(app: ReplicaApp, engine: Engine) -> None:
+async def test_engine_learns_the_served_name(app: ReplicaApp, engine: Engine) -> None:
     headers = {"authorization": f"Bearer {SECRET}", "x-broadsheet-served-name": "public/name"}
     async with client(app) as http:
         answer = await http.post("/v1/completions", headers=headers)
@@ -110,7 +110,7 @@ async def test_adapter_is_ensured_before_the_engine_is_asked(
     assert engine.calls == [Call(ADAPTER.served_name, engine_adapter_name(ADAPTER))]
 
 
-async def test_adapter_that_cannot_be_had_is_a_503_that_names_no_file(
+async def test_unavailable_adapter_is_a_503_without_file_names(
     app: ReplicaApp, engine: Engine, adapters: Adapters
 ) -> None:
     adapters.fails = AdapterError("/secret/path: no such file", reason="ADAPTER_SOURCE_NOT_FOUND")
@@ -148,7 +148,7 @@ async def test_requests_are_counted_while_they_run(app: ReplicaApp, engine: Engi
     assert app.adapters_in_flight == {}
 
 
-async def test_a_dead_engine_is_not_asked_and_says_so(engine: Engine, app: ReplicaApp) -> None:
+async def test_a_dead_engine_gets_no_request_and_is_answered_for(engine: Engine, app: ReplicaApp) -> None:
     engine.alive = False
     async with client(app) as http:
         answer = await http.post("/v1/completions", headers={"authorization": f"Bearer {SECRET}"})
@@ -157,7 +157,7 @@ async def test_a_dead_engine_is_not_asked_and_says_so(engine: Engine, app: Repli
     assert engine.calls == []
 
 
-async def test_an_engine_that_dies_of_a_request_says_that_it_had_it(engine: Engine, app: ReplicaApp) -> None:
+async def test_an_engine_that_dies_with_a_request_is_marked_as_having_had_it(engine: Engine, app: ReplicaApp) -> None:
     engine.hold.clear()
     engine.status = 500
     async with client(app) as http:
@@ -171,7 +171,7 @@ async def test_an_engine_that_dies_of_a_request_says_that_it_had_it(engine: Engi
 
 
 @pytest.mark.parametrize("alive", [True, False])
-async def test_a_stream_that_an_engine_only_said_its_death_in_has_not_begun(
+async def test_a_stream_with_nothing_but_the_engines_death_has_not_begun(
     engine: Engine, app: ReplicaApp, alive: bool
 ) -> None:
     engine.hold.clear()
@@ -189,7 +189,7 @@ async def test_a_stream_that_an_engine_only_said_its_death_in_has_not_begun(
         assert answer.headers[ENGINE_HAD_REQUEST_HEADER] == "1"
 
 
-async def test_an_error_of_a_living_engine_is_its_answer(engine: Engine, app: ReplicaApp) -> None:
+async def test_an_error_of_a_live_engine_is_passed_on(engine: Engine, app: ReplicaApp) -> None:
     engine.status = 500
     async with client(app) as http:
         answer = await http.post("/v1/completions", headers={"authorization": f"Bearer {SECRET}"})

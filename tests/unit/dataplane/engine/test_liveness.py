@@ -38,7 +38,7 @@ class Engine:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_an_engine_that_answers_late_but_in_time_lives(fails: bool) -> None:
+async def test_an_engine_that_answers_before_the_deadline_is_alive(fails: bool) -> None:
     engine = Engine()
     engine.takes_s, engine.fails = 0.1, fails
     watching = asyncio.create_task(until_silent(engine.answer, 0.3))
@@ -60,7 +60,7 @@ async def test_an_engine_that_hangs_is_noticed_after_the_deadline() -> None:
     assert engine.given_up == 1
 
 
-async def test_time_that_this_process_did_not_run_is_not_held_against_the_engine() -> None:
+async def test_time_in_which_this_process_did_not_run_does_not_count() -> None:
     engine = Engine()
     engine.takes_s = 0.1
     watching = asyncio.create_task(until_silent(engine.answer, 0.3))
@@ -72,7 +72,7 @@ async def test_time_that_this_process_did_not_run_is_not_held_against_the_engine
     watching.cancel()
 
 
-async def test_watching_that_is_ended_leaves_no_question_behind() -> None:
+async def test_cancelled_watching_cancels_its_probe() -> None:
     engine = Engine()
     engine.hangs = True
     watching = asyncio.create_task(until_silent(engine.answer, 60))

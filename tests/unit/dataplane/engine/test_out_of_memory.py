@@ -24,7 +24,7 @@ from dataplane.engine.out_of_memory import kernel_kills, start_failure_reason
         "MemoryError",
     ],
 )
-def test_words_that_mean_want_of_memory(message: str) -> None:
+def test_messages_about_memory_are_recognised(message: str) -> None:
     assert start_failure_reason(message) == "OUT_OF_MEMORY"
 
 
@@ -37,11 +37,11 @@ def test_words_that_mean_want_of_memory(message: str) -> None:
         "ValueError: memory_bytes: got -1",
     ],
 )
-def test_words_that_do_not(message: str) -> None:
+def test_other_messages_are_not(message: str) -> None:
     assert start_failure_reason(message) == "ENGINE_START_FAILED"
 
 
-def test_what_the_kernel_counts(tmp_path: Path) -> None:
+def test_kills_are_read_from_the_kernels_counter(tmp_path: Path) -> None:
     vmstat = tmp_path / "vmstat"
     assert kernel_kills(vmstat) == 0
     vmstat.write_text("pgfault 12\noom_kill 3\npgmajfault 4\n")

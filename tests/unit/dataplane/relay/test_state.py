@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 
 from dataplane.relay.errors import NotOwnerError, RelayFullError, WriterReplacedError
-from dataplane.relay.state import Cursor, Limits, RelayState, StoredChanges
-from dataplane.relay.topics import Key, Role, Topic, Watched, Writer, engine_key
+from dataplane.relay.state import Cursor, Limits, RelayState
+from dataplane.relay.topics import Key, Role, Topic, Writer, engine_key
+from tests.unit.dataplane.relay.follower import Follower
 
 AGENT = Writer(Role.AGENT, "agent", 1)
 ENGINE = Writer(Role.ENGINE, "r1", 1)
@@ -29,26 +28,6 @@ def put(made: RelayState, writer: Writer, *keys: Key, value: bytes = b"value", n
 
 def everything(made: RelayState) -> dict[Key, bytes]:
     return dict(made.changes(EVERYTHING, None).changed)
-
-
-class Follower:
-    """A watcher that keeps what it was told."""
-
-    def __init__(self, made: RelayState, watched: Sequence[Watched]) -> None:
-        self._state = made
-        self._watched = watched
-        self._cursor: Cursor | None = None
-        self.values: dict[Key, bytes] = {}
-
-    def look(self) -> StoredChanges:
-        changes = self._state.changes(self._watched, self._cursor)
-        self._cursor = changes.cursor
-        if changes.is_complete:
-            self.values.clear()
-        self.values.update(changes.changed)
-        for key in changes.removed:
-            self.values.pop(key, None)
-        return changes
 
 
 def test_the_first_look_is_complete_and_the_next_ones_are_what_changed() -> None:

@@ -32,18 +32,18 @@ from dataplane.errors import EngineStartError
         ({"max_tokens": 1, "max-tokens": 2}, "max-tokens: given twice"),
     ],
 )
-def test_wrong_args_are_told_apart(args: dict[str, object], message: str) -> None:
+def test_each_wrong_arg_has_its_message(args: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SimulatedSettings.from_args(args)
 
 
-def test_args_are_taken_as_json_gives_them() -> None:
+def test_numbers_may_be_floats_as_in_json() -> None:
     settings = SimulatedSettings.from_args({"max-tokens": 3.0, "start_up_s": 1, "hang": True, "text": "a"})
     assert settings == SimulatedSettings(max_tokens=3, start_up_s=1.0, hang=True, text="a")
     assert SimulatedSettings.from_args({}) == SimulatedSettings()
 
 
-async def test_a_start_that_is_to_fail_fails_with_its_words_after_its_time() -> None:
+async def test_fail_start_fails_with_its_message_after_start_up_s() -> None:
     loop = asyncio.get_running_loop()
     begun = loop.time()
     with pytest.raises(EngineStartError, match="out of luck"):
@@ -53,7 +53,7 @@ async def test_a_start_that_is_to_fail_fails_with_its_words_after_its_time() -> 
         await start({"hangs": True})
 
 
-async def test_a_start_that_wants_more_memory_than_there_is_says_so() -> None:
+async def test_a_start_with_more_memory_than_there_is_fails_with_out_of_memory() -> None:
     with pytest.raises(EngineStartError, match="140737488355328 bytes: Cannot allocate memory") as raised:
         await start({"memory_bytes": 2**47})
     assert raised.value.reason == "OUT_OF_MEMORY"
@@ -148,7 +148,7 @@ async def test_the_length_of_an_answer() -> None:
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETE])
-async def test_a_stream_says_the_same_as_a_whole_answer(path: str) -> None:
+async def test_a_stream_has_the_same_text_as_a_whole_answer(path: str) -> None:
     body = {"model": "m", "messages": [{"content": "x y"}], "prompt": "x y", "n": 2, "max_tokens": 5}
     whole = (await Call(path, body).to(engine())).json
     options = {"stream": True, "stream_options": {"include_usage": True}}
@@ -168,7 +168,7 @@ async def test_a_stream_says_the_same_as_a_whole_answer(path: str) -> None:
     assert "usage" not in events[0]
 
 
-async def test_the_shown_model_is_what_the_caller_asked_for_and_adapters_are_named() -> None:
+async def test_the_served_name_is_shown_and_adapters_are_listed() -> None:
     app = engine()
     headers = {"x-broadsheet-served-name": "m:a", "x-broadsheet-adapter": "eA=="}
     call = await Call(COMPLETE, {"model": "m:a@12", "prompt": "x"}, headers).to(app)
@@ -180,7 +180,7 @@ async def test_the_shown_model_is_what_the_caller_asked_for_and_adapters_are_nam
     assert list(app.loaded_adapters) == []
 
 
-async def test_who_may_ask_for_what() -> None:
+async def test_secret_model_method_and_route_are_checked() -> None:
     app = engine(secret="s", served_name="m")
     body = {"model": "m", "prompt": "x"}
     authorized = {"authorization": "Bearer s"}
@@ -203,7 +203,7 @@ async def test_embeddings_and_token_counts() -> None:
     assert (await Call("/tokenize", {"model": "m", "prompt": "a b c"}).to(app)).json["count"] == 3
 
 
-async def test_tokens_come_at_their_speed() -> None:
+async def test_tokens_come_at_the_set_speed() -> None:
     loop = asyncio.get_running_loop()
     body = {"model": "m", "prompt": "x", "stream": True, "max_tokens": 20, "ignore_eos": True}
     begun = loop.time()
@@ -211,7 +211,7 @@ async def test_tokens_come_at_their_speed() -> None:
     assert 0.28 <= loop.time() - begun < 0.6
 
 
-async def test_errors_come_at_their_rate() -> None:
+async def test_errors_come_at_the_set_rate() -> None:
     app = engine(error_rate=0.3, error_status=429)
     statuses = [(await Call(COMPLETE, {"model": "m", "prompt": "x"}).to(app)).status for _ in range(300)]
     assert set(statuses) == {200, 429}
@@ -224,7 +224,7 @@ async def test_a_break_leaves_a_stream_without_its_end() -> None:
     assert call.sent[-1]["more_body"] is True
 
 
-async def test_it_crashes_after_so_many_requests() -> None:
+async def test_it_crashes_after_the_set_number_of_requests() -> None:
     app = engine(crash_after_requests=2)
     for _ in range(2):
         await Call(COMPLETE, {"model": "m", "prompt": "x"}).to(app)
@@ -233,17 +233,17 @@ async def test_it_crashes_after_so_many_requests() -> None:
     assert exits == [70]
 
 
-async def test_it_hangs_after_so_many_requests_until_it_is_killed() -> None:
+async def test_it_hangs_after_the_set_number_of_requests_until_it_is_killed() -> None:
     app = engine(hang_after_requests=1, text="one two three", tokens_per_second=1)
     stream = Call(COMPLETE, {"model": "m", "prompt": "x", "stream": True})
     streaming = asyncio.create_task(stream.to(app))
     await asyncio.sleep(0.01)
     await asyncio.wait_for(app.answer(), 1)
     waiting = asyncio.create_task(Call(COMPLETE, {"model": "m", "prompt": "x"}).to(app))
-    said = len(stream.sent)
+    sent = len(stream.sent)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(app.answer(), 1.2)
-    assert (app.is_alive, len(stream.sent)) == (True, said)
+    assert (app.is_alive, len(stream.sent)) == (True, sent)
     app.kill()
     await app.answer()
     await streaming
@@ -252,7 +252,7 @@ async def test_it_hangs_after_so_many_requests_until_it_is_killed() -> None:
     assert (await waiting).status == 500
 
 
-async def test_a_client_that_leaves_ends_the_work() -> None:
+async def test_a_disconnected_client_ends_the_work() -> None:
     app = engine(hang=True)
     call = Call(COMPLETE, {"model": "m", "prompt": "x"})
     asked = asyncio.create_task(call.to(app))

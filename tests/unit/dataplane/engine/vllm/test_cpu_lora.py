@@ -76,7 +76,7 @@ def run(lora_ops: Any, operator: str, slots: list[int]) -> tuple[torch.Tensor, t
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_rows_without_an_adapter_stay_and_the_others_get_theirs(skipping: Operators, operator: str) -> None:
+def test_only_rows_with_an_adapter_are_changed(skipping: Operators, operator: str) -> None:
     for slots in ROWS_SLOTS:
         got, expected = run(skipping[0], operator, slots)
         torch.testing.assert_close(got, expected)
@@ -85,8 +85,8 @@ def test_rows_without_an_adapter_stay_and_the_others_get_theirs(skipping: Operat
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_vllm_alone_gives_them_the_last_slots_adapter(operators: Operators, operator: str) -> None:
-    """When this fails, vLLM has mended it, and `cpu_lora` can go."""
+def test_unwrapped_operators_apply_the_last_slots_adapter(operators: Operators, operator: str) -> None:
+    """When this fails, vLLM has fixed it, and `cpu_lora` can be deleted."""
     got, expected = run(operators[0], operator, [0, -1, 2])
     torch.testing.assert_close(got[[0, 2]], expected[[0, 2]])
     assert not torch.allclose(got[1], expected[1])
@@ -100,7 +100,7 @@ def test_nothing_in_an_adapter_reaches_rows_without_one(skipping: Operators) -> 
     assert output.isnan().any(dim=1).tolist() == [True, False]
 
 
-def test_operators_that_skip_by_themselves_are_left_alone(skipping: Operators) -> None:
+def test_operators_that_skip_already_are_not_wrapped(skipping: Operators) -> None:
     before = skipping[0].bgmv_expand
     cpu_lora.skip_rows_without_adapter()
     assert skipping[0].bgmv_expand is before
