@@ -90,7 +90,7 @@ class Observer:
         applications, now = self._ledger.applications, time.time()
         match message:
             case Wake():
-                self._ledger.usage.asked_for(message.model, min(message.requested_at, now))
+                self._ledger.usage.requested(message.model, min(message.requested_at, now))
             case StartFailure():
                 name = message.application
                 if applications.failed(name, reason=message.reason, message=message.message, now=now):

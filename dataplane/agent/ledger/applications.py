@@ -197,8 +197,7 @@ class Applications:
         return self._states.get(name)
 
     def missing_in(self, statuses: Mapping[str, ServeStatus], asked_at: float) -> tuple[str, ...]:
-        """Names of the applications that are gone, because Ray Serve had them and no longer lists
-        them.
+        """Names of the applications that Ray Serve had taken on and no longer lists.
 
         Args:
             statuses: Ray Serve's answer.

@@ -72,7 +72,7 @@ class AgentMachine(RuleBasedStateMachine):
 
     @rule(model=st.sampled_from(NAMES))
     def wake(self, model: str) -> None:
-        self.ledger.usage.asked_for(f"models/{model}", self.now)
+        self.ledger.usage.requested(f"models/{model}", self.now)
 
     @rule(name=st.sampled_from(APPLICATIONS), replica=st.sampled_from("12"), follows=st.booleans())
     def engine_reports(self, name: str, replica: str, follows: bool) -> None:
@@ -190,7 +190,7 @@ class AgentMachine(RuleBasedStateMachine):
         assert self.ledger.applications.names() == self.records.keys()
 
     def teardown(self) -> None:
-        """Without more faults, every model that is asked for answers."""
+        """Without more faults, every requested model answers."""
         for _ in range(8):
             self.now += 101
             for model in self.entries:
