@@ -205,7 +205,7 @@ async def test_a_named_part_of_the_scaling_that_is_unset_gets_its_default(world:
     assert whole.model.revision.spec.scaling.max_replicas == 1
 
 
-async def test_without_a_mask_every_field_that_is_set_is_meant(world: World) -> None:
+async def test_without_a_mask_every_field_that_is_set_is_covered_by_answer(world: World) -> None:
     await world.register_model("m", labels={"team": "a"})
     answer = await update_model(world, revision=card(description="new"), served_name="n")
     assert (answer.model.served_name, answer.model.revision.card.description) == ("n", "new")

@@ -75,11 +75,11 @@ class ApplicationState:
     adapters_revision: int | None = None
     """Catalog revision of the adapter list that its replicas were given last."""
 
-    def is_meant(self, asked_at: float) -> bool:
-        """Whether an answer of Ray Serve is about this application.
+    def is_covered_by_answer(self, asked_at: float) -> bool:
+        """Whether an answer of Ray Serve says something about this application.
 
-        An answer to a question that was asked before Ray Serve took the application on is not. If
-        it is, an answer that does not list the application means that it is gone.
+        Ray Serve does not know an application before it has taken it on. Later, an answer that does
+        not list the application means that it is gone.
 
         Args:
             asked_at: When Ray Serve was asked.

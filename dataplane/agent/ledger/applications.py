@@ -170,7 +170,7 @@ class Applications:
         given_up = []
         for name, state in list(self._states.items()):
             status = statuses.get(name)
-            if status is None or not state.is_meant(asked_at):
+            if status is None or not state.is_covered_by_answer(asked_at):
                 continue
             has_failed = status.state is ServeState.FAILED
             if has_failed and self.failed(name, reason=status.reason, message=status.message, now=now):
@@ -203,7 +203,11 @@ class Applications:
             statuses: Ray Serve's answer.
             asked_at: When Ray Serve was asked.
         """
-        return tuple(name for name, state in self._states.items() if name not in statuses and state.is_meant(asked_at))
+        return tuple(
+            name
+            for name, state in self._states.items()
+            if name not in statuses and state.is_covered_by_answer(asked_at)
+        )
 
     def without_adapters_of(self, catalog_revision: int) -> Mapping[str, str]:
         """By name: the model of each application that lacks the adapter list of that revision."""
