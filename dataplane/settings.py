@@ -267,7 +267,7 @@ def parse(argv: list[str]) -> Settings:
     Raises:
         SettingsError: a value is not allowed, or an environment variable with the prefix is
             unknown.
-        SystemExit: `--help` was asked for (0), or a flag is unknown (2).
+        SystemExit: after `--help` (0), or for an unknown flag (2).
     """
     known = {f"{ENV_PREFIX}{name}".upper() for name in Settings.model_fields}
     unknown = sorted(name for name in os.environ if name.startswith(ENV_PREFIX) and name not in known)

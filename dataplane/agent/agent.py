@@ -16,7 +16,7 @@ from importlib.metadata import version
 
 import structlog
 
-from dataplane.agent import deployments
+from dataplane.agent.deployments import RayServe
 from dataplane.agent.executor import Executor
 from dataplane.agent.giving_up import Backoff
 from dataplane.agent.ledger.ledger import Ledger
@@ -58,13 +58,15 @@ class Agent:
             drain_s=settings.drain_s,
             backoff=Backoff(first_s=settings.failure_backoff_s, max_s=settings.failure_backoff_max_s),
         )
-        self._observer = Observer(self._ledger, self._relay, self._plan_due.set)
-        replica_settings = ReplicaSettings(
-            adapter_dir=settings.data_dir / "adapters",
-            drain_s=settings.drain_s,
-            liveness_timeout_s=settings.engine_liveness_timeout_s,
+        self._serve = RayServe(
+            ReplicaSettings(
+                adapter_dir=settings.data_dir / "adapters",
+                drain_s=settings.drain_s,
+                liveness_timeout_s=settings.engine_liveness_timeout_s,
+            )
         )
-        self._executor = Executor(self._ledger, self._relay, replica_settings)
+        self._observer = Observer(self._ledger, self._relay, self._serve, self._plan_due.set)
+        self._executor = Executor(self._ledger, self._relay, self._serve)
         policy = Policy(allowed_sources=settings.allowed_sources, allow_new_store=settings.allow_new_store)
         self._rules = validation_rules(version("broadsheet"), policy)
         self._keeper = SnapshotKeeper(
@@ -138,7 +140,7 @@ class Agent:
 
     async def _reconcile_once(self, snapshot: Snapshot) -> None:
         any_asleep = self._ledger.applications.any_asleep()
-        free = await asyncio.to_thread(deployments.free_resources) if any_asleep else {}
+        free = await asyncio.to_thread(self._serve.free_resources) if any_asleep else {}
         # There is no await between `situation` and `planned`: a wake that came in between would be
         # forgotten with the activity of the models that the plan found idle.
         now = time.time()

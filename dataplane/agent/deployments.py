@@ -1,6 +1,6 @@
 """Ray Serve's deploy API. No other module of the agent imports it.
 
-Every function blocks: call it in a thread.
+Everything in it blocks: call it in a thread.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ray.serve.schema import ApplicationStatus
 from broadsheet.v1 import model_pb2, snapshot_pb2
 from dataplane.agent.desired import APPLICATION_NAME_PREFIX
 from dataplane.agent.resources import Resources
-from dataplane.agent.serve_status import ServeState, ServeStatus
+from dataplane.agent.serve_api import ServeApi, ServeState, ServeStatus
 from dataplane.engine.out_of_memory import start_failure_reason
 from dataplane.engine.replica import EngineReplica, ReplicaSettings
 from dataplane.relay.messages import ApplicationRecord
@@ -42,70 +42,64 @@ _STATES = {
 }
 
 
-def deploy_model(record: ApplicationRecord, settings: ReplicaSettings) -> None:
-    """Deploy the application of a model, or update its scaling in place.
+class RayServe(ServeApi):
+    """Ray Serve of the cluster that this process has joined."""
 
-    Returns as soon as Ray Serve has taken it on. Replicas that are running keep running.
+    def __init__(self, settings: ReplicaSettings) -> None:
+        """
+        Args:
+            settings: For the replicas of all applications.
+        """
+        self._settings = settings
 
-    Args:
-        record: The application, with the scaling that it is to have.
-        settings: For its replicas.
-    """
-    entry = snapshot_pb2.ModelEntry.FromString(record.entry)
-    deployment = serve.deployment(
-        EngineReplica,
-        name="engine",
-        ray_actor_options=_actor_options(entry.revision.spec),
-        health_check_period_s=_HEALTH_CHECK_PERIOD_S,
-        health_check_timeout_s=_HEALTH_CHECK_TIMEOUT_S,
-        graceful_shutdown_wait_loop_s=0.1,
-        graceful_shutdown_timeout_s=settings.drain_s + _SHUTDOWN_MARGIN_S,
-        **_scaling_options(entry.revision.spec.scaling),
-    )
-    # By default each run gets a random version, which restarts every replica. The name holds a
-    # digest of everything that needs a restart, so it serves as the version.
-    deployment = deployment.options(_internal=True, version=record.name)
-    target = deployment.bind(record.name, record.entry, record.secret, settings)
-    serve.run_many(
-        [serve.RunTarget(target=target, name=record.name, route_prefix=None)], wait_for_applications_running=False
-    )
+    def deploy(self, record: ApplicationRecord) -> None:
+        entry = snapshot_pb2.ModelEntry.FromString(record.entry)
+        deployment = serve.deployment(
+            EngineReplica,
+            name="engine",
+            ray_actor_options=_actor_options(entry.revision.spec),
+            health_check_period_s=_HEALTH_CHECK_PERIOD_S,
+            health_check_timeout_s=_HEALTH_CHECK_TIMEOUT_S,
+            graceful_shutdown_wait_loop_s=0.1,
+            graceful_shutdown_timeout_s=self._settings.drain_s + _SHUTDOWN_MARGIN_S,
+            **_scaling_options(entry.revision.spec.scaling),
+        )
+        # By default each run gets a random version, which restarts every replica. The name holds a
+        # digest of everything that needs a restart, so it serves as the version.
+        deployment = deployment.options(_internal=True, version=record.name)
+        target = deployment.bind(record.name, record.entry, record.secret, self._settings)
+        serve.run_many(
+            [serve.RunTarget(target=target, name=record.name, route_prefix=None)], wait_for_applications_running=False
+        )
+
+    def delete(self, application: str) -> None:
+        serve.delete(application, _blocking=False)
+
+    def observe(self) -> Mapping[str, ServeStatus]:
+        # `serve.status()` is not used. It builds the whole configuration of every application, here
+        # and in the controller. To do so it registers a module with cloudpickle for a moment, for
+        # the whole process, which makes `deploy` fail in another thread.
+        found = {}
+        for overview in _get_global_client().list_serve_statuses():
+            if not overview.name.startswith(APPLICATION_NAME_PREFIX) or overview.name in SYSTEM_APPLICATIONS:
+                continue
+            application = overview.app_status
+            # The messages of the deployments say more than that of the application.
+            messages = [deployment.message for deployment in overview.deployment_statuses if deployment.message]
+            message = "\n".join(messages) or application.message
+            state = _STATES[application.status]
+            reason = start_failure_reason(message) if state is ServeState.FAILED else ""
+            found[overview.name] = ServeStatus(state=state, message=message, reason=reason)
+        return found
+
+    def free_resources(self) -> Resources:
+        free: Resources = ray.available_resources()
+        return free
 
 
 def deploy_system(application: str, deployment: Any, *arguments: Any) -> None:
     """Deploy the agent or the ingress. Returns when it runs."""
     serve.run(deployment.bind(*arguments), name=application, route_prefix=None)
-
-
-def delete(application: str) -> None:
-    """Request the deletion of an application. Returns at once; its replicas drain first."""
-    serve.delete(application, _blocking=False)
-
-
-def observe() -> Mapping[str, ServeStatus]:
-    """All applications of models, by name. Each costs Ray Serve's controller time.
-
-    `serve.status()` is not used. It builds the whole configuration of every application, here and
-    in the controller. To do so it registers a module with cloudpickle for the whole process, for a
-    moment, which makes `deploy_model` fail in another thread.
-    """
-    found = {}
-    for overview in _get_global_client().list_serve_statuses():
-        if not overview.name.startswith(APPLICATION_NAME_PREFIX) or overview.name in SYSTEM_APPLICATIONS:
-            continue
-        application = overview.app_status
-        # The messages of the deployments say more than that of the application.
-        messages = [deployment.message for deployment in overview.deployment_statuses if deployment.message]
-        message = "\n".join(messages) or application.message
-        state = _STATES[application.status]
-        reason = start_failure_reason(message) if state is ServeState.FAILED else ""
-        found[overview.name] = ServeStatus(state=state, message=message, reason=reason)
-    return found
-
-
-def free_resources() -> Resources:
-    """Resources of the cluster that are free, over all nodes."""
-    free: Resources = ray.available_resources()
-    return free
 
 
 def _actor_options(spec: model_pb2.ModelSpec) -> dict[str, Any]:

@@ -10,13 +10,12 @@ from collections.abc import Iterable
 
 import structlog
 
-from dataplane.agent import deployments
 from dataplane.agent.desired import replica_bounds
 from dataplane.agent.ledger.ledger import Ledger
 from dataplane.agent.live_adapters import live_adapters
 from dataplane.agent.reconciler.actions import Action, Delete, Deploy, Rescale, Sleep, Wake
 from dataplane.agent.resources import resources_of
-from dataplane.engine.replica import ReplicaSettings
+from dataplane.agent.serve_api import ServeApi
 from dataplane.relay.messages import ApplicationRecord
 from dataplane.relay.relay import Relay
 from dataplane.relay.topics import Key, Topic
@@ -32,10 +31,10 @@ _log = structlog.get_logger("dataplane.agent.executor")
 class Executor:
     """Changes the applications. Its methods are called by one task, one after another."""
 
-    def __init__(self, ledger: Ledger, relay: Relay, replica_settings: ReplicaSettings) -> None:
+    def __init__(self, ledger: Ledger, relay: Relay, serve: ServeApi) -> None:
         self._applications = ledger.applications
         self._relay = relay
-        self._replica_settings = replica_settings
+        self._serve = serve
 
     async def carry_out(self, actions: Iterable[Action]) -> None:
         """Carry out the actions of a plan, in order."""
@@ -83,11 +82,11 @@ class Executor:
         await self._relay.put({Key(Topic.APPLICATIONS, record.name): record})
         _log.info("deploying", application=record.name, model=record.model, revision=record.revision_number)
         try:
-            await asyncio.to_thread(deployments.deploy_model, record, self._replica_settings)
+            await asyncio.to_thread(self._serve.deploy, record)
         except Exception as error:
             _log.exception("deploy_failed", application=record.name)
             message = f"Ray Serve refused it: {error}"
-            self._applications.failed(record.name, reason=DEPLOY_FAILED, message=message, now=time.time())
+            self._applications.refused(record.name, reason=DEPLOY_FAILED, message=message, now=time.time())
         else:
             self._applications.taken_on(record.name, time.time())
 
@@ -102,7 +101,7 @@ class Executor:
         )
         _log.info("rescaling", application=record.name, model=record.model, revision=record.revision_number)
         try:
-            await asyncio.to_thread(deployments.deploy_model, record, self._replica_settings)
+            await asyncio.to_thread(self._serve.deploy, record)
         except Exception:
             _log.exception("rescale_failed", application=record.name)  # the next plan tries again
             return
@@ -120,4 +119,4 @@ class Executor:
     async def _delete(self, application: str) -> None:
         self._applications.deleted(application)
         _log.info("deleting", application=application)
-        await asyncio.to_thread(deployments.delete, application)
+        await asyncio.to_thread(self._serve.delete, application)

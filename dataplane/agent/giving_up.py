@@ -4,7 +4,8 @@ An application is given up at its first start failure: the engine reported why i
 Ray Serve reported DEPLOY_FAILED, or Ray Serve refused the deployment. It is then deleted at once,
 because Ray Serve never heals such an application. It is deployed again after a backoff that doubles
 with each failure, for as long as the model is wanted. An application that has answered once is
-never given up: Ray Serve replaces its replicas.
+never given up: Ray Serve replaces its replicas. The ledger applies these rules
+(`ledger.applications`, `failed`), and the reconciler plans the deletion and the next try.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataplane.agent.desired import application_name
 from dataplane.snapshot.snapshot import Snapshot
 
 _DOUBLINGS_MAX = 32
-"""Keeps the power a sane number however long a model goes on failing."""
+"""More doublings than any wait needs. It bounds the power while a model keeps failing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

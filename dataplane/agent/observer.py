@@ -9,10 +9,9 @@ from typing import Any
 
 import structlog
 
-from dataplane.agent import deployments
 from dataplane.agent.ledger.ledger import Ledger
 from dataplane.agent.ledger.reports import ReportUpdate
-from dataplane.agent.serve_status import ServeState, ServeStatus
+from dataplane.agent.serve_api import ServeApi, ServeState, ServeStatus
 from dataplane.relay.messages import Message, ReplicaPlaced, StartFailure, Wake
 from dataplane.relay.relay import Changes, Relay
 from dataplane.relay.topics import Key, Topic
@@ -32,15 +31,17 @@ _log = structlog.get_logger("dataplane.agent.observer")
 class Observer:
     """Follows the relay and Ray Serve. `adopt` first, then one task for each other method."""
 
-    def __init__(self, ledger: Ledger, relay: Relay, on_change: Callable[[], None]) -> None:
+    def __init__(self, ledger: Ledger, relay: Relay, serve: ServeApi, on_change: Callable[[], None]) -> None:
         """
         Args:
             ledger: What is observed is written to it.
             relay: Where replicas report.
+            serve: Ray Serve.
             on_change: Called after each observation.
         """
         self._ledger = ledger
         self._relay = relay
+        self._serve = serve
         self._on_change = on_change
         self._reports = relay.watcher([Topic.ENGINES, Topic.INGRESSES], pace_s=_REPORTS_PACE_S)
 
@@ -89,7 +90,7 @@ class Observer:
         applications, now = self._ledger.applications, time.time()
         match message:
             case Wake():
-                self._ledger.usage.asked_for(message.model, min(message.requested_at, now))
+                self._ledger.usage.requested(message.model, min(message.requested_at, now))
             case StartFailure():
                 name = message.application
                 if applications.failed(name, reason=message.reason, message=message.message, now=now):
@@ -103,7 +104,7 @@ class Observer:
         """Ask Ray Serve again and again which applications there are. Ends by being cancelled."""
         while True:
             asked_at = time.time()
-            statuses = await asyncio.to_thread(deployments.observe)
+            statuses = await asyncio.to_thread(self._serve.observe)
             await self._take_statuses(statuses, asked_at)
             self._on_change()
             settled = self._ledger.applications.is_settled()
@@ -125,7 +126,7 @@ class Observer:
         for name in unknown:
             if statuses[name].state is not ServeState.DELETING:
                 _log.warning("unknown_application_deleted", application=name)
-                await asyncio.to_thread(deployments.delete, name)
+                await asyncio.to_thread(self._serve.delete, name)
 
 
 def _update(changes: Changes, topic: Topic) -> ReportUpdate[Any]:

@@ -78,7 +78,7 @@ class Situation:
     in_flight: Mapping[str, int]
     """By model or pinned revision: requests held or forwarded, over all ingress replicas."""
     last_activity: Mapping[str, float]
-    """By model or pinned revision: when it was last asked for."""
+    """By model or pinned revision: when it was last requested or woken."""
     failures: Mapping[str, Failure]
     """By application name."""
     ingress_sequence: int | None

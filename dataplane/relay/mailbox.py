@@ -19,11 +19,11 @@ class Mail:
 
 
 class Mailbox:
-    """Messages for one reader.
+    """Messages for a single reader.
 
-    Each message has a number. A message stays until the reader acknowledges it, so a reader that
-    dies while it handles one gets it again: delivery is at least once, in order. A full mailbox
-    drops its oldest messages: the newest are the ones that somebody still waits for.
+    Each message has a number and stays until the reader acknowledges it. If the reader dies while
+    it handles a message, its successor gets it again: delivery is at least once, in order. A full
+    mailbox drops its oldest messages, because requests may still wait for the newest.
     """
 
     def __init__(self, *, messages_max: int, bytes_max: int, batch_max: int) -> None:

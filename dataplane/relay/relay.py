@@ -33,12 +33,12 @@ class Changes:
     """What a watcher found."""
 
     epoch: str
-    """Another one than before: the relay was restarted empty, and every process puts again."""
+    """A new value: the relay was restarted empty, and every process puts its keys again."""
     is_complete: bool
-    """`changed` is all that there is of what is watched: a key that is not in it is gone.
+    """`changed` is all that there is of what is watched. A key that is not in it is gone.
 
-    So is the first answer, the first after a restart of the relay, and that to a watcher which fell
-    too far behind."""
+    True for the first answer, after a restart of the relay, and for a watcher that fell too far
+    behind."""
     changed: Mapping[Key, Any]
     removed: frozenset[Key]
     """Empty when `is_complete`."""
@@ -52,8 +52,8 @@ class Relay:
     """The relay, for one process.
 
     Args:
-        writer: Who this process is; None: it only reads.
-        open_actor: Returns a handle of the actor, which it makes if there is none. It may block.
+        writer: How this process writes; None: it only reads.
+        open_actor: Returns a handle of the actor, and starts it if there is none. It may block.
     """
 
     def __init__(self, writer: Writer | None, *, open_actor: Callable[[], Any] = open_relay) -> None:
@@ -86,18 +86,20 @@ class Relay:
 
         Args:
             watched: What to follow.
-            pace_s: The shortest time between two answers. Changes that come sooner share one.
+            pace_s: The shortest time between two answers. Changes in that time share an answer.
         """
         return Watcher(self, tuple(watched), pace_s)
 
     async def send(self, messages: Iterable[Message]) -> None:
-        """Send messages to the agent. They are lost when the relay is restarted before the agent
-        has taken them."""
+        """Send messages to the agent.
+
+        They are lost when the relay is restarted before the agent has taken them.
+        """
         pickled = [dumped(message) for message in messages]
         await self.call("send", lambda: (pickled,))
 
     def inbox(self) -> Inbox:
-        """The agent's messages."""
+        """The messages to this agent."""
         return Inbox(self, self._required_writer())
 
     async def note_epoch(self, epoch: str) -> None:
@@ -106,11 +108,11 @@ class Relay:
             await self._write(())
 
     async def call(self, method: str, arguments: Callable[[], tuple[Any, ...]]) -> Any:
-        """Call the actor; again while it is being restarted or is full.
+        """Call the actor. Repeats the call while the actor is being restarted or is full.
 
         Args:
             method: Of `RelayService`.
-            arguments: Made for each try, so that a late one does not bring back an old value.
+            arguments: Computed for each try, so that a late try does not restore an old value.
         """
         while True:
             try:
@@ -145,7 +147,7 @@ class Relay:
 
 
 class Watcher:
-    """Follows what is watched. For one task."""
+    """Follows topics or keys. For use by a single task."""
 
     def __init__(self, relay: Relay, watched: Sequence[Watched], pace_s: float) -> None:
         self._relay = relay
@@ -155,7 +157,7 @@ class Watcher:
         self._answered_at = float("-inf")
 
     async def next(self) -> Changes:
-        """Everything, at once, the first time; then what has changed since the last time.
+        """Everything the first time, at once; then what has changed since the last time.
 
         Waits for a change. Without one it returns empty changes after 20 s.
         """
@@ -174,7 +176,7 @@ class Watcher:
 
 
 class Inbox:
-    """The agent's messages, in order. For one task."""
+    """The agent's messages, in order. For use by a single task."""
 
     def __init__(self, relay: Relay, writer: Writer) -> None:
         self._relay = relay
@@ -184,10 +186,10 @@ class Inbox:
         self._dropped = 0
 
     async def next(self) -> tuple[Message, ...]:
-        """The next messages; waits for some. Without any it returns none after 20 s.
+        """The next messages. Waits for some; without any it returns none after 20 s.
 
-        Those of the call before are forgotten by the relay now: an agent that ends before that
-        leaves them to the next agent, which may see some twice.
+        The relay forgets the messages of the previous call now. An agent that ends before that
+        leaves them to the next agent, so some may be handled twice.
 
         Raises:
             WriterReplacedError: a newer agent runs.

@@ -14,13 +14,13 @@ from dataplane.relay.topics import Key, Watched, Writer
 from dataplane.relay.waiting import WaitingIndex
 
 POLL_TIMEOUT_S = 20.0
-"""A long poll answers after this long at the latest, so that a dead poller's call does not stay."""
+"""A long poll is answered after this long at the latest, so that calls of dead processes end."""
 
 WATCHERS_MAX = 8_000
-"""Long polls at a time: one for each engine replica, two for each ingress replica and the agent."""
+"""Long polls at a time. An engine replica has one; ingress replicas and the agent have two."""
 
 _MESSAGES_MAX = 10_000
-"""Messages that wait for the agent. It takes them at once unless it is being restarted."""
+"""Messages that wait for the agent. They are taken at once unless it is being restarted."""
 _MESSAGES_BYTES_MAX = 32 * 1024 * 1024
 _MESSAGES_PER_TAKE_MAX = 1_000
 
@@ -45,7 +45,7 @@ class RelayService:
         return result
 
     async def watch(self, watched: Sequence[Watched], cursor: Cursor | None) -> StoredChanges:
-        """What has changed since `cursor`; waits for a change, for `POLL_TIMEOUT_S` at most.
+        """What has changed since `cursor`. Waits for a change, for `POLL_TIMEOUT_S` at most.
 
         A cursor of None, or of before a restart, is answered at once with all that there is.
         """
@@ -69,12 +69,12 @@ class RelayService:
         self._has_mail.set()
 
     async def receive(self, writer: Writer, epoch: str, taken_to: int) -> tuple[str, Mail]:
-        """The next messages; waits for some, for `POLL_TIMEOUT_S` at most.
+        """The next messages. Waits for some, for `POLL_TIMEOUT_S` at most.
 
         Args:
-            writer: the agent that asks.
-            epoch: from the answer before; another one than the actor's acknowledges nothing.
-            taken_to: from the answer before; messages up to it are forgotten.
+            writer: the agent.
+            epoch: from the previous answer. After a restart since, nothing is acknowledged.
+            taken_to: from the previous answer. Messages up to it are forgotten.
 
         Raises:
             WriterReplacedError: a newer agent runs.

@@ -16,7 +16,7 @@ from dataplane.relay.writers import WriterRecord, Writers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds of the relay. All are far above a cluster of 10,000 models and 1,000 replicas."""
+    """Bounds of the relay. All are far above what 10,000 models and 1,000 replicas need."""
 
     keys_max: int = 200_000
     """Over all topics."""
@@ -29,8 +29,8 @@ class Limits:
     """Removals that are remembered per topic. A watcher that is further behind reads everything
     again."""
     writer_lifetime_s: float = 60.0
-    """After this long without a put a replica is gone, and its keys are removed. Replicas put at
-    least once in 2 s; the margin is for one whose event loop is blocked."""
+    """After this long without a put a replica is gone, and its keys are removed. Replicas put every
+    2 s; the margin is for a blocked event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +64,14 @@ class PutResult:
 
 
 class RelayState:
-    """Everything that the relay holds, messages apart."""
+    """Everything that the relay holds, except messages."""
 
     def __init__(self, *, epoch: str, limits: Limits) -> None:
         self.epoch = epoch
-        """Identifies this state: another one after each restart, which loses everything."""
+        """Identifies this state. It is new after each restart, which loses everything."""
         self._limits = limits
         self._sequence = 0
-        """Rises with each put. All topics share it, so that one number is a watcher's cursor."""
+        """Rises with each put. All topics share it, so a single number is a watcher's cursor."""
         self._logs = {topic: TopicLog(removals_max=limits.removals_max) for topic in Topic}
         self._writers = Writers(writers_max=limits.writers_max)
         self._bytes = 0

@@ -31,7 +31,7 @@ class TopicLog:
     Both are ordered by version, oldest first. What has changed since a version is therefore at the
     end, and finding it takes time in proportion to how much that is, not to the number of keys.
 
-    A key is in one of the two at most.
+    Invariant: no key is in both.
     """
 
     def __init__(self, *, removals_max: int) -> None:

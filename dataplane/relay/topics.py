@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 
 class Topic(enum.StrEnum):
-    """A set of keys with values of one kind. The module's table says which."""
+    """A set of keys with values of the same kind. The table above says which."""
 
     SNAPSHOT = "snapshot"
     ACTIVATION = "activation"
@@ -55,7 +55,7 @@ ROLE_OF: Mapping[Topic, Role] = {
 
 
 class Key(NamedTuple):
-    """One value's address. It has one writer."""
+    """The address of a value. It has a single writer."""
 
     topic: Topic
     name: str = ""
@@ -72,10 +72,10 @@ class Writer:
 
     role: Role
     name: str
-    """`agent`, or the id of a replica. Writers of one name replace each other."""
+    """`agent`, or the id of a replica. A new process replaces an older one of its name."""
     incarnation: int
-    """Rises with each process of that name; the highest is the current one. Nanoseconds since the
-    epoch at its start do."""
+    """Rises with each process of that name; the highest is the current process. The time of its
+    start will do, in nanoseconds since the epoch."""
 
 
 def agent_writer(started_at_ns: int) -> Writer:

@@ -1,4 +1,4 @@
-"""Who waits for which topics and keys. Pure."""
+"""An index of waiting watchers, by topic and key. Pure."""
 
 from __future__ import annotations
 

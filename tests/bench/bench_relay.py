@@ -13,9 +13,10 @@ import argparse
 import asyncio
 import os
 import random
+import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -42,12 +43,12 @@ REPLICAS = (50, 100, 200, 400, 800)
 INGRESSES = 2
 AGENT_PACE_S = 0.05
 WARM_UP_S = 5.0
-"""Not measured: all replicas start, and each one's first reads."""
+"""Not measured: the first reads of all clients."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a number of engine replicas has cost."""
+    """What a number of engine replicas costs."""
 
     replicas: int
     cores: float
@@ -78,7 +79,6 @@ class Cluster:
     def __init__(self, replicas: int) -> None:
         self._records = [record(number) for number in range(replicas)]
         self._tasks: list[asyncio.Task[None]] = []
-        self._clients: list[tuple[Relay, Key]] = []
         self.puts = 0
         self.looks = 0
         self.seen = 0
@@ -112,13 +112,13 @@ class Cluster:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def check(self) -> None:
-        """Raise what has ended a client."""
+        """Raise the error that has ended a client, if there is any."""
         for task in self._tasks:
             if task.done():
                 task.result()
 
-    def _go(self, work: object) -> None:
-        self._tasks.append(asyncio.create_task(work))  # type: ignore[arg-type]  # every caller passes a coroutine
+    def _go(self, work: Coroutine[None, None, None]) -> None:
+        self._tasks.append(asyncio.create_task(work))
 
     async def _engine(self, relay: Relay, key: Key) -> None:
         await asyncio.sleep(random.uniform(0, REPORT_INTERVAL_S))  # spreads the heartbeats
@@ -234,21 +234,31 @@ def main() -> None:
         costs.append(run(replicas, arguments.seconds))
         sys.stdout.write(f"{costs[-1]}\n")
         sys.stdout.flush()
-    table = Table(*("engine replicas", "relay, cores", "per replica, to the first"))
-    table.add_column("reports/s")
-    table.add_column("agent's looks/s")
-    table.add_column("all clients, cores")
+    show(costs)
+
+
+def line_through(costs: Sequence[Cost]) -> tuple[float, float]:
+    """The line of least squares: cores without replicas, and cores per replica."""
+    points = [(cost.replicas, cost.cores) for cost in costs]
+    slope, intercept = statistics.linear_regression(*zip(*points, strict=True))
+    return intercept, slope
+
+
+def show(costs: Sequence[Cost]) -> None:
+    """Print the table, and how far the costs are from a line."""
+    table = Table(*("engine replicas", "relay, cores", "on the line", "reports/s", "agent's looks/s", "clients, cores"))
+    fixed, slope = line_through(costs) if len(costs) > 1 else (0.0, costs[0].cores / costs[0].replicas)
     for cost in costs:
-        per_replica = (cost.cores / cost.replicas) / (costs[0].cores / costs[0].replicas)
         table.add_row(
             str(cost.replicas),
             f"{cost.cores:.3f}",
-            f"{per_replica:.2f}",
+            f"{fixed + slope * cost.replicas:.3f}",
             f"{cost.puts_per_s:.0f}",
             f"{cost.looks_per_s:.1f}",
             f"{cost.clients_cores:.2f}",
         )
-    Console().print(table)
+    Console(width=100).print(table)
+    sys.stdout.write(f"The line: {fixed:.3f} cores, and {slope * 1000:.3f} cores for 1,000 engine replicas.\n")
 
 
 if __name__ == "__main__":

@@ -53,8 +53,8 @@ class ApplicationState:
     stage: Stage
     deployed_at: float | None = None
     """When this agent began to deploy it. None: an earlier agent did."""
-    taken_on_at: float | None = None
-    """When the call that deploys it returned. None: it has not, or an earlier agent made it."""
+    call_ended_at: float | None = None
+    """When the call that deploys it ended. None: it has not, or an earlier agent made it."""
     ready_at: float | None = None
     """When a replica first answered."""
     first_replica: FirstReplica | None = None
@@ -75,10 +75,11 @@ class ApplicationState:
     adapters_revision: int | None = None
     """Catalog revision of the adapter list that its replicas were given last."""
 
-    def was_taken_on(self, asked_at: float) -> bool:
-        """Whether Ray Serve had taken it on when it was asked for its statuses.
+    def is_covered_by_answer(self, asked_at: float) -> bool:
+        """Whether an answer of Ray Serve says something about this application.
 
-        If so, the answer is about this application, and an answer without it means that it is gone.
+        Ray Serve does not know an application before it has taken it on. Later, an answer that does
+        not list the application means that it is gone.
 
         Args:
             asked_at: When Ray Serve was asked.
@@ -87,7 +88,7 @@ class ApplicationState:
             return True
         if self.deployed_at is None:
             return asked_at > self.record.created_at + TAKEN_ON_S
-        return self.taken_on_at is not None and asked_at > self.taken_on_at
+        return self.call_ended_at is not None and asked_at > self.call_ended_at
 
     def application(
         self, reports: Mapping[str, EngineReport], *, in_use: int, now: float, drain_s: float

@@ -11,7 +11,7 @@ from dataplane.agent.giving_up import Failures
 from dataplane.agent.ledger.application import ApplicationState, FirstReplica, StartFailed
 from dataplane.agent.ledger.lifecycle import ROUTINGS, STAGES, Event, Ignored, Stage, follow, follow_step
 from dataplane.agent.ledger.reports import Reports, ReportUpdate, is_live
-from dataplane.agent.serve_status import ServeState, ServeStatus
+from dataplane.agent.serve_api import ServeState, ServeStatus
 from dataplane.agent.situation import Application
 from dataplane.relay.messages import ApplicationRecord, EngineReport, IngressReport, SleepOrder
 
@@ -47,7 +47,12 @@ class Applications:
 
     def taken_on(self, name: str, now: float) -> None:
         """The call that deploys an application has returned."""
-        self._states[name] = replace(self._step(name, Event.TAKEN_ON), taken_on_at=now)
+        self._states[name] = replace(self._step(name, Event.TAKEN_ON), call_ended_at=now)
+
+    def refused(self, name: str, *, reason: str, message: str, now: float) -> None:
+        """The call that deploys an application has failed, which gives the application up."""
+        self.failed(name, reason=reason, message=message, now=now)
+        self._states[name] = replace(self._states[name], call_ended_at=now)
 
     def rescaled(self, record: ApplicationRecord) -> ApplicationRecord | None:
         """The scaling of an application was updated in place.
@@ -165,7 +170,7 @@ class Applications:
         given_up = []
         for name, state in list(self._states.items()):
             status = statuses.get(name)
-            if status is None or not state.was_taken_on(asked_at):
+            if status is None or not state.is_covered_by_answer(asked_at):
                 continue
             has_failed = status.state is ServeState.FAILED
             if has_failed and self.failed(name, reason=status.reason, message=status.message, now=now):
@@ -192,15 +197,16 @@ class Applications:
         return self._states.get(name)
 
     def missing_in(self, statuses: Mapping[str, ServeStatus], asked_at: float) -> tuple[str, ...]:
-        """Names of the applications that are gone, because Ray Serve had them and no longer lists
-        them.
+        """Names of the applications that Ray Serve had taken on and no longer lists.
 
         Args:
             statuses: Ray Serve's answer.
             asked_at: When Ray Serve was asked.
         """
         return tuple(
-            name for name, state in self._states.items() if name not in statuses and state.was_taken_on(asked_at)
+            name
+            for name, state in self._states.items()
+            if name not in statuses and state.is_covered_by_answer(asked_at)
         )
 
     def without_adapters_of(self, catalog_revision: int) -> Mapping[str, str]:

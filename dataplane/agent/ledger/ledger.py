@@ -63,7 +63,7 @@ class Ledger:
         """
         for record in records:
             self.applications.adopted(record, sleep_orders.get(record.name, SleepOrder()))
-            self.usage.asked_for(record.model, now)
+            self.usage.requested(record.model, now)
         if activation is not None:
             self.activation = activation
             for name in self.applications.names() & set(serving(activation.models).values()):

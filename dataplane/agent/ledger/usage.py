@@ -18,8 +18,8 @@ class Usage:
     _ingresses: Reports[IngressReport] = field(default_factory=Reports)
     """By replica id."""
     _last_activity: dict[str, float] = field(default_factory=dict)
-    """By model or pinned revision: when it was last asked for. While a live report has a request of
-    it in flight, it is asked for now."""
+    """By model or pinned revision: when it was last requested or woken. While a live report has a
+    request for it in flight, that is now."""
 
     def observe(self, update: ReportUpdate[IngressReport], now: float) -> None:
         """Take over reports, and note until when each model was in use."""
@@ -29,16 +29,16 @@ class Usage:
             self._note_in_flight(report, now if is_live(report, now) else report.reported_at)
         for report in update.changed.values():
             for model, usage in report.models.items():
-                self.asked_for(model, min(usage.last_request_at, now))
+                self.requested(model, min(usage.last_request_at, now))
             self._note_in_flight(report, min(report.reported_at, now))
 
     def _note_in_flight(self, report: IngressReport, at: float) -> None:
         for model, usage in report.models.items():
             if usage.in_flight:
-                self.asked_for(model, at)
+                self.requested(model, at)
 
-    def asked_for(self, model: str, at: float) -> None:
-        """A model or pinned revision was asked for, by a request or a wake."""
+    def requested(self, model: str, at: float) -> None:
+        """A model or pinned revision was requested or woken."""
         self._last_activity[model] = max(self._last_activity.get(model, 0.0), at)
 
     def keep_only(self, models: Set[str]) -> None:
@@ -46,7 +46,7 @@ class Usage:
         self._last_activity = {model: at for model, at in self._last_activity.items() if model in models}
 
     def last_activity(self, now: float) -> dict[str, float]:
-        """By model or pinned revision: when it was last asked for."""
+        """By model or pinned revision: when it was last requested or woken."""
         return self._last_activity | dict.fromkeys(self.in_flight(now), now)
 
     def in_flight(self, now: float) -> dict[str, int]:
@@ -64,8 +64,7 @@ class Usage:
         return total
 
     def ingress_sequence(self, now: float) -> int | None:
-        """The oldest activation in use by an ingress replica; None if there is no ingress
-        replica."""
+        """The oldest activation in use by an ingress replica; None: there is no ingress replica."""
         return min((report.activation_sequence for report in self._ingresses.live(now).values()), default=None)
 
     def ingresses_hold(self, position: Position, now: float) -> bool:

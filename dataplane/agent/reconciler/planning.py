@@ -1,7 +1,7 @@
 """Plans what to do with Ray Serve applications, and the activation of each model. Pure.
 
-`plan` looks at everything anew each time: what the snapshot wants, what runs, who asked for what.
-It remembers nothing between plans, so a plan does not depend on how long the agent has run.
+Each plan is made from the situation alone: what the snapshot wants, what runs, what was requested.
+Nothing is remembered between plans, so a plan does not depend on how long the agent has run.
 
 The rules for each model, and for each pinned revision as if it were a model of its own:
 

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 
 from broadsheet.v1 import status_pb2
 from dataplane.agent import status as resource_status
-from dataplane.agent.status import Statuses
+from dataplane.agent.situation import Phase
+from dataplane.agent.status import Statuses, draining_models
 from dataplane.openai.adapter_names import engine_adapter_name
 from dataplane.relay.messages import EngineReport, SleepOrder
 from dataplane.snapshot.activation import ModelActivation, State
 from dataplane.snapshot.snapshot import Snapshot
 from tests import views
+from tests.unit.dataplane.agent.reconciler.situations import application
 
 ADAPTER = views.adapter("m", "a")
 SNAPSHOT = views.snapshot(views.model("m", number=3), ADAPTER)
@@ -51,6 +53,13 @@ def test_model_without_activation_is_idle_and_its_adapter_is_left_out() -> None:
 def test_model_that_finishes_its_requests_is_draining() -> None:
     statuses = notable_statuses(SNAPSHOT, {}, {}, frozenset({"models/m"}))
     assert statuses["models/m"].state == status_pb2.RESOURCE_STATE_DRAINING
+
+
+def test_model_drains_while_an_application_runs_that_no_activation_names() -> None:
+    running = application(views.model("m"))
+    starting = application(views.model("n"), Phase.STARTING)
+    assert draining_models([running, starting], set()) == {"models/m"}
+    assert draining_models([running, starting], {"models/m"}) == frozenset()
 
 
 def test_latest_cold_start_stays_with_the_model_when_it_is_idle_again() -> None:

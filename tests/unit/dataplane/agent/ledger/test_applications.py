@@ -11,7 +11,7 @@ from dataplane.agent.ledger.application import TAKEN_ON_S, ApplicationState
 from dataplane.agent.ledger.ledger import Ledger
 from dataplane.agent.ledger.lifecycle import IllegalTransition, Stage
 from dataplane.agent.ledger.reports import REPORT_LIFETIME_S
-from dataplane.agent.serve_status import ServeState, ServeStatus
+from dataplane.agent.serve_api import ServeState, ServeStatus
 from dataplane.agent.situation import Phase
 from dataplane.relay.messages import SleepOrder
 from tests.unit.dataplane.agent.ledger.reporting import (
@@ -229,6 +229,22 @@ def test_failed_deployment_in_ray_serve_gives_the_application_up() -> None:
     assert ledger.applications.serve_reported(FAILS, NOW + 5, NOW + 6) == (), "it is given up once"
     failed = application(ledger)
     assert (failed.phase, failed.reason, failed.message) == (Phase.FAILED, "OUT_OF_MEMORY", "words")
+
+
+def test_deployment_that_is_refused_is_given_up_and_may_be_gone_at_once() -> None:
+    ledger = deployed()
+    ledger.applications.refused("app", reason="DEPLOY_FAILED", message="no", now=NOW + 1)
+    assert (application(ledger).phase, application(ledger).reason) == (Phase.FAILED, "DEPLOY_FAILED")
+    assert not was_taken_on(ledger, NOW + 1)
+    assert was_taken_on(ledger, NOW + 2)
+
+
+def test_application_that_answers_although_its_call_failed_runs_until_ray_serve_no_longer_lists_it() -> None:
+    ledger = deployed()
+    report_engines(ledger, {"app/r1": engine()})
+    ledger.applications.refused("app", reason="DEPLOY_FAILED", message="timeout", now=NOW + 1)
+    assert application(ledger).phase is Phase.RUNNING
+    assert ledger.applications.missing_in({}, NOW + 2) == ("app",)
 
 
 def test_message_of_ray_serve_says_what_a_starting_application_waits_for() -> None:

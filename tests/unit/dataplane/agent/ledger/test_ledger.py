@@ -12,7 +12,7 @@ from broadsheet.v1 import status_pb2
 from dataplane.agent.desired import application_name
 from dataplane.agent.ledger.ledger import Ledger
 from dataplane.agent.ledger.reports import REPORT_LIFETIME_S, ReportUpdate
-from dataplane.agent.serve_status import ServeState, ServeStatus
+from dataplane.agent.serve_api import ServeState, ServeStatus
 from dataplane.agent.situation import Phase
 from dataplane.relay.messages import FirstByte, SleepOrder
 from dataplane.snapshot.activation import Activation, ModelActivation, State
@@ -94,7 +94,7 @@ def test_situation_does_not_change_with_the_ledger() -> None:
     taken = situation(ledger)
     applications, in_flight = dict(taken.applications), dict(taken.in_flight)
     last_activity, failures, serving = dict(taken.last_activity), dict(taken.failures), dict(taken.serving)
-    ledger.usage.asked_for("models/other", NOW)
+    ledger.usage.requested("models/other", NOW)
     report_ingresses(ledger, {"i": ingress(in_flight=9, in_app=9)})
     report_engines(ledger, {"app/r2": engine(), "failed/r1": engine()})
     ledger.applications.deleted("app")
@@ -189,7 +189,7 @@ def test_application_that_is_gone_leaves_the_activation_without_an_error() -> No
 
 def test_activity_of_a_model_that_is_idle_is_forgotten_after_a_plan() -> None:
     ledger = adopted()
-    ledger.usage.asked_for("models/idle", NOW)
+    ledger.usage.requested("models/idle", NOW)
     ledger.planned(CATALOG, models(ledger), NOW)
     assert set(situation(ledger).last_activity) == {"models/m"}
 

@@ -41,7 +41,7 @@ def test_slowest_ingress_replica_counts() -> None:
 def test_activity_is_the_newest_of_wakes_requests_and_requests_in_flight() -> None:
     usage = used(a=ingress(last_request_at=NOW - 50))
     assert usage.last_activity(NOW) == {"models/m": NOW - 50}
-    usage.asked_for("models/m", NOW - 20)
+    usage.requested("models/m", NOW - 20)
     assert usage.last_activity(NOW) == {"models/m": NOW - 20}
     observe(usage, a=ingress(in_flight=1, last_request_at=NOW - 50))
     assert usage.last_activity(NOW) == {"models/m": NOW}
@@ -75,6 +75,6 @@ def test_request_in_flight_when_an_ingress_replica_withdraws_its_report_was_in_u
 
 def test_activity_of_models_that_are_idle_is_forgotten() -> None:
     usage = used(a=ingress(last_request_at=NOW - 50))
-    usage.asked_for("models/other", NOW)
+    usage.requested("models/other", NOW)
     usage.keep_only({"models/other"})
     assert usage.last_activity(NOW) == {"models/other": NOW}

@@ -44,10 +44,10 @@ class SimulatedIngress:
 
 
 class ClusterMachine(RuleBasedStateMachine):
-    """A cluster that carries out plans in every order: two ingress replicas, two models with two
-    specs each, either of which may be pinned.
+    """A cluster that carries out plans in every order.
 
-    No drain is ever overdue here, so nothing excuses the loss of a request.
+    It has two ingress replicas, and two models with two specs each, all of which may be pinned. No
+    drain is ever overdue here, so no request may be lost.
     """
 
     @initialize()
@@ -109,7 +109,7 @@ class ClusterMachine(RuleBasedStateMachine):
         self.last_activity[f"models/{name}"] = self.now
         activation = self.ingresses[ingress].models.get(f"models/{name}")
         if activation is not None and activation.endpoints:
-            assert not self.applications[activation.application].asleep, "asked while it sleeps"
+            assert not self.applications[activation.application].asleep, "a request reached a sleeping application"
             self.applications[activation.application].requests += 1
 
     @rule(index=st.integers(0, 9))
@@ -172,11 +172,11 @@ class ClusterMachine(RuleBasedStateMachine):
         self.warm_at_plan = {warm.name for warm in self.entries.values() if self.now < warm.warm_until.seconds}
         for action in made.actions:
             if isinstance(action, Deploy):
-                assert action.application not in self.applications, "deployed while it is there"
+                assert action.application not in self.applications, "deployed while it exists"
                 self.applications[action.application] = SimulatedApplication(action.entry, self.now)
                 self.applications[action.application].bounds = replica_bounds(action.entry.revision.spec.scaling)
             elif isinstance(action, Rescale):
-                assert not self.applications[action.application].deleting, "scaled while it goes"
+                assert not self.applications[action.application].deleting, "scaled while it is deleted"
                 self.applications[action.application].bounds = replica_bounds(action.entry.revision.spec.scaling)
             elif isinstance(action, Wake):
                 self.applications[action.application].asleep = False
