@@ -7,7 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -77,8 +77,8 @@ async def nothing() -> None:
     """Nothing happens."""
 
 
-async def prepare(world: World, row: Row) -> Happens:
-    """Bring the world into the row's state; what is to happen while the client waits."""
+def admission_of(row: Row) -> dict[str, object]:
+    """The admission of the row's model."""
     admission: dict[str, object] = {}
     if "cold_start_timeout" in row.client:
         admission["coldStartTimeout"] = f"{DEADLINE_S}s"
@@ -86,6 +86,12 @@ async def prepare(world: World, row: Row) -> Happens:
         admission["queueTimeout"] = f"{DEADLINE_S}s"
     if "queue is full" in row.client:
         admission["maxQueuedRequests"] = 0
+    return admission
+
+
+async def prepare(world: World, row: Row) -> Happens:
+    """Bring the world into the row's state. Returns what happens while the client waits."""
+    admission = admission_of(row)
     shown = catalog(**admission)
 
     async def start() -> None:
@@ -104,70 +110,73 @@ async def prepare(world: World, row: Row) -> Happens:
             return start
         case "DEPLOYING":
             world.show(shown, m=DEPLOYING)
-            match row.client.removeprefix("waits").removeprefix(", and "):
-                case "":
-                    return start
-                case "the start fails":
-
-                    async def fail() -> None:
-                        world.show(shown, m=FAILED)
-
-                    return fail
-                case "the model is deleted":
-
-                    async def delete() -> None:
-                        world.show(views.snapshot(revision=8))
-
-                    return delete
-                case "the ingress stops":
-
-                    async def stop() -> None:
-                        world.app.begin_drain()
-
-                    return stop
-        case "READY":
-            _, url = await world.engine()
-            world.show(shown, m=ready(url))
-            return nothing
+            return during_the_start(world, row, shown, start)
         case "READY, without room":
-            engine, url = await world.engine(time_to_first_token_s=0.5)
-            world.show(catalog(maxOngoingRequests=1, **admission), m=ready(url))
-            first = asyncio.create_task(world.post(CHAT, ASK))
-            await until(lambda: engine.counters.in_flight == 1)
-            return lambda: first
-        case "READY, its replicas are gone":
-            world.show(shown, m=ready(unused_url()))
-            return nothing
-        case "DEGRADED":
-            _, url = await world.engine()
-            serving = ready(url)
-            world.show(
-                shown,
-                m=ModelActivation(
-                    state=State.DEGRADED,
-                    revision_number=1,
-                    application=serving.application,
-                    endpoints=serving.endpoints,
-                    secret=serving.secret,
-                    reason="OUT_OF_MEMORY",
-                ),
-            )
-            return nothing
-        case "FAILED":
-            world.show(shown, m=FAILED)
-            return nothing
+            return await without_room(world, admission)
+        case "READY" | "READY, its replicas are gone" | "DEGRADED" | "FAILED":
+            world.show(shown, m=await settled_activation(world, row))
         case "QUARANTINED":
-            quarantine = Quarantine(revision_number=1, reason="SOURCE_NOT_ALLOWED", message="not here")
-            route = [views.route("m", {"models/gone": 1})] if "route" in row.client else []
-            name = "models/gone" if route else "models/m"
-            world.show(build(shown.position, (), shown.digest, route, {name: quarantine}))
-            return nothing
+            quarantine(world, row, shown)
         case "not in the snapshot":
             world.show(views.snapshot())
-            return nothing
         case "no snapshot yet":
-            return nothing
-    raise AssertionError(f"the test knows nothing of {row}")
+            pass
+        case _:
+            raise AssertionError(f"the test does not know {row}")
+    return nothing
+
+
+def during_the_start(world: World, row: Row, shown: Snapshot, start: Happens) -> Happens:
+    """What happens while the client waits for a model that is starting."""
+
+    async def fail() -> None:
+        world.show(shown, m=FAILED)
+
+    async def delete() -> None:
+        world.show(views.snapshot(revision=8))
+
+    async def stop() -> None:
+        world.app.begin_drain()
+
+    match row.client.removeprefix("waits").removeprefix(", and "):
+        case "":
+            return start
+        case "the start fails":
+            return fail
+        case "the model is deleted":
+            return delete
+        case "the ingress stops":
+            return stop
+    raise AssertionError(f"the test does not know {row}")
+
+
+async def without_room(world: World, admission: dict[str, object]) -> Happens:
+    """Fill the only place of a model. Returns the request that fills it."""
+    engine, url = await world.engine(time_to_first_token_s=0.5)
+    world.show(catalog(maxOngoingRequests=1, **admission), m=ready(url))
+    first = asyncio.create_task(world.post(CHAT, ASK))
+    await until(lambda: engine.counters.in_flight == 1)
+    return lambda: first
+
+
+async def settled_activation(world: World, row: Row) -> ModelActivation:
+    """The activation of a model that nothing happens to while the client waits."""
+    match row.model:
+        case "FAILED":
+            return FAILED
+        case "READY, its replicas are gone":
+            return ready(unused_url())
+    _, url = await world.engine()
+    serving = ready(url)
+    return serving if row.model == "READY" else replace(serving, state=State.DEGRADED, reason="OUT_OF_MEMORY")
+
+
+def quarantine(world: World, row: Row, shown: Snapshot) -> None:
+    """Show a catalog in which the model is quarantined, or the only target of the route."""
+    reason = Quarantine(revision_number=1, reason="SOURCE_NOT_ALLOWED", message="not here")
+    route = [views.route("m", {"models/gone": 1})] if "route" in row.client else []
+    name = "models/gone" if route else "models/m"
+    world.show(build(shown.position, (), shown.digest, route, {name: reason}))
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: f"{row.model}-{row.client}")
