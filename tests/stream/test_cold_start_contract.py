@@ -52,7 +52,7 @@ class Row:
 
 
 def rows() -> list[Row]:
-    """The table, as it is written."""
+    """The rows of the table in the document."""
     lines = DOCUMENT.read_text(encoding="utf-8").partition(MARK)[2].strip().splitlines()
     table = [line for line in lines if line.startswith("|")][2:]
     return [Row(*(cell.strip(" `") for cell in line.strip("|").split("|"))) for line in table]
@@ -74,7 +74,7 @@ Happens = Callable[[], Awaitable[object]]
 
 
 async def nothing() -> None:
-    """Nothing happens."""
+    """Do nothing."""
 
 
 def admission_of(row: Row) -> dict[str, object]:
@@ -151,7 +151,7 @@ def during_the_start(world: World, row: Row, shown: Snapshot, start: Happens) ->
 
 
 async def without_room(world: World, admission: dict[str, object]) -> Happens:
-    """Fill the only place of a model. Returns the request that fills it."""
+    """Use up the room of a model. Returns the request that fills it."""
     engine, url = await world.engine(time_to_first_token_s=0.5)
     world.show(catalog(maxOngoingRequests=1, **admission), m=ready(url))
     first = asyncio.create_task(world.post(CHAT, ASK))
@@ -194,7 +194,7 @@ async def test_row_of_the_contract(world: World, row: Row) -> None:
         if row.answered.startswith("when "):
             await until(lambda: world.waiting() == 1)
             await asyncio.sleep(0.05)
-            assert not asked.done(), "it has nothing to wait for"
+            assert not asked.done(), "it should wait"
             await happens()
         check(row, await asked, streams=streams)
         seconds = time.monotonic() - begun
@@ -206,7 +206,7 @@ async def test_row_of_the_contract(world: World, row: Row) -> None:
 
 
 def check(row: Row, answer: Answer, *, streams: bool) -> None:
-    """Status, headers and body are as the row says."""
+    """Check status, headers and body against the row."""
     assert str(answer.status) == row.status
     assert answer.headers.get("retry-after", "-") == row.retry_after
     if row.code == "-":
@@ -223,7 +223,7 @@ def check(row: Row, answer: Answer, *, streams: bool) -> None:
             assert "OUT_OF_MEMORY: no memory left" in error["message"]
 
 
-def test_the_table_has_every_state_that_a_model_can_be_in() -> None:
+def test_the_table_covers_every_state_of_a_model() -> None:
     states = {row.model.partition(",")[0] for row in rows()}
-    # DRAINING is IDLE to who asks: what drains answers nobody new.
+    # For a new request DRAINING is IDLE: a draining application takes none.
     assert states >= {state.value for state in State} - {State.DRAINING.value}
