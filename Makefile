@@ -29,7 +29,7 @@ test: install ## Run all tests in two processes (ARGS="-m 'not e2e'" leaves out 
 	$(BIN)/pytest -n 2 $(ARGS)
 
 .PHONY: check
-check: check-format check-lint check-types check-protos check-breaking check-generated check-imports ## Run every static check
+check: check-format check-lint check-types check-protos check-breaking check-generated check-imports check-sizes ## Run every static check
 	@echo "make check: all passed"
 
 .PHONY: check-format
@@ -67,6 +67,11 @@ check-generated: install
 check-imports: install
 	@echo "== import contracts (import-linter)"
 	@$(BIN)/lint-imports --no-cache
+
+.PHONY: check-sizes
+check-sizes: install
+	@echo "== sizes of files, classes, functions and folders"
+	@$(BIN)/python scripts/check_sizes.py
 
 .PHONY: format
 format: install ## Format code and protos, and fix what ruff can fix

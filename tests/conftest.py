@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import PurePath
 
@@ -11,6 +12,15 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.postgres_server import PostgresServer, running_server
 
 END_TO_END = "tests/e2e/"
+
+
+def pytest_configure() -> None:
+    """Take interrupts also when the shell that runs the tests in the background ignores them.
+
+    An ignored signal stays ignored in every child, and some tests interrupt theirs.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
