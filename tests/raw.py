@@ -1,4 +1,4 @@
-"""Snapshots as bytes, for tests of what is sent, accepted and kept on disk."""
+"""Snapshots as raw entries, for tests of sending, accepting and storing them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def adapter(model_id: str, adapter_id: str, *, uri: str = "file:///adapters/some
 
 
 def raw(message: Message, *, name: str = "", blob: bytes | None = None, type_: str = "") -> RawEntry:
-    """A message as an entry; parts of it can be given otherwise."""
+    """A message as an entry. Parts of the entry can be overridden."""
     blob = message.SerializeToString(deterministic=True) if blob is None else blob
     return RawEntry(
         name=name or message.name, type=type_ or message.DESCRIPTOR.full_name, digest=blob_digest(blob), blob=blob
@@ -56,12 +56,12 @@ def digest_of(entries: Iterable[RawEntry]) -> bytes:
 
 
 def position(entries: Sequence[RawEntry], revision: int = 1, *, store_uid: str = STORE) -> Position:
-    """What these entries are at `revision`."""
+    """The position of these entries at `revision`."""
     return Position(store_uid=store_uid, revision=revision, digest=digest_of(entries))
 
 
 def entry_proto(entry: RawEntry) -> snapshot_pb2.Entry:
-    """An entry as it travels."""
+    """An entry as it is sent."""
     ref = snapshot_pb2.EntryRef(name=entry.name, type=entry.type, digest=entry.digest)
     return snapshot_pb2.Entry(ref=ref, blob=entry.blob)
 

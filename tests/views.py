@@ -1,4 +1,4 @@
-"""Catalogs and views for the tests of the data plane's request path."""
+"""Catalogs and views for tests of the data plane."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def model(
     card: Mapping[str, object] | None = None,
     args: Mapping[str, object] | None = None,
 ) -> snapshot_pb2.ModelEntry:
-    """A model's entry. `admission` and `card` as in JSON; what they leave out stays unset."""
+    """A model's entry. `admission` and `card` are in JSON form; absent fields stay unset."""
     spec = {"engine": {"kind": "KIND_SIMULATED", "args": dict(args or {})}, "admission": dict(admission or {})}
     return json_format.ParseDict(
         {
@@ -64,11 +64,11 @@ def route(
     sticky: Mapping[str, object] | None = None,
     served_name: str = "",
 ) -> snapshot_pb2.RouteEntry:
-    """A route's entry. `targets` is weights by resource, `fallbacks` conditions by resource."""
+    """A route's entry. `targets` are weights, `fallbacks` conditions, both by resource."""
     spec: dict[str, object] = {
         "targets": [{"resource": resource, "weight": weight} for resource, weight in targets.items()],
         "fallbacks": [
-            {"resource": resource, "conditions": [f"CONDITION_{one}" for one in conditions]}
+            {"resource": resource, "conditions": [f"CONDITION_{condition}" for condition in conditions]}
             for resource, conditions in (fallbacks or {}).items()
         ],
     }
@@ -98,7 +98,7 @@ def with_candidate(
 
 
 def pinned(model: snapshot_pb2.ModelEntry) -> snapshot_pb2.ModelRevisionEntry:
-    """A pin of what is the revision of `model`."""
+    """A pin of the revision of `model`."""
     return snapshot_pb2.ModelRevisionEntry(
         name=f"{model.name}/revisions/{model.revision.number}",
         model=model.name,
@@ -108,7 +108,7 @@ def pinned(model: snapshot_pb2.ModelEntry) -> snapshot_pb2.ModelRevisionEntry:
 
 
 def api_key(key_id: str, key: str, *allowed: str, revoked: bool = False, **fields: object) -> api_key_pb2.ApiKeyEntry:
-    """The entry of a key. `fields` are those of its limits, and `expireTime`, as in JSON."""
+    """A key's entry. `fields` are limits in JSON form, and `expireTime`."""
     expire = {"expireTime": fields.pop("expireTime")} if "expireTime" in fields else {}
     entry = json_format.ParseDict(
         {
@@ -141,7 +141,7 @@ def endpoints(*urls: str) -> tuple[Endpoint, ...]:
 
 
 def ready(*urls: str, number: int = 1, application: str = "app-1", secret: str = "") -> ModelActivation:
-    """A model that answers at these URLs."""
+    """A READY model with these endpoints."""
     return ModelActivation(
         state=State.READY,
         revision_number=number,

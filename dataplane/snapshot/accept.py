@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from broadsheet.v1 import api_key_pb2, snapshot_pb2
-from dataplane.snapshot.decoding import decode
-from dataplane.snapshot.entry_checks import check_candidate, check_key, check_versioned
+from dataplane.snapshot.entry_checks import check_candidate, check_key, check_versioned, decode
 from dataplane.snapshot.indexes import build
 from dataplane.snapshot.integrity import digest_of, refuse_content, refuse_form, unchanged_entries
 from dataplane.snapshot.policy import Policy

@@ -1,13 +1,35 @@
-"""Whether a decoded entry may be served: the checks that quarantine it alone. Pure."""
+"""Decodes single entries, and checks whether they may be served. Pure."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from google.protobuf.message import DecodeError
 
 from broadsheet.v1 import adapter_pb2, api_key_pb2, model_pb2, route_pb2, snapshot_pb2
 from dataplane.snapshot.policy import Policy, source_allowed
-from dataplane.snapshot.quarantine import ENTRY_INVALID, SOURCE_NOT_ALLOWED, Quarantine
-from dataplane.snapshot.snapshot import Pin, Versioned, candidate_name
+from dataplane.snapshot.quarantine import (
+    BLOB_UNREADABLE,
+    ENTRY_INVALID,
+    SOURCE_NOT_ALLOWED,
+    TYPE_UNKNOWN,
+    Quarantine,
+)
+from dataplane.snapshot.snapshot import (
+    ADAPTER_ENTRY,
+    ADAPTER_REVISION_ENTRY,
+    API_KEY_ENTRY,
+    MODEL_ENTRY,
+    MODEL_REVISION_ENTRY,
+    ROUTE_ENTRY,
+    Message,
+    Pin,
+    RawEntry,
+    Versioned,
+    candidate_name,
+)
 from protocol.api_keys import HASH_BYTES
 from protocol.names import SERVED_NAME_PATTERN, parse_adapter, parse_api_key, parse_model, parse_route, parse_target
 from protocol.validation import shorten, violations_of
@@ -16,6 +38,27 @@ FAULTS_SHOWN_MAX = 8
 """Faults of one entry that its quarantine lists. An operator fixes the first ones first."""
 
 _SERVED_NAME = re.compile(SERVED_NAME_PATTERN)
+_MESSAGE_TYPES: Mapping[str, type[Message]] = MappingProxyType(
+    {
+        MODEL_ENTRY: snapshot_pb2.ModelEntry,
+        ADAPTER_ENTRY: snapshot_pb2.AdapterEntry,
+        ROUTE_ENTRY: snapshot_pb2.RouteEntry,
+        MODEL_REVISION_ENTRY: snapshot_pb2.ModelRevisionEntry,
+        ADAPTER_REVISION_ENTRY: snapshot_pb2.AdapterRevisionEntry,
+        API_KEY_ENTRY: api_key_pb2.ApiKeyEntry,
+    }
+)
+
+
+def decode(entry: RawEntry) -> Message | Quarantine:
+    """Return the message of an entry, or why it cannot be decoded."""
+    message_type = _MESSAGE_TYPES.get(entry.type)
+    if message_type is None:
+        return Quarantine(reason=TYPE_UNKNOWN, message=f"this release knows no entries of type {shorten(entry.type)}")
+    try:
+        return message_type.FromString(entry.blob)
+    except DecodeError:
+        return Quarantine(reason=BLOB_UNREADABLE, message=f"its content is no {entry.type}")
 
 
 def check_key(key: api_key_pb2.ApiKeyEntry) -> Quarantine | None:

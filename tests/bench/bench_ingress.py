@@ -1,4 +1,4 @@
-"""What the ingress costs: the same simulated engine asked directly, and through the ingress.
+"""The cost of the ingress: a simulated engine asked directly and through the ingress.
 
     python -m tests.bench.bench_ingress [--rounds 5] [--seconds 2]
 
@@ -77,7 +77,7 @@ def serve(app: Callable[[Scope, Receive, Send], object], port: int) -> None:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One path, once."""
+    """The result of one measurement of one path."""
 
     p50_ms: float
     requests_per_s: float
@@ -92,7 +92,7 @@ async def measure(port: int, seconds: float, model: str) -> Measurement:
 
 
 async def load(port: int, body: Mapping[str, object], *, clients: int, seconds: float) -> list[float]:
-    """Ask again and again over as many kept connections; the seconds that each answer took."""
+    """Send requests over kept connections. Returns the seconds of each answer."""
     content = json.dumps(body).encode()
     request = (
         b"POST /v1/chat/completions HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"

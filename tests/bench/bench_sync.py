@@ -1,5 +1,7 @@
-"""How long a whole catalog takes from the store to a data plane, in one process: `python -m
-tests.bench.bench_sync`."""
+"""Time of a whole catalog from the store to a data plane, in one process.
+
+Run it with `python -m tests.bench.bench_sync`.
+"""
 
 from __future__ import annotations
 
@@ -22,27 +24,27 @@ from tests.stream.sync_world import PATIENCE_S, DataPlane, control_plane
 
 
 async def measure(count: int, directory: Path) -> None:
-    """Print seconds for each step."""
+    """Print the seconds of each step."""
     async with control_plane(directory / "registry") as plane:
         began = time.perf_counter()
         await plane.fill(count, text="x" * 300)
-        tell("fill the store", began)
+        print_time("fill the store", began)
         data_plane = DataPlane()
         began = time.perf_counter()
         async with data_plane.running(plane.address):
             snapshot = await until_active(data_plane, 1)
-            tell("FULL, first data plane: store, chunks, stream, check, index", began)
+            print_time("FULL, first data plane: store, chunks, stream, check, index", began)
             size = sum(len(entry.blob) for entry in snapshot.entries)
             sys.stdout.write(f"  {count} entries, {size / 1e6:.0f} MB of blobs\n")
             began = time.perf_counter()
             await plane.register("one-more")
             await until_active(data_plane, 2)
-            tell("FULL again after one change", began)
+            print_time("FULL again after one change", began)
             second = DataPlane()
             began = time.perf_counter()
             async with second.running(plane.address, "second"):
                 await until_active(second, 2)
-                tell("FULL, second data plane: chunks are cached", began)
+                print_time("FULL, second data plane: chunks are cached", began)
     await measure_disk(data_plane, directory)
     sys.stdout.write(
         f"  peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB\n"
@@ -54,19 +56,19 @@ async def measure_disk(data_plane: DataPlane, directory: Path) -> None:
     assert snapshot is not None
     began = time.perf_counter()
     outcome = accept(snapshot.position, snapshot.entries, held=None, policy=POLICY)
-    tell("accept, nothing held", began)
+    print_time("accept, nothing held", began)
     assert isinstance(outcome, Snapshot)
     began = time.perf_counter()
     accept(snapshot.position, snapshot.entries, held=snapshot, policy=POLICY)
-    tell("accept, all held", began)
+    print_time("accept, all held", began)
     disk = SnapshotDirectory(directory / "catalog")
     disk.open()
     began = time.perf_counter()
     disk.save(snapshot)
-    tell("save to disk", began)
+    print_time("save to disk", began)
     began = time.perf_counter()
     disk.boot(lambda position, entries: accept(position, entries, held=None, policy=POLICY))
-    tell("boot from disk", began)
+    print_time("boot from disk", began)
     disk.close()
 
 
@@ -79,7 +81,7 @@ async def until_active(data_plane: DataPlane, revision: int) -> Snapshot:
     raise TimeoutError
 
 
-def tell(step: str, began: float) -> None:
+def print_time(step: str, began: float) -> None:
     sys.stdout.write(f"  {time.perf_counter() - began:7.2f} s  {step}\n")
 
 

@@ -1,5 +1,4 @@
-"""Real servers in this process: an ingress, simulated engines, and engines that record or
-misbehave."""
+"""Real servers in this process: an ingress, simulated engines, and recording engines."""
 
 from __future__ import annotations
 
@@ -33,10 +32,9 @@ SECRET = "the secret of the engines"
 
 @contextlib.asynccontextmanager
 async def serving(app: AsgiApp) -> AsyncIterator[str]:
-    """Serve an app with uvicorn on a free port; its URL."""
+    """Serve an app with uvicorn on a free port. Yields its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
-    # asyncio does this by itself only for sockets that it made; without it small writes wait 40 ms
-    # for an ACK.
+    # asyncio sets this only for its own sockets. Without it small writes wait 40 ms for an ACK.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1, server_header=False
@@ -44,7 +42,7 @@ async def serving(app: AsgiApp) -> AsyncIterator[str]:
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
-    # In place of `serve`, whose loop takes a tenth of a second to notice that it is to end.
+    # Instead of `serve`, whose loop takes a tenth of a second to stop.
     await server.startup(sockets=[listener])
     await server.on_tick(0)
     try:
@@ -54,21 +52,21 @@ async def serving(app: AsgiApp) -> AsyncIterator[str]:
 
 
 def unused_url() -> str:
-    """A URL where nobody listens."""
+    """A URL without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 async def until(condition: Callable[[], bool], *, timeout_s: float = 5) -> None:
-    """Wait until something holds."""
+    """Wait until `condition` holds."""
     async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110  # what is waited for has no event
+        while not condition():  # noqa: ASYNC110  # there is no event to wait for
             await asyncio.sleep(0.005)
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A request as an engine got it."""
+    """A request as an engine received it."""
 
     method: str
     path: str
@@ -86,7 +84,7 @@ async def answer_ok(scope: Scope, receive: Receive, send: Send) -> None:
 
 @dataclass
 class Recorder:
-    """An engine that notes each request and leaves the answer to `answer`."""
+    """An engine that records each request and answers it by `answer`."""
 
     answer: AsgiApp = answer_ok
     requests: list[Recorded] = field(default_factory=list)
@@ -107,7 +105,7 @@ class Recorder:
 
 
 class World:
-    """An ingress, and the engines behind it."""
+    """An ingress and its engines."""
 
     def __init__(self, stack: contextlib.AsyncExitStack) -> None:
         self._stack = stack
@@ -133,28 +131,28 @@ class World:
         )
 
     async def engine(self, **args: object) -> tuple[SimulatedEngine, str]:
-        """Start a simulated engine."""
+        """Start a simulated engine. Returns it with its URL."""
         settings = SimulatedSettings.from_args(args)
         engine = build_app(settings, secret=SECRET, random=random.Random(0), clock=time.monotonic)
         return engine, await self.serve(engine)
 
     async def serve(self, app: AsgiApp) -> str:
-        """Serve anything as an engine."""
+        """Serve any app as an engine. Returns its URL."""
         return await self._stack.enter_async_context(serving(app))
 
     def show(self, catalog: Snapshot, **activations: ModelActivation) -> View:
-        """Make this the current view."""
+        """Make a catalog and its activations the current view."""
         view = views.view(catalog, activations)
         self.views.swap(view)
         return view
 
     def waiting(self, model: str = "models/m") -> int:
-        """Requests that wait for a model."""
+        """The number of requests that wait for a model."""
         usage = self.app.usage().get(model)
         return usage.waiting if usage is not None else 0
 
     async def openai(self) -> openai.AsyncOpenAI:
-        """A client that does not retry by itself."""
+        """An OpenAI client without retries."""
         client = openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key="the caller's key", max_retries=0, timeout=20)
         self._stack.push_async_callback(client.close)
         return client
@@ -181,7 +179,7 @@ class World:
 
 @dataclass(frozen=True)
 class Answer:
-    """A response, read to its end."""
+    """A complete response."""
 
     status: int
     headers: dict[str, str]
@@ -205,5 +203,5 @@ class Answer:
 
 
 def ready(*urls: str, number: int = 1, application: str = "app-1") -> ModelActivation:
-    """A model that answers at these URLs."""
+    """A READY model with these endpoints."""
     return views.ready(*urls, number=number, application=application, secret=SECRET)

@@ -7,7 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -52,7 +52,7 @@ class Row:
 
 
 def rows() -> list[Row]:
-    """The table, as it is written."""
+    """The rows of the table in the document."""
     lines = DOCUMENT.read_text(encoding="utf-8").partition(MARK)[2].strip().splitlines()
     table = [line for line in lines if line.startswith("|")][2:]
     return [Row(*(cell.strip(" `") for cell in line.strip("|").split("|"))) for line in table]
@@ -74,11 +74,11 @@ Happens = Callable[[], Awaitable[object]]
 
 
 async def nothing() -> None:
-    """Nothing happens."""
+    """Do nothing."""
 
 
-async def prepare(world: World, row: Row) -> Happens:
-    """Bring the world into the row's state; what is to happen while the client waits."""
+def admission_of(row: Row) -> dict[str, object]:
+    """The admission of the row's model."""
     admission: dict[str, object] = {}
     if "cold_start_timeout" in row.client:
         admission["coldStartTimeout"] = f"{DEADLINE_S}s"
@@ -86,6 +86,12 @@ async def prepare(world: World, row: Row) -> Happens:
         admission["queueTimeout"] = f"{DEADLINE_S}s"
     if "queue is full" in row.client:
         admission["maxQueuedRequests"] = 0
+    return admission
+
+
+async def prepare(world: World, row: Row) -> Happens:
+    """Bring the world into the row's state. Returns what happens while the client waits."""
+    admission = admission_of(row)
     shown = catalog(**admission)
 
     async def start() -> None:
@@ -104,70 +110,73 @@ async def prepare(world: World, row: Row) -> Happens:
             return start
         case "DEPLOYING":
             world.show(shown, m=DEPLOYING)
-            match row.client.removeprefix("waits").removeprefix(", and "):
-                case "":
-                    return start
-                case "the start fails":
-
-                    async def fail() -> None:
-                        world.show(shown, m=FAILED)
-
-                    return fail
-                case "the model is deleted":
-
-                    async def delete() -> None:
-                        world.show(views.snapshot(revision=8))
-
-                    return delete
-                case "the ingress stops":
-
-                    async def stop() -> None:
-                        world.app.begin_drain()
-
-                    return stop
-        case "READY":
-            _, url = await world.engine()
-            world.show(shown, m=ready(url))
-            return nothing
+            return during_the_start(world, row, shown, start)
         case "READY, without room":
-            engine, url = await world.engine(time_to_first_token_s=0.5)
-            world.show(catalog(maxOngoingRequests=1, **admission), m=ready(url))
-            first = asyncio.create_task(world.post(CHAT, ASK))
-            await until(lambda: engine.counters.in_flight == 1)
-            return lambda: first
-        case "READY, its replicas are gone":
-            world.show(shown, m=ready(unused_url()))
-            return nothing
-        case "DEGRADED":
-            _, url = await world.engine()
-            serving = ready(url)
-            world.show(
-                shown,
-                m=ModelActivation(
-                    state=State.DEGRADED,
-                    revision_number=1,
-                    application=serving.application,
-                    endpoints=serving.endpoints,
-                    secret=serving.secret,
-                    reason="OUT_OF_MEMORY",
-                ),
-            )
-            return nothing
-        case "FAILED":
-            world.show(shown, m=FAILED)
-            return nothing
+            return await without_room(world, admission)
+        case "READY" | "READY, its replicas are gone" | "DEGRADED" | "FAILED":
+            world.show(shown, m=await settled_activation(world, row))
         case "QUARANTINED":
-            quarantine = Quarantine(revision_number=1, reason="SOURCE_NOT_ALLOWED", message="not here")
-            route = [views.route("m", {"models/gone": 1})] if "route" in row.client else []
-            name = "models/gone" if route else "models/m"
-            world.show(build(shown.position, (), shown.digest, route, {name: quarantine}))
-            return nothing
+            quarantine(world, row, shown)
         case "not in the snapshot":
             world.show(views.snapshot())
-            return nothing
         case "no snapshot yet":
-            return nothing
-    raise AssertionError(f"the test knows nothing of {row}")
+            pass
+        case _:
+            raise AssertionError(f"the test does not know {row}")
+    return nothing
+
+
+def during_the_start(world: World, row: Row, shown: Snapshot, start: Happens) -> Happens:
+    """What happens while the client waits for a model that is starting."""
+
+    async def fail() -> None:
+        world.show(shown, m=FAILED)
+
+    async def delete() -> None:
+        world.show(views.snapshot(revision=8))
+
+    async def stop() -> None:
+        world.app.begin_drain()
+
+    match row.client.removeprefix("waits").removeprefix(", and "):
+        case "":
+            return start
+        case "the start fails":
+            return fail
+        case "the model is deleted":
+            return delete
+        case "the ingress stops":
+            return stop
+    raise AssertionError(f"the test does not know {row}")
+
+
+async def without_room(world: World, admission: dict[str, object]) -> Happens:
+    """Use up the room of a model. Returns the request that fills it."""
+    engine, url = await world.engine(time_to_first_token_s=0.5)
+    world.show(catalog(maxOngoingRequests=1, **admission), m=ready(url))
+    first = asyncio.create_task(world.post(CHAT, ASK))
+    await until(lambda: engine.counters.in_flight == 1)
+    return lambda: first
+
+
+async def settled_activation(world: World, row: Row) -> ModelActivation:
+    """The activation of a model that nothing happens to while the client waits."""
+    match row.model:
+        case "FAILED":
+            return FAILED
+        case "READY, its replicas are gone":
+            return ready(unused_url())
+    _, url = await world.engine()
+    serving = ready(url)
+    return serving if row.model == "READY" else replace(serving, state=State.DEGRADED, reason="OUT_OF_MEMORY")
+
+
+def quarantine(world: World, row: Row, shown: Snapshot) -> None:
+    """Show a catalog in which the model is quarantined, or the only target of the route."""
+    reason = Quarantine(revision_number=1, reason="SOURCE_NOT_ALLOWED", message="not here")
+    route = [views.route("m", {"models/gone": 1})] if "route" in row.client else []
+    name = "models/gone" if route else "models/m"
+    world.show(build(shown.position, (), shown.digest, route, {name: reason}))
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: f"{row.model}-{row.client}")
@@ -185,7 +194,7 @@ async def test_row_of_the_contract(world: World, row: Row) -> None:
         if row.answered.startswith("when "):
             await until(lambda: world.waiting() == 1)
             await asyncio.sleep(0.05)
-            assert not asked.done(), "it has nothing to wait for"
+            assert not asked.done(), "it should wait"
             await happens()
         check(row, await asked, streams=streams)
         seconds = time.monotonic() - begun
@@ -197,7 +206,7 @@ async def test_row_of_the_contract(world: World, row: Row) -> None:
 
 
 def check(row: Row, answer: Answer, *, streams: bool) -> None:
-    """Status, headers and body are as the row says."""
+    """Check status, headers and body against the row."""
     assert str(answer.status) == row.status
     assert answer.headers.get("retry-after", "-") == row.retry_after
     if row.code == "-":
@@ -214,7 +223,7 @@ def check(row: Row, answer: Answer, *, streams: bool) -> None:
             assert "OUT_OF_MEMORY: no memory left" in error["message"]
 
 
-def test_the_table_has_every_state_that_a_model_can_be_in() -> None:
+def test_the_table_covers_every_state_of_a_model() -> None:
     states = {row.model.partition(",")[0] for row in rows()}
-    # DRAINING is IDLE to who asks: what drains answers nobody new.
+    # For a new request DRAINING is IDLE: a draining application takes none.
     assert states >= {state.value for state in State} - {State.DRAINING.value}

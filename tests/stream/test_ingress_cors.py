@@ -1,4 +1,4 @@
-"""Which web pages a browser lets call the ingress, as the Fetch standard's CORS protocol has it."""
+"""Which web pages may call the ingress from a browser, by the CORS protocol."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEY = {"authorization": "Bearer bs-alice"}
 
 
 async def answer_like_vllm(scope: Scope, receive: Receive, send: Send) -> None:
-    """vLLM's app allows all origins by itself, where it is told of one."""
+    """Allow every origin, as vLLM's app does for requests with an `origin` header."""
     allowed = [(b"access-control-allow-origin", b"*")] if b"origin" in dict(scope["headers"]) else []
     await send_whole(send, 200, [JSON, *allowed, (b"access-control-expose-headers", b"x-inner")], b"{}")
 
@@ -35,7 +35,7 @@ async def world_of(*origins: str, credentials: bool = False) -> AsyncIterator[tu
 
 
 async def preflight(world: World, origin: str, path: str = CHAT, method: str = "POST") -> Answer:
-    """What a browser asks before it sends a request of the `openai` package."""
+    """The preflight of a browser for a request of the `openai` package."""
     asked = {
         "origin": origin,
         "access-control-request-method": method,
@@ -49,7 +49,7 @@ def cors(answer: Answer) -> dict[str, str]:
     return {name: value for name, value in answer.headers.items() if name.startswith("access-control-")}
 
 
-async def test_by_default_no_page_is_let_in_whatever_the_engine_says() -> None:
+async def test_by_default_no_page_may_call_whatever_the_engine_answers() -> None:
     async with world_of() as (world, recorder):
         assert cors(await preflight(world, PAGE)) == {}
         answer = await world.post(CHAT, {"model": "m"}, headers={**KEY, "origin": PAGE})
@@ -73,7 +73,7 @@ async def test_a_preflight_is_answered_without_a_key_and_reaches_no_engine() -> 
         assert recorder.requests == []
 
 
-async def test_answers_and_refusals_can_be_read_by_the_pages_that_are_allowed() -> None:
+async def test_allowed_pages_can_read_answers_and_refusals() -> None:
     async with world_of(PAGE) as (world, _):
         for headers, model, status in ((KEY, "m", 200), (KEY, "nobody", 404), ({}, "m", 401)):
             answer = await world.post(CHAT, {"model": model}, headers={**headers, "origin": PAGE})
@@ -87,7 +87,7 @@ async def test_answers_and_refusals_can_be_read_by_the_pages_that_are_allowed() 
 
 
 @pytest.mark.parametrize("origin", [OTHER, PAGE + ".evil.com", PAGE + ":8443", "http://chat.example.com", "null"])
-async def test_other_pages_are_not_let_in(origin: str) -> None:
+async def test_other_pages_may_not_call(origin: str) -> None:
     async with world_of(PAGE) as (world, _):
         refused = await preflight(world, origin)
         assert (refused.status, "access-control-allow-origin" in refused.headers) == (400, False)
@@ -95,17 +95,17 @@ async def test_other_pages_are_not_let_in(origin: str) -> None:
         assert "access-control-allow-origin" not in answer.headers
 
 
-async def test_all_pages_may_be_let_in_and_never_with_credentials() -> None:
+async def test_all_pages_may_be_allowed_but_never_with_credentials() -> None:
     async with world_of("*") as (world, _):
         answer = await world.post(CHAT, {"model": "m"}, headers={**KEY, "origin": OTHER})
-        for one in (answer, await preflight(world, OTHER)):
-            assert one.headers["access-control-allow-origin"] == "*"
-            assert "access-control-allow-credentials" not in one.headers
+        for response in (answer, await preflight(world, OTHER)):
+            assert response.headers["access-control-allow-origin"] == "*"
+            assert "access-control-allow-credentials" not in response.headers
 
 
-async def test_credentials_are_for_named_pages() -> None:
+async def test_credentials_are_allowed_for_named_origins() -> None:
     async with world_of(PAGE, credentials=True) as (world, _):
         answer = await world.post(CHAT, {"model": "m"}, headers={**KEY, "origin": PAGE})
-        for one in (answer, await preflight(world, PAGE)):
-            assert one.headers["access-control-allow-origin"] == PAGE
-            assert one.headers["access-control-allow-credentials"] == "true"
+        for response in (answer, await preflight(world, PAGE)):
+            assert response.headers["access-control-allow-origin"] == PAGE
+            assert response.headers["access-control-allow-credentials"] == "true"

@@ -1,4 +1,4 @@
-"""What an engine gets, and what comes back from it."""
+"""What an engine receives, and what the caller receives of its answer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def recorder(world: World) -> Recorder:
     return recorder
 
 
-async def test_bytes_path_and_query_reach_the_engine_as_they_are(world: World, recorder: Recorder) -> None:
+async def test_body_path_and_query_reach_the_engine_unchanged(world: World, recorder: Recorder) -> None:
     raw = b'{ "model" :"m",\n"prompt":"\\u00e9\xc3\xa9","x":1.50 , "prompt":2}'
     answer = await world.post("/v1/completions?a=%2F&b=x%20y", raw=raw)
     assert answer.body == b'{"ok":true}'
@@ -76,8 +76,7 @@ async def test_an_audio_form_reaches_the_engine_with_the_adapters_name(world: Wo
 
 @pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/v1/audio/translations"])
 async def test_a_form_reaches_the_engine_byte_for_byte(world: World, recorder: Recorder, path: str) -> None:
-    # The model stands behind a file of megabytes that holds all bytes, and what looks like a
-    # boundary.
+    # The model comes after a file of megabytes that contains every byte, and a fake boundary.
     audio = bytes(range(256)) * 12_000 + b"\r\n--edge-\r\n\r\nmodel\r\n--edg"
     raw = (
         b'--edge\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\ncontent-type: audio/wav\r\n\r\n'
@@ -168,7 +167,7 @@ async def test_headers_from_the_engine(world: World) -> None:
 
 
 @pytest.mark.parametrize("asked", [None, "", "with space", "x" * 129, "caf\u00e9"])
-async def test_a_request_id_that_is_not_fit_is_replaced(world: World, recorder: Recorder, asked: str | None) -> None:
+async def test_an_invalid_request_id_is_replaced(world: World, recorder: Recorder, asked: str | None) -> None:
     answer = await world.post(CHAT, {"model": "m"}, headers={} if asked is None else {"x-request-id": asked})
     made = answer.headers["x-request-id"]
     assert len(made) == 36
@@ -182,7 +181,7 @@ async def test_every_inference_route_is_forwarded(world: World, recorder: Record
     assert recorder.requests[0].path == path
 
 
-async def test_a_large_body_and_a_large_answer_go_through(world: World) -> None:
+async def test_a_large_body_and_a_large_answer_are_forwarded(world: World) -> None:
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         await send_whole(send, 200, [JSON], b"y" * 5_000_000)
 
@@ -193,7 +192,7 @@ async def test_a_large_body_and_a_large_answer_go_through(world: World) -> None:
     assert recorder.requests[0].body == raw
 
 
-async def test_a_stream_is_passed_on_piece_by_piece(world: World) -> None:
+async def test_a_stream_is_forwarded_chunk_by_chunk(world: World) -> None:
     go_on = asyncio.Event()
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -212,7 +211,7 @@ async def test_a_stream_is_passed_on_piece_by_piece(world: World) -> None:
 # --- engines that fail ----------------------------------------------------------------------------
 
 
-async def test_a_connection_that_is_refused_is_tried_elsewhere(world: World) -> None:
+async def test_after_a_refused_connection_another_endpoint_is_tried(world: World) -> None:
     engine, url = await world.engine()
     world.show(CATALOG, m=ready(unused_url(), url, unused_url()))
     for _ in range(10):
@@ -220,7 +219,7 @@ async def test_a_connection_that_is_refused_is_tried_elsewhere(world: World) -> 
     assert engine.counters.requests == 10
 
 
-async def test_a_retry_asks_what_is_there_now(world: World) -> None:
+async def test_a_retry_uses_the_current_view(world: World) -> None:
     _, url = await world.engine()
     gone = unused_url()
     world.show(CATALOG, m=ready(gone))
@@ -231,7 +230,7 @@ async def test_a_retry_asks_what_is_there_now(world: World) -> None:
     assert (answer.status, answer.headers["x-broadsheet-model"]) == (200, "models/m/revisions/2")
 
 
-async def test_when_no_endpoint_can_be_reached_it_says_so(world: World) -> None:
+async def test_without_a_reachable_endpoint_the_answer_is_engine_unreachable(world: World) -> None:
     world.show(CATALOG, m=ready(unused_url(), unused_url()))
     answer = await world.post("/v1/completions", {"model": "m", "prompt": "x"})
     assert (answer.status, answer.code) == (503, "engine_unreachable")
@@ -241,7 +240,7 @@ async def test_when_no_endpoint_can_be_reached_it_says_so(world: World) -> None:
 
 
 class RawServer:
-    """A TCP server that speaks just as much HTTP as a test needs."""
+    """A TCP server that speaks only as much HTTP as a test needs."""
 
     def __init__(self, *answers: bytes) -> None:
         self.answers = list(answers)
@@ -269,7 +268,7 @@ EVENTS = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encodi
 
 
 @pytest.mark.parametrize("before", [b"", EVENTS, b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", b"nonsense\r\n\r\n"])
-async def test_an_engine_that_dies_before_its_first_byte_is_replaced_by_another(world: World, before: bytes) -> None:
+async def test_after_a_crash_before_the_first_byte_another_engine_is_tried(world: World, before: bytes) -> None:
     _, url = await world.engine()
     async with RawServer(*[before] * 20) as dying:
         world.show(CATALOG, m=ready(dying.url, url))
@@ -279,16 +278,16 @@ async def test_an_engine_that_dies_before_its_first_byte_is_replaced_by_another(
         assert dying.requests > 0
 
 
-async def test_a_request_that_kills_engines_kills_no_more_than_two(world: World) -> None:
-    async with RawServer() as one, RawServer() as two, RawServer() as three, RawServer() as four:
-        servers = (one, two, three, four)
+async def test_a_request_that_crashes_engines_crashes_no_more_than_two(world: World) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        servers = [await stack.enter_async_context(RawServer()) for _ in range(4)]
         world.show(CATALOG, m=ready(*(server.url for server in servers)))
         answer = await world.post("/v1/completions", {"model": "m", "prompt": "x"})
         assert (answer.status, answer.code) == (503, "engine_unreachable")
         assert sorted(server.requests for server in servers) == [0, 0, 1, 1]
 
 
-async def test_an_engine_of_another_application_on_the_same_port_is_not_believed(world: World) -> None:
+async def test_the_answer_of_another_application_on_the_same_port_is_not_forwarded(world: World) -> None:
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         await send_whole(send, 401, [JSON], b'{"error":"Unauthorized"}')
 
@@ -301,7 +300,7 @@ async def test_an_engine_of_another_application_on_the_same_port_is_not_believed
     assert (await world.post("/v1/completions", {"model": "m", "prompt": "x"})).code == "engine_unreachable"
 
 
-async def test_a_replica_whose_engine_has_died_is_passed_over_and_may_die_of_a_request_once_more(world: World) -> None:
+async def test_a_replica_with_a_dead_engine_is_skipped_and_a_crash_is_retried_once(world: World) -> None:
     async def before(scope: Scope, receive: Receive, send: Send) -> None:
         await send_whole(send, 421, [], b"")
 
@@ -313,13 +312,13 @@ async def test_a_replica_whose_engine_has_died_is_passed_over_and_may_die_of_a_r
     for _ in range(5):
         assert (await world.post("/v1/completions", {"model": "m", "prompt": "x"})).status == 200
     killed = [Recorder(during) for _ in range(4)]
-    world.show(CATALOG, m=ready(*[await world.serve(one) for one in killed]))
+    world.show(CATALOG, m=ready(*[await world.serve(engine) for engine in killed]))
     answer = await world.post("/v1/completions", {"model": "m", "prompt": "x"})
     assert (answer.status, answer.code) == (503, "engine_unreachable")
-    assert sorted(len(one.requests) for one in killed) == [0, 0, 1, 1]
+    assert sorted(len(engine.requests) for engine in killed) == [0, 0, 1, 1]
 
 
-async def test_a_stream_that_is_cut_within_an_event_ends_with_an_error_event(world: World) -> None:
+async def test_a_stream_cut_within_an_event_ends_with_an_error_event(world: World) -> None:
     cut = EVENTS + b'c\r\ndata: {"a":1\r\n'
     async with RawServer(cut) as dying:
         world.show(CATALOG, m=ready(dying.url))
@@ -340,7 +339,7 @@ async def impatient_world() -> AsyncIterator[World]:
         yield world
 
 
-async def test_an_engine_that_says_nothing_is_given_up_and_no_other_is_asked() -> None:
+async def test_a_silent_engine_times_out_and_no_other_is_tried() -> None:
     left = asyncio.Event()
 
     async def hang(scope: Scope, receive: Receive, send: Send) -> None:
@@ -349,11 +348,11 @@ async def test_an_engine_that_says_nothing_is_given_up_and_no_other_is_asked() -
 
     async with impatient_world() as world:
         hanging = [Recorder(hang), Recorder(hang)]
-        world.show(CATALOG, m=ready(*[await world.serve(one) for one in hanging]))
+        world.show(CATALOG, m=ready(*[await world.serve(engine) for engine in hanging]))
         answer = await world.post(CHAT, {"model": "m"})
         assert (answer.status, answer.code) == (504, "engine_timeout")
         assert answer.message == "The replica of the model `m` said nothing for 0.2 s."
-        assert sum(len(one.requests) for one in hanging) == 1
+        assert sum(len(engine.requests) for engine in hanging) == 1
         await asyncio.wait_for(left.wait(), 5)
         assert world.app.applications_in_use() == {}
 
@@ -362,7 +361,7 @@ async def test_an_engine_that_says_nothing_is_given_up_and_no_other_is_asked() -
 async def test_a_stream_that_falls_silent_ends_with_an_error_event(path: str, name: bytes) -> None:
     async def fall_silent(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
-        for _ in range(4):  # longer than the limit in all
+        for _ in range(4):  # together longer than the limit
             await send({"type": "http.response.body", "body": b"data: {}\n\n", "more_body": True})
             await asyncio.sleep(0.1)
         assert (await receive())["type"] == "http.disconnect"
@@ -384,7 +383,7 @@ async def test_anthropics_streams_end_with_anthropics_error_event(world: World) 
 
 
 @pytest.mark.parametrize("framing", [b"content-length: 50\r\n\r\n{", b"transfer-encoding: chunked\r\n\r\n1\r\n{\r\n"])
-async def test_an_answer_that_is_no_stream_is_cut_when_its_engine_dies(world: World, framing: bytes) -> None:
+async def test_an_answer_that_is_not_a_stream_is_cut_when_its_engine_crashes(world: World, framing: bytes) -> None:
     async with RawServer(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n" + framing) as dying:
         world.show(CATALOG, m=ready(dying.url))
         with pytest.raises(aiohttp.ClientPayloadError):
@@ -392,7 +391,7 @@ async def test_an_answer_that_is_no_stream_is_cut_when_its_engine_dies(world: Wo
     await until(lambda: world.app.usage()["models/m"].in_flight == 0)
 
 
-async def test_a_kept_connection_that_the_engine_closed_is_not_noticed_by_the_caller(world: World) -> None:
+async def test_the_caller_does_not_notice_a_closed_keepalive_connection(world: World) -> None:
     ok = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: keep-alive\r\n\r\n{}"
     async with RawServer(*[ok] * 20) as closing:
         world.show(CATALOG, m=ready(closing.url))

@@ -49,7 +49,7 @@ async def test_a_request_to_an_idle_model_wakes_it_and_is_answered(world: World)
     assert noted is not None
     assert noted.seconds > 0
     await world.post(CHAT, ASK)
-    assert world.app.usage()["models/m"].first_byte == noted, "one that did not wait says nothing of starts"
+    assert world.app.usage()["models/m"].first_byte == noted, "a request that did not wait must not be noted"
 
 
 async def test_other_models_answer_while_one_starts(world: World) -> None:
@@ -78,7 +78,7 @@ async def test_a_failed_model_answers_at_once_with_the_engines_reason(world: Wor
     assert b"/srv" not in answer.body
 
 
-async def test_a_start_that_fails_answers_those_who_wait(world: World) -> None:
+async def test_waiting_requests_are_answered_when_the_start_fails(world: World) -> None:
     world.show(catalog(), m=DEPLOYING)
     asked = [asyncio.create_task(world.post(CHAT, ASK)) for _ in range(5)]
     await until(lambda: world.waiting() == 5)
@@ -86,7 +86,7 @@ async def test_a_start_that_fails_answers_those_who_wait(world: World) -> None:
     assert {answer.code for answer in await asyncio.gather(*asked)} == {"model_failed"}
 
 
-async def test_a_full_queue_refuses_the_next(world: World) -> None:
+async def test_a_full_queue_refuses_the_next_request(world: World) -> None:
     _, url = await world.engine()
     world.show(catalog(maxQueuedRequests=2))
     asked = [asyncio.create_task(world.post(CHAT, ASK)) for _ in range(2)]
@@ -98,7 +98,7 @@ async def test_a_full_queue_refuses_the_next(world: World) -> None:
     assert {answer.status for answer in await asyncio.gather(*asked)} == {200}
 
 
-async def test_a_start_that_takes_too_long_is_given_up(world: World) -> None:
+async def test_a_request_is_refused_when_the_start_takes_too_long(world: World) -> None:
     world.show(catalog(coldStartTimeout="0.05s"))
     answer = await world.post(CHAT, ASK)
     assert (answer.status, answer.code) == (503, "cold_start_timeout")
@@ -106,7 +106,7 @@ async def test_a_start_that_takes_too_long_is_given_up(world: World) -> None:
     assert "x-broadsheet-model" not in answer.headers
 
 
-async def test_no_room_in_time_is_overload(world: World) -> None:
+async def test_a_request_without_room_in_time_is_refused_as_overloaded(world: World) -> None:
     engine, url = await world.engine(hang=True)
     world.show(catalog(maxOngoingRequests=1, queueTimeout="0.05s"), m=ready(url))
     first = asyncio.create_task(world.post(CHAT, ASK))
@@ -117,7 +117,7 @@ async def test_no_room_in_time_is_overload(world: World) -> None:
     first.cancel()
 
 
-async def test_no_more_than_allowed_are_at_an_engine_and_all_are_answered(world: World) -> None:
+async def test_requests_at_an_engine_are_limited_and_all_are_answered(world: World) -> None:
     engine, url = await world.engine(time_to_first_token_s=0.01)
     most = 0
 
@@ -134,7 +134,7 @@ async def test_no_more_than_allowed_are_at_an_engine_and_all_are_answered(world:
     assert engine.counters.requests == 30
 
 
-async def test_a_model_that_is_deleted_while_a_request_waits_is_not_found(world: World) -> None:
+async def test_a_model_deleted_while_a_request_waits_is_not_found(world: World) -> None:
     world.show(catalog(), m=DEPLOYING)
     asked = asyncio.create_task(world.post(CHAT, ASK | {"model": "m:a"}))
     await until(lambda: world.waiting() == 1)
@@ -144,7 +144,7 @@ async def test_a_model_that_is_deleted_while_a_request_waits_is_not_found(world:
     assert world.waiting() == 0
 
 
-async def test_a_held_request_is_decided_by_the_view_that_lets_it_go(world: World) -> None:
+async def test_a_waiting_request_is_decided_by_the_view_that_ends_its_wait(world: World) -> None:
     _, url = await world.engine()
     world.show(catalog(), m=DEPLOYING)
     asked = asyncio.create_task(world.post(CHAT, ASK))
@@ -155,7 +155,7 @@ async def test_a_held_request_is_decided_by_the_view_that_lets_it_go(world: Worl
     assert answer.headers["x-broadsheet-model"] == "models/m/revisions/2"
 
 
-async def test_who_disconnects_while_waiting_frees_the_place(world: World) -> None:
+async def test_a_client_that_disconnects_while_waiting_leaves_the_queue(world: World) -> None:
     world.show(catalog(maxQueuedRequests=1))
     asked = asyncio.create_task(world.post(CHAT, ASK))
     await until(lambda: world.waiting() == 1)
@@ -165,7 +165,7 @@ async def test_who_disconnects_while_waiting_frees_the_place(world: World) -> No
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_who_disconnects_while_the_engine_works_stops_it(world: World, stream: bool) -> None:
+async def test_a_client_that_disconnects_stops_the_engine(world: World, stream: bool) -> None:
     args: dict[str, object] = {"tokens_per_second": 5} if stream else {"hang": True}
     engine, url = await world.engine(**args)
     world.show(catalog(maxOngoingRequests=1), m=ready(url))
@@ -190,7 +190,7 @@ async def test_no_task_outlives_its_request(world: World) -> None:
     assert len(asyncio.all_tasks()) <= before
 
 
-async def test_draining_refuses_those_who_wait_and_lets_others_end(world: World) -> None:
+async def test_draining_refuses_waiting_requests_and_lets_others_end(world: World) -> None:
     engine, url = await world.engine(time_to_first_token_s=0.2)
     both = views.snapshot(views.model("m"), views.model("n"))
     world.show(both, m=DEPLOYING, n=ready(url))

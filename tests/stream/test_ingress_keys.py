@@ -1,5 +1,4 @@
-"""API keys at the ingress: who is let in, what a key sees and may call, its limits, and that it
-leaks nowhere."""
+"""API keys at the ingress: access, visible models, limits, and that no key leaks."""
 
 from __future__ import annotations
 
@@ -64,7 +63,7 @@ async def test_without_any_key_in_the_catalog_the_ingress_is_open(world: World) 
     assert await names(world, {}) == ["open", "secret", "open:lora"]
 
 
-async def test_with_keys_in_the_catalog_nobody_is_let_in_without_one(world: World) -> None:
+async def test_with_keys_in_the_catalog_every_request_needs_a_key(world: World) -> None:
     engine = Recorder()
     world.show(catalog(views.api_key("alice", KEY)), open=ready(await world.serve(engine)))
     for headers in ({}, bearer("wrong"), {"authorization": f"Basic {KEY}"}, {"authorization": "Bearer "}, bearer("ü")):
@@ -80,11 +79,11 @@ async def test_with_keys_in_the_catalog_nobody_is_let_in_without_one(world: Worl
     assert engine.requests == []
     assert (await ask(world, **bearer())).status == 200
     assert (await ask(world, **{"x-api-key": KEY})).status == 200
-    # The key is for the ingress, and goes no further.
+    # The key is not forwarded.
     assert all(KEY not in str(request.headers) for request in engine.requests)
 
 
-async def test_a_setting_closes_it_without_any_key() -> None:
+async def test_a_setting_requires_a_key_even_without_keys_in_the_catalog() -> None:
     async with contextlib.AsyncExitStack() as stack:
         world = World(stack)
         await world.start(IngressSettings(require_api_key=True))
@@ -93,7 +92,7 @@ async def test_a_setting_closes_it_without_any_key() -> None:
         assert (await ask(world, **bearer())).code == "invalid_api_key"
 
 
-async def test_a_key_sees_and_calls_only_what_it_may(world: World) -> None:
+async def test_a_key_sees_and_calls_only_its_allowed_models(world: World) -> None:
     engine = Recorder()
     url = await world.serve(engine)
     keys = (
@@ -122,13 +121,13 @@ async def test_a_key_sees_and_calls_only_what_it_may(world: World) -> None:
     assert world.woken == []
 
 
-async def test_revocation_and_expiry_are_in_force_with_the_snapshot_and_the_clock(world: World) -> None:
+async def test_revocation_takes_effect_with_the_snapshot_and_expiry_with_the_clock(world: World) -> None:
     engine = ready(await world.serve(Recorder()))
     world.show(catalog(views.api_key("alice", KEY)), open=engine)
     assert (await ask(world, **bearer())).status == 200
     world.show(catalog(views.api_key("alice", KEY, revoked=True), revision=8), open=engine)
     assert (await ask(world, **bearer())).status == 401
-    # The last key is gone, and the door stays closed.
+    # Without any valid key, callers still need one.
     assert (await ask(world)).status == 401
     world.show(catalog(views.api_key("alice", KEY, expireTime="2020-01-01T00:00:00Z"), revision=9), open=engine)
     answer = await ask(world, **bearer())
@@ -138,7 +137,7 @@ async def test_revocation_and_expiry_are_in_force_with_the_snapshot_and_the_cloc
     assert (await ask(world, **bearer())).status == 200
 
 
-async def test_a_key_that_is_quarantined_opens_nothing(world: World) -> None:
+async def test_a_quarantined_key_gives_no_access(world: World) -> None:
     damaged = views.api_key("alice", KEY)
     damaged.key_hash = b"too short"
     entries = raw.raws(raw.model("open"), damaged)
@@ -150,7 +149,7 @@ async def test_a_key_that_is_quarantined_opens_nothing(world: World) -> None:
     assert (await ask(world, **bearer())).status == 401
 
 
-async def test_over_the_requests_of_a_minute_callers_are_told_when_to_come_back(world: World) -> None:
+async def test_a_request_over_the_limit_is_refused_with_retry_after(world: World) -> None:
     world.show(catalog(views.api_key("alice", KEY, requestsPerMinute=2)), open=ready(await world.serve(Recorder())))
     first = await ask(world, **bearer())
     assert first.headers["x-ratelimit-limit-requests"] == "2"
@@ -160,7 +159,7 @@ async def test_over_the_requests_of_a_minute_callers_are_told_when_to_come_back(
     assert (refused.status, refused.code, error_of(refused)["type"]) == (429, "rate_limit_exceeded", "requests")
     assert 1 <= int(refused.headers["retry-after"]) <= 30
     assert refused.headers["x-ratelimit-remaining-requests"] == "0"
-    # Looking at the models is free.
+    # Listing models does not count.
     assert await names(world, bearer())
     client = await world.openai()
     with pytest.raises(openai.RateLimitError):
@@ -191,7 +190,7 @@ async def test_tokens_of_answers_count_streamed_or_not(world: World, engine: Any
     assert int(refused.headers["retry-after"]) >= 15
 
 
-async def test_what_another_replica_let_through_counts_here(world: World) -> None:
+async def test_requests_admitted_by_another_replica_count(world: World) -> None:
     world.show(catalog(views.api_key("alice", KEY, requestsPerMinute=10)), open=ready(await world.serve(Recorder())))
     world.app.key_access.take_over({"other": {"uid-alice": (9, 0)}}, ["other"])
     assert (await ask(world, **bearer())).status == 200
@@ -211,7 +210,7 @@ async def test_keys_are_never_logged(world: World) -> None:
     assert KEY not in str(logs)
 
 
-async def test_anthropic_clients_get_their_own_envelope(world: World) -> None:
+async def test_anthropic_clients_get_anthropics_error_envelope(world: World) -> None:
     world.show(catalog(views.api_key("alice", KEY)))
     answer = await world.post("/v1/messages", {"model": "open", "messages": []}, headers={"x-api-key": "wrong"})
     assert answer.status == 401

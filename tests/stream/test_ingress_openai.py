@@ -89,7 +89,7 @@ async def test_an_adapter_answers_under_its_own_name(world: World, engine: Simul
     assert answer.choices[0].message.content == f"simulated answer of smol:pirate@{'ab' * 16} to: ahoy"
 
 
-async def test_the_list_of_models_is_the_snapshots(world: World) -> None:
+async def test_the_list_of_models_is_that_of_the_snapshot(world: World) -> None:
     world.show(CATALOG)
     client = await world.openai()
     models = {model.id: model async for model in client.models.list()}
@@ -113,7 +113,7 @@ async def test_the_list_of_models_is_the_snapshots(world: World) -> None:
     assert world.woken == []
 
 
-async def test_the_list_is_paged_when_it_is_asked_for_in_pages(world: World) -> None:
+async def test_the_list_is_paged_on_request(world: World) -> None:
     world.show(CATALOG)
     client = await world.openai()
 
@@ -159,7 +159,7 @@ async def test_the_list_follows_the_snapshot(world: World) -> None:
     assert (await client.models.list()).data == []
 
 
-async def test_the_list_shows_what_became_of_each_model(world: World) -> None:
+async def test_the_list_shows_the_state_of_each_model(world: World) -> None:
     client = await world.openai()
     failed = ModelActivation(state=State.FAILED, revision_number=1)
     for activations, state in (({}, "IDLE"), ({"smol": ready("http://engine")}, "READY"), ({"smol": failed}, "FAILED")):
@@ -186,7 +186,7 @@ async def test_an_unknown_model_is_not_found_and_reaches_no_replica(world: World
     assert world.woken == []
 
 
-async def test_an_engines_own_error_comes_through(world: World) -> None:
+async def test_an_engines_own_error_is_forwarded(world: World) -> None:
     _, url = await world.engine(max_model_len=3)
     world.show(CATALOG, smol=ready(url))
     client = await world.openai()
@@ -194,7 +194,7 @@ async def test_an_engines_own_error_comes_through(world: World) -> None:
         await client.completions.create(model="smol", prompt="one two three four")
 
 
-async def test_an_engine_that_dies_within_a_stream_ends_it_with_an_error(world: World) -> None:
+async def test_a_crash_within_a_stream_ends_it_with_an_error(world: World) -> None:
     _, url = await world.engine(break_after_tokens=3)
     world.show(CATALOG, smol=ready(url))
     client = await world.openai()
@@ -211,7 +211,7 @@ async def test_an_engine_that_dies_within_a_stream_ends_it_with_an_error(world: 
     assert world.app.usage()["models/smol"].in_flight == 0
 
 
-async def test_a_view_that_changes_within_a_stream_does_not_matter(world: World) -> None:
+async def test_a_change_of_view_does_not_affect_a_running_stream(world: World) -> None:
     _, url = await world.engine(tokens_per_second=50)
     world.show(CATALOG, smol=ready(url))
     client = await world.openai()

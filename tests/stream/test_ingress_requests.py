@@ -1,4 +1,4 @@
-"""Requests that the ingress answers itself: health, and whatever is wrong."""
+"""Requests that the ingress answers itself: health, metrics and refusals."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_without_a_view_it_is_alive_but_not_ready(world: World) -> None:
         assert "x-broadsheet-revision" not in answer.headers
 
 
-async def test_with_a_view_it_is_ready_whatever_its_models_do(world: World) -> None:
+async def test_with_a_view_it_is_ready_whatever_the_state_of_its_models(world: World) -> None:
     world.show(CATALOG)
     answer = await world.get("/readyz")
     assert (answer.status, json.loads(answer.body)) == (200, {"status": "ready", "revision": 7})
@@ -70,7 +70,9 @@ async def test_with_a_view_it_is_ready_whatever_its_models_do(world: World) -> N
         (b'{"model":{}}', "invalid_type", "model"),
     ],
 )
-async def test_a_bad_body(world: World, engine: SimulatedEngine, body: bytes, code: str, param: str | None) -> None:
+async def test_an_invalid_body_is_refused(
+    world: World, engine: SimulatedEngine, body: bytes, code: str, param: str | None
+) -> None:
     answer = await world.post(CHAT, raw=body)
     assert (answer.status, answer.code) == (400, code)
     assert json.loads(answer.body)["error"]["param"] == param
@@ -85,7 +87,7 @@ async def test_an_unknown_name_reaches_no_replica(world: World, engine: Simulate
     assert engine.counters.requests == 0
 
 
-async def test_of_two_models_in_a_body_the_engine_sees_the_one_that_was_resolved(
+async def test_with_repeated_models_in_a_body_the_engine_sees_the_resolved_one(
     world: World, engine: SimulatedEngine
 ) -> None:
     answer = await world.post("/v1/completions", raw=b'{"model":"m","model":"nobody","prompt":"x"}')
@@ -129,7 +131,7 @@ async def test_of_two_models_in_a_body_the_engine_sees_the_one_that_was_resolved
         "/start_profile",
     ],
 )
-async def test_everything_else_of_an_engine_is_out_of_reach(world: World, engine: SimulatedEngine, path: str) -> None:
+async def test_other_paths_of_an_engine_are_not_reachable(world: World, engine: SimulatedEngine, path: str) -> None:
     for answer in (await world.post(path, {"model": "m"}), await world.get(path)):
         assert (answer.status, answer.code) == (404, "unknown_url")
     assert engine.counters.requests == 0
@@ -146,7 +148,7 @@ async def test_everything_else_of_an_engine_is_out_of_reach(world: World, engine
         ("PUT", "/healthz", "GET, HEAD, OPTIONS"),
     ],
 )
-async def test_a_wrong_method_is_told_what_is_allowed(
+async def test_a_wrong_method_is_answered_with_the_allowed_methods(
     world: World, engine: SimulatedEngine, method: str, path: str, allow: str
 ) -> None:
     answer = await world.get(path, method=method)
@@ -175,8 +177,7 @@ async def test_a_body_over_the_limit_is_refused(world: World, engine: SimulatedE
 
 
 async def raw_exchange(world: World, sent: bytes) -> bytes:
-    """Say something that is not quite HTTP, and hear what comes back until the connection is
-    closed."""
+    """Send raw bytes. Returns what is received until the connection is closed."""
     host, port = world.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
@@ -206,7 +207,7 @@ async def test_a_chunked_body_over_the_limit_is_refused(world: World, engine: Si
     assert got.startswith(b"HTTP/1.1 413 ")
 
 
-async def test_a_body_that_does_not_come_times_out(world: World, engine: SimulatedEngine) -> None:
+async def test_a_body_that_does_not_arrive_times_out(world: World, engine: SimulatedEngine) -> None:
     got = await raw_exchange(world, HEAD + b'content-length: 100\r\n\r\n{"model":')
     assert got.startswith(b"HTTP/1.1 408 ")
     assert b'"code":"request_timeout"' in got
@@ -247,7 +248,7 @@ async def test_a_websocket_is_refused(world: World, engine: SimulatedEngine) -> 
     assert got.startswith((b"HTTP/1.1 403", b"HTTP/1.1 404"))
 
 
-async def test_a_fault_of_our_own_shows_no_more_than_an_id(
+async def test_an_internal_error_shows_only_an_id(
     world: World, engine: SimulatedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:

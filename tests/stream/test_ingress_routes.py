@@ -1,4 +1,4 @@
-"""Requests for routes: where they go, what they fall back to, and what the answer says of it."""
+"""Requests for routes: targets, fallbacks, and response headers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def catalog(route: Message, **admission: object) -> Snapshot:
     return views.snapshot(views.model("a", admission=admission), views.model("b"), views.adapter("b", "x"), route)
 
 
-async def test_a_route_answers_under_its_own_name_and_says_who_answered(world: World) -> None:
+async def test_a_route_answers_under_its_own_name_and_headers_name_the_revision(world: World) -> None:
     _, url = await world.engine()
     world.show(catalog(views.route("r", {"models/a": 1}, served_name="chat")), a=ready(url, number=3))
     answer = await world.post(CHAT, ask())
@@ -125,7 +125,7 @@ async def test_a_failed_target_falls_back_at_once(world: World) -> None:
     assert 'route_fallbacks_total{replica="' in metrics
 
 
-async def test_a_target_whose_replicas_are_gone_falls_back_before_the_first_byte(world: World) -> None:
+async def test_a_target_without_reachable_replicas_falls_back(world: World) -> None:
     _, url = await world.engine()
     route = views.route("chat", {"models/a": 1}, fallbacks={"models/b": UNAVAILABLE})
     world.show(catalog(route), a=ready(unused_url()), b=ready(url))
@@ -140,7 +140,7 @@ async def test_a_quarantined_target_falls_back(world: World) -> None:
     assert (await world.post(CHAT, ask())).headers["x-broadsheet-model"] == "models/b/revisions/1"
 
 
-async def test_a_full_target_falls_back_only_where_that_is_a_reason(world: World) -> None:
+async def test_a_full_target_falls_back_only_on_the_condition_queue_full(world: World) -> None:
     _, url = await world.engine()
     fallbacks = {"models/a/adapters/none": UNAVAILABLE, "models/b": FULL}
     route = views.route("chat", {"models/a": 1}, fallbacks=fallbacks)
@@ -152,7 +152,7 @@ async def test_a_full_target_falls_back_only_where_that_is_a_reason(world: World
     assert (answer.status, answer.code) == (503, "queue_full")
 
 
-async def test_when_nothing_answers_the_caller_hears_of_the_target_and_of_no_inner_name(world: World) -> None:
+async def test_without_an_answer_the_caller_gets_the_targets_refusal_and_no_inner_name(world: World) -> None:
     route = views.route("chat", {"models/a": 1}, fallbacks={"models/b": UNAVAILABLE})
     dead = ready(unused_url())
     world.show(catalog(route), a=FAILED, b=dead)
@@ -163,7 +163,7 @@ async def test_when_nothing_answers_the_caller_hears_of_the_target_and_of_no_inn
     assert answer.headers["x-broadsheet-route"] == "routes/chat"
 
 
-async def test_a_refusal_of_the_engine_itself_is_no_reason_to_fall_back(world: World) -> None:
+async def test_an_error_of_the_engine_itself_does_not_fall_back(world: World) -> None:
     _, url = await world.engine()
     recorder = Recorder()
     route = views.route("chat", {"models/a": 1}, fallbacks={"models/b": UNAVAILABLE})
@@ -173,7 +173,7 @@ async def test_a_refusal_of_the_engine_itself_is_no_reason_to_fall_back(world: W
     assert recorder.requests == []
 
 
-async def test_a_target_that_leaves_the_catalog_while_a_request_waits_is_looked_up_anew(world: World) -> None:
+async def test_a_route_is_resolved_again_when_its_target_leaves_the_catalog(world: World) -> None:
     _, url = await world.engine()
     world.show(catalog(views.route("chat", {"models/a": 1})), a=DEPLOYING)
     asked = asyncio.create_task(world.post(CHAT, ask()))
@@ -184,16 +184,16 @@ async def test_a_target_that_leaves_the_catalog_while_a_request_waits_is_looked_
     assert (answer.status, answer.headers["x-broadsheet-model"]) == (200, "models/b/revisions/1")
 
 
-async def test_a_name_that_moves_to_another_model_while_held_is_asked_for_there(world: World) -> None:
+async def test_a_waiting_request_follows_its_name_to_another_model(world: World) -> None:
     _, url = await world.engine()
     world.show(views.snapshot(views.model("m")), m=DEPLOYING)
     asked = [asyncio.create_task(world.post(CHAT, ask("m"))) for _ in range(2)]
     await until(lambda: world.app.usage().get("models/m") is not None and world.app.usage()["models/m"].waiting == 2)
     world.show(views.snapshot(views.model("other", served_name="m"), revision=8), other=ready(url))
-    assert [(await one).headers["x-broadsheet-model"] for one in asked] == ["models/other/revisions/1"] * 2
+    assert [(await item).headers["x-broadsheet-model"] for item in asked] == ["models/other/revisions/1"] * 2
 
 
-async def test_a_name_that_vanishes_while_held_is_not_found(world: World) -> None:
+async def test_a_name_removed_while_a_request_waits_is_not_found(world: World) -> None:
     world.show(views.snapshot(views.model("m")), m=DEPLOYING)
     asked = asyncio.create_task(world.post(CHAT, ask("m")))
     await until(lambda: world.app.usage().get("models/m") is not None and world.app.usage()["models/m"].waiting == 1)
@@ -202,7 +202,7 @@ async def test_a_name_that_vanishes_while_held_is_not_found(world: World) -> Non
     assert (answer.status, answer.code) == (404, "model_not_found")
 
 
-async def test_a_revision_that_is_rolled_out_gets_its_share_and_no_request_is_lost_when_it_fails(world: World) -> None:
+async def test_a_candidate_gets_its_share_and_no_request_is_lost_when_it_fails(world: World) -> None:
     _, old = await world.engine()
     _, new = await world.engine()
     rolling = views.snapshot(views.with_candidate(views.model("m"), views.model("m", number=2), 40))
@@ -216,9 +216,9 @@ async def test_a_revision_that_is_rolled_out_gets_its_share_and_no_request_is_lo
         assert {answer.headers["x-broadsheet-model"] for answer in answers} == {"models/m/revisions/1"}
 
 
-async def test_routes_are_listed_and_nothing_is_woken_by_it(world: World) -> None:
+async def test_listing_routes_wakes_no_model(world: World) -> None:
     world.show(catalog(views.route("r", {"models/a": 1}, served_name="chat")))
     listed = json.loads((await world.get("/v1/models")).body)["data"]
-    assert [one["id"] for one in listed] == ["a", "b", "b:x", "chat"]
+    assert [item["id"] for item in listed] == ["a", "b", "b:x", "chat"]
     assert json.loads((await world.get("/v1/models/chat")).body)["root"] == "chat"
     assert world.woken == []

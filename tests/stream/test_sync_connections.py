@@ -16,7 +16,7 @@ from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane.push.subscription.timing import Limits
 from dataplane.snapshot.accept import accept
 from dataplane.snapshot.snapshot import Position
-from dataplane.sync.directory import Disk
+from dataplane.sync.directory import SnapshotDirectory
 from tests.raw import POLICY
 from tests.stream.sync_conditions import (
     holds,
@@ -144,7 +144,7 @@ async def test_a_data_plane_whose_file_is_damaged_is_sent_its_snapshot_again(
     plane: ControlPlane, tmp_path: Path
 ) -> None:
     data_plane = DataPlane()
-    disk = Disk(tmp_path / "catalog")
+    disk = SnapshotDirectory(tmp_path / "catalog")
     disk.open()
     async with data_plane.running(plane.address):
         for number in (1, 2):

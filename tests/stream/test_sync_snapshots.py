@@ -12,8 +12,8 @@ import pytest
 from broadsheet.v1 import api_key_pb2, registry_service_pb2, status_pb2
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane.push.subscription.timing import Limits
+from dataplane.ingress.access.api_keys import find_key
 from dataplane.openai.errors import ApiKeyInvalid
-from dataplane.snapshot.api_key import find
 from dataplane.snapshot.snapshot import Position
 from dataplane.sync.client import Timing
 from tests.stream.sync_conditions import (
@@ -109,12 +109,12 @@ async def test_api_keys_reach_data_planes_when_created_and_when_revoked(
         request = api_key_pb2.CreateApiKeyRequest(api_key_id="alice", limits=limits)
         created = await plane.registry.CreateApiKey(request)
         snapshot = await data_plane.active(created.catalog_revision)
-        key = find(snapshot.api_keys, created.key, now=0.0)
+        key = find_key(snapshot.api_keys, created.key, now=0.0)
         assert (key.name, key.may_use("abc"), key.may_use("b")) == ("apiKeys/alice", True, False)
         revoked = await plane.registry.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(name="apiKeys/alice"))
         snapshot = await data_plane.active(revoked.catalog_revision)
         with pytest.raises(ApiKeyInvalid):
-            find(snapshot.api_keys, created.key, now=0.0)
+            find_key(snapshot.api_keys, created.key, now=0.0)
         assert snapshot.has_api_keys
         assert not snapshot.quarantined
 

@@ -14,7 +14,6 @@ from dataplane.ingress.admission.waking import Waker
 from dataplane.ingress.routing import Route, resolve
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.openai import errors as openai_errors
-from dataplane.relay.messages import FirstByte
 from dataplane.snapshot.activation import Endpoint, State, View
 
 _UNUSED_S = 60.0
@@ -107,11 +106,7 @@ class Admission:
             lease: The request's lease.
             seconds: From the request's arrival to the first byte of its answer.
         """
-        load = self._loads[lease.route.model.name]
-        known = load.first_byte
-        # Of many requests that waited for the same start, the longest wait is reported.
-        if known is None or known.replica_id != lease.endpoint.replica_id or known.seconds < seconds:
-            load.first_byte = FirstByte(replica_id=lease.endpoint.replica_id, seconds=seconds)
+        self._loads[lease.route.model.name].note_first_byte(lease.endpoint.replica_id, seconds)
 
     # --- queries ----------------------------------------------------------------------------------
 

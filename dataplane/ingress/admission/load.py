@@ -99,6 +99,13 @@ class ModelLoad:
             first_byte=self.first_byte,
         )
 
+    def note_first_byte(self, replica_id: str, seconds: float) -> None:
+        """Note the time to the first byte of a request that waited for the model to start."""
+        known = self.first_byte
+        # Of many requests that waited for the same start, the longest wait is reported.
+        if known is None or known.replica_id != replica_id or known.seconds < seconds:
+            self.first_byte = FirstByte(replica_id=replica_id, seconds=seconds)
+
     def leave_queue(self, waiter: Waiter) -> None:
         """Remove `waiter` from the queue, and end the timers that nothing needs any more."""
         self.queue.pop(waiter, None)

@@ -14,7 +14,7 @@ from dataplane.openai import errors as openai_errors
 from dataplane.openai.asgi import Receive
 
 
-def test_the_model_is_found_wherever_it_stands() -> None:
+def test_the_model_is_found_anywhere_in_the_body() -> None:
     assert parse_json(b'{"messages":[{"model":"no"}],"model":"yes"}').model == "yes"
     assert parse_json(b' {"mod\\u0065l" : "a\\/b:c"} ').model == "a/b:c"
 
@@ -44,7 +44,7 @@ def test_the_model_is_found_wherever_it_stands() -> None:
         (b'{"model":{"name":"x"}}', openai_errors.ModelNotString),
     ],
 )
-def test_a_bad_body_is_refused_with_what_is_wrong(body: bytes, error: type[Exception]) -> None:
+def test_an_invalid_body_is_refused_with_the_fault(body: bytes, error: type[Exception]) -> None:
     with pytest.raises(error):
         parse_json(body)
 
@@ -59,7 +59,7 @@ keys = st.sampled_from(["model", "mod\\u0065l", "\\u006dodel", "Model", "prompt"
 
 @given(st.lists(st.tuples(keys, st.sampled_from(['"x"', '"y"', '"z\\u00e9"']) | json_values), min_size=1, max_size=6))
 def test_the_engine_sees_the_model_that_was_resolved(pairs: list[tuple[str, str]]) -> None:
-    """Python's json module is what vLLM reads bodies with; keys may be repeated and escaped."""
+    """vLLM reads bodies with Python's json module. Keys may be repeated and escaped."""
     raw = ("{" + ",".join(f'"{key}":{value}' for key, value in pairs) + "}").encode()
     seen = json.loads(raw)
     try:
@@ -71,7 +71,7 @@ def test_the_engine_sees_the_model_that_was_resolved(pairs: list[tuple[str, str]
     assert json.loads(body.asking_for("other@1")) == seen | {"model": "other@1"}
 
 
-def test_for_an_adapter_only_the_models_bytes_change() -> None:
+def test_for_an_adapter_only_the_bytes_of_the_model_change() -> None:
     raw = (
         b'{"a":1.0e5,"big":12345678901234567890123,"model":"x","s":"\\u00e9/\\/","nested":{"model": "x" , "l":[1 ,2]}}'
     )
@@ -114,7 +114,7 @@ def test_the_model_of_a_form_is_found_and_replaced_in_place() -> None:
         (b"", MULTIPART, openai_errors.InvalidForm),
     ],
 )
-def test_a_bad_form_is_refused(raw: bytes, content_type: bytes, error: type[Exception]) -> None:
+def test_an_invalid_form_is_refused(raw: bytes, content_type: bytes, error: type[Exception]) -> None:
     with pytest.raises(error):
         parse_form(raw, content_type)
 
@@ -138,17 +138,17 @@ async def read(receive: Receive, *, declared: bytes | None = None, timeout_s: fl
     return await read_body(receive, declared_length=declared, max_bytes=10, timeout_s=timeout_s)
 
 
-async def test_a_body_in_pieces_is_put_together() -> None:
+async def test_a_body_in_chunks_is_joined() -> None:
     assert await read(receiving(chunk(b"12345"), chunk(b""), chunk(b"67890", more=False))) == b"1234567890"
 
 
-async def test_a_body_that_declares_too_much_is_not_read() -> None:
+async def test_a_body_with_a_declared_length_over_the_limit_is_not_read() -> None:
     with pytest.raises(openai_errors.BodyTooLarge):
         await read(receiving(), declared=b"11")
 
 
 @pytest.mark.parametrize("declared", [None, b"3", b"nonsense"])
-async def test_a_body_is_bounded_whatever_it_declares(declared: bytes | None) -> None:
+async def test_a_body_is_bounded_whatever_its_declared_length(declared: bytes | None) -> None:
     with pytest.raises(openai_errors.BodyTooLarge):
         await read(receiving(chunk(b"123456"), chunk(b"78901")), declared=declared)
 
@@ -158,7 +158,7 @@ async def test_a_body_that_does_not_arrive_times_out() -> None:
         await read(receiving(chunk(b"1")), timeout_s=0.01)
 
 
-async def test_a_client_that_leaves_while_sending_is_noticed() -> None:
+async def test_a_client_that_leaves_while_sending_raises() -> None:
     with pytest.raises(ClientGone):
         await read(receiving(chunk(b"1"), {"type": "http.disconnect"}))
 
@@ -172,5 +172,5 @@ async def test_a_client_that_leaves_while_sending_is_noticed() -> None:
         (b'{"model":"m","user":7}', None),
     ],
 )
-def test_the_user_is_read_where_there_is_one(body: bytes, user: str | None) -> None:
+def test_the_user_is_read_if_there_is_one(body: bytes, user: str | None) -> None:
     assert parse_json(body).user() == user

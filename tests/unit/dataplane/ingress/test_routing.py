@@ -42,7 +42,7 @@ def test_a_served_name_is_looked_up(served_name: str, model: str, adapter: str |
 @pytest.mark.parametrize(
     "served_name", ["", "Smol", "smol:", "smol:nobody", "big", "models/smol", "smol:pirate@abab", "org/Big-1"]
 )
-def test_names_are_not_taken_apart_or_guessed(served_name: str) -> None:
+def test_names_are_not_parsed_or_guessed(served_name: str) -> None:
     assert chosen(CATALOG, served_name) == NotFound(served_name=served_name)
 
 
@@ -52,7 +52,7 @@ def test_an_engine_side_adapter_name_is_not_a_served_name() -> None:
     assert isinstance(chosen(CATALOG, name), NotFound)
 
 
-def test_other_weights_have_another_engine_side_name() -> None:
+def test_different_weights_have_different_engine_side_names() -> None:
     assert engine_adapter_name(views.adapter("m", "a", digest=b"\x01" * 32)) != engine_adapter_name(
         views.adapter("m", "a", digest=b"\x02" * 32)
     )
@@ -64,7 +64,7 @@ def test_a_model_without_activation_is_idle() -> None:
     assert route.activation.state is State.IDLE
 
 
-def test_the_revision_that_answers_is_the_activations() -> None:
+def test_the_answering_revision_is_that_of_the_activation() -> None:
     degraded = ModelActivation(state=State.DEGRADED, revision_number=4, endpoints=views.endpoints("http://a"))
     route = resolve(views.view(CATALOG, {"smol": degraded}), "models/smol/adapters/pirate", "smol:pirate")
     assert route is not None
@@ -76,7 +76,7 @@ def chosen(catalog: Snapshot, served_name: str, *, key: str | None = None, point
 
 
 def resource(catalog: Snapshot, *, key: str | None = None, point: float = 0.0) -> str:
-    """What a request for the route `r` goes to."""
+    """The resource that a request for the route `r` goes to."""
     choice = chosen(catalog, "r", key=key, point=point)
     assert isinstance(choice, Choice)
     return choice.resource
@@ -94,11 +94,11 @@ def sticky_route(**weights: int) -> Snapshot:
     return views.snapshot(views.route("r", targets, sticky={"user": True}))
 
 
-def test_one_caller_meets_one_target_whatever_is_drawn() -> None:
+def test_a_sticky_caller_always_gets_the_same_target() -> None:
     catalog = sticky_route(a=50, b=50)
     for key in ("ann", "bob", ""):
         assert len({resource(catalog, key=key, point=point / 10) for point in range(10)}) == 1
-    assert len({resource(catalog, point=point / 10) for point in range(10)}) == 2  # who does not say is drawn
+    assert len({resource(catalog, point=point / 10) for point in range(10)}) == 2  # without a key the target is random
 
 
 def test_callers_are_split_by_weight() -> None:
@@ -107,7 +107,7 @@ def test_callers_are_split_by_weight() -> None:
     assert 400 < taken["models/b"] < 600
 
 
-def test_few_callers_move_when_weights_do_and_only_to_the_heavier() -> None:
+def test_a_change_of_weights_moves_few_callers_and_only_to_the_heavier_target() -> None:
     keys = [f"user {index}" for index in range(5000)]
     before = {key: resource(sticky_route(a=90, b=10), key=key) for key in keys}
     after = {key: resource(sticky_route(a=80, b=20), key=key) for key in keys}
@@ -119,12 +119,13 @@ def test_few_callers_move_when_weights_do_and_only_to_the_heavier() -> None:
 
 
 def test_callers_of_two_routes_are_split_independently() -> None:
-    one = sticky_route(a=50, b=50)
+    first = sticky_route(a=50, b=50)
     other = views.snapshot(views.route("s", {"models/a": 50, "models/b": 50}, sticky={"user": True}))
     keys = [f"user {index}" for index in range(1000)]
     choices = [chosen(other, "s", key=key) for key in keys]
     same = sum(
-        isinstance(it, Choice) and it.resource == resource(one, key=key) for it, key in zip(choices, keys, strict=True)
+        isinstance(choice, Choice) and choice.resource == resource(first, key=key)
+        for choice, key in zip(choices, keys, strict=True)
     )
     assert 400 < same < 600
 
@@ -146,7 +147,7 @@ def test_fallbacks_are_taken_in_order_for_their_conditions() -> None:
     assert (last.resource, last.route, last.after(Failing.QUEUE_FULL)) == ("models/any", "routes/r", None)
 
 
-def test_a_fallback_that_is_what_has_just_failed_is_left_out() -> None:
+def test_a_fallback_to_the_failed_resource_is_skipped() -> None:
     catalog = views.snapshot(views.route("r", {"models/a": 1}, fallbacks={"models/a": ["UNAVAILABLE"]}))
     choice = chosen(catalog, "r")
     assert isinstance(choice, Choice)
@@ -181,14 +182,14 @@ def test_a_candidate_gets_its_share_and_may_fall_back_to_the_stable_revision() -
         assert (after.resource, after.after(failing)) == ("models/r", None)
 
 
-def test_a_route_to_a_model_that_is_rolled_out_is_split_once_more() -> None:
+def test_a_routes_share_is_split_again_by_the_rollout_of_its_target() -> None:
     route = views.route("chat", {"models/r": 1}, fallbacks={"models/b": ["UNAVAILABLE"]}, sticky={"user": True})
     catalog = rolling_out(20, route)
     choices = [chosen(catalog, "chat", key=f"user {index}") for index in range(2000)]
     taken = Counter(choice.resource for choice in choices if isinstance(choice, Choice))
     assert 300 < taken["models/r/revisions/2"] < 500
     assert chosen(catalog, "chat", key="ann") == chosen(catalog, "chat", key="ann", point=0.99)
-    canary = next(one for one in choices if isinstance(one, Choice) and one.resource != "models/r")
+    canary = next(choice for choice in choices if isinstance(choice, Choice) and choice.resource != "models/r")
     assert [fallback.resource for fallback in canary.fallbacks] == ["models/r", "models/b"]
 
 
@@ -223,11 +224,11 @@ def choose(
     return chosen.replica_id if chosen else None
 
 
-def test_of_two_endpoints_the_less_loaded_is_taken() -> None:
+def test_the_less_loaded_of_two_endpoints_is_taken() -> None:
     assert {choose("ab", {"a": 3, "b": 2}, seed=seed) for seed in range(20)} == {"b"}
 
 
-def test_the_most_loaded_of_many_is_never_taken_and_the_others_share() -> None:
+def test_the_most_loaded_endpoint_is_never_taken_and_the_others_share() -> None:
     taken = Counter(choose("abcdefgh", {"a": 9}, seed=seed) for seed in range(800))
     assert taken["a"] == 0
     assert min(taken[name] for name in "bcdefgh") > 50
@@ -243,20 +244,20 @@ def test_two_choices_keep_loads_close() -> None:
         )
         assert chosen is not None
         in_flight[chosen.replica_id] += 1
-    assert max(in_flight.values()) - min(in_flight.values()) <= 6  # one random choice would spread by about 40
+    assert max(in_flight.values()) - min(in_flight.values()) <= 6  # a single random choice would spread by about 40
 
 
-def test_none_is_taken_when_all_are_full() -> None:
+def test_no_endpoint_is_taken_when_all_are_full() -> None:
     assert choose("ab", {"a": 2, "b": 2}, limit=2) is None
     assert choose("a", {"a": 1}, limit=1) is None
 
 
-def test_the_one_with_room_is_found_among_many_full() -> None:
+def test_an_endpoint_with_room_is_found_among_many_full_ones() -> None:
     full = dict.fromkeys("abcdefgh", 5) | {"f": 4}
     assert {choose("abcdefgh", full, limit=5, seed=seed) for seed in range(30)} == {"f"}
 
 
-def test_what_was_tried_is_avoided_while_another_has_room() -> None:
+def test_a_tried_endpoint_is_avoided_while_another_has_room() -> None:
     assert {choose("ab", {"b": 50}, avoid="a", seed=seed) for seed in range(20)} == {"b"}
     assert choose("ab", {"b": 100}, avoid="a") == "a"
     assert choose("a", {}, avoid="a") == "a"
@@ -268,7 +269,7 @@ def test_an_endpoint_that_is_down_is_taken_only_when_all_are() -> None:
     assert choose("ab", {}, down="ab") in ("a", "b")
 
 
-def test_an_adapter_stays_at_its_home() -> None:
+def test_an_adapter_stays_at_its_first_home() -> None:
     homes = {choose("abcdefgh", {}, affinity="pirate@1", seed=seed) for seed in range(30)}
     assert len(homes) == 1
 

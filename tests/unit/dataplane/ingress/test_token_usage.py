@@ -1,4 +1,4 @@
-"""What an answer says that it took, read from its bytes however they are cut."""
+"""Token usage is found in the bytes of an answer, however they are split."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ def some_view() -> View:
     return views.view(views.snapshot())
 
 
-async def test_waiters_get_the_view_that_is_other_than_theirs() -> None:
+async def test_waiters_get_a_view_different_from_theirs() -> None:
     holder, first, second = ViewHolder(), some_view(), some_view()
     waiting = asyncio.create_task(holder.changed(None))
     await asyncio.sleep(0)
@@ -27,7 +27,7 @@ async def test_waiters_get_the_view_that_is_other_than_theirs() -> None:
     assert await waiting is second
 
 
-async def test_a_waiter_that_is_cancelled_is_forgotten() -> None:
+async def test_a_cancelled_waiter_is_removed() -> None:
     holder = ViewHolder()
     waiting = asyncio.create_task(holder.changed(None))
     await asyncio.sleep(0)
@@ -37,7 +37,7 @@ async def test_a_waiter_that_is_cancelled_is_forgotten() -> None:
     assert holder._waiters == set()
 
 
-def test_listeners_are_told_until_they_leave() -> None:
+def test_listeners_are_called_until_they_unsubscribe() -> None:
     holder, seen = ViewHolder(), list[View]()
     leave = holder.subscribe(seen.append)
     view = some_view()

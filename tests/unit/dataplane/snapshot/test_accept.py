@@ -89,7 +89,7 @@ def test_api_keys_are_indexed_by_hash_and_are_not_models() -> None:
     assert {key.name for key in snapshot.api_keys.values()} == {"apiKeys/alice"}
     assert snapshot.has_api_keys
     assert not accepted(raws(model("a"))).has_api_keys
-    # What is the same as before is taken from there.
+    # An unchanged key is taken from the held snapshot.
     later = accepted(raws(*[model("a"), model("b")], api_key("alice", "bs-a")), held=snapshot)
     assert later.api_key_entries["apiKeys/alice"] is snapshot.api_key_entries["apiKeys/alice"]
 

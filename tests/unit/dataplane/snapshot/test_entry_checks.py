@@ -1,4 +1,4 @@
-"""Entries that may not be served are quarantined alone."""
+"""Entries that cannot be decoded or may not be served are quarantined alone."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pytest
 
 from broadsheet.v1 import model_pb2, snapshot_pb2
 from dataplane.snapshot.policy import Policy
-from dataplane.snapshot.quarantine import ENTRY_INVALID, SOURCE_NOT_ALLOWED
+from dataplane.snapshot.quarantine import BLOB_UNREADABLE, ENTRY_INVALID, SOURCE_NOT_ALLOWED, TYPE_UNKNOWN
 from dataplane.snapshot.snapshot import RawEntry
 from tests import views
-from tests.raw import POLICY, accepted, adapter, model, raw, raws
+from tests.raw import CATALOG, POLICY, accepted, adapter, model, raw, raws
 
 PIN = views.pinned(model("a", number=4))
 
@@ -102,3 +102,17 @@ def test_an_adapter_with_a_forbidden_source_is_quarantined_alone() -> None:
     snapshot = accepted(entries, policy=Policy(allowed_sources=("file:///models", "file:///adapters/")))
     assert set(snapshot.served) == {"a", "a:y"}
     assert set(snapshot.quarantined) == {"models/a/adapters/x"}
+
+
+def test_an_unknown_type_is_quarantined_alone() -> None:
+    newer = raw(model("r"), name="widgets/r", type_="broadsheet.v1.WidgetEntry")
+    snapshot = accepted((*CATALOG, newer))
+    assert snapshot.quarantined["widgets/r"].reason == TYPE_UNKNOWN
+    assert len(snapshot.served) == 5
+    assert len(snapshot.entries) == 6
+
+
+def test_an_unreadable_blob_is_quarantined_alone() -> None:
+    snapshot = accepted((*CATALOG, raw(model("c"), blob=b"\xff\xff")))
+    assert snapshot.quarantined["models/c"].reason == BLOB_UNREADABLE
+    assert "c" not in snapshot.served

@@ -48,7 +48,7 @@ def _chunks(entries: tuple[RawEntry, ...]) -> list[bytes]:
 
 
 def _receive(at: Position, chunks: list[bytes]) -> Snapshot | Rejection | None:
-    """None: a chunk was no message."""
+    """Receive the chunks of CATALOG. None: a chunk could not be decoded."""
     assembler = Assembler(at, len(CATALOG), Limits())
     for chunk in chunks:
         try:

@@ -1,5 +1,4 @@
-"""What an ingress replica makes of a relayed snapshot: what the agent has, and nothing of altered
-bytes."""
+"""An ingress replica reuses the agent's validation result, but never accepts altered bytes."""
 
 from __future__ import annotations
 
@@ -45,14 +44,14 @@ ENTRIES = tuple(
 
 
 def checked(entries: tuple[RawEntry, ...], revision: int = 1) -> Snapshot:
-    """What the agent makes of these entries."""
+    """The snapshot that the agent accepts."""
     outcome = accept(position(entries, revision), entries, held=None, policy=POLICY)
     assert isinstance(outcome, Snapshot), outcome
     return outcome
 
 
 def relayed(post: SerializedSnapshot, *, rules: str = RULES, held: Snapshot | None = None) -> Snapshot | Rejection:
-    """What an ingress replica makes of what the agent put on the relay."""
+    """The outcome in an ingress replica for what the agent relays."""
     post = pickle.loads(pickle.dumps(post))  # noqa: S301  # as Ray does
     found = trusted_quarantines(post.validation, post.position, rules)
     return accept(post.position, post.entries(), held=held, policy=POLICY, found=found)
@@ -62,18 +61,18 @@ def post_of(snapshot: Snapshot) -> SerializedSnapshot:
     return SerializedSnapshot.of(snapshot, validation_result(snapshot, RULES))
 
 
-def test_a_relayed_snapshot_is_what_the_agent_has() -> None:
+def test_a_relayed_snapshot_equals_that_of_the_agent() -> None:
     snapshot = checked(ENTRIES)
     assert set(snapshot.quarantined) == {
         *("models/elsewhere", "models/elsewhere/adapters/x", "models/rolled-out/revisions/2"),
         *("apiKeys/wide", "widgets/newer", "models/unreadable"),
     }
-    assert "models/rolled-out/revisions/2" in snapshot.deployable  # pinned, and a candidate that is not accepted
+    assert "models/rolled-out/revisions/2" in snapshot.deployable  # pinned, while the candidate is quarantined
     assert relayed(post_of(snapshot)) == snapshot
     assert relayed(post_of(snapshot), held=checked(ENTRIES[:1], revision=0)) == snapshot
 
 
-def test_what_the_agent_has_found_is_not_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entries_that_the_agent_has_validated_are_not_validated_again(monkeypatch: pytest.MonkeyPatch) -> None:
     post = post_of(checked(raws(model("a"), adapter("a", "x"))))
     validated: list[object] = []
 
@@ -123,9 +122,7 @@ def without_entry(post: SerializedSnapshot, at: int) -> SerializedSnapshot:
         (without_entry, rejection.ROOT_DIGEST_MISMATCH),
     ],
 )
-def test_altered_entries_are_refused_though_they_were_validated_before(
-    alter: Alter, reason: str, is_held: bool
-) -> None:
+def test_altered_entries_are_refused_despite_a_validation_result(alter: Alter, reason: str, is_held: bool) -> None:
     snapshot = checked(ENTRIES)
     post = post_of(snapshot)
     outcome = relayed(alter(post, post.names.index("models/a")), held=snapshot if is_held else None)
@@ -150,7 +147,7 @@ def test_a_validation_result_by_other_rules_is_not_trusted() -> None:
         assert trusted_quarantines(found, checked(ENTRIES).position, rules) is None
 
 
-def test_nobody_is_let_in_by_what_somebody_else_has_found() -> None:
+def test_api_keys_are_checked_despite_a_validation_result() -> None:
     entries = raws(views.api_key("wide", "bs-w", "[a-z]"))
     outcome = accept(position(entries), entries, held=None, policy=POLICY, found={})
     assert isinstance(outcome, Snapshot)

@@ -1,5 +1,4 @@
-"""An accepted snapshot that cannot be put into service ends the agent; the next one starts with it,
-from disk."""
+"""Accepted snapshots are on disk, also when they cannot be put into service."""
 
 from __future__ import annotations
 
@@ -47,7 +46,7 @@ async def test_accepted_snapshot_is_in_service_and_on_disk(tmp_path: Path) -> No
     await asyncio.wait([running])
 
 
-async def test_failed_activation_ends_the_agent_and_is_no_rejection(tmp_path: Path) -> None:
+async def test_failed_activation_ends_the_agent_and_rejects_nothing(tmp_path: Path) -> None:
     first = keeper(tmp_path, [], fault=OSError("the relay is gone"))
     await first.load()
     running = asyncio.create_task(first.run())

@@ -52,7 +52,7 @@ def deliver(subscriber: Subscriber, at: Position, entries: tuple[RawEntry, ...] 
     return event
 
 
-def said(subscriber: Subscriber) -> list[pb.SyncRequest]:
+def sent_messages(subscriber: Subscriber) -> list[pb.SyncRequest]:
     messages = []
     while (message := subscriber.take_message()) is not None:
         messages.append(message)
@@ -72,12 +72,12 @@ def rejection_of(event: object) -> Rejected:
     return event.rejected
 
 
-def test_hello_comes_first_then_everything_anew() -> None:
+def test_a_stream_begins_with_hello_and_then_the_whole_state() -> None:
     at = position(CATALOG, 4)
     other = Rejected(position=position(CATALOG, 5), reason="BAD", message="words")
     subscriber = opened(at, (other,))
     subscriber.report({"models/a": status_pb2.ResourceStatus(name="models/a")})
-    hello, active, rejected = said(subscriber)
+    hello, active, rejected = sent_messages(subscriber)
     assert hello.hello == pb.Hello(
         data_plane="dp",
         instance_uid="i",
@@ -88,7 +88,7 @@ def test_hello_comes_first_then_everything_anew() -> None:
     )
     assert active.status.replace
     assert active.status.phase == pb.PHASE_ACTIVE
-    assert [one.name for one in active.status.resources] == ["models/a"]
+    assert [item.name for item in active.status.resources] == ["models/a"]
     assert (rejected.status.phase, rejected.status.reason, rejected.status.message) == (
         pb.PHASE_REJECTED,
         "BAD",
@@ -97,43 +97,43 @@ def test_hello_comes_first_then_everything_anew() -> None:
     assert not rejected.status.replace
 
 
-def test_who_has_nothing_says_so() -> None:
-    hello, status = said(opened())
+def test_hello_without_a_snapshot_names_none() -> None:
+    hello, status = sent_messages(opened())
     assert not hello.hello.HasField("have")
     assert status.status == pb.Status(replace=True)
 
 
-def test_a_snapshot_becomes_a_candidate_then_is_served() -> None:
+def test_a_complete_snapshot_is_a_candidate_until_it_is_decided() -> None:
     at = position(CATALOG, 4)
     subscriber = opened()
-    said(subscriber)
+    sent_messages(subscriber)
     candidate = deliver(subscriber, at)
     assert candidate == Candidate(position=at, entries=CATALOG)
     assert (subscriber.serving, subscriber.deciding) == (None, True)
-    assert [one.status.phase for one in said(subscriber)] == [pb.PHASE_RECEIVED]
+    assert [item.status.phase for item in sent_messages(subscriber)] == [pb.PHASE_RECEIVED]
     assert subscriber.decided(Accepted(with_errors=True)) is None
     assert subscriber.serving == at
-    (message,) = said(subscriber)
+    (message,) = sent_messages(subscriber)
     assert message.status == pb.Status(target=at.to_proto(), serving=at.to_proto(), phase=pb.PHASE_ACTIVE_WITH_ERRORS)
 
 
-def test_a_rejected_snapshot_leaves_the_one_before_in_service() -> None:
+def test_after_a_rejection_the_previous_snapshot_stays_in_service() -> None:
     before, at = position(CATALOG, 3), position(CATALOG, 4)
     subscriber = opened(before)
-    said(subscriber)
+    sent_messages(subscriber)
     deliver(subscriber, at)
     rejected = subscriber.decided(Rejection(reason="BAD", message="words"))
     assert rejected == Rejected(position=at, reason="BAD", message="words")
     assert subscriber.serving == before
-    (message,) = said(subscriber)
+    (message,) = sent_messages(subscriber)
     assert message.status.phase == pb.PHASE_REJECTED
     assert message.status.serving == before.to_proto()
     subscriber.close()
     subscriber.open()
-    assert said(subscriber)[0].hello.rejected == [at.to_proto()]
+    assert sent_messages(subscriber)[0].hello.rejected == [at.to_proto()]
 
 
-def test_what_was_rejected_is_refused_at_its_announcement() -> None:
+def test_a_rejected_snapshot_is_refused_at_its_announcement() -> None:
     at = position(CATALOG, 4)
     subscriber = opened(rejected=(Rejected(position=at, reason="BAD", message="words"),))
     assert rejection_of(subscriber.receive(intent(at))).reason == "BAD"
@@ -151,7 +151,7 @@ def test_what_was_rejected_is_refused_at_its_announcement() -> None:
         (position(CATALOG, 4), 10_000_000, rejection.SNAPSHOT_TOO_LARGE),
     ],
 )
-def test_what_may_not_follow_is_refused_at_its_announcement(at: Position, count: int, reason: str) -> None:
+def test_a_position_that_may_not_follow_is_refused_at_its_announcement(at: Position, count: int, reason: str) -> None:
     subscriber = opened(position(CATALOG, 3))
     assert rejection_of(subscriber.receive(intent(at, count))).reason == reason
     assert subscriber.state is State.DISCARDING
@@ -162,7 +162,7 @@ def test_what_may_not_follow_is_refused_at_its_announcement(at: Position, count:
     assert subscriber.serving == better
 
 
-def test_a_store_that_an_operator_allows_is_followed() -> None:
+def test_another_store_is_followed_when_an_operator_allows_it() -> None:
     new = position(CATALOG, 1, store_uid="store-b")
     remembered = Rejected(position=new, reason=rejection.STORE_UID_MISMATCH, message="words")
     policy = Policy(allowed_sources=(), allow_new_store=True)
@@ -178,7 +178,7 @@ def test_a_snapshot_is_refused_as_soon_as_it_passes_a_limit() -> None:
     assert subscriber.state is State.DISCARDING
 
 
-def test_a_snapshot_that_misses_entries_is_refused() -> None:
+def test_a_snapshot_with_missing_entries_is_refused() -> None:
     at = position(CATALOG)
     subscriber = opened()
     subscriber.receive(intent(at))
@@ -203,7 +203,7 @@ def test_illegal_messages_change_nothing(response: pb.SyncResponse) -> None:
     deliver(subscriber, position(CATALOG, 4))
 
 
-def test_illegal_messages_in_mid_snapshot_change_nothing() -> None:
+def test_illegal_messages_during_a_snapshot_change_nothing() -> None:
     at = position(CATALOG)
     subscriber = opened()
     subscriber.receive(intent(at))
@@ -214,7 +214,7 @@ def test_illegal_messages_in_mid_snapshot_change_nothing() -> None:
     refused(subscriber, intent(position(CATALOG, 2)))
 
 
-def test_goodbye_closes_and_says_when_to_return() -> None:
+def test_goodbye_closes_the_stream_and_gives_the_reconnect_delay() -> None:
     subscriber = opened()
     goodbye = pb.Goodbye(reason="SHUTTING_DOWN")
     goodbye.reconnect_after.FromMilliseconds(1500)
@@ -231,17 +231,17 @@ def test_a_decision_outlives_its_stream() -> None:
     assert subscriber.deciding
     subscriber.decided(Accepted(with_errors=False))
     subscriber.open()
-    assert said(subscriber)[0].hello.have == at.to_proto()
+    assert sent_messages(subscriber)[0].hello.have == at.to_proto()
 
 
-def test_what_waits_to_be_told_keeps_the_snapshot_that_was_served_then() -> None:
+def test_a_pending_phase_report_keeps_the_serving_position_of_its_time() -> None:
     before, bad, at = position(CATALOG, 3), position(CATALOG, 4), position(CATALOG, 5)
     subscriber = opened(before, (Rejected(position=bad, reason="BAD", message=""),))
     subscriber.take_message()
     deliver(subscriber, at)
     subscriber.decided(Accepted(with_errors=False))
-    told = [(one.status.target, one.status.serving) for one in said(subscriber)]
-    assert told == [
+    sent = [(item.status.target, item.status.serving) for item in sent_messages(subscriber)]
+    assert sent == [
         (before.to_proto(), before.to_proto()),
         (bad.to_proto(), before.to_proto()),
         (at.to_proto(), at.to_proto()),
@@ -251,10 +251,10 @@ def test_what_waits_to_be_told_keeps_the_snapshot_that_was_served_then() -> None
 def test_every_heartbeat_is_answered() -> None:
     at = position(CATALOG)
     subscriber = opened(at)
-    said(subscriber)
+    sent_messages(subscriber)
     for _ in range(3):
         subscriber.receive(heartbeat(at))
-        assert [one.status for one in said(subscriber)] == [pb.Status(serving=at.to_proto())]
+        assert [item.status for item in sent_messages(subscriber)] == [pb.Status(serving=at.to_proto())]
     assert subscriber.head == at
 
 
@@ -265,67 +265,67 @@ def ready(name: str, replicas: int = 1, message: str = "") -> status_pb2.Resourc
     return status_pb2.ResourceStatus(name=name, ready_replicas=replicas, message=message)
 
 
-def test_only_the_newest_state_of_what_changed_is_told() -> None:
+def test_only_the_newest_state_of_changed_resources_is_sent() -> None:
     subscriber = opened()
     subscriber.report({name: ready(name) for name in "abc"})
-    said(subscriber)
+    sent_messages(subscriber)
     for replicas in range(2, 9):
         subscriber.report({"a": ready("a", replicas), "b": ready("b")})
-    (message,) = said(subscriber)
+    (message,) = sent_messages(subscriber)
     assert list(message.status.resources) == [ready("a", 8)]
     assert list(message.status.removed) == ["c"]
     subscriber.report({"a": ready("a", 8), "b": ready("b")})
-    assert said(subscriber) == []
+    assert sent_messages(subscriber) == []
 
 
-def test_a_state_that_returned_before_it_was_told_is_not_told() -> None:
+def test_a_state_that_reverted_before_it_was_sent_is_not_sent() -> None:
     subscriber = opened()
     subscriber.report({"a": ready("a")})
-    said(subscriber)
+    sent_messages(subscriber)
     subscriber.report({"a": ready("a", 2)})
     subscriber.report({"a": ready("a")})
-    assert said(subscriber) == []
+    assert sent_messages(subscriber) == []
 
 
 def test_states_are_split_over_messages() -> None:
     names = [f"n{number:05}" for number in range(2500)]
     subscriber = opened()
     subscriber.report({name: ready(name) for name in names})
-    messages = [one.status for one in said(subscriber)[1:]]
-    assert [len(one.resources) for one in messages] == [RESOURCES_PER_STATUS_MAX, RESOURCES_PER_STATUS_MAX, 500]
-    assert [one.replace for one in messages] == [True, False, False]
-    assert [one.name for message in messages for one in message.resources] == names
+    messages = [item.status for item in sent_messages(subscriber)[1:]]
+    assert [len(item.resources) for item in messages] == [RESOURCES_PER_STATUS_MAX, RESOURCES_PER_STATUS_MAX, 500]
+    assert [item.replace for item in messages] == [True, False, False]
+    assert [item.name for message in messages for item in message.resources] == names
     subscriber.report({})
-    removed = [name for one in said(subscriber) for name in one.status.removed]
+    removed = [name for item in sent_messages(subscriber) for name in item.status.removed]
     assert removed == names
 
 
 def test_long_states_are_split_by_size_and_shortened() -> None:
     subscriber = opened()
     subscriber.report({f"n{number}": ready(f"n{number}", message="é" * 5000 + "cause") for number in range(500)})
-    messages = said(subscriber)[1:]
-    assert max(one.ByteSize() for one in messages) < STATUS_BYTES_MAX + 20_000
-    assert sum(len(one.status.resources) for one in messages) == 500
+    messages = sent_messages(subscriber)[1:]
+    assert max(item.ByteSize() for item in messages) < STATUS_BYTES_MAX + 20_000
+    assert sum(len(item.status.resources) for item in messages) == 500
     shown = messages[0].status.resources[0].message
     assert len(shown) == TEXT_CHARACTERS_MAX
     assert shown.endswith("cause")
 
 
-def test_after_a_reconnect_everything_is_told_again() -> None:
+def test_after_a_reconnect_every_state_is_sent_again() -> None:
     subscriber = opened()
     subscriber.report({"a": ready("a")})
-    said(subscriber)
+    sent_messages(subscriber)
     subscriber.close()
     subscriber.open()
-    _, status = said(subscriber)
+    _, status = sent_messages(subscriber)
     assert status.status.replace
     assert list(status.status.resources) == [ready("a")]
 
 
 def test_the_newest_sixteen_rejections_are_remembered() -> None:
     subscriber = opened()
-    said(subscriber)
+    sent_messages(subscriber)
     for revision in range(1, 21):
         deliver(subscriber, position(CATALOG, revision))
         subscriber.decided(Rejection(reason="BAD", message=""))
-    assert [one.position.revision for one in subscriber.rejected] == list(range(5, 21))
+    assert [item.position.revision for item in subscriber.rejected] == list(range(5, 21))

@@ -15,7 +15,7 @@ def admitted(limits: RateLimits, which: ApiKey, now: float, tries: int) -> int:
     return sum(limits.admit(which, now) is None for _ in range(tries))
 
 
-def test_a_minutes_worth_at_once_then_evenly() -> None:
+def test_the_limit_of_a_minute_is_admitted_at_once_and_then_evenly() -> None:
     limits, sixty = RateLimits(), key(requests=60)
     assert admitted(limits, sixty, 0.0, 100) == 60
     assert limits.admit(sixty, 0.5) == Limited(tokens=False, limit=60, retry_after_s=0.5)
@@ -24,7 +24,7 @@ def test_a_minutes_worth_at_once_then_evenly() -> None:
     assert admitted(limits, sixty, 10_000.0, 100) == 60
 
 
-def test_in_any_minute_after_the_first_no_more_than_twice_the_limit_passes() -> None:
+def test_any_minute_admits_at_most_twice_the_limit() -> None:
     limits, sixty = RateLimits(), key(requests=60)
     passed = [now / 10 for now in range(3000) if limits.admit(sixty, now / 10) is None]
     assert len(passed) <= 60 + 300
@@ -33,7 +33,7 @@ def test_in_any_minute_after_the_first_no_more_than_twice_the_limit_passes() -> 
     assert sum(moment >= 240 for moment in passed) <= 61
 
 
-def test_tokens_are_charged_afterwards_and_a_debt_is_worked_off_first() -> None:
+def test_tokens_are_charged_afterwards_and_a_debt_delays_the_next_request() -> None:
     limits, thousand = RateLimits(), key(tokens=600)
     assert limits.admit(thousand, 0.0) is None
     limits.charge_tokens(thousand, 1200, 0.0)
@@ -51,7 +51,7 @@ def test_a_request_over_the_token_limit_is_not_counted() -> None:
     assert dict(limits.headers(both, 0.0))[b"x-ratelimit-remaining-requests"] == b"9"
 
 
-def test_headers_are_those_of_openai() -> None:
+def test_headers_have_the_form_of_openai() -> None:
     limits, both = RateLimits(), key(requests=60, tokens=6000)
     limits.admit(both, 0.0)
     limits.charge_tokens(both, 13_000, 0.0)
@@ -66,7 +66,7 @@ def test_headers_are_those_of_openai() -> None:
     assert limits.headers(key(), 0.0) == []
 
 
-def test_a_changed_limit_keeps_what_was_used_up() -> None:
+def test_a_changed_limit_keeps_what_was_taken() -> None:
     limits = RateLimits()
     assert admitted(limits, key(requests=10), 0.0, 10) == 10
     assert admitted(limits, key(requests=30), 0.0, 100) == 20
@@ -74,43 +74,43 @@ def test_a_changed_limit_keeps_what_was_used_up() -> None:
     assert limits.admit(key(requests=0), 0.0) is None
 
 
-def test_keys_have_buckets_of_their_own() -> None:
+def test_each_key_has_its_own_buckets() -> None:
     limits = RateLimits()
     assert admitted(limits, key(requests=1, key_id="a"), 0.0, 5) == 1
     assert admitted(limits, key(requests=1, key_id="b"), 0.0, 5) == 1
 
 
-def test_what_other_replicas_let_through_counts_here_too() -> None:
-    one, other, sixty = RateLimits(), RateLimits(), key(requests=60)
+def test_requests_admitted_by_other_replicas_count() -> None:
+    first, second, sixty = RateLimits(), RateLimits(), key(requests=60)
     keys = {sixty.uid: sixty}
-    assert admitted(one, sixty, 0.0, 40) == 40
-    other.take_over("one", one.used(), keys, 0.0)
-    assert admitted(other, sixty, 0.0, 60) == 20
-    one.take_over("other", other.used(), keys, 0.0)
-    assert admitted(one, sixty, 0.0, 60) == 0
-    # The same report again is no further use.
-    one.take_over("other", other.used(), keys, 60.0)
-    assert admitted(one, sixty, 60.0, 100) == 60
-    one.take_over("other", {"unknown": (5, 5)}, keys, 60.0)
-    assert set(one.used()) == {sixty.uid}
+    assert admitted(first, sixty, 0.0, 40) == 40
+    second.take_over("first", first.used(), keys, 0.0)
+    assert admitted(second, sixty, 0.0, 60) == 20
+    first.take_over("second", second.used(), keys, 0.0)
+    assert admitted(first, sixty, 0.0, 60) == 0
+    # A repeated report counts nothing.
+    first.take_over("second", second.used(), keys, 60.0)
+    assert admitted(first, sixty, 60.0, 100) == 60
+    first.take_over("second", {"unknown": (5, 5)}, keys, 60.0)
+    assert set(first.used()) == {sixty.uid}
 
 
-def test_over_time_two_replicas_hold_one_limit_together() -> None:
-    one, other, sixty = RateLimits(), RateLimits(), key(requests=60)
+def test_over_time_two_replicas_together_hold_the_limit() -> None:
+    first, second, sixty = RateLimits(), RateLimits(), key(requests=60)
     keys = {sixty.uid: sixty}
     passed = 0
-    for second in range(600):
-        passed += admitted(one, sixty, float(second), 3) + admitted(other, sixty, float(second), 3)
-        one.take_over("other", other.used(), keys, float(second))
-        other.take_over("one", one.used(), keys, float(second))
-    # Ten minutes' worth, and what both buckets held at the start.
+    for now_s in range(600):
+        passed += admitted(first, sixty, float(now_s), 3) + admitted(second, sixty, float(now_s), 3)
+        first.take_over("second", second.used(), keys, float(now_s))
+        second.take_over("first", first.used(), keys, float(now_s))
+    # The limit of ten minutes, and the content of both buckets at the start.
     assert passed <= 600 + 120
 
 
-def test_keys_and_replicas_that_are_gone_are_forgotten() -> None:
+def test_removed_keys_and_replicas_are_dropped() -> None:
     limits, sixty = RateLimits(), key(requests=60)
     limits.admit(sixty, 0.0)
-    limits.take_over("other", {sixty.uid: (1, 0)}, {sixty.uid: sixty}, 0.0)
+    limits.take_over("second", {sixty.uid: (1, 0)}, {sixty.uid: sixty}, 0.0)
     limits.forget_replicas([])
     limits.forget_keys([])
     assert limits.used() == {}

@@ -50,7 +50,7 @@ async def test_a_model_without_a_recent_request_is_not_reported() -> None:
     desk.now += 59
     assert desk.admission.usage().keys() == {"models/m", "models/other"}
     desk.now += 2
-    assert desk.admission.usage().keys() == {"models/m"}, "a request is in it"
+    assert desk.admission.usage().keys() == {"models/m"}, "it has a request in flight"
     desk.admission.release(held)
     with await desk.acquire("other"):
         assert desk.admission.usage()["models/other"].in_flight == 1

@@ -22,14 +22,14 @@ def in_state(state: State) -> ModelActivation:
 
 
 def shown(catalog: Snapshot, name: str, **states: State) -> dict[str, object]:
-    """One model's object."""
+    """The object of a model."""
     view = views.view(catalog, {model: in_state(state) for model, state in states.items()})
     found: dict[str, object] = json.loads(encode_model(view, name) or b"")
     return found
 
 
 async def states(models: ModelsList, view: View, key: ApiKey | None = None) -> Mapping[str, str]:
-    """Those of the list, by name; each object of it is the same as on its own."""
+    """The states of the list, by name. Each object must equal that of `encode_model`."""
     listed = json.loads(await models.body(view, key))["data"]
     assert listed == [json.loads(encode_model(view, model["id"]) or b"") for model in listed]
     return {model["id"]: model["state"] for model in listed}
@@ -50,7 +50,7 @@ async def test_each_caller_gets_the_list_of_its_own_snapshot() -> None:
     assert [json.loads(body)["data"][0]["id"] for body in bodies] == ["a", "b"] * 5
 
 
-async def test_the_list_follows_what_the_entries_of_others_say() -> None:
+async def test_the_list_follows_changes_of_the_entries_that_others_refer_to() -> None:
     models = ModelsList()
     short, long = (views.model("a", card={"contextWindow": window}) for window in (100, 200))
     others = (views.model("b"), views.adapter("a", "x"), views.route("r", {"models/a": 1}))
@@ -59,7 +59,7 @@ async def test_the_list_follows_what_the_entries_of_others_say() -> None:
     assert [len(listed) for listed in shown] == [4, 4, 2, 4]
 
 
-async def test_what_no_change_concerns_is_not_encoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unchanged_entries_are_not_encoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
     models = ModelsList()
     same, adapter = [views.model(f"m{number}") for number in range(9)], views.adapter("m1", "x")
     await models.body(views.view(views.snapshot(*same, views.model("changed"), adapter)))
@@ -76,25 +76,25 @@ async def test_what_no_change_concerns_is_not_encoded_again(monkeypatch: pytest.
     assert encoded == ["changed", "new"]
 
 
-async def test_a_long_list_leaves_others_their_turn() -> None:
+async def test_encoding_a_long_list_does_not_block_the_event_loop() -> None:
     catalog = views.snapshot(*(views.model(f"m{number}") for number in range(20_000)))
     longest = 0.0
-    gc.collect()  # now, and not in one of the turns: this process has the objects of all tests before
+    gc.collect()  # now, not during a turn: this process holds the objects of all earlier tests
     listing = asyncio.create_task(ModelsList().body(views.view(catalog)))
     while not listing.done():
-        begun = time.thread_time()  # what others on this machine take does not count
+        begun = time.thread_time()  # other processes on this machine do not count
         await asyncio.sleep(0)
         longest = max(longest, time.thread_time() - begun)
     assert longest < 0.1
 
 
-def test_no_path_of_the_weights_is_shown() -> None:
+def test_no_path_of_weights_is_shown() -> None:
     entry = views.model("m")
     entry.revision.spec.source.uri = "file:///srv/secret/place"
     assert b"secret" not in (encode_model(views.view(views.snapshot(entry)), "m") or b"")
 
 
-def test_a_window_is_taken_from_the_card_or_else_from_the_args() -> None:
+def test_the_context_window_is_that_of_the_card_or_else_of_the_args() -> None:
     def shown(entry: object) -> object:
         return json.loads(encode_model(views.view(views.snapshot(entry)), "m") or b"").get("max_model_len")  # type: ignore[arg-type]
 
@@ -104,7 +104,7 @@ def test_a_window_is_taken_from_the_card_or_else_from_the_args() -> None:
     assert shown(views.model("m", args={"max_model_len": 5}, card={"contextWindow": "9"})) == 9
 
 
-def test_a_route_is_listed_with_what_fits_into_each_of_its_targets() -> None:
+def test_a_route_is_listed_with_the_smallest_window_of_its_targets() -> None:
     models = (views.model("a", card={"contextWindow": "9"}), views.model("b", card={"contextWindow": "5"}))
     targets = {"models/a": 1, "models/b/adapters/x": 1}
     catalog = views.snapshot(*models, views.adapter("b", "x"), views.route("r", targets, served_name="chat"))
@@ -140,7 +140,7 @@ def test_the_task_is_that_of_the_engines_args_or_else_of_the_card(
     assert (shown(catalog, "m")["task"], shown(catalog, "m:a")["task"]) == (task, task)
 
 
-async def test_the_list_follows_the_states_of_models_and_of_what_they_run() -> None:
+async def test_the_list_follows_the_states_of_models_adapters_and_routes() -> None:
     targets = {"models/a": 1, "models/b/adapters/x": 1, "models/c": 0}
     catalog = views.snapshot(
         *(views.model(name) for name in "abc"),
@@ -169,7 +169,7 @@ async def test_the_list_follows_the_states_of_models_and_of_what_they_run() -> N
         assert await states(models, view, key) == seen
 
 
-async def test_what_changes_no_state_leaves_the_list_as_it_is() -> None:
+async def test_the_list_is_not_rebuilt_when_no_state_changes() -> None:
     catalog = views.snapshot(views.model("m"))
     models = ModelsList()
     ready = (views.ready("http://one"), views.ready("http://one", "http://two"))

@@ -16,7 +16,7 @@ KEY = ApiKey.of(views.api_key("alice", "bs-alice", "a*"))
 
 
 async def pages(catalog: Snapshot, key: ApiKey | None, limit: int) -> list[list[str]]:
-    """Ids of all pages, as a client that follows `last_id` gets them."""
+    """The ids of all pages, for a client that follows `last_id`."""
     found: list[list[str]] = []
     query = PageQuery(limit=limit, after=None)
     while True:
@@ -28,31 +28,31 @@ async def pages(catalog: Snapshot, key: ApiKey | None, limit: int) -> list[list[
         query = PageQuery(limit=limit, after=page["last_id"])
 
 
-async def test_pages_are_the_list_in_its_order() -> None:
+async def test_all_pages_together_are_the_list_in_order() -> None:
     names = list(CATALOG.served)
     assert await pages(CATALOG, None, 3) == [names[:3], names[3:6], names[6:]]
     assert await pages(CATALOG, None, 7) == [names]
     assert await pages(CATALOG, None, 6) == [names[:6], names[6:]]
 
 
-async def test_pages_of_a_key_have_only_what_it_sees() -> None:
+async def test_pages_of_a_key_have_only_visible_models() -> None:
     assert await pages(CATALOG, KEY, 2) == [["a0", "a2"], ["a4", "a6"]]
     assert await pages(CATALOG, KEY, 3) == [["a0", "a2", "a4"], ["a6"]]
 
 
-async def test_an_empty_page_says_so() -> None:
+async def test_an_empty_page_has_no_ids() -> None:
     for catalog, after in ((views.snapshot(), None), (CATALOG, "a6")):
         page = json.loads(await encode_page(views.view(catalog, {}), None, PageQuery(limit=5, after=after)))
         assert page == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
 
 
-async def test_a_name_that_a_key_does_not_see_is_refused_like_one_that_is_not_there() -> None:
+async def test_an_invisible_name_is_refused_like_an_unknown_one() -> None:
     for after in ("b1", "never"):
         with pytest.raises(InvalidParameter, match=f"`after`: got '{after}'; allowed: the id of a model in the list"):
             await encode_page(views.view(CATALOG, {}), KEY, PageQuery(limit=5, after=after))
 
 
-async def test_looking_for_the_few_names_of_a_key_leaves_others_their_turn() -> None:
+async def test_searching_the_names_of_a_key_does_not_block_the_event_loop() -> None:
     catalog = views.snapshot(*(views.model(f"b{number}") for number in range(5000)))
     turns = 0
     page = asyncio.create_task(encode_page(views.view(catalog, {}), KEY, PageQuery(limit=5, after=None)))
@@ -63,24 +63,24 @@ async def test_looking_for_the_few_names_of_a_key_leaves_others_their_turn() -> 
 
 
 @pytest.mark.parametrize("query", [b"", b"limits=3", b"order=desc&before=x"])
-def test_without_the_parameters_it_is_the_whole_list(query: bytes) -> None:
+def test_without_parameters_the_whole_list_is_returned(query: bytes) -> None:
     assert page_query(query) is None
 
 
-def test_what_is_left_out_has_a_default() -> None:
+def test_parameters_have_defaults() -> None:
     assert page_query(b"limit=1") == PageQuery(limit=1, after=None)
     assert page_query(b"limit=1000&x=y") == PageQuery(limit=1000, after=None)
     assert page_query(b"after=org%2Fm:1") == PageQuery(limit=LIMIT_MAX, after="org/m:1")
 
 
 @pytest.mark.parametrize("limit", ["", "0", "1001", "-1", "+1", "1.0", "1_0", "%201", "%EF%BC%91", "9" * 5000, "ten"])
-def test_a_limit_that_is_none_is_refused(limit: str) -> None:
+def test_an_invalid_limit_is_refused(limit: str) -> None:
     with pytest.raises(InvalidParameter, match=r"`limit`: got .*; allowed: a whole number from 1 to 1000") as caught:
         page_query(f"limit={limit}".encode())
     assert caught.value.param == "limit"
     assert len(str(caught.value)) < 250
 
 
-def test_a_parameter_that_comes_twice_is_refused() -> None:
+def test_a_repeated_parameter_is_refused() -> None:
     with pytest.raises(InvalidParameter, match="`after`: got several values; allowed: one"):
         page_query(b"after=a&after=b")
