@@ -1,5 +1,4 @@
-"""Writes adapters and base models to disk, byte by byte, so that tests can also write wrong
-ones."""
+"""Writes adapters and base models to disk, byte by byte, valid or not."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ BASE_SHAPES: Shapes = {
     "model.layers.1.self_attn.v_proj.weight": (8, 16),
     "model.layers.1.mlp.down_proj.weight": (16, 24),
 }
-"""A small decoder."""
+"""Shapes of a small decoder."""
 
 
 def lora_shapes(
@@ -68,8 +67,7 @@ def adapter_config(rank: int = 4, **changes: object) -> dict[str, object]:
 def write_adapter(
     directory: Path, *, rank: int = 4, shapes: Shapes | None = None, fill: bytes = b"\0", **config: object
 ) -> Path:
-    """An adapter that fits the base above, but for what is said otherwise. Returns its
-    directory."""
+    """Write an adapter that fits the base above unless told otherwise. Returns its directory."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "adapter_config.json").write_text(json.dumps(adapter_config(rank, **config)))
     content = safetensors_bytes(shapes if shapes is not None else lora_shapes(rank=rank), fill=fill)
@@ -78,7 +76,7 @@ def write_adapter(
 
 
 def write_base(directory: Path, shapes: Shapes = BASE_SHAPES, *, dtype: str = "F32", item_bytes: int = 4) -> Path:
-    """A base model's weights in one file. Returns its directory."""
+    """Write the weights of a base model into one file. Returns its directory."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "model.safetensors").write_bytes(safetensors_bytes(shapes, dtype=dtype, item_bytes=item_bytes))
     return directory

@@ -1,4 +1,4 @@
-"""An authority of the tests' own, and certificates that it signs."""
+"""A certificate authority for tests, and certificates that it signs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Files:
     key: Path
 
     def replace_with(self, other: Files) -> None:
-        """Put another certificate in the place of this one."""
+        """Replace this certificate by another."""
         os.replace(other.key, self.key)
         os.replace(other.cert, self.cert)
 

@@ -1,13 +1,12 @@
-"""What the registry costs when it is large, and how many changes it commits: `make bench-registry`.
+"""What a large registry costs, and how many changes it commits: `make bench-registry`.
 
-    python -m tests.bench.bench_registry [--models 100] [--adapters 100000] [--calls 100] [--seconds
-    5]
+    python -m tests.bench.bench_registry [--models N] [--adapters N] [--calls N] [--seconds S]
 
 Real control plane processes, asked over gRPC from this one. A control plane with a full catalog and
-one with an empty catalog take turns, call by call, so that a noisy machine disturbs both; what
-counts is the ratio of their medians. Printed beside each median: the lowest and the highest
-quartile; beside a ratio: the lowest and highest of the rounds. Databases wait for the disk at each
-commit.
+one with an empty catalog take turns, call by call, so that a noisy machine disturbs both. The
+figure to look at is the ratio of their medians. Beside each median it prints the lowest and the
+highest quartile, and beside a ratio the lowest and the highest of the rounds. Databases wait for
+the disk at each commit.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ _METADATA = (("authorization", f"Bearer {TOKENS[Role.PUBLISHER]}"),)
 
 
 async def fill(url: str, directory: Path, models: int, adapters: int) -> None:
-    """Put a catalog into an empty store: what registering all of it would have left there."""
+    """Fill an empty store with what registering the whole catalog would have left there."""
     reader = AdapterReader(size_bytes_max=1024 * 1024, allowed_sources=())
     try:
         source = model_pb2.Source(uri=write_adapter(directory / "filled").as_uri())
@@ -80,13 +79,13 @@ async def fill(url: str, directory: Path, models: int, adapters: int) -> None:
 
 
 def stub(replica: Replica) -> registry_service_pb2_grpc.RegistryServiceAsyncStub:
-    """To call a control plane that runs."""
+    """A channel to a running control plane."""
     assert replica.registry is not None, "nobody ends it"
     return replica.registry
 
 
 async def timed(call: Awaitable[object]) -> float:
-    """Milliseconds that a call takes."""
+    """How long a call takes, in milliseconds."""
     began = time.perf_counter()
     await call
     return (time.perf_counter() - began) * 1000
@@ -99,14 +98,13 @@ def spread(samples: Sequence[float]) -> str:
 
 
 async def compare(calls: dict[str, Call], count: int, *, ratio_max: float) -> None:
-    """Time two calls in turns, `count` times each in every round; the first is the one that may
-    take longer."""
+    """Time two calls in turns, `count` times each in every round; the first may be the slower."""
     (slower, _), (faster, _) = calls.items()
     rounds: list[dict[str, list[float]]] = []
     for _ in range(ROUNDS):
         samples: dict[str, list[float]] = {slower: [], faster: []}
         for number in range(count):
-            # Whoever goes second may find caches warm, so they change places.
+            # The second call may find caches warm, so they change places.
             for name in (slower, faster) if number % 2 else (faster, slower):
                 samples[name].append(await timed(calls[name]()))
         rounds.append(samples)
@@ -158,7 +156,7 @@ async def compare_pages(full: Replica, count: int) -> None:
         return page
 
     calls = {
-        # The very last one may hold only a few.
+        # The very last page may hold only a few.
         f"ListAdapters, page {len(requests) - 1} of {len(requests)}": listing(requests[max(0, len(requests) - 2)]),
         f"ListAdapters, first page of {PAGE_SIZE}": listing(requests[0]),
     }
@@ -166,9 +164,9 @@ async def compare_pages(full: Replica, count: int) -> None:
 
 
 async def commits_per_second(replica: Replica, clients: int, seconds: float, numbers: Iterator[int]) -> float:
-    """Models registered per second by `clients` callers, each of which waits for its answer.
+    """Models registered per second by `clients` callers, each waiting for its answer.
 
-    Each takes its id from `numbers`: an id that was registered before would commit nothing.
+    Ids come from `numbers`: registering an id again would commit nothing.
     """
     done = 0
     end = time.perf_counter() + seconds
@@ -189,7 +187,7 @@ async def commits_per_second(replica: Replica, clients: int, seconds: float, num
 
 
 async def compare_databases(urls: dict[str, str], directory: Path, seconds: float) -> None:
-    """Commits per second on each database, by one client and then by 64."""
+    """Commits per second on each database, by 1 client and then by 64."""
     for name, url in urls.items():
         async with control_planes(url, Path(tempfile.mkdtemp(dir=directory))) as (replica,):
             numbers = itertools.count()
@@ -208,7 +206,7 @@ def memory(full: Replica, empty: Replica) -> str:
 
 
 async def measure(arguments: argparse.Namespace, directory: Path, postgres_url: str) -> None:
-    """Print it all."""
+    """Run the benchmark and print its tables."""
     source = write_adapter(directory / "lora")
     full_url, empty_url, commits_url = (database_url(directory / f"{name}.db") for name in ("full", "empty", "commits"))
     full_directory, empty_directory = (Path(tempfile.mkdtemp(dir=directory)) for _ in range(2))

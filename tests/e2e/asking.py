@@ -1,4 +1,4 @@
-"""A client that asks all the time: it notices what others must not."""
+"""A client that asks without a pause, and so notices any interruption."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from tests.e2e.stack import Stack
 
 
 class Asking:
-    """Asks a model again and again, in a thread of its own, and notes each answer that is not
-    one."""
+    """Asks a model again and again in a thread, and notes each answer that is wrong."""
 
     def __init__(self, stack: Stack, model: str) -> None:
         self.answered = 0

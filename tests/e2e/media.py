@@ -1,5 +1,4 @@
-"""Sounds and pictures that the models of `tests.e2e.tiny_whisper` and `tests.e2e.tiny_idefics`
-know, as files."""
+"""Files with the sounds and pictures that the tiny models of these tests know."""
 
 from __future__ import annotations
 
@@ -16,10 +15,10 @@ if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionMessageParam
 
 SAMPLE_RATE_HZ = 16_000
-"""What Whisper hears. Files with another rate are resampled by vLLM."""
+"""Whisper's sample rate. vLLM resamples files with another one."""
 LOW_HZ, HIGH_HZ = 440.0, 1760.0
 QUESTION = "what colour is this"
-"""About a picture."""
+"""The question that goes with each picture."""
 _AMPLITUDE = 0.5
 
 

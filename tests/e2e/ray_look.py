@@ -1,6 +1,6 @@
-"""Looks into a Ray cluster, once for each line that it reads.
+"""Reads requests from standard input, a line each, and answers what it sees in a Ray cluster.
 
-`tests/e2e/stack.py` runs it beside the data plane and keeps it: joining a cluster takes seconds of
+`tests/e2e/stack.py` keeps it running beside the data plane, as joining a cluster takes seconds of
 processor time.
 """
 
@@ -74,7 +74,7 @@ def engines(model: str) -> list[tuple[str, str]]:
 
 
 def memory_bytes() -> int:
-    """All that Ray gives out."""
+    """All memory that Ray can allocate, in bytes."""
     return int(ray.cluster_resources()["memory"])
 
 
@@ -85,7 +85,7 @@ LOOKS: Mapping[str, Callable[..., object]] = {
 
 def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # Ray prints too, whenever it likes
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # Ray prints to the same stream at any time
     ray.init(address=sys.argv[1], namespace=RAY_NAMESPACE, log_to_driver=False, configure_logging=False)
     for line in sys.stdin:
         look, *arguments = json.loads(line)

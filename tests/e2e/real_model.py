@@ -17,7 +17,7 @@ ENGINE_ARGS: Mapping[str, object] = {
     "tool_call_parser": "hermes",
     "max_model_len": 1024,
     "kv_cache_memory_bytes": 1 << 29,
-    # In bfloat16 so small a model answers differently on CPUs with AMX and on those without.
+    # With bfloat16, this small model answers differently on CPUs with AMX and without.
     "dtype": "float32",
 }
 ENGINE = {"kind": "KIND_VLLM", "args": ENGINE_ARGS}
@@ -45,7 +45,7 @@ def ask(stack: Stack, model: str, messages: list[ChatCompletionMessageParam] = C
 
 
 def state_of(client: Client, resource: str) -> ResourceState.ValueType:
-    """What the one data plane says of a resource. Adapters that it leaves out are IDLE."""
+    """The state that the data plane reports of a resource. An adapter without a report is IDLE."""
     for status in client.get_data_plane("local").resources:
         if status.name == resource:
             return status.state

@@ -1,5 +1,4 @@
-"""Both planes as processes of their own, the way a user runs them, and a look into their Ray
-cluster."""
+"""Both planes as processes, the way a user runs them, and a look into their Ray cluster."""
 
 from __future__ import annotations
 
@@ -31,11 +30,11 @@ START_S = 90.0
 STOP_S = 60.0
 LOOK_S = 60.0
 LIVENESS_TIMEOUT_S = 20.0
-"""Above the longest step of an engine on two cores that do other things too."""
+"""Longer than any step of an engine on two busy cores."""
 
 
 def free_port() -> int:
-    """A port that nobody listens on at the moment."""
+    """A port that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -43,8 +42,10 @@ def free_port() -> int:
 
 
 def until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Wait for `condition`, or fail saying what was waited for. Looking takes at most half of the
-    time."""
+    """Wait for `condition`, or fail and say what was waited for.
+
+    At most half of the time is spent on evaluating it.
+    """
     deadline = time.monotonic() + timeout_s
     began = time.monotonic()
     while not condition():
@@ -56,7 +57,7 @@ def until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
 
 @dataclass
 class Process:
-    """One plane."""
+    """The process of a plane."""
 
     command: Sequence[str]
     log: Path
@@ -100,7 +101,7 @@ class Lookout:
             )
 
     def look(self, *look: str) -> Any:
-        """What it sees. Several threads may ask; each gets its own answer."""
+        """The answer to a request. Thread-safe."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with self._lock:
@@ -128,8 +129,7 @@ class Lookout:
 
 @dataclass
 class Stack:
-    """A control plane and a data plane on this machine. Start it with `start`, end it with
-    `stop`."""
+    """A control plane and a data plane on this machine, from `start` to `stop`."""
 
     directory: Path
     controlplane_address: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
@@ -138,11 +138,10 @@ class Stack:
     _openai: openai.OpenAI | None = None
     _lookout: Lookout | None = None
     _looks_at: subprocess.Popen[bytes] | None = None
-    """The data plane of `_lookout`: one that is started again has another cluster."""
+    """The data plane that `_lookout` looks into. A restarted data plane has another cluster."""
 
     def __post_init__(self) -> None:
-        # Ray's sockets have paths of at most 107 characters, so its directory is not below
-        # pytest's.
+        # Ray's sockets have paths of at most 107 characters: pytest's directory is too deep.
         self._ray_directory = tempfile.mkdtemp(prefix="bs-ray-")
         self.environment = {**os.environ, "RAY_TMPDIR": self._ray_directory, "HF_HUB_OFFLINE": "1"}
         self.controlplane = self._process(
@@ -196,26 +195,27 @@ class Stack:
         return Client(self.controlplane_address)
 
     def openai(self) -> openai.OpenAI:
-        """The one client of the OpenAI API, which `stop` closes. It does not retry: every failure
-        is seen."""
+        """A shared client of the OpenAI API. It does not retry, so that tests see every failure."""
         if self._openai is None:
             self._openai = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", timeout=300.0, max_retries=0)
         return self._openai
 
     def _ray_address(self) -> str:
-        """Of this stack's own Ray: others may run on this machine."""
+        """The address of this stack's Ray: others may run on this machine."""
         found: list[str] = re.findall(r"ray_ready .*?address=(\S+)", self.dataplane.log.read_text(errors="replace"))
         return found[-1]
 
     def _ray_program(self, *program: str) -> tuple[list[str], dict[str, str]]:
-        """Command and environment of a Python program that is to join this stack's Ray; its
-        argument is the address."""
+        """Command and environment of a Python program that joins this stack's Ray.
+
+        The address is appended to its arguments.
+        """
         token_file = str(self.directory / "dataplane" / RAY_TOKEN_FILE)
         environment = {**self.environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token_file}
         return [sys.executable, *program, self._ray_address()], environment
 
     def look(self, *look: str) -> Any:
-        """What a function of `tests/e2e/ray_look.py` returns: its name, and its arguments."""
+        """What a function of `tests/e2e/ray_look.py` returns, given its name and arguments."""
         if self._lookout is None or not self._lookout.runs or self._looks_at is not self.dataplane.popen:
             self._close_lookout()
             program = self._ray_program("-m", "tests.e2e.ray_look")
@@ -228,13 +228,12 @@ class Stack:
             self._lookout = None
 
     def applications(self) -> dict[str, list[str]]:
-        """What Ray Serve itself says: ids of the live replicas, by application."""
+        """Ids of the live replicas by application, from Ray Serve itself."""
         found: dict[str, list[str]] = self.look("replicas")
         return found
 
     def engine_metrics(self, model: str) -> Callable[[str], float]:
-        """What the one engine of a model says of itself: the sum of a metric's series, by the
-        metric's name."""
+        """A function from a metric's name to the sum of its series, of a model's only engine."""
         ((url, secret),) = self.look("engines", model)
 
         def value(metric: str) -> float:
@@ -246,12 +245,12 @@ class Stack:
         return value
 
     def memory_bytes(self) -> int:
-        """All that Ray gives out: a number to it, whatever the machine has."""
+        """All memory that Ray can allocate. For Ray it is only a number."""
         found: int = self.look("memory_bytes")
         return found
 
     def processes(self, title: str) -> list[psutil.Process]:
-        """The data plane's processes of that title, which Ray and vLLM set."""
+        """The data plane's processes with this title. Ray and vLLM set the titles."""
         assert self.dataplane.popen is not None
         found = []
         for process in psutil.Process(self.dataplane.popen.pid).children(recursive=True):

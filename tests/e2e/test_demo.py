@@ -1,5 +1,4 @@
-"""`broadsheet up --demo` as a newcomer runs it: a real model and adapter, real answers, and nothing
-left behind."""
+"""`broadsheet up --demo` as a newcomer runs it: real answers, and no process left behind."""
 
 from __future__ import annotations
 
@@ -18,8 +17,10 @@ import pytest
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 MARK = "BROADSHEET_TEST_RUN"
-"""An environment variable that every descendant inherits, wherever it moves: Ray's leave session
-and group."""
+"""An environment variable that every descendant inherits.
+
+Ray's processes leave session and process group, so those do not identify them.
+"""
 
 
 class Demo:
@@ -44,14 +45,14 @@ class Demo:
         return self._output.read_text()
 
     def left(self) -> list[int]:
-        """Those of its processes that still run."""
+        """Its processes that still run."""
         found = []
         for path in Path("/proc").glob("[0-9]*/environ"):
             try:
                 if self._mark.encode() in path.read_bytes().split(b"\0"):
                     found.append(int(path.parent.name))
             except OSError:
-                continue  # ended meanwhile, or somebody else's
+                continue  # it has ended, or belongs to another user
         return found
 
 

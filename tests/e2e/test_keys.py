@@ -1,4 +1,4 @@
-"""API keys on a real cluster: two ingress replicas, which hold one limit together."""
+"""API keys on a real cluster: two ingress replicas share one limit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def ask(stack: Stack, key: str = "") -> httpx.Response:
-    """Ask over a connection of its own, so that either ingress replica may get it."""
+    """Ask over a new connection, so that either ingress replica may get it."""
     headers = {"authorization": f"Bearer {key}"} if key else {}
     return httpx.post(f"{stack.url}/v1/chat/completions", json=BODY, headers=headers, timeout=120)
 
@@ -44,7 +44,7 @@ def test_keys_let_in_limit_and_are_revoked(stack: Stack) -> None:
         passed = 1
         for _ in range(40):
             passed += ask(stack, alice.key).status_code == 200
-        time.sleep(3)  # both replicas have heard from each other by now
+        time.sleep(3)  # by now both replicas know what the other has let through
         later = [ask(stack, alice.key).status_code for _ in range(8)]
         # At most what both buckets held, and afterwards no more than the buckets gain in these
         # seconds.

@@ -1,5 +1,4 @@
-"""Many registered models on real Ray Serve: they cost nothing until they are asked for, nor
-afterwards."""
+"""Many registered models on real Ray Serve: only those in use cost anything."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ SPEC = {
 
 @pytest.fixture
 def many(client: Client, stack: Stack) -> Iterator[list[str]]:
-    """Models that this data plane knows, deleted in the end."""
+    """Registered models, deleted in the end."""
     names = [f"many-{number:03}" for number in range(MODELS)]
     registered: list[str] = []
 
@@ -46,12 +45,12 @@ def many(client: Client, stack: Stack) -> Iterator[list[str]]:
 
 
 def applications(stack: Stack) -> set[str]:
-    """Applications of these models that there are."""
+    """The applications of these models."""
     return {name for name in stack.applications() if name.startswith("broadsheet-many-")}
 
 
 def listed(stack: Stack) -> list[str]:
-    """Ids of all of `/v1/models`, page by page."""
+    """All ids of `/v1/models`, read page by page."""
     found: list[str] = []
     query: dict[str, str | int] = {"limit": 100}
     while True:

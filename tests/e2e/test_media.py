@@ -1,5 +1,4 @@
-"""Sounds and pictures for real vLLM: tiny models, made here, tell through the ingress which of them
-they were given."""
+"""Sounds and pictures for real vLLM: tiny models, made here, tell which of them arrived."""
 
 from __future__ import annotations
 
@@ -25,15 +24,14 @@ ROOT = Path(__file__).resolve().parents[2]
 MAKE_S = 300.0
 ENGINE_ARGS: Mapping[str, object] = {"enforce_eager": True, "kv_cache_memory_bytes": 1 << 26, "dtype": "float32"}
 EARS, EYES = "org/ears", "org/eyes"
-"""Served names that are not the engines'."""
+"""Served names that differ from the engines' own."""
 LOW, HIGH = tone(LOW_HZ), tone(HIGH_HZ)
 SILENCE = tone(0, amplitude=0)
 RED, BLUE = picture("red"), picture("blue")
 
 
 def make(recipe: str, directory: Path) -> Path:
-    """Run the module that makes a model, in a process of its own: this one loads neither torch nor
-    transformers."""
+    """Run the module that makes a model in a child process: this one loads no torch."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", f"tests.e2e.{recipe}", str(directory)]
     made = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=MAKE_S)
@@ -42,7 +40,7 @@ def make(recipe: str, directory: Path) -> Path:
 
 
 def serve(stack: Stack, model_id: str, source: Path, **fields: Any) -> Iterator[None]:
-    """Register a model until the caller goes on: it shares its machine's memory with the others."""
+    """Register a model for as long as the context lasts: memory is shared with other tests."""
     spec = {"source": {"uri": source.as_uri()}, "engine": {"kind": "KIND_VLLM", "args": ENGINE_ARGS}}
     with stack.client() as client:
         client.register_model(model_id, spec=spec, **fields)
@@ -67,8 +65,7 @@ def ears(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 @pytest.mark.usefixtures("ears")
 class TestSounds:
-    """A model that writes "low tone" or "high tone", in German if asked for that, and hears two
-    seconds at once."""
+    """A model that writes "low tone" or "high tone", also in German, of two seconds at once."""
 
     def test_its_task_is_listed_before_it_runs(self, stack: Stack) -> None:
         listed = stack.openai().models.retrieve(EARS).to_dict()

@@ -1,7 +1,7 @@
-"""A data plane on a Ray cluster of two nodes, of which one is lost.
+"""A data plane on a Ray cluster of two nodes, and the loss of one of them.
 
-Both run on this machine, so its kernel says that their connections are over;
-`tests/stream/test_silent_engines.py` is about a host that says nothing any more.
+Both run on this machine, so its kernel ends their connections.
+`tests/stream/test_silent_engines.py` covers a host that stops answering.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from tests.e2e.stack import Stack, until
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 FAR_CPUS = 2
-"""As many as only the second node has."""
+"""CPUs that only the second node has."""
 
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """Its first node, which has room for what needs no CPU."""
-    # Ray's sockets have paths of at most 107 characters, so its directory is not below pytest's.
+    """The first node, which has room for replicas without CPUs."""
+    # Ray's sockets have paths of at most 107 characters: pytest's directory is too deep.
     monkeypatch.setenv("RAY_TMPDIR", tempfile.mkdtemp(prefix="bs-ray-"))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     head = {"num_cpus": FAR_CPUS - 1, "include_dashboard": False}

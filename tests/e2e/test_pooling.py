@@ -1,5 +1,4 @@
-"""Embeddings, scores and ranks from real vLLM: the same small model as a pooling model, asked
-through the ingress."""
+"""Embeddings, scores and ranks from real vLLM: the small model as a pooling model."""
 
 from __future__ import annotations
 
@@ -32,12 +31,12 @@ ENGINE = {
 HELLO, SEA = "hello there", "the deep blue sea is full of fish"
 DIMENSIONS = 576
 MODEL = "org/embedder"
-"""A served name that is not the engine's."""
+"""A served name that differs from the engine's own."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def embedder(stack: Stack, smollm2: Path) -> Iterator[None]:
-    """The model, until the end of this module: it shares its machine's memory with the others."""
+    """The model, deleted at the end of this module: memory is shared with other tests."""
     with stack.client() as client:
         client.register_model(
             "embedder", served_name=MODEL, spec={"source": {"uri": smollm2.as_uri()}, "engine": ENGINE}
@@ -55,8 +54,8 @@ def post(stack: Stack, path: str, **body: object) -> dict[str, Any]:
     return found
 
 
-def cosine(one: Sequence[float], other: Sequence[float]) -> float:
-    return sum(a * b for a, b in zip(one, other, strict=True)) / math.hypot(*one) / math.hypot(*other)
+def cosine(left: Sequence[float], right: Sequence[float]) -> float:
+    return sum(a * b for a, b in zip(left, right, strict=True)) / math.hypot(*left) / math.hypot(*right)
 
 
 def test_it_is_listed_with_its_task_before_it_runs(stack: Stack) -> None:
@@ -65,7 +64,7 @@ def test_it_is_listed_with_its_task_before_it_runs(stack: Stack) -> None:
 
 
 def test_equal_texts_have_equal_embeddings(stack: Stack) -> None:
-    # The package asks for base64 by itself, and decodes it.
+    # The package asks for base64 by default, and decodes it.
     made = stack.openai().embeddings.create(model=MODEL, input=[HELLO, HELLO, SEA])
     assert made.model == MODEL
     assert [item.index for item in made.data] == [0, 1, 2]

@@ -1,5 +1,4 @@
-"""A canary, a revert and a fallback on real Ray Serve, with simulated engines, while requests go
-on."""
+"""A canary, a revert and a fallback on real Ray Serve, with simulated engines, under load."""
 
 from __future__ import annotations
 
@@ -33,7 +32,7 @@ def rollout(client: Client) -> Rollout:
 
 
 class Caller:
-    """Asks without a pause, and notes which revision answered, or what went wrong."""
+    """Asks without a pause, and counts answers by revision, and failures."""
 
     def __init__(self, url: str) -> None:
         self.answers: Counter[str] = Counter()
@@ -65,7 +64,7 @@ class Caller:
 
 @pytest.fixture
 def cleaned_up(client: Client, stack: Stack) -> Iterator[None]:
-    """Leaves the shared cluster as it was."""
+    """Clean up the shared cluster."""
     yield
     for route in client.list_routes():
         client.delete_route(route.name)
@@ -94,7 +93,7 @@ def test_canary_completes_reverts_and_falls_back_without_a_failed_request(stack:
     assert caller.answers["3"] == 0
     assert client.get_model("rolling").revision.number == 4
 
-    # A route whose target is the broken revision answers by its fallback, and says so.
+    # A route to the broken revision is answered by its fallback, and the headers say so.
     client.set_route(
         "chat",
         spec={

@@ -1,4 +1,4 @@
-"""A change of scaling alone, on real Ray Serve: the replicas that run go on."""
+"""A scaling change on real Ray Serve keeps the running replicas."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""`scaling.idle: SLEEP` on real Ray Serve: replicas sleep, wake, and go when others need their
-room.
+"""`scaling.idle: SLEEP` on real Ray Serve: replicas sleep, wake, and are evicted.
 
-With SIMULATED engines, which refuse everything while they sleep: vLLM itself has no sleep mode on
+The engines are SIMULATED, and refuse every request while they sleep. vLLM has no sleep mode on
 CPUs.
 """
 
@@ -20,7 +19,7 @@ from tests.e2e.stack import Stack, until
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 _NUMBERS = itertools.count(1)
-"""Of the sleepers: a deleted model keeps its id."""
+"""Numbers for the models' ids: the id of a deleted model is not free again."""
 
 
 def sleeping_spec(memory_bytes: int) -> dict[str, Any]:
@@ -33,8 +32,7 @@ def sleeping_spec(memory_bytes: int) -> dict[str, Any]:
 
 @pytest.fixture
 def most_memory(stack: Stack) -> int:
-    """More than half of what Ray gives out, in bytes. It is a number to Ray: nothing is
-    allocated."""
+    """More than half of the memory that Ray can allocate, in bytes. Nothing is really allocated."""
     return stack.memory_bytes() * 6 // 10
 
 
@@ -72,7 +70,7 @@ def test_a_sleeper_gives_way_to_a_model_that_needs_its_room(
         client.wait_until_serving("other", timeout_s=30)
         assert "simulated answer" in ask(stack, "other")
         assert stack.engine_replicas(sleeper) == []
-        # And back: it has to start anew, and the other has to go once it is idle.
+        # The first model starts again, and the other is evicted when it is idle.
         assert "simulated answer" in ask(stack, sleeper)
         until(lambda: stack.engine_replicas("other") == [], 30, "the other to go")
     finally:

@@ -1,4 +1,4 @@
-"""Warming on real Ray Serve: a model that nobody asks for starts, stays, and goes."""
+"""Warming on real Ray Serve: a model starts without a request, stays, and ends."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_warmed_model_is_ready_without_a_request_and_goes_when_that_is_over(
     client.wait_until_serving(idle, require_ready=True, timeout_s=60)
     (replica,) = stack.engine_replicas(idle)
 
-    # Its idle time is over many times by now.
+    # Many times its idle time has passed.
     client.warm_model(idle, duration_s=5)
     assert stack.engine_replicas(idle) == [replica]
     until(lambda: not any(idle in name for name in stack.applications()), 60, "the application to go")

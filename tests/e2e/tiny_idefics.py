@@ -1,9 +1,10 @@
-"""Make a tiny Idefics 3 that names the colour of a picture: ``python -m tests.e2e.tiny_idefics
-DIRECTORY``.
+"""Make a tiny Idefics 3 that names the colour of a picture.
+
+    python -m tests.e2e.tiny_idefics DIRECTORY
 
 Few of vLLM's models take pictures without torchvision; Idefics 3 does. It is overfitted on purpose:
-its answer shows which picture arrived. The seed is fixed, and what is saved has been seen to work
-in transformers.
+its answer shows which picture arrived. The seed is fixed, and the saved model is checked with
+transformers.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ from tests.e2e.tiny_training import train
 
 SEED = 20261127
 SIDE, PATCH_SIDE = 32, 16
-"""Of the picture that the model sees, and of each of its patches, in pixels."""
+"""Edges of the model's picture and of each of its patches, in pixels."""
 SCALE = 2
 IMAGE_TOKENS = (SIDE // PATCH_SIDE // SCALE) ** 2
-"""A token stands for `SCALE` by `SCALE` patches."""
+"""Edge of the square of patches that a token stands for."""
 TOKENS_MAX = 128
 COLOURS = ("red", "blue")
 SHADES = 40
-"""How far a channel may be from its colour's, of 255."""
+"""How far a channel may differ from that of its colour, of 255."""
 VARIANTS = 12
-"""Pictures of each colour to learn from."""
+"""Training pictures of each colour."""
 
 UNKNOWN, START, END, IMAGE = "<unk>", "<s>", "</s>", "<image>"
 AROUND_IMAGES = ("<fake_token_around_image>", "<global-img>", "<end_of_utterance>")
@@ -57,8 +58,7 @@ IGNORED = -100
 
 
 def make_processor() -> Idefics3Processor:
-    """A token for each word that it knows, and the processor of images that does without
-    torchvision."""
+    """A tokenizer with a token for each word, and an image processor that needs no torchvision."""
     words = (*SPECIAL, *COLOURS, "user", "assistant", ":", *QUESTION.split())
     words_only = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token=UNKNOWN))
     words_only.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -94,7 +94,7 @@ def make_model(processor: Idefics3Processor) -> Idefics3ForConditionalGeneration
 
 
 def shaded(colour: str, draw: random.Random) -> Image.Image:
-    """A picture of about that colour."""
+    """A picture of about this colour."""
     red, green, blue = (
         min(255, max(0, channel + draw.randint(-SHADES, SHADES))) for channel in ImageColor.getrgb(colour)
     )
@@ -102,7 +102,7 @@ def shaded(colour: str, draw: random.Random) -> Image.Image:
 
 
 def lesson(processor: Idefics3Processor, draw: random.Random) -> dict[str, torch.Tensor]:
-    """One picture of each colour, and the colour's name as the answer."""
+    """A picture of each colour, with the name of the colour as the answer."""
     content = [{"type": "image"}, {"type": "text", "text": QUESTION}]
     asked = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     given = processor(
@@ -112,12 +112,12 @@ def lesson(processor: Idefics3Processor, draw: random.Random) -> dict[str, torch
         add_special_tokens=False,
     )
     labels = given["input_ids"].clone()
-    labels[:, :-2] = IGNORED  # only the colour and the end are to be learned
+    labels[:, :-2] = IGNORED  # only the colour and the end are learned
     return {**given, "labels": labels}
 
 
 def knows_its_lessons(directory: Path, draw: random.Random) -> bool:
-    """Whether what was saved names the colours of pictures that it was not trained on."""
+    """Whether the saved model names the colours of pictures that it was not trained on."""
     model = Idefics3ForConditionalGeneration.from_pretrained(directory)
     processor = Idefics3Processor.from_pretrained(directory)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""How the tiny models are trained."""
+"""The training loop of the tiny models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LEARNING_RATE = 2e-3
 
 
 def train(model: torch.nn.Module, loss_of: Callable[[int], torch.Tensor]) -> None:
-    """Train until the loss is small; `loss_of` makes that of a step, which is counted from 0."""
+    """Train until the loss is small. `loss_of` returns the loss of a step, counted from 0."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
     model.train()
     for step in range(STEPS_MAX):

@@ -1,9 +1,10 @@
-"""Make a tiny Whisper that tells a low tone from a high one: ``python -m tests.e2e.tiny_whisper
-DIRECTORY``.
+"""Make a tiny Whisper that tells a low tone from a high tone.
+
+    python -m tests.e2e.tiny_whisper DIRECTORY
 
 It has Whisper's architecture and special tokens and is overfitted on purpose: what it writes shows
-which sound arrived, and for which language and task it was asked. The seed is fixed, and what is
-saved has been seen to work in transformers.
+which sound arrived, and for which language and task it was asked. The seed is fixed, and the saved
+model is checked with transformers.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from tests.e2e.tiny_training import train
 
 SEED = 20261127
 SOUNDS = 12
-"""Of each frequency."""
+"""Training sounds of each frequency."""
 CHUNK_S = 2
-"""How much it hears at once; Whisper itself hears 30 s. vLLM splits what is longer."""
+"""Seconds that it hears at once; Whisper hears 30 s. vLLM splits longer sounds."""
 MEL_BINS = 40
 POSITIONS = CHUNK_S * 50
-"""Of the encoder, which makes one of each 20 ms."""
+"""Positions of the encoder: one for each 20 ms."""
 TOKENS_MAX = 64
 FREQUENCIES_HZ = (LOW_HZ, HIGH_HZ)
 IGNORED = -100
@@ -49,7 +50,7 @@ ENGLISH, GERMAN = ({LOW_HZ: "low tone", HIGH_HZ: "high tone"}, {LOW_HZ: "tiefer 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What is to be written of a sound: `prompt` is given, `answer` is learned."""
+    """The transcript of a sound: `prompt` is given, `answer` is learned."""
 
     frequency_hz: float
     prompt: str
@@ -74,7 +75,7 @@ LESSONS = tuple(_lessons())
 
 
 def make_tokenizer() -> WhisperTokenizer:
-    """A token for each byte, and Whisper's special ones in its order."""
+    """A tokenizer with a token for each byte, and Whisper's special tokens in Whisper's order."""
     vocabulary = {letter: number for number, letter in enumerate(sorted(ByteLevel.alphabet()))}
     tokenizer = WhisperTokenizer(vocab=vocabulary | {END: len(vocabulary)}, merges=[])
     names = [SOT, *(f"<|{code}|>" for code in LANGUAGES), "<|translate|>", "<|transcribe|>"]
@@ -107,7 +108,7 @@ def make_model(tokenizer: WhisperTokenizer) -> WhisperForConditionalGeneration:
 
 
 def sound(frequency_hz: float, draw: random.Random) -> list[float]:
-    """A tone of some loudness and length, after some silence."""
+    """A tone of random loudness and length, after silence."""
     silence = tone(0, amplitude=0, duration_s=draw.uniform(0, 1))
     heard = tone(
         frequency_hz, amplitude=draw.uniform(0.3, 0.7), phase=draw.uniform(0, 6.28), duration_s=draw.uniform(0.5, 1)
@@ -116,8 +117,7 @@ def sound(frequency_hz: float, draw: random.Random) -> list[float]:
 
 
 def features_of(processor: WhisperProcessor, draw: random.Random) -> torch.Tensor:
-    """What the model hears of a number of sounds of each frequency: [sound, frequency, bin,
-    frame]."""
+    """Spectrograms of several sounds of each frequency: [sound, frequency, bin, frame]."""
     rows = [
         processor.feature_extractor(
             [sound(frequency_hz, draw) for frequency_hz in FREQUENCIES_HZ],
@@ -130,8 +130,7 @@ def features_of(processor: WhisperProcessor, draw: random.Random) -> torch.Tenso
 
 
 def texts_of(tokenizer: WhisperTokenizer) -> dict[str, torch.Tensor]:
-    """What the decoder is given, and what it has to say to each token of that: a row for each
-    lesson."""
+    """Inputs of the decoder, and the expected output for each of their tokens: a row a lesson."""
     rows = []
     for lesson in LESSONS:
         prompt, answer = (tokenizer.encode(text, add_special_tokens=False) for text in (lesson.prompt, lesson.answer))
@@ -147,15 +146,14 @@ def texts_of(tokenizer: WhisperTokenizer) -> dict[str, torch.Tensor]:
 def listen(
     model: WhisperForConditionalGeneration, features: torch.Tensor, texts: Mapping[str, torch.Tensor]
 ) -> Seq2SeqLMOutput:
-    """Go through all lessons, hearing one sound of each frequency once."""
+    """The mean loss over all lessons, with a sound of each frequency."""
     heard = model.get_encoder()(features).last_hidden_state
     of_lessons = heard[[FREQUENCIES_HZ.index(lesson.frequency_hz) for lesson in LESSONS]]
     return model(encoder_outputs=(of_lessons,), **texts)
 
 
 def knows_its_lessons(directory: Path, draw: random.Random) -> bool:
-    """Whether what was saved says each token of each answer, of sounds that it was not trained
-    on."""
+    """Whether the saved model gives every answer, for sounds that it was not trained on."""
     model = WhisperForConditionalGeneration.from_pretrained(directory)
     processor = WhisperProcessor.from_pretrained(directory)
     texts = texts_of(processor.tokenizer)

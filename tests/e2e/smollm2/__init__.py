@@ -1,1 +1,1 @@
-"""Tests that share one SmolLM2, which is running from the first of them to the last."""
+"""Tests that share one SmolLM2, which runs from the first test to the last."""

@@ -1,5 +1,7 @@
-"""The main job on real vLLM: register, push, serve from zero. The tests run in order and share one
-cluster."""
+"""The main job on real vLLM: register, push, serve from zero.
+
+The tests run in order and share a cluster.
+"""
 
 from __future__ import annotations
 
@@ -139,7 +141,7 @@ def test_adapter_comes_and_goes_while_its_base_streams(
     assert "Arr" in ask(stack, "corsair")
     assert time.monotonic() - started < 30
     until(lambda: state_of(client, "models/smollm2/adapters/corsair") == STATE.RESOURCE_STATE_READY, 10, "READY")
-    shutil.rmtree(source)  # what is loaded does not depend on where it came from
+    shutil.rmtree(source)  # a loaded adapter does not need its source
     assert "Arr" in ask(stack, "corsair", SEA)
 
     revision = client.delete_adapter("models/smollm2/adapters/corsair").catalog_revision
@@ -153,8 +155,8 @@ def test_adapter_comes_and_goes_while_its_base_streams(
     assert usage.usage is not None
     assert usage.usage.completion_tokens == 200
     assert stack.engine_replicas("smollm2") == replicas
-    # The replica has forgotten it: registered again from files that are gone, nothing is left to
-    # answer with.
+    # The replica has unloaded the adapter. It is registered again and its files are removed, so
+    # nothing is left to answer with.
     log = stack.dataplane.log
     until(lambda: "adapter_unloaded" in log.read_text(errors="replace"), 20, "the replica to forget the adapter")
 

@@ -1,5 +1,7 @@
-"""What the `openai` package offers, on real vLLM through the ingress. Model and adapter are
-registered already."""
+"""What the `openai` package offers, on real vLLM through the ingress.
+
+Model and adapter are registered already.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Everything changes, and nobody who streams notices: 16 clients of real vLLM, 200 of simulated
-engines.
+"""Everything changes while 216 clients stream, and no stream fails.
 
-`make test-updates` does it for three minutes and gives the real model a new engine meanwhile;
-without `BROADSHEET_TEST_UPDATES_S` it takes half a minute, and the real model's replica is to stay.
+16 clients ask real vLLM, 200 ask simulated engines.
+
+`make test-updates` runs it for three minutes and replaces the real model's engine meanwhile.
+Without `BROADSHEET_TEST_UPDATES_S` it takes half a minute, and the real model keeps its replica.
 """
 
 from __future__ import annotations
@@ -30,8 +31,7 @@ from tests.e2e.stack import Stack, until
 
 SECONDS = float(os.environ.get("BROADSHEET_TEST_UPDATES_S", "30"))
 NEW_ENGINE_FROM_S = 180.0
-"""A run of this length also gives the real model a new engine, which takes a minute or two to
-start."""
+"""A run of at least this length also replaces the real model's engine, which takes minutes."""
 
 VLLM_CLIENTS = 16
 SIMULATED_CLIENTS = 200
@@ -41,17 +41,15 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600 + 3 * SECONDS)]
 
 
 class Streams:
-    """Clients that stream one answer after the other, in a thread of their own, and note all that
-    is not as it must be.
+    """Clients that stream answer after answer in a thread, and note every failure.
 
-    A client of a simulated engine asks something different each time and gets it back, so an answer
-    of somebody else, or one that is cut, shows. Of the real model the adapter's word tells who has
-    answered.
+    A simulated engine repeats the question, which is different each time: a wrong or truncated
+    answer is noticed. In answers of the real model, the adapter's word tells whether it answered.
     """
 
     def __init__(self, url: str) -> None:
         self.answered: Counter[str] = Counter()
-        """By the resource name of the revision that answered."""
+        """Counts by the resource name of the revision that answered."""
         self.failures: list[str] = []
         self._url = url
         self._stop = threading.Event()
@@ -88,13 +86,13 @@ class Streams:
             number += 1
             prompt = f"{client}/{number}"
             text = await self._stream(http, model, prompt)
-            # A simulated engine also says which content of an adapter it was asked for.
+            # A simulated engine also names the content of the adapter that it was asked for.
             whole = rf"simulated answer of {model}(@[0-9a-f]+)? to: {prompt}"
             if text is not None and not re.fullmatch(whole, text):
                 self.failures.append(f"{model} answered {prompt} with {text!r}")
 
     async def _stream(self, http: aiohttp.ClientSession, model: str, prompt: str) -> str | None:
-        """The text of one answer. None: it was no whole one, which is noted."""
+        """The text of an answer. None: it was not complete, which is noted."""
         messages = [{"role": "user", "content": prompt}]
         body = {"model": model, "messages": messages, "max_tokens": 24, "temperature": 0, "stream": True}
         try:
@@ -116,7 +114,7 @@ class Streams:
 
 
 class Operator:
-    """Changes one thing after the other."""
+    """Makes change after change."""
 
     def __init__(self, stack: Stack, client: Client, pirate: Path, directory: Path) -> None:
         self._stack = stack
@@ -180,7 +178,7 @@ def register_simulated(client: Client, *, first_token_s: float) -> Model:
 
 @pytest.fixture
 def real_model(stack: Stack, client: Client, smollm2: Path, pirate: Path) -> None:
-    """It answers, with its adapter."""
+    """The real model, with its adapter, ready to answer."""
     register_smollm2(client, smollm2)
     client.register_adapter("smollm2", "pirate", source=pirate)
     client.wait_until_serving("models/smollm2/adapters/pirate", timeout_s=60)
@@ -189,8 +187,7 @@ def real_model(stack: Stack, client: Client, smollm2: Path, pirate: Path) -> Non
 
 @pytest.fixture
 def serving(real_model: None, stack: Stack, client: Client, pirate: Path) -> Iterator[None]:
-    """A simulated model answers besides the real one; what is not shared with other tests goes in
-    the end."""
+    """A simulated model beside the real model. Resources of these tests are deleted in the end."""
     register_simulated(client, first_token_s=0)
     client.register_adapter("sim", "kept", source=pirate)
     client.wait_until_serving("models/sim/adapters/kept", timeout_s=60)
@@ -203,8 +200,7 @@ def serving(real_model: None, stack: Stack, client: Client, pirate: Path) -> Ite
 
 @pytest.fixture
 def adapters(real_model: None, client: Client, pirate: Path) -> Iterator[tuple[str, ...]]:
-    """Served names of adapters of the real model, as many as its engine has slots for. Each makes a
-    pirate of it."""
+    """Served names of as many pirate adapters as the real model's engine has slots for."""
     others = [f"pirate-{number}" for number in range(2, ADAPTER_SLOTS + 1)]
     for other in others:
         client.register_adapter("smollm2", other, source=pirate)
@@ -253,7 +249,7 @@ def test_nobody_who_streams_notices_what_changes(
 
 
 def await_new_engine(stack: Stack, client: Client, operator: Operator, before: list[str]) -> None:
-    """Go on changing things until the new engine has taken over and the old one is gone."""
+    """Make changes until the new engine has taken over and the old engine is gone."""
     deadline = time.monotonic() + START_S
 
     def replaced() -> bool:

@@ -1,5 +1,7 @@
-"""What goes and comes back: idle models, the control plane, the agent, the data plane. The model is
-deleted last."""
+"""What ends and comes back: idle models, the control plane, the agent, the data plane.
+
+The model is deleted last.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 def test_idle_model_goes_and_the_next_request_brings_it_back(stack: Stack, client: Client, smollm2: Path) -> None:
     before = stack.engine_replicas("smollm2")
-    # A change of the idle time alone is taken over in place.
+    # A change of the idle time alone updates the running application in place.
     register_smollm2(client, smollm2, idle="2s")
     until(lambda: state_of(client, "models/smollm2") == STATE.RESOURCE_STATE_IDLE, 30, "the model to idle away")
     until(lambda: stack.engine_replicas("smollm2") == [], 60, "the replica to go")
@@ -51,7 +53,7 @@ def test_an_engine_that_hangs_is_replaced_and_nobody_else_notices(stack: Stack, 
             for _ in stream:
                 pass
         ended_s = time.monotonic() - began
-        # What has not begun waits for the next engine.
+        # A request that has not begun waits for the next engine.
         assert "Paris" in ask(stack, "smollm2")
     assert type(caught.value) is openai.APIError, "an error event, where a cut would be an APIConnectionError"
     assert LIVENESS_TIMEOUT_S - 1 < ended_s < LIVENESS_TIMEOUT_S + 10
@@ -80,7 +82,7 @@ def test_agent_killed_requests_go_on_and_another_takes_over(stack: Stack) -> Non
 
 
 def stateless(models: httpx.Response) -> list[dict[str, object]]:
-    """What `/v1/models` lists, without what has become of it."""
+    """What `/v1/models` lists, without the states."""
     return [{name: value for name, value in model.items() if name != "state"} for model in models.json()["data"]]
 
 
