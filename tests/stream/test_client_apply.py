@@ -31,8 +31,7 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """A model with an adapter and a route to both, in an order in which nothing could be
-    registered."""
+    """A model, its adapter and a route to both, in the reverse of the order of registration."""
     directory = tmp_path / "registry"
     (directory / "below").mkdir(parents=True)
     write_adapter(tmp_path / "lora")
