@@ -1,7 +1,6 @@
-"""A real control plane on a real port, in a thread, and a data plane that says what a test tells it
-to say.
+"""A real control plane in a thread, and a data plane whose reports a test scripts.
 
-The thread leaves the test free to block: in `Client`, and in the command line.
+The control plane is in a thread so that a test may block in `Client` and in the command line.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ START_TIMEOUT_S = 30.0
 
 @contextmanager
 def running_control_plane(directory: Path) -> Iterator[str]:
-    """A control plane with a new database below `directory`; its endpoint."""
+    """A control plane with a new database below `directory`. Yields its endpoint."""
     started: queue.Queue[str | BaseException] = queue.Queue()
     stop: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
@@ -74,7 +73,7 @@ def running_control_plane(directory: Path) -> Iterator[str]:
             started.put(error)
             raise
 
-    # It logs to this process's stdout, where tests of the command line look for other things.
+    # Its logs would go to stdout, where tests of the command line expect only output.
     with capture_logs():
         thread = threading.Thread(target=run)
         thread.start()
@@ -97,8 +96,7 @@ def state(
 
 
 class ScriptedDataPlane:
-    """The other end of a Sync stream: takes every snapshot, and reports the states that it is
-    given."""
+    """The data plane end of a Sync stream: takes every snapshot, and reports scripted states."""
 
     def __init__(self, endpoint: str, data_plane: str = "local", *, rejects: str = "") -> None:
         self._rejects = rejects
@@ -116,7 +114,7 @@ class ScriptedDataPlane:
         assert self._connected.wait(START_TIMEOUT_S)
 
     def report(self, *resources: ResourceStatus, removed: Sequence[str] = ()) -> None:
-        """Report states. They hold until others are reported."""
+        """Report states. They hold until the next report."""
         self._requests.put(
             pb.SyncRequest(status=pb.Status(serving=self._serving, resources=resources, removed=removed))
         )
@@ -134,7 +132,7 @@ class ScriptedDataPlane:
                 if response.HasField("commit"):
                     self._requests.put(pb.SyncRequest(status=self._answer(response.commit.to)))
         except grpc.RpcError:
-            pass  # closed, or the control plane has gone
+            pass  # closed, or the control plane ended
 
     def _answer(self, target: Position) -> pb.Status:
         if self._rejects:
@@ -147,7 +145,7 @@ class ScriptedDataPlane:
 
 @contextmanager
 def scripted_data_plane(endpoint: str, data_plane: str = "local", *, rejects: str = "") -> Iterator[ScriptedDataPlane]:
-    """A `ScriptedDataPlane` for the time of a block."""
+    """A `ScriptedDataPlane` during a block."""
     plane = ScriptedDataPlane(endpoint, data_plane, rejects=rejects)
     try:
         yield plane

@@ -1,5 +1,4 @@
-"""The commands that change models and adapters and take changes back, against a real control
-plane."""
+"""The commands that update, roll back and undelete, against a real control plane."""
 
 from __future__ import annotations
 
@@ -10,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.adapter_directories import write_adapter
+from tests.stream.cli_world import SIMULATED, Cli
 from tests.stream.client_world import running_control_plane
-from tests.stream.test_client_cli import SIMULATED, Cli
 
 
 @pytest.fixture
@@ -59,10 +58,10 @@ def test_a_model_is_updated_rolled_back_deleted_and_undeleted(cli: Cli) -> None:
 
 
 def test_an_adapter_is_updated_rolled_back_deleted_and_undeleted(cli: Cli, tmp_path: Path) -> None:
-    one, two = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two", fill=b"\1")
+    first, second = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two", fill=b"\1")
     assert cli("model", "register", "m", *SIMULATED, "--lora-max-rank", "16") == 0
-    assert cli("adapter", "register", "m", "a", "--source", str(one), "--must-create") == 0
-    assert cli("adapter", "register", "m", "a", "--source", str(two)) == 0
+    assert cli("adapter", "register", "m", "a", "--source", str(first), "--must-create") == 0
+    assert cli("adapter", "register", "m", "a", "--source", str(second)) == 0
     assert cli("adapter", "update", "m/a", "--served-name", "x", "--license", "MIT", "--label", "a=b") == 0
     assert cli.out == "models/m/adapters/a revision 3 updated; catalog revision 4\n"
     assert cli("adapter", "rollback", "m/a", "1") == 0

@@ -120,9 +120,9 @@ def test_lists_are_filtered_and_sorted(client: Client, endpoint: str, tmp_path: 
         client.wait_for_revision(client.fetch_snapshot().position.revision)
         (failed,) = client.list_models(filter="state = FAILED")
         assert failed.name == "models/b"
-        assert [one.status.reason for one in failed.statuses] == ["OUT_OF_MEMORY"]
+        assert [item.status.reason for item in failed.statuses] == ["OUT_OF_MEMORY"]
         assert [adapter.name for adapter in client.list_adapters(filter="state = IDLE")] == ["models/a/adapters/x"]
-    assert list(client.list_models(filter="state = FAILED")) == [], "a data plane that is gone says nothing any more"
+    assert list(client.list_models(filter="state = FAILED")) == [], "states of a disconnected data plane do not count"
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_lists_are_filtered_and_sorted(client: Client, endpoint: str, tmp_path: 
         ({"order_by": "name," * 60}, "order_by", "256"),
     ],
 )
-def test_a_filter_or_an_order_that_is_none_is_told(
+def test_an_invalid_filter_or_order_is_rejected(
     client: Client, asked: dict[str, str], field: str, description: str
 ) -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
@@ -221,7 +221,7 @@ def test_waiting_without_a_data_plane_times_out_and_says_so(client: Client) -> N
         client.wait_until_serving("m", timeout_s=0.6)
 
 
-def test_waiting_for_what_is_not_there_is_not_found(client: Client) -> None:
+def test_waiting_for_a_missing_resource_is_not_found(client: Client) -> None:
     with pytest.raises(errors.NotFound):
         client.wait_until_serving("m")
     with pytest.raises(errors.NotFound):
@@ -258,7 +258,7 @@ def test_waiting_survives_a_restart_of_the_control_plane(tmp_path: Path) -> None
         waiting = threading.Thread(target=wait)
         waiting.start()
         assert gone.wait(timeout=10)
-    # Away now. That is no answer to the question; the wait goes on until its time is over.
+    # The control plane has ended. The wait goes on until its time is over.
     waiting.join()
     client.close()
     assert [type(error) for error in outcome] == [errors.ServingTimeout]

@@ -11,8 +11,8 @@ import yaml
 
 from broadsheet.client import Client
 from tests.adapter_directories import write_adapter
+from tests.stream.cli_world import Cli
 from tests.stream.client_world import running_control_plane
-from tests.stream.test_client_cli import Cli
 
 MODEL = "model_id: {id}\nspec: {{engine: {{kind: SIMULATED}}, lora: {{max_rank: 8}}, scaling: {{max_replicas: {n}}}}}\n"
 
@@ -31,8 +31,7 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """A model with an adapter and a route to both, in an order in which nothing could be
-    registered."""
+    """A model, its adapter and a route to both, in the reverse of the order of registration."""
     directory = tmp_path / "registry"
     (directory / "below").mkdir(parents=True)
     write_adapter(tmp_path / "lora")
@@ -85,7 +84,7 @@ def test_other_bytes_in_the_same_files_are_a_change(cli: Cli, endpoint: str, fil
     assert cli.out.splitlines() == ["~ models/m/adapters/x", "    revision: 1 -> 2", "1 applied"]
 
 
-def test_any_wrong_file_means_that_nothing_is_applied_and_all_is_told(cli: Cli, endpoint: str, files: Path) -> None:
+def test_a_wrong_file_stops_the_apply_and_all_errors_are_shown(cli: Cli, endpoint: str, files: Path) -> None:
     (files / "3.yaml").write_text("model_id: n\nspec:\n  engin: {}\n---\nfoo: 1\n---\n" + MODEL.format(id="m", n=0))
     (files / "4.yaml").write_text(MODEL.format(id="m", n=2))
     (files / "5.yaml").write_text("a: [")
@@ -102,7 +101,7 @@ def test_any_wrong_file_means_that_nothing_is_applied_and_all_is_told(cli: Cli, 
     assert cli("apply", "-f", str(files / "below"), "-f", str(files / "none")) == 2
 
 
-def test_what_the_control_plane_would_refuse_stops_everything(cli: Cli, endpoint: str, files: Path) -> None:
+def test_a_resource_that_the_control_plane_rejects_stops_the_apply(cli: Cli, endpoint: str, files: Path) -> None:
     (files / "3.yaml").write_text(MODEL.format(id="n", n=1) + "served_name: taken\n")
     cli("apply", "-f", str(files / "3.yaml"))
     (files / "3.yaml").write_text(MODEL.format(id="o", n=1) + "served_name: taken\n")
@@ -134,7 +133,7 @@ def test_prune_deletes_only_what_this_owner_applied(cli: Cli, endpoint: str, fil
         assert [model.name for model in client.list_models()] == ["models/m"]
 
 
-def test_prune_stops_before_it_breaks_what_others_made(cli: Cli, endpoint: str, files: Path) -> None:
+def test_prune_stops_before_it_breaks_resources_of_others(cli: Cli, endpoint: str, files: Path) -> None:
     cli("apply", "-f", str(files))
     cli("adapter", "register", "m", "by-hand", "--source", str(files.parent / "lora"))
     (files / "1.yaml").unlink()
@@ -145,7 +144,7 @@ def test_prune_stops_before_it_breaks_what_others_made(cli: Cli, endpoint: str, 
     assert revision(endpoint) == before
 
 
-def test_what_is_exported_is_applied_without_a_difference(cli: Cli, endpoint: str, files: Path) -> None:
+def test_an_export_applies_without_a_difference(cli: Cli, endpoint: str, files: Path) -> None:
     cli("apply", "-f", str(files))
     cli("model", "register", "by-hand", "--engine", "SIMULATED", "--engine-arg", "a=[1, 2.5, x]", "--label", "k=yes")
     before = revision(endpoint)

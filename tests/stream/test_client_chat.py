@@ -87,9 +87,7 @@ async def test_a_conversation_goes_on_after_an_error_and_ends_with_the_input(
 
 @pytest.mark.usefixtures("world")
 @pytest.mark.parametrize("flag", ["--stream", "--no-stream"])
-async def test_an_unknown_model_is_told_in_the_words_of_the_ingress(
-    capsys: pytest.CaptureFixture[str], flag: str
-) -> None:
+async def test_an_unknown_model_shows_the_error_of_the_ingress(capsys: pytest.CaptureFixture[str], flag: str) -> None:
     assert await chat("nobody", "ahoy", flag) == 1
     out, err = capsys.readouterr()
     assert out == ""
@@ -99,14 +97,14 @@ async def test_an_unknown_model_is_told_in_the_words_of_the_ingress(
     assert "{" not in err
 
 
-async def test_nobody_there_is_exit_code_3(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_an_unreachable_data_plane_is_exit_code_3(capsys: pytest.CaptureFixture[str]) -> None:
     assert await chat("smol", "ahoy", "--url", "http://127.0.0.1:1") == 3
     err = capsys.readouterr().err
     assert "cannot reach the data plane at http://127.0.0.1:1" in err
     assert "broadsheet dataplane" in err
 
 
-async def test_a_url_that_is_none_is_exit_code_2() -> None:
+async def test_an_invalid_url_is_exit_code_2() -> None:
     assert await chat("smol", "ahoy", "--url", "127.0.0.1:8000") == 2
     assert await chat("smol", "ahoy", "--max-tokens", "0") == 2
 
@@ -150,7 +148,7 @@ async def test_an_answer_that_breaks_off_is_a_failure(
         (200, b"[]", "no JSON object"),
     ],
 )
-async def test_errors_of_other_servers_are_told_too(
+async def test_errors_of_other_servers_are_shown(
     capsys: pytest.CaptureFixture[str], status: int, body: bytes, expected: str
 ) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from broadsheet.client import Client
+from tests.stream.cli_world import SIMULATED, Cli
 from tests.stream.client_world import running_control_plane
-from tests.stream.test_client_cli import SIMULATED, Cli
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_audit_follows(two_revisions: str) -> None:
 
 
 @pytest.mark.usefixtures("two_revisions")
-def test_diff_shows_what_a_person_wants_to_know(cli: Cli) -> None:
+def test_diff_shows_changes_without_bookkeeping_fields(cli: Cli) -> None:
     assert cli("model", "register", "n", *SIMULATED) == 0
     assert cli("snapshot", "diff", "1") == 0
     assert cli.out.splitlines() == [

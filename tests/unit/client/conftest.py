@@ -1,4 +1,4 @@
-"""A gRPC server that answers every method with what a test tells it to."""
+"""A gRPC server whose answers a test scripts."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2  # type: ignore[i
 from grpc_status import rpc_status
 
 Answer = Callable[[str, bytes, grpc.ServicerContext], bytes]
-"""Takes the method's name, the request's bytes and the context; returns the response's bytes."""
+"""Makes the bytes of a response from method name, bytes of the request, and context."""
 
 
 class ScriptedServer(grpc.GenericRpcHandler):
-    """A real server on a real port. `answer` is called for every RPC, whatever its name."""
+    """A real server on a real port. It calls `answer` for every RPC."""
 
     def __init__(self) -> None:
         self.answer: Answer = lambda method, request, context: b""
         self.calls: list[tuple[str, float]] = []
-        """Method and remaining deadline in seconds of each RPC that arrived."""
+        """Method and remaining seconds of each RPC that arrived."""
         self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=4), handlers=[self])
         self.port = self._server.add_insecure_port("127.0.0.1:0")
 
@@ -46,7 +46,7 @@ class ScriptedServer(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(handle)
 
     def fail(self, code: grpc.StatusCode, message: str = "no", *details: Message) -> None:
-        """Answer everything with this error."""
+        """Answer every RPC with this error."""
 
         def answer(method: str, request: bytes, context: grpc.ServicerContext) -> bytes:
             packed = []

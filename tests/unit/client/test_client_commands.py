@@ -41,7 +41,7 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
     assert f"Example: broadsheet {' '.join(command)}" in capsys.readouterr().out
 
 
-def test_the_release_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_shows_the_release(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("broadsheet ")
 
@@ -70,7 +70,7 @@ def test_a_missing_extra_says_what_to_install(
     assert "pip install 'broadsheet[dataplane]'" in capsys.readouterr().err
 
 
-def test_a_control_c_is_exit_code_130_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_exits_with_130_and_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
@@ -107,7 +107,7 @@ def test_exit_codes(error: errors.BroadsheetError, code: int) -> None:
     assert report.exit_code(error) == code
 
 
-def test_an_error_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_brackets_in_an_error_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
     violation = FieldViolation(field="labels[red]", description="got [bold]x[/bold]")
     error = errors.InvalidArgument("[not markup]", reason="INVALID_FIELDS", violations=(violation,))
     report.print_error(Console(width=200), error, "127.0.0.1:1")
@@ -115,7 +115,7 @@ def test_an_error_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> Non
     assert lines == ["error: [not markup]", "  labels[red]: got [bold]x[/bold]", "  reason: INVALID_FIELDS"]
 
 
-def test_every_hint_is_for_a_reason_that_is_given() -> None:
+def test_every_hint_is_for_an_existing_reason() -> None:
     assert set(report.HINTS) - {reason.value for reason in Reason} == {"INVALID_SPEC"}
 
 
@@ -127,7 +127,7 @@ def test_times_are_relative(seconds: float, expected: str) -> None:
     assert parts.ago(seconds) == expected
 
 
-def test_states_are_summed_up() -> None:
+def test_states_of_several_data_planes_are_counted() -> None:
     ready, failed = ResourceState.RESOURCE_STATE_READY, ResourceState.RESOURCE_STATE_FAILED
     assert states.states_text([]).plain == "-"
     assert states.states_text([ready, ready]).plain == "READY"

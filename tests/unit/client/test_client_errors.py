@@ -1,4 +1,4 @@
-"""From gRPC's errors to ours."""
+"""From gRPC statuses to the exceptions of the client."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from protocol.validation import FieldViolation
 from tests.unit.client.conftest import ScriptedServer
 
 
-def test_every_status_code_has_an_exception_of_its_own() -> None:
+def test_every_status_code_has_its_own_exception() -> None:
     codes = set(grpc.StatusCode) - {grpc.StatusCode.OK}
     assert set(ERROR_OF_CODE) == codes
     assert len(set(ERROR_OF_CODE.values())) == len(codes)
@@ -29,7 +29,7 @@ def test_a_plain_status_without_details_is_mapped_too(server: ScriptedServer, co
 
 
 @pytest.mark.parametrize("details", [b"\xff\xff", b"", b"\x08\x07"], ids=["garbage", "empty", "another code"])
-def test_details_that_cannot_be_read_do_not_hide_the_error(server: ScriptedServer, details: bytes) -> None:
+def test_unreadable_details_do_not_hide_the_error(server: ScriptedServer, details: bytes) -> None:
     def answer(method: str, request: bytes, context: grpc.ServicerContext) -> bytes:
         context.set_trailing_metadata((("grpc-status-details-bin", details),))
         context.abort(grpc.StatusCode.NOT_FOUND, "gone")
@@ -49,7 +49,7 @@ def test_the_docstring_names_every_exception() -> None:
     assert classes <= set((errors.__doc__ or "").split())
 
 
-def test_a_field_that_the_message_names_already_is_not_repeated() -> None:
+def test_a_field_that_the_message_names_is_not_repeated() -> None:
     violation = FieldViolation(field="model_id", description="got ''")
     assert str(errors.InvalidArgument("model_id: got ''", violations=(violation,))) == "model_id: got ''"
     assert str(errors.InvalidArgument("wrong", violations=(violation,))) == "wrong\n  model_id: got ''"

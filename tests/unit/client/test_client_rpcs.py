@@ -1,5 +1,4 @@
-"""Every RPC of both clients: wrapped, with a deadline, with typed errors, and never a raw
-RpcError."""
+"""Every RPC of both clients: its method, deadline, retries, request id and typed errors."""
 
 from __future__ import annotations
 
@@ -65,7 +64,7 @@ CALLS: Mapping[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
     "GetDataPlane": ("get_data_plane", ("local",), {}),
     "WaitForRevision": ("wait_for_revision", (1,), {}),
 }
-"""How to make a client send each RPC."""
+"""The method, arguments and options that send each RPC."""
 
 NOT_FOR_CLIENTS = {"Sync"}
 """The stream of data planes."""
@@ -171,7 +170,7 @@ def test_unavailable_is_retried_with_the_same_request(server: ScriptedServer, me
 
 
 READS = ("Get", "List", "Fetch", "Wait", "Diff")
-"""Methods that begin so change nothing."""
+"""Prefixes of the methods that change nothing."""
 
 
 CHANGES = [name for name in CALLS if not name.startswith(READS)]
@@ -201,7 +200,7 @@ async def test_every_change_can_be_given_a_request_id(server: ScriptedServer, me
 
 
 @pytest.mark.parametrize("method", CHANGES)
-async def test_every_request_that_changes_something_has_an_id_of_its_own(server: ScriptedServer, method: str) -> None:
+async def test_every_change_has_its_own_request_id(server: ScriptedServer, method: str) -> None:
     ids: list[str] = []
 
     def answer(method: str, request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -218,7 +217,7 @@ async def test_every_request_that_changes_something_has_an_id_of_its_own(server:
     assert len(set(ids)) == 3
 
 
-def test_a_control_plane_that_comes_back_is_not_noticed(server: ScriptedServer) -> None:
+def test_a_restart_of_the_control_plane_is_retried(server: ScriptedServer) -> None:
     tries = itertools.count()
 
     def answer(method: str, request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -231,7 +230,7 @@ def test_a_control_plane_that_comes_back_is_not_noticed(server: ScriptedServer) 
         assert client.get_model("m").name == "models/m"
 
 
-def test_nobody_there_is_unavailable() -> None:
+def test_an_unreachable_control_plane_is_unavailable() -> None:
     with Client("127.0.0.1:1") as client, pytest.raises(errors.Unavailable) as caught:
         client.get_model("m")
     assert caught.value.reason == "UNAVAILABLE"
@@ -248,7 +247,7 @@ def test_no_answer_in_time_is_deadline_exceeded(server: ScriptedServer) -> None:
         client.get_model("m", timeout_s=0.2)
 
 
-def test_lists_go_on_over_all_pages(server: ScriptedServer) -> None:
+def test_lists_continue_over_all_pages(server: ScriptedServer) -> None:
     seen: list[str] = []
 
     def answer(method: str, request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -265,14 +264,14 @@ def test_lists_go_on_over_all_pages(server: ScriptedServer) -> None:
     assert seen == ["", "1", "2"]
 
 
-def test_a_server_that_repeats_a_page_does_not_hold_the_client_for_ever(server: ScriptedServer) -> None:
+def test_a_repeated_page_is_an_error_and_not_an_endless_list(server: ScriptedServer) -> None:
     page = registry_service_pb2.ListModelsResponse(next_page_token="again").SerializeToString()
     server.answer = lambda method, request, context: page
     with Client(server.endpoint) as client, pytest.raises(errors.Internal, match="same page"):
         list(client.list_models())
 
 
-def test_a_snapshot_of_several_pages_comes_as_one(server: ScriptedServer) -> None:
+def test_pages_of_a_snapshot_are_merged(server: ScriptedServer) -> None:
     def answer(method: str, request: bytes, context: grpc.ServicerContext) -> bytes:
         token = snapshot_service_pb2.FetchSnapshotRequest.FromString(request).page_token
         return snapshot_service_pb2.FetchSnapshotResponse(
@@ -289,7 +288,7 @@ def test_a_snapshot_of_several_pages_comes_as_one(server: ScriptedServer) -> Non
     assert (snapshot.position.revision, snapshot.entry_count, snapshot.next_page_token) == (3, 2, "")
 
 
-def test_names_and_ids_mean_the_same(server: ScriptedServer) -> None:
+def test_resource_names_and_ids_are_equivalent(server: ScriptedServer) -> None:
     seen: list[str] = []
 
     def answer(method: str, request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -313,7 +312,7 @@ def test_an_answer_that_is_too_large_is_a_typed_error(server: ScriptedServer) ->
         client.get_model("m")
 
 
-def test_violations_are_kept(server: ScriptedServer) -> None:
+def test_violations_reach_the_exception(server: ScriptedServer) -> None:
     server.fail(
         grpc.StatusCode.INVALID_ARGUMENT,
         "the request is not valid",
@@ -327,7 +326,7 @@ def test_violations_are_kept(server: ScriptedServer) -> None:
     assert str(caught.value) == "the request is not valid\n  model_id: got '': 1 to 63 characters"
 
 
-def test_a_closed_client_says_so(server: ScriptedServer) -> None:
+def test_a_closed_client_raises(server: ScriptedServer) -> None:
     client = Client(server.endpoint)
     client.close()
     client.close()
@@ -335,7 +334,7 @@ def test_a_closed_client_says_so(server: ScriptedServer) -> None:
         client.get_model("m")
 
 
-async def test_a_closed_async_client_says_so(server: ScriptedServer) -> None:
+async def test_a_closed_async_client_raises(server: ScriptedServer) -> None:
     client = AsyncClient(server.endpoint)
     await client.close()
     with pytest.raises(RuntimeError, match="closed"):
@@ -344,12 +343,12 @@ async def test_a_closed_async_client_says_so(server: ScriptedServer) -> None:
 
 @pytest.mark.parametrize("make", [Client, AsyncClient])
 @pytest.mark.parametrize("endpoint", ["", "localhost", "http://127.0.0.1:8300", "https://x:1", "127.0.0.1:", "a b:1"])
-def test_endpoints_that_are_none_are_refused(make: Callable[[str], object], endpoint: str) -> None:
+def test_invalid_endpoints_are_rejected(make: Callable[[str], object], endpoint: str) -> None:
     with pytest.raises(ValueError, match="endpoint"):
         make(endpoint)
 
 
-async def test_cancelling_the_task_is_not_an_error_of_the_client(server: ScriptedServer) -> None:
+async def test_cancelling_the_task_raises_cancelled_error(server: ScriptedServer) -> None:
     started = asyncio.Event()
     loop = asyncio.get_running_loop()
 

@@ -1,4 +1,4 @@
-"""What the answers of a control plane mean for a wait."""
+"""How answers of the control plane advance or end a wait."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_rejected_snapshot_ends_the_wait() -> None:
     assert caught.value.reason == "BAD_DIGEST"
 
 
-def test_the_rejection_of_an_older_snapshot_is_not_ours() -> None:
+def test_the_rejection_of_an_older_snapshot_is_ignored() -> None:
     rejecting = DataPlane(
         name="dataPlanes/a", connected=True, target=Position(revision=4), phase=Phase.PHASE_REJECTED, reason="X"
     )
@@ -136,14 +136,14 @@ def test_degraded_at_an_older_revision_is_a_failure_only_when_it_stays() -> None
         waiting.update(resource, planes, 1.0 + DEGRADED_GRACE_S)
 
 
-def test_degraded_that_passes_is_forgotten() -> None:
+def test_a_recovery_resets_the_grace_of_degraded() -> None:
     waiting = wait()
     waiting.update(model(("a", DEGRADED, 1)), [plane()], 1.0)
     waiting.update(model(("a", DEPLOYING, 2)), [plane()], 5.0)
     assert not waiting.update(model(("a", DEGRADED, 1)), [plane()], 1.0 + DEGRADED_GRACE_S).done
 
 
-def test_the_revision_waited_for_is_the_first_seen_and_a_later_one_will_do() -> None:
+def test_the_awaited_revision_is_the_first_seen_and_a_later_one_counts() -> None:
     waiting = wait()
     waiting.update(model(("a", READY, 1), number=2), [plane()], 1.0)
     assert waiting.revision == 2
@@ -152,11 +152,11 @@ def test_the_revision_waited_for_is_the_first_seen_and_a_later_one_will_do() -> 
     assert waiting.update(later, [plane(serving=6)], 3.0).done
 
 
-def test_a_revision_can_be_asked_for() -> None:
+def test_a_wait_can_name_a_revision() -> None:
     assert not wait(revision=3).update(model(("a", READY, 2)), [plane()], 1.0).done
 
 
-def test_an_adapter_that_nobody_reports_is_idle_where_its_snapshot_is() -> None:
+def test_an_unreported_adapter_is_idle_where_its_snapshot_is() -> None:
     adapter = Adapter(name="models/m/adapters/x", revision=AdapterRevision(number=1), catalog_revision=5)
     assert wait().update(adapter, [plane()], 1.0).done
     assert not wait().update(adapter, [plane(serving=4)], 1.0).done
@@ -168,7 +168,7 @@ def test_an_adapter_that_nobody_reports_is_idle_where_its_snapshot_is() -> None:
     assert not wait().update(adapter, [plane()], 1.0).done
 
 
-def test_a_control_plane_that_is_away_for_a_while_does_not_end_the_wait() -> None:
+def test_an_outage_of_the_control_plane_does_not_end_the_wait() -> None:
     waiting = wait()
     with pytest.raises(Unavailable):
         waiting.missed(Unavailable("never was there"))
@@ -177,7 +177,7 @@ def test_a_control_plane_that_is_away_for_a_while_does_not_end_the_wait() -> Non
     waiting.raise_if_late(2.0)
 
 
-def test_one_question_takes_no_longer_than_is_left_but_long_enough_for_an_answer() -> None:
+def test_the_deadline_of_a_poll_is_the_time_left_within_bounds() -> None:
     waiting = wait()
     assert waiting.rpc_timeout_s(0.0) == 10.0
     assert waiting.rpc_timeout_s(57.0) == 3.0

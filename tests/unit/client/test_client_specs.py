@@ -1,5 +1,4 @@
-"""YAML files and mappings made into requests: what is right arrives, what is wrong is named with
-its line."""
+"""Requests from YAML files and mappings, and problems with their lines."""
 
 from __future__ import annotations
 
@@ -46,7 +45,7 @@ def refusal(folder: Path, text: str | bytes) -> str:
     return str(caught.value)
 
 
-def test_a_good_file_becomes_the_request(tmp_path: Path) -> None:
+def test_a_valid_file_becomes_the_request(tmp_path: Path) -> None:
     request = specs.load_model_request(write(tmp_path, GOOD))
     assert request.model_id == "smollm2"
     assert request.spec.source.uri == (tmp_path / "weights").as_uri()
@@ -162,7 +161,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("text", "expected"), BAD.values(), ids=BAD.keys())
-def test_bad_files_are_refused_with_the_place_and_what_is_allowed(
+def test_invalid_files_are_rejected_with_place_and_allowed_values(
     tmp_path: Path, text: str | bytes, expected: str
 ) -> None:
     message = refusal(tmp_path, text)
@@ -170,21 +169,21 @@ def test_bad_files_are_refused_with_the_place_and_what_is_allowed(
     assert message.startswith(str(tmp_path / "model.yaml"))
 
 
-def test_all_problems_are_told_at_once_in_the_order_of_lines(tmp_path: Path) -> None:
+def test_all_problems_are_reported_together_by_line(tmp_path: Path) -> None:
     with pytest.raises(InvalidSpec) as caught:
         specs.load_model_request(write(tmp_path, "modelid: 7\nlabels: [a]\nspec:\n  engine: {kind: x}\n"))
     fields = [violation.field for violation in caught.value.violations]
     assert fields == ["modelid (line 1)", "labels (line 2)", "spec.engine.kind (line 4)"]
 
 
-def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_have_different_errors(tmp_path: Path) -> None:
     with pytest.raises(InvalidSpec, match="No such file"):
         specs.load_model_request(tmp_path / "none.yaml")
     with pytest.raises(InvalidSpec, match="Is a directory"):
         specs.load_model_request(tmp_path)
 
 
-def test_an_adapter_file_resolves_its_source_beside_itself(tmp_path: Path) -> None:
+def test_a_source_in_a_file_is_relative_to_the_file(tmp_path: Path) -> None:
     path = tmp_path / "adapter.yaml"
     path.write_text("parent: models/m\nadapter_id: a\nsource: {uri: file:./lora}\n")
     assert specs.load_adapter_request(path).source.uri == (tmp_path / "lora").as_uri()
@@ -208,7 +207,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "s", "5x", "-1s", "1s1h", "1e3", "1/3", "½s", "1.5m", " 5s"])
-def test_what_is_no_duration(text: str) -> None:
+def test_invalid_durations(text: str) -> None:
     with pytest.raises(ValueError, match="expected a duration"):
         specs.parse_duration(text)
 
@@ -264,6 +263,6 @@ def test_engine_arguments(text: str, pair: tuple[str, object]) -> None:
 
 
 @pytest.mark.parametrize("text", ["a", "=1", "a={"])
-def test_what_is_no_engine_argument(text: str) -> None:
+def test_invalid_engine_arguments(text: str) -> None:
     with pytest.raises(ValueError, match=r"got"):
         specs.parse_argument(text)

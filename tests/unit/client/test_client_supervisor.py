@@ -1,7 +1,7 @@
-"""`broadsheet up` around small real children: order, signals, deaths, and nothing left behind.
+"""`broadsheet up` with small real children: order, signals, deaths, and left-over processes.
 
-Each test runs the supervisor in a process of its own, because it takes over signals and the orphans
-of its process.
+Each test runs the supervisor in its own process, because it handles the signals and adopts the
+orphans of its process.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ DIES_AT_START = CHILD + "print('no such flag', flush=True)\nsys.exit(7)\n"
 DIES_LATER = READY + "time.sleep(1.0)\nprint('out of memory', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
 NEVER_READY = CHILD + "time.sleep(600)\n"
 STUBBORN = READY + "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nnote('deaf')\ntime.sleep(600)\n"
-# Grandchildren, as Ray has them: one in the child's group, one in a session of its own; neither
-# minds SIGTERM.
+# Grandchildren as Ray has them, which ignore SIGTERM: in the group of the child, and in a session
+# of their own.
 SPRAWLING = (
     READY.replace(
         "note(f'{name} started')",
@@ -98,7 +98,7 @@ SPRAWLING = (
 
 
 class Run:
-    """One supervisor in a process of its own."""
+    """A supervisor in its own process."""
 
     def __init__(self, folder: Path, first: str, second: str, *, stop_after: bool = False, address: str = "") -> None:
         self.folder = folder
@@ -183,7 +183,7 @@ def test_children_start_in_order_and_stop_in_reverse(start: Callable[..., Run]) 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_well(start: Callable[..., Run], number: signal.Signals) -> None:
+def test_a_signal_after_the_start_exits_with_0(start: Callable[..., Run], number: signal.Signals) -> None:
     run = start()
     run.until_up()
     run.process.send_signal(number)
@@ -194,7 +194,7 @@ def test_a_signal_ends_it_well(start: Callable[..., Run], number: signal.Signals
 
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_while_starting_leaves_nothing(
+def test_a_signal_during_the_start_leaves_no_process(
     start: Callable[..., Run], number: signal.Signals, expected: int
 ) -> None:
     run = start(GOOD, NEVER_READY)
@@ -235,7 +235,7 @@ def test_a_second_signal_kills(start: Callable[..., Run]) -> None:
     assert "killing the second" in said
 
 
-def test_grandchildren_go_too_wherever_they_have_gone(start: Callable[..., Run]) -> None:
+def test_grandchildren_are_killed_in_any_process_group(start: Callable[..., Run]) -> None:
     run = start(GOOD, SPRAWLING, stop_after=True)
     status, said = run.end()
     assert status == 0, said
@@ -252,7 +252,7 @@ def test_children_stop_even_when_their_supervisor_is_killed(start: Callable[...,
     assert set(run.events()[-2:]) == {"first stopped", "second stopped"}
 
 
-def test_a_taken_port_is_told_before_anything_starts(start: Callable[..., Run]) -> None:
+def test_a_port_in_use_is_reported_before_anything_starts(start: Callable[..., Run]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         run = start(address=address)
@@ -264,7 +264,7 @@ def test_a_taken_port_is_told_before_anything_starts(start: Callable[..., Run]) 
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:0", "127.0.0.1:70000", ":8000", "nonsense"])
-def test_an_address_that_is_none_is_refused(start: Callable[..., Run], address: str) -> None:
+def test_an_invalid_address_is_rejected(start: Callable[..., Run], address: str) -> None:
     run = start(address=address)
     status, said = run.end()
     assert status == 2

@@ -1,4 +1,4 @@
-"""Whatever can be registered comes back from YAML as it was."""
+"""Any resource that can be registered survives export and reading."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ def read_back(text: str) -> Any:
 
 @settings(max_examples=300, deadline=None)
 @given(IDS, NAMES, LABELS, SPECS, CARDS)
-def test_any_model_comes_back(model_id: str, served_name: str, labels: Any, spec: Any, card: Any) -> None:
+def test_any_exported_model_reads_back_equal(
+    model_id: str, served_name: str, labels: Any, spec: Any, card: Any
+) -> None:
     fields = {
         "name": f"models/{model_id}",
         "servedName": served_name,
@@ -90,7 +92,7 @@ def test_any_model_comes_back(model_id: str, served_name: str, labels: Any, spec
     assert read_back(exporting.to_yaml(request)) == request
 
 
-def test_adapters_and_routes_come_back() -> None:
+def test_exported_adapters_and_routes_read_back_equal() -> None:
     adapter = json_format.ParseDict(
         {
             "name": "models/m/adapters/a",
@@ -122,7 +124,7 @@ def test_adapters_and_routes_come_back() -> None:
         assert read_back(exporting.to_yaml(request)) == request
 
 
-def test_a_negative_zero_among_engine_args_comes_back() -> None:
+def test_a_negative_zero_in_engine_args_reads_back_equal() -> None:
     request = json_format.ParseDict(
         {"modelId": "m", "servedName": "m", "spec": {"engine": {"args": {"low": -0.0}}}}, RegisterModelRequest()
     )

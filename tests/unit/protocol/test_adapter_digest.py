@@ -14,7 +14,7 @@ def file(path: str, content: bytes = b"x") -> adapter_pb2.AdapterFile:
     return adapter_pb2.AdapterFile(path=path, size_bytes=len(content), sha256=hashlib.sha256(content).digest())
 
 
-def test_it_is_what_the_proto_says() -> None:
+def test_the_digest_is_as_the_proto_specifies() -> None:
     x, yy = hashlib.sha256(b"x").hexdigest(), hashlib.sha256(b"yy").hexdigest()
     expected = hashlib.sha256(f"{x} 1 a\n{yy} 2 b\n".encode()).digest()
     assert weights_digest([file("b", b"yy"), file("a")]) == expected
@@ -28,6 +28,6 @@ def test_every_part_of_every_file_counts() -> None:
 
 
 @pytest.mark.parametrize("files", [[file("a"), file("a")], [file("a\nb")]])
-def test_lists_that_could_be_mistaken_are_refused(files: list[adapter_pb2.AdapterFile]) -> None:
+def test_ambiguous_lists_are_rejected(files: list[adapter_pb2.AdapterFile]) -> None:
     with pytest.raises(ValueError, match="adapter files"):
         weights_digest(files)

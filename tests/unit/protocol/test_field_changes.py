@@ -47,7 +47,7 @@ def test_each_field_that_differs_is_named(
 
 
 @given(OBJECTS, OBJECTS)
-def test_there_is_a_change_exactly_where_json_differs(before: dict[str, Any], after: dict[str, Any]) -> None:
+def test_changes_are_exactly_where_json_differs(before: dict[str, Any], after: dict[str, Any]) -> None:
     # repr tells True from 1, and lists from objects.
     same = repr(sorted_json(before)) == repr(sorted_json(after))
     assert (changes(before, after) == []) == same

@@ -1,4 +1,4 @@
-"""Which token goes where, and when a connection is encrypted."""
+"""Which token is sent to which endpoint, and when a connection uses TLS."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_token_file_is_read_each_time(tmp_path: Path) -> None:
         credentials.metadata("h:1")
 
 
-def test_another_machine_is_spoken_to_over_tls_unless_told_otherwise(tmp_path: Path) -> None:
+def test_another_machine_needs_tls_unless_insecure(tmp_path: Path) -> None:
     assert not Credentials().uses_tls("127.0.0.1:1")
     assert Credentials().uses_tls("example.org:1")
     assert Credentials(tls_ca=tmp_path).uses_tls("127.0.0.1:1")
@@ -75,7 +75,7 @@ def test_another_machine_is_spoken_to_over_tls_unless_told_otherwise(tmp_path: P
         Credentials(tls_ca=tmp_path / "nowhere").channel_credentials("h:1")
 
 
-def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
+def test_contradictory_credentials_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(CredentialsError, match="not both"):
         Credentials(token="x", token_file=tmp_path)
     with pytest.raises(CredentialsError, match="belong together"):
