@@ -9,7 +9,8 @@ import pytest
 
 from broadsheet.v1 import fleet_service_pb2
 from broadsheet.v1 import snapshot_service_pb2 as pb
-from dataplane.snapshot.accept import STORE_UID_MISMATCH, Policy
+from dataplane.snapshot.policy import Policy
+from dataplane.snapshot.rejection import STORE_UID_MISMATCH
 from dataplane.snapshot.snapshot import Position
 from tests.raw import POLICY
 from tests.stream.sync_conditions import (
