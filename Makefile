@@ -9,6 +9,8 @@ BIN := .venv/bin
 ACCELERATOR ?= cpu
 # Further arguments for `broadsheet up --demo` or for pytest.
 ARGS ?=
+# How many examples `make test-states` runs on each database.
+EXAMPLES ?= 2000
 
 .PHONY: help
 help: ## Show this list
@@ -117,6 +119,11 @@ fuzz: install ## Send random and mutated requests to every RPC, on both database
 .PHONY: test-kills
 test-kills: install ## Kill control planes that share a PostgreSQL during writes (ARGS="WRITES SEED"; 10,000)
 	@$(BIN)/python -m tests.killed_replicas $(ARGS)
+
+.PHONY: test-states
+test-states: install ## Compare the registry with its model in EXAMPLES random examples on each database
+	@BROADSHEET_TEST_EXAMPLES=$(EXAMPLES) BROADSHEET_TEST_RANDOM=1 \
+		$(BIN)/pytest -n 2 tests/contract/test_registry_states.py $(ARGS)
 
 .PHONY: test-updates
 test-updates: install ## Change everything for 3 minutes while 216 clients stream (vLLM and SIMULATED)

@@ -6,7 +6,8 @@ import asyncio
 import inspect
 import itertools
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
 from typing import Any
 
 import grpc
@@ -154,17 +155,37 @@ def test_a_deadline_can_be_given_for_one_call(server: ScriptedServer) -> None:
     assert server.calls[0][1] < 2.5
 
 
-@pytest.mark.parametrize("method", CALLS)
-def test_unavailable_is_retried_with_the_same_request(server: ScriptedServer, method: str) -> None:
+def requests_of_retries(method: str) -> list[bytes]:
+    """What a client sends for a call that is UNAVAILABLE every time."""
     sent: list[bytes] = []
 
     def answer(method: str, request: bytes, context: grpc.ServicerContext) -> bytes:
         sent.append(request)
         context.abort(grpc.StatusCode.UNAVAILABLE, "starting")
 
+    server = ScriptedServer()
     server.answer = answer
-    with Client(server.endpoint) as client, pytest.raises(errors.Unavailable):
-        call(client, method)
+    server.start()
+    try:
+        with Client(server.endpoint) as client, pytest.raises(errors.Unavailable):
+            call(client, method)
+    finally:
+        server.stop()
+    return sent
+
+
+@pytest.fixture(scope="module")
+def retries() -> Iterator[Mapping[str, futures.Future[list[bytes]]]]:
+    """The requests of every method. All methods wait out their backoff at the same time."""
+    with futures.ThreadPoolExecutor(len(CALLS)) as pool:
+        yield {method: pool.submit(requests_of_retries, method) for method in CALLS}
+
+
+@pytest.mark.parametrize("method", CALLS)
+def test_unavailable_is_retried_with_the_same_request(
+    retries: Mapping[str, futures.Future[list[bytes]]], method: str
+) -> None:
+    sent = retries[method].result()
     assert len(sent) == 4
     assert len(set(sent)) == 1
 
