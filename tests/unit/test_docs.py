@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-DECISIONS = sorted(path for path in (ROOT / "docs" / "decisions").glob("*.md") if path.name != "README.md")
+TOPICS = sorted(path for path in (ROOT / "docs" / "decisions").glob("*.md") if path.name != "README.md")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 PROSE_COLUMNS_MAX = 100
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
@@ -49,7 +49,7 @@ def test_prose_ends_at_100_columns(page: Path) -> None:
     assert [line for line in prose(page.read_text(encoding="utf-8")) if len(line) > PROSE_COLUMNS_MAX] == []
 
 
-@pytest.mark.parametrize("page", DECISIONS, ids=name)
+@pytest.mark.parametrize("page", TOPICS, ids=name)
 def test_each_decision_has_date_context_decision_and_consequence(page: Path) -> None:
     _, *entries = re.split(r"^## ", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     dates = [entry[:10] for entry in entries]
@@ -63,7 +63,7 @@ def test_each_decision_has_date_context_decision_and_consequence(page: Path) -> 
 def test_the_index_names_every_file_of_decisions() -> None:
     index = (ROOT / "docs" / "decisions" / "README.md").read_text(encoding="utf-8")
     linked = {target for target, _ in LINK.findall(index)}
-    assert linked == {path.name for path in DECISIONS}
+    assert linked == {path.name for path in TOPICS}
 
 
 def test_documented_make_targets_exist() -> None:
