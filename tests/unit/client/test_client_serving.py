@@ -70,8 +70,8 @@ def test_idle_is_not_enough_where_ready_is_required() -> None:
 @pytest.mark.parametrize(
     ("resource", "planes"),
     [
-        pytest.param(model(("a", READY, 2)), [], id="nobody there"),
-        pytest.param(model(("a", READY, 2)), [plane(connected=False)], id="nobody connected"),
+        pytest.param(model(("a", READY, 2)), [], id="no data plane"),
+        pytest.param(model(("a", READY, 2)), [plane(connected=False)], id="none connected"),
         pytest.param(model(("a", READY, 2)), [plane(serving=4)], id="older snapshot"),
         pytest.param(model(("a", READY, 2)), [plane(serving=None)], id="no snapshot"),
         pytest.param(model(("a", READY, 1)), [plane()], id="older model revision"),

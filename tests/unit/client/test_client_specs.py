@@ -147,7 +147,7 @@ BAD = {
     "over-long id": (f"model_id: {'a' * 64}\nspec: {{engine: {{kind: VLLM}}}}\n", "model_id (line 1): got 'aaaa"),
     "no spec": ("model_id: m\n", "spec: value is required"),
     "relative path to nowhere": (MODEL + "  source: {uri: org/name}\n", "there is no such path"),
-    "scheme that nobody knows": (MODEL + "  source: {uri: ftp://x/y}\n", "spec.source.uri (line 3): got 'ftp://x/y'"),
+    "unknown scheme": (MODEL + "  source: {uri: ftp://x/y}\n", "spec.source.uri (line 3): got 'ftp://x/y'"),
     "alias of itself": ("model_id: m\nspec: &a\n  engine: {args: {x: *a}}\n", "too deep"),
     "aliases of aliases": (
         "labels: &a0 [x, x, x, x, x, x, x, x, x, x]\n"

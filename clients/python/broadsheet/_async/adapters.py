@@ -50,7 +50,7 @@ class AsyncAdapters(AsyncConnection):
             adapter_id: Last part of the resource name: 1 to 63 of `a-z 0-9 . -`.
             source: Directory with `adapter_config.json` and `adapter_model.safetensors`: a
                 `file:///` URI, or a path that is the same on the control plane and data planes.
-            card: What people are told about it.
+            card: Description for people.
             served_name: What callers put into OpenAI's `model` field. Default: `{served name of the
                 base}:{adapter_id}`.
             labels: Free key-value pairs.

@@ -63,11 +63,7 @@ class AsyncServing(AsyncModels, AsyncAdapters, AsyncFleet):
             await asyncio.sleep(POLL_INTERVAL_S)
 
     async def _poll(self, resource: str, timeout_s: float) -> tuple[Model | Adapter, list[DataPlane]]:
-        """The resource, then the data planes.
-
-        In this order, a data plane that is listed with a snapshot already had it when the states of
-        the resource were read, or later.
-        """
+        """The resource, then the data planes: their positions are then as new as its states."""
         get = self.get_adapter if is_adapter(resource) else self.get_model
         found = await get(resource, timeout_s=timeout_s)
         return found, [plane async for plane in self.list_data_planes(timeout_s=timeout_s)]

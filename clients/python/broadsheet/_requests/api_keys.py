@@ -1,4 +1,4 @@
-"""What is peculiar to creating an API key: the expiry, and the key that is shown once."""
+"""Creating an API key: its expiry, and the response that is the only one with the key."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def with_key(request: CreateApiKeyRequest, response: CreateApiKeyResponse) -> Cr
     if response.key or request.validate_only:
         return response
     raise DataLoss(
-        f"{response.api_key.name} was created, but the answer with the key was lost, and nobody has it now; revoke it, "
-        "and create another",
+        f"{response.api_key.name} was created, but the response with the key was lost, and it is stored nowhere; "
+        "revoke it, and create another",
         reason="API_KEY_LOST",
         request="CreateApiKey",
     )

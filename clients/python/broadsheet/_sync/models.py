@@ -47,13 +47,13 @@ class Models(Connection):
         """Register a model, or a new revision of it. An omitted argument gets its default.
 
         The same spec and card again write nothing: the response has the existing revision and
-        `created` False. So it has when a first attempt succeeded and its response was lost.
+        `created` False. The same holds after an attempt that succeeded but lost its response.
 
         Args:
             model_id: Last part of the resource name: 1 to 63 of `a-z 0-9 . -`.
             spec: How to run it: a message, or a mapping with the fields of a YAML spec
                 (`broadsheet.specs`).
-            card: What people are told about it.
+            card: Description for people.
             served_name: What callers put into OpenAI's `model` field. Default: `model_id`.
             rollout_policy: How a changed spec replaces the old one. Default: at once.
             labels: Free key-value pairs.

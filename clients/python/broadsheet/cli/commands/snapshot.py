@@ -97,7 +97,7 @@ def rollback(
             session.stderr.print(difference_view(difference))
         if not yes and not validate_only and difference.changes:
             if not sys.stdin.isatty():
-                raise typer.BadParameter("there is nobody to ask; look at the changes above, then say --yes")
+                raise typer.BadParameter("there is no terminal to confirm on; check the changes above, then add --yes")
             typer.confirm("Roll back?", abort=True, err=True)
         response = client.rollback_catalog(to_revision, expected_revision=newest, validate_only=validate_only)
     if response.change_count == 0:
