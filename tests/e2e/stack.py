@@ -259,6 +259,12 @@ class Stack:
                     found.append(process)
         return found
 
+    def process(self, title: str) -> psutil.Process:
+        """The only process with this title. Titles are set after the processes have started."""
+        until(lambda: len(self.processes(title)) == 1, 10, f"one process with the title {title}")
+        (found,) = self.processes(title)
+        return found
+
     def kill_replica(self, application: str) -> None:
         """`kill -9` the process of an application's first live replica."""
         os.kill(self.look("process", application), signal.SIGKILL)

@@ -22,26 +22,12 @@ from tests.e2e.stack import LIVENESS_TIMEOUT_S, Stack, until
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 
-def test_idle_model_goes_and_the_next_request_brings_it_back(stack: Stack, client: Client, smollm2: Path) -> None:
-    before = stack.engine_replicas("smollm2")
-    # A change of the idle time alone updates the running application in place.
-    register_smollm2(client, smollm2, idle="2s")
-    until(lambda: state_of(client, "models/smollm2") == STATE.RESOURCE_STATE_IDLE, 30, "the model to idle away")
-    until(lambda: stack.engine_replicas("smollm2") == [], 60, "the replica to go")
-    assert "smollm2" in [model.id for model in stack.openai().models.list()]
-    register_smollm2(client, smollm2)
-    assert "Paris" in ask(stack, "smollm2")
-    after = stack.engine_replicas("smollm2")
-    assert len(after) == 1
-    assert after != before
-
-
 def test_an_engine_that_hangs_is_replaced_and_nobody_else_notices(stack: Stack, client: Client) -> None:
     spec = {"engine": {"kind": "SIMULATED"}, "resources": {"cpus": 0}, "scaling": {"min_replicas": 1}}
     client.register_model("other", spec=spec)
     client.wait_until_serving("other", timeout_s=60, require_ready=True)
     before = stack.engine_replicas("smollm2")
-    (engine,) = stack.processes("VLLM::EngineCore")
+    engine = stack.process("VLLM::EngineCore")
     with Asking(stack, "other") as other:
         stream = stack.openai().chat.completions.create(
             model="smollm2", messages=CAPITAL, max_tokens=900, stream=True, extra_body={"ignore_eos": True}
@@ -64,10 +50,22 @@ def test_an_engine_that_hangs_is_replaced_and_nobody_else_notices(stack: Stack, 
     client.delete_model("other")
 
 
-def test_control_plane_killed_requests_go_on(stack: Stack) -> None:
+def test_an_idle_model_goes_and_comes_back_while_the_control_plane_is_gone(
+    stack: Stack, client: Client, smollm2: Path
+) -> None:
+    before = stack.engine_replicas("smollm2")
+    # A change of the idle time alone updates the running application in place.
+    register_smollm2(client, smollm2, idle="2s")
+    until(lambda: state_of(client, "models/smollm2") == STATE.RESOURCE_STATE_IDLE, 30, "the model to idle away")
+    until(lambda: stack.engine_replicas("smollm2") == [], 60, "the replica to go")
+    assert "smollm2" in [model.id for model in stack.openai().models.list()]
+    assert client.wait_for_revision(register_smollm2(client, smollm2), timeout_s=30).active_everywhere
     stack.controlplane.kill(signal.SIGKILL)
     assert stack.readyz() == 200
     assert "Paris" in ask(stack, "smollm2")
+    after = stack.engine_replicas("smollm2")
+    assert len(after) == 1
+    assert after != before
     assert "Arr" in ask(stack, "smollm2:pirate")
 
 
