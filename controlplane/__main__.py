@@ -13,7 +13,7 @@ import structlog
 
 from controlplane import backup_command, errors, logs, settings
 from controlplane.access import setup as access
-from controlplane.adapters.files import AdapterReader
+from controlplane.adapters.verification import AdapterVerifier
 from controlplane.fleet.fleet import Fleet, fleet_of
 from controlplane.fleet.shared_database import sharing_of
 from controlplane.push.chunks import ChunkCache
@@ -89,14 +89,14 @@ async def run(settings: Settings) -> None:
         deleted_retention=timedelta(days=settings.deleted_retention_days),
     )
     async with _signals(stop), opening as store:
-        reader = AdapterReader(size_bytes_max=settings.adapter_bytes_max, allowed_sources=settings.allowed_sources)
+        verifier = AdapterVerifier(size_bytes_max=settings.adapter_bytes_max, allowed_sources=settings.allowed_sources)
         fleet = fleet_of(store, head=await store.head(), sharing=sharing_of(store))
         fan_out = FanOut(fleet, now=_now)
         store.commits.subscribe(fan_out.publish)
         server = Server(
             message_bytes_max=settings.message_bytes_max, streams_max=settings.streams_max, admit=authenticator.admit
         )
-        registry = Registry(store=store, adapter_reader=reader, resource_statuses=fleet.statuses.of)
+        registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses.of)
         server.add(
             RegistryServicer(registry),
             SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(store))),
@@ -110,7 +110,7 @@ async def run(settings: Settings) -> None:
         finally:
             # After a failure too: an RPC must not outlive the store.
             await server.stop(0)
-            reader.close()
+            verifier.close()
 
 
 async def _serve(

@@ -176,7 +176,7 @@ class Plane:
         store = Store(opened, self._clock, self._new_uid, domain.DELETED_RETENTION)
         store.commits.subscribe(self._on_commit)
         self.world = World(store, self._directory)
-        self._stack.callback(self.world.reader.close)
+        self._stack.callback(self.world.verifier.close)
 
     async def close(self) -> None:
         """End it."""

@@ -18,7 +18,7 @@ from broadsheet.v1 import (
     snapshot_service_pb2,
     status_pb2,
 )
-from controlplane.adapters.files import AdapterReader
+from controlplane.adapters.verification import AdapterVerifier
 from controlplane.catalog import domain
 from controlplane.rpc.handlers.registry import Registry, ResourceStatuses
 from controlplane.rpc.servicers import Context, RegistryServicer, SnapshotServicer
@@ -60,11 +60,11 @@ class World:
         self.directory = directory
         self.published: list[domain.Head] = []
         store.commits.subscribe(self.published.append)
-        self.reader = AdapterReader(size_bytes_max=1024 * 1024, allowed_sources=())
+        self.verifier = AdapterVerifier(size_bytes_max=1024 * 1024, allowed_sources=())
         self.resource_statuses: ResourceStatuses = no_statuses
         registry = Registry(
             store=store,
-            adapter_reader=self.reader,
+            adapter_verifier=self.verifier,
             resource_statuses=lambda name, **asked: self.resource_statuses(name, **asked),
         )
         self.registry = RegistryServicer(registry)
@@ -132,4 +132,4 @@ async def open_world(url: str, directory: Path) -> AsyncIterator[World]:
         try:
             yield world
         finally:
-            world.reader.close()
+            world.verifier.close()

@@ -1,5 +1,5 @@
-"""Reads and checks the files of LoRA adapters.
+"""Verifies LoRA adapters before they are registered: `verification.py` has all the checks in order.
 
-It owns what makes an adapter servable: its configuration, its tensors and its base. It may import
-`controlplane.catalog` and `protocol`.
+It owns what makes an adapter servable: its files, its configuration, its tensors and its base. It
+may import `controlplane.errors` and `protocol`.
 """

@@ -1,8 +1,7 @@
-"""Reads the shapes of a base model's weights from its own safetensors headers, as far as they are
-there.
+"""Reads the shapes of a base model's weights from its safetensors headers.
 
-A base model may be on a hub, on another machine, or in another format; then nothing is known, and
-nothing is compared.
+A base model may be on a model hub, on another machine, or in another format. Then its shapes are
+unknown, and an adapter is not compared with them.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _SHARDS_MAX = 1000
 
 
 def read(source: model_pb2.Source) -> Mapping[str, Tensor] | None:
-    """The tensors of the model at `source`, by name. None: they cannot be known here."""
+    """The tensors of the model at `source`, by name; None: they cannot be read here."""
     if not sources.is_file(source.uri):
         return None
     try:
@@ -33,7 +32,7 @@ def read(source: model_pb2.Source) -> Mapping[str, Tensor] | None:
             with (directory / shard).open("rb") as file:
                 tensors.update(tensors_of(file))
     except (OSError, ValueError):
-        # Whatever is wrong with the base, its own replica reports it; an adapter is not to blame.
+        # A damaged base is reported by its own replica; it is no fault of the adapter.
         return None
     return tensors or None
 
@@ -48,7 +47,7 @@ def _shards(directory: Path) -> list[str]:
         weight_map = json.loads(index.read_bytes())["weight_map"]
         shards = sorted({str(shard) for shard in weight_map.values()})
     except (KeyError, TypeError, AttributeError, RecursionError):
-        raise ValueError("the index is not one") from None
+        raise ValueError("the index is damaged") from None
     if len(shards) > _SHARDS_MAX or any(Path(shard).name != shard for shard in shards):
         raise ValueError("the index names files that no model has")
     return shards

@@ -1,4 +1,4 @@
-"""Reads the header of a safetensors file, and nothing else of it."""
+"""Reads the header of a safetensors file, not its data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def tensors_of(file: BinaryIO) -> Mapping[str, Tensor]:
     """The tensors that the header of a safetensors file lists.
 
     Raises:
-        ValueError: it is no complete safetensors file.
+        ValueError: it is not a complete safetensors file.
         OSError: it cannot be read.
     """
     file_bytes = os.fstat(file.fileno()).st_size
@@ -25,11 +25,10 @@ def tensors_of(file: BinaryIO) -> Mapping[str, Tensor]:
 
 
 def read_exactly(file: BinaryIO, size_bytes: int) -> bytes:
-    """`size_bytes` from where `file` is, also from a file without a buffer, whose reads may be
-    short.
+    """The next `size_bytes` of `file`. It may be unbuffered, so that single reads are short.
 
     Raises:
-        ValueError: the file ends before.
+        ValueError: the file is too short.
     """
     parts = []
     while size_bytes > 0:

@@ -1,9 +1,9 @@
-"""The header of a safetensors file, taken apart with suspicion. Pure.
+"""Parses the untrusted header of a safetensors file. Pure.
 
 The format (https://github.com/huggingface/safetensors#format): 8 bytes with the header's length N,
-little-endian; N bytes of JSON that give each tensor's dtype, shape and place; then the tensors,
-without a gap. Parsed by hand so that the control plane needs neither torch nor numpy, and because
-nothing but the header is wanted.
+little-endian; N bytes of JSON that give each tensor's dtype, shape and offsets; then the tensors,
+without a gap. The safetensors library is not used, because it needs torch or numpy and reads the
+data too.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import TypeGuard
 LENGTH_BYTES = 8
 
 HEADER_BYTES_MAX = 16 * 1024 * 1024
-"""The format allows 100 MB. A tensor takes about 130 bytes, a large LoRA has some thousands of
-them, and the whole interpreter stands still while JSON is parsed."""
+"""The format allows 100 MB. A tensor takes about 130 bytes, and a large LoRA has some thousands of
+tensors. Parsing JSON holds the interpreter lock, so the event loop waits for it."""
 
 _TENSORS_MAX = 200_000
 
@@ -117,7 +117,7 @@ def _tensor(name: str, entry: object) -> tuple[Tensor, tuple[int, int]]:
 
 
 def _are_sizes(value: object) -> TypeGuard[list[int]]:
-    # bool is an int in Python, and no size.
+    # bool is a subclass of int in Python.
     return isinstance(value, list) and len(value) <= 8 and all(type(item) is int and item >= 0 for item in value)
 
 

@@ -9,7 +9,7 @@ from controlplane.fleet.progress import progress_in
 from controlplane.store.fleet.reports import FleetChange
 
 
-def merge(known: DataPlane, news: FleetChange, *, has_unwritten_report: bool) -> bool:
+def merge(known: DataPlane, change: FleetChange, *, has_unwritten_report: bool) -> bool:
     """Take what the shared database says of a data plane.
 
     The newest session decides. Its stream may be at another control plane, which then knows more;
@@ -17,30 +17,30 @@ def merge(known: DataPlane, news: FleetChange, *, has_unwritten_report: bool) ->
 
     Args:
         known: Changed in place.
-        news: From the shared database.
+        change: From the shared database.
         has_unwritten_report: Whether this process has yet to write a report of the data plane.
 
     Returns:
-        Whether `news` has replaced what was known. An unwritten report is then about an older
+        Whether `change` has replaced what was known. An unwritten report is then about an older
         stream, and is to be dropped.
     """
-    known.elsewhere = replace(news, replace=False, statuses={})
+    known.elsewhere = replace(change, replace=False, statuses={})
     if known.connection is not None:
-        if news.session <= known.session:
+        if change.session <= known.session:
             # The report is this process's own.
             return False
         known.connection.supersede()
         known.connection = None
-    elif known.session == news.session and has_unwritten_report:
+    elif known.session == change.session and has_unwritten_report:
         # Its stream was here, and its last report has yet to be written.
         return False
-    known.session = Session(news.session)
+    known.session = Session(change.session)
     if known.unshared:
         # Changes in `resources` that were never written cannot be told from the others: the next
         # look reads all statuses anew.
         known.elsewhere = replace(known.elsewhere, number=0)
         known.unshared = UnsharedChanges()
-    known.record = known.stored = news.record
-    known.progress = progress_in(news.record)
-    known.apply_shared(news.statuses, replace=news.replace)
+    known.record = known.stored = change.record
+    known.progress = progress_in(change.record)
+    known.apply_shared(change.statuses, replace=change.replace)
     return True

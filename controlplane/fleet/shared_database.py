@@ -60,7 +60,7 @@ class Follower(Protocol):
     def report_numbers(self) -> Mapping[str, int]:
         """`FleetChange.number` of what is known, by data plane id."""
 
-    def learn(self, news: Sequence[FleetChange]) -> None:
+    def learn(self, changes: Sequence[FleetChange]) -> None:
         """Take what has changed about data planes."""
 
 

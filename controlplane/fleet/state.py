@@ -140,10 +140,10 @@ class FleetState:
 
     # -- transitions: the database -----------------------------------------------------------------
 
-    def learn(self, news: Sequence[FleetChange]) -> None:
+    def learn(self, changes: Sequence[FleetChange]) -> None:
         """Take what the shared database has that `report_numbers` lacks."""
         changed = False
-        for item in news:
+        for item in changes:
             self.remember(item.record)
             known = self._data_planes.get(item.record.id)
             if known is not None and known.elsewhere != item:

@@ -9,7 +9,7 @@ from typing import Protocol
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane.catalog.convert import entry_to_proto
 from controlplane.catalog.domain import Entry, Position
-from controlplane.push.subscription.machine import ChunkRequest
+from controlplane.push.subscription.transfer import ChunkRequest
 
 CHUNK_BYTES_MAX = 1024 * 1024
 """A single entry may exceed it, and then travels alone."""

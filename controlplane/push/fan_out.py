@@ -20,7 +20,8 @@ from controlplane.fleet.fleet import Fleet
 from controlplane.fleet.progress import ResourceChange
 from controlplane.fleet.state import TooManyResourcesError
 from controlplane.push.stream import Stream
-from controlplane.push.subscription.machine import SHUTTING_DOWN, ProtocolViolation
+from controlplane.push.subscription.goodbyes import SHUTTING_DOWN
+from controlplane.push.subscription.violations import ProtocolViolation
 
 _log = structlog.get_logger("controlplane.push.fan_out")
 

@@ -6,7 +6,8 @@ import asyncio
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane.catalog.domain import Head
-from controlplane.push.subscription.machine import SUPERSEDED, Subscription
+from controlplane.push.subscription.goodbyes import SUPERSEDED
+from controlplane.push.subscription.machine import Subscription
 
 SUPERSEDED_RECONNECT_AFTER_S = 30.0
 """Asked of a client whose place another stream has taken: two data planes with the same id should

@@ -16,7 +16,11 @@ from controlplane.errors import FailedPrecondition, InvalidArgument, Reason, Una
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
 from controlplane.push.stream import Stream
-from controlplane.push.subscription.machine import ChunkRequest, Limits, ProtocolViolation, State, Subscription
+from controlplane.push.subscription.machine import Subscription
+from controlplane.push.subscription.states import State
+from controlplane.push.subscription.timing import Limits
+from controlplane.push.subscription.transfer import ChunkRequest
+from controlplane.push.subscription.violations import ProtocolViolation
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     # A peer that vanished without a word is noticed after half a minute.

@@ -28,7 +28,7 @@ import structlog
 from broadsheet.v1 import model_pb2, registry_service_pb2_grpc
 from broadsheet.v1 import registry_service_pb2 as pb
 from controlplane.access.permissions import Role
-from controlplane.adapters.files import AdapterReader
+from controlplane.adapters.verification import AdapterVerifier
 from controlplane.catalog.spec import MAX_RANK
 from controlplane.store.databases.sqlite import database_url
 from controlplane.store.store import Store
@@ -50,12 +50,12 @@ _METADATA = (("authorization", f"Bearer {TOKENS[Role.PUBLISHER]}"),)
 
 async def fill(url: str, directory: Path, models: int, adapters: int) -> None:
     """Fill an empty store with what registering the whole catalog would have left there."""
-    reader = AdapterReader(size_bytes_max=1024 * 1024, allowed_sources=())
+    verifier = AdapterVerifier(size_bytes_max=1024 * 1024, allowed_sources=())
     try:
         source = model_pb2.Source(uri=write_adapter(directory / "filled").as_uri())
-        weights = await reader.read(source, None, MAX_RANK)
+        weights = await verifier.verify(source, None, MAX_RANK)
     finally:
-        reader.close()
+        verifier.close()
 
     def drafts() -> Iterator[full_catalog.Draft]:
         for number in range(models):

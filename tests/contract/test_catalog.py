@@ -262,7 +262,7 @@ async def test_base_that_changes_while_the_adapter_is_read_aborts_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await world.register_model("m")
-    read = world.reader.read
+    read = world.verifier.verify
 
     async def slow_read(*args: object, **kwargs: object) -> object:
         weights = await read(*args, **kwargs)  # type: ignore[arg-type]
@@ -270,7 +270,7 @@ async def test_base_that_changes_while_the_adapter_is_read_aborts_it(
         await world.register_model("m", spec(source={"uri": changed_source.uri}))
         return weights
 
-    monkeypatch.setattr(world.reader, "read", slow_read)
+    monkeypatch.setattr(world.verifier, "verify", slow_read)
     with pytest.raises(errors.Aborted) as caught:
         await world.register_adapter("m", "a")
     assert caught.value.reason == errors.Reason.CONCURRENT_CHANGE

@@ -27,7 +27,7 @@ async def _world(url: str, directory: Path) -> AsyncIterator[World]:
         try:
             yield world
         finally:
-            world.reader.close()
+            world.verifier.close()
 
 
 async def _rows(store: Store) -> Mapping[str, Sequence[object]]:

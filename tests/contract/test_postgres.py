@@ -212,4 +212,4 @@ async def test_readers_find_a_connection_while_writers_wait(url: str, tmp_path: 
         await holding
         await asyncio.gather(*writing)
         assert await world.revision() == 10
-        world.reader.close()
+        world.verifier.close()

@@ -200,7 +200,7 @@ async def test_answers_are_kept_for_the_promised_time_and_then_forgotten(store_u
             await world.register_model(f"m{index}", request_id=_new_id())
         kept = [one for one in ids if await store.request_ids.find(one, timedelta(days=10_000)) is not None]
         assert kept == ids[:1]
-        world.reader.close()
+        world.verifier.close()
 
 
 async def test_without_an_id_nothing_is_kept_and_the_same_again_is_another_request(world: World) -> None:

@@ -446,7 +446,7 @@ async def test_a_purge_is_exact_for_readers_and_frees_the_id(store_url: str, tmp
         assert (again.model.revision.number, again.model.uid != first.model.uid) == (1, True)
         with pytest.raises(errors.NotFound):
             await get_adapter(world)
-        world.reader.close()
+        world.verifier.close()
 
 
 async def test_the_background_purge_leaves_nothing_and_makes_no_revision(store_url: str, tmp_path: Path) -> None:
@@ -469,7 +469,7 @@ async def test_the_background_purge_leaves_nothing_and_makes_no_revision(store_u
         assert [await store.purge_expired(2) for _ in range(4)] == [2, 2, 0, 0]
         assert await world.revision() == before
         assert await entry_names(world) == ["models/o"]
-        world.reader.close()
+        world.verifier.close()
 
 
 async def test_a_repeated_undelete_is_answered_alike(world: World) -> None:

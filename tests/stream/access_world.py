@@ -25,7 +25,7 @@ from structlog.testing import capture_logs
 from controlplane.access.authentication import Authenticator, TokenSource
 from controlplane.access.permissions import Role
 from controlplane.access.tokens_file import TokensFile
-from controlplane.adapters.files import AdapterReader
+from controlplane.adapters.verification import AdapterVerifier
 from controlplane.fleet.fleet import fleet_of
 from controlplane.principal import Principal
 from controlplane.push.chunks import ChunkCache
@@ -100,14 +100,14 @@ async def guarded_plane(
     file = write_tokens(directory / "tokens.yaml", entries())
     source = TokensFile(file, now=lambda: datetime.now(UTC))
     async with Store.open(f"sqlite+aiosqlite:///{directory}/registry.db") as store:
-        reader = AdapterReader(size_bytes_max=1024, allowed_sources=())
+        verifier = AdapterVerifier(size_bytes_max=1024, allowed_sources=())
         fleet = fleet_of(store, head=await store.head())
         fan_out = FanOut(fleet, now=lambda: datetime.now(UTC))
         store.commits.subscribe(fan_out.publish)
         server = Server(
             message_bytes_max=1 << 20, streams_max=100, admit=Authenticator([source, *more], certificates).admit
         )
-        registry = Registry(store=store, adapter_reader=reader, resource_statuses=fleet.statuses.of)
+        registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses.of)
         server.add(
             RegistryServicer(registry),
             SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(store))),
@@ -122,7 +122,7 @@ async def guarded_plane(
             await server.stop(0)
             writing.cancel()
             await asyncio.wait([writing])
-            reader.close()
+            verifier.close()
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 from broadsheet.types import Phase, Position, ResourceState, ResourceStatus
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import snapshot_service_pb2_grpc
-from controlplane.adapters.files import AdapterReader
+from controlplane.adapters.verification import AdapterVerifier
 from controlplane.fleet.fleet import fleet_of
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
@@ -43,12 +43,12 @@ def running_control_plane(directory: Path) -> Iterator[str]:
     async def serve() -> None:
         ended = asyncio.Event()
         async with Store.open(f"sqlite+aiosqlite:///{directory}/registry.db") as store:
-            reader = AdapterReader(size_bytes_max=1024 * 1024, allowed_sources=())
+            verifier = AdapterVerifier(size_bytes_max=1024 * 1024, allowed_sources=())
             fleet = fleet_of(store, head=await store.head())
             fan_out = FanOut(fleet, now=lambda: datetime.now(UTC))
             store.commits.subscribe(fan_out.publish)
             server = Server(message_bytes_max=4 << 20, streams_max=100, admit=everybody_is_admin)
-            registry = Registry(store=store, adapter_reader=reader, resource_statuses=fleet.statuses.of)
+            registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses.of)
             server.add(
                 RegistryServicer(registry),
                 SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(store))),
@@ -63,7 +63,7 @@ def running_control_plane(directory: Path) -> Iterator[str]:
                 await fan_out.shutdown()
             finally:
                 await server.stop(0)
-                reader.close()
+                verifier.close()
                 writing.cancel()
                 await asyncio.gather(writing, return_exceptions=True)
 

@@ -18,13 +18,13 @@ from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1.fleet_service_pb2_grpc import FleetServiceStub
 from broadsheet.v1.registry_service_pb2_grpc import RegistryServiceStub
 from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
-from controlplane.adapters.files import AdapterReader
+from controlplane.adapters.verification import AdapterVerifier
 from controlplane.fleet.fleet import fleet_of
 from controlplane.fleet.shared_database import SharingSettings, sharing_of
 from controlplane.fleet.state import FleetLimits
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut, ShutdownSettings
-from controlplane.push.subscription.machine import Limits
+from controlplane.push.subscription.timing import Limits
 from controlplane.push.sync import SyncHandler
 from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import Server
@@ -112,7 +112,7 @@ async def control_plane(
     `url` names another database, and `sharing` how often control planes on it look at each other.
     """
     async with Store.open(url or f"sqlite+aiosqlite:///{directory}/registry.db") as store:
-        reader = AdapterReader(size_bytes_max=1024 * 1024, allowed_sources=())
+        verifier = AdapterVerifier(size_bytes_max=1024 * 1024, allowed_sources=())
         wrapped = wrap_store(store)
         fleet = fleet_of(
             wrapped,
@@ -124,7 +124,7 @@ async def control_plane(
         fan_out = FanOut(fleet, now=lambda: datetime.now(UTC), settings=SHUTDOWN_SETTINGS)
         store.commits.subscribe(fan_out.publish)
         server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=1000, admit=everybody_is_admin)
-        registry = Registry(store=store, adapter_reader=reader, resource_statuses=fleet.statuses.of)
+        registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses.of)
         server.add(
             RegistryServicer(registry),
             SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(wrapped), limits=limits, watch_s=watch_s)),
@@ -147,7 +147,7 @@ async def control_plane(
             if orderly:
                 await fleet.database.leave()
             await server.stop(0)
-            reader.close()
+            verifier.close()
 
 
 class DataPlane:

@@ -15,7 +15,10 @@ from broadsheet.v1 import status_pb2
 from controlplane.catalog import domain
 from controlplane.catalog.convert import position_from_proto
 from controlplane.fleet.progress import Progress
-from controlplane.push.subscription.machine import ChunkRequest, Limits, State, Subscription
+from controlplane.push.subscription.machine import Subscription
+from controlplane.push.subscription.states import State
+from controlplane.push.subscription.timing import Limits
+from controlplane.push.subscription.transfer import ChunkRequest
 from dataplane.snapshot.accept import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry
 from dataplane.sync.subscriber import Accepted, Candidate, Ended, Identity, Refused, Rejected, Subscriber

@@ -241,7 +241,7 @@ class AdapterHandler:
         registration.check_takes_adapter(base)
         base_spec = base.revision.spec
         base_source = base_spec.source if base_spec.HasField("source") else None
-        return base, await self._registry.adapter_reader.read(source, base_source, base_spec.lora.max_rank)
+        return base, await self._registry.adapter_verifier.verify(source, base_source, base_spec.lora.max_rank)
 
 
 async def _unchanged_base(

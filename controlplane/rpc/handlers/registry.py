@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from broadsheet.v1 import status_pb2
-from controlplane.adapters.files import AdapterReader
+from controlplane.adapters.verification import AdapterVerifier
 from controlplane.store.store import Store
 
 
@@ -33,7 +33,7 @@ class Registry:
 
     store: Store
     """Holds the catalog and its history. Requests change it through `idempotency.commit`."""
-    adapter_reader: AdapterReader
+    adapter_verifier: AdapterVerifier
     """Reads and checks the files of adapters."""
     resource_statuses: ResourceStatuses
     """What data planes have reported."""

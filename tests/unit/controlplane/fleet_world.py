@@ -14,7 +14,8 @@ from controlplane.fleet.fleet import Fleet, fleet_of
 from controlplane.fleet.state import FleetLimits
 from controlplane.push.fan_out import FanOut, ShutdownSettings
 from controlplane.push.stream import Stream
-from controlplane.push.subscription.machine import Limits, Subscription
+from controlplane.push.subscription.machine import Subscription
+from controlplane.push.subscription.timing import Limits
 
 
 class Records:

@@ -26,7 +26,7 @@ class Peer:
         self.superseded = True
 
 
-def news(
+def change(
     session: int,
     *,
     number: int,
@@ -77,7 +77,7 @@ def instance_of(state: FleetState) -> str:
 def test_own_reports_change_nothing() -> None:
     peer = Peer()
     state = fleet_with(peer, 3)
-    state.learn([news(3, number=7)])
+    state.learn([change(3, number=7)])
     assert not peer.superseded
     assert instance_of(state) == "here"
     assert state.report_numbers() == {"dp": 7}
@@ -86,7 +86,7 @@ def test_own_reports_change_nothing() -> None:
 def test_a_newer_session_elsewhere_supersedes_the_stream() -> None:
     peer = Peer()
     state = fleet_with(peer, 3)
-    state.learn([news(4, number=7, statuses={"models/b": resource("models/b")})])
+    state.learn([change(4, number=7, statuses={"models/b": resource("models/b")})])
     assert peer.superseded
     view = state.view("dp")
     assert view is not None
@@ -94,7 +94,7 @@ def test_a_newer_session_elsewhere_supersedes_the_stream() -> None:
     assert not state.has_unwritten
     # Statuses that were never shared make the next look read all of them.
     assert state.report_numbers() == {"dp": 0}
-    state.learn([news(4, number=7, replace=True, statuses={"models/b": resource("models/b")})])
+    state.learn([change(4, number=7, replace=True, statuses={"models/b": resource("models/b")})])
     assert [status.name for status in state.resources("dp")] == ["models/b"]
 
 
@@ -102,12 +102,12 @@ def test_the_last_report_of_an_ended_stream_is_not_overwritten_before_it_is_writ
     peer = Peer()
     state = fleet_with(peer, 3)
     state.detach("dp", peer)
-    state.learn([news(3, number=7)])
+    state.learn([change(3, number=7)])
     assert instance_of(state) == "here"
     (report,) = state.take_reports(10)
     assert not report.connected
     state.written([report])
-    state.learn([news(3, number=8, connected=False)])
+    state.learn([change(3, number=8, connected=False)])
     assert instance_of(state) == "elsewhere"
 
 
@@ -115,15 +115,15 @@ def test_a_report_of_an_older_session_is_not_written_again() -> None:
     peer = Peer()
     state = fleet_with(peer, 3)
     reports = state.take_reports(10)
-    state.learn([news(4, number=7)])
+    state.learn([change(4, number=7)])
     state.not_written(reports)
     assert not state.has_unwritten
 
 
 def test_statuses_from_elsewhere_are_removed_and_replaced() -> None:
     state = FleetState(head=head(5), shares_statuses=True)
-    state.learn([news(1, number=1, statuses={name: resource(name) for name in ("models/a", "models/b")})])
-    state.learn([news(1, number=2, statuses={"models/a": None})])
+    state.learn([change(1, number=1, statuses={name: resource(name) for name in ("models/a", "models/b")})])
+    state.learn([change(1, number=2, statuses={"models/a": None})])
     assert [status.name for status in state.resources("dp")] == ["models/b"]
-    state.learn([news(1, number=3, replace=True, statuses={"models/c": resource("models/c")})])
+    state.learn([change(1, number=3, replace=True, statuses={"models/c": resource("models/c")})])
     assert [status.name for status in state.resources("dp")] == ["models/c"]

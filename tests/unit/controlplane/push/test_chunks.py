@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane.catalog.domain import Entry, Position
 from controlplane.push.chunks import CACHED_SNAPSHOTS_MAX, CHUNK_BYTES_MAX, ChunkCache
-from controlplane.push.subscription.machine import ChunkRequest
+from controlplane.push.subscription.transfer import ChunkRequest
 
 MIB = 1024 * 1024
 

@@ -8,7 +8,7 @@ from controlplane.errors import ResourceExhausted, Unavailable
 from controlplane.fleet import state as fleet_state
 from controlplane.fleet.progress import ResourceChange
 from controlplane.fleet.state import FleetLimits
-from controlplane.push.subscription.machine import ProtocolViolation
+from controlplane.push.subscription.violations import ProtocolViolation
 from tests.unit.controlplane.fleet_world import World, at, head, hello, resource
 
 

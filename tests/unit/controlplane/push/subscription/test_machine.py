@@ -7,15 +7,12 @@ from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane.catalog.convert import position_to_proto
 from controlplane.catalog.domain import Head, Position
 from controlplane.fleet.progress import Progress
-from controlplane.push.subscription.machine import (
-    ANSWER_TIMEOUT,
-    SILENT,
-    ChunkRequest,
-    Limits,
-    ProtocolViolation,
-    State,
-    Subscription,
-)
+from controlplane.push.subscription.goodbyes import ANSWER_TIMEOUT, SILENT
+from controlplane.push.subscription.machine import Subscription
+from controlplane.push.subscription.states import State
+from controlplane.push.subscription.timing import Limits
+from controlplane.push.subscription.transfer import ChunkRequest
+from controlplane.push.subscription.violations import ProtocolViolation
 
 LIMITS = Limits(heartbeat_s=10, hello_timeout_s=10, answer_timeout_s=120, silence_timeout_s=60)
 

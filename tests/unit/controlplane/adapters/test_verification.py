@@ -1,5 +1,4 @@
-"""Adapters as they lie on disk: what is read, what is refused, and that nothing slips through
-meanwhile."""
+"""Adapters on disk: what is read, what is refused, and files that change meanwhile."""
 
 from __future__ import annotations
 
@@ -14,8 +13,8 @@ import pytest
 
 from broadsheet.v1 import model_pb2
 from controlplane import errors
-from controlplane.adapters import files as adapter_files
-from controlplane.adapters.files import AdapterReader
+from controlplane.adapters import adapter_files
+from controlplane.adapters.verification import AdapterVerifier
 from protocol.adapter_digest import weights_digest
 from tests.adapter_directories import BASE_SHAPES, lora_shapes, safetensors_bytes, write_adapter, write_base
 
@@ -24,8 +23,8 @@ WEIGHTS = "adapter_model.safetensors"
 
 
 @pytest.fixture
-async def reader() -> AsyncIterator[AdapterReader]:
-    made = AdapterReader(size_bytes_max=1024 * 1024, allowed_sources=())
+async def verifier() -> AsyncIterator[AdapterVerifier]:
+    made = AdapterVerifier(size_bytes_max=1024 * 1024, allowed_sources=())
     yield made
     made.close()
 
@@ -35,17 +34,17 @@ def source(path: Path | str) -> model_pb2.Source:
 
 
 async def refusal(
-    reader: AdapterReader, path: Path, base: Path | None = None, rank_max: int = 16
+    verifier: AdapterVerifier, path: Path, base: Path | None = None, rank_max: int = 16
 ) -> errors.DomainError:
     with pytest.raises(errors.DomainError) as caught:
-        await reader.read(source(path), source(base) if base is not None else None, rank_max)
+        await verifier.verify(source(path), source(base) if base is not None else None, rank_max)
     assert [violation.field for violation in caught.value.violations] == ["source.uri"]
     return caught.value
 
 
-async def test_weights_say_what_the_files_are(reader: AdapterReader, tmp_path: Path) -> None:
+async def test_weights_say_what_the_files_are(verifier: AdapterVerifier, tmp_path: Path) -> None:
     directory = write_adapter(tmp_path, rank=8, fill=b"\7")
-    weights = await reader.read(source(directory), None, 16)
+    weights = await verifier.verify(source(directory), None, 16)
     assert [file.path for file in weights.files] == [CONFIG, WEIGHTS]
     for file in weights.files:
         content = (directory / file.path).read_bytes()
@@ -55,66 +54,66 @@ async def test_weights_say_what_the_files_are(reader: AdapterReader, tmp_path: P
     assert (weights.rank, list(weights.target_modules)) == (8, ["q_proj", "v_proj"])
 
 
-async def test_only_the_two_files_that_are_served_count(reader: AdapterReader, tmp_path: Path) -> None:
+async def test_other_files_in_the_directory_are_ignored(verifier: AdapterVerifier, tmp_path: Path) -> None:
     directory = write_adapter(tmp_path)
-    before = await reader.read(source(directory), None, 16)
+    before = await verifier.verify(source(directory), None, 16)
     (directory / "README.md").write_text("x")
     (directory / "optimizer.pt").write_bytes(b"x" * 2_000_000)
-    assert await reader.read(source(directory), None, 16) == before
+    assert await verifier.verify(source(directory), None, 16) == before
 
 
 @pytest.mark.parametrize("file", [CONFIG, WEIGHTS])
-async def test_one_changed_byte_is_another_digest(reader: AdapterReader, tmp_path: Path, file: str) -> None:
+async def test_a_changed_byte_changes_the_digest(verifier: AdapterVerifier, tmp_path: Path, file: str) -> None:
     directory = write_adapter(tmp_path)
-    before = await reader.read(source(directory), None, 16)
+    before = await verifier.verify(source(directory), None, 16)
     content = (directory / file).read_bytes()
     changed = content[:-1] + b"\1" if file == WEIGHTS else content + b" "
     (directory / file).write_bytes(changed)
-    assert (await reader.read(source(directory), None, 16)).digest != before.digest
+    assert (await verifier.verify(source(directory), None, 16)).digest != before.digest
 
 
 @pytest.mark.parametrize("missing", [CONFIG, WEIGHTS])
-async def test_missing_file(reader: AdapterReader, tmp_path: Path, missing: str) -> None:
+async def test_missing_file(verifier: AdapterVerifier, tmp_path: Path, missing: str) -> None:
     (write_adapter(tmp_path) / missing).unlink()
-    error = await refusal(reader, tmp_path)
+    error = await refusal(verifier, tmp_path)
     assert error.reason == errors.Reason.ADAPTER_SOURCE_MISSING
     assert missing in error.message
 
 
-async def test_missing_directory_and_file_for_directory(reader: AdapterReader, tmp_path: Path) -> None:
-    assert (await refusal(reader, tmp_path / "nowhere")).reason == errors.Reason.ADAPTER_SOURCE_MISSING
+async def test_missing_directory_and_file_for_directory(verifier: AdapterVerifier, tmp_path: Path) -> None:
+    assert (await refusal(verifier, tmp_path / "nowhere")).reason == errors.Reason.ADAPTER_SOURCE_MISSING
     (tmp_path / "file").touch()
-    assert (await refusal(reader, tmp_path / "file")).reason == errors.Reason.ADAPTER_SOURCE_MISSING
+    assert (await refusal(verifier, tmp_path / "file")).reason == errors.Reason.ADAPTER_SOURCE_MISSING
 
 
-async def test_pickled_weights_are_named_and_not_taken(reader: AdapterReader, tmp_path: Path) -> None:
+async def test_pickled_weights_are_named_and_not_taken(verifier: AdapterVerifier, tmp_path: Path) -> None:
     (write_adapter(tmp_path) / WEIGHTS).rename(tmp_path / "adapter_model.bin")
-    assert "adapter_model.bin is not taken" in (await refusal(reader, tmp_path)).message
+    assert "adapter_model.bin is not taken" in (await refusal(verifier, tmp_path)).message
 
 
 @pytest.mark.parametrize("linked", [CONFIG, WEIGHTS])
-async def test_links_are_not_followed(reader: AdapterReader, tmp_path: Path, linked: str) -> None:
+async def test_links_are_not_followed(verifier: AdapterVerifier, tmp_path: Path, linked: str) -> None:
     directory = write_adapter(tmp_path / "a")
     (directory / linked).rename(tmp_path / "elsewhere")
     (directory / linked).symlink_to(tmp_path / "elsewhere")
-    error = await refusal(reader, directory)
+    error = await refusal(verifier, directory)
     assert error.reason == errors.Reason.ADAPTER_SOURCE_UNREADABLE
     assert "symbolic link" in error.message
 
 
 @pytest.mark.parametrize("kind", ["pipe", "directory"])
-async def test_special_files_are_refused_without_waiting(reader: AdapterReader, tmp_path: Path, kind: str) -> None:
+async def test_special_files_are_refused_without_waiting(verifier: AdapterVerifier, tmp_path: Path, kind: str) -> None:
     (write_adapter(tmp_path) / WEIGHTS).unlink()
     if kind == "pipe":
         os.mkfifo(tmp_path / WEIGHTS)
     else:
         (tmp_path / WEIGHTS).mkdir()
-    error = await refusal(reader, tmp_path)
+    error = await refusal(verifier, tmp_path)
     assert error.reason == errors.Reason.ADAPTER_SOURCE_UNREADABLE
     assert "not a regular file" in error.message
 
 
-async def test_unreadable_file(reader: AdapterReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unreadable_file(verifier: AdapterVerifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Permissions do not hold for root, which tests may run as.
     directory = write_adapter(tmp_path)
     real_open = os.open
@@ -125,69 +124,69 @@ async def test_unreadable_file(reader: AdapterReader, tmp_path: Path, monkeypatc
         return real_open(path, *args, **kwargs)
 
     monkeypatch.setattr(os, "open", refuse)
-    error = await refusal(reader, directory)
+    error = await refusal(verifier, directory)
     assert error.reason == errors.Reason.ADAPTER_SOURCE_UNREADABLE
     assert "Permission denied" in error.message
 
 
-async def test_path_that_is_too_long(reader: AdapterReader, tmp_path: Path) -> None:
-    error = await refusal(reader, tmp_path / ("x" * 300))
+async def test_path_that_is_too_long(verifier: AdapterVerifier, tmp_path: Path) -> None:
+    error = await refusal(verifier, tmp_path / ("x" * 300))
     assert error.reason == errors.Reason.ADAPTER_SOURCE_UNREADABLE
 
 
 @pytest.mark.parametrize("cut", [1, 100])
-async def test_truncated_weights(reader: AdapterReader, tmp_path: Path, cut: int) -> None:
+async def test_truncated_weights(verifier: AdapterVerifier, tmp_path: Path, cut: int) -> None:
     weights = write_adapter(tmp_path) / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-cut])
-    error = await refusal(reader, tmp_path)
+    error = await refusal(verifier, tmp_path)
     assert error.reason == errors.Reason.ADAPTER_FILES_INVALID
     assert "truncated" in error.message
 
 
-async def test_empty_files(reader: AdapterReader, tmp_path: Path) -> None:
+async def test_empty_files(verifier: AdapterVerifier, tmp_path: Path) -> None:
     (write_adapter(tmp_path) / WEIGHTS).write_bytes(b"")
-    assert (await refusal(reader, tmp_path)).reason == errors.Reason.ADAPTER_FILES_INVALID
+    assert (await refusal(verifier, tmp_path)).reason == errors.Reason.ADAPTER_FILES_INVALID
     (tmp_path / CONFIG).write_bytes(b"")
-    assert (await refusal(reader, tmp_path)).reason == errors.Reason.ADAPTER_FILES_INVALID
+    assert (await refusal(verifier, tmp_path)).reason == errors.Reason.ADAPTER_FILES_INVALID
 
 
-async def test_oversized_config(reader: AdapterReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_oversized_config(verifier: AdapterVerifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapter_files, "CONFIG_BYTES_MAX", 1000)
     write_adapter(tmp_path, padding="x" * 1000)
-    assert (await refusal(reader, tmp_path)).reason == errors.Reason.ADAPTER_FILES_INVALID
+    assert (await refusal(verifier, tmp_path)).reason == errors.Reason.ADAPTER_FILES_INVALID
 
 
 async def test_adapter_beyond_the_size_limit(tmp_path: Path) -> None:
     directory = write_adapter(tmp_path)
     size = sum(path.stat().st_size for path in directory.iterdir())
     for limit, allowed in ((size, True), (size - 1, False)):
-        reader = AdapterReader(size_bytes_max=limit, allowed_sources=())
+        verifier = AdapterVerifier(size_bytes_max=limit, allowed_sources=())
         if allowed:
-            await reader.read(source(directory), None, 16)
+            await verifier.verify(source(directory), None, 16)
         else:
-            assert (await refusal(reader, directory)).reason == errors.Reason.ADAPTER_TOO_LARGE
-        reader.close()
+            assert (await refusal(verifier, directory)).reason == errors.Reason.ADAPTER_TOO_LARGE
+        verifier.close()
 
 
 @pytest.mark.parametrize(("rank", "stated_in"), [(32, "r"), (4, "pattern")])
-async def test_rank_above_the_models(reader: AdapterReader, tmp_path: Path, rank: int, stated_in: str) -> None:
+async def test_rank_above_the_models(verifier: AdapterVerifier, tmp_path: Path, rank: int, stated_in: str) -> None:
     write_adapter(tmp_path, rank=rank, rank_pattern={"q_proj": 32} if stated_in == "pattern" else {})
-    error = await refusal(reader, tmp_path)
+    error = await refusal(verifier, tmp_path)
     assert error.reason == errors.Reason.ADAPTER_RANK_TOO_HIGH
     assert "rank 32" in error.message
-    await reader.read(source(tmp_path), None, 32)
+    await verifier.verify(source(tmp_path), None, 32)
 
 
-async def test_adapter_is_compared_with_its_base(reader: AdapterReader, tmp_path: Path) -> None:
+async def test_adapter_is_compared_with_its_base(verifier: AdapterVerifier, tmp_path: Path) -> None:
     base = write_base(tmp_path / "base", dtype="BF16", item_bytes=2)
     fits = write_adapter(tmp_path / "fits")
     other = write_adapter(tmp_path / "other", shapes=lora_shapes(modules={"self_attn.q_proj": (32, 32)}))
-    await reader.read(source(fits), source(base), 16)
-    assert (await refusal(reader, other, base)).reason == errors.Reason.ADAPTER_BASE_MISMATCH
-    await reader.read(source(other), None, 16)
+    await verifier.verify(source(fits), source(base), 16)
+    assert (await refusal(verifier, other, base)).reason == errors.Reason.ADAPTER_BASE_MISMATCH
+    await verifier.verify(source(other), None, 16)
 
 
-async def test_sharded_base(reader: AdapterReader, tmp_path: Path) -> None:
+async def test_sharded_base(verifier: AdapterVerifier, tmp_path: Path) -> None:
     base = tmp_path / "base"
     base.mkdir()
     names = list(BASE_SHAPES)
@@ -196,9 +195,9 @@ async def test_sharded_base(reader: AdapterReader, tmp_path: Path) -> None:
         (base / shard).write_bytes(safetensors_bytes({name: BASE_SHAPES[name] for name in part}))
         weight_map |= dict.fromkeys(part, shard)
     (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    await reader.read(source(write_adapter(tmp_path / "fits")), source(base), 16)
+    await verifier.verify(source(write_adapter(tmp_path / "fits")), source(base), 16)
     deeper = write_adapter(tmp_path / "deeper", shapes=lora_shapes(layers=3))
-    assert (await refusal(reader, deeper, base)).reason == errors.Reason.ADAPTER_BASE_MISMATCH
+    assert (await refusal(verifier, deeper, base)).reason == errors.Reason.ADAPTER_BASE_MISMATCH
 
 
 @pytest.mark.parametrize(
@@ -212,20 +211,20 @@ async def test_sharded_base(reader: AdapterReader, tmp_path: Path) -> None:
     ],
 )
 async def test_a_base_that_cannot_be_read_is_not_compared(
-    reader: AdapterReader, tmp_path: Path, files: dict[str, bytes]
+    verifier: AdapterVerifier, tmp_path: Path, files: dict[str, bytes]
 ) -> None:
     base = tmp_path / "base"
     base.mkdir()
     for name, content in files.items():
         (base / name).write_bytes(content)
     adapter = write_adapter(tmp_path / "adapter")
-    await reader.read(source(adapter), source(base), 16)
-    await reader.read(source(adapter), model_pb2.Source(uri="hf://org/name"), 16)
+    await verifier.verify(source(adapter), source(base), 16)
+    await verifier.verify(source(adapter), model_pb2.Source(uri="hf://org/name"), 16)
 
 
 @pytest.mark.parametrize("change", ["append", "replace", "remove", "swap directories"])
 async def test_a_file_that_changes_while_it_is_read(
-    reader: AdapterReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+    verifier: AdapterVerifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     directory = write_adapter(tmp_path / "a")
     path = directory / WEIGHTS
@@ -249,31 +248,31 @@ async def test_a_file_that_changes_while_it_is_read(
 
     monkeypatch.setattr(hashlib, "sha256", change_then_hash)
     with pytest.raises(errors.Aborted) as caught:
-        await reader.read(source(directory), None, 16)
+        await verifier.verify(source(directory), None, 16)
     assert caught.value.reason == errors.Reason.ADAPTER_FILES_CHANGED
 
 
 @pytest.mark.parametrize("uri", ["hf://org/name", "s3://bucket/x", "file://relative", ""])
-async def test_sources_of_other_kinds(reader: AdapterReader, uri: str) -> None:
+async def test_sources_of_other_kinds(verifier: AdapterVerifier, uri: str) -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
-        await reader.read(model_pb2.Source(uri=uri), None, 16)
+        await verifier.verify(model_pb2.Source(uri=uri), None, 16)
     assert caught.value.reason == errors.Reason.UNSUPPORTED_SOURCE
 
 
 async def test_sources_outside_of_what_is_allowed(tmp_path: Path) -> None:
     allowed, outside = write_adapter(tmp_path / "allowed" / "a"), write_adapter(tmp_path / "allowed-not" / "a")
     (tmp_path / "allowed" / "link").symlink_to(outside)
-    reader = AdapterReader(size_bytes_max=1024 * 1024, allowed_sources=(f"file://{tmp_path}/allowed",))
-    await reader.read(source(allowed), None, 16)
+    verifier = AdapterVerifier(size_bytes_max=1024 * 1024, allowed_sources=(f"file://{tmp_path}/allowed",))
+    await verifier.verify(source(allowed), None, 16)
     for path in (outside, tmp_path / "allowed" / "link"):
-        assert (await refusal(reader, path)).reason == errors.Reason.SOURCE_NOT_ALLOWED
+        assert (await refusal(verifier, path)).reason == errors.Reason.SOURCE_NOT_ALLOWED
     with pytest.raises(errors.InvalidArgument, match="must not have"):
-        await reader.read(source(f"{tmp_path}/allowed/../allowed-not/a"), None, 16)
-    reader.close()
+        await verifier.verify(source(f"{tmp_path}/allowed/../allowed-not/a"), None, 16)
+    verifier.close()
 
 
 async def test_reading_is_off_the_event_loop(
-    reader: AdapterReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    verifier: AdapterVerifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = []
     real_sha256 = hashlib.sha256
@@ -283,6 +282,6 @@ async def test_reading_is_off_the_event_loop(
         return real_sha256(content)
 
     monkeypatch.setattr(hashlib, "sha256", note_thread)
-    await reader.read(source(write_adapter(tmp_path)), None, 16)
+    await verifier.verify(source(write_adapter(tmp_path)), None, 16)
     assert threads
     assert threading.main_thread() not in threads

@@ -1,0 +1,86 @@
+"""Checks the list of tensors of an adapter. Pure.
+
+It refuses what vLLM 0.32 refuses when it loads an adapter (vllm/lora/utils.py,
+`parse_fine_tuned_lora_name`), so that the registration fails and not a user's request.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from controlplane.adapters.base_match import FLOAT_DTYPES, Pair, check_base
+from controlplane.adapters.lora_config import LoraConfig
+from controlplane.adapters.refusals import CONFIG_FILE, invalid_weights, unsupported_weights
+from controlplane.adapters.safetensors_header import Tensor
+from protocol.validation import shorten
+
+_MATRIX = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+_EMBEDDING = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_embedding_(?P<side>[AB])")
+_BASE_COPY = re.compile(r".*\.(embed_tokens|lm_head)\.base_layer\.weight")
+"""A copy of base weights that PEFT stores when it trains embeddings; the engine ignores it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What a verified adapter is."""
+
+    rank: int
+    """The highest rank that the files state or hold."""
+    target_modules: Sequence[str]
+    """Last parts of its modules' paths, sorted."""
+
+
+def check_tensors(config: LoraConfig, tensors: Mapping[str, Tensor], base: Mapping[str, Tensor] | None) -> Summary:
+    """Check the tensors against the configuration, and against the base model's if known.
+
+    Args:
+        config: What the configuration says.
+        tensors: Tensors of adapter_model.safetensors, by name.
+        base: Tensors of the base model, by name; None: not known.
+
+    Raises:
+        errors.InvalidArgument: they do not fit.
+    """
+    pairs = _pairs(tensors)
+    ranks = {config.rank_max}
+    for pair in pairs:
+        if config.packs_experts and ".experts" in pair.module:
+            continue
+        rank = pair.a[0]
+        if rank not in (config.rank, *config.pattern_ranks):
+            raise invalid_weights(f"{pair.module} has rank {rank}, which {CONFIG_FILE} does not state")
+        ranks.add(rank)
+    if base is not None:
+        check_base(config, pairs, base)
+    return Summary(rank=max(ranks), target_modules=tuple(sorted({pair.module.rpartition(".")[2] for pair in pairs})))
+
+
+def _pairs(tensors: Mapping[str, Tensor]) -> Sequence[Pair]:
+    sides: dict[tuple[str, bool], dict[str, tuple[int, int]]] = {}
+    for name, tensor in tensors.items():
+        if _BASE_COPY.fullmatch(name):
+            continue
+        matrix = _MATRIX.fullmatch(name)
+        match = matrix or _EMBEDDING.fullmatch(name)
+        if match is None:
+            raise unsupported_weights(f"{shorten(name)} is no LoRA matrix")
+        if tensor.dtype not in FLOAT_DTYPES:
+            raise unsupported_weights(f"{shorten(name)} has dtype {tensor.dtype}; F32, F16 or BF16 can be served")
+        if len(tensor.shape) != 2:
+            raise unsupported_weights(f"{shorten(name)} has shape {list(tensor.shape)}; only matrices can be served")
+        rows, columns = tensor.shape
+        sides.setdefault((match["module"], matrix is None), {})[match["side"]] = (rows, columns)
+    if not sides:
+        raise invalid_weights("there is no LoRA matrix in it")
+    return [_pair(module, embedding, by_side) for (module, embedding), by_side in sides.items()]
+
+
+def _pair(module: str, embedding: bool, by_side: Mapping[str, tuple[int, int]]) -> Pair:
+    if len(by_side) != 2:
+        raise invalid_weights(f"{module} has a lora_{next(iter(by_side))} and not the other one")
+    a, b = by_side["A"], by_side["B"]
+    if a[0] != b[1] or a[0] == 0:
+        raise invalid_weights(f"{module} has lora_A of shape {list(a)} and lora_B of shape {list(b)}: no common rank")
+    return Pair(module=module, a=a, b=b, embedding=embedding)

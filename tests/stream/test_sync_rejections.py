@@ -1,0 +1,102 @@
+"""Snapshots that a data plane rejects, or accepts in part."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from broadsheet.v1 import fleet_service_pb2
+from broadsheet.v1 import snapshot_service_pb2 as pb
+from dataplane.snapshot.accept import STORE_UID_MISMATCH, Policy
+from dataplane.snapshot.snapshot import Position
+from tests.raw import POLICY
+from tests.stream.sync_conditions import (
+    is_connected,
+    shows,
+)
+from tests.stream.sync_world import ControlPlane, DataPlane, control_plane, eventually
+
+Outcome = fleet_service_pb2.DataPlaneOutcome
+
+
+@pytest.fixture
+async def plane(tmp_path: Path) -> AsyncIterator[ControlPlane]:
+    async with control_plane(tmp_path / "registry") as running:
+        yield running
+
+
+async def test_a_rejection_is_shown_with_its_reason_and_not_sent_again(plane: ControlPlane) -> None:
+    data_plane = DataPlane()
+    async with data_plane.running(plane.address):
+        good = await plane.register("good")
+        await data_plane.active(good)
+        data_plane.doomed = {good + 1}
+        bad = await plane.register("bad")
+        await data_plane.until(lambda: bool(data_plane.rejected))
+        (outcome,) = (await plane.wait_for(bad, "dp")).outcomes
+        shown = await plane.data_plane()
+    assert (outcome.outcome, outcome.reason, outcome.serving.revision) == (Outcome.OUTCOME_REJECTED, "DOOMED", good)
+    assert (shown.phase, shown.reason, shown.message) == (pb.PHASE_REJECTED, "DOOMED", "it was to be refused")
+    assert (shown.serving.revision, shown.target.revision) == (good, bad)
+
+    offered = len(data_plane.offered)
+    for instance_uid in ("instance-1", "instance-2"):
+        async with data_plane.running(plane.address, instance_uid=instance_uid):
+            await eventually(lambda: is_connected(plane, True))
+            (outcome,) = (await plane.wait_for(bad, "dp")).outcomes
+            assert (outcome.outcome, outcome.reason) == (Outcome.OUTCOME_REJECTED, "DOOMED")
+            assert len(data_plane.offered) == offered
+    async with data_plane.running(plane.address):
+        better = await plane.register("better")
+        assert set((await data_plane.active(better)).served) == {"good", "bad", "better"}
+        assert (await plane.wait_for(bad, "dp")).active_everywhere
+
+
+async def test_quarantined_resources_make_the_revision_active_with_errors(plane: ControlPlane) -> None:
+    data_plane = DataPlane(Policy(allowed_sources=("hf://",)))
+    async with data_plane.running(plane.address):
+        await plane.register("fine")
+        revision = await plane.register("elsewhere", source={"uri": "file:///models/elsewhere"})
+        snapshot = await data_plane.active(revision)
+        (outcome,) = (await plane.wait_for(revision, "dp")).outcomes
+    assert set(snapshot.served) == {"fine"}
+    assert outcome.outcome == Outcome.OUTCOME_ACTIVE_WITH_ERRORS
+
+
+async def test_another_store_is_rejected_and_shown(plane: ControlPlane, tmp_path: Path) -> None:
+    data_plane = DataPlane()
+    async with control_plane(tmp_path / "before") as before:
+        await before.register("of-before")
+        async with data_plane.running(before.address):
+            held = await data_plane.active(1)
+    async with data_plane.running(plane.address):
+        await data_plane.until(lambda: bool(data_plane.rejected))
+        await eventually(lambda: shows(plane, pb.PHASE_REJECTED))
+        shown = await plane.data_plane()
+        (outcome,) = (await plane.wait_for(0, "dp")).outcomes
+    assert shown.reason == STORE_UID_MISMATCH
+    assert shown.serving.store_uid == held.position.store_uid
+    assert outcome.outcome == Outcome.OUTCOME_REJECTED
+    assert data_plane.snapshot is held
+
+    data_plane.policy = Policy(allowed_sources=POLICY.allowed_sources, allow_new_store=True)
+    async with data_plane.running(plane.address, instance_uid="instance-2"):
+        await data_plane.until(lambda: data_plane.snapshot is not held)
+        assert (await plane.wait_for(0, "dp")).active_everywhere
+
+
+async def test_an_agent_that_fails_rejects_and_goes_on(plane: ControlPlane) -> None:
+    async def decide(position: Position) -> None:
+        if position.revision == 1:
+            raise RuntimeError("a fault of the agent")
+
+    data_plane = DataPlane(decide=decide)
+    async with data_plane.running(plane.address):
+        await data_plane.active(0)
+        await plane.register("m1")
+        await data_plane.until(lambda: bool(data_plane.rejected))
+        assert data_plane.rejected[0].reason == "DECISION_FAILED"
+        assert "fault" not in data_plane.rejected[0].message
+        await data_plane.active(await plane.register("m2"))

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from controlplane import errors
+from controlplane.adapters.lora_weights import check_tensors
+from controlplane.adapters.safetensors_header import Tensor
+from tests.adapter_directories import BASE_SHAPES, lora_shapes
+from tests.unit.controlplane.adapters.described import BASE, config, refused, tensors
+
+
+def test_shapes_of_another_base_are_a_mismatch_that_names_it() -> None:
+    shapes = lora_shapes(modules={"self_attn.q_proj": (32, 32)})
+    with refused(errors.Reason.ADAPTER_BASE_MISMATCH, r"q_proj is \[16, 16\].*for \[32, 32\].*'another-base'"):
+        check_tensors(config(base_model_name_or_path="another-base"), tensors(shapes), BASE)
+
+
+def test_more_layers_than_the_base_has_are_a_mismatch() -> None:
+    with refused(errors.Reason.ADAPTER_BASE_MISMATCH, "layers.2"):
+        check_tensors(config(), tensors(lora_shapes(layers=3)), BASE)
+
+
+def test_modules_that_the_base_lacks_are_a_mismatch() -> None:
+    shapes = lora_shapes(modules={"attention.query_key_value": (16, 16)})
+    with refused(errors.Reason.ADAPTER_BASE_MISMATCH, "none of its modules"):
+        check_tensors(config(), tensors(shapes), BASE)
+
+
+def test_an_unknown_base_is_not_compared() -> None:
+    check_tensors(config(), tensors(lora_shapes(modules={"self_attn.q_proj": (32, 32)}, layers=9)), None)
+
+
+def test_layers_are_found_under_another_prefix() -> None:
+    check_tensors(config(), tensors(lora_shapes(prefix="language_model.")), BASE)
+    shapes = lora_shapes(prefix="language_model.", modules={"self_attn.q_proj": (32, 32)})
+    with refused(errors.Reason.ADAPTER_BASE_MISMATCH):
+        check_tensors(config(), tensors(shapes), BASE)
+
+
+def test_a_quantised_base_is_compared_by_module_only() -> None:
+    base = {name.replace(".weight", ".qweight"): Tensor("I32", (2, 16)) for name in BASE_SHAPES}
+    check_tensors(config(), tensors(lora_shapes()), base)
+    packed = {name: Tensor("U8", (128, 1)) for name in BASE_SHAPES}
+    check_tensors(config(), tensors(lora_shapes()), packed)
+    with refused(errors.Reason.ADAPTER_BASE_MISMATCH):
+        check_tensors(config(), tensors(lora_shapes(layers=3)), base)
+
+
+def test_a_transposed_base_is_compared_the_other_way_round() -> None:
+    shapes = lora_shapes(modules={"mlp.c_fc": (64, 16)})
+    base = tensors({f"model.layers.{layer}.mlp.c_fc.weight": (16, 64) for layer in range(2)})
+    check_tensors(config(fan_in_fan_out=True), tensors(shapes), base)
+    with refused(errors.Reason.ADAPTER_BASE_MISMATCH):
+        check_tensors(config(), tensors(shapes), base)
+
+
+def test_embeddings_are_compared_as_vocabulary_by_hidden() -> None:
+    path = "base_model.model.model.embed_tokens"
+    shapes = {
+        f"{path}.lora_embedding_A": (4, 32),
+        f"{path}.lora_embedding_B": (16, 4),
+        f"{path}.base_layer.weight": (32, 16),
+    }
+    summary = check_tensors(config(), tensors(shapes), BASE)
+    assert summary.target_modules == ("embed_tokens",)
+    with refused(errors.Reason.ADAPTER_BASE_MISMATCH):
+        check_tensors(config(), tensors({**shapes, f"{path}.lora_embedding_A": (4, 33)}), BASE)
+
+
+def test_stacked_experts_are_not_compared() -> None:
+    path = "base_model.model.model.layers.0.mlp.experts"
+    shapes = {**lora_shapes(), f"{path}.lora_A.weight": (32, 16), f"{path}.lora_B.weight": (24, 32)}
+    summary = check_tensors(config(target_parameters=["mlp.experts.down_proj"]), tensors(shapes), BASE)
+    assert (summary.rank, summary.target_modules) == (4, ("experts", "q_proj", "v_proj"))

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+
+from controlplane import errors
+from controlplane.adapters.lora_weights import Summary, check_tensors
+from tests.adapter_directories import lora_shapes
+from tests.unit.controlplane.adapters.described import BASE, config, refused, tensors
+
+
+def test_a_plain_adapter_is_summarised() -> None:
+    summary = check_tensors(config(), tensors(lora_shapes()), BASE)
+    assert summary == Summary(rank=4, target_modules=("q_proj", "v_proj"))
+
+
+def test_highest_rank_counts_wherever_it_is_stated() -> None:
+    with_pattern = config(4, rank_pattern={"q_proj": 32})
+    assert with_pattern.rank_max == 32
+    shapes = lora_shapes(rank=4)
+    name = "base_model.model.model.layers.0.self_attn.q_proj"
+    shapes[f"{name}.lora_A.weight"], shapes[f"{name}.lora_B.weight"] = (32, 16), (16, 32)
+    assert check_tensors(with_pattern, tensors(shapes), BASE).rank == 32
+
+
+def test_a_rank_that_the_config_does_not_state_is_invalid() -> None:
+    with refused(errors.Reason.ADAPTER_FILES_INVALID, "rank 8"):
+        check_tensors(config(4), tensors(lora_shapes(rank=8)), None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.layers.0.self_attn.q_proj.weight",
+        "base_model.model.lm_head.weight",
+        "base_model.model.model.layers.0.self_attn.q_proj.lora_A.bias",
+        "base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector.weight",
+        "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta",
+        "",
+    ],
+)
+def test_a_tensor_that_is_no_lora_matrix_is_unsupported(name: str) -> None:
+    with refused(errors.Reason.ADAPTER_UNSUPPORTED, "no LoRA matrix"):
+        check_tensors(config(), tensors({**lora_shapes(), name: (4, 16)}), None)
+
+
+def test_matrices_come_in_pairs_of_one_rank() -> None:
+    shapes = lora_shapes()
+    del shapes["base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"]
+    with refused(errors.Reason.ADAPTER_FILES_INVALID, "not the other"):
+        check_tensors(config(), tensors(shapes), None)
+    shapes["base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"] = (16, 5)
+    with refused(errors.Reason.ADAPTER_FILES_INVALID, "no common rank"):
+        check_tensors(config(), tensors(shapes), None)
+
+
+def test_an_adapter_without_matrices_is_invalid() -> None:
+    with refused(errors.Reason.ADAPTER_FILES_INVALID, "no LoRA matrix"):
+        check_tensors(config(), {}, None)
+
+
+def test_only_float_matrices_can_be_served() -> None:
+    with refused(errors.Reason.ADAPTER_UNSUPPORTED, "I8"):
+        check_tensors(config(), tensors(lora_shapes(), "I8"), None)
+    name = "base_model.model.model.layers.0.conv.lora_A.weight"
+    with refused(errors.Reason.ADAPTER_UNSUPPORTED, "only matrices"):
+        check_tensors(config(), tensors({**lora_shapes(), name: (4, 16, 3)}), None)
