@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadsheet.v1 import registry_service_pb2
+from broadsheet.v1 import model_pb2, registry_service_pb2
 from controlplane import errors
 from controlplane.listing import paging
 
@@ -98,3 +98,42 @@ async def test_a_page_ends_after_enough_scanned_items_and_the_next_continues_the
         assert len(read_items) - before <= 100
         pages.append([message.page_size for message in page])
     assert pages == [[3], [], [249, 250], [300, 301, 302, 303, 304], [305]]
+
+
+async def test_pages_by_id_list_every_item_once_and_in_order() -> None:
+    ids = [f"model{number:02}" for number in range(7)]
+
+    async def read(after_id: str, limit: int) -> list[str]:
+        return [model_id for model_id in ids if model_id > after_id][:limit]
+
+    listed: list[str] = []
+    request = registry_service_pb2.ListModelsRequest(page_size=3)
+    while True:
+        page = await paging.page_by_id(
+            request, read, key=lambda model_id: model_id, to_proto=lambda model_id: model_pb2.Model(name=model_id)
+        )
+        listed += [model.name for model in page.items]
+        if not page.next_page_token:
+            break
+        request.page_token = page.next_page_token
+    assert listed == ids
+
+
+async def test_pages_of_revisions_begin_with_the_newest() -> None:
+    async def read(before: int | None, limit: int) -> list[int]:
+        return [number for number in range(7, 0, -1) if before is None or number < before][:limit]
+
+    listed: list[int] = []
+    request = registry_service_pb2.ListModelRevisionsRequest(parent="models/m", page_size=3)
+    while True:
+        page = await paging.page_newest_first(
+            request,
+            read,
+            key=lambda number: number,
+            to_proto=lambda number: model_pb2.ModelRevision(number=number),
+        )
+        listed += [revision.number for revision in page.items]
+        if not page.next_page_token:
+            break
+        request.page_token = page.next_page_token
+    assert listed == [7, 6, 5, 4, 3, 2, 1]
