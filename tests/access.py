@@ -1,4 +1,4 @@
-"""A control plane that lets everybody do everything, for tests that are about something else."""
+"""Admits every call as an administrator, for tests that are not about access."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ TESTER = Principal(name="tester", role=Role.ADMIN, authentication="none")
 
 
 async def everybody_is_admin(method: str, context: grpc.aio.ServicerContext[Any, Any]) -> Principal:
-    """For `Server`'s `admit`."""
+    """The `admit` of a `Server`."""
     return TESTER

@@ -1,5 +1,4 @@
-"""Real control plane processes on one database, for tests and benchmarks that end or measure
-them."""
+"""Control plane processes on a shared database, for tests that kill them and for benchmarks."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ _START_TIMEOUT_S = 60.0
 
 
 class Replica:
-    """A control plane process that is started again whenever it was killed."""
+    """A control plane process that is started again whenever it ends."""
 
     def __init__(self, url: str, directory: Path, number: int) -> None:
         self._url = url
@@ -28,7 +27,7 @@ class Replica:
         self._tokens = directory / "tokens.yaml"
         self._process: asyncio.subprocess.Process | None = None
         self.registry: registry_service_pb2_grpc.RegistryServiceAsyncStub | None = None
-        """None: it does not run."""
+        """None: it is not running."""
 
     async def run(self) -> None:
         """Keep it running until cancelled."""
@@ -55,13 +54,13 @@ class Replica:
 
     @property
     def pid(self) -> int:
-        """Of the process that was started last."""
-        assert self._process is not None, "it was started"
+        """Process id of the latest start."""
+        assert self._process is not None, "the process was started"
         return self._process.pid
 
     def kill(self) -> None:
-        """SIGKILL, wherever it is."""
-        assert self._process is not None, "it was started"
+        """Send SIGKILL, whatever the process is doing."""
+        assert self._process is not None, "the process was started"
         self.registry = None
         self._process.kill()
 
@@ -71,7 +70,7 @@ class Replica:
                 for line in self._log.read_text().splitlines():
                     if '"listening"' in line and line.endswith("}"):
                         return line.partition('"address": "')[2].partition('"')[0]
-                assert self._process is not None, "it was started"
+                assert self._process is not None, "the process was started"
                 if self._process.returncode is not None:
                     raise RuntimeError(self._log.read_text())
                 await asyncio.sleep(0.05)
@@ -79,9 +78,12 @@ class Replica:
 
 @asynccontextmanager
 async def control_planes(url: str, directory: Path, *, count: int = 1) -> AsyncIterator[Sequence[Replica]]:
-    """Control plane processes on the database at `url`, all of which listen, until the block ends.
+    """Run control plane processes on the database at `url`. All of them listen.
 
-    Their files are in `directory`.
+    Args:
+        url: A PostgreSQL database; processes cannot share an SQLite file.
+        directory: Gets their logs, tokens and data.
+        count: How many processes.
     """
     write_tokens(directory / "tokens.yaml", entries())
     replicas = [Replica(url, directory, number) for number in range(count)]

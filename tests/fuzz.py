@@ -1,6 +1,6 @@
-"""Random and mutated requests to every RPC: each is answered, or refused in the API's own form.
+"""Sends random and mutated requests to every RPC, and checks the form of each refusal.
 
-`python -m tests.fuzz COUNT SEED` does it at the size asked for (`make fuzz`).
+`python -m tests.fuzz COUNT SEED` runs it with any size (`make fuzz`).
 """
 
 from __future__ import annotations
@@ -43,11 +43,10 @@ CONCURRENCY = 32
 
 _CALL_TIMEOUT_S = 20.0
 _STREAM_TIMEOUT_S = 1.0
-"""Of RPCs that may last as long as their callers like."""
+"""Timeout of RPCs that last as long as the caller waits."""
 
 _UNSENT = "Internal error from Core"
-"""What grpc.aio's client makes of a call whose time is up while it sends, as INTERNAL. No server
-has said it."""
+"""Details of the INTERNAL error that grpc.aio's client makes itself when a timeout ends a send."""
 
 _REFUSALS = frozenset(
     {
@@ -66,7 +65,7 @@ _DEPTH_MAX = 5
 
 
 class Requests:
-    """Makes requests. The same seed makes the same ones."""
+    """Makes random requests. The same seed makes the same requests."""
 
     def __init__(self, seed: int, adapter: Path) -> None:
         self._random = random.Random(seed)
@@ -99,7 +98,7 @@ class Requests:
         ]
         tokens = ["WzEsIjAiLDFd", "AAAA", "WzEsICJhIl0="]
         uuids = ["3f0a4f2e-6d5a-4c1e-9d0a-0123456789ab", "3F0A4F2E-6D5A-4C1E-9D0A-0123456789AB"]
-        # What is right comes often, so that something lies behind the first check.
+        # Valid values are frequent, so that requests get past the first check.
         self._texts = [*(names * 6), *(sources * 2), *odd, *tokens, *uuids]
         self._apt = {
             "name": ["models/m", "models/n", "models/m/adapters/a", "models/n/adapters/a", "routes/r", "dataPlanes/d"],
@@ -118,18 +117,18 @@ class Requests:
             "filter": ["", "state = IDLE", "labels.a = m* AND NOT owner = m", "owner = 'm", "labels:a OR (model_id:*)"],
             "order_by": ["", "create_time desc", "served_name, update_time desc", "name asc"],
         }
-        """What is right in fields of these names."""
+        """Valid values of fields with these names."""
         self._integers = [0, 1, 1, 2, 3, 8, 100, -1, 2**31 - 1, -(2**31), 2**32 - 1, 2**63 - 1, -(2**63), 2**64 - 1]
 
     def methods(self) -> Iterator[MethodDescriptor]:
-        """Methods of all services, without end."""
+        """Random methods of all services, without end."""
         pool = descriptor_pool.Default()
         methods = [method for name in SERVICES for method in pool.FindServiceByName(name).methods]
         while True:
             yield self._random.choice(methods)
 
     def content(self, method: MethodDescriptor) -> bytes:
-        """A request of the method, as bytes; some of them are no message any more."""
+        """A request of the method as bytes, some of which are not a valid message."""
         content = self.message(method.input_type).SerializePartialToString()
         return self._mutated(content) if self._random.random() < 0.3 else content
 
@@ -138,7 +137,7 @@ class Requests:
         message = message_factory.GetMessageClass(descriptor)()
         density = self._random.choice([0.1, 0.3, 0.6, 0.95])
         for field in descriptor.fields:
-            # At the top mostly what says which resource is meant.
+            # At the top level, fields that select a resource are set most of the time.
             wanted = 0.9 if depth == 0 and field.name in self._apt else density
             if self._random.random() < wanted and depth < _DEPTH_MAX:
                 self._fill(message, field, depth)
@@ -187,7 +186,7 @@ class Requests:
             return self._random.random() < 0.5
         if field.cpp_type in (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT):
             return self._random.choice([0.0, 1.0, -1.0, 0.5, float("nan"), float("inf"), 1e-300])
-        return self._random.choice([one for one in self._integers if _fits(one, field)])
+        return self._random.choice([number for number in self._integers if _fits(number, field)])
 
     def _mutated(self, content: bytes) -> bytes:
         changed = bytearray(content)
@@ -217,7 +216,7 @@ def _fits(number: int, field: FieldDescriptor) -> bool:
 
 
 def malformed(error: grpc.aio.AioRpcError) -> str:
-    """What is wrong with a refusal. Empty: it is as the API promises."""
+    """What is wrong with the form of a refusal. Empty: nothing is."""
     if error.code() not in _REFUSALS:
         return f"{error.code()}: {error.details()}"
     status = rpc_status.from_call(error)  # type: ignore[arg-type]  # typed for grpc's own calls; an AioRpcError has the same methods
@@ -229,7 +228,7 @@ def malformed(error: grpc.aio.AioRpcError) -> str:
         detail.Unpack(violations)
     if reason.domain != "broadsheet" or reason.reason not in set(Reason):
         return f"{error.code()} without a reason: {status}"
-    if reason.reason == Reason.INVALID_FIELDS and not all(one.description for one in violations.field_violations):
+    if reason.reason == Reason.INVALID_FIELDS and not all(wrong.description for wrong in violations.field_violations):
         return f"a violation without description: {status}"
     if reason.reason == Reason.INVALID_FIELDS and not violations.field_violations:
         return f"INVALID_FIELDS without fields: {status}"
@@ -237,7 +236,7 @@ def malformed(error: grpc.aio.AioRpcError) -> str:
 
 
 class Fuzzer:
-    """Asks one control plane."""
+    """Sends requests to a control plane, and keeps what is wrong with its answers."""
 
     def __init__(self, channel: grpc.aio.Channel, requests: Requests) -> None:
         self._channel = channel
@@ -246,7 +245,7 @@ class Fuzzer:
         self.wrong: list[str] = []
 
     async def run(self, count: int) -> None:
-        """Send so many requests."""
+        """Send `count` requests."""
         methods = self._requests.methods()
         remaining = iter(range(count))
 
@@ -334,7 +333,7 @@ def main() -> int:
             counts = ", ".join(f"{number} {code}" for code, number in fuzzer.answers.most_common())
             sys.stdout.write(f"seed {seed}, {name}, {time.monotonic() - began_s:.0f} s: {counts}\n")
             wrong = [*wrong, *fuzzer.wrong]
-    sys.stdout.write(f"{len(wrong)} answers are not as promised\n" + "".join(f"  {one}\n" for one in wrong[:20]))
+    sys.stdout.write(f"{len(wrong)} answers are malformed\n" + "".join(f"  {answer}\n" for answer in wrong[:20]))
     return 1 if wrong else 0
 
 

@@ -1,7 +1,6 @@
-"""Several control plane processes on one PostgreSQL, killed at any moment while clients write
-through any of them.
+"""Control planes on a shared PostgreSQL are killed at random moments while clients write.
 
-`python -m tests.killed_replicas WRITES` runs it at the size asked for (`make test-kills`).
+`python -m tests.killed_replicas WRITES SEED` runs it with any size (`make test-kills`).
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from tests.stream.access_world import TOKENS
 REPLICAS = 3
 CLIENTS = 16
 MODELS = 8
-"""Few, so that writers meet."""
+"""Few, so that writers conflict."""
 
 WRITES_PER_KILL = 40
 
@@ -43,18 +42,18 @@ _METADATA = (("authorization", f"Bearer {TOKENS[Role.PUBLISHER]}"),)
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a run came to."""
+    """The result of a run."""
 
     kills: int
     attempts: int
-    """RPCs, of which each acknowledged write needed one or more."""
+    """RPCs that were sent. Each acknowledged write needed at least one."""
     wrong: Sequence[str]
-    """What the history checker found."""
+    """Violations that the history checker found."""
     took_s: float
 
 
 class Run:
-    """Clients, replicas, and what was acknowledged."""
+    """Clients that write, replicas that are killed, and the acknowledged writes."""
 
     def __init__(self, replicas: Sequence[Replica], writes: int, seed: int) -> None:
         self._replicas = replicas
@@ -67,7 +66,7 @@ class Run:
         self.attempts = 0
 
     async def client(self) -> None:
-        """Write until nothing is left to be written."""
+        """Write values until none is left."""
         for value in self._values:
             request = registry_service_pb2.RegisterModelRequest(
                 model_id=f"m{self._random.randrange(MODELS)}",
@@ -95,27 +94,25 @@ class Run:
                 if error.code() not in _RETRIED:
                     raise
             except asyncio.CancelledError:
-                # grpc.aio cancels the calls of a channel that is closed; the task says when it was
-                # cancelled itself.
+                # Closing a channel cancels its calls. Only cancelling this task itself ends it.
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
                     raise
 
     async def killer(self) -> None:
-        """Kill one at each of some random moments of the run."""
+        """Kill a random replica at each of some random moments."""
         for count in self._kill_at:
             while len(self.acknowledged) < count:
                 self._progress.clear()
                 await self._progress.wait()
-            running = [one for one in self._replicas if one.registry is not None]
+            running = [replica for replica in self._replicas if replica.registry is not None]
             if running:
                 self._random.choice(running).kill()
                 self.kills += 1
 
 
 async def kill_while_writing(url: str, directory: Path, *, writes: int, seed: int) -> Result:
-    """Write through three replicas that are killed at random moments, and look at what is there in
-    the end."""
+    """Write through replicas that are killed at random moments, then check what was stored."""
     async with control_planes(url, directory, count=REPLICAS) as replicas:
         run = Run(replicas, writes, seed)
         began_s = time.monotonic()
@@ -145,7 +142,7 @@ async def _wrong(url: str, acknowledged: Sequence[Write], writes: int) -> list[s
     found = {row["catalog_revision"]: model_pb2.ModelCard.FromString(row["card"]).description for row in revisions}
     wrong = violations(acknowledged, found, head)
     if len(acknowledged) != writes or len(revisions) != writes:
-        wrong.append(f"{len(acknowledged)} acknowledged, {len(revisions)} there, of {writes}")
+        wrong.append(f"{len(acknowledged)} acknowledged, {len(revisions)} stored, of {writes}")
     if audited != list(range(1, head + 1)):
         wrong.append(f"the audit log has {len(audited)} events for {head} revisions")
     published = {
@@ -170,8 +167,8 @@ def main() -> int:
         f"seed {seed}: {writes} writes by {CLIENTS} clients through {REPLICAS} replicas in {result.took_s:.0f} s, "
         f"{result.kills} kills, {result.attempts} calls; {len(result.wrong)} violations\n"
     )
-    for one in result.wrong[:20]:
-        sys.stdout.write(f"  {one}\n")
+    for violation in result.wrong[:20]:
+        sys.stdout.write(f"  {violation}\n")
     return 1 if result.wrong else 0
 
 

@@ -1,5 +1,4 @@
-"""The calls and resources of `tests/registry_model.py` as the requests and answers of the real
-registry, and back."""
+"""Translates between `tests/registry_model.py` and the requests and answers of the registry."""
 
 from __future__ import annotations
 
@@ -27,15 +26,16 @@ from tests.registry_world import NO_CONTEXT, World, spec
 
 WARM_S = 5 * 86400
 """Longer than the clock of any test runs."""
+
 CANARY = rollout_pb2.RolloutPolicy(
     strategy=rollout_pb2.RolloutPolicy.STRATEGY_CANARY, steps=[rollout_pb2.CanaryStep(percent=10)]
 )
 
 Etags = Mapping[model.Tag, str]
-"""The etags that the registry has given, by what they stand for."""
+"""The etags that the registry has returned, by the state that they stand for."""
 
 UNKNOWN_ETAG = 'W/"0000000000000000"'
-"""For a tag that no etag was ever given for: of a resource that is not there."""
+"""Stands for the etag of a resource that never existed."""
 
 LIMITS = api_key_pb2.ApiKeyLimits(allowed_served_names=["*"])
 
@@ -48,9 +48,8 @@ class Caller:
     def __init__(self, etags: Etags, directory: Path) -> None:
         """
         Args:
-            etags: Looked up when a call is sent; more may be added meanwhile.
-            directory: Below it are adapters, in `lora0`, `lora1`, …: one for each content that an
-            adapter may have.
+            etags: Looked up when a call is sent. More may be added between calls.
+            directory: Holds the adapters in `lora0`, `lora1`, …, one for each possible content.
         """
         self._etags = etags
         self._directory = directory
@@ -59,7 +58,7 @@ class Caller:
         """The answer to a call.
 
         Raises:
-            errors.DomainError: the registry refused.
+            errors.DomainError: The registry refused.
         """
         request = self.request(call)
         method = type(call).__name__
@@ -208,10 +207,10 @@ class Caller:
                 assert message.revoked == (not message.key_hash)
                 return (message.revoked,)
             case _:
-                raise AssertionError(f"entry of an unknown kind: {entry.type}")
+                raise AssertionError(f"entry of an unknown type: {entry.type}")
 
     def content(self, revision: model_pb2.ModelRevision | adapter_pb2.AdapterRevision) -> model.Content:
-        """What a revision says."""
+        """The content of a revision."""
         if isinstance(revision, model_pb2.ModelRevision):
             return model.Content(revision.spec.scaling.min_replicas, revision.card.description)
         return model.Content(int(revision.source.uri.removeprefix(self._source(0).uri[:-1])), revision.card.description)
@@ -229,13 +228,13 @@ class Caller:
         )
 
     def resource_in(self, answer: Any) -> model.Model | model.Adapter | model.Route | model.ApiKey | None:
-        """The resource in the answer of any method, if there is one."""
+        """The resource in the answer of any method. None: the answer has none."""
         fields = answer.DESCRIPTOR.fields_by_name
         found = [name for name in ("model", "adapter", "route", "api_key") if name in fields]
         return self.resource(getattr(answer, found[0])) if found else None
 
     def resource(self, message: Any) -> model.Model | model.Adapter | model.Route | model.ApiKey:
-        """A resource."""
+        """A resource of any kind."""
         match message:
             case model_pb2.Model():
                 return self.model(message)

@@ -1,4 +1,4 @@
-"""Rollouts in the registry: what data planes are sent, who drives, and what survives."""
+"""Rollouts in the registry: what data planes get, who advances them, and what survives."""
 
 from __future__ import annotations
 
@@ -105,11 +105,11 @@ async def test_many_drivers_take_each_step_once(world: World) -> None:
     for _ in range(2):
         models = await world.store.models.list_rollouts()
         before = await world.revision()
+        decisions = [(model, rollout.decide(model, Fleet()("x"), LATER)) for model in models]
         await asyncio.gather(
             *(
                 rollouts.move(world.store, model, decision)
-                for model in models
-                for decision in [rollout.decide(model, Fleet()("x"), LATER)]
+                for model, decision in decisions
                 for _ in range(8)
                 if decision is not None
             )
@@ -117,7 +117,7 @@ async def test_many_drivers_take_each_step_once(world: World) -> None:
         assert await world.revision() == before + 1
 
 
-async def test_a_decision_about_a_state_that_is_no_more_is_dropped(world: World) -> None:
+async def test_a_decision_from_an_outdated_state_is_dropped(world: World) -> None:
     await register(world, 1)
     await register(world, 2)
     (read,) = await world.store.models.list_rollouts()

@@ -1,4 +1,4 @@
-"""Whatever is asked, the answer has the API's form (`make fuzz` asks ten times as much)."""
+"""Every answer to a random request has the form of the API. `make fuzz` sends ten times as many."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.fuzz import fuzz
 
 COUNT = 2500
-"""On each database: 4 s."""
+"""Requests on each database. They take 4 s."""
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
@@ -21,6 +21,6 @@ async def test_every_refusal_is_well_formed_and_none_is_internal(
         url = request.getfixturevalue("postgres_server").new_database()
     fuzzer = await fuzz(url, tmp_path, count=COUNT, seed=20261124)
     assert fuzzer.wrong == []
-    # It got beyond the first checks too.
+    # Some requests got past the first checks.
     assert fuzzer.answers["OK"] > COUNT // 50
     assert {"INVALID_ARGUMENT", "NOT_FOUND"} <= set(fuzzer.answers)

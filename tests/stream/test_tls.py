@@ -105,9 +105,7 @@ async def test_a_key_that_does_not_match_is_ignored(tmp_path: Path, authority: A
         assert await presented_serial(plane.address, authority) == second
 
 
-async def test_clients_without_the_authority_or_without_tls_do_not_connect(
-    tmp_path: Path, authority: Authority
-) -> None:
+async def test_without_the_authority_or_without_tls_calls_fail(tmp_path: Path, authority: Authority) -> None:
     files = authority.issue()
     async with guarded_plane(tmp_path, tls=server_credentials(files.cert, files.key, None)) as plane:
         elsewhere = tmp_path / "elsewhere"

@@ -169,9 +169,7 @@ async def test_adapter_beyond_the_size_limit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("rank", "stated_in"), [(32, "r"), (4, "pattern")])
-async def test_a_rank_above_that_of_the_model(
-    verifier: AdapterVerifier, tmp_path: Path, rank: int, stated_in: str
-) -> None:
+async def test_a_rank_that_is_too_high(verifier: AdapterVerifier, tmp_path: Path, rank: int, stated_in: str) -> None:
     write_adapter(tmp_path, rank=rank, rank_pattern={"q_proj": 32} if stated_in == "pattern" else {})
     error = await refusal(verifier, tmp_path)
     assert error.reason == errors.Reason.ADAPTER_RANK_TOO_HIGH

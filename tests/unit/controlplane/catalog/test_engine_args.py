@@ -1,4 +1,4 @@
-"""Which engine arguments are the user's to set."""
+"""Which engine arguments users may set."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def fields(violations: tuple[FieldViolation, ...]) -> list[str]:
         "middleware.x",
     ],
 )
-def test_what_broadsheet_sets_is_refused_with_what_to_do(flag: str) -> None:
+def test_a_reserved_argument_is_refused_with_advice(flag: str) -> None:
     (violation,) = engine_args.reserved(struct({flag: "x"}))
     assert violation.field == f'spec.engine.args["{flag}"]'
     assert len(violation.description) > len("not allowed: ")
 
 
 @pytest.mark.parametrize(("short", "owner"), [("por", "port"), ("api_k", "api_key"), ("served", "served_model_name")])
-def test_an_abbreviation_does_not_get_around_it(short: str, owner: str) -> None:
+def test_an_abbreviation_of_a_reserved_argument_is_refused(short: str, owner: str) -> None:
     (violation,) = engine_args.reserved(struct({short: "x"}))
     assert f"short for {owner}" in violation.description
 
@@ -92,13 +92,13 @@ def test_an_abbreviation_does_not_get_around_it(short: str, owner: str) -> None:
         "kv_transfer_config.kv_port",
     ],
 )
-def test_what_is_the_users_is_taken(flag: str) -> None:
+def test_other_arguments_are_accepted(flag: str) -> None:
     assert engine_args.reserved(struct({flag: "x"})) == ()
     assert engine_args.malformed(struct({flag: "x"})) == ()
 
 
 @pytest.mark.parametrize("key", ["", "--dtype", "-dtype", "a b", "1a", "a=b", "x" * 200, "é", "a\n"])
-def test_what_is_no_flag_is_malformed(key: str) -> None:
+def test_a_key_that_is_not_a_flag_is_malformed(key: str) -> None:
     assert fields(engine_args.malformed(struct({key: 1}))) == [engine_args.path(key)]
 
 
@@ -117,7 +117,7 @@ def test_values_are_json() -> None:
     assert fields(engine_args.malformed(args)) == [engine_args.path(key) for key in "abc"]
 
 
-def test_flags_are_kept_in_one_spelling_and_values_as_they_are() -> None:
+def test_flags_get_a_single_spelling_and_values_stay_as_they_are() -> None:
     args = struct({"max-model-len": 8, "hf-overrides.rope-scaling": {"a-b": [True, "c-d"]}})
     assert engine_args.normalised(args) == struct(
         {"max_model_len": 8, "hf_overrides.rope-scaling": {"a-b": [True, "c-d"]}}

@@ -1,4 +1,4 @@
-"""What the audit log must not show, and what it must."""
+"""Redaction: which values are hidden, and which are shown."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_no_engine_argument_shows_a_secret(value: dict[str, Any]) -> None:
         {"path": "/models/a=b", "keys": 3},
     ],
 )
-def test_what_is_no_secret_stays(value: dict[str, Any]) -> None:
+def test_values_that_are_not_secret_stay(value: dict[str, Any]) -> None:
     assert shown_args(**value) == value
 
 
@@ -89,7 +89,7 @@ def test_uris_and_labels_lose_their_credentials() -> None:
     assert shown["revision"]["spec"]["source"]["uri"] == "s3://[redacted]@bucket/path?[redacted]"
 
 
-def test_a_changed_secret_is_seen_to_have_changed_and_an_unchanged_one_not() -> None:
+def test_a_changed_secret_is_marked_and_an_unchanged_secret_is_not() -> None:
     before, after = redaction.redacted(args(hf_token="one", api_key="same"), args(hf_token="two", api_key="same"))
     both: Any = before, after
     assert both[0]["revision"]["spec"]["engine"]["args"] == {"hf_token": "[redacted]", "api_key": "[redacted]"}
@@ -119,7 +119,7 @@ def test_fields_are_shown_with_their_defaults_and_readable_values() -> None:
     assert "lora" not in shown["revision"]["spec"]
 
 
-def test_numbers_that_json_lacks_do_not_make_a_change_fail() -> None:
+def test_numbers_that_json_cannot_express_are_shown_as_text() -> None:
     message = snapshot_pb2.ModelEntry()
     message.revision.spec.engine.args.fields["x"].CopyFrom(struct_pb2.Value(number_value=float("nan")))
     message.revision.spec.engine.args.fields["unset"].CopyFrom(struct_pb2.Value())
@@ -133,5 +133,5 @@ def test_the_longest_text_takes_milliseconds(unit: str) -> None:
     text = unit * (256 * 1024 // len(unit))
     started_s = time.perf_counter()
     shown_args(text=text)
-    # The slowest takes 0.1 s; what grows with the square of the length takes minutes.
+    # The slowest takes 0.1 s. With quadratic time it would take minutes.
     assert time.perf_counter() - started_s < 3

@@ -1,4 +1,4 @@
-"""Rollouts: each move by itself, and then any sequence of events."""
+"""Rollouts: each move by itself, and any sequence of events."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_changed_spec_starts_at_the_first_step_beside_the_stable_revision() ->
     assert (model.rollout.percent, model.rollout.revision_number, model.rollout.stable_number) == (5, 2, 1)
 
 
-def test_a_new_model_and_a_changed_card_are_simply_put_in_place() -> None:
+def test_a_new_model_and_a_changed_card_have_no_rollout() -> None:
     first = registered_model(None, draft(1), stamp())
     carded = registered_model(first, draft(1, card="x"), stamp())
     assert (first.rollout, carded.rollout, carded.stable) == (None, None, None)
@@ -91,7 +91,7 @@ def test_without_a_canary_policy_the_new_revision_replaces_the_old() -> None:
     assert (model.rollout, model.stable, model.revision.number) == (None, None, 2)
 
 
-def test_a_step_is_taken_when_it_was_held_and_all_are_healthy() -> None:
+def test_the_next_step_follows_when_the_hold_is_over_and_all_are_healthy() -> None:
     model = changed()
     assert rollout.decide(model, seen(READY, READY), at(59.9)) is None
     assert rollout.decide(model, seen(READY, DEPLOYING), at(60)) is None
@@ -104,7 +104,7 @@ def test_a_step_is_taken_when_it_was_held_and_all_are_healthy() -> None:
     assert rollout.decide(second, seen(READY), at(70)) == Decision(move=Move.COMPLETE)
 
 
-def test_idle_is_healthy_only_where_the_policy_says_so() -> None:
+def test_idle_is_healthy_only_if_the_policy_does_not_require_warm() -> None:
     assert rollout.decide(changed(), seen(IDLE), at(60)) is None
     cold = changed(canary=policy(requireWarm=False))
     assert rollout.decide(cold, seen(IDLE), at(60)) == Decision(move=Move.STEP)
@@ -122,7 +122,7 @@ def test_a_failure_anywhere_reverts_at_once_with_its_reason(state: status_pb2.Re
     assert rollout.decide(paused, seen(READY, state), at(1)) == decision
 
 
-def test_too_slow_is_reverted() -> None:
+def test_a_rollout_that_is_too_slow_reverts() -> None:
     assert rollout.decide(changed(), seen(READY, DEPLOYING), at(359)) is None
     decision = rollout.decide(changed(), seen(READY, DEPLOYING), at(360))
     assert decision is not None
@@ -160,7 +160,7 @@ def test_registering_the_stable_content_again_ends_the_rollout() -> None:
     assert (back.revision.number, back.rollout, back.stable) == (3, None, None)
 
 
-def test_a_change_at_once_is_in_place_and_ends_a_rollout_under_way() -> None:
+def test_a_change_at_once_skips_and_ends_a_rollout() -> None:
     for content in (1, 2, 3):
         model = registered_model(changed(), replace(draft(content), at_once=True), stamp())
         assert (model.rollout, model.stable, model.revision.spec.resources.memory_bytes) == (None, None, content)
@@ -180,7 +180,7 @@ def test_pause_resume_and_abort() -> None:
 
 
 @pytest.mark.parametrize("action", [Control.ACTION_PAUSE, Control.ACTION_RESUME, Control.ACTION_ABORT])
-def test_what_is_not_under_way_cannot_be_controlled(action: Control.Action.ValueType) -> None:
+def test_a_rollout_that_is_not_under_way_cannot_be_controlled(action: Control.Action.ValueType) -> None:
     for model in (
         registered_model(None, draft(1), stamp()),
         rollout.moved(changed(), Decision(move=Move.COMPLETE), stamp()),
@@ -192,20 +192,20 @@ def test_what_is_not_under_way_cannot_be_controlled(action: Control.Action.Value
         rollout.controlled(changed(), Control.ACTION_RESUME, stamp())
 
 
-def test_steps_that_do_not_grow_are_refused() -> None:
+def test_steps_that_do_not_increase_are_refused() -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
         policy(steps=[{"percent": 50}, {"percent": 5}])
     assert caught.value.violations[0].field == "rollout_policy.steps"
 
 
-def test_a_policy_that_lost_steps_meanwhile_completes() -> None:
+def test_a_rollout_completes_if_its_policy_has_fewer_steps_now() -> None:
     stepped = rollout.moved(changed(), Decision(move=Move.STEP), stamp())
     fewer = replace(stepped, rollout_policy=policy(steps=[{"percent": 7}]))
     assert rollout.decide(fewer, seen(READY), at(0)) == Decision(move=Move.COMPLETE)
 
 
 class RolloutMachine(RuleBasedStateMachine):
-    """A model, two data planes that report anything, and a driver that looks at it at any time."""
+    """A model, two data planes that report any state, and a driver that runs at any time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -215,8 +215,7 @@ class RolloutMachine(RuleBasedStateMachine):
         self.percents: list[int] = []
         self.states = [READY, READY]
         self.callers_had = 1
-        """The content that is known to be good: that of the last completed rollout, or the
-        first."""
+        """The content that most callers get: that of the last completed rollout, or the first."""
 
     def stamp(self) -> Stamp:
         return stamp(self.now)
@@ -253,7 +252,7 @@ class RolloutMachine(RuleBasedStateMachine):
         if decision.move is Move.REVERT:
             assert set(self.states) != {READY}
         else:
-            assert self.states == [READY, READY], "moved on though somebody was not healthy"
+            assert self.states == [READY, READY], "it advanced although a data plane was not healthy"
             assert self.model.rollout is not None
             assert self.model.rollout.state == State.STATE_RUNNING
         self.model = rollout.moved(self.model, decision, self.stamp())
@@ -263,16 +262,16 @@ class RolloutMachine(RuleBasedStateMachine):
             self.percents.append(self.model.rollout.percent)
 
     @invariant()
-    def a_stable_revision_is_there_exactly_while_a_rollout_is_under_way(self) -> None:
+    def a_stable_revision_exists_exactly_while_a_rollout_is_under_way(self) -> None:
         assert (self.model.stable is not None) == rollout.is_under_way(self.model)
 
     @invariant()
-    def callers_have_what_was_healthy(self) -> None:
+    def most_callers_have_a_healthy_revision(self) -> None:
         most = self.model.stable or self.model.revision
         assert most.spec.resources.memory_bytes == self.callers_had
 
     @invariant()
-    def shares_only_grow(self) -> None:
+    def shares_only_increase(self) -> None:
         assert self.percents == sorted(set(self.percents))
 
 

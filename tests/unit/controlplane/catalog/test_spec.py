@@ -52,13 +52,13 @@ def test_a_resolved_spec_is_valid_and_stays_as_it_is() -> None:
     assert spec.resolved(once) == once
 
 
-def test_what_was_asked_for_is_not_changed() -> None:
+def test_resolving_does_not_change_its_argument() -> None:
     asked = parsed()
     spec.resolved(asked)
     assert asked == parsed()
 
 
-def test_zero_that_was_stated_is_no_default() -> None:
+def test_a_stated_zero_is_not_replaced_by_a_default() -> None:
     resolved = spec.resolved(parsed(resources={"cpus": 0}, admission={"maxQueuedRequests": 0, "queueTimeout": "0s"}))
     assert resolved.resources.cpus == 0
     assert resolved.admission.max_queued_requests == 0
@@ -128,7 +128,7 @@ def test_file_sources_have_no_revision() -> None:
     spec.resolved(parsed(source={"uri": "hf://org/name", "revision": "main"}))
 
 
-def test_all_violations_are_told_at_once() -> None:
+def test_all_violations_are_reported_together() -> None:
     error = refused(
         source={"uri": "file:///a/../b"},
         resources={"accelerators": 3},
@@ -150,7 +150,7 @@ def test_fields_of_a_newer_release_are_left_out() -> None:
     assert spec.resolved(asked).SerializeToString() == spec.resolved(parsed()).SerializeToString()
 
 
-def test_sleep_needs_an_engine_that_can() -> None:
+def test_sleep_needs_an_engine_that_can_sleep() -> None:
     (violation,) = refused(scaling={"idle": "IDLE_SLEEP"}).violations
     assert violation.field == "spec.scaling.idle"
     assert "got SLEEP" in violation.description

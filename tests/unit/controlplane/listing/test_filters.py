@@ -62,7 +62,7 @@ ANN = Comparison(field="owner", pattern=Pattern(text="ann"))
         ("(labels.env=prod AND owner=ann)OR state=FAILED", Or((And((PROD, ANN)), FAILED))),
     ],
 )
-def test_what_a_filter_means(text: str, expected: Filter) -> None:
+def test_a_filter_is_parsed_into_a_tree(text: str, expected: Filter) -> None:
     assert filters.parse(text, MODEL_FIELDS) == expected
 
 
@@ -103,7 +103,7 @@ def test_what_a_filter_means(text: str, expected: Filter) -> None:
         (" OR ".join(["owner = a"] * 33), "at character 417: more than 32 comparisons"),
     ],
 )
-def test_what_is_said_about_text_that_is_no_filter(text: str, message: str) -> None:
+def test_the_error_of_an_invalid_filter_says_where_and_what_is_allowed(text: str, message: str) -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
         filters.parse(text, MODEL_FIELDS)
     assert caught.value.reason == errors.Reason.INVALID_FILTER
@@ -123,7 +123,7 @@ def test_what_is_said_about_text_that_is_no_filter(text: str, message: str) -> N
         ("''", [""]),
     ],
 )
-def test_what_a_value_stands_for(text: str, matching: list[str]) -> None:
+def test_which_values_a_pattern_matches(text: str, matching: list[str]) -> None:
     wanted = filters.parse(f"owner = {text}", MODEL_FIELDS)
     values = ["", "a", "ab", "abc", "xab", "xabc", "AB"]
 
@@ -133,12 +133,12 @@ def test_what_a_value_stands_for(text: str, matching: list[str]) -> None:
     assert list(filter(found, values)) == matching
 
 
-def test_bounds_are_allowed_themselves() -> None:
+def test_filters_at_their_bounds_are_allowed() -> None:
     filters.parse("(" * 16 + "owner = ann" + ")" * 16, MODEL_FIELDS)
     filters.parse(" OR ".join(["(owner = a)"] * 32), MODEL_FIELDS)
 
 
-# Text that looks like a filter gets further into the parser than random text does.
+# Text that resembles a filter gets further into the parser than random text.
 FRAGMENTS = st.lists(
     st.sampled_from(
         [*" ()'\"\\*=:-", " AND ", " OR ", "NOT ", "!=", "<", "owner", "state", "labels", "labels.", "READY", "a", "ü"]
@@ -148,7 +148,7 @@ FRAGMENTS = st.lists(
 
 
 @given(st.text(max_size=60) | FRAGMENTS)
-def test_any_text_is_a_filter_or_is_told_where_it_is_none(text: str) -> None:
+def test_any_text_is_a_filter_or_is_refused_with_a_position(text: str) -> None:
     try:
         wanted = filters.parse(text, ADAPTER_FIELDS)
     except errors.InvalidArgument as error:
@@ -160,7 +160,7 @@ def test_any_text_is_a_filter_or_is_told_where_it_is_none(text: str) -> None:
 
 TEXT = st.text("ab*\\'\" (", max_size=3)
 PATTERNS = st.builds(Pattern, text=TEXT, open_start=st.booleans(), open_end=st.booleans()).filter(
-    # An open pattern without text is written with one star, whichever end is open.
+    # A pattern without text is written as a single star, whichever end is open.
     lambda pattern: bool(pattern.text) or pattern.open_start == pattern.open_end
 )
 COMPARISONS: st.SearchStrategy[Filter] = st.one_of(
@@ -182,7 +182,7 @@ FILTERS = st.recursive(
 
 
 def written(wanted: Filter) -> str:
-    """The filter as text, with every parenthesis there can be."""
+    """The filter as text, with all possible parentheses."""
     match wanted:
         case Comparison(field=field, key=key, pattern=pattern):
             text = "".join(f"\\{character}" if character in "\\\"'*" else character for character in pattern.text)
@@ -198,7 +198,7 @@ def written(wanted: Filter) -> str:
 
 
 def naive(wanted: Filter, resource: Mapping[tuple[str, str], Collection[str]]) -> bool:
-    """What the filter says of a resource, put as simply as can be."""
+    """Whether the filter matches, by the simplest algorithm."""
     if isinstance(wanted, Comparison):
         pattern, held = wanted.pattern, resource.get((wanted.field, wanted.key), ())
         return any(
@@ -227,6 +227,8 @@ RESOURCES = st.fixed_dictionaries(
 
 @settings(max_examples=200)
 @given(FILTERS, RESOURCES)
-def test_what_is_read_matches_what_was_meant(wanted: Filter, resource: Mapping[tuple[str, str], list[str]]) -> None:
+def test_a_parsed_filter_matches_as_the_naive_reading_does(
+    wanted: Filter, resource: Mapping[tuple[str, str], list[str]]
+) -> None:
     read = filters.parse(written(wanted), MODEL_FIELDS)
     assert filters.matches(read, lambda field, key: resource[field, key]) == naive(wanted, resource)

@@ -35,11 +35,11 @@ def test_an_order_ends_with_the_name(text: str, expected: list[tuple[str, bool]]
         ("name, name desc", "got `name` twice; each field is allowed once"),
     ],
 )
-def test_what_is_said_about_text_that_is_no_order(text: str, description: str) -> None:
+def test_the_error_of_an_invalid_order_says_what_is_allowed(text: str, description: str) -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
         listing.parse_order(text)
     assert caught.value.reason == errors.Reason.INVALID_ORDER_BY
-    assert [(one.field, one.description) for one in caught.value.violations] == [("order_by", description)]
+    assert [(wrong.field, wrong.description) for wrong in caught.value.violations] == [("order_by", description)]
 
 
 def test_a_cursor_has_what_is_sorted_by() -> None:

@@ -20,7 +20,7 @@ STORABLE = st.text(st.characters(exclude_characters="\0", exclude_categories=["C
 
 
 @given(STORABLE, STORABLE)
-def test_a_token_brings_its_cursor_back(model_id: str, adapter_id: str) -> None:
+def test_a_token_holds_its_cursor(model_id: str, adapter_id: str) -> None:
     token = paging.token(REQUEST, (model_id, adapter_id))
     assert paging.cursor(REQUEST, token, str, str) == (model_id, adapter_id)
 
@@ -43,14 +43,14 @@ def test_the_page_size_may_change_between_pages() -> None:
 
 
 @given(st.text(max_size=60))
-def test_whatever_is_no_token_is_refused(noise: str) -> None:
+def test_text_that_is_not_a_token_is_refused(noise: str) -> None:
     if noise:
         with pytest.raises(errors.InvalidArgument) as caught:
             paging.cursor(REQUEST, noise, str, str)
         assert caught.value.reason == errors.Reason.INVALID_PAGE_TOKEN
 
 
-def test_a_token_is_of_one_request_one_method_and_one_version() -> None:
+def test_a_token_is_valid_only_for_its_request_method_and_version() -> None:
     token = paging.token(REQUEST, ("m", "a"))
     content = json.loads(base64.urlsafe_b64decode(token))
     newer = base64.urlsafe_b64encode(json.dumps([content[0] + 1, *content[1:]]).encode()).decode()
@@ -71,7 +71,7 @@ def test_page_sizes(requested: int, size: int) -> None:
     assert paging.page_size(requested) == size
 
 
-async def test_a_page_ends_when_enough_was_scanned_and_the_next_goes_on_from_there(
+async def test_a_page_ends_after_enough_scanned_items_and_the_next_continues_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(paging, "SCANNED_MAX", 100)
