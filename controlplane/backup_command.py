@@ -16,11 +16,14 @@ USAGE = "usage: broadsheet controlplane {command} FILE [--data-dir DIR | --datab
 
 
 def run(command: str, arguments: Sequence[str]) -> None:
-    """Carry out a command; the database is the one that the control plane's own flags and
-    environment name.
+    """Run a command on the database that the control plane's flags and environment name.
+
+    Args:
+        command: One of COMMANDS.
+        arguments: The file, then flags of the control plane.
 
     Raises:
-        errors.SetupError: it is not possible; says why.
+        errors.SetupError: It is not possible; says why.
     """
     if not arguments or arguments[0].startswith("-"):
         raise errors.SetupError(USAGE.format(command=command))

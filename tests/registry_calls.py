@@ -1,4 +1,4 @@
-"""Translates between `tests/registry_model.py` and the requests and answers of the registry."""
+"""Translates between `tests/registry_model` and the requests and answers of the registry."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from broadsheet.v1 import (
 )
 from broadsheet.v1 import registry_service_pb2 as pb
 from controlplane.catalog import domain
-from tests import registry_model as model
+from tests.registry_model import calls, values
 from tests.registry_world import NO_CONTEXT, World, spec
 
 WARM_S = 5 * 86400
@@ -31,7 +31,7 @@ CANARY = rollout_pb2.RolloutPolicy(
     strategy=rollout_pb2.RolloutPolicy.STRATEGY_CANARY, steps=[rollout_pb2.CanaryStep(percent=10)]
 )
 
-Etags = Mapping[model.Tag, str]
+Etags = Mapping[values.Tag, str]
 """The etags that the registry has returned, by the state that they stand for."""
 
 UNKNOWN_ETAG = 'W/"0000000000000000"'
@@ -54,7 +54,7 @@ class Caller:
         self._etags = etags
         self._directory = directory
 
-    async def send(self, world: World, call: model.Call) -> protobuf_message.Message:
+    async def send(self, world: World, call: calls.Call) -> protobuf_message.Message:
         """The answer to a call.
 
         Raises:
@@ -62,24 +62,24 @@ class Caller:
         """
         request = self.request(call)
         method = type(call).__name__
-        servicer = world.snapshots if isinstance(call, model.RollbackCatalog) else world.registry
+        servicer = world.snapshots if isinstance(call, calls.RollbackCatalog) else world.registry
         handler: Callable[[Any, Any], Awaitable[protobuf_message.Message]] = getattr(servicer, method)
         return await handler(request, NO_CONTEXT)
 
-    def request(self, call: model.Call) -> protobuf_message.Message:
+    def request(self, call: calls.Call) -> protobuf_message.Message:
         build: Callable[[Any], Any] = getattr(self, f"_{type(call).__name__}")
         request = build(call)
         request.request_id = call.request_id
         request.validate_only = call.validate_only
         return request  # type: ignore[no-any-return]  # one of the builders below
 
-    def _etag(self, tag: model.Tag | None) -> str:
+    def _etag(self, tag: values.Tag | None) -> str:
         return self._etags.get(tag, UNKNOWN_ETAG) if tag is not None else ""
 
     def _source(self, number: int) -> model_pb2.Source:
         return model_pb2.Source(uri=f"file://{self._directory}/lora{number}")
 
-    def _RegisterModel(self, call: model.RegisterModel) -> pb.RegisterModelRequest:
+    def _RegisterModel(self, call: calls.RegisterModel) -> pb.RegisterModelRequest:
         return pb.RegisterModelRequest(
             model_id=call.name.removeprefix("models/"),
             served_name=call.served_name,
@@ -91,7 +91,7 @@ class Caller:
             rollout_policy=CANARY if call.canary else None,
         )
 
-    def _UpdateModel(self, call: model.UpdateModel) -> pb.UpdateModelRequest:
+    def _UpdateModel(self, call: calls.UpdateModel) -> pb.UpdateModelRequest:
         request = pb.UpdateModelRequest(model=model_pb2.Model(name=call.name, etag=self._etag(call.etag)))
         paths = request.update_mask.paths
         if call.served_name is not None:
@@ -108,24 +108,24 @@ class Caller:
             paths.append("revision.card.description")
         return request
 
-    def _RollbackModel(self, call: model.RollbackModel) -> pb.RollbackModelRequest:
+    def _RollbackModel(self, call: calls.RollbackModel) -> pb.RollbackModelRequest:
         return pb.RollbackModelRequest(name=call.name, revision_number=call.number, etag=self._etag(call.etag))
 
-    def _DeleteModel(self, call: model.DeleteModel) -> pb.DeleteModelRequest:
+    def _DeleteModel(self, call: calls.DeleteModel) -> pb.DeleteModelRequest:
         return pb.DeleteModelRequest(name=call.name, force=call.force, etag=self._etag(call.etag))
 
-    def _UndeleteModel(self, call: model.UndeleteModel) -> pb.UndeleteModelRequest:
+    def _UndeleteModel(self, call: calls.UndeleteModel) -> pb.UndeleteModelRequest:
         return pb.UndeleteModelRequest(name=call.name, etag=self._etag(call.etag))
 
-    def _ControlRollout(self, call: model.ControlRollout) -> rollout_pb2.ControlRolloutRequest:
+    def _ControlRollout(self, call: calls.ControlRollout) -> rollout_pb2.ControlRolloutRequest:
         action = rollout_pb2.ControlRolloutRequest.Action.Value(f"ACTION_{call.action}")
         return rollout_pb2.ControlRolloutRequest(name=call.name, action=action)
 
-    def _WarmModel(self, call: model.WarmModel) -> warming_pb2.WarmModelRequest:
+    def _WarmModel(self, call: calls.WarmModel) -> warming_pb2.WarmModelRequest:
         duration = duration_pb2.Duration(seconds=0 if call.ends else WARM_S)
         return warming_pb2.WarmModelRequest(name=call.name, duration=duration, etag=self._etag(call.etag))
 
-    def _RegisterAdapter(self, call: model.RegisterAdapter) -> pb.RegisterAdapterRequest:
+    def _RegisterAdapter(self, call: calls.RegisterAdapter) -> pb.RegisterAdapterRequest:
         parent, _, adapter_id = call.name.partition("/adapters/")
         return pb.RegisterAdapterRequest(
             parent=parent,
@@ -137,7 +137,7 @@ class Caller:
             etag=self._etag(call.etag),
         )
 
-    def _UpdateAdapter(self, call: model.UpdateAdapter) -> pb.UpdateAdapterRequest:
+    def _UpdateAdapter(self, call: calls.UpdateAdapter) -> pb.UpdateAdapterRequest:
         request = pb.UpdateAdapterRequest(adapter=adapter_pb2.Adapter(name=call.name, etag=self._etag(call.etag)))
         if call.served_name is not None:
             request.adapter.served_name = call.served_name
@@ -147,16 +147,16 @@ class Caller:
             request.update_mask.paths.append("revision.card.description")
         return request
 
-    def _RollbackAdapter(self, call: model.RollbackAdapter) -> pb.RollbackAdapterRequest:
+    def _RollbackAdapter(self, call: calls.RollbackAdapter) -> pb.RollbackAdapterRequest:
         return pb.RollbackAdapterRequest(name=call.name, revision_number=call.number, etag=self._etag(call.etag))
 
-    def _DeleteAdapter(self, call: model.DeleteAdapter) -> pb.DeleteAdapterRequest:
+    def _DeleteAdapter(self, call: calls.DeleteAdapter) -> pb.DeleteAdapterRequest:
         return pb.DeleteAdapterRequest(name=call.name, force=call.force, etag=self._etag(call.etag))
 
-    def _UndeleteAdapter(self, call: model.UndeleteAdapter) -> pb.UndeleteAdapterRequest:
+    def _UndeleteAdapter(self, call: calls.UndeleteAdapter) -> pb.UndeleteAdapterRequest:
         return pb.UndeleteAdapterRequest(name=call.name, etag=self._etag(call.etag))
 
-    def _SetRoute(self, call: model.SetRoute) -> route_pb2.SetRouteRequest:
+    def _SetRoute(self, call: calls.SetRoute) -> route_pb2.SetRouteRequest:
         return route_pb2.SetRouteRequest(
             route_id=call.name.removeprefix("routes/"),
             served_name=call.served_name,
@@ -166,21 +166,21 @@ class Caller:
             ),
         )
 
-    def _DeleteRoute(self, call: model.DeleteRoute) -> route_pb2.DeleteRouteRequest:
+    def _DeleteRoute(self, call: calls.DeleteRoute) -> route_pb2.DeleteRouteRequest:
         return route_pb2.DeleteRouteRequest(name=call.name)
 
-    def _CreateApiKey(self, call: model.CreateApiKey) -> api_key_pb2.CreateApiKeyRequest:
+    def _CreateApiKey(self, call: calls.CreateApiKey) -> api_key_pb2.CreateApiKeyRequest:
         return api_key_pb2.CreateApiKeyRequest(api_key_id=call.name.removeprefix("apiKeys/"), limits=LIMITS)
 
-    def _RevokeApiKey(self, call: model.RevokeApiKey) -> api_key_pb2.RevokeApiKeyRequest:
+    def _RevokeApiKey(self, call: calls.RevokeApiKey) -> api_key_pb2.RevokeApiKeyRequest:
         return api_key_pb2.RevokeApiKeyRequest(name=call.name)
 
-    def _RollbackCatalog(self, call: model.RollbackCatalog) -> rollback_pb2.RollbackCatalogRequest:
+    def _RollbackCatalog(self, call: calls.RollbackCatalog) -> rollback_pb2.RollbackCatalogRequest:
         return rollback_pb2.RollbackCatalogRequest(
             to_revision=call.to_revision, expected_revision=call.expected_revision
         )
 
-    def entry(self, entry: domain.Entry) -> model.Entry:
+    def entry(self, entry: domain.Entry) -> values.Entry:
         """An entry of a snapshot."""
         kind = _ENTRIES[entry.type]
         message: Any = kind.FromString(entry.blob)
@@ -209,16 +209,18 @@ class Caller:
             case _:
                 raise AssertionError(f"entry of an unknown type: {entry.type}")
 
-    def content(self, revision: model_pb2.ModelRevision | adapter_pb2.AdapterRevision) -> model.Content:
+    def content(self, revision: model_pb2.ModelRevision | adapter_pb2.AdapterRevision) -> values.Content:
         """The content of a revision."""
         if isinstance(revision, model_pb2.ModelRevision):
-            return model.Content(revision.spec.scaling.min_replicas, revision.card.description)
-        return model.Content(int(revision.source.uri.removeprefix(self._source(0).uri[:-1])), revision.card.description)
+            return values.Content(revision.spec.scaling.min_replicas, revision.card.description)
+        return values.Content(
+            int(revision.source.uri.removeprefix(self._source(0).uri[:-1])), revision.card.description
+        )
 
-    def answer(self, message: Any) -> model.Answer:
+    def answer(self, message: Any) -> calls.Answer:
         """The answer of any method."""
         fields = message.DESCRIPTOR.fields_by_name
-        return model.Answer(
+        return calls.Answer(
             catalog_revision=message.catalog_revision,
             created=message.created if "created" in fields else None,
             resource=self.resource_in(message),
@@ -227,19 +229,19 @@ class Caller:
             shows_key=bool(getattr(message, "key", "")),
         )
 
-    def resource_in(self, answer: Any) -> model.Model | model.Adapter | model.Route | model.ApiKey | None:
+    def resource_in(self, answer: Any) -> values.Model | values.Adapter | values.Route | values.ApiKey | None:
         """The resource in the answer of any method. None: the answer has none."""
         fields = answer.DESCRIPTOR.fields_by_name
         found = [name for name in ("model", "adapter", "route", "api_key") if name in fields]
         return self.resource(getattr(answer, found[0])) if found else None
 
-    def resource(self, message: Any) -> model.Model | model.Adapter | model.Route | model.ApiKey:
+    def resource(self, message: Any) -> values.Model | values.Adapter | values.Route | values.ApiKey:
         """A resource of any kind."""
         match message:
             case model_pb2.Model():
                 return self.model(message)
             case adapter_pb2.Adapter():
-                return model.Adapter(
+                return values.Adapter(
                     name=message.name,
                     served_name=message.served_name,
                     number=message.revision.number,
@@ -249,7 +251,7 @@ class Caller:
                 )
             case route_pb2.Route():
                 targets, fallbacks = _references(message.revision.spec)
-                return model.Route(
+                return values.Route(
                     name=message.name,
                     served_name=message.served_name,
                     number=message.revision.number,
@@ -258,7 +260,7 @@ class Caller:
                     catalog_revision=message.catalog_revision,
                 )
             case api_key_pb2.ApiKey():
-                return model.ApiKey(
+                return values.ApiKey(
                     name=message.name,
                     is_revoked=message.HasField("revoke_time"),
                     catalog_revision=message.catalog_revision,
@@ -266,10 +268,10 @@ class Caller:
             case _:
                 raise AssertionError(f"not a resource: {message.DESCRIPTOR.name}")
 
-    def model(self, message: model_pb2.Model) -> model.Model:
+    def model(self, message: model_pb2.Model) -> values.Model:
         """A model."""
         state = _state(message.rollout) if message.HasField("rollout") else ""
-        return model.Model(
+        return values.Model(
             name=message.name,
             served_name=message.served_name,
             team=message.labels.get("team", ""),

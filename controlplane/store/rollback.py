@@ -1,9 +1,9 @@
-"""Makes the content of an earlier snapshot the newest again, in one transaction.
+"""RollbackCatalog: makes the content of an earlier snapshot the newest again, in one transaction.
 
-Models, adapters and routes get new revisions with their old content, as RollbackModel makes them:
-numbers never go back, so nothing that data planes or people remember by number changes its meaning.
-API keys are left as they are, and so are rollout policies: they say how a model changes, not what
-it is. Revisions that routes pin come and go with the routes.
+Models, adapters and routes get new revisions with their old content, as with RollbackModel. Numbers
+never go back, so a revision number never changes its meaning. API keys stay as they are, and so do
+rollout policies, which say how a model changes and not what it is. The entries of pinned revisions
+come and go with the routes that pin them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from controlplane.store.transactions import WriteTransaction
 from protocol import names
 
 CHANGES_MAX = 10_000
-"""Resources that one rollback may change. Every other change waits for its transaction: about half
-a minute at most."""
+"""Resources that one rollback may change. All other changes wait for its transaction, about half a
+minute at most."""
 
 M = TypeVar("M", bound=protobuf_message.Message)
 R = TypeVar("R", domain.Model, domain.Adapter)
@@ -31,7 +31,7 @@ R = TypeVar("R", domain.Model, domain.Adapter)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
-    """Names to be gone, and contents to be in force; each of a kind, by name."""
+    """Resources to delete, and contents to restore, each by kind and in the order of names."""
 
     removed_models: Sequence[str]
     removed_adapters: Sequence[str]
@@ -42,10 +42,14 @@ class _Plan:
 
 
 def check_expected(expected_revision: int | None, head: domain.Head) -> None:
-    """Refuse when the catalog is not what the caller has looked at.
+    """Refuse when the catalog has changed since the caller looked at it.
+
+    Args:
+        expected_revision: The revision that the caller has seen. None: any will do.
+        head: The newest snapshot.
 
     Raises:
-        errors.Aborted: it has changed.
+        errors.Aborted: It has changed.
     """
     newest = head.position.revision
     if expected_revision is not None and expected_revision != newest:
@@ -57,12 +61,12 @@ def check_expected(expected_revision: int | None, head: domain.Head) -> None:
 
 
 async def roll_back(transaction: WriteTransaction, to_revision: int) -> int:
-    """Make the content of `to_revision` that of the transaction; how many resources changed.
+    """Restore the content of `to_revision` in `transaction`. Returns how many resources changed.
 
     Raises:
-        errors.NotFound: there is no such revision, or it is not kept any more.
-        errors.ResourceExhausted: it would change too many resources.
-        errors.FailedPrecondition: a route pins a revision that does not exist any more.
+        errors.NotFound: There is no such revision, or it is not kept any more.
+        errors.ResourceExhausted: It would change too many resources.
+        errors.FailedPrecondition: A route pins a revision that does not exist any more.
     """
     differences = await transaction.entries.differences(
         transaction.head.position.revision, to_revision, after_name="", limit=CHANGES_MAX + 1
@@ -75,7 +79,7 @@ async def roll_back(transaction: WriteTransaction, to_revision: int) -> int:
         )
     await _check_pins(transaction, differences)
     plan = _plan(differences)
-    # Names may change hands between resources, so all that change are freed before any is taken.
+    # A served name may pass from one resource to another, so all of them are freed first.
     await transaction.served_names.free_all([difference.name for difference in differences])
     changed = 0
     for name in plan.removed_routes:
@@ -84,7 +88,7 @@ async def roll_back(transaction: WriteTransaction, to_revision: int) -> int:
         changed += await _put_model(transaction, model)
     for adapter in plan.adapters:
         changed += await _put_adapter(transaction, adapter)
-    # What routes refer to is there before them, and goes after them.
+    # Targets are created before the routes that refer to them, and deleted after them.
     for route in plan.routes:
         changed += await _put_route(transaction, route)
     for name in plan.removed_adapters:
@@ -130,7 +134,7 @@ async def _put_model(transaction: WriteTransaction, entry: snapshot_pb2.ModelEnt
         labels=dict(entry.labels),
         spec=entry.revision.spec,
         card=entry.revision.card,
-        # What that snapshot was rolling out in steps had not taken over there.
+        # The entry has the stable revision. A rollout that was under way is not repeated.
         at_once=True,
     )
     model = registration.registered_model(current, draft, transaction.stamp)
@@ -144,7 +148,7 @@ async def _put_model(transaction: WriteTransaction, entry: snapshot_pb2.ModelEnt
 
 
 def _alive(found: R | None, stamp: domain.Stamp) -> R | None:
-    """What is found, its deletion taken back if it was deleted."""
+    """The resource, undeleted if it was deleted."""
     return found if found is None or found.delete_time is None else registration.undeleted(found, stamp)
 
 
@@ -184,11 +188,10 @@ async def _put_route(transaction: WriteTransaction, entry: snapshot_pb2.RouteEnt
 
 
 async def _check_pins(transaction: WriteTransaction, differences: Sequence[Difference]) -> None:
-    """Refuse when a revision that is to be pinned again is gone: its model or adapter was deleted
-    meanwhile.
+    """Refuse when a revision to pin again is gone, because its model or adapter was deleted.
 
     Raises:
-        errors.FailedPrecondition: one is gone.
+        errors.FailedPrecondition: One is gone.
     """
     for item in differences:
         if item.after is None:

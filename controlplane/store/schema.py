@@ -1,4 +1,4 @@
-"""The tables. `migrations/` makes them; a test holds both to be the same."""
+"""The tables. The migrations create them; a test checks that both agree."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ metadata = MetaData(
     }
 )
 
-# Columns named *_us hold microseconds since 1970 in UTC: both databases keep them exactly.
+# Columns named *_us hold microseconds since 1970 in UTC, which both databases store exactly.
 
 catalog = Table(
     "catalog",
     metadata,
-    # The one row that every change locks. Revisions are allocated here and nowhere else, so they
-    # have no gaps.
+    # One row, which every catalog change locks. Revisions are allocated here and nowhere else, so
+    # they have no gaps.
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("store_uid", String(64), nullable=False),
     Column("revision", BigInteger, nullable=False),
@@ -59,8 +59,8 @@ catalog_revisions = Table(
 audit_events = Table(
     "audit_events",
     metadata,
-    # One per catalog revision. No reference to catalog_revisions: events outlive the snapshots that
-    # they tell of.
+    # One for each catalog revision. No reference to catalog_revisions: events outlive the snapshots
+    # that they describe.
     Column("catalog_revision", BigInteger, primary_key=True, autoincrement=False),
     Column("create_time_us", BigInteger, nullable=False, index=True),
     Column("principal", String(256), nullable=False),
@@ -103,7 +103,7 @@ blobs = Table(
 entries = Table(
     "entries",
     metadata,
-    # The entry `name` had this content from `from_revision` up to, not including, `to_revision`.
+    # The entry `name` had this content from `from_revision` on, and no longer at `to_revision`.
     # NULL: it still has.
     Column("name", String(256), primary_key=True),
     Column("from_revision", BigInteger, primary_key=True, autoincrement=False),
@@ -117,7 +117,7 @@ entries = Table(
         sqlite_where=text("to_revision IS NULL"),
         postgresql_where=text("to_revision IS NULL"),
     ),
-    # For compaction, and for the reference to blobs, which is looked up when one of these goes.
+    # For compaction, and for the check of references when a blob is deleted.
     Index("ix_entries_to_revision", "to_revision"),
     Index("ix_entries_digest", "digest"),
     Index("ix_entries_from_revision", "from_revision"),
@@ -134,19 +134,19 @@ models = Table(
     Column("create_time_us", BigInteger, nullable=False),
     Column("update_time_us", BigInteger, nullable=False),
     Column("catalog_revision", BigInteger, nullable=False),
-    # Serialised broadsheet.v1.RolloutPolicy and Rollout; NULL: REPLACE, and none. While a rollout
-    # is under way, also the ModelRevision that has the rest of the requests.
+    # Serialised broadsheet.v1.RolloutPolicy and Rollout. NULL: REPLACE, and no rollout. During a
+    # rollout, also the ModelRevision that serves the other requests.
     Column("rollout_policy", LargeBinary),
     Column("rollout", LargeBinary),
     Column("stable_revision", LargeBinary),
-    # NULL: data planes start it when it is asked for.
+    # NULL: data planes start the model on the first request.
     Column("warm_until_us", BigInteger),
-    # NULL: it is not deleted. Deleted rows hold no served name and no entry, and are gone for
-    # readers at purge_time_us.
+    # NULL: it is not deleted. Deleted rows hold no served name and no entry, and readers do not see
+    # them from purge_time_us on.
     Column("delete_time_us", BigInteger),
     Column("purge_time_us", BigInteger),
     Index("ix_models_purge_time_us", "purge_time_us"),
-    # For lists in these orders.
+    # For lists in this order.
     Index("ix_models_served_name", "served_name", "id"),
     Index("ix_models_create_time_us", "create_time_us", "id"),
     Index("ix_models_update_time_us", "update_time_us", "id"),
@@ -173,19 +173,19 @@ adapters = Table(
     Column("served_name", String(256), nullable=False),
     Column("labels", JSON, nullable=False),
     Column("revision_number", BigInteger, nullable=False),
-    # Rank of the current revision: says which adapters a model with a smaller lora.max_rank would
+    # Rank of the current revision: tells which adapters a model with a smaller lora.max_rank could
     # not serve.
     Column("rank", Integer, nullable=False),
     Column("create_time_us", BigInteger, nullable=False),
     Column("update_time_us", BigInteger, nullable=False),
     Column("catalog_revision", BigInteger, nullable=False),
-    # NULL: it is not deleted. Deleted rows hold no served name and no entry, and are gone for
-    # readers at purge_time_us.
+    # NULL: it is not deleted. Deleted rows hold no served name and no entry, and readers do not see
+    # them from purge_time_us on.
     Column("delete_time_us", BigInteger),
     Column("purge_time_us", BigInteger),
     Index("ix_adapters_purge_time_us", "purge_time_us"),
     Index("ix_adapters_rank", "model_id", "rank"),
-    # For lists in these orders.
+    # For lists in this order.
     Index("ix_adapters_served_name", "served_name", "model_id", "id"),
     Index("ix_adapters_create_time_us", "create_time_us", "model_id", "id"),
     Index("ix_adapters_update_time_us", "update_time_us", "model_id", "id"),
@@ -216,14 +216,14 @@ served_names = Table(
     metadata,
     # One flat namespace over models, adapters and routes.
     Column("served_name", String(256), primary_key=True),
-    # Resource name of who has it.
+    # Name of the resource that holds it.
     Column("resource", String(256), nullable=False, unique=True),
 )
 
 answered_requests = Table(
     "answered_requests",
     metadata,
-    # Mutating requests that were carried out under a request_id, with their answers, for
+    # Mutating requests that were carried out under a request_id, with their answers. Kept for
     # request_ids.RETENTION.
     Column("request_id", String(36), primary_key=True),
     Column("method", String(64), nullable=False),
@@ -260,8 +260,8 @@ route_revisions = Table(
 route_references = Table(
     "route_references",
     metadata,
-    # What the current revision of a route refers to. Empty adapter_id: the model itself; number 0:
-    # what is served.
+    # The targets of the current revision of a route. Empty adapter_id: the model itself. Number 0:
+    # the revision that is served.
     Column("route_id", String(63), ForeignKey("routes.id", ondelete="CASCADE"), primary_key=True),
     Column("model_id", String(63), primary_key=True),
     Column("adapter_id", String(63), primary_key=True),
@@ -274,17 +274,17 @@ api_keys = Table(
     metadata,
     Column("id", String(63), primary_key=True),
     Column("uid", String(64), nullable=False),
-    # protocol.api_keys.key_hash. The key itself is kept nowhere.
+    # protocol.api_keys.key_hash. The key itself is not stored.
     Column("key_hash", LargeBinary(32), nullable=False),
     Column("key_prefix", String(16), nullable=False),
     Column("display_name", String(256), nullable=False),
     Column("labels", JSON, nullable=False),
     # Serialised broadsheet.v1.ApiKeyLimits.
     Column("limits", LargeBinary, nullable=False),
-    # NULL: never.
+    # NULL: it does not expire.
     Column("expire_time_us", BigInteger),
     Column("create_time_us", BigInteger, nullable=False),
-    # NULL: it was not.
+    # NULL: it is not revoked.
     Column("revoke_time_us", BigInteger),
     Column("catalog_revision", BigInteger, nullable=False),
 )
@@ -294,7 +294,7 @@ data_planes = Table(
     metadata,
     Column("id", String(63), primary_key=True),
     Column("instance_uid", String(64), nullable=False),
-    # Serialised broadsheet.v1.Position; NULL: none.
+    # Serialised broadsheet.v1.Position. NULL: none.
     Column("serving", LargeBinary),
     Column("target", LargeBinary),
     Column("phase", Integer, nullable=False),
@@ -306,17 +306,17 @@ data_planes = Table(
     Column("last_seen_time_us", BigInteger, nullable=False),
 )
 
-# What several control planes on one database tell each other. With SQLite there is one, and these
-# stay empty.
+# What control planes on one database share. On SQLite there is only one control plane, so these
+# tables stay empty.
 
 replicas = Table(
     "replicas",
     metadata,
-    # A control plane process that runs. By the database's clock, so that those of the machines do
-    # not matter.
+    # A running control plane process. Times are by the clock of the database, as the clocks of the
+    # machines differ.
     Column("uid", String(64), primary_key=True),
     Column("heartbeat_time_us", BigInteger, nullable=False),
-    # The oldest snapshot that it is sending to a data plane. NULL: none.
+    # The oldest catalog revision that it is sending to a data plane. NULL: none.
     Column("oldest_in_use", BigInteger),
 )
 
@@ -324,14 +324,14 @@ data_plane_reports = Table(
     "data_plane_reports",
     metadata,
     Column("data_plane_id", String(63), primary_key=True),
-    # Counts the streams that the data plane has had; the newest is the one that counts.
+    # Number of the data plane's newest stream. Reports of earlier streams are dropped.
     Column("session", BigInteger, nullable=False),
-    # Who has that stream.
+    # The control plane that has that stream.
     Column("replica_uid", String(64), nullable=False),
     Column("connected", Boolean, nullable=False),
-    # The head that it has dealt with: it serves or has rejected it. NULL: with none.
+    # Revision of the last head that it serves or has rejected. NULL: there is none.
     Column("settled_revision", BigInteger),
-    # Counts the changes of the report; each row of resource_statuses has that of its own last
+    # Number of changes of the report. A row of resource_statuses has the number of its own last
     # change.
     Column("number", BigInteger, nullable=False),
     # Number of the last change that replaced all statuses.
@@ -344,7 +344,7 @@ resource_statuses = Table(
     Column("data_plane_id", String(63), primary_key=True),
     Column("name", String(256), primary_key=True),
     Column("number", BigInteger, nullable=False),
-    # Serialised broadsheet.v1.ResourceStatus. NULL: it is reported no more.
+    # Serialised broadsheet.v1.ResourceStatus. NULL: it is not reported any more.
     Column("status", LargeBinary),
     Index("ix_resource_statuses_number", "data_plane_id", "number"),
 )

@@ -1,5 +1,5 @@
-"""What runs by itself: deleted resources, old snapshots and old audit events go, rollouts are
-carried on.
+"""Periodic tasks: purging, compaction, expiry of audit events, and the advance of rollouts.
 
-It owns the timers of these tasks. It may import `controlplane.store` and `controlplane.catalog`.
+It owns the timers of these tasks. It may import `controlplane.store`, `controlplane.catalog`,
+`controlplane.principal` and `controlplane.errors`.
 """

@@ -1,4 +1,4 @@
-"""Lets audit events go when they are older than the operator wants to keep."""
+"""Deletes audit events that are older than the operator wants to keep."""
 
 from __future__ import annotations
 
@@ -12,26 +12,34 @@ import structlog
 from controlplane import errors
 
 INTERVAL_S = 3600.0
-"""Between two looks. Retention is a matter of days."""
+"""Seconds between two runs. Retention is given in days."""
 
 _BATCH_EVENTS = 500
-"""Deleted in one transaction, which other writes wait for: some milliseconds."""
+"""Events deleted in one transaction: some milliseconds, for which SQLite has no other writer."""
 
 _log = structlog.get_logger("controlplane.upkeep.audit_retention")
 
 
 class AuditStore(Protocol):
-    """The part of the store that is used here."""
+    """The part of the store that holds audit events."""
 
     async def delete_audit_events(self, *, before: datetime, limit: int) -> int:
-        """Delete up to `limit` of the oldest events of before this time; how many those were."""
+        """Delete up to `limit` of the oldest events from before this time. Returns how many."""
 
 
 async def run(
     store: AuditStore, retention: timedelta, *, now: Callable[[], datetime], interval_s: float = INTERVAL_S
 ) -> None:
-    """Delete what is older than `retention`, until cancelled. Several control planes on one
-    database may do so."""
+    """Delete expired events every `interval_s`, until cancelled.
+
+    Each control plane on a database may do so.
+
+    Args:
+        store: Holds the events.
+        retention: Events older than this are deleted.
+        now: The time in UTC, aware.
+        interval_s: Between two runs.
+    """
     while True:
         try:
             await delete_expired(store, retention, now=now)
@@ -41,7 +49,7 @@ async def run(
 
 
 async def delete_expired(store: AuditStore, retention: timedelta, *, now: Callable[[], datetime]) -> int:
-    """Delete what is older than `retention`; how many events that was.
+    """Delete the events that are older than `retention`. Returns how many.
 
     Raises:
         errors.Unavailable: the database failed.

@@ -1,5 +1,7 @@
-"""Deletes for good what was deleted long enough ago. Readers see none of it from its purge time on,
-however late."""
+"""Deletes expired resources for good.
+
+Readers do not see a resource from its purge time on, however late the purge is.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +13,16 @@ from controlplane import errors
 from controlplane.store.store import Store
 
 INTERVAL_S = 60.0
-"""Between two looks. Nobody waits for it: it only gives room back."""
+"""Seconds between two runs. A purge only frees space, so nothing waits for it."""
 
 _BATCH = 100
-"""Resources of one transaction, so that no writer waits long for this one."""
+"""Resources in one transaction: few, because SQLite has one writer at a time."""
 
 _log = structlog.get_logger("controlplane.upkeep.purging")
 
 
 async def purge_for_ever(store: Store, *, interval_s: float = INTERVAL_S) -> None:
-    """Purge what has expired, now and every `interval_s`, until cancelled."""
+    """Purge expired resources, now and every `interval_s`, until cancelled."""
     while True:
         try:
             purged = await store.purge_expired(_BATCH)

@@ -1,4 +1,4 @@
-"""The task that lets go of snapshots that are not kept."""
+"""Removes the snapshots that are not kept any more."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from controlplane.errors import Unavailable
 from controlplane.store.retention import Retention
 
 INTERVAL_S = 60.0
+"""Seconds between two runs."""
 
 _log = structlog.get_logger("controlplane.upkeep.retention")
 
 
 class CompactingStore(Protocol):
-    """The part of the store that lets go of snapshots."""
+    """The part of the store that removes snapshots."""
 
     async def compact(self, retention: Retention, oldest_in_use: int | None) -> int:
-        """Remove a few things that no kept snapshot needs; how many. 0: there were none."""
+        """Remove some rows that no kept snapshot needs. Returns how many; 0: there were none."""
 
 
 async def run_compaction(
@@ -30,20 +31,20 @@ async def run_compaction(
     *,
     interval_s: float = INTERVAL_S,
 ) -> None:
-    """Let go of what is not kept, a small transaction at a time. Ends by being cancelled.
+    """Remove snapshots that are not kept, in small transactions, until cancelled.
 
     Args:
-        store: Where snapshots are.
-        retention: Which are kept.
-        oldest_in_use: The oldest catalog revision that a data plane is being sent by this process.
-        interval_s: Between two looks.
+        store: Holds the snapshots.
+        retention: Which snapshots are kept.
+        oldest_in_use: The oldest catalog revision that this process is sending to a data plane.
+        interval_s: Between two runs.
     """
     while True:
         removed = 0
         try:
-            while some := await store.compact(retention, oldest_in_use()):
-                removed += some
-                # Writers that wait go first.
+            while count := await store.compact(retention, oldest_in_use()):
+                removed += count
+                # Waiting catalog changes take their turn first.
                 await asyncio.sleep(0)
         except Unavailable:
             _log.warning("compaction_stopped", retry_s=interval_s)

@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
-from broadsheet.v1 import snapshot_service_pb2
 from controlplane import errors
-from controlplane.catalog import domain
 from controlplane.store.store import Store
 from controlplane.store.transactions import WriteTransaction
-from tests.registry_world import START, World, open_world, spec
-
-RECORD = domain.DataPlaneRecord(
-    id="edge",
-    instance_uid="one",
-    serving=None,
-    target=domain.Position(store_uid="s", revision=3, digest=b"\1" * 32),
-    phase=snapshot_service_pb2.PHASE_REJECTED,
-    reason="TOO_LARGE",
-    message="too large",
-    http_address="http://127.0.0.1:8000",
-    software_version="0.1.0",
-    connect_time=START,
-    last_seen_time=datetime(2026, 1, 1, 0, 0, 0, 123456, tzinfo=UTC),
-)
+from tests.registry_world import World, open_world, spec
 
 
 @contextmanager
@@ -191,18 +173,6 @@ async def test_reading_does_not_wait_for_writing(world: World) -> None:
         assert [entry.name for entry in await world.entries()] == ["models/m"]
     go_on.set()
     await writing
-
-
-async def test_data_planes_are_kept_and_make_no_revision(world: World) -> None:
-    await world.store.upsert_data_plane(RECORD)
-    await world.store.upsert_data_plane(dataclasses.replace(RECORD, id="core"))
-    changed = dataclasses.replace(RECORD, serving=RECORD.target, phase=snapshot_service_pb2.PHASE_ACTIVE, reason="")
-    await world.store.upsert_data_plane(changed)
-    assert await world.store.get_data_plane("edge") == changed
-    assert await world.store.get_data_plane("nobody") is None
-    assert [record.id for record in await world.store.data_planes.list()] == ["core", "edge"]
-    assert [record.id for record in await world.store.data_planes.list(after_id="core", limit=1)] == ["edge"]
-    assert await world.revision() == 0
 
 
 async def test_reopened_store_keeps_its_uid_and_another_has_another(store_url: str, tmp_path: Path) -> None:

@@ -26,18 +26,17 @@ from controlplane.store.schema import catalog, entries, metadata
 from protocol.catalog_digest import CatalogDigest
 
 _LEFT_OUT = frozenset({"data_planes", "data_plane_reports", "replicas", "resource_statuses"})
-"""What is known of the fleet: data planes tell it anew, and what they said of the old store is of
-no use."""
+"""The state of the fleet. Data planes report it again, and what they reported about the old store
+is useless."""
 
 _ROWS_PER_INSERT = 500
 
 
 async def backup(url: str, path: Path) -> backup_file.Header:
-    """Write everything in the store at `url` to a new file, as of one moment. It may be in use
-    meanwhile.
+    """Write the store at `url` to a new file, as of one moment. The store may be in use.
 
     Raises:
-        SetupError: that is not possible; says why.
+        SetupError: It is not possible; says why.
     """
     async with _opened(url, only_read=True) as opened, opened.engine.begin() as connection:
         schema = await connection.run_sync(_schema)
@@ -64,14 +63,14 @@ async def backup(url: str, path: Path) -> backup_file.Header:
 
 
 async def restore(url: str, path: Path) -> backup_file.Header:
-    """Fill the empty store at `url` from a backup, and give it an identity of its own.
+    """Fill the empty store at `url` from a backup, and give it a new identity.
 
-    Data planes that served the old store refuse this one until an operator allows it: it may lack
-    what they have seen.
+    Data planes that served the old store refuse this one until an operator allows it, because it
+    may lack revisions that they have seen.
 
     Raises:
-        SetupError: the store is not empty, or the file is damaged or of a newer release. Nothing
-        was changed then.
+        SetupError: The store is not empty, or the file is damaged or of a newer release. Nothing
+        was changed.
     """
     header = backup_file.read_header(path)
     async with _opened(url) as opened, opened.begin_setup() as connection:
@@ -102,7 +101,7 @@ async def _opened(url: str, *, only_read: bool = False) -> AsyncIterator[databas
 
 
 def _schema(connection: Connection) -> str | None:
-    """The migration that the database is at; None: it has no tables."""
+    """The migration that the database is at. None: it has no tables."""
     return MigrationContext.configure(connection).get_current_revision()
 
 
@@ -120,13 +119,14 @@ async def _empty(connection: AsyncConnection) -> bool:
 
 
 async def _insert(connection: AsyncConnection, path: Path) -> None:
-    # The tables as they are there: those of the backup's release may differ from this one's.
+    # The tables as they are in the database: those of the backup's release may differ from the
+    # current ones.
     tables = MetaData()
     await connection.run_sync(tables.reflect)
     for table in reversed(tables.sorted_tables):
         if table.name != "alembic_version" and table.name not in _LEFT_OUT:
             await connection.execute(table.delete())
-    for name, rows in groupby(backup_file.read_rows(path), key=lambda one: one[0].name):
+    for name, rows in groupby(backup_file.read_rows(path), key=lambda item: item[0].name):
         batch: list[Mapping[str, Any]] = []
         for row in map(itemgetter(1), rows):
             batch.append(row)
@@ -138,8 +138,7 @@ async def _insert(connection: AsyncConnection, path: Path) -> None:
 
 
 async def _check_digest(connection: AsyncConnection, path: Path) -> None:
-    """The newest snapshot is what its digest says: a backup that was written wrong is found out
-    here."""
+    """Check that the entries of the newest snapshot hash to its digest."""
     digest = CatalogDigest()
     current = select(entries.c.name, entries.c.type, entries.c.digest).where(entries.c.to_revision.is_(None))
     async with connection.stream(current) as rows:

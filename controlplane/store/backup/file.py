@@ -1,8 +1,8 @@
-"""The file of a backup: rows of all tables, for either kind of database.
+"""The format of a backup file: the rows of all tables, for either kind of database.
 
-gzip over lines of JSON. The first is a header; then each table's name and columns, followed by its
-rows; the last one has the number of rows and the SHA-256 of all lines before it, so that a file
-that was cut or changed is noticed.
+It is lines of JSON, compressed with gzip. The first line is a header. Each table is a line with its
+name and columns, followed by its rows. The last line has the number of rows and the SHA-256 of all
+lines before it, so a file that was cut or changed is detected.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ _FORMAT = "broadsheet-backup"
 _VERSION = 1
 
 _LINE_BYTES_MAX = 64 * 1024 * 1024
-"""No row comes near; a file that is none of ours may."""
+"""Far longer than any row. Bounds the memory for a file that is no backup."""
 
 _BYTES = "base64"
-"""Key of an object that stands for bytes, which JSON does not have."""
+"""Key of an object that stands for bytes, which JSON lacks."""
 
 _JSON = "json"
-"""Key of an object that holds what is an object itself, such as labels."""
+"""Key of an object that holds a value that is an object or an array, such as labels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What a backup is of."""
+    """What a backup was made of."""
 
     schema: str
-    """The migration that its tables are of."""
+    """The migration that its tables are at."""
     store_uid: str
-    """Identity of the store that it was made of."""
+    """Identity of the store that was backed up."""
     catalog_revision: int
     create_time: str
     """ISO 8601, UTC."""
@@ -50,7 +50,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """The rows that follow are of this table."""
+    """A table. The rows that follow belong to it."""
 
     name: str
     columns: Sequence[str]
@@ -63,23 +63,23 @@ class BackupWriter:
         self._stream = stream
         self._hash = hashlib.sha256()
         self.rows = 0
-        """So many were written."""
+        """Rows written so far."""
 
     def begin(self, header: Header) -> None:
-        """The first line."""
+        """Write the first line."""
         self._write({"format": _FORMAT, "version": _VERSION, **asdict(header)})
 
     def table(self, name: str, columns: Sequence[str]) -> None:
-        """The rows that follow are of this table."""
+        """Begin a table. The rows that follow belong to it."""
         self._write({"table": name, "columns": list(columns)})
 
     def row(self, values: Sequence[object]) -> None:
-        """A row of the table that was begun last."""
-        self._write([_encoded(one) for one in values])
+        """Write a row of the table that was begun last."""
+        self._write([_encoded(value) for value in values])
         self.rows += 1
 
     def end(self) -> None:
-        """The last line."""
+        """Write the last line."""
         self._write({"rows": self.rows, "sha256": self._hash.hexdigest()})
 
     def _write(self, content: object) -> None:
@@ -90,17 +90,16 @@ class BackupWriter:
 
 @contextmanager
 def new_backup(path: Path) -> Iterator[BackupWriter]:
-    """Write a backup to `path`, where it is when the block has ended well, and nothing is
-    otherwise.
+    """Write a backup to `path`. The file appears when the block ends without an exception.
 
     Raises:
-        SetupError: there is something already, or it can't be written.
+        SetupError: There is a file already, or it cannot be written.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
         if path.exists():
             raise SetupError(f"{path} exists already")
-        # It holds hashes of keys, and whatever cards and labels say.
+        # A backup holds hashes of keys, and the contents of cards and labels.
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -108,7 +107,7 @@ def new_backup(path: Path) -> Iterator[BackupWriter]:
                     yield BackupWriter(stream)
                 file.flush()
                 os.fsync(file.fileno())
-            # Fails, rather than replaces, when another has made the file meanwhile.
+            # link() fails if the file exists by now, where rename() would replace it.
             os.link(partial, path)
         finally:
             with suppress(FileNotFoundError):
@@ -118,10 +117,10 @@ def new_backup(path: Path) -> Iterator[BackupWriter]:
 
 
 def read_header(path: Path) -> Header:
-    """Check the whole file, and say what it is of.
+    """Check the whole file, and return its header.
 
     Raises:
-        SetupError: it can't be read, is damaged, or was written by a newer release.
+        SetupError: It cannot be read, is damaged, or was written by a newer release.
     """
     header = None
     for item in _items(path):
@@ -132,10 +131,10 @@ def read_header(path: Path) -> Header:
 
 
 def read_rows(path: Path) -> Iterator[tuple[Table, Mapping[str, Any]]]:
-    """Every row, with the table that it is of.
+    """Every row, with its table.
 
     Raises:
-        SetupError: the file is damaged; known for sure only at its end.
+        SetupError: The file is damaged. Damage may be detected only at the end of the file.
     """
     table: Table | None = None
     for item in _items(path):
@@ -171,7 +170,7 @@ def _parsed(path: Path, stream: BinaryIO | gzip.GzipFile) -> Iterator[Header | T
         elif isinstance(content, list):
             digest.update(line)
             rows += 1
-            yield [_decoded(one) for one in content]
+            yield [_decoded(value) for value in content]
         elif "table" in content:
             digest.update(line)
             yield Table(name=content["table"], columns=content["columns"])

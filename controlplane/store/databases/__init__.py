@@ -1,5 +1,5 @@
-"""The kinds of database, and how each is opened and locked.
+"""The databases that a store can be on: how each is opened, written to and migrated.
 
-It owns what differs between SQLite and PostgreSQL. It may import SQLAlchemy and
+It owns engines, isolation, timeouts and the lock on an SQLite file. It may import
 `controlplane.errors`.
 """

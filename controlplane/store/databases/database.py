@@ -1,4 +1,4 @@
-"""What the store needs of a database, and which kinds there are."""
+"""What the store needs of a database, and how a database of either kind is opened."""
 
 from __future__ import annotations
 
@@ -22,39 +22,44 @@ class Database(Protocol):
     """A database that is open."""
 
     writers_max: int
-    """Changes of the catalog of this process at a time."""
+    """Catalog changes of this process at a time."""
     upkeep_max: int
-    """Transactions of upkeep of this process at a time, beside those."""
+    """Upkeep transactions of this process at a time, in addition."""
 
     @property
     def name(self) -> str:
-        """Which it is, for people; holds no password."""
+        """Its name for messages. Holds no password."""
 
     @property
     def engine(self) -> AsyncEngine:
-        """For reading: every statement of one transaction sees one state."""
+        """For reads. All statements of one transaction see one state."""
 
     def begin_write(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """A transaction that may write; committed at the end of the block, rolled back if it
-        raises."""
+        """A transaction that may write. Commits at the end of the block, or rolls back."""
 
     def begin_setup(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A transaction that may change the schema: of all processes that open the database, one at
         a time has it."""
 
     async def finish_schema(self, connection: AsyncConnection) -> None:
-        """What is to hold of every table, after the migrations."""
+        """Set what must hold for every table, after the migrations."""
 
     def is_retryable(self, error: Exception, *, committing: bool) -> bool:
-        """Whether a write that failed so surely left nothing behind, and may succeed when it is
-        tried again."""
+        """Whether a write that failed with `error` can be run again.
+
+        True only if it left nothing behind and may succeed the next time.
+
+        Args:
+            error: The exception.
+            committing: COMMIT may have been sent.
+        """
 
 
 def parse_url(url: str) -> URL:
     """A database URL of a supported kind.
 
     Raises:
-        errors.SetupError: it is none. The URL is not shown, as it may hold a password.
+        errors.SetupError: The URL is wrong. It is not shown, as it may hold a password.
     """
     try:
         parsed = make_url(url)
@@ -77,9 +82,9 @@ async def open_database(url: str, *, connections_max: int, only_read: bool = Fal
     """The database at `url`.
 
     Args:
-        url: Where it is.
+        url: `sqlite+aiosqlite:///path/to/file` or `postgresql+asyncpg://user@host/database`.
         connections_max: Connections to PostgreSQL at a time.
-        only_read: Nothing will be written, so another process may hold SQLite's file.
+        only_read: Nothing will be written, so another process may hold the SQLite file.
 
     Raises:
         errors.SetupError: the URL is wrong, or another process holds the file.
@@ -102,7 +107,7 @@ async def open_database(url: str, *, connections_max: int, only_read: bool = Fal
 
 
 def migrate(connection: Connection, revision: str = "head") -> None:
-    """Bring the schema to a migration: the newest, if none is named."""
+    """Migrate the schema to `revision`, an identifier of Alembic."""
     command.upgrade(migrations(connection), revision)
 
 
@@ -115,6 +120,6 @@ def migrations(connection: Connection | None) -> Config:
 
 
 def first_line(error: Exception) -> str:
-    """What went wrong, for the person who started the process."""
+    """The first line of an error, for the person who started the process."""
     original = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     return str(original).partition("\n")[0]

@@ -1,11 +1,10 @@
-"""How PostgreSQL is used: one locked row orders the writers of all processes, and nothing waits for
-ever.
+"""How PostgreSQL is used: one locked row orders catalog changes, and every wait has a limit.
 
-Isolation. Writers run READ COMMITTED, and their first statement locks the catalog's row. From then
-on no other writer changes anything that they read, and each of their statements sees all that was
-committed before. REPEATABLE READ would take its view of the database before it waits for that row,
-and so fail whenever it had to wait. Readers run REPEATABLE READ, READ ONLY: the statements of one
-transaction see one state, and never wait for writers.
+Isolation. Writes run READ COMMITTED, and the first statement of a catalog change locks the
+catalog's row. From then on no other catalog change alters anything that it reads, and each of its
+statements sees everything committed before. REPEATABLE READ would take its view of the database
+before it waits for that row, and so fail whenever it had to wait. Reads run REPEATABLE READ, READ
+ONLY: the statements of one transaction see one state, and never wait for writes.
 """
 
 from __future__ import annotations
@@ -25,45 +24,47 @@ from controlplane import errors
 DRIVER = "postgresql+asyncpg"
 
 CATALOG_CHANNEL = "broadsheet_catalog"
-"""NOTIFY says here that a catalog revision was committed."""
+"""The NOTIFY channel that announces committed catalog revisions."""
 
 CONNECTIONS_MAX = 16
-"""Connections of one process by default. PostgreSQL takes 100 from all together unless told
-otherwise."""
+"""Connections of one process by default. The server accepts 100 in all by default."""
 
 CONNECTIONS_MIN = 4
 """Two for changes of the catalog, one for upkeep, one for readers."""
 
 _STATEMENT_TIMEOUT_MS = 15_000
-"""No statement of ours takes a second; what does is stuck."""
+"""No statement of the store takes a second, so one that takes this long is stuck."""
 
 _LOCK_TIMEOUT_MS = 5_000
-"""For the catalog's row: at 100 commits/s, as many as 500 writers may be ahead."""
+"""For the catalog's row: enough for 500 changes ahead in the queue at 100 commits/s."""
 
 _IDLE_IN_TRANSACTION_TIMEOUT_MS = 30_000
-"""A process that was stopped in the middle of a write must not hold the row for ever."""
+"""A process that is stopped in the middle of a write must not hold the row for ever."""
 
 _CONNECT_TIMEOUT_S = 5.0
 _COMMAND_TIMEOUT_S = 20.0
-"""The client's own: a server that is cut off from the network can't time anything out. Above the
-server's timeout."""
+"""Enforced by the client, for a server that cannot be reached. Above the server's timeout."""
 
 _POOL_TIMEOUT_S = 5.0
 _RECYCLE_S = 1800
-"""Connections are replaced after half an hour: memory of long-lived backends grows, and balancers
-cut old ones."""
+"""Connections are replaced after half an hour: the memory of long-lived backends grows, and load
+balancers cut old connections."""
 
-_SETUP_LOCK = 0x6D6F64656C706C  # "modelpl"
-"""Key of the advisory lock for changes of the schema."""
+_SETUP_LOCK = 0x62726F61647368  # "broadsh"
+"""Key of the advisory lock for changes of the schema. Must stay the same for all releases."""
 
-# SQLSTATEs after which a transaction was rolled back, and may succeed when it is run again.
+# SQLSTATEs of transactions that were rolled back, and may succeed when they are run again.
 _SERIALIZATION_FAILURE = "40001"
 _DEADLOCK = "40P01"
 _RETRYABLE = frozenset({_SERIALIZATION_FAILURE, _DEADLOCK})
 
 
 def check_url(url: URL) -> None:
-    """Raises errors.SetupError: it names no database."""
+    """Check that the URL names a database.
+
+    Raises:
+        errors.SetupError: It does not.
+    """
     if not url.database:
         raise errors.SetupError(f"database url: must name a database, as in {DRIVER}://user@host/database")
 
@@ -88,7 +89,7 @@ class PostgresDatabase:
             max_overflow=0,
             pool_timeout=_POOL_TIMEOUT_S,
             pool_recycle=_RECYCLE_S,
-            # One round trip, for which a restarted server costs no request.
+            # Costs one round trip. Without it, requests fail after a restart of the server.
             pool_pre_ping=True,
             connect_args=_connect_args(),
         )
@@ -104,7 +105,7 @@ class PostgresDatabase:
         return self._reading
 
     def separate_engine(self) -> AsyncEngine:
-        """Connections outside the pool, for what keeps one to itself."""
+        """An engine without a pool, for a task that keeps a connection for long."""
         return create_async_engine(self._url, poolclass=NullPool, connect_args=_connect_args())
 
     @asynccontextmanager
@@ -115,17 +116,17 @@ class PostgresDatabase:
     @asynccontextmanager
     async def begin_setup(self) -> AsyncIterator[AsyncConnection]:
         async with self._writing.begin() as connection:
-            # A migration may take its time, and the others wait for it.
+            # A migration may take long, and other control planes wait for it.
             await connection.execute(text("SET LOCAL statement_timeout = 0"))
             await connection.execute(text("SET LOCAL lock_timeout = 0"))
             await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SETUP_LOCK})
             yield connection
 
     async def finish_schema(self, connection: AsyncConnection) -> None:
-        """Let all text compare by its bytes, as in SQLite: the order of a list must not depend on
-        the server's locale.
+        """Make all text compare by its bytes, as in SQLite.
 
-        Done to the schema as it is, so that no migration can forget it.
+        The order of a list must not depend on the locale of the server. This alters the finished
+        schema, so that no migration can forget it.
         """
         columns = await connection.execute(
             text(
@@ -143,8 +144,8 @@ class PostgresDatabase:
         if not isinstance(error, DBAPIError):
             return False
         if error.connection_invalidated:
-            # A lost connection takes its transaction with it, unless COMMIT may have reached the
-            # server.
+            # Without its connection a transaction is rolled back, unless COMMIT may have reached
+            # the server.
             return not committing
         return getattr(error.orig, "sqlstate", None) in _RETRYABLE
 

@@ -1,4 +1,4 @@
-"""How SQLite is opened: durable, strict, and by one process only."""
+"""How SQLite is used: durable, with references checked, and by one process only."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from controlplane import errors
 DRIVER = "sqlite+aiosqlite"
 
 CONNECTIONS_MAX = 8
-"""One writes, the others read. Each is a thread; reading a page takes under a millisecond."""
+"""One for writes, the others for reads. Each is a thread; a page is read in under 1 ms."""
 
 _BUSY_TIMEOUT_MS = 5000
-"""Only this process has the file, so a connection waits for another only while that commits."""
+"""Only this process has the file, so a connection waits only while another one commits."""
 
 WRITE = "broadsheet_write"
-"""Execution option of a connection whose transaction will write."""
+"""Execution option of connections whose transactions write."""
 
 
 def database_path(url: URL) -> Path:
     """The file in a `sqlite+aiosqlite:///` URL.
 
     Raises:
-        errors.SetupError: it names no file.
+        errors.SetupError: It names no file.
     """
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
         raise errors.SetupError("database url: must name a file, as its writes are to survive the process")
@@ -50,11 +50,10 @@ def database_url(path: Path) -> str:
 def exclusively(path: Path) -> Iterator[None]:
     """Hold the lock file beside the database, so that no second process writes to it.
 
-    The lock is the kernel's and goes with the process, however it ends; the file stays and means
-    nothing.
+    The kernel releases the lock when the process ends, however it ends. The lock file stays.
 
     Raises:
-        errors.SetupError: another process holds it, or the file cannot be made.
+        errors.SetupError: Another process holds it, or the file cannot be created.
     """
     lock_path = path.with_name(f"{path.name}.lock")
     try:
@@ -71,10 +70,10 @@ def exclusively(path: Path) -> Iterator[None]:
 
 @contextmanager
 def present(path: Path) -> Iterator[None]:
-    """Use the file beside the process that holds it, if one does.
+    """Check that the file exists. It can be read while another process holds it.
 
     Raises:
-        errors.SetupError: there is no such file.
+        errors.SetupError: There is no such file.
     """
     if not path.is_file():
         raise errors.SetupError(f"{path}: there is no registry")
@@ -92,18 +91,18 @@ def _lock(descriptor: int, path: Path) -> None:
 
 
 def create_engine(path: Path) -> AsyncEngine:
-    """An engine whose commits are on the disk when they return."""
+    """An engine whose commits are on disk when they return."""
     engine = create_async_engine(database_url(path), pool_size=CONNECTIONS_MAX, max_overflow=0)
 
     @event.listens_for(engine.sync_engine, "connect")
     def configure(connection: DBAPIConnection, _record: object) -> None:
-        # The driver's own transaction handling begins too late for BEGIN IMMEDIATE and for reading
-        # one snapshot.
+        # The driver itself begins transactions too late for BEGIN IMMEDIATE, and for reads that
+        # see one state.
         connection.isolation_level = None
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode = WAL")
-        # FULL: a commit waits for the log to be on the disk. NORMAL, usual with WAL, may lose it
-        # when the power goes.
+        # FULL: a commit waits until the log is on disk. NORMAL, which is usual with WAL, may lose
+        # a commit when the power fails.
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
@@ -112,15 +111,15 @@ def create_engine(path: Path) -> AsyncEngine:
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Connection) -> None:
         options: dict[str, Any] = dict(connection.get_execution_options())
-        # IMMEDIATE takes the write lock at once: a reader that turns writer half-way could only
-        # fail.
+        # IMMEDIATE takes the write lock at once. A transaction that reads first and then writes
+        # may fail half-way.
         connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(WRITE) else "BEGIN")
 
     return engine
 
 
 class SqliteDatabase:
-    """A file that this process alone holds."""
+    """A database file that only this process has open for writing."""
 
     writers_max = 1
     upkeep_max = 1
@@ -153,8 +152,8 @@ class SqliteDatabase:
             yield connection
 
     async def finish_schema(self, connection: AsyncConnection) -> None:
-        """Nothing: text compares by its bytes unless told otherwise."""
+        """Nothing to do: SQLite compares text by its bytes by default."""
 
     def is_retryable(self, error: Exception, *, committing: bool) -> bool:
-        # There is no other writer that could be in the way.
+        # There is no other writer to conflict with.
         return False

@@ -1,1 +1,5 @@
-"""What the store keeps of data planes and of the control planes that serve them."""
+"""The records of data planes, and what control planes on one database share about them.
+
+Nothing here takes the lock on the catalog. It may import `controlplane.store.databases`,
+`controlplane.store.reading`, `controlplane.store.schema` and `controlplane.store.times`.
+"""

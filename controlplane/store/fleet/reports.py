@@ -1,4 +1,4 @@
-"""What control planes on one database tell each other about data planes. Pure."""
+"""What control planes on one database report to each other about data planes. Pure."""
 
 from __future__ import annotations
 
@@ -11,35 +11,34 @@ from controlplane.catalog.domain import DataPlaneRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetReport:
-    """What has changed about a data plane, told by the control plane that has its stream."""
+    """Changes of a data plane, reported by the control plane that has its stream."""
 
     record: DataPlaneRecord
     session: int
-    """The stream that it comes from, as `claim` numbered it."""
+    """Number of the stream that it comes from, as returned by `FleetTables.claim`."""
     connected: bool
-    """Whether that stream still is."""
+    """Whether that stream is open."""
     settled_revision: int | None
-    """The head that the data plane has dealt with: it serves or has rejected it. None: with
-    none."""
+    """Revision of the last head that the data plane serves or has rejected. None: there is none."""
     replace: bool
-    """Forget the statuses that were told before."""
+    """Delete the statuses of earlier reports."""
     statuses: Mapping[str, status_pb2.ResourceStatus | None]
-    """Those that changed, by resource name. None: it is reported no more."""
+    """Changed statuses by resource name. None: the resource is not reported any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetChange:
-    """What has changed about a data plane since one looked last, whoever has its stream."""
+    """Changes of a data plane since the last read, whichever control plane has its stream."""
 
     record: DataPlaneRecord
     session: int
     replica_uid: str
-    """The control plane that has, or had, its stream."""
+    """The control plane that has or had its stream."""
     connected: bool
-    """Whether it has one, at a control plane that runs."""
+    """Whether its stream is open, at a control plane that is running."""
     settled_revision: int | None
     number: int
-    """To ask with the next time."""
+    """Number of this state, for the next read."""
     replace: bool
-    """`statuses` are all there are, not only those that changed."""
+    """`statuses` has all statuses, not only those that changed."""
     statuses: Mapping[str, status_pb2.ResourceStatus | None]

@@ -1,7 +1,7 @@
-"""Statements by which control planes on one PostgreSQL database tell each other about data planes.
+"""The tables in which control planes on one PostgreSQL database share the state of data planes.
 
-None of them takes the catalog's row: reports do not wait for changes of the catalog, nor these for
-reports.
+No statement here takes the lock on the catalog, so reports and catalog changes do not wait for each
+other.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from controlplane.store.fleet.reports import FleetChange, FleetReport
 from controlplane.store.schema import data_plane_reports, data_planes, replicas, resource_statuses
 
 FLEET_CHANNEL = "broadsheet_fleet"
-"""NOTIFY says here that a data plane's report has changed."""
+"""The NOTIFY channel that announces changed reports."""
 
 _NOW_US: ColumnElement[int] = literal_column("(extract(epoch from clock_timestamp()) * 1000000)::bigint")
 
@@ -30,11 +30,11 @@ _STATUSES_PER_STATEMENT = 500
 """PostgreSQL takes 32,767 parameters in one statement."""
 
 _FORGET_REPLICAS_AFTER_US = 60 * 1_000_000
-"""Far beyond any lease. Until then, what one that died was sending is kept."""
+"""Far longer than any lease. Until then, the snapshots that a dead process was sending are kept."""
 
 
 class FleetTables:
-    """Reports of data planes, shared by several control planes.
+    """The reports of data planes, shared by the control planes on one database.
 
     Every method raises errors.Unavailable when the database fails.
     """
@@ -43,9 +43,9 @@ class FleetTables:
         self._database = database
 
     async def listen(self, on_change: Callable[[], None]) -> None:
-        """Call `on_change` at once, and whenever a control plane has committed or told something.
+        """Call `on_change` at once, and whenever a control plane commits or reports.
 
-        Returns when the connection is lost. Raises whatever the driver raises.
+        Returns when the connection is lost. Raises the exceptions of the driver.
         """
         engine = self._database.separate_engine()
         try:
@@ -56,15 +56,19 @@ class FleetTables:
                 driver.add_termination_listener(lambda *_: lost.set())
                 for channel in (CATALOG_CHANNEL, FLEET_CHANNEL):
                     await driver.add_listener(channel, lambda *_: on_change())
-                # Something may have come before the listeners were there.
+                # There may have been a change before the listeners were added.
                 on_change()
                 await lost.wait()
         finally:
             await engine.dispose()
 
     async def heartbeat(self, replica_uid: str, oldest_in_use: int | None) -> None:
-        """Say that this control plane runs, and the oldest snapshot that it sends; forget those
-        that are gone."""
+        """Record that this control plane is running, and delete those that are gone.
+
+        Args:
+            replica_uid: This control plane.
+            oldest_in_use: The oldest catalog revision that it is sending. None: it is sending none.
+        """
         values = {"heartbeat_time_us": _NOW_US, "oldest_in_use": oldest_in_use}
         with database_errors():
             async with self._database.begin_write() as connection:
@@ -75,16 +79,18 @@ class FleetTables:
                 )
 
     async def leave(self, replica_uid: str) -> None:
-        """Say that this control plane runs no more: its data planes are connected no more at
-        once."""
+        """Record that this control plane is stopping. Its data planes are disconnected at once."""
         with database_errors():
             async with self._database.begin_write() as connection:
                 await connection.execute(delete(replicas).where(replicas.c.uid == replica_uid))
                 await _notify(connection)
 
     async def claim(self, data_plane_id: str, replica_uid: str) -> int:
-        """Number a new stream of a data plane. Those that it had before, anywhere, count no
-        more."""
+        """Number a new stream of a data plane. Its earlier streams are ignored from now on.
+
+        Returns:
+            The number, for `FleetReport.session`.
+        """
         row = data_plane_reports.c
         claim = insert(data_plane_reports).values(
             data_plane_id=data_plane_id, session=1, replica_uid=replica_uid, connected=True, number=1, replaced_number=0
@@ -104,20 +110,23 @@ class FleetTables:
         return session
 
     async def put(self, reports: Sequence[FleetReport]) -> None:
-        """Keep what has changed. Reports of streams that count no more are dropped."""
+        """Write reports. Those of a stream that is not the newest of its data plane are dropped."""
         with database_errors():
             async with self._database.begin_write() as connection:
-                # In one order, so that two of these never wait for each other.
-                for report in sorted(reports, key=lambda one: one.record.id):
+                # Always in this order, so that two transactions cannot deadlock.
+                for report in sorted(reports, key=lambda report: report.record.id):
                     await _put(connection, report)
                 await _notify(connection)
 
     async def changes_since(self, known: Mapping[str, int], lease_s: float) -> Sequence[FleetChange]:
-        """What has changed since `known`, by data plane id.
+        """The state of each data plane, with the statuses that changed since `known`.
 
         Args:
-            known: Number of what is known, by data plane id.
-            lease_s: A control plane that has not been heard of for so long counts as gone.
+            known: `FleetChange.number` of the last read, by data plane id.
+            lease_s: A control plane without a heartbeat for so many seconds counts as gone.
+
+        Returns:
+            One for each data plane that has a report, by id.
         """
         lease_us = round(lease_s * 1_000_000)
         alive = func.coalesce(replicas.c.heartbeat_time_us > _NOW_US - lease_us, False)
@@ -142,8 +151,10 @@ async def _put(connection: AsyncConnection, report: FleetReport) -> None:
     }
     if report.replace:
         changes["replaced_number"] = row.number + 1
-    mine = (row.data_plane_id == report.record.id) & (row.session == report.session)
-    numbered = await connection.execute(update(data_plane_reports).where(mine).values(**changes).returning(row.number))
+    newest_stream = (row.data_plane_id == report.record.id) & (row.session == report.session)
+    numbered = await connection.execute(
+        update(data_plane_reports).where(newest_stream).values(**changes).returning(row.number)
+    )
     number = numbered.scalar_one_or_none()
     if number is None:
         return

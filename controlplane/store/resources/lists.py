@@ -1,8 +1,8 @@
-"""Lists of models and adapters as SQL: which rows, in which order, after which.
+"""Lists of models and adapters as SQL: filter, order and cursor.
 
-The condition of a filter lets every row through that the filter matches, and perhaps more: what no
-column holds (the owner, inside the card; the state, which data planes report) is left to the
-caller, who holds the filter against each row.
+The condition of a filter selects every row that the filter matches, and perhaps others. No column
+has the owner (it is inside the card) or the state (data planes report it), so the caller must check
+each row against the filter.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from controlplane.store.times import to_us
 _COLUMNS = {"served_name": "served_name", "create_time": "create_time_us", "update_time": "update_time_us"}
 
 _ESCAPED_NUL = "\\u0000"
-"""As JSON has it."""
+"""NUL in JSON."""
 
 
 def listed(query: Select[Any], table: Table, asked: ListQuery, after: paging.Cursor | None, limit: int) -> Select[Any]:
-    """The rows of `query` that are asked for, and perhaps more, in the order that is asked for.
+    """The rows of `query` that match, and perhaps others, in order.
 
     Args:
         query: SELECT_MODELS or SELECT_ADAPTERS.
-        table: The one that it is of.
-        asked: What is asked for.
+        table: `models` or `adapters`, as in `query`.
+        asked: The filter and the order.
         after: The cursor to begin after. None: at the beginning.
         limit: Rows at most.
     """
@@ -42,7 +42,7 @@ def listed(query: Select[Any], table: Table, asked: ListQuery, after: paging.Cur
 
 
 def cursor_of(order: Order, resource: domain.Model | domain.Adapter) -> paging.Cursor:
-    """Where a model or an adapter stands in a list of this order."""
+    """The position of a model or an adapter in a list of this order."""
     parts: dict[str, tuple[str | int, ...]] = {
         NAME: (resource.model_id, resource.id) if isinstance(resource, domain.Adapter) else (resource.id,),
         "served_name": (resource.served_name,),
@@ -53,7 +53,7 @@ def cursor_of(order: Order, resource: domain.Model | domain.Adapter) -> paging.C
 
 
 _SortColumn = tuple[ColumnElement[Any], bool]
-"""A column, and whether its greatest value comes first."""
+"""A column, and whether it is in descending order."""
 
 
 def _sort_columns(table: Table, order: Order) -> Sequence[_SortColumn]:
@@ -68,7 +68,7 @@ def _sort_columns(table: Table, order: Order) -> Sequence[_SortColumn]:
 def _after(columns: Sequence[_SortColumn], cursor: paging.Cursor) -> ColumnElement[bool]:
     parts = [literal(part, column.type) for (column, _), part in zip(columns, cursor, strict=True)]
     if len({descending for _, descending in columns}) == 1:
-        # One comparison of rows, for which a database can use an index.
+        # One comparison of rows: a database can use an index for it.
         here, there = tuple_(*(column for column, _ in columns)), tuple_(*parts)
         return here < there if columns[0][1] else here > there
     beyond = [
@@ -77,9 +77,9 @@ def _after(columns: Sequence[_SortColumn], cursor: paging.Cursor) -> ColumnEleme
     ]
     equal = [column == part for (column, _), part in zip(columns, parts, strict=True)]
     first = columns[0][0] <= parts[0] if columns[0][1] else columns[0][0] >= parts[0]
-    # The first says nothing that the rest does not; it is the part that a database can use an index
-    # for.
-    return and_(first, or_(*(and_(*equal[:index], one) for index, one in enumerate(beyond))))
+    # The first condition follows from the others. It is there because a database can use an index
+    # for it.
+    return and_(first, or_(*(and_(*equal[:index], later) for index, later in enumerate(beyond))))
 
 
 def _condition(table: Table, node: filters.Filter, *, wanted: bool) -> ColumnElement[bool]:
@@ -91,19 +91,19 @@ def _condition(table: Table, node: filters.Filter, *, wanted: bool) -> ColumnEle
             return _condition(table, operand, wanted=not wanted)
         case filters.And(operands) | filters.Or(operands):
             conditions = [_condition(table, operand, wanted=wanted) for operand in operands]
-            # Of an AND that is not wanted, one operand is not.
+            # Not (a and b) is (not a) or (not b).
             joined = and_ if isinstance(node, filters.And) == wanted else or_
             return joined(*conditions) if conditions else true()
 
 
 def _comparison(table: Table, comparison: filters.Comparison, *, wanted: bool) -> ColumnElement[bool]:
-    signed: Callable[[ColumnElement[bool]], ColumnElement[bool]] = (lambda one: one) if wanted else not_
+    signed: Callable[[ColumnElement[bool]], ColumnElement[bool]] = (lambda condition: condition) if wanted else not_
     pattern = comparison.pattern
     match comparison.field:
         case filters.LABELS:
             value = table.c.labels[comparison.key].as_string()
             found = signed(and_(value.is_not(None), _matches(value, pattern)))
-            # PostgreSQL takes no text out of JSON that has a NUL anywhere.
+            # PostgreSQL extracts no text from JSON with a NUL anywhere in it.
             odd = cast(table.c.labels, String).contains(_ESCAPED_NUL, autoescape=True)
             return case((odd, true()), else_=found)
         case "served_name":
@@ -116,7 +116,7 @@ def _comparison(table: Table, comparison: filters.Comparison, *, wanted: bool) -
 
 
 def _matches(value: ColumnElement[Any], pattern: filters.Pattern) -> ColumnElement[bool]:
-    """`pattern.matches(value)`. No LIKE: in SQLite it does not tell capitals from small letters."""
+    """`pattern.matches(value)`. Without LIKE, which ignores case in SQLite."""
     text, length = pattern.text, len(pattern.text)
     if not (pattern.open_start or pattern.open_end):
         return value == text
@@ -125,6 +125,6 @@ def _matches(value: ColumnElement[Any], pattern: filters.Pattern) -> ColumnEleme
     if pattern.open_start and pattern.open_end:
         return func.replace(value, text, "") != value
     if pattern.open_start:
-        # Of a shorter value this takes less than `text` has.
+        # For a value shorter than `text` this yields fewer characters, so it is not equal.
         return func.substr(value, func.length(value) - (length - 1)) == text
     return func.substr(value, 1, length) == text
