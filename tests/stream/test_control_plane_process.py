@@ -141,14 +141,14 @@ async def test_acknowledged_changes_survive_a_kill(tmp_path: Path) -> None:
 
 async def test_a_second_process_learns_what_it_conflicts_with(tmp_path: Path) -> None:
     async with running(tmp_path / "first") as plane:
-        for data_dir, flags, told in (
+        for data_dir, flags, expected in (
             (tmp_path / "first", ("--listen", "127.0.0.1:0"), f"in use by process {plane.process.pid} on "),
             (tmp_path / "second", ("--listen", plane.address), f"cannot listen on {plane.address}"),
         ):
             second = await start(data_dir, *flags)
             _, error = await second.communicate()
             assert second.returncode == 1
-            assert told in error.decode()
+            assert expected in error.decode()
             assert "Traceback" not in error.decode()
 
 

@@ -146,7 +146,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path, authority: Authorit
     first, second = authority.issue(), authority.issue()
     garbage = tmp_path / "garbage"
     garbage.write_text("no certificate")
-    for cert, key, client_ca, told in (
+    for cert, key, client_ca, expected in (
         (tmp_path / "nowhere", first.key, None, "nowhere: No such file"),
         (first.cert, tmp_path / "nowhere", None, "nowhere: No such file"),
         (first.cert, tmp_path, None, "Is a directory"),
@@ -156,7 +156,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path, authority: Authorit
     ):
         with pytest.raises(errors.SetupError) as caught:
             server_credentials(cert, key, client_ca)
-        assert told in str(caught.value)
+        assert expected in str(caught.value)
 
 
 def test_a_change_is_reported_once(authority: Authority) -> None:

@@ -34,7 +34,7 @@ async def test_a_token_is_accepted_until_it_expires(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("entry", "expected"),
     [
         ({"role": "king"}, "tokens.0.role"),
         ({"sha256": "secret in the wrong place"}, "tokens.0.sha256"),
@@ -44,11 +44,11 @@ async def test_a_token_is_accepted_until_it_expires(tmp_path: Path) -> None:
         ({"password": "x"}, "password"),
     ],
 )
-def test_the_error_about_an_invalid_entry_omits_its_content(tmp_path: Path, entry: dict[str, str], told: str) -> None:
+def test_errors_omit_the_content_of_an_entry(tmp_path: Path, entry: dict[str, str], expected: str) -> None:
     good = {"name": "ci", "role": "viewer", "sha256": HASH}
     with pytest.raises(errors.SetupError) as caught:
         opened(write_tokens(tmp_path / "tokens", [good | entry]))
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
