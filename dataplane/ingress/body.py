@@ -181,7 +181,7 @@ def parse_form(raw: bytes, content_type: bytes) -> FormBody:
         parser.write(raw)
         parser.finalize()
     except MultipartParseError:
-        raise openai_errors.InvalidForm("it can't be taken apart at its boundaries") from None
+        raise openai_errors.InvalidForm("it cannot be split at its boundaries") from None
     if not form.complete:
         raise openai_errors.InvalidForm("it ends before its last boundary")
     if not form.models:

@@ -1,5 +1,5 @@
 """The immutable view of a snapshot, and every check that is made before it is used.
 
 It owns what a data plane holds in memory: entries, indexes, quarantines, and the activation of each
-model. All of it is pure. It may import `protocol` only.
+model. Pure: that holds for every module here. It may import `protocol` only.
 """

@@ -49,7 +49,7 @@ class Assembler:
     def _refuse(self, entry: RawEntry) -> Rejection | None:
         if len(self._entries) == self._entry_count:
             return Rejection(
-                reason=ENTRY_COUNT_MISMATCH, message=f"more than the announced {self._entry_count} entries came"
+                reason=ENTRY_COUNT_MISMATCH, message=f"more than the announced {self._entry_count} entries arrived"
             )
         if self._entries and self._entries[-1].name >= entry.name:
             return not_ordered(self._entries[-1], entry)
@@ -70,6 +70,6 @@ class Assembler:
         if len(self._entries) != self._entry_count:
             return Rejection(
                 reason=ENTRY_COUNT_MISMATCH,
-                message=f"{len(self._entries)} entries came, {self._entry_count} were announced",
+                message=f"{len(self._entries)} entries arrived, {self._entry_count} were announced",
             )
         return tuple(self._entries)

@@ -58,7 +58,7 @@ def decode(entry: RawEntry) -> Message | Quarantine:
     try:
         return message_type.FromString(entry.blob)
     except DecodeError:
-        return Quarantine(reason=BLOB_UNREADABLE, message=f"its content is no {entry.type}")
+        return Quarantine(reason=BLOB_UNREADABLE, message=f"its content is not a {entry.type}")
 
 
 def check_key(key: api_key_pb2.ApiKeyEntry) -> Quarantine | None:

@@ -262,7 +262,7 @@ class SyncClient:
             missed = missed + 1 if seen == self._messages_received else 0
             seen = self._messages_received
         silent_s = missed * self._timing.heartbeat_s
-        return Ended(reason=f"SILENT: nothing came for {silent_s:g} s", reconnect_after_s=0.0)
+        return Ended(reason=f"SILENT: nothing arrived for {silent_s:g} s", reconnect_after_s=0.0)
 
     def _set_connection(self, connection: Connection) -> None:
         self._connection = connection

@@ -103,7 +103,7 @@ def next_state(state: State, taken: Input) -> State:
     """
     following = TRANSITIONS.get((state, taken))
     if following is None:
-        fault = f"{taken.value} came in state {state.value}"
+        fault = f"{taken.value} in state {state.value}"
         assert taken not in LOCAL_INPUTS, fault
         raise ProtocolViolation(fault)
     return following

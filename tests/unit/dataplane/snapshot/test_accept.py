@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataplane.snapshot.accept import accept
@@ -45,6 +45,7 @@ _SOME = st.sets(st.sampled_from(_MANY)).map(
 )
 
 
+@settings(deadline=None)
 @given(before=_SOME, after=_SOME, number=st.integers(1, 2))
 def test_the_held_snapshot_does_not_change_the_outcome(
     before: tuple[RawEntry, ...], after: tuple[RawEntry, ...], number: int
