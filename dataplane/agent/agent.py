@@ -27,7 +27,7 @@ from dataplane.engine.replica import ReplicaSettings
 from dataplane.logs import configure_logging
 from dataplane.relay.messages import SerializedSnapshot
 from dataplane.relay.relay import Relay
-from dataplane.relay.topics import Key, Topic, agent_writer
+from dataplane.relay.topics import AGENT, Key, Topic
 from dataplane.settings import Settings
 from dataplane.snapshot.policy import Policy
 from dataplane.snapshot.snapshot import Snapshot
@@ -52,7 +52,7 @@ class Agent:
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray Serve awaits it
         configure_logging()
-        self._relay = Relay(agent_writer(time.time_ns()))
+        self._relay = Relay(AGENT)
         self._plan_due = asyncio.Event()
         self._ledger = Ledger.empty(
             drain_s=settings.drain_s,

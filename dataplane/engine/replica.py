@@ -66,7 +66,7 @@ class EngineReplica:
         self._settings = settings
         self._replica_id = serve.get_replica_context().replica_id.unique_id
         self._log = _log.bind(application=application, replica=self._replica_id)
-        self._relay = Relay(Writer(Role.ENGINE, self._replica_id, time.time_ns()))
+        self._relay = Relay(Writer(Role.ENGINE, self._replica_id))
         # A directory of its own: another replica must not lose files that this one removes.
         self._adapter_dir = settings.adapter_dir / self._replica_id
         self._adapters = ReplicaAdapters(AdapterCache(self._adapter_dir))

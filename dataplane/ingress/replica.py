@@ -57,7 +57,7 @@ class IngressReplica:
         configure_logging()
         self._settings = settings
         self._replica_id = serve.get_replica_context().replica_id.unique_id
-        self._relay = Relay(Writer(Role.INGRESS, self._replica_id, time.time_ns()))
+        self._relay = Relay(Writer(Role.INGRESS, self._replica_id))
         self._views = ViewHolder()
         self._wakes: asyncio.Queue[str] = asyncio.Queue(_WAKES_MAX)
         self._report_due = asyncio.Event()

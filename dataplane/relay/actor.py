@@ -8,6 +8,7 @@ that crashed comes back empty with another epoch; every process then puts its ke
 from __future__ import annotations
 
 import pickle
+import time
 from typing import Any
 
 import ray
@@ -30,8 +31,12 @@ class RelayActor:
     more than all the rest of a call.
     """
 
-    def __init__(self) -> None:
-        self._service = RelayService()
+    def __init__(self, started_at_ns: int | None = None) -> None:
+        """
+        Args:
+            started_at_ns: Nanoseconds since the epoch. None: now.
+        """
+        self._service = RelayService(started_at_ns=time.time_ns() if started_at_ns is None else started_at_ns)
 
     async def call(self, request: bytes) -> bytes:
         """Call a method of the service, and pickle what it returns.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -20,7 +20,7 @@ from dataplane.relay.errors import RelayFullError
 from dataplane.relay.mailbox import Mail
 from dataplane.relay.messages import Message
 from dataplane.relay.state import Cursor, PutResult, StoredChanges
-from dataplane.relay.topics import Key, Topic, Watched, Writer
+from dataplane.relay.topics import UNCLAIMED, Key, Topic, Watched, Writer
 
 _RETRY_S = 0.5
 """Between tries while the actor is being restarted, or is full."""
@@ -58,6 +58,7 @@ class Relay:
 
     def __init__(self, writer: Writer | None, *, open_actor: Callable[[], Any] = open_relay) -> None:
         self._writer = writer
+        self._claiming = asyncio.Lock()
         self._open_actor = open_actor
         self._actor: Any = None
         self._own: dict[Key, bytes] = {}
@@ -100,7 +101,7 @@ class Relay:
 
     def inbox(self) -> Inbox:
         """The messages to this agent."""
-        return Inbox(self, self._required_writer())
+        return Inbox(self)
 
     async def note_epoch(self, epoch: str) -> None:
         """Put everything again if the relay was restarted since this process last put."""
@@ -128,7 +129,7 @@ class Relay:
 
     async def _write(self, keys: Sequence[Key]) -> None:
         """Bring the relay's values of `keys` to those of this process."""
-        writer = self._required_writer()
+        writer = await self.current_writer()
         result: PutResult = await self.call("put", lambda: (writer, *self._own_of(keys)))
         self._epoch = result.epoch
         if result.is_new_writer and not self._own.keys() <= set(keys):
@@ -140,9 +141,14 @@ class Relay:
         values = {key: self._own[key] for key in keys if key in self._own}
         return values, [key for key in keys if key not in self._own]
 
-    def _required_writer(self) -> Writer:
+    async def current_writer(self) -> Writer:
+        """How this process writes, numbered by the relay if it is an agent."""
         if self._writer is None:
             raise RuntimeError("this process only reads from the relay")
+        async with self._claiming:
+            if self._writer.incarnation == UNCLAIMED:
+                unclaimed = self._writer
+                self._writer = replace(unclaimed, incarnation=await self.call("claim", lambda: (unclaimed,)))
         return self._writer
 
 
@@ -178,9 +184,8 @@ class Watcher:
 class Inbox:
     """The agent's messages, in order. For use by a single task."""
 
-    def __init__(self, relay: Relay, writer: Writer) -> None:
+    def __init__(self, relay: Relay) -> None:
         self._relay = relay
-        self._writer = writer
         self._epoch = ""
         self._taken_to = 0
         self._dropped = 0
@@ -195,7 +200,8 @@ class Inbox:
             WriterReplacedError: a newer agent runs.
         """
         mail: Mail
-        epoch, mail = await self._relay.call("receive", lambda: (self._writer, self._epoch, self._taken_to))
+        writer = await self._relay.current_writer()
+        epoch, mail = await self._relay.call("receive", lambda: (writer, self._epoch, self._taken_to))
         if epoch != self._epoch:
             self._epoch, self._dropped = epoch, 0
             await self._relay.note_epoch(epoch)

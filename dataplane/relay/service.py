@@ -28,13 +28,27 @@ _MESSAGES_PER_TAKE_MAX = 1_000
 class RelayService:
     """What the relay's actor runs. `Relay` is its client."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, started_at_ns: int) -> None:
+        """
+        Args:
+            started_at_ns: The time on this node's clock. A restarted relay numbers agents above
+                those of before, if its clock is not behind.
+        """
+        self._started_at_ns = started_at_ns
         self._state = RelayState(epoch=uuid.uuid4().hex, limits=Limits())
         self._waiting: WaitingIndex[asyncio.Future[None]] = WaitingIndex(watchers_max=WATCHERS_MAX)
         self._mailbox = Mailbox(
             messages_max=_MESSAGES_MAX, bytes_max=_MESSAGES_BYTES_MAX, batch_max=_MESSAGES_PER_TAKE_MAX
         )
         self._has_mail = asyncio.Event()
+
+    async def claim(self, writer: Writer) -> int:
+        """The incarnation of an agent that starts.
+
+        A relay that was restarted may not know the old agent yet. If its clock is also behind, the
+        new agent is refused once it does, and the next agent gets a higher number.
+        """
+        return self._state.claim(writer, self._started_at_ns)
 
     async def put(self, writer: Writer, values: dict[Key, bytes], removed: Sequence[Key]) -> PutResult:
         """Set and remove keys of a writer. See `RelayState.put`."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dataplane.relay.errors import NotOwnerError, RelayFullError
 from dataplane.relay.topic_log import Entry, LogChanges, TopicLog
-from dataplane.relay.topics import ROLE_OF, Key, Topic, Watched, Writer
+from dataplane.relay.topics import ROLE_OF, Key, Role, Topic, Watched, Writer
 from dataplane.relay.writers import WriterRecord, Writers
 
 
@@ -93,6 +93,16 @@ class RelayState:
             self._remove(key)
             record.keys.discard(key)
         return PutResult(self.epoch, is_new)
+
+    def claim(self, writer: Writer, at_least: int) -> int:
+        """Number a new process of an agent's name. See `Writers.claim`.
+
+        Raises:
+            NotOwnerError: the writer is a replica, whose id is unique.
+        """
+        if writer.role is not Role.AGENT:
+            raise NotOwnerError(f"{writer.name}: only agents are numbered, not {writer.role}")
+        return self._writers.claim(writer, at_least)
 
     def changes(self, watched: Iterable[Watched], cursor: Cursor | None) -> StoredChanges:
         """What has changed since `cursor`; None or a cursor of another epoch: all that there is."""

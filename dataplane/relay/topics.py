@@ -73,14 +73,17 @@ class Writer:
     role: Role
     name: str
     """`agent`, or the id of a replica. A new process replaces an older one of its name."""
-    incarnation: int
-    """Rises with each process of that name; the highest is the current process. The time of its
-    start will do, in nanoseconds since the epoch."""
+    incarnation: int = 1
+    """Rises with each process of that name; the highest is the current process. Replicas have 1:
+    their ids are unique."""
 
 
-def agent_writer(started_at_ns: int) -> Writer:
-    """The agent that started at that time, in nanoseconds since the epoch."""
-    return Writer(Role.AGENT, "agent", started_at_ns)
+UNCLAIMED = 0
+"""The incarnation of a writer that the relay is still to number. Clocks of nodes differ, so the
+start time of a process would not do."""
+
+AGENT = Writer(Role.AGENT, "agent", UNCLAIMED)
+"""An agent that starts. A later agent replaces it."""
 
 
 def engine_key(application: str, replica_id: str) -> Key:

@@ -28,6 +28,15 @@ class Writers:
         self._agents: dict[str, WriterRecord] = {}
         """Apart, because what an agent has put outlives it: its successor starts from that."""
         self._writers_max = writers_max
+        self._claimed: dict[str, int] = {}
+        """The last incarnation that was given to each agent's name. There is a single name."""
+
+    def claim(self, writer: Writer, at_least: int) -> int:
+        """A new incarnation for an agent, above all that are known, and at least `at_least`."""
+        record = self._agents.get(writer.name)
+        known = max(record.incarnation if record is not None else 0, self._claimed.get(writer.name, 0))
+        self._claimed[writer.name] = max(known + 1, at_least)
+        return self._claimed[writer.name]
 
     def check(self, writer: Writer) -> None:
         """Refuse a writer that may not write now. Changes nothing.

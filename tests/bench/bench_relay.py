@@ -37,7 +37,7 @@ from dataplane.relay.messages import (
     SleepOrder,
 )
 from dataplane.relay.relay import Relay
-from dataplane.relay.topics import Key, Role, Topic, Watched, Writer, agent_writer, engine_key
+from dataplane.relay.topics import AGENT, Key, Role, Topic, Watched, Writer, engine_key
 
 REPLICAS = (50, 100, 200, 400, 800)
 INGRESSES = 2
@@ -85,7 +85,7 @@ class Cluster:
         """Reports that the agent has received."""
 
     async def start(self) -> None:
-        agent = Relay(agent_writer(time.time_ns()))
+        agent = Relay(AGENT)
         for made in self._records:
             adapters = LiveAdapters(catalog_revision=1, names=frozenset({"a@0123456789abcdef0123456789abcdef"}))
             await agent.put(
@@ -97,12 +97,12 @@ class Cluster:
             )
         self._go(self._agent(agent))
         for number in range(INGRESSES):
-            relay = Relay(Writer(Role.INGRESS, f"ingress{number}", time.time_ns()))
+            relay = Relay(Writer(Role.INGRESS, f"ingress{number}"))
             self._go(self._ingress(relay, Key(Topic.INGRESSES, f"ingress{number}")))
             self._go(self._follow(relay, [Topic.SNAPSHOT, Topic.ACTIVATION]))
             self._go(self._follow(relay, [Topic.RATE_LIMITS], LIMITS_PACE_S))
         for number, made in enumerate(self._records):
-            relay = Relay(Writer(Role.ENGINE, f"replica{number}", time.time_ns()))
+            relay = Relay(Writer(Role.ENGINE, f"replica{number}"))
             self._go(self._engine(relay, engine_key(made.name, f"replica{number}")))
             self._go(self._follow(relay, [Key(Topic.SLEEP_ORDERS, made.name), Key(Topic.ADAPTERS, made.name)]))
 

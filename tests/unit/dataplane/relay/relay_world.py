@@ -20,9 +20,9 @@ class RelayWorld:
         """Calls that fail from now on, as calls of a dead actor do."""
         self.calls: list[str] = []
 
-    def restart(self) -> None:
-        """Lose everything, as an actor that Ray restarts does."""
-        self._actor = RelayActor()
+    def restart(self, started_at_ns: int | None = None) -> None:
+        """Lose everything, as an actor that Ray restarts does. Its node's clock may be another."""
+        self._actor = RelayActor(started_at_ns)
 
     def relay(self, role: Role, name: str, incarnation: int = 1) -> Relay:
         """A client as another process has it."""

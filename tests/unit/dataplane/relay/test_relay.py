@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from dataplane.relay import relay as relay_module
-from dataplane.relay.errors import WriterReplacedError
+from dataplane.relay.errors import NotOwnerError, WriterReplacedError
 from dataplane.relay.messages import SleepOrder, Wake
-from dataplane.relay.topics import Key, Role, Topic
+from dataplane.relay.topics import UNCLAIMED, Key, Role, Topic
 from tests.unit.dataplane.relay.relay_world import RelayWorld
 
 ORDER = Key(Topic.SLEEP_ORDERS, "app")
@@ -78,12 +78,41 @@ async def test_a_call_is_tried_again_until_the_actor_is_back_and_then_puts_the_n
 
 async def test_an_old_agent_is_refused_once_a_new_one_has_put() -> None:
     world = RelayWorld()
-    old, new = world.relay(Role.AGENT, "agent", 1), world.relay(Role.AGENT, "agent", 2)
+    old, new = world.relay(Role.AGENT, "agent", UNCLAIMED), world.relay(Role.AGENT, "agent", UNCLAIMED)
     await old.put({ORDER: 1})
     await new.put({Key(Topic.ACTIVATION): 2})
     with pytest.raises(WriterReplacedError):
         await old.put({ORDER: 3})
     assert (await new.read([ORDER])).changed == {ORDER: 1}
+
+
+async def test_tasks_of_an_agent_share_the_number_that_the_relay_gave() -> None:
+    world = RelayWorld()
+    agent = world.relay(Role.AGENT, "agent", UNCLAIMED)
+    await asyncio.gather(agent.put({ORDER: 1}), agent.put({Key(Topic.ACTIVATION): 2}))
+    assert world.calls.count("claim") == 1
+    assert (await agent.current_writer()).incarnation > UNCLAIMED
+
+
+async def test_a_relay_on_a_node_whose_clock_is_behind_refuses_one_agent_at_most() -> None:
+    world = RelayWorld()
+    old = world.relay(Role.AGENT, "agent", UNCLAIMED)
+    await old.put({ORDER: 1})
+    world.restart(started_at_ns=0)
+    second = world.relay(Role.AGENT, "agent", UNCLAIMED)
+    await second.current_writer()
+    await old.put({ORDER: 2})
+    with pytest.raises(WriterReplacedError):
+        await second.put({ORDER: 3})
+    third = world.relay(Role.AGENT, "agent", UNCLAIMED)
+    await third.put({ORDER: 4})
+    assert (await third.read([ORDER])).changed == {ORDER: 4}
+
+
+async def test_only_agents_are_numbered() -> None:
+    engine = RelayWorld().relay(Role.ENGINE, "r1", UNCLAIMED)
+    with pytest.raises(NotOwnerError):
+        await engine.put({Key(Topic.ENGINES, "app/r1"): 1})
 
 
 async def test_a_paced_watcher_is_answered_once_for_many_changes() -> None:

@@ -19,7 +19,7 @@ ORDER = Key(Topic.SLEEP_ORDERS, "app")
 
 
 async def test_a_watcher_that_knows_nothing_is_answered_at_once_even_if_there_is_nothing() -> None:
-    service = RelayService()
+    service = RelayService(started_at_ns=0)
     async with asyncio.timeout(1):
         changes = await service.watch([Topic.ENGINES], None)
         assert (changes.changed, changes.is_complete) == ({}, True)
@@ -30,7 +30,7 @@ async def test_a_watcher_that_knows_nothing_is_answered_at_once_even_if_there_is
 
 
 async def test_a_watcher_that_knows_all_waits_for_a_change() -> None:
-    service = RelayService()
+    service = RelayService(started_at_ns=0)
     known = await service.watch([Topic.ENGINES], None)
     polling = asyncio.create_task(service.watch([Topic.ENGINES], known.cursor))
     await service.put(AGENT, {ORDER: b"other"}, [])
@@ -48,14 +48,14 @@ async def test_a_watcher_that_knows_all_waits_for_a_change() -> None:
 
 async def test_without_a_change_a_poll_is_answered_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay_service, "POLL_TIMEOUT_S", 0.01)
-    service = RelayService()
+    service = RelayService(started_at_ns=0)
     known = await service.watch([Topic.ENGINES], None)
     changes = await service.watch([Topic.ENGINES], known.cursor)
     assert (changes.changed, changes.removed, changes.is_complete) == ({}, (), False)
 
 
 async def test_heartbeats_of_engines_wake_only_those_who_watch_engines() -> None:
-    service = RelayService()
+    service = RelayService(started_at_ns=0)
     known = await service.watch([ORDER], None)
     of_engine = asyncio.create_task(service.watch([ORDER, Key(Topic.ADAPTERS, "app")], known.cursor))
     of_ingress = asyncio.create_task(service.watch([Topic.SNAPSHOT, Topic.ACTIVATION], known.cursor))
@@ -70,7 +70,7 @@ async def test_heartbeats_of_engines_wake_only_those_who_watch_engines() -> None
 
 
 async def test_messages_are_waited_for_and_taken_once() -> None:
-    service = RelayService()
+    service = RelayService(started_at_ns=0)
     await service.put(AGENT, {}, [])
     receiving = asyncio.create_task(service.receive(AGENT, "", 0))
     await asyncio.sleep(0.01)
@@ -84,14 +84,14 @@ async def test_messages_are_waited_for_and_taken_once() -> None:
 
 
 async def test_an_acknowledgement_from_before_a_restart_takes_nothing() -> None:
-    service = RelayService()
+    service = RelayService(started_at_ns=0)
     await service.send([b"first"])
     _, mail = await service.receive(AGENT, "an epoch before", 99)
     assert mail.messages == (b"first",)
 
 
 async def test_messages_are_not_given_to_an_agent_that_was_replaced() -> None:
-    service = RelayService()
+    service = RelayService(started_at_ns=0)
     await service.put(AGENT, {}, [])
     waiting = asyncio.create_task(service.receive(AGENT, "", 0))
     await asyncio.sleep(0)
