@@ -1,2 +1,1 @@
-"""The control plane: the registry of models and adapters, and the server that pushes its
-snapshots."""
+"""The control plane: a registry of models and adapters that pushes its snapshots."""

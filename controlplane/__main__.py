@@ -1,4 +1,4 @@
-"""Wires the control plane together, and runs it until it is told to stop."""
+"""Puts the control plane together, and runs it until a signal to stop."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from controlplane.upkeep.purging import purge_for_ever
 from controlplane.upkeep.retention import run_compaction
 
 EXIT_SETUP = 1
-"""The process could not start: the port or the database is taken, say."""
+"""The process could not start; for example, the port is taken."""
 
 EXIT_USAGE = 2
-"""A setting is wrong."""
+"""A setting is invalid."""
 
 _log = structlog.get_logger("controlplane")
 
@@ -108,7 +108,7 @@ async def run(settings: Settings) -> None:
                 await _serve(settings, store, server, fleet, fan_out, address, stop)
             _log.info("stopped")
         finally:
-            # After a failure too: an RPC must not outlive the store.
+            # Also after a failure: an RPC must not outlive the store.
             await server.stop(0)
             verifier.close()
 

@@ -1,16 +1,17 @@
-"""What can go wrong, in the terms of the registry. No framework is imported here; `status.py` turns
-these into gRPC.
+"""The errors of the control plane, in the terms of the registry. Pure.
+
+`controlplane.rpc.status` turns them into gRPC statuses.
 
 DomainError
- ├── InvalidArgument      the request is wrong, whatever the registry holds
- ├── NotFound             it names something that is not there
- ├── AlreadyExists        it would make something twice
- ├── FailedPrecondition   it is right, but not in the registry's present state
+ ├── InvalidArgument      the request is wrong in any state of the registry
+ ├── NotFound             it names something that does not exist
+ ├── AlreadyExists        it would create something that exists
+ ├── FailedPrecondition   it is illegal in the present state of the registry
  ├── Aborted              something changed meanwhile; the same request may work now
  ├── ResourceExhausted    a limit of the registry is reached
- ├── Unauthenticated      nobody knows who asks
- ├── PermissionDenied     who asks may not do this
- └── Unavailable          the control plane cannot work at the moment
+ ├── Unauthenticated      the caller is unknown
+ ├── PermissionDenied     the caller may not do this
+ └── Unavailable          the control plane cannot answer at the moment
 SetupError                the process cannot start; never reaches a caller
 """
 
@@ -25,29 +26,26 @@ from protocol.validation import FieldViolation
 
 
 class Reason(enum.StrEnum):
-    """Why a request failed: `reason` of google.rpc.ErrorInfo. Each says what its caller can do."""
+    """Why a request failed: `reason` of google.rpc.ErrorInfo, with advice for the caller."""
 
     INVALID_FIELDS = "INVALID_FIELDS"
     """Fields break a rule. Correct those that BadRequest lists."""
     UNREADABLE_MESSAGE = "UNREADABLE_MESSAGE"
-    """The bytes are not of the method's message. Use a client of this API's release."""
+    """The bytes are not a message of this method. Use a client of this API's release."""
     INVALID_PAGE_TOKEN = "INVALID_PAGE_TOKEN"  # noqa: S105  # no password
-    """The token is not one that this method gave for this request. Start at the first page."""
+    """This method did not return the token for this request. Start at the first page."""
     INVALID_FILTER = "INVALID_FILTER"
-    """The filter cannot be read. The description says where, and what would be right there."""
+    """The filter cannot be parsed. The description says where, and what is expected there."""
     INVALID_ORDER_BY = "INVALID_ORDER_BY"
-    """The order names what a list cannot be sorted by. Use the fields that the description
-    lists."""
+    """A list cannot be sorted by this field. Use the fields that the description lists."""
     INVALID_UPDATE_MASK = "INVALID_UPDATE_MASK"
-    """The update mask names what no update changes. Use the paths that the description lists."""
+    """The update mask has a path that cannot be updated. Use those that the description lists."""
     REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
-    """Another request was carried out under this request id. Send a fresh UUID4 with each
-    request."""
+    """Another request had this request id. Send a new UUID4 with each request."""
     UNSUPPORTED_SOURCE = "UNSUPPORTED_SOURCE"
-    """This release takes no source of this kind here. Use a `file:///` source."""
+    """This release does not support such a source here. Use a `file:///` source."""
     SOURCE_NOT_ALLOWED = "SOURCE_NOT_ALLOWED"
-    """The operator has not allowed sources at this place. Move the files, or ask for the place to
-    be allowed."""
+    """The operator has not allowed sources there. Move the files, or ask the operator."""
     ENGINE_ARGUMENT_RESERVED = "ENGINE_ARGUMENT_RESERVED"
     """Broadsheet sets this engine argument itself. Leave it out; the description says what to use
     instead."""
@@ -59,14 +57,13 @@ class Reason(enum.StrEnum):
     """The source directory or a file in it does not exist on the control plane's machine. Correct
     the URI."""
     ADAPTER_SOURCE_UNREADABLE = "ADAPTER_SOURCE_UNREADABLE"
-    """The control plane may not read a file, or it is no regular file. Correct its permissions or
-    kind."""
+    """A file cannot be read, or is not a regular file. Correct its permissions or its kind."""
     ADAPTER_FILES_INVALID = "ADAPTER_FILES_INVALID"
     """A file is damaged or not of the expected format. Save the adapter again with PEFT."""
     ADAPTER_TOO_LARGE = "ADAPTER_TOO_LARGE"
     """The files are larger than the operator allows."""
     ADAPTER_UNSUPPORTED = "ADAPTER_UNSUPPORTED"
-    """The adapter uses a feature that the engine cannot serve. Train it without."""
+    """The adapter uses a feature that the engine cannot serve. Train it without that feature."""
     ADAPTER_RANK_TOO_HIGH = "ADAPTER_RANK_TOO_HIGH"
     """The rank is above the model's `spec.lora.max_rank`. Register the model with a higher one."""
     ADAPTER_BASE_MISMATCH = "ADAPTER_BASE_MISMATCH"
@@ -84,10 +81,9 @@ class Reason(enum.StrEnum):
     API_KEY_NOT_FOUND = "API_KEY_NOT_FOUND"
     """There is no such API key. Check the id, or create it."""
     API_KEY_EXISTS = "API_KEY_EXISTS"
-    """There is an API key of this id, or was before it was revoked. Choose another id."""
+    """An API key, perhaps a revoked one, has this id. Choose another id."""
     REVISION_NOT_FOUND = "REVISION_NOT_FOUND"
-    """There is no such revision of the catalog, model or adapter yet, or it is not kept any
-    more."""
+    """The catalog, model or adapter has no such revision yet, or no longer keeps it."""
     SERVED_NAME_TAKEN = "SERVED_NAME_TAKEN"
     """Another model, adapter or route has this served name. Choose another name, or delete the one
     that has it."""
@@ -110,71 +106,65 @@ class Reason(enum.StrEnum):
     """A route would be left without a target that gets requests. Change or delete that route
     first."""
     ALREADY_REGISTERED = "ALREADY_REGISTERED"
-    """It exists, and the request says that it must not. Choose another id, or leave `must_create`
-    out."""
+    """It exists, and the request has `must_create`. Choose another id, or omit `must_create`."""
     STILL_DELETED = "STILL_DELETED"
-    """Something deleted has this id until its purge time. Undelete it, or choose another id."""
+    """A deleted resource keeps this id until its purge time. Undelete it, or choose another id."""
     NOT_DELETED = "NOT_DELETED"
-    """It is not deleted, so there is nothing to take back."""
+    """It is not deleted, so it cannot be undeleted."""
     BASE_MODEL_DELETED = "BASE_MODEL_DELETED"
-    """The adapter's base model is deleted. Undelete that first."""
+    """The base model of the adapter is deleted. Undelete the model first."""
     ETAG_MISMATCH = "ETAG_MISMATCH"
-    """Somebody changed it since the etag was read. Read it again, and decide whether the change
-    still holds."""
+    """It has changed since the etag was read. Read it again before you change it."""
     ROLLOUT_NOT_IN_STATE = "ROLLOUT_NOT_IN_STATE"
-    """The model has no rollout under way, or it is paused or running already. Look at it again."""
+    """The model has no rollout, or its rollout is already paused or running. Read it again."""
     CONCURRENT_CHANGE = "CONCURRENT_CHANGE"
-    """Something that the request depends on changed meanwhile. Try again."""
+    """A resource that the request depends on has changed meanwhile. Try again."""
     ROLLBACK_TOO_LARGE = "ROLLBACK_TOO_LARGE"
-    """The snapshot differs in more resources than one change may have. Go back in smaller steps."""
+    """The snapshot differs in more resources than a change may have. Roll back in smaller steps."""
     PINNED_REVISION_GONE = "PINNED_REVISION_GONE"
-    """A route of the snapshot to go back to pins a revision of something that was deleted since.
-    Choose another one."""
+    """A route in that snapshot pins a revision of a resource that is deleted now. Choose another
+    snapshot."""
     CATALOG_FULL = "CATALOG_FULL"
-    """The catalog holds as many entries as a snapshot may. Delete some."""
+    """The catalog has as many entries as a snapshot may have. Delete some."""
 
     PROTOCOL_VIOLATION = "PROTOCOL_VIOLATION"
-    """A message came on a Sync stream that may not come there then. A fault of the data plane's
-    release."""
+    """A message on a Sync stream was illegal at that time. A bug in the data plane."""
     DATA_PLANE_SILENT = "DATA_PLANE_SILENT"
-    """A data plane did not read, answer or speak for too long. It connects again by itself."""
+    """A data plane did not read or send anything for too long. It reconnects by itself."""
     TOO_MANY_DATA_PLANES = "TOO_MANY_DATA_PLANES"
-    """As many data planes have connected as are let in. Look for one whose id changes with every
-    start."""
+    """The limit of data planes is reached. Look for a data plane whose id changes at each start."""
     TOO_MANY_WAITERS = "TOO_MANY_WAITERS"
-    """Too many calls wait for revisions already. Try again later."""
+    """Too many calls already wait for revisions. Try again later."""
 
     TOKEN_MISSING = "TOKEN_MISSING"  # noqa: S105  # no password
     """The call carries no credentials. Send `authorization: Bearer TOKEN`, or show a client
     certificate."""
     TOKEN_INVALID = "TOKEN_INVALID"  # noqa: S105  # no password
-    """The control plane does not know the token. Check that it is complete, and meant for this
-    control plane."""
+    """The control plane does not know the token. Check that it is complete, and is for this control
+    plane."""
     TOKEN_EXPIRED = "TOKEN_EXPIRED"  # noqa: S105  # no password
-    """The token was good until a time that has passed. Get a new one."""
+    """The token has expired. Get a new one."""
     CERTIFICATE_UNKNOWN = "CERTIFICATE_UNKNOWN"
-    """The client certificate is good, but no role is given to any of its names. Ask the operator
-    for one."""
+    """The client certificate is valid, but none of its names has a role. Ask the operator."""
     PERMISSION_DENIED = "PERMISSION_DENIED"
-    """The role of these credentials may not do this. The metadata names the permission, and the
-    roles that have it."""
+    """The role of the caller may not do this. The metadata names the permission, and the roles that
+    have it."""
     DATA_PLANE_MISMATCH = "DATA_PLANE_MISMATCH"
-    """These credentials are for another data plane. Use those made for this one, or correct its
+    """These credentials are for another data plane. Use those of this data plane, or correct its
     id."""
     IDENTITY_PROVIDER_UNAVAILABLE = "IDENTITY_PROVIDER_UNAVAILABLE"
-    """The keys that tokens are checked by cannot be had at the moment. Try again later."""
+    """The keys that verify tokens cannot be fetched at the moment. Try again later."""
 
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
-    """The database does not answer, or its disk is full. Whether a write took place is not known:
-    try again."""
+    """The database does not answer, or its disk is full. A write may have been made: try again."""
     SHUTTING_DOWN = "SHUTTING_DOWN"
-    """This control plane is stopping. Try again; another, or the restarted one, will answer."""
+    """This control plane is stopping. Try again: another or the restarted control plane answers."""
     INTERNAL = "INTERNAL"
-    """A fault of the control plane. Its log has the details under the error id."""
+    """A bug in the control plane. Its log has the details under the error id."""
 
 
 class DomainError(Exception):
-    """What a caller is told. Its text is written for callers: nothing of it is secret."""
+    """An error that is shown to the caller. Its text contains no secrets."""
 
     def __init__(
         self,
@@ -188,17 +178,17 @@ class DomainError(Exception):
         self.reason = reason
         self.message = message
         self.violations = tuple(violations)
-        """Which fields are at fault."""
+        """The fields that are invalid."""
         self.metadata = metadata
-        """Facts for programs, such as the resource that is in the way; keys in lowerCamelCase."""
+        """Details for programs, such as the resource that conflicts; keys in lowerCamelCase."""
 
 
 class InvalidArgument(DomainError):
-    """The request is wrong, whatever the registry holds."""
+    """The request is wrong in any state of the registry."""
 
     @classmethod
     def of_fields(cls, violations: Sequence[FieldViolation], reason: Reason = Reason.INVALID_FIELDS) -> InvalidArgument:
-        """One error for all of `violations`, of which there is at least one."""
+        """An error for all of `violations`, of which there is at least one."""
         shown = "; ".join(
             f"{violation.field}: {violation.description}" if violation.field else violation.description
             for violation in violations[:_VIOLATIONS_SHOWN]
@@ -208,24 +198,24 @@ class InvalidArgument(DomainError):
 
     @classmethod
     def of_field(cls, field: str, description: str, reason: Reason = Reason.INVALID_FIELDS) -> InvalidArgument:
-        """An error about one field."""
+        """An error about a field."""
         return cls.of_fields((FieldViolation(field=field, description=description),), reason)
 
 
 class NotFound(DomainError):
-    """The request names something that is not there."""
+    """The request names something that does not exist."""
 
 
 class AlreadyExists(DomainError):
-    """The request would make something twice."""
+    """The request would create something that exists."""
 
 
 class FailedPrecondition(DomainError):
-    """The request is right, but not in the registry's present state."""
+    """The request is illegal in the present state of the registry."""
 
 
 class Aborted(DomainError):
-    """Something changed meanwhile; the same request may work now."""
+    """Something has changed meanwhile; the same request may work now."""
 
 
 class ResourceExhausted(DomainError):
@@ -233,32 +223,32 @@ class ResourceExhausted(DomainError):
 
 
 class Unauthenticated(DomainError):
-    """Nobody knows who asks."""
+    """The caller is unknown."""
 
 
 class PermissionDenied(DomainError):
-    """Who asks may not do this."""
+    """The caller may not do this."""
 
 
 class Unavailable(DomainError):
-    """The control plane cannot work at the moment."""
+    """The control plane cannot answer at the moment."""
 
 
 class SetupError(Exception):
-    """The process cannot start. Its text is one line for the person who started it."""
+    """The process cannot start. Its text is a line for the person who started it."""
 
 
 _VIOLATIONS_SHOWN = 3
-"""The message names this many fields; BadRequest lists more."""
+"""Fields that the message names; BadRequest lists all."""
 
 
 def model_not_found(name: str) -> NotFound:
-    """No model of this resource name."""
+    """There is no model of this resource name."""
     return NotFound(Reason.MODEL_NOT_FOUND, f"{name} does not exist, or is deleted", metadata={"resource": name})
 
 
 def adapter_not_found(name: str) -> NotFound:
-    """No adapter of this resource name."""
+    """There is no adapter of this resource name."""
     return NotFound(Reason.ADAPTER_NOT_FOUND, f"{name} does not exist, or is deleted", metadata={"resource": name})
 
 
@@ -283,12 +273,12 @@ def revision_of_resource_not_found(name: str, number: int, newest: int) -> NotFo
 
 
 def data_plane_not_found(name: str) -> NotFound:
-    """No data plane of this resource name."""
+    """There is no data plane of this resource name."""
     return NotFound(Reason.DATA_PLANE_NOT_FOUND, f"{name} has never connected", metadata={"resource": name})
 
 
 def revision_not_found(revision: int, oldest: int, newest: int) -> NotFound:
-    """No snapshot of this catalog revision: not yet, or not any more."""
+    """There is no snapshot of this catalog revision yet, or it is no longer kept."""
     if revision < oldest:
         message = f"catalog revision {revision} is not kept any more; the oldest that is kept is {oldest}"
     else:

@@ -10,10 +10,10 @@ import structlog
 
 
 def configure(log_format: Literal["console", "json"]) -> None:
-    """Send what this process logs, its libraries included, through structlog.
+    """Send all logs of this process, those of libraries included, through structlog.
 
     Args:
-        log_format: `console` for people, `json` for programs: one object per line.
+        log_format: `console` for people; `json` for programs, an object a line.
     """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -43,7 +43,6 @@ def configure(log_format: Literal["console", "json"]) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    # Of libraries, only what is wrong: alembic tells of each migration that it looks at, grpc of
-    # each call.
+    # Only warnings of libraries: alembic logs each migration that it looks at, grpc each call.
     root.setLevel(logging.WARNING)
     logging.getLogger("controlplane").setLevel(logging.INFO)

@@ -1,8 +1,7 @@
-"""On whose behalf the code that runs now acts, and where the call came from. Pure.
+"""On whose behalf the running code acts, and where its call came from. Pure.
 
-Authentication says who it is, once per RPC, with `acting_as`; whoever needs to know asks `current`.
-What is written under it (the audit log) and what is allowed to it need not be handed the caller
-through every layer between.
+Authentication sets the principal of each RPC with `acting_as`. The audit log and permission checks
+read it with `current`, so that no layer between has to pass it on.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ class Principal:
     """Who acts. Nothing in it is secret: it is logged, and kept in the audit log."""
 
     name: str
-    """Stable, and unique among those who authenticate in the same way: the name of a token, the
-    subject of a JWT."""
+    """Stable, and unique within a way to authenticate: the name of a token, the subject of a
+    JWT."""
     role: str
-    """The role that it acts in, such as `admin`. Empty: roles are not in force."""
+    """Its role, such as `admin`. Empty: none."""
     authentication: str
-    """How it proved who it is: `none`, `token`, `oidc`, `mtls`."""
+    """How it authenticated: `none`, `token`, `oidc`, `mtls`."""
     data_plane: str = ""
     """The only data plane that it may speak for. Empty: any."""
 
 
 ANONYMOUS = Principal(name="anonymous", role="", authentication="none")
-"""Who acts when nobody has authenticated."""
+"""The principal of calls without authentication."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,31 +36,31 @@ class Origin:
     """Where a call came from."""
 
     address: str
-    """`host:port` or `unix:/path` of the peer. Empty: no call, but this process itself."""
+    """`host:port` or `unix:/path` of the peer. Empty: this process, not a call."""
     request_id: str
-    """The `request_id` that the caller gave. Empty: none."""
+    """The `request_id` of the request. Empty: none."""
 
 
 HERE = Origin(address="", request_id="")
-"""This process itself."""
+"""This process, not a call."""
 
 _principal: ContextVar[Principal] = ContextVar("principal", default=ANONYMOUS)
 _origin: ContextVar[Origin] = ContextVar("origin", default=HERE)
 
 
 def current() -> Principal:
-    """Who acts now. Tasks inherit it from the task that made them."""
+    """The present principal. Tasks inherit it from the task that created them."""
     return _principal.get()
 
 
 def origin() -> Origin:
-    """Where the present call came from. Tasks inherit it from the task that made them."""
+    """The origin of the present call. Tasks inherit it from the task that created them."""
     return _origin.get()
 
 
 @contextmanager
 def acting_as(principal: Principal) -> Iterator[None]:
-    """Let `principal` be who acts, within the block."""
+    """Make `principal` the present principal within the block."""
     token = _principal.set(principal)
     try:
         yield
@@ -71,7 +70,7 @@ def acting_as(principal: Principal) -> Iterator[None]:
 
 @contextmanager
 def called_from(origin: Origin) -> Iterator[None]:
-    """Let `origin` be where the present call came from, within the block."""
+    """Make `origin` the origin of the present call within the block."""
     token = _origin.set(origin)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Settings of the control plane, from flags and environment. The only module that reads either."""
+"""Settings of the control plane, from flags and environment. No other module reads either."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from protocol.addresses import UNIX, is_local
 ENV_PREFIX = "BROADSHEET_CONTROLPLANE_"
 
 _SECRET = frozenset({"database_url"})
-"""May hold a password, so a wrong one is not repeated."""
+"""May contain a password, so an error message does not show the value."""
 
 
 def _default_data_dir() -> Path:
@@ -35,8 +35,10 @@ def _default_data_dir() -> Path:
 
 
 class Settings(BaseSettings):
-    """Every setting of the control plane. Flags come before `BROADSHEET_CONTROLPLANE_*` environment
-    variables."""
+    """All settings of the control plane.
+
+    Flags have precedence over `BROADSHEET_CONTROLPLANE_*` environment variables.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
@@ -53,56 +55,54 @@ class Settings(BaseSettings):
 
     listen: str = Field(
         default="127.0.0.1:8300",
-        description="Where the gRPC API listens: HOST:PORT, or unix:/path. Port 0 takes any free one.",
+        description="Where the gRPC API listens: HOST:PORT, or unix:/path. Port 0: any free port.",
         pattern=r"^(\S+:\d{1,5}|unix:/\S+)$",
     )
     insecure: bool = Field(
         default=False,
-        description="Listen beyond this machine without TLS: who listens on the way reads tokens and everything else.",
+        description="Listen beyond this machine without TLS: anybody on the network path can read tokens and data.",
     )
-    data_dir: Path = Field(default_factory=_default_data_dir, description="Where the database is kept.")
+    data_dir: Path = Field(default_factory=_default_data_dir, description="Directory of the database and of tokens.")
     database_url: str = Field(
         default="",
-        description="Where the registry is kept: postgresql+asyncpg://user:password@host/database for several control "
+        description="Database of the registry: postgresql+asyncpg://user:password@host/database for several control "
         "planes, or sqlite+aiosqlite:///path. Empty: SQLite in the data directory.",
     )
     database_connections_max: int = Field(
         default=store_postgres.CONNECTIONS_MAX,
         ge=store_postgres.CONNECTIONS_MIN,
         le=1000,
-        description="Connections to PostgreSQL at a time; half of them for writes. One more waits for news.",
+        description="Connections to PostgreSQL, half of them for writes. Another one listens for notifications.",
     )
     retain_snapshots: int = Field(
         default=1000,
         ge=SNAPSHOTS_MIN,
-        description="The newest so many snapshots are kept, whatever their age: to be listed and gone back to.",
+        description="How many of the newest snapshots are kept, whatever their age.",
     )
-    retain_days: float = Field(
-        default=30.0, ge=0, le=36500, description="Snapshots younger than this are kept, however many. In days."
-    )
+    retain_days: float = Field(default=30.0, ge=0, le=36500, description="How long all snapshots are kept, in days.")
     audit_retention_days: int = Field(
-        default=365, ge=0, le=36_500, description="How long audit events are kept, in days. 0: for ever."
+        default=365, ge=0, le=36_500, description="How long audit events are kept, in days. 0: forever."
     )
     deleted_retention_days: float = Field(
         default=30.0,
         ge=0,
         le=3660,
-        description="How long a deleted model or adapter can be undeleted, in days. Then it is gone for good.",
+        description="How long a deleted model or adapter can be undeleted, in days. Then it is purged.",
     )
     drain_s: float = Field(
-        default=10.0, ge=0, le=3600, description="How long RPCs may go on after a signal to stop, in s."
+        default=10.0, ge=0, le=3600, description="How long RPCs may continue after a signal to stop, in seconds."
     )
     message_bytes_max: int = Field(
         default=4 * 1024 * 1024,
         ge=1024 * 1024,
         le=256 * 1024 * 1024,
-        description="Largest message that is received, in bytes.",
+        description="Largest message that is accepted, in bytes.",
     )
     streams_max: int = Field(
-        default=1000, ge=1, le=100_000, description="Concurrent RPCs of one connection; more of them wait."
+        default=1000, ge=1, le=100_000, description="Concurrent RPCs of a connection; more of them wait."
     )
     adapter_bytes_max: int = Field(
-        default=2 * 1024**3, ge=1, description="Largest adapter that is registered: all of its files, in bytes."
+        default=2 * 1024**3, ge=1, description="Largest adapter that is accepted: bytes of all its files."
     )
     allowed_sources: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
@@ -114,27 +114,27 @@ class Settings(BaseSettings):
     tls_key: Path | None = Field(default=None, description="PEM file with its key, without a password.")
     tls_client_ca: Path | None = Field(
         default=None,
-        description="PEM file with authorities of client certificates (mTLS). With it every client has to show one.",
+        description="PEM file with authorities of client certificates (mTLS). With it, clients need a certificate.",
     )
     certificate_roles: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="Roles by subject alternative name of client certificates, as comma-separated NAME=ROLE, or "
-        "NAME=data-plane:ID for one data plane only.",
+        "NAME=data-plane:ID for a single data plane.",
     )
     tokens_file: Path | None = Field(
         default=None,
         description="YAML file with the hashes of bearer tokens and the role of each; read again when it changes. "
-        "Without it and without OIDC: tokens that are made at the first start and kept in the data directory.",
+        "Without it and without OIDC: tokens are generated at the first start, in the data directory.",
     )
-    oidc_issuer: str = Field(default="", description="Issuer (`iss`) whose JWTs are taken. Empty: none.")
-    oidc_audience: str = Field(default="", description="Audience (`aud`) that the JWTs must be made for.")
+    oidc_issuer: str = Field(default="", description="Issuer (`iss`) whose JWTs are accepted. Empty: none.")
+    oidc_audience: str = Field(default="", description="Audience (`aud`) that the JWTs must have.")
     oidc_jwks: str = Field(default="", description="The issuer's keys: an https:// URL, or a file.")
     oidc_role_claim: str = Field(
-        default="roles", min_length=1, description="Claim with the roles; a dot goes into an object."
+        default="roles", min_length=1, description="Claim with the roles; a dot leads into an object."
     )
     oidc_roles: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="What values of the role claim mean, as comma-separated VALUE=ROLE. Empty: they are the roles' own "
+        description="Roles by values of the role claim, as comma-separated VALUE=ROLE. Empty: the values are role "
         "names.",
     )
     log_format: Literal["console", "json"] = Field(default="console", description="How logs are written.")
@@ -162,10 +162,10 @@ class Settings(BaseSettings):
 
     @field_validator("oidc_jwks")
     @classmethod
-    def _private_to_the_issuer(cls, value: str) -> str:
+    def _cannot_be_replaced_on_the_way(cls, value: str) -> str:
         url = urlsplit(value)
         if url.scheme and not (url.scheme == "https" or (url.scheme == "http" and is_local(f"{url.hostname}:0"))):
-            raise ValueError("whoever can change the keys on their way can sign tokens: use https://, or a file")
+            raise ValueError("keys over plain http:// could be replaced on the way: use https://, or a file")
         return value
 
     @field_validator("certificate_roles")
@@ -211,31 +211,31 @@ class Settings(BaseSettings):
     def _oidc_is_complete(self) -> Settings:
         given = (self.oidc_issuer, self.oidc_audience, self.oidc_jwks)
         if any(given) and not all(given):
-            raise ValueError("oidc-issuer, oidc-audience and oidc-jwks belong together: give all three or none")
+            raise ValueError("oidc-issuer, oidc-audience and oidc-jwks belong together: set all three or none")
         return self
 
     @model_validator(mode="after")
     def _tls_is_complete(self) -> Settings:
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("tls-cert and tls-key belong together: give both or neither")
+            raise ValueError("tls-cert and tls-key belong together: set both or neither")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError("tls-client-ca needs tls-cert and tls-key")
         if self.certificate_roles and self.tls_client_ca is None:
-            raise ValueError("certificate-roles needs tls-client-ca: without it no client shows a certificate")
+            raise ValueError("certificate-roles needs tls-client-ca: without it no client has a certificate")
         return self
 
     @model_validator(mode="after")
     def _local_unless_insecure(self) -> Settings:
         if self.tls_cert is None and not self.insecure and not is_local(self.listen):
             raise ValueError(
-                f"listen: got {self.listen}, which others can reach, without TLS; give --tls-cert and --tls-key, use "
-                "127.0.0.1, or say --insecure"
+                f"listen: got {self.listen}, which others can reach, without TLS; set --tls-cert and --tls-key, use "
+                "127.0.0.1, or set --insecure"
             )
         return self
 
     @property
     def certificate_principals(self) -> Mapping[str, Principal]:
-        """Who clients are, by subject alternative name of their certificates."""
+        """Principals by subject alternative name of client certificates."""
         granted = {name: role for name, _, role in (pair.rpartition("=") for pair in self.certificate_roles)}
         return {
             name: Principal(
@@ -267,8 +267,8 @@ def load(argv: Sequence[str] = ()) -> Settings:
     """Settings from flags and environment.
 
     Raises:
-        errors.SetupError: a value is missing, unknown or not allowed. Says which, in one line.
-        SystemExit: `--help` was asked for, and shown.
+        errors.SetupError: a setting is missing, unknown or invalid. The text is a single line.
+        SystemExit: after `--help`.
     """
     unknown = sorted(
         name for name in os.environ if name.startswith(ENV_PREFIX) and name not in _environment_variables()

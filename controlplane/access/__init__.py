@@ -1,5 +1,5 @@
-"""Who calls, and what they may do.
+"""Who may do what: `authentication.py` finds out who calls, `permissions.py` what they may do.
 
-It owns authentication (tokens, certificates, OpenID Connect) and the one table from RPC to
-permission. It may import `controlplane.catalog` and `protocol`.
+It owns the ways to authenticate (tokens, client certificates, OpenID Connect) and the table from
+RPC to permission. It may import `controlplane.principal`, `controlplane.errors` and `protocol`.
 """

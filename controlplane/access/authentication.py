@@ -1,5 +1,4 @@
-"""Who asks: bearer tokens and client certificates to principals. What they may do then is
-`auth.py`'s."""
+"""Who calls: from bearer tokens and client certificates to principals."""
 
 from __future__ import annotations
 
@@ -9,54 +8,54 @@ from typing import Any, Protocol
 import grpc.aio
 
 from controlplane import errors
-from controlplane.access import permissions as auth
+from controlplane.access import permissions
 from controlplane.principal import ANONYMOUS, Principal
 from protocol.transport.local_tokens import TOKEN_BYTES_MAX
 
 _ALTERNATIVE_NAMES = "x509_subject_alternative_name"
-"""gRPC's name for the subject alternative names of a client certificate that it has verified."""
+"""The key of gRPC for the subject alternative names of a verified client certificate."""
 
 
 class TokenSource(Protocol):
-    """Knows some tokens."""
+    """Knows the principals of some tokens."""
 
     async def principal_of(self, token: str) -> Principal | None:
-        """Whose token this is; None: this source does not know it.
+        """The principal of a token; None: this source does not know it.
 
         Raises:
-            errors.Unauthenticated: it is known, and no good (any more).
-            errors.Unavailable: it cannot be checked at the moment.
+            errors.Unauthenticated: it is known, but invalid or expired.
+            errors.Unavailable: it cannot be verified at the moment.
         """
 
 
 class Authenticator:
-    """Finds out who asks, and whether they may."""
+    """Authenticates calls, and checks the permission of the caller."""
 
     def __init__(self, token_sources: Sequence[TokenSource], certificates: Mapping[str, Principal]) -> None:
         """
         Args:
-            token_sources: Asked in this order.
-            certificates: Principals by subject alternative name of their certificates.
+            token_sources: Tried in this order.
+            certificates: Principals by subject alternative name of a client certificate.
         """
         self._token_sources = token_sources
         self._certificates = certificates
 
     async def admit(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> Principal:
-        """Who calls `method`, when they may.
+        """The principal that calls `method`, if it may.
 
-        A token goes before a certificate: a proxy may have a certificate of its own and pass on its
-        callers' tokens.
+        A token has precedence over a certificate: a proxy may have its own certificate and forward
+        the tokens of its callers.
 
         Raises:
-            errors.Unauthenticated: the credentials are missing, or no good.
-            errors.PermissionDenied: their role may not call it.
-            errors.Unavailable: they cannot be checked at the moment.
+            errors.Unauthenticated: the credentials are missing or invalid.
+            errors.PermissionDenied: the role may not call it.
+            errors.Unavailable: they cannot be verified at the moment.
         """
-        if not auth.needs_credentials(method):
+        if not permissions.needs_credentials(method):
             return ANONYMOUS
         token = _bearer_token(context)
         principal = self._of_certificate(context) if token is None else await self._of_token(token)
-        auth.authorize(principal, method)
+        permissions.authorize(principal, method)
         return principal
 
     async def _of_token(self, token: str) -> Principal:
@@ -88,7 +87,7 @@ def _bearer_token(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
     """The token of a call; None: it has none.
 
     Raises:
-        errors.Unauthenticated: there is more than one, or something that is no bearer token.
+        errors.Unauthenticated: there are several, or it is not a bearer token.
     """
     given = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
     if not given:

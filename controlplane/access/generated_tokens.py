@@ -1,9 +1,7 @@
-"""Tokens for a control plane that nobody has configured any for: made at the first start, and left
-for this user.
+"""Tokens of a control plane without configured authentication, generated at its first start.
 
-They are kept in the data directory, and while the control plane listens on this machine a copy is
-where clients look (`protocol.transport.local_tokens`). Files and directories are their owner's
-alone.
+They are kept in the data directory. While the control plane listens on this machine, a copy is
+where clients look for it (`protocol.transport.local_tokens`). Only the owner can read them.
 """
 
 from __future__ import annotations
@@ -30,13 +28,13 @@ _log = structlog.get_logger("controlplane.tokens")
 
 
 class GeneratedTokens:
-    """The generated tokens of one data directory."""
+    """The generated tokens of a data directory."""
 
     def __init__(self, data_dir: Path) -> None:
         """
         Args:
-            data_dir: Of the control plane. `admin_token` and `data-plane_token` in it are used, or
-            made.
+            data_dir: Of the control plane. Has the files `admin_token` and `data-plane_token`,
+                which are generated if they do not exist.
 
         Raises:
             errors.SetupError: they cannot be read or written.
@@ -57,10 +55,11 @@ class GeneratedTokens:
 
     @contextmanager
     def left_for(self, address: str) -> Iterator[None]:
-        """Leave the tokens where clients on this machine look for them, for the time of the block.
+        """Put the tokens where clients on this machine look for them, within the block.
 
         Args:
-            address: Where the control plane listens. At one that others reach too nothing is left.
+            address: Where the control plane listens. If other machines can reach it, no token is
+                written.
         """
         place = local_tokens.directory(address)
         if place is None:
@@ -71,14 +70,14 @@ class GeneratedTokens:
             for kind, token in self._tokens.items():
                 _write(place / kind, token)
         except OSError as error:
-            _log.warning("tokens_not_left", directory=str(place), error=str(error), hint="use --token-file")
+            _log.warning("local_tokens_not_written", directory=str(place), error=str(error), hint="use --token-file")
         try:
             yield
         finally:
-            self._take_back(place)
+            self._remove(place)
 
-    def _take_back(self, place: Path) -> None:
-        # Another control plane may have taken over the address meanwhile: only what is ours goes.
+    def _remove(self, place: Path) -> None:
+        # Another control plane may use the address by now: remove only the tokens of this one.
         for kind, token in self._tokens.items():
             with contextlib.suppress(OSError, ValueError):
                 if local_tokens.read(place / kind) == token:
@@ -88,11 +87,11 @@ class GeneratedTokens:
 
 
 def _kept(file: Path) -> str:
-    """The token in `file`, made now if there is none.
+    """The token in `file`, which is generated if it does not exist.
 
     Raises:
         OSError: it cannot be read or written.
-        ValueError: it holds no token, or others may read it.
+        ValueError: it has no token, or others can read it.
     """
     try:
         token = local_tokens.read(file)
@@ -102,12 +101,12 @@ def _kept(file: Path) -> str:
         _write(file, token)
         return token
     if file.stat().st_mode & 0o077:
-        raise ValueError(f"others can read {file}; delete it, and another is made")
+        raise ValueError(f"others can read {file}; delete it to generate another token")
     return token
 
 
 def _write(file: Path, token: str) -> None:
-    """Put `token` into `file` at once: whoever reads it finds one whole token."""
+    """Replace `file` atomically: a reader finds a whole token."""
     scratch = file.with_name(f".{file.name}.{os.getpid()}")
     scratch.unlink(missing_ok=True)
     with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:

@@ -1,5 +1,4 @@
-"""OpenID Connect: JWTs of an identity provider to principals. PyJWT checks them; here is what it is
-told to check."""
+"""OpenID Connect: from JWTs of an identity provider to principals. PyJWT verifies them."""
 
 from __future__ import annotations
 
@@ -17,22 +16,23 @@ import jwt
 import structlog
 
 from controlplane import errors
-from controlplane.access import permissions as auth
-from controlplane.access.permissions import Role
+from controlplane.access.permissions import Role, highest
 from controlplane.access.watched_file import WatchedFile
 from controlplane.principal import Principal
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""Signatures that count. Only asymmetric ones: with HS256 whoever can read the public key could
-sign."""
+"""Signatures that are accepted. With a symmetric one, such as HS256, anybody who can read the key
+could sign."""
 
 LEEWAY_S = 30
-"""How far the clocks of the provider and of this machine may be apart."""
+"""How far the clocks of the provider and of this machine may differ. Seconds."""
 
 KEYS_LIFETIME_S = 300.0
-"""How long fetched keys are used before they are fetched again."""
+"""How long fetched keys are used before they are fetched again. Seconds."""
+
 KEYS_FETCH_INTERVAL_S = 10.0
-"""Keys are fetched no more often than this: a token with a made-up key id costs nothing more."""
+"""Between two fetches at least, so that tokens with invented key ids cause no fetches. Seconds."""
+
 KEYS_TIMEOUT_S = 5.0
 KEYS_BYTES_MAX = 1024 * 1024
 
@@ -43,39 +43,39 @@ Keys = Mapping[str, jwt.PyJWK]
 
 
 OWN_NAMES: Mapping[str, Role] = MappingProxyType({role.value: role for role in Role})
-"""Roles by their own names."""
+"""The roles by their own names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OidcSettings:
-    """Whose tokens are taken, and what their claims mean."""
+    """Which tokens are accepted, and what their claims mean."""
 
     issuer: str
     """`iss` of the tokens."""
     audience: str
-    """One of the `aud` of the tokens: that they were made for this control plane."""
+    """Has to be in `aud` of the tokens: it names this control plane."""
     role_claim: str = "roles"
-    """The claim with the roles, a string or a list of them; a dot goes into an object:
+    """The claim with the roles, a string or a list. A dot leads into an object, as in
     `realm_access.roles`."""
     roles: Mapping[str, Role]
-    """Roles by values of the claim. Other values give none."""
+    """Roles by values of the claim. Other values are ignored."""
     data_plane_claim: str = "data_plane"
-    """The claim with the only data plane that a token of the role data-plane may speak for."""
+    """The claim with the data plane that a token of the role data-plane is for."""
 
 
 class KeySource(Protocol):
-    """Has the provider's public keys."""
+    """Has the public keys of the provider."""
 
     async def key(self, key_id: str) -> jwt.PyJWK | None:
-        """The key of this id, if there is one.
+        """The key of this id; None: there is none.
 
         Raises:
-            errors.Unavailable: the keys cannot be had.
+            errors.Unavailable: the keys cannot be fetched.
         """
 
 
 class FileKeys:
-    """Keys in a file (JWKS), which is read anew when it changes."""
+    """Keys in a JWKS file, which is read again when it changes."""
 
     def __init__(self, path: Path) -> None:
         """
@@ -89,7 +89,7 @@ class FileKeys:
 
 
 class UrlKeys:
-    """Keys behind a URL (JWKS). When it does not answer, the last ones go on to count."""
+    """Keys at a JWKS URL. If it does not answer, the last keys stay valid."""
 
     def __init__(self, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._url = url
@@ -102,12 +102,12 @@ class UrlKeys:
     async def key(self, key_id: str) -> jwt.PyJWK | None:
         if self._due(key_id):
             async with self._lock:
-                if self._due(key_id):  # who waited finds it fetched
+                if self._due(key_id):  # another call may have fetched it meanwhile
                     await self._fetch()
         if not self._keys:
             raise errors.Unavailable(
                 errors.Reason.IDENTITY_PROVIDER_UNAVAILABLE,
-                "the identity provider's keys cannot be had, so no token of it can be checked; try again later",
+                "the identity provider's keys cannot be fetched, so its tokens cannot be verified; try again later",
             )
         return self._keys.get(key_id)
 
@@ -133,19 +133,19 @@ class UrlKeys:
 
 
 class OidcTokens:
-    """The tokens of one identity provider."""
+    """The tokens of an identity provider."""
 
     def __init__(self, settings: OidcSettings, keys: KeySource) -> None:
         self._settings = settings
         self._keys = keys
 
     async def principal_of(self, token: str) -> Principal | None:
-        """Whose token this is; None: it is no JWT, or one of another issuer.
+        """The principal of a token; None: it is not a JWT of this issuer.
 
         Raises:
-            errors.Unauthenticated: it is of this issuer, and no good.
-            errors.PermissionDenied: it is good, and gives no role here.
-            errors.Unavailable: the provider's keys cannot be had.
+            errors.Unauthenticated: it is of this issuer, but invalid.
+            errors.PermissionDenied: it is valid, but has no role here.
+            errors.Unavailable: the provider's keys cannot be fetched.
         """
         try:
             header = jwt.get_unverified_header(token)
@@ -164,7 +164,7 @@ class OidcTokens:
             return jwt.decode(
                 token,
                 key,
-                # A key that names its algorithm is used with that one only.
+                # A key is used with its own algorithm only.
                 algorithms=[name for name in ALGORITHMS if key.algorithm_name == name],
                 issuer=self._settings.issuer,
                 audience=self._settings.audience,
@@ -182,7 +182,7 @@ class OidcTokens:
         settings = self._settings
         subject = str(claims["sub"])
         given = _strings(_claim(claims, settings.role_claim))
-        role = auth.highest(settings.roles[value] for value in given if value in settings.roles)
+        role = highest(settings.roles[value] for value in given if value in settings.roles)
         if role is None:
             raise errors.PermissionDenied(
                 errors.Reason.PERMISSION_DENIED,
@@ -202,12 +202,12 @@ def parse_keys(content: bytes) -> Keys:
     """The signing keys of a JWKS document.
 
     Raises:
-        ValueError: it is none, or has no key that can be used.
+        ValueError: it is not a JWKS document, or has no usable key.
     """
     try:
         found = jwt.PyJWKSet.from_dict(json.loads(content)).keys
     except (jwt.PyJWTError, json.JSONDecodeError, AttributeError, TypeError) as error:
-        raise ValueError(f"it is no JWKS document: {error}") from None
+        raise ValueError(f"it is not a JWKS document: {error}") from None
     keys = {key.key_id or "": key for key in found if key.algorithm_name in ALGORITHMS}
     if not keys:
         raise ValueError(f"it has no key for any of {', '.join(ALGORITHMS)}")
@@ -215,8 +215,8 @@ def parse_keys(content: bytes) -> Keys:
 
 
 def _claim(claims: Mapping[str, Any], path: str) -> object:
-    """A claim by its name, or by the names on the way to it."""
-    if path in claims:  # a name may have dots in it: `https://example.org/roles`
+    """A claim by its name, or by the dotted path to it."""
+    if path in claims:  # a name may have dots: `https://example.org/roles`
         return claims[path]
     found: object = claims
     for part in path.split("."):
@@ -229,7 +229,7 @@ def _claim(claims: Mapping[str, Any], path: str) -> object:
 def _strings(value: object) -> Sequence[str]:
     if isinstance(value, str):
         return value.split()  # as OAuth's `scope` has them
-    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
 def _invalid(why: str) -> errors.Unauthenticated:

@@ -1,8 +1,4 @@
-"""Who may do what: roles, permissions, and the one table from RPC to permission. Pure.
-
-Authentication (whose token or certificate it is) is `authentication.py`'s; this module decides what
-follows from it.
-"""
+"""Who may do what: roles, permissions, and the table from RPC to permission. Pure."""
 
 from __future__ import annotations
 
@@ -15,16 +11,15 @@ from controlplane.principal import Principal
 
 
 class Role(enum.StrEnum):
-    """What somebody is there for. The names are those of tokens files, OIDC claims and
-    certificates."""
+    """The role of a principal, named as in tokens files, OIDC claims and certificates."""
 
     VIEWER = "viewer"
-    """Looks at the catalog and the fleet."""
+    """Reads the catalog and the fleet."""
     PUBLISHER = "publisher"
-    """A viewer who also changes the catalog: models, adapters, routes."""
+    """A viewer that also changes the catalog: models, adapters, routes."""
     OPERATOR = "operator"
-    """A publisher who also rolls the whole catalog back, reads the audit log, and sees and revokes
-    API keys."""
+    """A publisher that also rolls back the whole catalog, reads the audit log, and reads and
+    revokes API keys."""
     ADMIN = "admin"
     """May do everything."""
     DATA_PLANE = "data-plane"
@@ -32,12 +27,12 @@ class Role(enum.StrEnum):
 
 
 class Permission(enum.StrEnum):
-    """What an RPC needs."""
+    """What the role of a caller has to allow."""
 
     OPEN = "open"
-    """Nothing, not even credentials."""
+    """Needs no credentials."""
     REFLECT = "reflect"
-    """Ask which services and messages there are."""
+    """List services and messages (server reflection)."""
     CATALOG_READ = "catalog.read"
     CATALOG_WRITE = "catalog.write"
     CATALOG_ROLL_BACK = "catalog.roll-back"
@@ -46,7 +41,7 @@ class Permission(enum.StrEnum):
     KEYS_READ = "keys.read"
     KEYS_REVOKE = "keys.revoke"
     KEYS_CREATE = "keys.create"
-    """Whoever makes keys gives access to others."""
+    """A key gives access to others, so only administrators create them."""
     SYNC = "sync"
     """Follow the catalog as a data plane."""
 
@@ -69,7 +64,7 @@ PERMISSIONS_OF_ROLE: Mapping[Role, frozenset[Permission]] = MappingProxyType(
         Role.DATA_PLANE: frozenset({Permission.SYNC}),
     }
 )
-"""What each role may do. `OPEN` is nobody's: it needs none."""
+"""What each role may do. `OPEN` is in none, because it needs no role."""
 
 _REGISTRY: Mapping[str, Permission] = {
     "RegisterModel": Permission.CATALOG_WRITE,
@@ -81,7 +76,7 @@ _REGISTRY: Mapping[str, Permission] = {
     "ListModelRevisions": Permission.CATALOG_READ,
     "RollbackModel": Permission.CATALOG_WRITE,
     "ControlRollout": Permission.CATALOG_WRITE,
-    # No more than `min_replicas` does, which the same people set.
+    # Costs no more than `min_replicas`, which a publisher sets too.
     "WarmModel": Permission.CATALOG_WRITE,
     "RegisterAdapter": Permission.CATALOG_WRITE,
     "GetAdapter": Permission.CATALOG_READ,
@@ -130,26 +125,24 @@ PERMISSION_OF_METHOD: Mapping[str, Permission] = MappingProxyType(
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Permission.REFLECT,
     }
 )
-"""What each RPC needs. A test fails when a service of the server has one that is not here; it would
-be nobody's."""
+"""What each RPC needs. No role may call an RPC that is missing here; a test checks that none is."""
 
 
 def needs_credentials(method: str) -> bool:
-    """Whether `method` (`/package.Service/Method`) is closed to those who show none."""
+    """Whether `method` (`/package.Service/Method`) needs credentials."""
     return PERMISSION_OF_METHOD.get(method) is not Permission.OPEN
 
 
 def highest(roles: Iterable[Role]) -> Role | None:
-    """The role to act in, of several that somebody has: the one that may do most. None: there is
-    none."""
+    """The role with the most permissions; None: there are no roles."""
     return max(roles, key=lambda role: len(PERMISSIONS_OF_ROLE[role]), default=None)
 
 
 def authorize(principal: Principal, method: str) -> None:
-    """Let `principal` call `method`, or refuse.
+    """Check that `principal` may call `method`.
 
     Raises:
-        errors.PermissionDenied: its role may not.
+        errors.PermissionDenied: its role may not call it.
     """
     needed = PERMISSION_OF_METHOD.get(method)
     if needed is Permission.OPEN:
@@ -172,7 +165,7 @@ def authorize(principal: Principal, method: str) -> None:
 
 
 def check_speaks_for(principal: Principal, data_plane_id: str) -> None:
-    """Refuse a data plane that says that it is another one.
+    """Check that `principal` may connect as this data plane.
 
     Raises:
         errors.PermissionDenied: its credentials name another data plane.

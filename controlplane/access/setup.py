@@ -1,4 +1,4 @@
-"""Puts authentication together, as the settings say."""
+"""Builds the authenticator from the settings."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from controlplane.principal import Principal
 
 
 class AccessSettings(Protocol):
-    """The settings that decide how callers prove who they are; `controlplane.settings` explains
-    them."""
+    """The settings of authentication. `controlplane.settings` explains them."""
 
     @property
     def data_dir(self) -> Path: ...
@@ -40,8 +39,9 @@ class AccessSettings(Protocol):
 def configured(
     settings: AccessSettings, *, now: Callable[[], datetime]
 ) -> tuple[Authenticator, GeneratedTokens | None]:
-    """The authenticator, and the generated tokens if those are in force: when no other way in is
-    configured.
+    """The authenticator, and the generated tokens.
+
+    Tokens are generated only if no other way to authenticate is configured.
 
     Raises:
         errors.SetupError: a file cannot be used.

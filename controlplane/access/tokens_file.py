@@ -1,4 +1,6 @@
-"""The tokens file: who has which role, by the SHA-256 of their tokens.
+"""The tokens file: principals and roles by the SHA-256 of their tokens.
+
+Its format:
 
 tokens:
   - name: ci
@@ -7,7 +9,7 @@ tokens:
     expire_time: 2027-01-01T00:00:00Z   # optional
   - name: gpu-1
     role: data-plane
-    data_plane: gpu-1                   # optional: the only one that it may speak for
+    data_plane: gpu-1                   # optional: the only data plane that it is for
     sha256: …
 """
 
@@ -30,7 +32,7 @@ from controlplane.principal import Principal
 from protocol.names import RESOURCE_ID_PATTERN
 
 _TOKENS_MAX = 10_000
-"""More are a job for an identity provider."""
+"""A larger installation uses an identity provider."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +46,14 @@ class _Token(BaseModel):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@/-]{0,127}$")]
     role: Role
-    # A fast hash is enough: a token is random, so there is nothing to guess. It may not be a
+    # A fast hash is enough, because a token is random and cannot be guessed. It must not be a
     # password.
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     expire_time: AwareDatetime | None = None
     data_plane: Annotated[str, Field(pattern=f"^({RESOURCE_ID_PATTERN})?$")] = ""
 
     @model_validator(mode="after")
-    def _data_plane_of_a_data_plane(self) -> _Token:
+    def _only_data_planes_have_a_data_plane(self) -> _Token:
         if self.data_plane and self.role is not Role.DATA_PLANE:
             raise ValueError(f"data_plane is for the role data-plane, and this role is {self.role}")
         return self
@@ -63,25 +65,25 @@ class _File(BaseModel):
     tokens: Annotated[tuple[_Token, ...], Field(max_length=_TOKENS_MAX)]
 
     @model_validator(mode="after")
-    def _apart(self) -> _File:
-        for what in ("name", "sha256"):
+    def _are_distinct(self) -> _File:
+        for field in ("name", "sha256"):
             seen: set[str] = set()
             for token in self.tokens:
-                value: str = getattr(token, what)
+                value: str = getattr(token, field)
                 if value in seen:
-                    raise ValueError(f"two tokens have the {what} {value}")
+                    raise ValueError(f"two tokens have the {field} {value}")
                 seen.add(value)
         return self
 
 
 class TokensFile:
-    """The tokens of a tokens file, which is read anew when it changes."""
+    """The tokens of a tokens file, which is read again when it changes."""
 
     def __init__(self, path: Path, *, now: Callable[[], datetime]) -> None:
         """
         Args:
-            path: Where it is; others must not be able to read it.
-            now: The time, aware.
+            path: The file; others must not be able to read it.
+            now: The time (aware).
 
         Raises:
             errors.SetupError: it cannot be used.
@@ -90,13 +92,13 @@ class TokensFile:
         self._now = now
 
     async def principal_of(self, token: str) -> Principal | None:
-        """Whose token this is; None: it is not in the file.
+        """The principal of a token; None: it is not in the file.
 
         Raises:
             errors.Unauthenticated: it has expired.
         """
-        # Looking the hash up is no oracle: how far it agrees with another tells nothing about that
-        # one's token.
+        # The time of the lookup may reveal how much a hash agrees with a known hash, but that says
+        # nothing about the known token.
         known = self._file.current().get(sha256(token))
         if known is None:
             return None
@@ -110,22 +112,22 @@ class TokensFile:
 
 
 class FixedTokens:
-    """Tokens that were made by this control plane itself."""
+    """Tokens that this control plane has generated."""
 
     def __init__(self, principals: Mapping[str, Principal]) -> None:
         """
         Args:
-            principals: By the token's `sha256`.
+            principals: By `sha256` of the token.
         """
         self._principals = principals
 
     async def principal_of(self, token: str) -> Principal | None:
-        """Whose token this is; None: it is not one of these."""
+        """The principal of a token; None: it is unknown."""
         return self._principals.get(sha256(token))
 
 
 def sha256(token: str) -> str:
-    """The hash that tokens are known by, in hex."""
+    """The SHA-256 of a token, in hex."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
@@ -147,9 +149,9 @@ def _principal(token: _Token) -> Principal:
 
 
 def _lines(error: ValidationError) -> str:
-    # Without the input: who mistakes the hash for the token would find the token in a log.
+    # Without the input: a file may have tokens where hashes belong, and they must not be logged.
     details: Sequence[str] = [
-        f"{'.'.join(str(part) for part in one['loc']) or 'the file'}: {one['msg'].removeprefix('Value error, ')}"
-        for one in error.errors(include_input=False, include_context=False)
+        f"{'.'.join(str(part) for part in detail['loc']) or 'the file'}: {detail['msg'].removeprefix('Value error, ')}"
+        for detail in error.errors(include_input=False, include_context=False)
     ]
     return "; ".join(details[:5])

@@ -1,4 +1,4 @@
-"""A file whose content is used again and again, and read anew when it was changed."""
+"""A file that is read again when it changes."""
 
 from __future__ import annotations
 
@@ -17,23 +17,25 @@ _log = structlog.get_logger("controlplane.files")
 T = TypeVar("T")
 
 _OTHERS = stat.S_IRWXO | stat.S_IWGRP
-"""What a file that says who may do what must not allow: anything to everybody, and changes to a
-group. Its group may read it, because that is how container platforms mount secrets."""
+"""Modes that a private file must not have: others may not use it, and its group may not write it.
+The group may read it, because container platforms mount secrets that way."""
 
 
 class WatchedFile(Generic[T]):
-    """What a file says. A change is noticed at the next use; one that cannot be used is logged, and
-    the file goes on to count as it was before."""
+    """The parsed content of a file. A change is noticed at the next use.
+
+    If the changed file cannot be used, that is logged, and the former content stays in use.
+    """
 
     def __init__(self, path: Path, parse: Callable[[bytes], T], *, private: bool) -> None:
         """
         Args:
-            path: Where it is.
-            parse: Content to what it says; raises ValueError, with words for the operator.
-            private: Refuse a file that others can read.
+            path: The file.
+            parse: Parses the content. Its ValueError is shown to the operator.
+            private: Whether to refuse a file that others can read.
 
         Raises:
-            errors.SetupError: it cannot be used to begin with.
+            errors.SetupError: it cannot be used.
         """
         self._path = path
         self._parse = parse
@@ -42,10 +44,10 @@ class WatchedFile(Generic[T]):
             self._seen: tuple[int, ...] | None = _identity(os.stat(path))
             self._value = self._load()
         except (OSError, ValueError) as error:
-            raise errors.SetupError(f"{path}: {_words(error)}") from error
+            raise errors.SetupError(f"{path}: {_message(error)}") from error
 
     def current(self) -> T:
-        """What the file says now."""
+        """The content now."""
         try:
             seen = _identity(os.stat(self._path))
         except OSError:
@@ -56,7 +58,7 @@ class WatchedFile(Generic[T]):
                 self._value = self._load()
                 _log.info("file_reloaded", file=str(self._path))
             except (OSError, ValueError) as error:
-                _log.error("file_not_reloaded", file=str(self._path), error=_words(error))
+                _log.error("file_not_reloaded", file=str(self._path), error=_message(error))
         return self._value
 
     def _load(self) -> T:
@@ -73,5 +75,5 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
     return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _words(error: OSError | ValueError) -> str:
+def _message(error: OSError | ValueError) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)

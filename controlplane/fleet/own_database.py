@@ -54,4 +54,4 @@ class OwnDatabase:
         await asyncio.Event().wait()
 
     async def leave(self) -> None:
-        """No other control plane is to be told."""
+        """There is no other control plane."""

@@ -12,10 +12,10 @@ from controlplane.catalog.domain import Entry, Position
 from controlplane.push.subscription.transfer import ChunkRequest
 
 CHUNK_BYTES_MAX = 1024 * 1024
-"""A single entry may exceed it, and then travels alone."""
+"""A larger entry is a chunk of its own."""
 
 CACHED_SNAPSHOTS_MAX = 2
-"""The newest, and the one before for those who are still being sent it. Who is slower reads from
+"""The newest, and its predecessor for streams that are still sending it. Slower streams read from
 the store."""
 
 _PAGE_ENTRIES_MIN = 16
@@ -28,15 +28,13 @@ class EntrySource(Protocol):
     """The part of the store that snapshots are read from."""
 
     async def read_entries(self, revision: int, *, after_name: str, limit: int) -> Sequence[Entry]:
-        """The first `limit` entries of the snapshot at `revision` whose name is greater than
-        `after_name`, by name."""
+        """Up to `limit` entries of the snapshot at `revision` after `after_name`, by name."""
 
 
 class _Cutter:
-    """Cuts the entries of one snapshot into chunks, reading ahead no more than a page.
+    """Cuts the entries of a snapshot into chunks, and reads at most a page ahead.
 
-    Where a chunk ends depends on the entries alone: cut anew from the same place, it is the same
-    chunk.
+    The end of a chunk depends on the entries alone: cut again from the same place, it is the same.
     """
 
     def __init__(self, source: EntrySource, revision: int, after_name: str) -> None:
@@ -64,7 +62,7 @@ class _Cutter:
         self._exhausted = len(page) < self._page_entries
         if page:
             self._after_name = page[-1].name
-            # About a chunk per page: entries may be 500 bytes or 256 KiB.
+            # About a chunk for each page: an entry may have 500 bytes or 256 KiB.
             mean_bytes = sum(map(_size, page)) // len(page)
             self._page_entries = min(max(CHUNK_BYTES_MAX // mean_bytes, _PAGE_ENTRIES_MIN), _PAGE_ENTRIES_MAX)
 
@@ -74,7 +72,7 @@ def _size(entry: Entry) -> int:
 
 
 def _chunk_length(entries: Iterable[Entry]) -> int:
-    """How many of `entries` go into one chunk: at least one, if there is one."""
+    """How many of `entries` go into a chunk; at least 1, unless there are none."""
     size = 0
     count = 0
     for entry in entries:
@@ -86,7 +84,7 @@ def _chunk_length(entries: Iterable[Entry]) -> int:
 
 
 class _CachedSnapshot:
-    """The chunks of one snapshot, cut when the fastest stream asks for them."""
+    """The chunks of a snapshot, cut when the fastest stream asks for them."""
 
     def __init__(self, source: EntrySource, revision: int) -> None:
         self._cutter = _Cutter(source, revision, after_name="")
@@ -105,10 +103,9 @@ class _CachedSnapshot:
 
 
 class ChunkCache:
-    """Chunks of snapshots. Those of the newest two are kept, and shared by all streams that are
-    sent them.
+    """Chunks of snapshots, shared by all streams. Those of the newest two snapshots are kept.
 
-    The messages that it returns belong to it: they are written to streams, and never changed.
+    The messages that it returns belong to it: they are read only.
     """
 
     def __init__(self, source: EntrySource) -> None:
@@ -116,7 +113,7 @@ class ChunkCache:
         self._snapshots: dict[Position, _CachedSnapshot] = {}
 
     async def get(self, request: ChunkRequest) -> pb.SyncResponse:
-        """The chunk that `request` asks for.
+        """The chunk that a stream asks for.
 
         Raises:
             LookupError: the snapshot has fewer entries than its head says.
@@ -134,7 +131,7 @@ class ChunkCache:
         cached = self._snapshots.get(position)
         if cached is not None:
             return cached
-        oldest = min(self._snapshots, key=lambda one: one.revision, default=None)
+        oldest = min(self._snapshots, key=lambda cached_position: cached_position.revision, default=None)
         if oldest is not None and len(self._snapshots) >= CACHED_SNAPSHOTS_MAX:
             if position.revision < oldest.revision:
                 return None

@@ -1,4 +1,4 @@
-"""The Sync stream: moves messages between gRPC and `subscription.Subscription`."""
+"""Serves Sync streams: moves messages between gRPC and a `Subscription`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import structlog
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane import principal
-from controlplane.access import permissions as auth
+from controlplane.access.permissions import check_speaks_for
 from controlplane.errors import FailedPrecondition, InvalidArgument, Reason, Unavailable
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
@@ -23,21 +23,20 @@ from controlplane.push.subscription.transfer import ChunkRequest
 from controlplane.push.subscription.violations import ProtocolViolation
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
-    # A peer that vanished without a word is noticed after half a minute.
+    # A peer that is gone without closing its connection is noticed after half a minute.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # Data planes ping every 20 s. Without this the server takes more than one ping in 5 minutes for
-    # an attack, and closes the connection with too_many_pings.
+    # Data planes ping every 20 s. By default the server takes more than a ping in 5 minutes for an
+    # attack, and closes the connection with too_many_pings.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
-"""For the server that the handler is registered at."""
+"""Options of the server that serves the streams."""
 
 WATCH_S = 5.0
-"""How often a stream is looked at whose writer may be stuck, and how long it has for its Goodbye.
-Seconds."""
+"""How often to check for a stuck writer, and how long a stream has for its Goodbye. Seconds."""
 
 Context = grpc.aio.ServicerContext[pb.SyncRequest, pb.SyncResponse]
 
@@ -61,8 +60,8 @@ class SyncHandler:
             fan_out: Where commits come from, and reports go.
             chunks: Snapshots to send.
             limits: How long things may take.
-            clock: Seconds, from anywhere.
-            watch_s: How often a stream is looked at whose writer may be stuck.
+            clock: Seconds of a clock that does not go back.
+            watch_s: How often to check for a stuck writer. Seconds.
         """
         self._fan_out = fan_out
         self._chunks = chunks
@@ -71,7 +70,7 @@ class SyncHandler:
         self._watch_s = watch_s
 
     async def __call__(self, requests: AsyncIterable[pb.SyncRequest], context: Context) -> None:
-        """One stream, from its first message to its end.
+        """Serve a stream, from its first message to its end.
 
         Raises:
             InvalidArgument: a message is invalid.
@@ -102,7 +101,7 @@ class SyncHandler:
         async for request in requests:
             change = subscription.receive(request, self._clock())
             if not attached.is_set():
-                auth.check_speaks_for(principal.current(), stream.data_plane_id)
+                check_speaks_for(principal.current(), stream.data_plane_id)
                 session = await self._fan_out.prepare(stream.data_plane_id)
                 self._fan_out.attach(stream, session)
                 attached.set()
@@ -127,7 +126,7 @@ class SyncHandler:
                 await _send(context, output)
 
     async def _wait(self, stream: Stream) -> None:
-        """Until there may be something to say."""
+        """Wait until there may be something to send."""
         try:
             async with asyncio.timeout(max(0.0, stream.subscription.due_s - self._clock())):
                 await stream.wake.wait()
@@ -135,7 +134,7 @@ class SyncHandler:
             pass
 
     async def _watch(self, stream: Stream) -> None:
-        """Ends a stream whose writer cannot: the client does not read, or never said Hello."""
+        """End a stream that its writer cannot end: the client does not read, or sent no Hello."""
         while True:
             await asyncio.sleep(self._watch_s)
             if stream.subscription.ending(self._clock()):
@@ -157,14 +156,12 @@ async def _send(context: Context, response: pb.SyncResponse) -> None:
     try:
         await context.write(response)
     except grpc.aio.InternalError:
-        # The client has gone, and grpc.aio is about to cancel this handler. Going on would only
-        # raise once more, when the status is sent; until the cancellation there is nothing to do.
-        # The watch ends it at the latest.
+        # The client is gone, and grpc.aio is about to cancel this handler. To return would raise
+        # again when the status is sent, so wait for the cancellation. `_watch` is the bound.
         await asyncio.Event().wait()
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first exception of a group: the tasks of a stream fail for one cause, and their siblings
-    with it."""
+    """The first exception of a group: the tasks of a stream fail for a common cause."""
     found = group.exceptions[0]
     return _first(found) if isinstance(found, BaseExceptionGroup) else found

@@ -1,4 +1,4 @@
-"""A control plane with real authentication, and one token of each role."""
+"""A control plane with real authentication, and a token of each role."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from controlplane.rpc.servicers import FleetServicer, RegistryServicer, Snapshot
 from controlplane.store.store import Store
 
 TOKENS = {role: secrets.token_urlsafe(32) for role in Role}
-"""A good token of each role."""
+"""A valid token of each role."""
 
 DATA_PLANE_1_TOKEN = secrets.token_urlsafe(32)
-"""For the data plane `dp-1` only."""
+"""A token for the data plane `dp-1` only."""
 
 EXPIRED_TOKEN = secrets.token_urlsafe(32)
 
@@ -57,7 +57,7 @@ def write_tokens(file: Path, entries: Sequence[dict[str, str]]) -> Path:
 
 
 def entries() -> list[dict[str, str]]:
-    """What `TOKENS` and the others are in a tokens file."""
+    """The entries of all tokens in a tokens file."""
     return [
         *({"name": f"the-{role}", "role": role.value, "sha256": sha256(token)} for role, token in TOKENS.items()),
         {"name": "dp-1", "role": "data-plane", "data_plane": "dp-1", "sha256": sha256(DATA_PLANE_1_TOKEN)},
@@ -82,7 +82,7 @@ def bearer(token: str) -> tuple[tuple[str, str], ...]:
 
 @dataclass(frozen=True)
 class Plane:
-    """One that runs."""
+    """A running control plane."""
 
     address: str
     channel: grpc.aio.Channel
@@ -96,7 +96,7 @@ async def guarded_plane(
     tls: grpc.ServerCredentials | None = None,
     certificates: Mapping[str, Principal] = MappingProxyType({}),
 ) -> AsyncIterator[Plane]:
-    """A control plane that knows the tokens of this module, and those of `more`."""
+    """A control plane with the tokens of this module, and those of `more`."""
     file = write_tokens(directory / "tokens.yaml", entries())
     source = TokensFile(file, now=lambda: datetime.now(UTC))
     async with Store.open(f"sqlite+aiosqlite:///{directory}/registry.db") as store:

@@ -48,7 +48,7 @@ PATIENCE_S = 10.0
 
 
 class ControlPlane:
-    """One that runs."""
+    """A running control plane, and stubs of its services."""
 
     def __init__(self, store: Store, fan_out: FanOut, server: Server, address: str, channel: grpc.aio.Channel) -> None:
         self.store = store
@@ -60,7 +60,7 @@ class ControlPlane:
         self.snapshots = SnapshotServiceStub(channel)
 
     async def register(self, model_id: str, *, text: str = "", **spec: Any) -> int:
-        """Register a model that needs no files; the catalog revision."""
+        """Register a model that needs no files; returns the catalog revision."""
         full_spec = {"engine": {"kind": "KIND_SIMULATED"}, **spec}
         request = registry_service_pb2.RegisterModelRequest(
             model_id=model_id,
@@ -71,7 +71,7 @@ class ControlPlane:
         return int(response.catalog_revision)
 
     async def fill(self, count: int, *, text: str) -> int:
-        """Make a catalog of `count` models that need no files, and publish it; its revision."""
+        """Publish a catalog of `count` models that need no files; returns its revision."""
         drafts = [full_catalog.model_draft(f"m{number}", spec(), description=text) for number in range(count)]
         revision = await full_catalog.fill(self.store, drafts)
         self.fan_out.publish(await self.store.head())
@@ -87,7 +87,7 @@ class ControlPlane:
     ) -> fleet_service_pb2.WaitForRevisionResponse:
         request = fleet_service_pb2.WaitForRevisionRequest(
             revision=revision,
-            data_planes=[f"dataPlanes/{one}" for one in data_plane_ids],
+            data_planes=[f"dataPlanes/{data_plane_id}" for data_plane_id in data_plane_ids],
             timeout=duration_pb2.Duration(nanos=round(timeout_s * 1e9) % 10**9, seconds=int(timeout_s)),
         )
         response: fleet_service_pb2.WaitForRevisionResponse = await self.fleet.WaitForRevision(request)
@@ -106,10 +106,10 @@ async def control_plane(
     url: str | None = None,
     sharing: SharingSettings | None = None,
 ) -> AsyncIterator[ControlPlane]:
-    """A control plane on the store in `directory`. `orderly`: it says Goodbye in the end; else it
-    just goes.
+    """A running control plane on the store in `directory`.
 
-    `url` names another database, and `sharing` how often control planes on it look at each other.
+    `orderly`: it says Goodbye at the end; otherwise it ends like a crash. `url` names another
+    database, and `sharing` says how often control planes on it look at each other.
     """
     async with Store.open(url or f"sqlite+aiosqlite:///{directory}/registry.db") as store:
         verifier = AdapterVerifier(size_bytes_max=1024 * 1024, allowed_sources=())
@@ -157,7 +157,7 @@ class DataPlane:
         self.policy = policy
         self.snapshot: Snapshot | None = None
         self.doomed: set[int] = set()
-        """Revisions that it refuses."""
+        """Revisions that it rejects."""
         self.offered: list[int] = []
         self.activated: list[int] = []
         self.rejected: list[Rejected] = []
@@ -171,7 +171,7 @@ class DataPlane:
         if self._decide is not None:
             await self._decide(position)
         if position.revision in self.doomed:
-            return Rejection(reason="DOOMED", message="it was to be refused")
+            return Rejection(reason="DOOMED", message="the test rejects it")
         outcome = await asyncio.to_thread(accept, position, entries, held=self.snapshot, policy=self.policy)
         if isinstance(outcome, Rejection):
             return outcome
@@ -193,7 +193,7 @@ class DataPlane:
         self._changed = asyncio.Event()
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until something is so."""
+        """Wait until a condition holds."""
         async with asyncio.timeout(PATIENCE_S):
             while not holds():
                 await self._changed.wait()
@@ -240,7 +240,7 @@ class DataPlane:
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
-    """Ask until it is so."""
+    """Poll until a condition holds."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             if await holds():
@@ -249,5 +249,5 @@ async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
 
 
 def hello(data_plane_id: str = "dp", **fields: Any) -> pb.SyncRequest:
-    """The first message of a stream that a test speaks itself."""
+    """The first message of a stream that a test writes itself."""
     return pb.SyncRequest(hello=pb.Hello(data_plane=data_plane_id, instance_uid="by-hand", **fields))

@@ -71,8 +71,8 @@ async def call(plane: Plane, method: MethodDescriptor, metadata: Any) -> tuple[g
     """
     kind = f"{'stream' if method.client_streaming else 'unary'}_{'stream' if method.server_streaming else 'unary'}"
     multi = getattr(plane.channel, kind)(path(method))
-    one = iter([b""]) if method.client_streaming else b""
-    rpc = multi(one, metadata=metadata)
+    request = iter([b""]) if method.client_streaming else b""
+    rpc = multi(request, metadata=metadata)
     try:
         async with asyncio.timeout(0.5 if method.server_streaming else 10):
             if method.server_streaming:
@@ -98,16 +98,16 @@ def reason_of(error: grpc.aio.AioRpcError) -> str:
     return str(found.reason)
 
 
-def test_every_rpc_needs_a_stated_permission() -> None:
+def test_every_rpc_has_a_permission() -> None:
     assert {path(method) for method in methods()} - set(PERMISSION_OF_METHOD) == set()
 
 
 @pytest.mark.parametrize("role", Role)
-async def test_each_role_may_call_what_is_its_own_and_nothing_else(plane: Plane, role: Role) -> None:
+async def test_each_role_may_call_exactly_its_own_rpcs(plane: Plane, role: Role) -> None:
     for method in methods():
         code, reason = await call(plane, method, bearer(TOKENS[role]))
         if role in roles_allowed(method):
-            # Past the gate: an empty request may be wrong in many ways, but not in these.
+            # It is authorized: an empty request may fail for other reasons.
             assert code not in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED), (method.name, code)
         else:
             assert (code, reason) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"), method.name
@@ -124,7 +124,7 @@ async def test_each_role_may_call_what_is_its_own_and_nothing_else(plane: Plane,
         (bearer(""), "TOKEN_INVALID"),
     ],
 )
-async def test_nobody_gets_in_without_a_good_token(plane: Plane, metadata: Any, reason: str) -> None:
+async def test_calls_without_a_valid_token_are_refused(plane: Plane, metadata: Any, reason: str) -> None:
     for method in methods():
         found = await call(plane, method, metadata)
         if method.containing_service.full_name.startswith("grpc.health."):
@@ -145,7 +145,7 @@ async def test_a_refusal_names_the_role_and_the_permission(plane: Plane) -> None
         assert word in details
 
 
-async def test_credentials_of_one_data_plane_do_not_speak_for_another(plane: Plane) -> None:
+async def test_credentials_of_a_data_plane_are_refused_for_another(plane: Plane) -> None:
     async def hello(data_plane: str, token: str) -> Any:
         stream = SnapshotServiceStub(plane.channel).Sync(metadata=bearer(token))
         request = snapshot_service_pb2.Hello(data_plane=data_plane, instance_uid="1")
@@ -164,7 +164,7 @@ async def test_credentials_of_one_data_plane_do_not_speak_for_another(plane: Pla
     )
 
 
-async def test_a_changed_tokens_file_is_in_force_at_once_and_a_broken_one_is_not(plane: Plane) -> None:
+async def test_a_changed_tokens_file_is_used_at_once_unless_it_is_invalid(plane: Plane) -> None:
     registry = registry_service_pb2_grpc.RegistryServiceStub(plane.channel)
 
     async def let_in(role: Role) -> bool:

@@ -1,4 +1,4 @@
-"""The control plane as a process: it starts, says where it is, drains and ends."""
+"""The control plane as a process: it starts, prints its address, drains and ends."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.registry_world import spec
 
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 8
-"""Below the 10 s that RPCs may take to end: whatever does not end by itself is noticed."""
+"""Less than the 10 s that RPCs may take to end, so that an RPC that hangs fails the test."""
 
 
 class Process:
@@ -48,7 +48,7 @@ class Process:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """The token that it has left for clients on this machine."""
+        """The token that it has written for clients on this machine."""
         return Credentials().metadata(self.address)
 
     async def stop(self, number: signal.Signals) -> int:
@@ -102,7 +102,7 @@ async def test_a_signal_drains_and_ends_with_status_0(tmp_path: Path, number: si
         watch.cancel()
 
 
-async def test_calls_and_streams_under_way_are_answered_before_the_end(tmp_path: Path) -> None:
+async def test_open_calls_and_streams_are_answered_before_the_process_ends(tmp_path: Path) -> None:
     async with running(tmp_path) as plane, grpc.aio.insecure_channel(plane.address) as channel:
         stream = snapshot_service_pb2_grpc.SnapshotServiceStub(channel).Sync(metadata=plane.metadata)
         hello = snapshot_service_pb2.Hello(data_plane="d", instance_uid="one")
@@ -125,7 +125,7 @@ async def test_calls_and_streams_under_way_are_answered_before_the_end(tmp_path:
         assert said[-1] == "goodbye"
 
 
-async def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path) -> None:
+async def test_acknowledged_changes_survive_a_kill(tmp_path: Path) -> None:
     async with running(tmp_path) as plane, grpc.aio.insecure_channel(plane.address) as channel:
         registry = registry_service_pb2_grpc.RegistryServiceStub(channel)
         await registry.RegisterModel(
@@ -139,20 +139,20 @@ async def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path) -> No
         assert answer.model.served_name == "m"
 
 
-async def test_a_second_process_is_told_what_is_in_its_way(tmp_path: Path) -> None:
+async def test_a_second_process_learns_what_it_conflicts_with(tmp_path: Path) -> None:
     async with running(tmp_path / "first") as plane:
-        for data_dir, flags, told in (
+        for data_dir, flags, expected in (
             (tmp_path / "first", ("--listen", "127.0.0.1:0"), f"in use by process {plane.process.pid} on "),
             (tmp_path / "second", ("--listen", plane.address), f"cannot listen on {plane.address}"),
         ):
             second = await start(data_dir, *flags)
             _, error = await second.communicate()
             assert second.returncode == 1
-            assert told in error.decode()
+            assert expected in error.decode()
             assert "Traceback" not in error.decode()
 
 
-async def test_generated_tokens_are_left_for_this_user_alone_and_taken_back(tmp_path: Path) -> None:
+async def test_generated_tokens_are_readable_by_this_user_only_and_removed(tmp_path: Path) -> None:
     async with running(tmp_path) as plane:
         place = local_tokens.directory(plane.address)
         assert place is not None
@@ -178,7 +178,7 @@ async def test_generated_tokens_are_left_for_this_user_alone_and_taken_back(tmp_
     assert (process.returncode, "others can read" in error.decode()) == (1, True)
 
 
-async def test_tls_of_the_flags_is_spoken(tmp_path: Path) -> None:
+async def test_tls_from_flags(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     files, other = authority.issue(), authority.issue()
     async with (

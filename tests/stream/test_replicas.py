@@ -1,4 +1,4 @@
-"""Several control planes on one PostgreSQL database: each shows what any of them knows."""
+"""Several control planes on a PostgreSQL database: each answers for the whole fleet."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tests.postgres_server import PostgresServer
 from tests.stream.sync_world import ControlPlane, DataPlane, control_plane, eventually
 
 NOTIFIED = SharingSettings(poll_s=60, pause_s=0, heartbeat_s=0.2, lease_s=1.0, retry_s=0.05)
-"""Whatever comes in less than a minute was notified."""
+"""Changes that arrive within a minute were notified."""
 
 POLLED = dataclasses.replace(NOTIFIED, poll_s=0.2, retry_s=60)
-"""A connection for notifications that was lost is not made again."""
+"""A lost connection for notifications is not reestablished in time."""
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ async def _stop_listening(url: str) -> None:
     await admin.close()
 
 
-async def test_a_write_through_one_reaches_the_data_planes_of_the_others(
+async def test_a_commit_reaches_the_data_planes_of_all_control_planes(
     planes: tuple[ControlPlane, ControlPlane, ControlPlane],
 ) -> None:
     data_plane = DataPlane()
@@ -61,7 +61,7 @@ async def test_a_write_through_one_reaches_the_data_planes_of_the_others(
             assert (await data_plane.active(number)).position.revision == number
 
 
-async def test_a_lost_notification_is_covered_by_looking(url: str, tmp_path: Path) -> None:
+async def test_a_lost_notification_is_covered_by_polling(url: str, tmp_path: Path) -> None:
     async with (
         control_plane(tmp_path, url=url, sharing=POLLED) as first,
         control_plane(tmp_path, url=url, sharing=POLLED) as second,
@@ -73,7 +73,7 @@ async def test_a_lost_notification_is_covered_by_looking(url: str, tmp_path: Pat
             await data_plane.active(await first.register("m"))
 
 
-async def test_listening_begins_again_after_the_connection_was_lost(url: str, tmp_path: Path) -> None:
+async def test_notifications_are_received_again_after_the_connection_was_lost(url: str, tmp_path: Path) -> None:
     async with (
         control_plane(tmp_path, url=url, sharing=NOTIFIED) as first,
         control_plane(tmp_path, url=url, sharing=NOTIFIED) as second,
@@ -95,7 +95,7 @@ async def test_any_control_plane_answers_for_the_fleet(
 
         async def known() -> bool:
             listed = (await third.fleet.ListDataPlanes(ListDataPlanesRequest())).data_planes
-            return [one.connected for one in listed] == [True]
+            return [data_plane.connected for data_plane in listed] == [True]
 
         await eventually(known)
         revision = await first.register("good")
@@ -107,12 +107,14 @@ async def test_any_control_plane_answers_for_the_fleet(
         async def shown() -> bool:
             request = registry_service_pb2.GetModelRequest(name="models/good")
             statuses = (await first.registry.GetModel(request)).model.statuses
-            return [one.status.state for one in statuses] == [status_pb2.RESOURCE_STATE_DEPLOYING]
+            return [status.status.state for status in statuses] == [status_pb2.RESOURCE_STATE_DEPLOYING]
 
         await eventually(shown)
         for plane in planes:
             listed = (await plane.fleet.ListDataPlanes(ListDataPlanesRequest())).data_planes
-            assert [(one.name, one.connected, one.serving.revision) for one in listed] == [("dataPlanes/dp", True, 1)]
+            assert [(shown.name, shown.connected, shown.serving.revision) for shown in listed] == [
+                ("dataPlanes/dp", True, 1)
+            ]
             (resource,) = (await plane.data_plane()).resources
             assert (resource.name, resource.state) == ("models/good", status_pb2.RESOURCE_STATE_DEPLOYING)
         data_plane.report({})
@@ -130,7 +132,7 @@ async def test_any_control_plane_answers_for_the_fleet(
     assert outcome.outcome == Outcome.OUTCOME_MISSING
 
 
-async def test_any_control_plane_says_who_rejected_what(
+async def test_any_control_plane_shows_rejections(
     planes: tuple[ControlPlane, ControlPlane, ControlPlane],
 ) -> None:
     first, second, third = planes
@@ -141,7 +143,7 @@ async def test_any_control_plane_says_who_rejected_what(
         bad = await first.register("bad")
         (outcome,) = (await third.wait_for(bad, "dp")).outcomes
         assert (outcome.outcome, outcome.reason, outcome.serving.revision) == (Outcome.OUTCOME_REJECTED, "DOOMED", 1)
-    # It is not offered again by another.
+    # Another control plane does not offer it again.
     offered = len(data_plane.offered)
     async with data_plane.running(third.address, instance_uid="instance-2"):
 
@@ -155,7 +157,7 @@ async def test_any_control_plane_says_who_rejected_what(
         assert len(data_plane.offered) == offered
 
 
-async def test_a_data_plane_that_moves_is_served_by_one(
+async def test_a_data_plane_that_moves_is_served_by_a_single_control_plane(
     planes: tuple[ControlPlane, ControlPlane, ControlPlane],
 ) -> None:
     first, second, third = planes
@@ -176,14 +178,14 @@ async def test_a_data_plane_that_moves_is_served_by_one(
 
             async def reported() -> bool:
                 resources = (await first.data_plane()).resources
-                return [one.state for one in resources] == [status_pb2.RESOURCE_STATE_IDLE]
+                return [resource.state for resource in resources] == [status_pb2.RESOURCE_STATE_IDLE]
 
             await eventually(reported)
             for plane in planes:
                 assert (await plane.data_plane()).connected
 
 
-async def test_the_data_planes_of_one_that_died_are_disconnected(url: str, tmp_path: Path) -> None:
+async def test_the_data_planes_of_a_dead_control_plane_are_disconnected(url: str, tmp_path: Path) -> None:
     data_plane = DataPlane()
     async with control_plane(tmp_path, url=url, sharing=NOTIFIED) as survivor:
         dying = control_plane(tmp_path, url=url, sharing=NOTIFIED, orderly=False)
@@ -200,12 +202,12 @@ async def test_the_data_planes_of_one_that_died_are_disconnected(url: str, tmp_p
             assert (await survivor.data_plane()).serving.revision == 1
 
 
-async def test_a_revision_that_another_has_committed_can_be_waited_for_at_once(
+async def test_a_revision_of_another_control_plane_can_be_waited_for_at_once(
     planes: tuple[ControlPlane, ControlPlane, ControlPlane],
 ) -> None:
     first, second, _ = planes
     for number in range(20):
         revision = await first.register(f"m{number}")
-        # Without data planes there is nothing to wait for; it must not be unknown.
+        # Without data planes the call does not wait, but the revision has to be known.
         answers = await asyncio.gather(*(second.wait_for(revision, timeout_s=0.1) for _ in range(3)))
         assert [answer.active_everywhere for answer in answers] == [False] * 3

@@ -35,7 +35,7 @@ async def plane(tmp_path: Path) -> AsyncIterator[ControlPlane]:
 
 
 @pytest.mark.parametrize("orderly", [True, False])
-async def test_a_restarted_control_plane_is_found_again(tmp_path: Path, orderly: bool) -> None:
+async def test_data_planes_reconnect_to_a_restarted_control_plane(tmp_path: Path, orderly: bool) -> None:
     data_plane = DataPlane()
     async with control_plane(tmp_path / "registry", orderly=orderly) as first:
         address = first.address
@@ -68,7 +68,7 @@ async def test_the_record_of_a_data_plane_outlives_the_control_plane(tmp_path: P
         assert [data_plane.name for data_plane in response.data_planes] == ["dataPlanes/dp"]
 
 
-async def test_a_second_stream_takes_the_place_of_the_first(plane: ControlPlane) -> None:
+async def test_a_second_stream_supersedes_the_first(plane: ControlPlane) -> None:
     first, second = DataPlane(), DataPlane()
     async with first.running(plane.address):
         await first.active(0)
@@ -140,9 +140,7 @@ async def test_a_slow_decision_ends_the_stream_and_still_counts(tmp_path: Path) 
         assert data_plane.offered == [0, 1]
 
 
-async def test_a_data_plane_whose_file_is_damaged_is_sent_its_snapshot_again(
-    plane: ControlPlane, tmp_path: Path
-) -> None:
+async def test_a_data_plane_with_a_damaged_file_is_sent_its_snapshot_again(plane: ControlPlane, tmp_path: Path) -> None:
     data_plane = DataPlane()
     disk = Disk(tmp_path / "catalog")
     disk.open()

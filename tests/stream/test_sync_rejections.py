@@ -38,7 +38,7 @@ async def test_a_rejection_is_shown_with_its_reason_and_not_sent_again(plane: Co
         (outcome,) = (await plane.wait_for(bad, "dp")).outcomes
         shown = await plane.data_plane()
     assert (outcome.outcome, outcome.reason, outcome.serving.revision) == (Outcome.OUTCOME_REJECTED, "DOOMED", good)
-    assert (shown.phase, shown.reason, shown.message) == (pb.PHASE_REJECTED, "DOOMED", "it was to be refused")
+    assert (shown.phase, shown.reason, shown.message) == (pb.PHASE_REJECTED, "DOOMED", "the test rejects it")
     assert (shown.serving.revision, shown.target.revision) == (good, bad)
 
     offered = len(data_plane.offered)
@@ -87,7 +87,7 @@ async def test_another_store_is_rejected_and_shown(plane: ControlPlane, tmp_path
         assert (await plane.wait_for(0, "dp")).active_everywhere
 
 
-async def test_an_agent_that_fails_rejects_and_goes_on(plane: ControlPlane) -> None:
+async def test_a_failing_agent_rejects_the_snapshot_and_continues(plane: ControlPlane) -> None:
     async def decide(position: Position) -> None:
         if position.revision == 1:
             raise RuntimeError("a fault of the agent")

@@ -55,9 +55,7 @@ async def presented_serial(address: str, authority: Authority) -> int:
     return await asyncio.to_thread(shake)
 
 
-async def test_a_replaced_certificate_is_for_the_next_handshake_and_open_streams_live_on(
-    tmp_path: Path, authority: Authority
-) -> None:
+async def test_a_replaced_certificate_is_used_for_the_next_handshake_only(tmp_path: Path, authority: Authority) -> None:
     files = authority.issue()
     first = files.serial
     credentials = Credentials(tls_ca=authority.file, token=TOKENS[Role.ADMIN])
@@ -81,8 +79,7 @@ async def test_a_replaced_certificate_is_for_the_next_handshake_and_open_streams
         async with AsyncClient(plane.address, credentials=credentials) as newcomer:
             await newcomer.register_model("m", spec={"engine": {"kind": "SIMULATED"}})
 
-        # The stream from before the change goes on: it tells of the change, and so does the old
-        # client's connection.
+        # A stream that was opened before the change continues, and so does its connection.
         status = snapshot_service_pb2.Status(
             target=intent.to, serving=intent.to, phase=snapshot_service_pb2.PHASE_ACTIVE
         )
@@ -95,7 +92,7 @@ async def test_a_replaced_certificate_is_for_the_next_handshake_and_open_streams
         stream.cancel()
 
 
-async def test_files_that_do_not_fit_are_not_taken(tmp_path: Path, authority: Authority) -> None:
+async def test_a_key_that_does_not_match_is_ignored(tmp_path: Path, authority: Authority) -> None:
     files, other = authority.issue(), authority.issue()
     first, second = files.serial, other.serial
     async with guarded_plane(tmp_path, tls=server_credentials(files.cert, files.key, None)) as plane:
@@ -108,7 +105,7 @@ async def test_files_that_do_not_fit_are_not_taken(tmp_path: Path, authority: Au
         assert await presented_serial(plane.address, authority) == second
 
 
-async def test_without_the_authority_or_without_tls_nobody_connects(tmp_path: Path, authority: Authority) -> None:
+async def test_without_the_authority_or_without_tls_calls_fail(tmp_path: Path, authority: Authority) -> None:
     files = authority.issue()
     async with guarded_plane(tmp_path, tls=server_credentials(files.cert, files.key, None)) as plane:
         elsewhere = tmp_path / "elsewhere"
@@ -146,23 +143,23 @@ async def test_a_client_certificate_is_an_identity_with_a_role(tmp_path: Path, a
 
 
 def test_files_that_cannot_be_used_are_named(tmp_path: Path, authority: Authority) -> None:
-    one, two = authority.issue(), authority.issue()
+    first, second = authority.issue(), authority.issue()
     garbage = tmp_path / "garbage"
     garbage.write_text("no certificate")
-    for cert, key, client_ca, told in (
-        (tmp_path / "nowhere", one.key, None, "nowhere: No such file"),
-        (one.cert, tmp_path / "nowhere", None, "nowhere: No such file"),
-        (one.cert, tmp_path, None, "Is a directory"),
-        (one.cert, two.key, None, f"{two.key} is not the key of the certificate in {one.cert}"),
-        (garbage, one.key, None, "PEM"),
-        (one.cert, one.key, garbage, f"{garbage} holds no certificate"),
+    for cert, key, client_ca, expected in (
+        (tmp_path / "nowhere", first.key, None, "nowhere: No such file"),
+        (first.cert, tmp_path / "nowhere", None, "nowhere: No such file"),
+        (first.cert, tmp_path, None, "Is a directory"),
+        (first.cert, second.key, None, f"{second.key} is not the key of the certificate in {first.cert}"),
+        (garbage, first.key, None, "PEM"),
+        (first.cert, first.key, garbage, f"{garbage} holds no certificate"),
     ):
         with pytest.raises(errors.SetupError) as caught:
             server_credentials(cert, key, client_ca)
-        assert told in str(caught.value)
+        assert expected in str(caught.value)
 
 
-def test_a_change_is_told_once(authority: Authority) -> None:
+def test_a_change_is_reported_once(authority: Authority) -> None:
     files, other = authority.issue(), authority.issue()
     watched = TlsFiles(files.cert, files.key)
     watched.read()
@@ -177,7 +174,7 @@ def test_a_change_is_told_once(authority: Authority) -> None:
     assert changed.chain == files.cert.read_bytes()
 
 
-async def test_https_of_the_ingress_takes_a_replaced_certificate(tmp_path: Path, authority: Authority) -> None:
+async def test_the_ingress_uses_a_replaced_certificate(tmp_path: Path, authority: Authority) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send_whole(send, 200, [JSON], b"{}")
 

@@ -47,13 +47,13 @@ class SyncProtocol(RuleBasedStateMachine):
         self.now_s = 0.0
         self.commits: dict[int, tuple[Position, tuple[RawEntry, ...]]] = {}
         self.doomed: set[int] = set()
-        """Revisions that the agent refuses."""
+        """Revisions that the agent rejects."""
         self.server: Subscription | None = None
         self.to_client: deque[pb.SyncResponse] = deque()
         self.to_server: deque[pb.SyncRequest] = deque()
         self.candidate: Candidate | None = None
         self.known = Progress()
-        """What the hub remembers."""
+        """What the control plane remembers of the data plane."""
         self.nacked: set[Position] = set()
         """Positions whose rejection the client has stated, on a stream or in a Hello, or will in
         its next."""
@@ -77,7 +77,7 @@ class SyncProtocol(RuleBasedStateMachine):
     def head(self) -> domain.Head:
         return head_of(*self.commits[max(self.commits)])
 
-    # -- what may happen
+    # -- rules
 
     @rule(doomed=st.booleans(), number=st.integers(1, 3))
     def commit(self, doomed: bool, number: int) -> None:
@@ -110,7 +110,7 @@ class SyncProtocol(RuleBasedStateMachine):
     @precondition(lambda self: self.candidate is None)
     @rule()
     def agent_restarts(self) -> None:
-        """It finds on disk what it serves and what it has rejected."""
+        """The agent reads from disk what it serves and what it has rejected."""
         self._close()
         self._start_agent(self.client.serving, self.client.rejected)
 
@@ -166,7 +166,7 @@ class SyncProtocol(RuleBasedStateMachine):
         candidate, self.candidate = self.candidate, None
         assert candidate is not None
         if candidate.position.revision in self.doomed:
-            rejected = self.client.decided(Rejection(reason="DOOMED", message="it was to be refused"))
+            rejected = self.client.decided(Rejection(reason="DOOMED", message="the test rejects it"))
             assert rejected is not None
         else:
             self.client.decided(Accepted(with_errors=errors))
@@ -190,12 +190,12 @@ class SyncProtocol(RuleBasedStateMachine):
         if request.WhichOneof("message") == "hello":
             server.recall(self.known, same_instance=self.known_instance == request.hello.instance_uid)
             self.known_instance = request.hello.instance_uid
-            self.nacked |= {Position.from_proto(one) for one in request.hello.rejected}
+            self.nacked |= {Position.from_proto(position) for position in request.hello.rejected}
         elif request.status.phase == pb.PHASE_REJECTED:
             self.nacked.add(Position.from_proto(request.status.target))
         if change.replace:
             self.seen_by_server = {}
-        self.seen_by_server.update((one.name, one) for one in change.updated)
+        self.seen_by_server.update((status.name, status) for status in change.updated)
         for name in change.removed:
             del self.seen_by_server[name]
         self.known = server.progress
@@ -221,10 +221,10 @@ class SyncProtocol(RuleBasedStateMachine):
             self.resources[name] = status_pb2.ResourceStatus(name=name, state=status_pb2.ResourceState.ValueType(state))
         self.client.report(self.resources)
 
-    # -- what must hold
+    # -- invariants
 
     @invariant()
-    def active_is_one_committed_snapshot(self) -> None:
+    def active_is_a_committed_snapshot(self) -> None:
         serving = self.client.serving if self.commits else None
         if serving is not None:
             assert self.commits[serving.revision][0] == serving
@@ -244,8 +244,9 @@ class SyncProtocol(RuleBasedStateMachine):
             assert len(self.client.rejected) <= 16
 
     def teardown(self) -> None:
-        """Left alone, both ends settle on the newest snapshot that is not refused, and agree about
-        the resources."""
+        """Without further events, both ends settle on the newest snapshot that is not rejected.
+
+        They also agree on the statuses of resources."""
         if not self.commits:
             return
         for _ in range(500):

@@ -1,4 +1,4 @@
-"""Who acts, and from where."""
+"""The present principal, and the origin of its call."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ BOB = Principal(name="bob", role="viewer", authentication="oidc")
 DESK = Origin(address="10.0.0.1:5000", request_id="r")
 
 
-def test_nobody_acts_from_here_unless_it_is_said() -> None:
+def test_without_a_block_the_principal_is_anonymous() -> None:
     assert (principal.current(), principal.origin()) == (ANONYMOUS, HERE)
 
 
-def test_a_block_says_who_and_ends_also_with_an_error() -> None:
+def test_a_block_sets_the_principal_and_ends_with_an_error_too() -> None:
     def fail() -> None:
         with principal.acting_as(ALICE), principal.called_from(DESK):
             assert (principal.current(), principal.origin()) == (ALICE, DESK)
@@ -29,7 +29,7 @@ def test_a_block_says_who_and_ends_also_with_an_error() -> None:
     assert (principal.current(), principal.origin()) == (ANONYMOUS, HERE)
 
 
-async def test_concurrent_tasks_do_not_see_each_other_and_their_children_do() -> None:
+async def test_tasks_inherit_the_principal_but_do_not_share_it() -> None:
     async def act(who: Principal) -> Principal:
         with principal.acting_as(who):
             await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Settings: where they come from, and one clear line when they are wrong."""
+"""Settings from flags and environment, and errors that are a single line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_defaults_are_local(tmp_path: Path) -> None:
     assert loaded.adapter_bytes_max == 2 * 1024**3
 
 
-def test_flags_come_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_have_precedence_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BROADSHEET_CONTROLPLANE_LISTEN", "127.0.0.1:1")
     monkeypatch.setenv("BROADSHEET_CONTROLPLANE_ALLOWED_SOURCES", "file:///a, file:///b")
     assert settings.load().listen == "127.0.0.1:1"
@@ -36,12 +36,12 @@ def test_a_relative_data_directory_is_made_absolute() -> None:
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "127.1.2.3:1", "[::1]:8300", "localhost:1", "unix:/run/x.sock"])
-def test_this_machine_needs_no_permission(listen: str) -> None:
+def test_local_addresses_need_no_flag(listen: str) -> None:
     assert settings.load(["--listen", listen]).listen == listen
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:8300", "[::]:8300", "10.0.0.1:1", "example.org:1"])
-def test_listening_beyond_this_machine_must_be_said(listen: str) -> None:
+def test_listening_beyond_this_machine_needs_tls_or_insecure(listen: str) -> None:
     with pytest.raises(errors.SetupError, match="without TLS"):
         settings.load(["--listen", listen])
     assert settings.load(["--listen", listen, "--insecure"]).listen == listen
@@ -74,7 +74,7 @@ def test_listening_beyond_this_machine_must_be_said(listen: str) -> None:
         (["--oidc-jwks", "http://elsewhere/keys"], "https://"),
     ],
 )
-def test_a_wrong_setting_is_one_line_and_status_2(
+def test_an_invalid_setting_is_a_line_and_status_2(
     argv: list[str], match: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert program.main(argv) == 2

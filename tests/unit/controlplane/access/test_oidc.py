@@ -1,4 +1,4 @@
-"""JWTs, signed here with real keys, and what is made of them."""
+"""JWTs that are signed with real keys, and the principals that they give."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def tokens(tmp_path: Path, *, role_claim: str = "roles", roles: Mapping[str, Rol
     return OidcTokens(settings, FileKeys(file))
 
 
-async def test_the_highest_role_of_a_good_token_counts(tmp_path: Path) -> None:
+async def test_the_highest_role_of_a_valid_token_is_used(tmp_path: Path) -> None:
     source = tokens(tmp_path)
     for good in (token(roles=["viewer", "operator", "x"]), token(EC, alg="ES256", kid="ec", roles="operator")):
         principal = await source.principal_of(good)
@@ -62,13 +62,13 @@ async def test_roles_are_mapped_from_the_claim_that_the_settings_name(tmp_path: 
         await source.principal_of(token(realm_access={"roles": ["viewer"]}))
 
 
-async def test_a_data_plane_may_be_named(tmp_path: Path) -> None:
+async def test_a_claim_may_name_the_data_plane(tmp_path: Path) -> None:
     principal = await tokens(tmp_path).principal_of(token(roles=["data-plane"], data_plane="gpu-1"))
     assert principal is not None
     assert (principal.role, principal.data_plane) == (Role.DATA_PLANE, "gpu-1")
 
 
-async def test_what_is_not_of_this_issuer_is_left_to_others(tmp_path: Path) -> None:
+async def test_tokens_of_other_issuers_are_left_to_other_sources(tmp_path: Path) -> None:
     source = tokens(tmp_path)
     assert await source.principal_of("no JWT at all") is None
     assert await source.principal_of(token(iss="https://elsewhere")) is None
@@ -90,7 +90,7 @@ async def test_what_is_not_of_this_issuer_is_left_to_others(tmp_path: Path) -> N
         (lambda: token()[:-4] + "AAAA", errors.Reason.TOKEN_INVALID),
     ],
 )
-async def test_a_token_that_is_not_good_is_refused(tmp_path: Path, bad: Any, reason: errors.Reason) -> None:
+async def test_an_invalid_token_is_refused(tmp_path: Path, bad: Any, reason: errors.Reason) -> None:
     with pytest.raises(errors.Unauthenticated) as caught:
         await tokens(tmp_path).principal_of(bad())
     assert caught.value.reason == reason
@@ -102,7 +102,7 @@ def test_keys_without_a_public_one_are_refused(content: bytes) -> None:
         parse_keys(content)
 
 
-async def test_keys_of_a_url_are_fetched_rarely_and_outlive_its_failures() -> None:
+async def test_keys_of_a_url_are_fetched_rarely_and_survive_failures() -> None:
     now = 0.0
     working = True
 
@@ -124,6 +124,6 @@ async def test_keys_of_a_url_are_fetched_rarely_and_outlive_its_failures() -> No
         assert len(provider.requests) == 3
 
 
-async def test_without_keys_nothing_is_said_about_a_token() -> None:
+async def test_without_keys_tokens_cannot_be_verified() -> None:
     with pytest.raises(errors.Unavailable):
         await UrlKeys("http://127.0.0.1:1/", clock=lambda: 0.0).key("rsa")

@@ -1,4 +1,4 @@
-"""The tokens file: what it may say, and what is refused without repeating a secret."""
+"""The tokens file: what is accepted, and errors that do not repeat a secret."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def opened(file: Path, *, at: datetime = NOW) -> TokensFile:
     return TokensFile(file, now=lambda: at)
 
 
-async def test_a_token_is_known_by_its_hash_until_it_expires(tmp_path: Path) -> None:
+async def test_a_token_is_accepted_until_it_expires(tmp_path: Path) -> None:
     entry = {"name": "ci", "role": "publisher", "sha256": HASH, "expire_time": "2026-01-02T00:00:00Z"}
     file = write_tokens(tmp_path / "tokens", [entry])
     tokens = opened(file)
@@ -34,7 +34,7 @@ async def test_a_token_is_known_by_its_hash_until_it_expires(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("entry", "expected"),
     [
         ({"role": "king"}, "tokens.0.role"),
         ({"sha256": "secret in the wrong place"}, "tokens.0.sha256"),
@@ -44,20 +44,20 @@ async def test_a_token_is_known_by_its_hash_until_it_expires(tmp_path: Path) -> 
         ({"password": "x"}, "password"),
     ],
 )
-def test_a_wrong_entry_is_refused_without_its_content(tmp_path: Path, entry: dict[str, str], told: str) -> None:
+def test_errors_omit_the_content_of_an_entry(tmp_path: Path, entry: dict[str, str], expected: str) -> None:
     good = {"name": "ci", "role": "viewer", "sha256": HASH}
     with pytest.raises(errors.SetupError) as caught:
         opened(write_tokens(tmp_path / "tokens", [good | entry]))
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("twice", ["name", "sha256"])
-def test_names_and_tokens_are_there_once(tmp_path: Path, twice: str) -> None:
-    one = {"name": "a", "role": "viewer", "sha256": HASH}
-    other = {"name": "b", "role": "viewer", "sha256": sha256("x")} | {twice: one[twice]}
+def test_names_and_hashes_are_unique(tmp_path: Path, twice: str) -> None:
+    first = {"name": "a", "role": "viewer", "sha256": HASH}
+    other = {"name": "b", "role": "viewer", "sha256": sha256("x")} | {twice: first[twice]}
     with pytest.raises(errors.SetupError, match=f"two tokens have the {twice}"):
-        opened(write_tokens(tmp_path / "tokens", [one, other]))
+        opened(write_tokens(tmp_path / "tokens", [first, other]))
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o644, 0o620, 0o602])
@@ -73,7 +73,7 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
         opened(tmp_path / "nowhere")
 
 
-def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
     file = write_tokens(tmp_path / "tokens", [])
     file.write_text("tokens:\n  - {")
     with pytest.raises(errors.SetupError, match=r"not YAML \(line"):

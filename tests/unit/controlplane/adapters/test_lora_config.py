@@ -58,7 +58,7 @@ def test_ranks_are_positive_whole_numbers(changes: dict[str, object]) -> None:
         {"trainable_token_indices": [5]},
     ],
 )
-def test_what_the_engine_refuses_is_refused_at_registration(changes: dict[str, Any]) -> None:
+def test_features_that_the_engine_refuses_are_refused(changes: dict[str, Any]) -> None:
     with refused(errors.Reason.ADAPTER_UNSUPPORTED, "adapter_config.json"):
         config(**changes)
 
@@ -74,5 +74,5 @@ def test_what_the_engine_refuses_is_refused_at_registration(changes: dict[str, A
         {"unknown": 1},
     ],
 )
-def test_what_the_engine_takes_is_taken(changes: dict[str, Any]) -> None:
+def test_features_that_the_engine_supports_are_accepted(changes: dict[str, Any]) -> None:
     config(**changes)

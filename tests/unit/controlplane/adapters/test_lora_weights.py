@@ -13,7 +13,7 @@ def test_a_plain_adapter_is_summarised() -> None:
     assert summary == Summary(rank=4, target_modules=("q_proj", "v_proj"))
 
 
-def test_highest_rank_counts_wherever_it_is_stated() -> None:
+def test_the_highest_stated_rank_is_used() -> None:
     with_pattern = config(4, rank_pattern={"q_proj": 32})
     assert with_pattern.rank_max == 32
     shapes = lora_shapes(rank=4)
@@ -38,7 +38,7 @@ def test_a_rank_that_the_config_does_not_state_is_invalid() -> None:
         "",
     ],
 )
-def test_a_tensor_that_is_no_lora_matrix_is_unsupported(name: str) -> None:
+def test_a_tensor_that_is_not_a_lora_matrix_is_unsupported(name: str) -> None:
     with refused(errors.Reason.ADAPTER_UNSUPPORTED, "no LoRA matrix"):
         check_tensors(config(), tensors({**lora_shapes(), name: (4, 16)}), None)
 

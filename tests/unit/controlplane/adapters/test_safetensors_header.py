@@ -1,4 +1,4 @@
-"""Headers of safetensors files, right and wrong."""
+"""Valid and invalid headers of safetensors files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def entry(begin: int, end: int, shape: object, dtype: str = "F32") -> dict[str, 
     return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
 
 
-def test_what_was_written_is_read() -> None:
+def test_tensors_are_read() -> None:
     content = safetensors_bytes({"a": (2, 3), "b": (), "c": (0, 5)})
     assert read(content) == {"a": Tensor("F32", (2, 3)), "b": Tensor("F32", ()), "c": Tensor("F32", (0, 5))}
 
@@ -79,7 +79,7 @@ def test_a_huge_header_is_refused_before_it_is_read() -> None:
         ("{", 0, "JSON object"),
     ],
 )
-def test_what_does_not_account_for_the_file_is_refused(header: object, data_bytes: int, why: str) -> None:
+def test_a_header_that_does_not_describe_the_file_is_refused(header: object, data_bytes: int, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         parse(header, data_bytes)
 
@@ -96,25 +96,25 @@ def test_what_does_not_account_for_the_file_is_refused(header: object, data_byte
         b'{"__metadata__": ' + b"[" * 100_000 + b"}",
     ],
 )
-def test_what_is_no_json_is_refused(header: bytes) -> None:
+def test_a_header_that_is_not_json_is_refused(header: bytes) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         safetensors_header.parse(header, 0)
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_do_anything_but_parse_or_be_refused(noise: bytes) -> None:
+def test_any_bytes_are_parsed_or_refused(noise: bytes) -> None:
     with contextlib.suppress(ValueError):
         read(noise)
 
 
 @given(st.binary(max_size=200))
-def test_no_header_does_anything_but_parse_or_be_refused(noise: bytes) -> None:
+def test_any_header_is_parsed_or_refused(noise: bytes) -> None:
     with contextlib.suppress(ValueError):
         safetensors_header.parse(b"{" + noise, 0)
 
 
 @given(st.data())
-def test_every_cut_of_a_file_is_noticed(data: st.DataObject) -> None:
+def test_any_truncated_file_is_refused(data: st.DataObject) -> None:
     content = safetensors_bytes({"a": (2, 3), "b": (4,)})
     size = data.draw(st.integers(0, len(content) - 1))
     with pytest.raises(ValueError, match="truncated"):

@@ -42,7 +42,7 @@ async def refusal(
     return caught.value
 
 
-async def test_weights_say_what_the_files_are(verifier: AdapterVerifier, tmp_path: Path) -> None:
+async def test_weights_describe_the_files(verifier: AdapterVerifier, tmp_path: Path) -> None:
     directory = write_adapter(tmp_path, rank=8, fill=b"\7")
     weights = await verifier.verify(source(directory), None, 16)
     assert [file.path for file in weights.files] == [CONFIG, WEIGHTS]
@@ -86,7 +86,7 @@ async def test_missing_directory_and_file_for_directory(verifier: AdapterVerifie
     assert (await refusal(verifier, tmp_path / "file")).reason == errors.Reason.ADAPTER_SOURCE_MISSING
 
 
-async def test_pickled_weights_are_named_and_not_taken(verifier: AdapterVerifier, tmp_path: Path) -> None:
+async def test_pickled_weights_are_refused_by_name(verifier: AdapterVerifier, tmp_path: Path) -> None:
     (write_adapter(tmp_path) / WEIGHTS).rename(tmp_path / "adapter_model.bin")
     assert "adapter_model.bin is not taken" in (await refusal(verifier, tmp_path)).message
 
@@ -114,7 +114,7 @@ async def test_special_files_are_refused_without_waiting(verifier: AdapterVerifi
 
 
 async def test_unreadable_file(verifier: AdapterVerifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Permissions do not hold for root, which tests may run as.
+    # Permissions are not checked for root, and tests may run as root.
     directory = write_adapter(tmp_path)
     real_open = os.open
 
@@ -169,7 +169,7 @@ async def test_adapter_beyond_the_size_limit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("rank", "stated_in"), [(32, "r"), (4, "pattern")])
-async def test_rank_above_the_models(verifier: AdapterVerifier, tmp_path: Path, rank: int, stated_in: str) -> None:
+async def test_a_rank_that_is_too_high(verifier: AdapterVerifier, tmp_path: Path, rank: int, stated_in: str) -> None:
     write_adapter(tmp_path, rank=rank, rank_pattern={"q_proj": 32} if stated_in == "pattern" else {})
     error = await refusal(verifier, tmp_path)
     assert error.reason == errors.Reason.ADAPTER_RANK_TOO_HIGH
@@ -231,7 +231,7 @@ async def test_a_file_that_changes_while_it_is_read(
     real_sha256 = hashlib.sha256
 
     def change_then_hash(content: bytes = b"") -> object:
-        # Reached between the check of the header and the hash of the file.
+        # Called after the check of the header and before the hash of the file.
         if change == "append":
             with path.open("ab") as file:
                 file.write(b"x")
@@ -241,7 +241,7 @@ async def test_a_file_that_changes_while_it_is_read(
         elif change == "remove":
             path.unlink(missing_ok=True)
         elif not (tmp_path / "old").exists():
-            # The open files stay as they were; the path means others.
+            # The open files do not change, but the path leads to others.
             directory.rename(tmp_path / "old")
             write_adapter(directory)
         return real_sha256(content)
@@ -259,7 +259,7 @@ async def test_sources_of_other_kinds(verifier: AdapterVerifier, uri: str) -> No
     assert caught.value.reason == errors.Reason.UNSUPPORTED_SOURCE
 
 
-async def test_sources_outside_of_what_is_allowed(tmp_path: Path) -> None:
+async def test_sources_at_places_that_are_not_allowed(tmp_path: Path) -> None:
     allowed, outside = write_adapter(tmp_path / "allowed" / "a"), write_adapter(tmp_path / "allowed-not" / "a")
     (tmp_path / "allowed" / "link").symlink_to(outside)
     verifier = AdapterVerifier(size_bytes_max=1024 * 1024, allowed_sources=(f"file://{tmp_path}/allowed",))
@@ -271,7 +271,7 @@ async def test_sources_outside_of_what_is_allowed(tmp_path: Path) -> None:
     verifier.close()
 
 
-async def test_reading_is_off_the_event_loop(
+async def test_files_are_read_off_the_event_loop(
     verifier: AdapterVerifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = []

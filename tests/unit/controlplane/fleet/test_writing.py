@@ -15,7 +15,7 @@ from controlplane.store.fleet.reports import FleetReport
 from tests.unit.controlplane.fleet_world import Clock, World, at, head, resource, settle
 
 
-async def test_the_store_is_written_when_something_changes_and_slowly_otherwise() -> None:
+async def test_changes_are_written_at_once_and_last_seen_times_rarely() -> None:
     world = World(limits=FleetLimits(last_seen_write_s=30))
     records, clock = world.records, world.clock
     running = asyncio.create_task(world.fleet.writer.run())

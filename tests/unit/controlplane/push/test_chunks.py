@@ -16,7 +16,7 @@ MIB = 1024 * 1024
 
 
 class Source:
-    """A store of one catalog that is the same at every revision, and counts what is read."""
+    """A store with the same entries at every revision, which counts what is read."""
 
     def __init__(self, sizes: Sequence[int]) -> None:
         self.entries = [
@@ -37,7 +37,7 @@ def at(revision: int) -> Position:
 
 
 async def all_chunks(cache: ChunkCache, revision: int, count: int) -> list[pb.SyncResponse]:
-    """Ask the way a stream does, until `count` entries have come."""
+    """Ask for chunks as a stream does, until `count` entries have come."""
     chunks: list[pb.SyncResponse] = []
     last_name, written = "", 0
     while written < count:
@@ -49,7 +49,7 @@ async def all_chunks(cache: ChunkCache, revision: int, count: int) -> list[pb.Sy
 
 
 def names(chunks: Sequence[pb.SyncResponse]) -> list[str]:
-    return [entry.ref.name for one in chunks for entry in one.chunk.entries]
+    return [entry.ref.name for chunk in chunks for entry in chunk.chunk.entries]
 
 
 @settings(max_examples=60, deadline=None)
@@ -58,8 +58,8 @@ async def test_chunks_are_the_catalog_in_order_and_of_bounded_size(sizes: list[i
     source = Source(sizes)
     chunks = await all_chunks(ChunkCache(source), 1, len(sizes))
     assert names(chunks) == [entry.name for entry in source.entries]
-    for one in chunks:
-        assert one.ByteSize() <= CHUNK_BYTES_MAX or len(one.chunk.entries) == 1
+    for chunk in chunks:
+        assert chunk.ByteSize() <= CHUNK_BYTES_MAX or len(chunk.chunk.entries) == 1
 
 
 async def test_streams_share_what_was_read_once() -> None:
@@ -82,7 +82,7 @@ async def test_the_newest_two_snapshots_are_kept() -> None:
     assert source.read == read
 
 
-async def test_who_is_slow_gets_the_same_chunks_from_the_store() -> None:
+async def test_a_slow_stream_gets_the_same_chunks_from_the_store() -> None:
     source = Source([100_000] * 50)
     cache = ChunkCache(source)
     fresh = await all_chunks(cache, 1, 50)
@@ -91,7 +91,7 @@ async def test_who_is_slow_gets_the_same_chunks_from_the_store() -> None:
     read = source.read
     assert await all_chunks(cache, 1, 50) == fresh
     assert source.read > read
-    assert {one.revision for one in cache._snapshots} == {2, 3}
+    assert {position.revision for position in cache._snapshots} == {2, 3}
 
 
 async def test_a_snapshot_that_ends_early_is_an_error() -> None:

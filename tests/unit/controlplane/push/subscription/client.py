@@ -1,0 +1,86 @@
+"""What a client sends on a stream, for tests of the state machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from broadsheet.v1 import snapshot_pb2, status_pb2
+from broadsheet.v1 import snapshot_service_pb2 as pb
+from controlplane.catalog.convert import position_to_proto
+from controlplane.catalog.domain import Head, Position
+from controlplane.push.subscription.machine import Subscription
+from controlplane.push.subscription.timing import Limits
+from controlplane.push.subscription.transfer import ChunkRequest
+from controlplane.push.subscription.violations import ProtocolViolation
+
+LIMITS = Limits(heartbeat_s=10, hello_timeout_s=10, answer_timeout_s=120, silence_timeout_s=60)
+
+
+def at(revision: int, *, store_uid: str = "store", digest: int = 7) -> Position:
+    return Position(store_uid=store_uid, revision=revision, digest=bytes([digest]) * 32)
+
+
+def head(revision: int, entry_count: int = 1) -> Head:
+    return Head(position=at(revision), entry_count=entry_count)
+
+
+def hello(have: Position | None = None, rejected: tuple[Position, ...] = ()) -> pb.SyncRequest:
+    return pb.SyncRequest(
+        hello=pb.Hello(
+            data_plane="dp",
+            instance_uid="i",
+            have=position_to_proto(have) if have else None,
+            rejected=[position_to_proto(position) for position in rejected],
+        )
+    )
+
+
+def status(
+    target: Position | None = None,
+    phase: pb.Phase.ValueType = pb.PHASE_UNSPECIFIED,
+    *,
+    serving: Position | None = None,
+    reason: str = "",
+    resources: tuple[status_pb2.ResourceStatus, ...] = (),
+) -> pb.SyncRequest:
+    return pb.SyncRequest(
+        status=pb.Status(
+            target=position_to_proto(target) if target else None,
+            serving=position_to_proto(serving) if serving else None,
+            phase=phase,
+            reason=reason,
+            resources=resources,
+        )
+    )
+
+
+def active(position: Position) -> pb.SyncRequest:
+    return status(position, pb.PHASE_ACTIVE, serving=position)
+
+
+def greeted(revision: int, have: Position | None = None, rejected: tuple[Position, ...] = ()) -> Subscription:
+    subscription = Subscription(head=head(revision), limits=LIMITS, now_s=0)
+    subscription.receive(hello(have, rejected), 0)
+    return subscription
+
+
+def send_all(subscription: Subscription, now_s: float = 0) -> list[str]:
+    """Write until there is nothing to send; returns the kinds of messages."""
+    kinds = []
+    while (output := subscription.take_output(now_s)) is not None:
+        if isinstance(output, ChunkRequest):
+            entry = snapshot_pb2.Entry(ref=snapshot_pb2.EntryRef(name=f"{output.index:04}"))
+            subscription.chunk_written(pb.Chunk(entries=[entry]))
+            kinds.append("chunk")
+        else:
+            kinds.append(str(output.WhichOneof("message")))
+    return kinds
+
+
+def refused(subscription: Subscription, request: pb.SyncRequest) -> ProtocolViolation:
+    before = (subscription.state, subscription.progress, subscription.in_flight, subscription.hello)
+    with pytest.raises(ProtocolViolation) as raised:
+        subscription.receive(request, 5)
+    assert (subscription.state, subscription.progress, subscription.in_flight, subscription.hello) == before
+    assert raised.value.by == "client"
+    return raised.value
