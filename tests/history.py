@@ -53,7 +53,7 @@ def _once(writes: Sequence[Write], found: Mapping[int, str]) -> Iterable[str]:
 def _real_time(writes: Sequence[Write]) -> Iterable[str]:
     """A write that ended before another began comes before it."""
     latest: Write | None = None
-    for write in sorted(writes, key=lambda one: one.revision):
+    for write in sorted(writes, key=lambda item: item.revision):
         if latest is not None and write.ended_s < latest.began_s:
             yield f"{write.value} at {write.revision} ended before {latest.value} at {latest.revision} began"
         if latest is None or write.began_s > latest.began_s:

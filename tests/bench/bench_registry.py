@@ -201,7 +201,7 @@ async def compare_databases(urls: dict[str, str], directory: Path, seconds: floa
 
 def memory(full: Replica, empty: Replica) -> str:
     """Resident memory of both processes."""
-    full_mib, empty_mib = (psutil.Process(one.pid).memory_info().rss / 2**20 for one in (full, empty))
+    full_mib, empty_mib = (psutil.Process(item.pid).memory_info().rss / 2**20 for item in (full, empty))
     return f"{full_mib:.0f} MiB (on the empty catalog: {empty_mib:.0f} MiB)"
 
 

@@ -31,7 +31,7 @@ async def revoke(world: World, key_id: str = "k", **fields: object) -> api_key_p
 
 async def entry(world: World, key_id: str = "k") -> api_key_pb2.ApiKeyEntry:
     """What data planes are told of a key."""
-    (found,) = [one for one in await world.entries() if one.name == f"apiKeys/{key_id}"]
+    (found,) = [item for item in await world.entries() if item.name == f"apiKeys/{key_id}"]
     assert found.type == "broadsheet.v1.ApiKeyEntry"
     return api_key_pb2.ApiKeyEntry.FromString(found.blob)
 

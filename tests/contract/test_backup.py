@@ -49,7 +49,7 @@ async def _contents(store: Store) -> object:
         await store.models.list(limit=100),
         await store.adapters.list(None, limit=100),
         [await store.read_entries(revision, after_name="", limit=100) for revision in range(6)],
-        [(one.method, one.create_time) for one in await store.revisions.list(before_revision=None, limit=100)],
+        [(item.method, item.create_time) for item in await store.revisions.list(before_revision=None, limit=100)],
     )
 
 
@@ -96,7 +96,7 @@ async def test_data_planes_refuse_a_restored_store_until_it_is_allowed(store_url
 async def _snapshot(world: World) -> tuple[Position, list[RawEntry]]:
     position = (await world.store.head()).position
     entries = [
-        RawEntry(name=one.name, type=one.type, digest=one.digest, blob=one.blob) for one in await world.entries()
+        RawEntry(name=item.name, type=item.type, digest=item.digest, blob=item.blob) for item in await world.entries()
     ]
     return Position(store_uid=position.store_uid, revision=position.revision, digest=position.digest), entries
 

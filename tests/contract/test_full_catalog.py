@@ -93,4 +93,4 @@ async def test_a_filled_catalog_is_one_to_go_on_with(new_store_url: Callable[[],
         listed = await world.registry.ListAdapters(
             registry_service_pb2.ListAdaptersRequest(parent="models/-"), NO_CONTEXT
         )
-        assert [one.name for one in listed.adapters] == ["models/n/adapters/a", "models/n/adapters/b"]
+        assert [item.name for item in listed.adapters] == ["models/n/adapters/a", "models/n/adapters/b"]

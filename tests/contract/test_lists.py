@@ -58,7 +58,7 @@ def fleet(*statuses: status_pb2.DataPlaneResourceStatus) -> Callable[..., Sequen
 
     def said(name: str, *, idle_since_revision: int | None = None) -> Sequence[status_pb2.DataPlaneResourceStatus]:
         idle = [status(name, State.RESOURCE_STATE_IDLE)] if idle_since_revision is not None else []
-        return [one for one in statuses if one.status.name == name] or idle
+        return [item for item in statuses if item.status.name == name] or idle
 
     return said
 
@@ -138,7 +138,7 @@ async def test_each_resource_is_listed_with_its_states_and_their_reasons(world: 
     assert list(model.statuses) == failed
     request = pb.ListAdaptersRequest(parent="models/m")
     (adapter,) = (await world.registry.ListAdapters(request, NO_CONTEXT)).adapters
-    assert [one.status.state for one in adapter.statuses] == [State.RESOURCE_STATE_IDLE]
+    assert [item.status.state for item in adapter.statuses] == [State.RESOURCE_STATE_IDLE]
 
 
 def random_filter(draw: random.Random, depth: int) -> filters.Filter:
@@ -205,10 +205,10 @@ async def test_pages_follow_the_order(world: World) -> None:
     # Deleted ones have their served name still, which somebody else may have by now.
     await world.register_model("e", served_name="s2")
     keys: dict[str, Callable[[domain.Model | domain.Adapter], Any]] = {
-        "name": lambda one: (one.model_id, one.id) if isinstance(one, domain.Adapter) else one.id,
-        "served_name": lambda one: one.served_name,
-        "create_time": lambda one: one.create_time,
-        "update_time": lambda one: one.update_time,
+        "name": lambda item: (item.model_id, item.id) if isinstance(item, domain.Adapter) else item.id,
+        "served_name": lambda item: item.served_name,
+        "create_time": lambda item: item.create_time,
+        "update_time": lambda item: item.update_time,
     }
     asked = ListQuery(show_deleted=True)
     all_models = list(await world.store.models.list(asked, limit=100))
@@ -220,7 +220,7 @@ async def test_pages_follow_the_order(world: World) -> None:
         for size in (1, 2, 100):
             fields: dict[str, Any] = {"order_by": order_by, "page_size": size, "show_deleted": True}
             assert await models(world, **fields) == [model.id for model in all_models], order_by
-            assert await adapters(world, **fields) == [f"{one.model_id}/{one.id}" for one in all_adapters], order_by
+            assert await adapters(world, **fields) == [f"{item.model_id}/{item.id}" for item in all_adapters], order_by
 
 
 async def test_nothing_comes_twice_or_is_left_out_while_others_write(world: World) -> None:

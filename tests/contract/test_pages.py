@@ -42,8 +42,8 @@ async def test_lists_page_to_their_end(world: World) -> None:
         if not token:
             break
     assert adapters == [f"models/m{index}/adapters/{adapter}" for index in range(5) for adapter in "ab"]
-    one = registry_service_pb2.ListAdaptersRequest(parent="models/m3")
-    assert [adapter.name for adapter in (await world.registry.ListAdapters(one, NO_CONTEXT)).adapters] == [
+    item = registry_service_pb2.ListAdaptersRequest(parent="models/m3")
+    assert [adapter.name for adapter in (await world.registry.ListAdapters(item, NO_CONTEXT)).adapters] == [
         "models/m3/adapters/a",
         "models/m3/adapters/b",
     ]

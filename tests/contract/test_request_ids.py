@@ -194,11 +194,11 @@ async def test_answers_are_kept_for_the_promised_time_and_then_forgotten(store_u
         assert not again.created
         # The id is in use again, from now on.
         assert await world.register_model("m0", request_id=ids[0]) == again
-        kept = [one for one in ids if await store.request_ids.find(one, timedelta(days=10_000)) is not None]
+        kept = [item for item in ids if await store.request_ids.find(item, timedelta(days=10_000)) is not None]
         assert kept == [ids[0], *ids[16:]]
         for index in range(2):
             await world.register_model(f"m{index}", request_id=_new_id())
-        kept = [one for one in ids if await store.request_ids.find(one, timedelta(days=10_000)) is not None]
+        kept = [item for item in ids if await store.request_ids.find(item, timedelta(days=10_000)) is not None]
         assert kept == ids[:1]
         world.verifier.close()
 
@@ -221,11 +221,11 @@ async def test_every_method_that_changes_something_takes_an_id() -> None:
 
 
 def test_digest_tells_requests_apart_but_not_their_ids() -> None:
-    one = registry_service_pb2.RegisterModelRequest(model_id="m", spec=model_pb2.ModelSpec(), request_id="a")
+    item = registry_service_pb2.RegisterModelRequest(model_id="m", spec=model_pb2.ModelSpec(), request_id="a")
     same = registry_service_pb2.RegisterModelRequest(model_id="m", spec=model_pb2.ModelSpec(), request_id="b")
     other = registry_service_pb2.RegisterModelRequest(model_id="m", request_id="a")
     delete_model = registry_service_pb2.DeleteModelRequest(name="models/m")
     delete_adapter = registry_service_pb2.DeleteAdapterRequest(name="models/m")
     digest = partial(request_ids.digest_of, caller=principal.ANONYMOUS)
-    assert digest(one) == digest(same) != digest(other)
+    assert digest(item) == digest(same) != digest(other)
     assert digest(delete_model) != digest(delete_adapter)

@@ -49,8 +49,8 @@ async def test_a_rollback_that_would_orphan_adapters_is_refused(world: World) ->
 
 async def test_an_adapter_rolls_back_to_files_that_are_still_the_same(world: World, tmp_path: Path) -> None:
     await world.register_model("m")
-    one, two = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two", fill=b"\1")
-    first = await world.register_adapter("m", "a", one)
+    item, two = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two", fill=b"\1")
+    first = await world.register_adapter("m", "a", item)
     await world.register_adapter("m", "a", two)
     answer = await rollback_adapter(world, 1)
     assert (answer.created, answer.adapter.revision.number) == (True, 3)

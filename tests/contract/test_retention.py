@@ -36,7 +36,7 @@ async def _rows(world: World) -> tuple[int, int]:
     """Entries over all time, and blobs."""
     async with world.store._begin_read() as connection:
         counts = [
-            (await connection.execute(select(func.count()).select_from(one))).scalar_one() for one in (entries, blobs)
+            (await connection.execute(select(func.count()).select_from(item))).scalar_one() for item in (entries, blobs)
         ]
     return counts[0], counts[1]
 

@@ -94,7 +94,7 @@ async def test_a_failure_brings_the_stable_content_back_and_says_why(world: Worl
     assert "dataPlanes/d: too big" in model.rollout.message
     assert (sent.revision.number, sent.revision.spec.scaling.min_replicas) == (3, 1)
     assert not sent.HasField("candidate")
-    numbers = [one.number for one in await world.store.models.list_revisions("m", before_number=None, limit=9)]
+    numbers = [item.number for item in await world.store.models.list_revisions("m", before_number=None, limit=9)]
     assert numbers == [3, 2, 1]
 
 

@@ -99,7 +99,7 @@ async def test_each_spec_is_kept_as_a_revision_and_labels_make_none(world: World
     seen = []
     while True:
         page = await world.registry.ListRouteRevisions(request, NO_CONTEXT)
-        seen += [(one.number, one.spec.targets[0].resource, one.catalog_revision) for one in page.revisions]
+        seen += [(item.number, item.spec.targets[0].resource, item.catalog_revision) for item in page.revisions]
         if not page.next_page_token:
             break
         request.page_token = page.next_page_token
@@ -240,7 +240,7 @@ async def test_what_a_route_refers_to_cannot_be_deleted_but_by_force(world: Worl
     await delete(force=True)
     assert await world.revision() <= before + 2
     route = await get_route(world, "r")
-    assert [one.resource for one in route.revision.spec.targets] == ["models/a"]
+    assert [item.resource for item in route.revision.spec.targets] == ["models/a"]
     assert list(route.revision.spec.fallbacks) == []
     assert route.revision.number == 2
     assert not [name for name in await types(world) if "revisions" in name]
@@ -265,7 +265,7 @@ async def test_delete_by_force_leaves_no_route_without_a_target(world: World) ->
     assert caught.value.reason is errors.Reason.ROUTE_WOULD_BE_EMPTY
     assert await world.revision() == 3
     await world.delete_model("b", force=True)
-    assert [one.resource for one in (await get_route(world, "r")).revision.spec.targets] == ["models/a"]
+    assert [item.resource for item in (await get_route(world, "r")).revision.spec.targets] == ["models/a"]
 
 
 async def test_model_whose_id_begins_like_another_keeps_its_routes(world: World) -> None:
@@ -273,7 +273,7 @@ async def test_model_whose_id_begins_like_another_keeps_its_routes(world: World)
     await world.register_model("a-b")
     await set_route(world, "r", route_spec("models/a", "models/a-b"))
     await world.delete_model("a", force=True)
-    assert [one.resource for one in (await get_route(world, "r")).revision.spec.targets] == ["models/a-b"]
+    assert [item.resource for item in (await get_route(world, "r")).revision.spec.targets] == ["models/a-b"]
 
 
 async def test_adapter_of_a_rank_that_its_base_does_not_serve_any_more_cannot_be_pinned(

@@ -66,7 +66,7 @@ def release_from_routes(registry: Registry, name: str, *, force: bool) -> None:
     target."""
 
     def others(references: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(one for one in references if one != name and not one.startswith(f"{name}/"))
+        return tuple(item for item in references if item != name and not item.startswith(f"{name}/"))
 
     for route in list(registry.routes.values()):
         targets, fallbacks = others(route.targets), others(route.fallbacks)

@@ -32,4 +32,4 @@ def test_overlapping_writes_may_come_in_any_order() -> None:
     ],
 )
 def test_what_is_wrong_is_told(writes: list[Write], found: dict[int, str], head: int, told: str) -> None:
-    assert any(told in one for one in violations(writes, found, head))
+    assert any(told in item for item in violations(writes, found, head))
