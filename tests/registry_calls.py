@@ -1,5 +1,4 @@
-"""The calls and resources of `tests/registry_model/` as the requests and answers of the real
-registry, and back."""
+"""Converts calls and resources of `tests/registry_model/` to requests and from answers."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ from tests.registry_model import calls, values
 from tests.registry_world import NO_CONTEXT, World, spec
 
 WARM_S = 5 * 86400
-"""Longer than the clock of any test runs."""
+"""Longer than any test lasts by its clock."""
 CANARY = rollout_pb2.RolloutPolicy(
     strategy=rollout_pb2.RolloutPolicy.STRATEGY_CANARY, steps=[rollout_pb2.CanaryStep(percent=10)]
 )
@@ -35,7 +34,7 @@ Etags = Mapping[values.Tag, str]
 """The etags that the registry has given, by what they stand for."""
 
 UNKNOWN_ETAG = 'W/"0000000000000000"'
-"""For a tag that no etag was ever given for: of a resource that is not there."""
+"""For a tag without an etag: its resource does not exist."""
 
 LIMITS = api_key_pb2.ApiKeyLimits(allowed_served_names=["*"])
 
@@ -48,9 +47,8 @@ class Caller:
     def __init__(self, etags: Etags, directory: Path) -> None:
         """
         Args:
-            etags: Looked up when a call is sent; more may be added meanwhile.
-            directory: Below it are adapters, in `lora0`, `lora1`, …: one for each content that an
-            adapter may have.
+            etags: Looked up when a call is sent. More may be added meanwhile.
+            directory: Has the adapters `lora0`, `lora1`, …, one for each content of an adapter.
         """
         self._etags = etags
         self._directory = directory
@@ -59,7 +57,7 @@ class Caller:
         """The answer to a call.
 
         Raises:
-            errors.DomainError: the registry refused.
+            errors.DomainError: The registry refused.
         """
         request = self.request(call)
         method = type(call).__name__
@@ -211,7 +209,7 @@ class Caller:
                 raise AssertionError(f"entry of an unknown kind: {entry.type}")
 
     def content(self, revision: model_pb2.ModelRevision | adapter_pb2.AdapterRevision) -> values.Content:
-        """What a revision says."""
+        """The content of a revision."""
         if isinstance(revision, model_pb2.ModelRevision):
             return values.Content(revision.spec.scaling.min_replicas, revision.card.description)
         return values.Content(

@@ -103,8 +103,8 @@ blobs = Table(
 entries = Table(
     "entries",
     metadata,
-    # The entry `name` had this content from `from_revision` on, and no longer at `to_revision`. NULL:
-    # it still has.
+    # The entry `name` had this content from `from_revision` on, and no longer at `to_revision`.
+    # NULL: it still has it.
     Column("name", String(256), primary_key=True),
     Column("from_revision", BigInteger, primary_key=True, autoincrement=False),
     Column("to_revision", BigInteger),
