@@ -1,4 +1,4 @@
-"""Converts calls and resources of `tests/registry_model/` to requests and from answers."""
+"""Translates between `tests/registry_model` and the requests and answers of the registry."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ from tests.registry_model import calls, values
 from tests.registry_world import NO_CONTEXT, World, spec
 
 WARM_S = 5 * 86400
-"""Longer than any test lasts by its clock."""
+"""Longer than the clock of any test runs."""
+
 CANARY = rollout_pb2.RolloutPolicy(
     strategy=rollout_pb2.RolloutPolicy.STRATEGY_CANARY, steps=[rollout_pb2.CanaryStep(percent=10)]
 )
 
 Etags = Mapping[values.Tag, str]
-"""The etags that the registry has given, by what they stand for."""
+"""The etags that the registry has returned, by the state that they stand for."""
 
 UNKNOWN_ETAG = 'W/"0000000000000000"'
-"""For a tag without an etag: its resource does not exist."""
+"""Stands for the etag of a resource that never existed."""
 
 LIMITS = api_key_pb2.ApiKeyLimits(allowed_served_names=["*"])
 
@@ -47,8 +48,8 @@ class Caller:
     def __init__(self, etags: Etags, directory: Path) -> None:
         """
         Args:
-            etags: Looked up when a call is sent. More may be added meanwhile.
-            directory: Has the adapters `lora0`, `lora1`, …, one for each content of an adapter.
+            etags: Looked up when a call is sent. More may be added between calls.
+            directory: Holds the adapters in `lora0`, `lora1`, …, one for each possible content.
         """
         self._etags = etags
         self._directory = directory
@@ -206,7 +207,7 @@ class Caller:
                 assert message.revoked == (not message.key_hash)
                 return (message.revoked,)
             case _:
-                raise AssertionError(f"entry of an unknown kind: {entry.type}")
+                raise AssertionError(f"entry of an unknown type: {entry.type}")
 
     def content(self, revision: model_pb2.ModelRevision | adapter_pb2.AdapterRevision) -> values.Content:
         """The content of a revision."""
@@ -229,13 +230,13 @@ class Caller:
         )
 
     def resource_in(self, answer: Any) -> values.Model | values.Adapter | values.Route | values.ApiKey | None:
-        """The resource in the answer of any method, if there is one."""
+        """The resource in the answer of any method. None: the answer has none."""
         fields = answer.DESCRIPTOR.fields_by_name
         found = [name for name in ("model", "adapter", "route", "api_key") if name in fields]
         return self.resource(getattr(answer, found[0])) if found else None
 
     def resource(self, message: Any) -> values.Model | values.Adapter | values.Route | values.ApiKey:
-        """A resource."""
+        """A resource of any kind."""
         match message:
             case model_pb2.Model():
                 return self.model(message)

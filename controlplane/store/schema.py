@@ -104,7 +104,7 @@ entries = Table(
     "entries",
     metadata,
     # The entry `name` had this content from `from_revision` on, and no longer at `to_revision`.
-    # NULL: it still has it.
+    # NULL: it still has.
     Column("name", String(256), primary_key=True),
     Column("from_revision", BigInteger, primary_key=True, autoincrement=False),
     Column("to_revision", BigInteger),

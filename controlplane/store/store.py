@@ -141,7 +141,7 @@ class Store:
         """An identity that is unique in the world."""
         return self._new_uid()
 
-    # Reads and writes of `push.hub.HubStore`, under the names that it declares.
+    # For `fleet` and `push`: what their protocols `RecordStore` and `EntrySource` declare
 
     async def head(self) -> domain.Head:
         """The newest committed snapshot."""

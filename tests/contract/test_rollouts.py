@@ -1,4 +1,4 @@
-"""Rollouts in the registry: entries, concurrent advances, and restarts."""
+"""Rollouts in the registry: what data planes get, who advances them, and what survives."""
 
 from __future__ import annotations
 
@@ -107,11 +107,11 @@ async def test_concurrent_control_planes_take_each_step_once(world: World) -> No
     for _ in range(2):
         models = await world.store.models.list_rollouts()
         before = await world.revision()
+        decisions = [(model, rollout.decide(model, Fleet()("x"), LATER)) for model in models]
         await asyncio.gather(
             *(
                 rollouts.move(world.store, model, decision)
-                for model in models
-                for decision in [rollout.decide(model, Fleet()("x"), LATER)]
+                for model, decision in decisions
                 for _ in range(8)
                 if decision is not None
             )
@@ -119,7 +119,7 @@ async def test_concurrent_control_planes_take_each_step_once(world: World) -> No
         assert await world.revision() == before + 1
 
 
-async def test_a_decision_about_an_outdated_state_is_dropped(world: World) -> None:
+async def test_a_decision_from_an_outdated_state_is_dropped(world: World) -> None:
     await register(world, 1)
     await register(world, 2)
     (read,) = await world.store.models.list_rollouts()
