@@ -1,5 +1,4 @@
-"""A large catalog in a store, put there without the registry: that would take milliseconds per
-resource."""
+"""Fills a store with a large catalog, without the registry, which takes milliseconds a resource."""
 
 from __future__ import annotations
 
@@ -34,12 +33,11 @@ from protocol.catalog_digest import CatalogDigest
 Draft = registration.ModelDraft | registration.AdapterDraft
 
 RESOURCES_PER_TRANSACTION = 5000
-"""Few enough transactions to be quick, small enough to show progress and to keep the rows in
-memory."""
+"""Large enough to be fast, small enough to show progress and to keep the rows in memory."""
 
 
 def model_draft(model_id: str, model_spec: model_pb2.ModelSpec, *, description: str = "") -> registration.ModelDraft:
-    """What RegisterModel makes of a request with these fields."""
+    """The draft that RegisterModel makes of a request with these fields."""
     return registration.ModelDraft(
         id=model_id,
         served_name=model_id,
@@ -52,8 +50,7 @@ def model_draft(model_id: str, model_spec: model_pb2.ModelSpec, *, description: 
 def adapter_draft(
     model_id: str, adapter_id: str, source: model_pb2.Source, weights: adapter_pb2.AdapterWeights
 ) -> registration.AdapterDraft:
-    """What RegisterAdapter makes of a request with these fields, for a model that is served under
-    its id."""
+    """The draft that RegisterAdapter makes, for a model that is served under its id."""
     return registration.AdapterDraft(
         model_id=model_id,
         id=adapter_id,
@@ -70,14 +67,14 @@ async def fill(
 ) -> int:
     """Register new models and adapters in this order, each as a catalog revision of its own.
 
-    It leaves what their registrations by nobody in particular would, but for checks: ids and served
-    names are new, adapters come after their models, and files are as the drafts say. Nobody is told
-    of the new head.
+    It writes the rows that registrations by an anonymous caller write, but checks nothing: ids and
+    served names must be new, adapters must come after their models, and files must be as the drafts
+    say. The new head is not announced.
 
     Args:
-        store: The store, which nobody else writes to meanwhile.
+        store: The store. Nothing else may write to it meanwhile.
         drafts: What to register.
-        on_progress: Told how many are there, now and then.
+        on_progress: Called with the number of resources after each transaction.
 
     Returns:
         The newest revision.
@@ -109,7 +106,7 @@ async def _fill(store: Store, drafts: Iterable[Draft]) -> int:
                 _of_commit(draft, entry, digest, stamp.now, revision),
             ):
                 rows[table].append(values)
-        # The order of first use: what is referred to comes before what refers to it.
+        # In the order of first use, so that rows come after those that they refer to.
         for table, of_table in rows.items():
             await connection.execute(insert(table), of_table)
         await connection.execute(

@@ -1,5 +1,4 @@
-"""Whether what concurrent writers saw can have happened one after the other, in the order of the
-revisions. Pure."""
+"""Checks that concurrent writes can be explained one by one, in the order of revisions. Pure."""
 
 from __future__ import annotations
 
@@ -13,22 +12,23 @@ class Write:
     """A write that was acknowledged."""
 
     value: str
-    """What it wrote; no other writes the same."""
+    """The value that it wrote. No other write has the same."""
     began_s: float
     """When its first attempt was sent."""
     ended_s: float
-    """When the acknowledgement came."""
+    """When the acknowledgement was received."""
     revision: int
     """The catalog revision that the acknowledgement named."""
 
 
 def violations(writes: Sequence[Write], found: Mapping[int, str], head: int) -> list[str]:
-    """What is wrong with a history. Empty: it is linear, without gaps, and every acknowledged write
-    is there once.
+    """What is wrong with a history.
+
+    Empty: it is linear, without gaps, and has every acknowledged write once.
 
     Args:
         writes: Every write that was acknowledged.
-        found: What the registry holds in the end: the value that came with each catalog revision.
+        found: The value of each catalog revision that the registry holds in the end.
         head: Its newest catalog revision.
     """
     return [*_numbers(found, head), *_once(writes, found), *_real_time(writes)]
@@ -53,7 +53,7 @@ def _once(writes: Sequence[Write], found: Mapping[int, str]) -> Iterable[str]:
 def _real_time(writes: Sequence[Write]) -> Iterable[str]:
     """A write that ended before another began comes before it."""
     latest: Write | None = None
-    for write in sorted(writes, key=lambda item: item.revision):
+    for write in sorted(writes, key=lambda write: write.revision):
         if latest is not None and write.ended_s < latest.began_s:
             yield f"{write.value} at {write.revision} ended before {latest.value} at {latest.revision} began"
         if latest is None or write.began_s > latest.began_s:

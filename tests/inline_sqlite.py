@@ -1,5 +1,4 @@
-"""SQLite's driver without its threads: half the time of a statement, and the same order of events
-in every run."""
+"""SQLite's driver without threads: statements take half the time, always in the same order."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ import pytest
 
 
 class _Inline:
-    """In place of the queue to a connection's thread: what is put in is done at once."""
+    """Replaces the queue to a connection's thread: runs each item at once."""
 
     def put_nowait(self, item: tuple[asyncio.Future[Any] | None, Callable[[], Any]]) -> None:
         future, function = item
@@ -32,14 +31,14 @@ class _NoThread:
     daemon = True
 
     def start(self) -> None:
-        """Nothing: there is none."""
+        """Nothing to start."""
 
 
 @contextmanager
 def inline_sqlite() -> Iterator[None]:
-    """Let every connection that is made in the block run its statements where they are awaited.
+    """Let the connections that are made in the block run their statements where they are awaited.
 
-    A task then never waits in a statement, so tasks take turns only where they are told to.
+    A task never waits in a statement then, so tasks only switch where the test lets them.
     """
     original = aiosqlite.Connection.__init__
 

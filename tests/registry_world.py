@@ -1,4 +1,4 @@
-"""A registry on a real store, called without gRPC, and what tests want to know of it."""
+"""A registry on a real store, called without gRPC."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from protocol.catalog_digest import CatalogDigest, blob_digest
 from tests.adapter_directories import write_adapter
 
 NO_CONTEXT = cast(Context, None)
-"""The handlers answer or raise; none of them looks at its gRPC context."""
+"""The handlers answer or raise. None of them uses its gRPC context."""
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -38,22 +38,22 @@ def spec(**fields: Any) -> model_pb2.ModelSpec:
 
 
 def no_statuses(name: str, *, idle_since_revision: int | None = None) -> Sequence[status_pb2.DataPlaneResourceStatus]:
-    """A fleet that has said nothing."""
+    """A fleet that has reported nothing."""
     return ()
 
 
 async def no_sync(requests: AsyncIterator[snapshot_service_pb2.SyncRequest], context: Context) -> None:
-    """A Sync that serves nobody."""
+    """A Sync method that is not served."""
     await context.abort(grpc.StatusCode.UNIMPLEMENTED)
 
 
 class World:
-    """A registry and its snapshots, with short ways to use them."""
+    """A registry and its snapshots, with short methods for tests."""
 
     def __init__(self, store: Store, directory: Path) -> None:
         """
         Args:
-            store: The registry's.
+            store: The store of the registry.
             directory: Adapters are written below it.
         """
         self.store = store
@@ -107,13 +107,13 @@ class World:
         return (await self.store.head()).position.revision
 
     async def entries(self, revision: int | None = None) -> Sequence[domain.Entry]:
-        """Every entry of a snapshot; of the newest, if none is named."""
+        """All entries of a snapshot. None: the newest snapshot."""
         if revision is None:
             revision = await self.revision()
         return await self.store.read_entries(revision, after_name="", limit=10_000)
 
     async def check_digest(self, revision: int) -> None:
-        """The position at `revision` is what its entries hash to."""
+        """Check that the digest at `revision` is that of its entries."""
         digest = CatalogDigest()
         for entry in await self.entries(revision):
             assert blob_digest(entry.blob) == entry.digest

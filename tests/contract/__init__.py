@@ -1,1 +1,1 @@
-"""One suite for every database that the store runs on."""
+"""One suite for both databases that the store runs on."""

@@ -1,5 +1,4 @@
-"""The audit log: one event per revision, written with it, that says who did what from where and
-shows no secret."""
+"""The audit log: one event for each revision, written with it. It shows no secrets."""
 
 from __future__ import annotations
 
@@ -40,7 +39,7 @@ def fields(change: change_pb2.ResourceChange) -> dict[str, tuple[object, object]
     }
 
 
-async def test_an_event_says_who_did_what_when_from_where_and_what_it_was_before(world: World) -> None:
+async def test_an_event_has_author_method_time_address_and_old_values(world: World) -> None:
     await world.register_model("m")
     with principal.acting_as(ALICE), principal.called_from(DESK):
         await world.register_model("m", spec(scaling={"maxReplicas": 4}))
@@ -61,7 +60,7 @@ async def test_an_event_says_who_did_what_when_from_where_and_what_it_was_before
     assert not first.changes[0].HasField("before")
 
 
-async def test_there_is_one_event_for_each_revision_and_none_for_what_writes_nothing(world: World) -> None:
+async def test_each_revision_has_one_event_and_a_call_without_effect_has_none(world: World) -> None:
     await world.register_model("m")
     await world.register_model("m")
     await world.register_model("m", spec(scaling={"maxReplicas": 3}), validate_only=True)
@@ -73,7 +72,7 @@ async def test_there_is_one_event_for_each_revision_and_none_for_what_writes_not
     assert [event.change_count for event in await events(world)] == [2, 1, 1]
 
 
-async def test_concurrent_callers_are_each_named_for_their_own_changes(world: World) -> None:
+async def test_events_of_concurrent_callers_name_the_right_author(world: World) -> None:
     async def register(who: Principal, number: int) -> None:
         with principal.acting_as(who):
             await world.register_model(f"{who.name}-{number}")
@@ -83,7 +82,7 @@ async def test_concurrent_callers_are_each_named_for_their_own_changes(world: Wo
     assert all(event.resource.startswith(f"models/{event.principal.name}-") for event in await events(world))
 
 
-async def test_a_failure_while_the_event_is_written_leaves_no_change_and_no_event(world: World) -> None:
+async def test_a_failure_to_write_the_event_rolls_the_change_back(world: World) -> None:
     await world.register_model("m")
     with failing_statement(0) as statements:
         await world.register_model("n")
@@ -108,7 +107,7 @@ async def test_deleting_a_model_with_its_adapters_is_one_event_that_names_them(w
     ]
 
 
-async def test_a_change_of_very_many_resources_is_counted_whole_and_shown_in_part(
+async def test_an_event_of_very_many_changes_counts_all_and_shows_some(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for index in range(4):
@@ -131,7 +130,7 @@ async def test_a_change_of_very_many_resources_is_counted_whole_and_shown_in_par
     assert event.changes[2].kind == change_pb2.ResourceChange.KIND_REMOVED
 
 
-async def test_events_are_found_by_everything_that_is_known_of_them(world: World) -> None:
+async def test_events_are_found_by_each_filter(world: World) -> None:
     with principal.acting_as(ALICE):
         await world.register_model("m")
         await world.register_model("n")
@@ -142,14 +141,14 @@ async def test_events_are_found_by_everything_that_is_known_of_them(world: World
     assert await revisions(world, principal="alice") == [2, 1]
     assert await revisions(world, method="RegisterModel", principal="bob") == []
     assert await revisions(world, resource="models/m") == [4, 1]
-    # Also by what it changed besides the resource that it was called for.
+    # An event is also found by other resources that the call changed.
     assert await revisions(world, resource="models/m/adapters/a") == [4, 3]
     assert await revisions(world, min_revision=2, max_revision=3) == [3, 2]
     assert await revisions(world, start_time=times[2], end_time=times[3]) == [2]
     assert await revisions(world, start_time=times[4] + timedelta(microseconds=1)) == []
 
 
-async def test_pages_follow_each_other_and_belong_to_their_filter(world: World) -> None:
+async def test_pages_of_events_are_complete_and_bound_to_their_filter(world: World) -> None:
     for index in range(5):
         await world.register_model(f"m{index}")
     request = audit_pb2.ListAuditEventsRequest(page_size=2, min_revision=1)
@@ -159,7 +158,7 @@ async def test_pages_follow_each_other_and_belong_to_their_filter(world: World) 
         seen += [event.catalog_revision for event in page.events]
         if not page.next_page_token:
             break
-        # What comes meanwhile is newer, and moves no page.
+        # Events that are added meanwhile are newer, so they do not shift the pages.
         await world.register_model(f"later{len(seen)}")
         request.page_token = page.next_page_token
     assert seen == [5, 4, 3, 2, 1]
@@ -178,7 +177,7 @@ async def test_no_secret_reaches_the_log(world: World) -> None:
     assert str(event).count("[redacted]") == 2
 
 
-async def test_old_events_go_and_their_changes_with_them_and_revisions_stay(world: World) -> None:
+async def test_old_events_are_deleted_with_their_changes_and_revisions_stay(world: World) -> None:
     for index in range(4):
         await world.register_model(f"m{index}")
     times = {event.catalog_revision: event.create_time for event in await events(world)}
@@ -191,7 +190,7 @@ async def test_old_events_go_and_their_changes_with_them_and_revisions_stay(worl
     assert await world.revision() == 4
 
 
-async def test_events_are_kept_for_as_long_as_the_operator_says(world: World) -> None:
+async def test_events_are_kept_for_the_configured_retention(world: World) -> None:
     for index in range(3):
         await world.register_model(f"m{index}")
     newest = (await events(world))[0].create_time
@@ -202,7 +201,7 @@ async def test_events_are_kept_for_as_long_as_the_operator_says(world: World) ->
 
 
 @pytest.mark.parametrize("seconds", [-(1 << 62), 1 << 62])
-async def test_a_time_that_is_none_is_the_callers_fault(world: World, seconds: int) -> None:
+async def test_an_invalid_time_is_an_invalid_argument(world: World, seconds: int) -> None:
     request = audit_pb2.ListAuditEventsRequest()
     request.start_time.seconds = seconds
     with pytest.raises(errors.InvalidArgument) as caught:

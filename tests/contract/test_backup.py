@@ -1,4 +1,4 @@
-"""A backup is restored whole or not at all, into either kind of database."""
+"""A backup is restored completely or not at all, into either kind of database."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ async def _contents(store: Store) -> object:
         await store.models.list(limit=100),
         await store.adapters.list(None, limit=100),
         [await store.read_entries(revision, after_name="", limit=100) for revision in range(6)],
-        [(item.method, item.create_time) for item in await store.revisions.list(before_revision=None, limit=100)],
+        [(commit.method, commit.create_time) for commit in await store.revisions.list(before_revision=None, limit=100)],
     )
 
 
-async def test_everything_comes_back_under_a_new_uid(
+async def test_a_restore_brings_everything_back_under_a_new_uid(
     store_url: str, new_target_url: Callable[[], str], tmp_path: Path
 ) -> None:
     file, target = tmp_path / "a.backup", new_target_url()
     async with open_world(store_url, tmp_path) as world:
         await _fill(world)
         before, uid = await _contents(world.store), (await world.store.head()).position.store_uid
-        # In use: the control plane goes on.
+        # The store is in use during the backup.
         header = await store_backup.backup(store_url, file)
     assert (header.catalog_revision, header.store_uid) == (5, uid)
     assert file.stat().st_mode & 0o777 == 0o600
@@ -70,7 +70,7 @@ async def test_everything_comes_back_under_a_new_uid(
         assert (await world.store.head()).position.store_uid != uid
         assert (await world.register_model("another")).catalog_revision == 6
         await world.check_digest(6)
-    # What holds something is not overwritten, and neither is a file.
+    # Neither a store with content nor a file is overwritten.
     with pytest.raises(SetupError, match="holds a registry already"):
         await store_backup.restore(target, file)
     with pytest.raises(SetupError, match="exists already"):
@@ -96,14 +96,15 @@ async def test_data_planes_refuse_a_restored_store_until_it_is_allowed(store_url
 async def _snapshot(world: World) -> tuple[Position, list[RawEntry]]:
     position = (await world.store.head()).position
     entries = [
-        RawEntry(name=item.name, type=item.type, digest=item.digest, blob=item.blob) for item in await world.entries()
+        RawEntry(name=entry.name, type=entry.type, digest=entry.digest, blob=entry.blob)
+        for entry in await world.entries()
     ]
     return Position(store_uid=position.store_uid, revision=position.revision, digest=position.digest), entries
 
 
 @pytest.fixture
 async def file(tmp_path: Path) -> Path:
-    """A backup."""
+    """The file of a backup."""
     path, url = tmp_path / "good.backup", f"sqlite+aiosqlite:///{tmp_path}/source.db"
     async with open_world(url, tmp_path) as world:
         await _fill(world)
@@ -113,7 +114,7 @@ async def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def good(file: Path) -> bytes:
-    """What is in it."""
+    """The content of that file."""
     return file.read_bytes()
 
 
@@ -161,7 +162,7 @@ async def test_a_file_of_a_newer_release_is_refused(
         await store_backup.restore(f"sqlite+aiosqlite:///{tmp_path}/target.db", path)
 
 
-def test_the_commands_say_what_they_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_print_what_they_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, target, path = tmp_path / "source", tmp_path / "target", tmp_path / "a.backup"
     source.mkdir()
     assert program.main(["backup", str(path), "--data-dir", str(source)]) == 1

@@ -1,4 +1,4 @@
-"""What the catalog promises: numbered, immutable, content-addressed snapshots, one per change."""
+"""The catalog: numbered, immutable, content-addressed snapshots, one for each change."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def test_same_registration_writes_nothing(world: World) -> None:
     assert len(world.published) == 2
 
 
-async def test_stating_a_default_is_the_same_registration(world: World) -> None:
+async def test_an_explicit_default_is_the_same_registration(world: World) -> None:
     await world.register_model("m")
     again = await world.register_model(
         "m", spec(scaling={"maxReplicas": 1}, admission={"queueTimeout": "30s"}), served_name="m"
@@ -141,7 +141,7 @@ async def test_changed_files_make_the_next_adapter_revision(world: World, tmp_pa
     assert first.adapter.revision.weights.digest != second.adapter.revision.weights.digest
 
 
-async def test_validate_only_answers_as_if_and_writes_nothing(world: World) -> None:
+async def test_validate_only_answers_in_full_and_writes_nothing(world: World) -> None:
     await world.register_model("m")
     await world.register_adapter("m", "a")
     before = (await world.store.head(), await world.entries())
@@ -172,7 +172,7 @@ async def test_model_with_adapters_is_deleted_only_by_force_and_in_one_revision(
     await world.check_digest(10)
 
 
-async def test_deleting_what_is_not_there_is_not_found(world: World) -> None:
+async def test_deleting_an_unknown_resource_is_not_found(world: World) -> None:
     await world.register_model("m")
     for attempt, reason in (
         (world.delete_model("n"), errors.Reason.MODEL_NOT_FOUND),
@@ -186,7 +186,9 @@ async def test_deleting_what_is_not_there_is_not_found(world: World) -> None:
 
 
 @pytest.mark.parametrize("smaller", [{"lora": {"maxRank": 8}}, {"lora": None}])
-async def test_model_keeps_room_for_its_adapters(world: World, tmp_path: Path, smaller: dict[str, object]) -> None:
+async def test_a_model_update_that_its_adapters_do_not_fit_is_refused(
+    world: World, tmp_path: Path, smaller: dict[str, object]
+) -> None:
     await world.register_model("m")
     await world.register_adapter("m", "big", write_adapter(tmp_path / "big", rank=16))
     await world.register_adapter("m", "small", write_adapter(tmp_path / "small", rank=8))
@@ -232,7 +234,7 @@ async def test_base_that_changes_while_the_adapter_is_read_aborts_it(
     assert [entry.name for entry in await world.entries()] == ["models/m"]
 
 
-async def test_too_large_an_entry_is_refused(world: World) -> None:
+async def test_an_entry_that_is_too_large_is_refused(world: World) -> None:
     large = spec(engine={"kind": "KIND_SIMULATED", "args": {"text": "x" * 300_000}})
     with pytest.raises(errors.InvalidArgument) as caught:
         await world.register_model("m", large)

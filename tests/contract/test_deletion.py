@@ -24,7 +24,7 @@ from tests.contract.resource_calls import (
 from tests.registry_world import NO_CONTEXT, START, World, spec
 
 
-async def test_what_is_deleted_is_in_no_snapshot_and_can_still_be_read(world: World) -> None:
+async def test_a_deleted_resource_is_in_no_snapshot_and_can_be_read(world: World) -> None:
     await world.register_model("m")
     await world.register_model("n")
     await world.delete_model("m")
@@ -39,7 +39,7 @@ async def test_what_is_deleted_is_in_no_snapshot_and_can_still_be_read(world: Wo
             await call
 
 
-async def test_an_id_stays_taken_until_the_purge_and_says_to_undelete(world: World) -> None:
+async def test_a_deleted_id_stays_taken_until_the_purge_and_the_error_names_undelete(world: World) -> None:
     await world.register_model("m")
     await world.register_adapter("m", "a")
     await world.delete_adapter("m", "a")
@@ -53,7 +53,7 @@ async def test_an_id_stays_taken_until_the_purge_and_says_to_undelete(world: Wor
     assert caught.value.reason == errors.Reason.STILL_DELETED
 
 
-async def test_an_undeleted_model_brings_back_the_adapters_that_went_with_it(world: World) -> None:
+async def test_undeleting_a_model_undeletes_the_adapters_deleted_with_it(world: World) -> None:
     first = await world.register_model("m")
     for adapter in ("a", "b", "c"):
         await world.register_adapter("m", adapter)
@@ -95,7 +95,7 @@ async def test_an_adapter_of_a_deleted_model_is_undeleted_after_it(world: World)
     assert caught.value.reason == errors.Reason.BASE_MODEL_DELETED
 
 
-async def test_what_is_not_deleted_cannot_be_undeleted(world: World) -> None:
+async def test_a_live_resource_cannot_be_undeleted(world: World) -> None:
     await world.register_model("m")
     await world.register_adapter("m", "a")
     for call in (undelete_model(world), undelete_adapter(world)):
@@ -104,7 +104,7 @@ async def test_what_is_not_deleted_cannot_be_undeleted(world: World) -> None:
         assert caught.value.reason == errors.Reason.NOT_DELETED
 
 
-async def test_an_adapter_that_its_base_outgrew_while_deleted_stays_deleted(world: World) -> None:
+async def test_an_adapter_that_does_not_fit_its_base_any_more_stays_deleted(world: World) -> None:
     await world.register_model("m")
     await world.register_adapter("m", "a")
     await world.delete_adapter("m", "a")
@@ -166,7 +166,7 @@ async def test_the_background_purge_leaves_nothing_and_makes_no_revision(store_u
         world.verifier.close()
 
 
-async def test_a_repeated_undelete_is_answered_alike(world: World) -> None:
+async def test_a_repeated_undelete_gets_the_same_answer(world: World) -> None:
     await world.register_model("m")
     await world.delete_model("m")
     request_id = str(uuid.uuid4())

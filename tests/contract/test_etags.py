@@ -22,7 +22,7 @@ from tests.contract.resource_calls import (
 from tests.registry_world import NO_CONTEXT, World
 
 
-async def test_an_etag_stands_for_what_a_writer_sees(world: World) -> None:
+async def test_an_etag_changes_with_what_a_writer_sees(world: World) -> None:
     etags = [(await world.register_model("m")).model.etag]
     assert (await world.register_model("m")).model.etag == etags[0]
     etags.append((await world.register_model("m", labels={"a": "b"})).model.etag)
@@ -35,7 +35,7 @@ async def test_an_etag_stands_for_what_a_writer_sees(world: World) -> None:
 
 
 @pytest.mark.parametrize("method", ["register", "update", "rollback", "delete", "undelete"])
-async def test_another_etag_aborts_naming_both(world: World, method: str) -> None:
+async def test_a_stale_etag_aborts_and_the_error_has_both(world: World, method: str) -> None:
     stale = (await world.register_model("m")).model.etag
     current = (await world.register_model("m", served_name="n")).model.etag
     if method == "undelete":
@@ -61,7 +61,7 @@ async def test_another_etag_aborts_naming_both(world: World, method: str) -> Non
 
 
 @pytest.mark.parametrize("method", ["register", "update", "rollback", "delete", "undelete"])
-async def test_another_etag_aborts_for_adapters_too(world: World, method: str) -> None:
+async def test_a_stale_etag_aborts_for_adapters_too(world: World, method: str) -> None:
     await world.register_model("m")
     stale = (await world.register_adapter("m", "a")).adapter.etag
     current = (await world.register_adapter("m", "a", served_name="n")).adapter.etag
@@ -84,7 +84,7 @@ async def test_another_etag_aborts_for_adapters_too(world: World, method: str) -
     await calls[method](current)
 
 
-async def test_an_etag_of_something_that_is_not_there_aborts(world: World) -> None:
+async def test_an_etag_for_an_unknown_resource_aborts(world: World) -> None:
     with pytest.raises(errors.Aborted):
         await world.register_model("m", etag='W/"0"')
 
@@ -97,7 +97,7 @@ async def test_of_writers_with_the_same_etag_one_wins(world: World) -> None:
     assert await world.revision() == 2
 
 
-async def test_must_create_refuses_what_exists_even_unchanged(world: World) -> None:
+async def test_must_create_refuses_an_existing_resource_even_if_unchanged(world: World) -> None:
     await world.register_model("m", must_create=True)
     await world.register_adapter("m", "a", must_create=True)
     for again in (world.register_model("m", must_create=True), world.register_adapter("m", "a", must_create=True)):

@@ -1,4 +1,4 @@
-"""A catalog that was filled in bulk is the one that registering makes."""
+"""A catalog that is filled in bulk equals one that is made by registrations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.registry_world import NO_CONTEXT, START, World, spec
 
 @asynccontextmanager
 async def _world(url: str, directory: Path) -> AsyncIterator[World]:
-    """A registry in which time stands still and identities are counted."""
+    """A registry with a constant time and numbered identities."""
     uids = itertools.count()
     async with Store.open(url, clock=lambda: START, new_uid=lambda: f"uid-{next(uids)}") as store:
         world = World(store, directory)
@@ -31,7 +31,7 @@ async def _world(url: str, directory: Path) -> AsyncIterator[World]:
 
 
 async def _rows(store: Store) -> Mapping[str, Sequence[object]]:
-    """Everything that the store has."""
+    """All rows of the store."""
     found: dict[str, Sequence[object]] = {}
     async with store._begin_read() as connection:
         for table in metadata.sorted_tables:
@@ -49,7 +49,7 @@ async def _register(world: World) -> None:
 
 
 async def _drafts(world: World) -> Sequence[full_catalog.Draft]:
-    """What `_register` registers, from what is there after it."""
+    """Drafts of what `_register` registers, made from the result."""
     revision = (await world.store.adapters.get_any("m", "a")).revision
 
     def adapter(model_id: str, adapter_id: str) -> registration.AdapterDraft:
@@ -65,7 +65,7 @@ async def _drafts(world: World) -> Sequence[full_catalog.Draft]:
 
 
 @pytest.mark.parametrize("per_transaction", [2, 100])
-async def test_every_row_is_what_registering_writes(
+async def test_every_row_is_as_a_registration_writes_it(
     new_store_url: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, per_transaction: int
 ) -> None:
     monkeypatch.setattr(full_catalog, "RESOURCES_PER_TRANSACTION", per_transaction)
@@ -78,13 +78,13 @@ async def test_every_row_is_what_registering_writes(
     assert progress == ([2, 4, 5] if per_transaction == 2 else [5])
 
 
-async def test_a_filled_catalog_is_one_to_go_on_with(new_store_url: Callable[[], str], tmp_path: Path) -> None:
+async def test_a_filled_catalog_can_be_changed(new_store_url: Callable[[], str], tmp_path: Path) -> None:
     async with _world(new_store_url(), tmp_path) as registered, _world(new_store_url(), tmp_path) as world:
         await _register(registered)
         await full_catalog.fill(world.store, await _drafts(registered))
         for revision in range(6):
             await world.check_digest(revision)
-        # What is there already changes nothing.
+        # The same registrations again change nothing.
         await _register(world)
         assert await world.revision() == 5
         assert (await world.register_adapter("n", "b")).catalog_revision == 6
@@ -93,4 +93,4 @@ async def test_a_filled_catalog_is_one_to_go_on_with(new_store_url: Callable[[],
         listed = await world.registry.ListAdapters(
             registry_service_pb2.ListAdaptersRequest(parent="models/-"), NO_CONTEXT
         )
-        assert [item.name for item in listed.adapters] == ["models/n/adapters/a", "models/n/adapters/b"]
+        assert [adapter.name for adapter in listed.adapters] == ["models/n/adapters/a", "models/n/adapters/b"]

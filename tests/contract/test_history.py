@@ -1,4 +1,4 @@
-"""What differs between two snapshots, against what their entries say."""
+"""Differences between snapshots, compared with their entries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def kinds(changes: list[change_pb2.ResourceChange]) -> dict[str, str]:
     return {change.name: Kind.Kind.Name(change.kind).removeprefix("KIND_") for change in changes}
 
 
-async def test_a_diff_says_what_is_added_removed_and_changed_field_by_field(world: World) -> None:
+async def test_a_diff_has_added_removed_and_changed_resources_by_field(world: World) -> None:
     await world.register_model("a")
     await world.register_model("b")
     await world.register_model("a", spec(scaling={"maxReplicas": 4}))
@@ -33,7 +33,7 @@ async def test_a_diff_says_what_is_added_removed_and_changed_field_by_field(worl
     assert kinds(changes) == {"models/a": "CHANGED", "models/a/adapters/x": "ADDED", "models/b": "REMOVED"}
     (field,) = [field for field in changes[0].fields if field.path == "revision.spec.scaling.max_replicas"]
     assert (field.before.number_value, field.after.number_value) == (1, 4)
-    # The other way round.
+    # In the other direction.
     assert kinds(await diff(world, 5, 2)) == {
         "models/a": "CHANGED",
         "models/a/adapters/x": "REMOVED",
@@ -41,7 +41,7 @@ async def test_a_diff_says_what_is_added_removed_and_changed_field_by_field(worl
     }
 
 
-async def test_what_changed_and_changed_back_is_no_difference(world: World) -> None:
+async def test_a_change_that_was_reverted_is_no_difference(world: World) -> None:
     await world.register_model("m", labels={"team": "a"})
     before = await world.entries()
     await world.register_model("m", labels={"team": "b"})
@@ -51,7 +51,7 @@ async def test_what_changed_and_changed_back_is_no_difference(world: World) -> N
     assert await diff(world, 2, 2) == []
 
 
-async def test_any_two_snapshots_differ_by_what_their_entries_differ(world: World) -> None:
+async def test_the_diff_of_any_two_snapshots_is_that_of_their_entries(world: World) -> None:
     choices = random.Random(1)
     registered: set[str] = set()
     deleted: set[str] = set()
@@ -80,7 +80,7 @@ async def test_any_two_snapshots_differ_by_what_their_entries_differ(world: Worl
         assert kinds(await diff(world, begin, end)) == expected, (begin, end)
 
 
-async def test_pages_of_a_diff_stay_with_the_snapshot_that_they_began_with(world: World) -> None:
+async def test_all_pages_of_a_diff_are_of_the_same_snapshots(world: World) -> None:
     for name in "abc":
         await world.register_model(name)
     request = diff_pb2.DiffSnapshotsRequest(page_size=2)
@@ -92,7 +92,7 @@ async def test_pages_of_a_diff_stay_with_the_snapshot_that_they_began_with(world
     assert (second.to_position.revision, second.next_page_token) == (3, "")
 
 
-async def test_revisions_that_are_not_there_are_not_found(world: World) -> None:
+async def test_a_diff_of_an_unknown_revision_is_not_found(world: World) -> None:
     await world.register_model("a")
     for begin, end in ((0, 2), (2, 1), (1 << 62, None)):
         with pytest.raises(errors.NotFound) as caught:

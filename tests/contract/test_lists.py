@@ -1,4 +1,4 @@
-"""Lists of models and adapters: filters, orders, and pages that stay right while others write."""
+"""Lists of models and adapters: filters, orders, and pages that stay correct during writes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEXTS = ["", "a", "A", "ab", "b%", "b_c", "*", "a'b", 'a"b', "\\", "ü✓", "aXa
 
 
 async def models(world: World, **fields: Any) -> list[str]:
-    """The ids of the models that are listed, over all pages."""
+    """The ids of the listed models, over all pages."""
     ids: list[str] = []
     request = pb.ListModelsRequest(**fields)
     while True:
@@ -34,7 +34,7 @@ async def models(world: World, **fields: Any) -> list[str]:
 
 
 async def adapters(world: World, parent: str = "models/-", **fields: Any) -> list[str]:
-    """The ids of the adapters that are listed, with those of their models, over all pages."""
+    """The ids of the listed adapters, with those of their models, over all pages."""
     found: list[str] = []
     request = pb.ListAdaptersRequest(parent=parent, **fields)
     while True:
@@ -54,11 +54,11 @@ def status(name: str, state: State.ValueType, data_plane: str = "d", *, connecte
 
 
 def fleet(*statuses: status_pb2.DataPlaneResourceStatus) -> Callable[..., Sequence[status_pb2.DataPlaneResourceStatus]]:
-    """A fleet that says this, and that adapters it says nothing of are IDLE."""
+    """A fleet with these statuses, in which all other adapters are IDLE."""
 
     def said(name: str, *, idle_since_revision: int | None = None) -> Sequence[status_pb2.DataPlaneResourceStatus]:
         idle = [status(name, State.RESOURCE_STATE_IDLE)] if idle_since_revision is not None else []
-        return [item for item in statuses if item.status.name == name] or idle
+        return [status for status in statuses if status.status.name == name] or idle
 
     return said
 
@@ -138,7 +138,7 @@ async def test_each_resource_is_listed_with_its_states_and_their_reasons(world: 
     assert list(model.statuses) == failed
     request = pb.ListAdaptersRequest(parent="models/m")
     (adapter,) = (await world.registry.ListAdapters(request, NO_CONTEXT)).adapters
-    assert [item.status.state for item in adapter.statuses] == [State.RESOURCE_STATE_IDLE]
+    assert [status.status.state for status in adapter.statuses] == [State.RESOURCE_STATE_IDLE]
 
 
 def random_filter(draw: random.Random, depth: int) -> filters.Filter:
@@ -157,14 +157,14 @@ def random_filter(draw: random.Random, depth: int) -> filters.Filter:
     return filters.Comparison(field=field, key=key, pattern=pattern)
 
 
-async def test_the_database_leaves_out_nothing_that_a_filter_matches(world: World) -> None:
+async def test_the_sql_condition_of_a_filter_selects_every_match(world: World) -> None:
     draw = random.Random(0)
     for index, text in enumerate(TEXTS):
         labels = {key: value for key, value in (("k", text), ("k.x/y", draw.choice(TEXTS))) if draw.random() < 0.8}
         await world.register_model(
             f"m{index}", served_name=f"{draw.choice('aAb')}{index}", labels=labels, card=card(text)
         )
-    # PostgreSQL takes neither value out of this.
+    # PostgreSQL can extract neither value from this JSON.
     await world.register_model("odd", labels={"k": "a\0b", "k.x/y": "a"})
     everything = await world.store.models.list(limit=100)
 
@@ -183,7 +183,7 @@ async def test_the_database_leaves_out_nothing_that_a_filter_matches(world: Worl
     assert left_out > 500, "the conditions on columns are not left to this process"
 
 
-async def test_conditions_on_columns_are_the_databases_to_check(world: World) -> None:
+async def test_conditions_on_columns_are_checked_by_the_database(world: World) -> None:
     for index in range(4):
         labels = {"env": "prod" if index == 1 else "dev"} if index else {}
         await world.register_model(f"m{index}", served_name=f"{'ab'[index == 1]}{index}", labels=labels)
@@ -202,7 +202,7 @@ async def test_pages_follow_the_order(world: World) -> None:
         await world.register_adapter(name, "x", served_name=f"u{index}")
     await world.register_model("a", served_name="Z")
     await world.delete_model("d", force=True)
-    # Deleted ones have their served name still, which somebody else may have by now.
+    # A deleted model keeps its served name in its row, though another may hold it by now.
     await world.register_model("e", served_name="s2")
     keys: dict[str, Callable[[domain.Model | domain.Adapter], Any]] = {
         "name": lambda item: (item.model_id, item.id) if isinstance(item, domain.Adapter) else item.id,
@@ -220,10 +220,12 @@ async def test_pages_follow_the_order(world: World) -> None:
         for size in (1, 2, 100):
             fields: dict[str, Any] = {"order_by": order_by, "page_size": size, "show_deleted": True}
             assert await models(world, **fields) == [model.id for model in all_models], order_by
-            assert await adapters(world, **fields) == [f"{item.model_id}/{item.id}" for item in all_adapters], order_by
+            assert await adapters(world, **fields) == [
+                f"{adapter.model_id}/{adapter.id}" for adapter in all_adapters
+            ], order_by
 
 
-async def test_nothing_comes_twice_or_is_left_out_while_others_write(world: World) -> None:
+async def test_pages_neither_repeat_nor_skip_during_concurrent_writes(world: World) -> None:
     for order_by in ("name desc", "create_time", "create_time desc", "served_name, create_time desc"):
         run = order_by.replace(" ", "-").replace(",", "").replace("_", "-")
         for index in range(0, 16, 2):
@@ -245,7 +247,7 @@ async def test_nothing_comes_twice_or_is_left_out_while_others_write(world: Worl
         assert {f"models/{run}{index:02}" for index in range(0, 16, 2) if index != 10} <= set(seen), order_by
 
 
-async def test_a_page_token_is_of_one_filter_and_one_order(world: World) -> None:
+async def test_a_page_token_is_bound_to_its_filter_and_order(world: World) -> None:
     for name in "abc":
         await world.register_model(name)
         await world.register_adapter("a", name)
@@ -264,7 +266,7 @@ async def test_a_page_token_is_of_one_filter_and_one_order(world: World) -> None
     await check(world.registry.ListAdapters, pb.ListAdaptersRequest, parent="models/-")
 
 
-async def test_what_no_column_holds_is_looked_for_in_bounded_steps(
+async def test_a_search_without_a_column_reads_a_bounded_number_of_rows(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("controlplane.listing.paging.SCANNED_MAX", 4)

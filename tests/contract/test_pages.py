@@ -19,7 +19,7 @@ async def test_list_models_is_stable_under_concurrent_inserts_and_deletes(world:
         answer = await world.registry.ListModels(request, NO_CONTEXT)
         seen += [model.name for model in answer.models]
         token = answer.next_page_token
-        # One before the page's end, which must not come up, and one that is gone before its turn.
+        # A new model before the end of the page must not appear, and a deleted one neither.
         await world.register_model(f"m{step * 2 + 1:02}")
         if step == 1:
             await world.delete_model("m18")
@@ -83,7 +83,7 @@ async def test_page_token_of_another_request_is_refused(world: World) -> None:
         assert caught.value.reason == errors.Reason.INVALID_PAGE_TOKEN
 
 
-async def test_fetched_pages_are_of_one_snapshot(world: World) -> None:
+async def test_all_fetched_pages_are_of_one_snapshot(world: World) -> None:
     for index in range(5):
         await world.register_model(f"m{index}")
     request = snapshot_service_pb2.FetchSnapshotRequest(page_size=2)

@@ -1,4 +1,4 @@
-"""What is PostgreSQL's own: several processes on one database, and connections that are lost."""
+"""PostgreSQL alone: several processes on one database, and lost connections."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def url(postgres_server: PostgresServer) -> str:
 
 
 async def _admin(url: str) -> asyncpg.Connection:
-    """A connection beside the store's."""
+    """A connection of an administrator, outside the store."""
     parsed = make_url(url)
     return await asyncpg.connect(host=str(parsed.query["host"]), user="postgres", database="postgres")
 
@@ -57,7 +57,7 @@ def _differences(connection: Connection) -> list[object]:
     return list(compare_metadata(MigrationContext.configure(connection), metadata))
 
 
-async def test_migrations_make_the_schema_that_the_code_uses(url: str) -> None:
+async def test_the_migrations_make_the_schema_of_the_code(url: str) -> None:
     async with database.open_database(url, connections_max=4) as opened, opened.engine.connect() as connection:
         assert await connection.run_sync(_differences) == []
 
@@ -80,7 +80,7 @@ async def test_processes_that_start_together_make_one_catalog(postgres_server: P
         assert len({(await store.head()).position for store in stores}) == 1
 
 
-async def test_writers_of_several_processes_share_one_line_of_revisions(url: str, tmp_path: Path) -> None:
+async def test_writers_in_several_processes_share_one_sequence_of_revisions(url: str, tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         worlds = [await stack.enter_async_context(open_world(url, tmp_path)) for _ in range(3)]
         answers = await asyncio.gather(
@@ -91,7 +91,7 @@ async def test_writers_of_several_processes_share_one_line_of_revisions(url: str
             await worlds[revision % 3].check_digest(revision)
 
 
-async def test_a_restarted_server_costs_no_request(url: str, tmp_path: Path) -> None:
+async def test_no_request_fails_after_a_restart_of_the_server(url: str, tmp_path: Path) -> None:
     async with open_world(url, tmp_path) as world:
         await world.register_model("m")
         await _cut_connections(url)
@@ -100,7 +100,7 @@ async def test_a_restarted_server_costs_no_request(url: str, tmp_path: Path) -> 
         assert (await world.register_model("n")).catalog_revision == 2
 
 
-async def test_a_server_that_is_gone_is_said_and_found_again(url: str, tmp_path: Path) -> None:
+async def test_a_lost_server_is_reported_as_unavailable_and_reconnected(url: str, tmp_path: Path) -> None:
     async with open_world(url, tmp_path) as world:
         await _allow_connections(url, allowed=False)
         for attempt in (world.register_model("m"), world.store.models.get("m")):
@@ -112,13 +112,13 @@ async def test_a_server_that_is_gone_is_said_and_found_again(url: str, tmp_path:
         assert (await world.register_model("m")).catalog_revision == 1
 
 
-async def test_no_server_at_all_is_a_clear_error(tmp_path: Path) -> None:
+async def test_an_absent_server_is_a_setup_error(tmp_path: Path) -> None:
     with pytest.raises(errors.SetupError, match="PostgreSQL database registry"):
         async with Store.open(f"postgresql+asyncpg://somebody:secret@/registry?host={tmp_path}"):
             pass
 
 
-async def test_a_write_whose_connection_is_lost_before_its_commit_is_made_once(url: str, tmp_path: Path) -> None:
+async def test_a_write_that_loses_its_connection_before_the_commit_is_retried(url: str, tmp_path: Path) -> None:
     async with open_world(url, tmp_path) as world:
         await world.register_model("m")
         attempts = 0
@@ -134,7 +134,7 @@ async def test_a_write_whose_connection_is_lost_before_its_commit_is_made_once(u
         assert (attempts, await world.revision(), await world.entries()) == (2, 2, [])
 
 
-async def test_a_write_whose_connection_is_lost_in_its_commit_is_not_made_again(url: str, tmp_path: Path) -> None:
+async def test_a_write_that_loses_its_connection_in_the_commit_is_not_retried(url: str, tmp_path: Path) -> None:
     async with open_world(url, tmp_path) as world:
         with _failing("commit", lost=True) as failures, pytest.raises(errors.Unavailable):
             await world.register_model("m")
@@ -164,7 +164,7 @@ def _failing(moment: str, *, times: int = 1000, sqlstate: str = "40001", lost: b
 
 
 @pytest.mark.parametrize("sqlstate", ["40001", "40P01"])
-async def test_a_write_that_the_database_gave_up_is_tried_again(url: str, tmp_path: Path, sqlstate: str) -> None:
+async def test_a_write_that_the_database_aborted_is_retried(url: str, tmp_path: Path, sqlstate: str) -> None:
     async with open_world(url, tmp_path) as world:
         with _failing("before_cursor_execute", times=WRITE_ATTEMPTS_MAX - 1, sqlstate=sqlstate) as failures:
             assert (await world.register_model("m")).catalog_revision == 1
@@ -174,7 +174,9 @@ async def test_a_write_that_the_database_gave_up_is_tried_again(url: str, tmp_pa
         assert len(failures) == WRITE_ATTEMPTS_MAX
 
 
-async def test_a_write_does_not_wait_for_ever(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_write_waits_for_the_lock_for_a_limited_time(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(store_postgres, "_LOCK_TIMEOUT_MS", 200)
     async with open_world(url, tmp_path) as holder, open_world(url, tmp_path) as waiting:
         began, go_on = asyncio.Event(), asyncio.Event()
@@ -187,7 +189,7 @@ async def test_a_write_does_not_wait_for_ever(url: str, tmp_path: Path, monkeypa
         await began.wait()
         with pytest.raises(errors.Unavailable):
             await waiting.register_model("m")
-        # Readers wait for nobody.
+        # Reads wait for nothing.
         assert await waiting.revision() == 0
         go_on.set()
         await holding

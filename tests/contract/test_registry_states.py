@@ -1,9 +1,8 @@
-"""Any calls of any methods, one after the other, at the same time, and cut off: the model explains
-every answer.
+"""Random calls, one by one, at the same time, and cut off: the model explains every answer.
 
-`tests/registry_model/` is the model. On PostgreSQL two control planes share the database; on
-SQLite there is one, as a second could not open the file. `docs/registry-tests.md` says how to run
-more, and shows what breaking it does.
+`tests/registry_model/` is the model. On PostgreSQL two control planes share the database. On SQLite
+there is one, because a second one cannot open the file. `docs/registry-tests.md` tells how to run
+more examples, and what the test finds when the registry is broken.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ EXAMPLES_ASKED = os.environ.get("BROADSHEET_TEST_EXAMPLES", "")
 """On each database, from `make test-states`. Empty: `EXAMPLES`."""
 
 STEPS = 10
-"""Of one example. Some of them are up to four calls."""
+"""Steps of one example. A step may have up to four calls."""
 
 _UNAVAILABLE = calls.Refusal("Unavailable", "STORE_UNAVAILABLE")
 
@@ -62,7 +61,7 @@ _AT_THE_END = (Reading.LISTS, Reading.SNAPSHOTS, Reading.HISTORY)
 
 
 class Registries:
-    """What the examples of one test share: control planes on one database, and an event loop."""
+    """Control planes on one database, and an event loop, shared by all examples of a test."""
 
     def __init__(self, url: str, directory: Path) -> None:
         self.directory = directory
@@ -99,7 +98,7 @@ class Registries:
 
 
 class RegistryMachine(RuleBasedStateMachine):
-    """A registry beside the model of it."""
+    """Compares a registry with the model of it."""
 
     def __init__(self, shared: Registries) -> None:
         super().__init__()
@@ -118,7 +117,7 @@ class RegistryMachine(RuleBasedStateMachine):
 
     @rule(sent=sent_calls(CALLS), validate_only=st.sampled_from([False, False, False, True]))
     def call(self, sent: Sent, validate_only: bool) -> None:
-        """One call, alone."""
+        """A single call."""
         call = self._prepared(sent, validate_only=validate_only)
         registry, expected = after(self.registry, call)
         outcome = self.run(self.client.outcome(self._world(sent), call))
@@ -127,14 +126,13 @@ class RegistryMachine(RuleBasedStateMachine):
 
     @rule(sents=MEETING, twice=st.booleans(), seed=st.integers(0, 999))
     def calls_at_the_same_time(self, sents: list[Sent], twice: bool, seed: int) -> None:
-        """Several calls at the same time; perhaps the first of them twice, as by a caller who lost
-        patience."""
+        """Several calls at the same time; perhaps the first of them twice, as a retry."""
         prepared = [(self._world(sent), self._prepared(sent)) for sent in sents]
         if twice:
             prepared.append((self._world(dataclasses.replace(sents[0], plane=sents[0].plane + 1)), prepared[0][1]))
 
         async def all_of_them() -> Sequence[calls.Outcome]:
-            # All of them end here, also when one goes wrong: none may run on into the next example.
+            # All calls end here, even if one fails: none may run on into the next example.
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self.client.outcome(world, call)) for world, call in prepared]
             return [task.result() for task in tasks]
@@ -153,8 +151,7 @@ class RegistryMachine(RuleBasedStateMachine):
         after_commit=st.booleans(),
     )
     def call_cut_off(self, sent: Sent, fault: Fault, statement: int, after_commit: bool) -> None:
-        """A call that fails on its way is carried out wholly or not at all, and asked again it is
-        carried out once."""
+        """A call that fails half-way takes full effect or none, and a retry carries it out once."""
         call = self._prepared(sent)
         plane = self.planes[sent.plane % len(self.planes)]
         registry, expected = after(self.registry, call)
@@ -167,7 +164,7 @@ class RegistryMachine(RuleBasedStateMachine):
         ):
             outcome = self.run(self.client.outcome(plane.world, call))
         if self.faults.struck is None or outcome != _UNAVAILABLE:
-            # It was not struck, or the control plane has tried again by itself.
+            # The fault did not occur, or the control plane has retried.
             assert fault is Fault.FAILURE or self.faults.struck is None
             assert outcome == expected
             self.registry = registry
@@ -185,8 +182,7 @@ class RegistryMachine(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 9), plane=st.integers(0, 1))
     def call_again(self, which: int, plane: int) -> None:
-        """A request that was carried out gets its first answer, byte for byte, whatever has
-        happened since."""
+        """A repeated request gets its first answer, byte for byte, whatever has happened since."""
         if not self.client.with_id:
             return
         call, first = self.client.with_id[which % len(self.client.with_id)]
@@ -206,20 +202,20 @@ class RegistryMachine(RuleBasedStateMachine):
 
     @rule()
     def rollouts_advance(self) -> None:
-        """Every data plane has reported every candidate healthy for long enough."""
+        """All data planes have reported all candidates healthy for long enough."""
         healthy = rollout.Observed(data_plane="dataPlanes/d", state=status_pb2.RESOURCE_STATE_READY)
         began_s = time.monotonic()
 
         published_before = len(self.published)
 
-        async def carry_on() -> None:
+        async def advance() -> None:
             await rollouts.advance(
                 self.planes[0].world.store,
                 lambda name: [healthy],
                 now=datetime(2030, 1, 1, tzinfo=UTC),
             )
 
-        self.run(carry_on())
+        self.run(advance())
         ended_s = time.monotonic()
         for revision in self.published[published_before:]:
             value = advanced_at(revision)
@@ -228,7 +224,7 @@ class RegistryMachine(RuleBasedStateMachine):
 
     @rule(plane=st.integers(0, 1), what=st.sampled_from(Reading), begin=st.integers(0, 12), end=st.integers(0, 12))
     def read(self, plane: int, what: Reading, begin: int, end: int) -> None:
-        """Whatever is asked of it, the registry answers what the model holds."""
+        """The registry answers every read as the model does."""
         head = self.registry.revision
         world = self.planes[plane % len(self.planes)].world
         self.run(self.checks.check(world, self.registry, what, min(begin, head), min(end, head)))
@@ -273,8 +269,7 @@ def _without_key(outcome: calls.Outcome) -> calls.Outcome:
 
 @pytest.fixture
 def directory_in_memory(tmp_path: Path) -> Iterator[Path]:
-    """Where waiting for the disk costs nothing, if there is such a place: no test pulls the plug of
-    this machine."""
+    """A directory in memory, if there is one: no test needs data to survive the machine."""
     memory = Path("/dev/shm")  # noqa: S108  # a directory of our own below it
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as directory:
         yield Path(directory)
@@ -291,7 +286,7 @@ def registries(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Regis
     for number in range(2):
         write_adapter(tmp_path / f"lora{number}", fill=bytes([number]))
     shared = Registries(url, tmp_path)
-    # A line of the log for each call takes a tenth of the time, and nobody reads a million of them.
+    # Logging takes a tenth of the time.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     with inline_sqlite(), shared.faults.listening():
         shared.open(url)
@@ -315,7 +310,7 @@ def test_the_model_explains_every_answer(registries: Registries) -> None:
             deadline=None,
             suppress_health_check=list(HealthCheck),
             derandomize=not os.environ.get("BROADSHEET_TEST_RANDOM"),
-            # One at a time: shrinking takes longer than all examples.
+            # One bug at a time: shrinking takes longer than all examples.
             report_multiple_bugs=False,
         ),
     )

@@ -1,5 +1,4 @@
-"""What `request_id` promises: a request that comes again is not carried out again, and gets its
-first answer."""
+"""Request ids: a repeated request is not carried out again, and gets its first answer."""
 
 from __future__ import annotations
 
@@ -66,7 +65,7 @@ async def test_a_repeat_gets_the_first_answer_byte_for_byte_and_changes_nothing(
     await _prepare(world)
     request_id = _new_id()
     first = await SENDS[method](world, request_id)
-    # What the answer depends on is other by now.
+    # What the answer depends on has changed by now.
     await world.register_model("z", served_name="other")
     before = (await world.revision(), len(world.published))
     for spelt in (request_id, request_id.upper()):
@@ -85,7 +84,7 @@ async def test_repeats_at_the_same_time_are_carried_out_once(world: World, metho
     assert await world.revision() == before + 1
 
 
-async def test_an_answer_that_nothing_changed_is_repeated_too(world: World) -> None:
+async def test_the_answer_of_a_call_without_effect_is_repeated_too(world: World) -> None:
     await world.register_model("m")
     request_id = _new_id()
     first = await world.register_model("m", request_id=request_id)
@@ -94,7 +93,7 @@ async def test_an_answer_that_nothing_changed_is_repeated_too(world: World) -> N
     assert await world.register_model("m", request_id=request_id) == first
 
 
-async def test_a_repeated_registration_needs_the_files_no_more(world: World, tmp_path: Path) -> None:
+async def test_a_repeated_registration_does_not_read_the_files(world: World, tmp_path: Path) -> None:
     await world.register_model("m")
     directory = write_adapter(tmp_path / "soon-gone")
     request_id = _new_id()
@@ -104,7 +103,7 @@ async def test_a_repeated_registration_needs_the_files_no_more(world: World, tmp
 
 
 @pytest.mark.parametrize("other", ["fields", "method", "validate_only"])
-async def test_an_id_for_another_request_is_refused_naming_the_first(world: World, other: str) -> None:
+async def test_an_id_of_another_request_is_refused_and_the_error_names_that(world: World, other: str) -> None:
     request_id = _new_id()
     await world.register_model("m", request_id=request_id)
     others: dict[str, Callable[[], Awaitable[object]]] = {
@@ -121,7 +120,7 @@ async def test_an_id_for_another_request_is_refused_naming_the_first(world: Worl
     assert await world.revision() == 1
 
 
-async def test_an_id_is_its_callers_own(world: World) -> None:
+async def test_ids_of_different_callers_do_not_collide(world: World) -> None:
     request_id = _new_id()
     await world.register_model("m", request_id=request_id)
     somebody = principal.Principal(name="somebody", role="", authentication="token")
@@ -138,13 +137,13 @@ async def test_an_adapter_under_an_id_of_another_request_is_refused_before_its_f
     assert caught.value.reason == errors.Reason.REQUEST_ID_REUSED
 
 
-async def test_checking_only_uses_no_id_up(world: World) -> None:
+async def test_validate_only_does_not_use_up_the_id(world: World) -> None:
     request_id = _new_id()
     await world.register_model("m", request_id=request_id, validate_only=True)
     assert (await world.register_model("m", request_id=request_id)).created
 
 
-async def test_what_was_refused_is_tried_again(world: World) -> None:
+async def test_a_refused_request_can_be_retried_under_its_id(world: World) -> None:
     await world.register_model("m", served_name="one")
     request_id = _new_id()
     with pytest.raises(errors.AlreadyExists):
@@ -192,18 +191,18 @@ async def test_answers_are_kept_for_the_promised_time_and_then_forgotten(store_u
         now = START + request_ids.RETENTION
         again = await world.register_model("m0", request_id=ids[0])
         assert not again.created
-        # The id is in use again, from now on.
+        # From now on the id is in use again.
         assert await world.register_model("m0", request_id=ids[0]) == again
-        kept = [item for item in ids if await store.request_ids.find(item, timedelta(days=10_000)) is not None]
+        kept = [known for known in ids if await store.request_ids.find(known, timedelta(days=10_000)) is not None]
         assert kept == [ids[0], *ids[16:]]
         for index in range(2):
             await world.register_model(f"m{index}", request_id=_new_id())
-        kept = [item for item in ids if await store.request_ids.find(item, timedelta(days=10_000)) is not None]
+        kept = [known for known in ids if await store.request_ids.find(known, timedelta(days=10_000)) is not None]
         assert kept == ids[:1]
         world.verifier.close()
 
 
-async def test_without_an_id_nothing_is_kept_and_the_same_again_is_another_request(world: World) -> None:
+async def test_requests_without_an_id_are_not_kept(world: World) -> None:
     assert (await world.register_model("m")).created
     assert not (await world.register_model("m")).created
     await world.delete_model("m")

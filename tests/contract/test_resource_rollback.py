@@ -27,7 +27,7 @@ async def test_a_rollback_is_a_new_revision_with_the_old_content(world: World) -
 
 
 @pytest.mark.parametrize("number", [3, 2**40])
-async def test_a_rollback_to_a_revision_that_is_not_there_names_what_is(world: World, number: int) -> None:
+async def test_a_rollback_to_an_unknown_revision_names_the_newest(world: World, number: int) -> None:
     await world.register_model("m")
     await world.register_adapter("m", "a")
     for call in (rollback_model(world, number), rollback_adapter(world, number)):

@@ -1,4 +1,4 @@
-"""What is kept of the past, and what goes."""
+"""Compaction: which snapshots are kept, and what is removed."""
 
 from __future__ import annotations
 
@@ -26,22 +26,23 @@ async def _compact(world: World, retention: Retention, oldest_in_use: int | None
 
 
 async def _fill(world: World, revisions: int) -> None:
-    """One model that never changes, and one that always does."""
+    """A model that never changes, and a model that always does."""
     await world.register_model("still")
     for number in range(revisions - 1):
         await world.register_model("moving", spec(scaling={"minReplicas": number}))
 
 
 async def _rows(world: World) -> tuple[int, int]:
-    """Entries over all time, and blobs."""
+    """The number of entries in the whole history, and of blobs."""
     async with world.store._begin_read() as connection:
         counts = [
-            (await connection.execute(select(func.count()).select_from(item))).scalar_one() for item in (entries, blobs)
+            (await connection.execute(select(func.count()).select_from(table))).scalar_one()
+            for table in (entries, blobs)
         ]
     return counts[0], counts[1]
 
 
-async def test_what_no_kept_snapshot_needs_goes(world: World) -> None:
+async def test_compaction_removes_what_no_kept_snapshot_needs(world: World) -> None:
     await _fill(world, 20)
     before = {revision: await world.entries(revision) for revision in range(16, 21)}
     assert await _rows(world) == (20, 20)
@@ -59,9 +60,9 @@ async def test_what_no_kept_snapshot_needs_goes(world: World) -> None:
     assert await _compact(world, Retention(snapshots=5, age=NO_AGE)) == 0
 
 
-async def test_young_snapshots_are_kept_however_many(world: World) -> None:
+async def test_all_young_snapshots_are_kept(world: World) -> None:
     await _fill(world, 20)
-    # The test's clock goes on by a second whenever it is asked.
+    # Each reading of the test's clock is a second later.
     assert await _compact(world, Retention(snapshots=1, age=timedelta(hours=1))) == 0
     assert await world.store.compact(Retention(snapshots=1, age=timedelta(seconds=12)), None) > 0
     oldest = (await world.store.revisions.list(before_revision=None, limit=100))[-1].head.position.revision
@@ -69,7 +70,7 @@ async def test_young_snapshots_are_kept_however_many(world: World) -> None:
     await world.check_digest(oldest)
 
 
-async def test_what_a_data_plane_is_being_sent_is_kept(world: World) -> None:
+async def test_a_snapshot_that_is_being_sent_is_kept(world: World) -> None:
     await _fill(world, 20)
     before = await world.entries(3)
     await _compact(world, Retention(snapshots=2, age=NO_AGE), oldest_in_use=3)
@@ -79,7 +80,7 @@ async def test_what_a_data_plane_is_being_sent_is_kept(world: World) -> None:
         await world.entries(3)
 
 
-async def test_the_newest_snapshot_always_stays(world: World) -> None:
+async def test_the_newest_snapshot_is_always_kept(world: World) -> None:
     await _fill(world, 5)
     await _compact(world, Retention(snapshots=1, age=NO_AGE))
     await world.check_digest(5)
@@ -90,7 +91,7 @@ async def test_the_newest_snapshot_always_stays(world: World) -> None:
     assert await _rows(world) == (1, 1)
 
 
-async def test_a_blob_that_came_back_stays(world: World) -> None:
+async def test_a_blob_that_is_used_again_is_kept(world: World) -> None:
     first = await world.register_model("m", labels={"a": "1"})
     await world.register_model("m", labels={"a": "2"})
     await world.register_model("m", labels={"a": "1"})
@@ -100,7 +101,7 @@ async def test_a_blob_that_came_back_stays(world: World) -> None:
     await world.check_digest(3)
 
 
-async def test_migrations_go_down_and_up_with_what_is_there(store_url: str, tmp_path: Path) -> None:
+async def test_migrations_run_down_and_up_on_a_filled_store(store_url: str, tmp_path: Path) -> None:
     async with open_world(store_url, tmp_path) as world:
         await _fill(world, 5)
         await world.register_adapter("still", "a")

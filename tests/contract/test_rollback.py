@@ -1,4 +1,4 @@
-"""RollbackCatalog: the old content in a new revision, whatever happened meanwhile."""
+"""RollbackCatalog: an old content in a new revision, whatever happened in between."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def delete_route(world: World, route_id: str) -> None:
 
 
 def content(entries: Any) -> dict[str, dict[str, Any]]:
-    """What entries say, without when and under which number it came about."""
+    """The contents of entries, without times and revision numbers."""
     shown = {}
     for entry in entries:
         message = {
@@ -53,7 +53,7 @@ async def current(world: World) -> dict[str, dict[str, Any]]:
     return content(await world.entries())
 
 
-async def test_models_adapters_and_routes_are_as_they_were(world: World) -> None:
+async def test_a_rollback_restores_models_adapters_and_routes(world: World) -> None:
     await world.register_model("a", labels={"team": "x"})
     await world.register_model("b", served_name="bee")
     await world.register_adapter("a", "x")
@@ -70,12 +70,12 @@ async def test_models_adapters_and_routes_are_as_they_were(world: World) -> None
     assert await current(world) == before
     assert len(world.published) == published + 1
     await world.check_digest(answer.catalog_revision)
-    # Numbers go on: nothing that was known by number means something else now.
+    # Numbers go on, so no revision number changes its meaning.
     assert (await world.store.models.get("a")).revision.number == 3
     assert (await world.register_model("a", spec(scaling={"maxReplicas": 9}))).model.revision.number == 4
 
 
-async def test_names_that_changed_hands_go_back(world: World) -> None:
+async def test_served_names_return_to_their_old_resources(world: World) -> None:
     await world.register_model("a", served_name="one")
     await world.register_model("b", served_name="two")
     await world.register_model("c", served_name="three")
@@ -93,7 +93,7 @@ async def test_names_that_changed_hands_go_back(world: World) -> None:
         assert caught.value.metadata["holder"] == holder
 
 
-async def test_any_history_can_be_gone_back_on(world: World) -> None:
+async def test_any_history_can_be_rolled_back(world: World) -> None:
     choices = random.Random(7)
     directories = [write_adapter(world.directory / f"lora{fill}", fill=bytes([fill])) for fill in range(2)]
     snapshots = {0: await current(world)}
@@ -118,8 +118,7 @@ async def test_any_history_can_be_gone_back_on(world: World) -> None:
         try:
             await step()
         except (errors.NotFound, errors.AlreadyExists, errors.FailedPrecondition, errors.InvalidArgument):
-            # As the registry refuses what does not fit; what it lets through has to be gone back
-            # on.
+            # The registry may refuse a step. Whatever it accepts must be reversible.
             continue
         snapshots.setdefault(await world.revision(), await current(world))
     for revision in choices.sample(list(snapshots), 10):
@@ -128,13 +127,13 @@ async def test_any_history_can_be_gone_back_on(world: World) -> None:
         await world.check_digest(await world.revision())
 
 
-async def test_going_back_to_what_there_is_writes_nothing(world: World) -> None:
+async def test_a_rollback_to_the_current_content_writes_nothing(world: World) -> None:
     await world.register_model("a", labels={"v": "1"})
     await world.register_model("a", labels={"v": "2"})
     await world.register_model("a", labels={"v": "1"})
     assert [(await roll_back(world, revision)).change_count for revision in (1, 3)] == [0, 0]
     assert await world.revision() == 3
-    # The served name that was let go of on the way is taken.
+    # The served name that was released in between is taken.
     with pytest.raises(errors.AlreadyExists):
         await world.register_model("b", served_name="a")
 
@@ -162,7 +161,7 @@ async def test_a_repeated_request_rolls_back_once(world: World) -> None:
     assert [entry.name for entry in await world.entries()] == ["models/b"]
 
 
-async def test_a_pinned_revision_that_is_gone_cannot_be_pinned_again(world: World) -> None:
+async def test_a_rollback_that_pins_a_deleted_revision_is_refused(world: World) -> None:
     await world.register_model("a")
     await world.register_model("a", spec(scaling={"maxReplicas": 2}))
     await set_route(world, "r", "models/a/revisions/1")
@@ -183,7 +182,7 @@ async def test_a_pinned_revision_that_is_gone_cannot_be_pinned_again(world: Worl
     assert list(await world.entries()) == before
 
 
-async def test_the_audit_log_says_what_the_rollback_changed(world: World) -> None:
+async def test_the_audit_event_of_a_rollback_has_its_changes(world: World) -> None:
     await world.register_model("a")
     await world.register_model("b")
     await roll_back(world, 0)

@@ -27,7 +27,7 @@ CANARY = rollout_pb2.RolloutPolicy(
 
 
 class Fleet:
-    """One data plane that reports what it is told to."""
+    """A data plane that reports a given state."""
 
     def __init__(self, state: status_pb2.ResourceState.ValueType = READY) -> None:
         self.state = state
@@ -77,7 +77,7 @@ async def test_each_step_is_one_catalog_revision_and_reaches_the_snapshot(world:
     await world.check_digest(4)
 
 
-async def test_it_is_the_candidate_that_data_planes_are_asked_about(world: World) -> None:
+async def test_data_planes_are_asked_about_the_candidate(world: World) -> None:
     await register(world, 1)
     await register(world, 2)
     fleet = Fleet()
@@ -85,7 +85,7 @@ async def test_it_is_the_candidate_that_data_planes_are_asked_about(world: World
     assert fleet.asked == ["models/m/revisions/2"]
 
 
-async def test_a_failure_brings_the_stable_content_back_and_says_why(world: World) -> None:
+async def test_a_failed_rollout_restores_the_stable_content_and_keeps_the_reason(world: World) -> None:
     await register(world, 1)
     await register(world, 2)
     await carry_on(world, Fleet(FAILED))
@@ -94,14 +94,16 @@ async def test_a_failure_brings_the_stable_content_back_and_says_why(world: Worl
     assert "dataPlanes/d: too big" in model.rollout.message
     assert (sent.revision.number, sent.revision.spec.scaling.min_replicas) == (3, 1)
     assert not sent.HasField("candidate")
-    numbers = [item.number for item in await world.store.models.list_revisions("m", before_number=None, limit=9)]
+    numbers = [
+        revision.number for revision in await world.store.models.list_revisions("m", before_number=None, limit=9)
+    ]
     assert numbers == [3, 2, 1]
 
 
-async def test_many_drivers_take_each_step_once(world: World) -> None:
+async def test_concurrent_control_planes_take_each_step_once(world: World) -> None:
     await register(world, 1)
     await register(world, 2)
-    # All of them have read the same state before any of them writes.
+    # All of them read the same state before any of them writes.
     for _ in range(2):
         models = await world.store.models.list_rollouts()
         before = await world.revision()
@@ -184,7 +186,7 @@ async def test_labels_and_a_rollback_during_a_rollout(world: World) -> None:
     assert not sent.HasField("candidate")
 
 
-async def test_rolling_the_catalog_back_is_at_once(world: World) -> None:
+async def test_a_catalog_rollback_is_not_rolled_out_in_steps(world: World) -> None:
     for replicas in (1, 2, 3):
         await register(world, replicas)
     await world.snapshots.RollbackCatalog(rollback_pb2.RollbackCatalogRequest(to_revision=1), NO_CONTEXT)
@@ -193,7 +195,7 @@ async def test_rolling_the_catalog_back_is_at_once(world: World) -> None:
     assert (await get(world)).rollout_policy.steps[0].percent == 10
 
 
-async def test_an_adapter_has_to_fit_both_revisions_of_a_rollout(world: World, tmp_path: Path) -> None:
+async def test_an_adapter_must_fit_both_revisions_of_a_rollout(world: World, tmp_path: Path) -> None:
     await world.register_model("m", spec(lora={"maxRank": 8}), rollout_policy=CANARY)
     await world.register_model("m", spec(lora={"maxRank": 32}), rollout_policy=CANARY)
     high = write_adapter(tmp_path / "high", rank=32)
@@ -205,7 +207,7 @@ async def test_an_adapter_has_to_fit_both_revisions_of_a_rollout(world: World, t
     await world.register_adapter("m", "x", high)
 
 
-async def test_a_deleted_models_rollout_waits_for_it(world: World) -> None:
+async def test_the_rollout_of_a_deleted_model_waits_for_its_undeletion(world: World) -> None:
     await register(world, 1)
     await register(world, 2)
     await world.delete_model("m")
@@ -216,7 +218,7 @@ async def test_a_deleted_models_rollout_waits_for_it(world: World) -> None:
     assert (await entry(world)).candidate_percent == 50
 
 
-async def test_a_policy_alone_is_a_change_and_no_revision(world: World) -> None:
+async def test_a_new_policy_alone_makes_no_model_revision(world: World) -> None:
     await world.register_model("m")
     answer = await world.register_model("m", rollout_policy=CANARY)
     assert (answer.created, answer.catalog_revision) == (False, 2)

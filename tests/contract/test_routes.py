@@ -1,4 +1,4 @@
-"""Routes: what they may refer to, what holds on to what, and what reaches the snapshot."""
+"""Routes: their targets, pinned revisions, deletions, and entries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.registry_world import NO_CONTEXT, World, spec
 
 
 def route_spec(*targets: str | tuple[str, int], fallbacks: tuple[str, ...] = (), **fields: Any) -> route_pb2.RouteSpec:
-    """A spec with these targets, each a resource or a resource with its weight."""
+    """A spec with these targets. Each is a resource, or a resource and its weight."""
     pairs = [target if isinstance(target, tuple) else (target, None) for target in targets]
     made = json_format.ParseDict(fields, route_pb2.RouteSpec())
     for resource, weight in pairs:
@@ -70,7 +70,7 @@ async def test_route_is_an_entry_with_its_defaults_filled_in(world: World) -> No
     await world.check_digest(3)
 
 
-async def test_same_route_again_writes_nothing_and_a_default_stated_is_the_same(world: World) -> None:
+async def test_the_same_route_with_explicit_defaults_writes_nothing(world: World) -> None:
     await world.register_model("a")
     first = await set_route(world, "r", route_spec("models/a"))
     again = await set_route(world, "r", route_spec(("models/a", 1)), served_name="r")
@@ -99,7 +99,10 @@ async def test_each_spec_is_kept_as_a_revision_and_labels_make_none(world: World
     seen = []
     while True:
         page = await world.registry.ListRouteRevisions(request, NO_CONTEXT)
-        seen += [(item.number, item.spec.targets[0].resource, item.catalog_revision) for item in page.revisions]
+        seen += [
+            (revision.number, revision.spec.targets[0].resource, revision.catalog_revision)
+            for revision in page.revisions
+        ]
         if not page.next_page_token:
             break
         request.page_token = page.next_page_token
@@ -129,7 +132,7 @@ async def test_routes_are_listed_by_id_over_pages(world: World) -> None:
         "models/none/adapters/x",
     ],
 )
-async def test_reference_that_leads_nowhere_is_refused_naming_its_field(world: World, missing: str) -> None:
+async def test_a_reference_to_an_unknown_resource_is_refused_with_its_field(world: World, missing: str) -> None:
     await world.register_model("a")
     await world.register_adapter("a", "x")
     with pytest.raises(errors.InvalidArgument) as caught:
@@ -143,7 +146,7 @@ async def test_reference_that_leads_nowhere_is_refused_naming_its_field(world: W
 
 
 @pytest.mark.parametrize("pin", ["", "/revisions/1"])
-async def test_what_is_deleted_is_no_target_until_it_is_undeleted(world: World, pin: str) -> None:
+async def test_a_deleted_resource_cannot_be_a_target(world: World, pin: str) -> None:
     await world.register_model("a")
     await world.register_adapter("a", "x")
     await world.register_model("b")
@@ -157,7 +160,7 @@ async def test_what_is_deleted_is_no_target_until_it_is_undeleted(world: World, 
     await set_route(world, "r", route_spec(f"models/a/adapters/x{pin}"))
 
 
-async def test_route_does_not_exist(world: World) -> None:
+async def test_an_unknown_route_is_not_found(world: World) -> None:
     for call in (get_route(world, "r"), delete_route(world, "r")):
         with pytest.raises(errors.NotFound) as caught:
             await call
@@ -216,7 +219,7 @@ async def test_pinned_adapter_revision_is_an_entry(world: World) -> None:
         ("models/b/adapters/x/revisions/1", "b/x"),
     ],
 )
-async def test_what_a_route_refers_to_cannot_be_deleted_but_by_force(world: World, target: str, resource: str) -> None:
+async def test_a_target_of_a_route_is_deleted_only_by_force(world: World, target: str, resource: str) -> None:
     await world.register_model("a")
     await world.register_model("b")
     await world.register_adapter("b", "x")
@@ -228,7 +231,7 @@ async def test_what_a_route_refers_to_cannot_be_deleted_but_by_force(world: Worl
             await world.delete_adapter("b", "x", force=force)
         else:
             if not force:
-                # What this test is about is not that the model has an adapter.
+                # The adapter must not be the reason for the refusal.
                 with pytest.raises(errors.FailedPrecondition):
                     await world.delete_model("b")
                 if "adapters" not in target:
@@ -240,14 +243,14 @@ async def test_what_a_route_refers_to_cannot_be_deleted_but_by_force(world: Worl
     await delete(force=True)
     assert await world.revision() <= before + 2
     route = await get_route(world, "r")
-    assert [item.resource for item in route.revision.spec.targets] == ["models/a"]
+    assert [target.resource for target in route.revision.spec.targets] == ["models/a"]
     assert list(route.revision.spec.fallbacks) == []
     assert route.revision.number == 2
     assert not [name for name in await types(world) if "revisions" in name]
     await world.check_digest(await world.revision())
 
 
-async def test_delete_says_which_routes_are_in_the_way(world: World) -> None:
+async def test_a_refused_deletion_names_the_referring_routes(world: World) -> None:
     await world.register_model("a")
     await set_route(world, "r", route_spec("models/a"))
     with pytest.raises(errors.FailedPrecondition) as caught:
@@ -265,20 +268,18 @@ async def test_delete_by_force_leaves_no_route_without_a_target(world: World) ->
     assert caught.value.reason is errors.Reason.ROUTE_WOULD_BE_EMPTY
     assert await world.revision() == 3
     await world.delete_model("b", force=True)
-    assert [item.resource for item in (await get_route(world, "r")).revision.spec.targets] == ["models/a"]
+    assert [target.resource for target in (await get_route(world, "r")).revision.spec.targets] == ["models/a"]
 
 
-async def test_model_whose_id_begins_like_another_keeps_its_routes(world: World) -> None:
+async def test_routes_of_a_model_with_the_same_prefix_are_kept(world: World) -> None:
     await world.register_model("a")
     await world.register_model("a-b")
     await set_route(world, "r", route_spec("models/a", "models/a-b"))
     await world.delete_model("a", force=True)
-    assert [item.resource for item in (await get_route(world, "r")).revision.spec.targets] == ["models/a-b"]
+    assert [target.resource for target in (await get_route(world, "r")).revision.spec.targets] == ["models/a-b"]
 
 
-async def test_adapter_of_a_rank_that_its_base_does_not_serve_any_more_cannot_be_pinned(
-    world: World, tmp_path: Path
-) -> None:
+async def test_an_adapter_revision_with_a_rank_above_its_base_cannot_be_pinned(world: World, tmp_path: Path) -> None:
     await world.register_model("a", spec(lora={"maxRank": 32}))
     await world.register_adapter("a", "x", write_adapter(tmp_path / "high", rank=32))
     await world.register_adapter("a", "x", write_adapter(tmp_path / "low", rank=8))
@@ -307,6 +308,6 @@ async def test_adapter_of_a_rank_that_its_base_does_not_serve_any_more_cannot_be
         ({"targets": [{"resource": "models/a"}], "sticky": {"user": False}}, "sticky.user"),
     ],
 )
-def test_rules_of_the_proto(broken: dict[str, Any], field: str) -> None:
+def test_requests_that_break_the_rules_of_the_proto_are_refused(broken: dict[str, Any], field: str) -> None:
     found = violations_of(json_format.ParseDict(broken, route_pb2.RouteSpec()))
     assert [violation.field for violation in found] == [field]

@@ -47,7 +47,7 @@ async def test_adapters_keep_their_names_when_the_base_is_renamed(world: World) 
     assert adapter.served_name == "m:a"
 
 
-async def test_concurrent_claims_of_a_name_have_one_winner(world: World) -> None:
+async def test_one_of_several_concurrent_claims_of_a_name_wins(world: World) -> None:
     outcomes = await asyncio.gather(
         *(world.register_model(f"m{index}", served_name="x") for index in range(8)), return_exceptions=True
     )

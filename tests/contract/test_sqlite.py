@@ -1,4 +1,4 @@
-"""What is SQLite's own: the schema that migrations make, and one process per file."""
+"""SQLite alone: the schema that the migrations make, durability, and one process for each file."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from controlplane.store.store import Store
 
 
 def _statements(connection: Connection) -> list[list[str]]:
-    """What made each table and index, which says more than a comparison of columns does. Columns
-    and constraints are
-    sorted: one that was added later stands last."""
+    """The statements that made the tables and indexes, which tell more than their columns do.
+
+    Columns and constraints are sorted, because a column that a migration adds comes last.
+    """
     rows = connection.execute(text("SELECT sql FROM sqlite_master WHERE name != 'alembic_version' ORDER BY name"))
     statements = [" ".join(row.sql.split()).removesuffix(")").rstrip() for row in rows if row.sql is not None]
     return [sorted(statement.replace(" (", ", ", 1).split(", ")) for statement in statements]
 
 
-async def test_migrations_make_the_schema_that_the_code_uses(tmp_path: Path) -> None:
+async def test_the_migrations_make_the_schema_of_the_code(tmp_path: Path) -> None:
     async with Store.open(f"sqlite+aiosqlite:///{tmp_path}/a.db"):
         pass
     migrated = create_engine(f"sqlite:///{tmp_path}/a.db")
@@ -48,7 +49,7 @@ async def test_commits_are_durable_and_references_hold(tmp_path: Path) -> None:
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
 
 
-async def test_a_second_holder_is_told_who_has_the_file(tmp_path: Path) -> None:
+async def test_a_second_process_gets_an_error_that_names_the_first(tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path}/a.db"
     async with Store.open(url):
         with pytest.raises(errors.SetupError, match=r"in use by process \d+ on "):
@@ -70,14 +71,14 @@ async def test_a_database_of_a_newer_release_is_left_alone(tmp_path: Path) -> No
             pass
 
 
-async def test_a_file_that_is_no_database_is_a_clear_error(tmp_path: Path) -> None:
+async def test_a_file_that_is_no_database_is_a_setup_error(tmp_path: Path) -> None:
     (tmp_path / "a.db").write_text("some text that is no database at all" * 100)
     with pytest.raises(errors.SetupError, match="not a database"):
         async with Store.open(f"sqlite+aiosqlite:///{tmp_path}/a.db"):
             pass
 
 
-async def test_a_directory_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
+async def test_a_directory_that_cannot_be_created_is_a_setup_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(errors.SetupError, match="file"):
         async with Store.open(f"sqlite+aiosqlite:///{tmp_path}/file/a.db"):

@@ -1,4 +1,4 @@
-"""What the store promises when things go wrong, and what it keeps besides the catalog."""
+"""The store under failures: atomic writes, cancelled callers, and restarts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.registry_world import World, open_world, spec
 
 @contextmanager
 def failing_statement(number: int) -> Iterator[list[str]]:
-    """Let the statement of this number, counted from here, fail as it does when the disk is full.
+    """Let the statement of this number fail as it does when the disk is full.
 
     Yields the statements that were run.
     """
@@ -105,7 +105,7 @@ async def test_a_failing_commit_leaves_nothing_behind(world: World) -> None:
     assert (await world.register_model("m")).catalog_revision == 1
 
 
-async def test_the_core_refusing_rolls_back_what_was_written(world: World) -> None:
+async def test_a_refusal_after_writes_rolls_them_back(world: World) -> None:
     await world.register_model("m")
 
     async def work(transaction: WriteTransaction) -> None:
@@ -117,7 +117,7 @@ async def test_the_core_refusing_rolls_back_what_was_written(world: World) -> No
     assert [entry.name for entry in await world.entries()] == ["models/m"]
 
 
-async def test_a_begun_write_ends_though_its_caller_has_gone(world: World) -> None:
+async def test_a_begun_write_completes_when_its_caller_is_cancelled(world: World) -> None:
     began, go_on = asyncio.Event(), asyncio.Event()
     await world.register_model("m")
 
@@ -132,13 +132,13 @@ async def test_a_begun_write_ends_though_its_caller_has_gone(world: World) -> No
     with pytest.raises(asyncio.CancelledError):
         await caller
     go_on.set()
-    # The next write waits for the one before.
+    # The next write waits for this one.
     await world.register_model("n")
     assert [head.position.revision for head in world.published] == [1, 2, 3]
     assert [entry.name for entry in await world.entries()] == ["models/n"]
 
 
-async def test_a_write_that_still_waits_is_cancelled_with_its_caller(world: World) -> None:
+async def test_a_waiting_write_is_cancelled_with_its_caller(world: World) -> None:
     began, go_on = asyncio.Event(), asyncio.Event()
 
     async def work(transaction: WriteTransaction) -> None:
@@ -157,7 +157,7 @@ async def test_a_write_that_still_waits_is_cancelled_with_its_caller(world: Worl
     assert await world.revision() == 0
 
 
-async def test_reading_does_not_wait_for_writing(world: World) -> None:
+async def test_reads_do_not_wait_for_writes(world: World) -> None:
     began, go_on = asyncio.Event(), asyncio.Event()
     await world.register_model("m")
 
@@ -175,7 +175,7 @@ async def test_reading_does_not_wait_for_writing(world: World) -> None:
     await writing
 
 
-async def test_reopened_store_keeps_its_uid_and_another_has_another(store_url: str, tmp_path: Path) -> None:
+async def test_a_reopened_store_keeps_its_uid_and_a_new_store_has_its_own(store_url: str, tmp_path: Path) -> None:
     uids = []
     for url in (store_url, store_url, f"sqlite+aiosqlite:///{tmp_path}/other.db"):
         async with Store.open(url) as store:

@@ -11,7 +11,7 @@ from tests.contract.resource_calls import card, get_model, update_adapter, updat
 from tests.registry_world import NO_CONTEXT, World, spec
 
 
-async def test_an_update_changes_what_its_mask_names_and_nothing_else(world: World) -> None:
+async def test_an_update_changes_only_what_its_mask_names(world: World) -> None:
     await world.register_model(
         "m",
         spec(scaling={"maxReplicas": 3}),
@@ -44,7 +44,7 @@ async def test_an_update_of_names_and_labels_makes_no_model_revision(world: Worl
     assert (same.created, same.catalog_revision) == (False, 3)
 
 
-async def test_a_named_part_of_the_scaling_that_is_unset_gets_its_default(world: World) -> None:
+async def test_an_unset_scaling_field_in_the_mask_gets_its_default(world: World) -> None:
     await world.register_model("m", spec(scaling={"maxReplicas": 5, "minReplicas": 2, "upscaleDelay": "7s"}))
     answer = await update_model(world, "revision.spec.scaling.upscale_delay")
     assert answer.model.revision.spec.scaling.upscale_delay.seconds == 10
@@ -53,7 +53,7 @@ async def test_a_named_part_of_the_scaling_that_is_unset_gets_its_default(world:
     assert whole.model.revision.spec.scaling.max_replicas == 1
 
 
-async def test_without_a_mask_every_field_that_is_set_is_meant(world: World) -> None:
+async def test_an_update_without_a_mask_changes_every_field_that_is_set(world: World) -> None:
     await world.register_model("m", labels={"team": "a"})
     answer = await update_model(world, revision=card(description="new"), served_name="n")
     assert (answer.model.served_name, answer.model.revision.card.description) == ("n", "new")
@@ -69,7 +69,7 @@ async def test_without_a_mask_every_field_that_is_set_is_meant(world: World) -> 
     "path",
     ["*", "name", "uid", "revision", "revision.spec", "revision.spec.source", "revision.card.nothing", "labels.a"],
 )
-async def test_a_path_that_no_update_changes_is_refused_naming_those_that_do(world: World, path: str) -> None:
+async def test_a_mask_path_that_cannot_be_updated_is_refused_with_the_valid_ones(world: World, path: str) -> None:
     await world.register_model("m")
     with pytest.raises(errors.InvalidArgument) as caught:
         await update_model(world, "labels", path)
@@ -95,7 +95,7 @@ async def test_an_update_that_names_nothing_is_refused(world: World) -> None:
     assert caught.value.reason == errors.Reason.INVALID_UPDATE_MASK
 
 
-async def test_what_is_right_in_parts_and_wrong_together_is_refused_with_its_path(world: World) -> None:
+async def test_an_invalid_combination_of_valid_fields_is_refused_with_its_path(world: World) -> None:
     await world.register_model("m")
     revision = model_pb2.ModelRevision(spec=model_pb2.ModelSpec(scaling=model_pb2.Scaling(min_replicas=4)))
     with pytest.raises(errors.InvalidArgument) as caught:
@@ -104,7 +104,7 @@ async def test_what_is_right_in_parts_and_wrong_together_is_refused_with_its_pat
     assert await world.revision() == 1
 
 
-async def test_an_adapter_is_updated_alike(world: World) -> None:
+async def test_an_adapter_is_updated_in_the_same_way(world: World) -> None:
     await world.register_model("m")
     await world.register_adapter("m", "a", card=adapter_pb2.AdapterCard(description="old", license="MIT"))
     revision = adapter_pb2.AdapterRevision(card=adapter_pb2.AdapterCard(description="new"))

@@ -1,4 +1,4 @@
-"""Warming in the registry: what data planes are sent, and what ends it."""
+"""Warming in the registry: entries, durations, and what ends it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def entry(world: World) -> snapshot_pb2.ModelEntry:
 
 
 def time_left(model: model_pb2.Model) -> timedelta:
-    """What was left when the change was made."""
+    """The time left when the change was made."""
     return model.warm_until.ToDatetime(tzinfo=UTC) - model.update_time.ToDatetime(tzinfo=UTC)
 
 
@@ -60,7 +60,7 @@ async def test_warming_is_one_catalog_revision_and_no_model_revision(world: Worl
     assert [field.path for field in event.changes[0].fields] == ["warm_until"]
 
 
-async def test_the_last_one_counts_and_zero_ends_it(world: World) -> None:
+async def test_the_last_warming_wins_and_zero_ends_it(world: World) -> None:
     await world.register_model("m")
     await warm(world, 3600)
     assert time_left((await warm(world, 1)).model) == timedelta(seconds=1)
@@ -72,7 +72,7 @@ async def test_the_last_one_counts_and_zero_ends_it(world: World) -> None:
     assert (await warm(world, 0)).catalog_revision == 5  # nothing to end
 
 
-async def test_ending_what_has_ended_by_itself_writes_nothing(world: World) -> None:
+async def test_ending_an_expired_warming_writes_nothing(world: World) -> None:
     await world.register_model("m")
     await warm(world, 1)
     await world.register_model("n")
@@ -87,7 +87,7 @@ async def test_a_repeat_changes_nothing(world: World) -> None:
     assert await world.revision() == 2
 
 
-async def test_what_is_checked_only_writes_nothing(world: World) -> None:
+async def test_validate_only_writes_nothing(world: World) -> None:
     await world.register_model("m")
     answer = await warm(world, 60, validate_only=True)
     assert answer.model.HasField("warm_until")
@@ -108,7 +108,7 @@ async def test_unknown_deleted_and_changed_models_are_refused(world: World) -> N
         await warm(world)
 
 
-async def test_other_changes_leave_it(world: World) -> None:
+async def test_other_changes_keep_the_warming(world: World) -> None:
     await world.register_model("m")
     until = (await warm(world, 3600)).model.warm_until
     await world.register_model("m", spec(scaling={"maxReplicas": 3}))
@@ -116,7 +116,7 @@ async def test_other_changes_leave_it(world: World) -> None:
     read = await get(world)
     read.ClearField("revision")
     read.labels["a"] = "b"
-    read.warm_until.FromDatetime(datetime(2040, 1, 1, tzinfo=UTC))  # the control plane's to say
+    read.warm_until.FromDatetime(datetime(2040, 1, 1, tzinfo=UTC))  # set by the control plane
     await world.registry.UpdateModel(registry_service_pb2.UpdateModelRequest(model=read), NO_CONTEXT)
     assert (await entry(world)).warm_until == until
     await world.delete_model("m")
@@ -124,7 +124,7 @@ async def test_other_changes_leave_it(world: World) -> None:
     assert (await entry(world)).warm_until == until
 
 
-async def test_rolling_the_catalog_back_brings_the_older_value(world: World) -> None:
+async def test_a_catalog_rollback_restores_the_older_warming(world: World) -> None:
     await world.register_model("m")
     until = (await warm(world, 3600)).model.warm_until
     await warm(world, 0)

@@ -32,11 +32,11 @@ _METHODS: Mapping[type[Call], Callable[[Registry, Any], Answer]] = {
 
 
 def after(registry: Registry, call: Call) -> tuple[Registry, Outcome]:
-    """What `call` is answered, and the registry afterwards. This one stays as it is."""
+    """The registry after `call`, and the answer. `registry` itself does not change."""
     if call.request_id in registry.answered:
         first, answer = registry.answered[call.request_id]
         if first == call:
-            # A key is shown once, and kept nowhere.
+            # A key is shown only once.
             return registry, replace(answer, shows_key=False)
         return registry, Refusal("InvalidArgument", "REQUEST_ID_REUSED")
     changed = registry.copy()
@@ -55,8 +55,7 @@ def after(registry: Registry, call: Call) -> tuple[Registry, Outcome]:
 
 
 def after_rollouts_advance(registry: Registry) -> Registry:
-    """The registry when every data plane has reported every candidate healthy for long
-    enough."""
+    """The registry once all data planes have reported all candidates healthy for long enough."""
     changed = registry.copy()
     for model in sorted(registry.models.values(), key=lambda model: model.name):
         if model.rollout == "RUNNING" and not model.is_deleted:
@@ -68,11 +67,13 @@ def after_rollouts_advance(registry: Registry) -> Registry:
 
 
 def after_all(registry: Registry, calls: Sequence[tuple[Call, Outcome]]) -> Registry | None:
-    """The registry after calls at the same time: some order of them explains every outcome. None:
-    no order does.
+    """The registry after calls at the same time, if some order explains every outcome.
 
-    The catalog revisions in the answers give the order of those that committed; where the others
-    come in between is tried out. So there is at most one registry that they can end in.
+    The catalog revisions in the answers order the calls that committed. The places of the others
+    are found by trial. So there is at most one such registry.
+
+    Returns:
+        None: No order explains the outcomes.
     """
     if not calls:
         return registry
@@ -88,7 +89,7 @@ def after_all(registry: Registry, calls: Sequence[tuple[Call, Outcome]]) -> Regi
 
 def _same(outcome: Outcome, expected: Outcome) -> bool:
     if isinstance(outcome, Refusal) and isinstance(expected, Refusal) and outcome.status == "NotFound":
-        # Adapters are looked up, then their base: what is gone together may be missed in either
-        # place.
+        # An adapter and its base are looked up one by one, so either may be reported missing when
+        # both were deleted.
         return expected.status == "NotFound"
     return outcome == expected

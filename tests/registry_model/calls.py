@@ -9,7 +9,7 @@ from tests.registry_model.values import Adapter, ApiKey, Content, Model, Route, 
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """A request that may change something. Its class is named after the method."""
+    """A request for a change. Its class is named after the method."""
 
     request_id: str = ""
     validate_only: bool = False
@@ -28,7 +28,7 @@ class RegisterModel(Call):
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateModel(Call):
-    """Of the four fields, those that are not None are in the mask."""
+    """The mask has those of the four fields that are not None."""
 
     name: str
     served_name: str | None = None
@@ -82,7 +82,7 @@ class RegisterAdapter(Call):
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateAdapter(Call):
-    """Of the two fields, those that are not None are in the mask."""
+    """The mask has those of the two fields that are not None."""
 
     name: str
     served_name: str | None = None
@@ -141,23 +141,23 @@ class RollbackCatalog(Call):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """That of a call that was carried out."""
+    """The outcome of a call that was carried out."""
 
     catalog_revision: int
     created: bool | None = None
-    """Whether a revision was made, where the method says so."""
+    """Whether a revision was made. None: the method does not tell."""
     resource: Model | Adapter | Route | ApiKey | None = None
-    """As it is now, where the method says so."""
+    """The resource after the call. None: the method does not return it."""
     count: int = 0
-    """Adapters that came back with a model; resources that a rollback changed."""
+    """Adapters that were undeleted with a model, or resources that a rollback changed."""
     rollout: str = ""
     shows_key: bool = False
-    """Whether an API key is in it."""
+    """Whether the answer has an API key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """That of a call that changed nothing."""
+    """The outcome of a call that was refused."""
 
     status: str
     reason: str

@@ -87,7 +87,7 @@ def undelete_model(registry: Registry, call: UndeleteModel) -> Answer:
         raise not_found("MODEL")
     registry.check_etag(current, call.etag)
     registry.models[call.name] = registry.undeleted(current)
-    # Those that the same change deleted come back.
+    # The adapters that the same call deleted are undeleted.
     together = [
         adapter
         for adapter in registry.adapters.values()
@@ -134,12 +134,16 @@ def _write(registry: Registry, current: Model | None, wanted: Model, *, at_once:
 
 
 def changed_model(registry: Registry, current: Model | None, wanted: Model, *, at_once: bool) -> Model:
-    """`wanted`, which has the number of `current`, as it becomes: `current` itself when nothing
-    changes.
+    """The model that `wanted` becomes. `current` itself: nothing changes.
 
-    A new content makes a new revision. A new spec under a canary policy shares the requests
-    with the stable revision; `at_once` puts it in place whatever the policy says, and ends a
-    rollout under way.
+    A new content makes a new revision. Under a canary policy, a new spec starts a rollout.
+    `at_once` replaces the model whatever the policy says, and ends a rollout that is under way.
+
+    Args:
+        registry: Gets the content of a new revision.
+        current: The model as it is. None: it is new.
+        wanted: The model as requested, with the revision number of `current`.
+        at_once: Without a rollout.
     """
     if current is not None and wanted.content == current.content:
         ends_rollout = at_once and current.stable is not None

@@ -1,4 +1,4 @@
-"""RollbackCatalog, as the model of the registry has them. Pure."""
+"""RollbackCatalog, as the model of the registry has it. Pure."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ def roll_back_catalog(registry: Registry, call: RollbackCatalog) -> Answer:
 
 
 def _put_back(registry: Registry, name: str, entry: Entry | None) -> bool:
-    """Whether the resource of this name changes. API keys do not, and pinned revisions go with
-    their routes."""
+    """Restore the resource of an entry. Returns whether it changed.
+
+    API keys do not change, and pinned revisions come and go with their routes.
+    """
     if "/revisions/" in name or name in registry.api_keys:
         return False
     if name.startswith("routes/"):

@@ -62,11 +62,10 @@ def changed_route(
 
 
 def release_from_routes(registry: Registry, name: str, *, force: bool) -> None:
-    """Take what is to be deleted out of every route: only by force, and never the last
-    target."""
+    """Remove a resource from all routes: only by force, and never the last target."""
 
     def others(references: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(item for item in references if item != name and not item.startswith(f"{name}/"))
+        return tuple(target for target in references if target != name and not target.startswith(f"{name}/"))
 
     for route in list(registry.routes.values()):
         targets, fallbacks = others(route.targets), others(route.fallbacks)

@@ -14,19 +14,19 @@ R = TypeVar("R", Model, Adapter)
 
 @dataclass
 class Registry:
-    """All that the registry holds."""
+    """Everything that the registry holds."""
 
     models: dict[str, Model] = field(default_factory=dict)
-    """Deleted ones too: a deleted resource keeps its name and frees its served name."""
+    """Deleted models too: they keep their names and free their served names."""
     adapters: dict[str, Adapter] = field(default_factory=dict)
     routes: dict[str, Route] = field(default_factory=dict)
     api_keys: dict[str, ApiKey] = field(default_factory=dict)
     contents: dict[str, tuple[Content, ...]] = field(default_factory=dict)
-    """The revisions of each model and adapter. That of number n is at n - 1."""
+    """The contents of each model's and adapter's revisions. Revision n is at index n - 1."""
     answered: dict[str, tuple[Call, Answer]] = field(default_factory=dict)
-    """What was carried out under a request id."""
+    """The call that was carried out under each request id, and its answer."""
     snapshots: tuple[Mapping[str, Entry], ...] = ({},)
-    """That of each catalog revision."""
+    """The snapshot of each catalog revision."""
     events: tuple[Event, ...] = ()
 
     @property
@@ -54,7 +54,7 @@ class Registry:
         self.snapshots = (*self.snapshots, self._entries())
 
     def _entries(self) -> Mapping[str, Entry]:
-        """What a data plane is told: what is not deleted, and the revisions that routes pin."""
+        """The entries of the snapshot: live resources, and the revisions that routes pin."""
         entries: dict[str, Entry] = {}
         for model in self.live(self.models):
             served = model.stable or model.number

@@ -1,4 +1,4 @@
-"""What the model of the registry holds: values that compare like what callers see. Pure."""
+"""Resources as callers see them, and what stands for etags and entries. Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a revision of a model or adapter says. It never changes."""
+    """The content of a revision of a model or adapter. It never changes."""
 
     weights: int
-    """Of a model: its least replicas, which stand for its spec. Of an adapter: which files."""
+    """Of a model: the minimum of replicas, for its spec. Of an adapter: which files."""
     text: str
-    """The description in its card."""
+    """The description in the card."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,24 +22,22 @@ class Model:
     name: str
     served_name: str
     team: str
-    """Its one label."""
+    """The value of its only label."""
     canary: bool
-    """Whether a new spec gets to the callers in steps."""
+    """Whether a new spec is rolled out in steps."""
     number: int
-    """Of its newest revision; counts from 1."""
+    """Number of its newest revision, from 1 on."""
     content: Content
     stable: int | None = None
-    """While a rollout is under way: the number of the revision that has the rest of the
-    requests."""
+    """During a rollout: the number of the revision that serves the other requests."""
     rollout: str = ""
     """State of the last rollout. Empty: there was none."""
     is_warm: bool = False
-    """Whether it is to be started though nobody asks for it. The time for that never ends here."""
+    """Whether it is kept warm without requests. In this model, warming does not expire."""
     warmed_at: int = field(default=0, compare=False)
-    """Catalog revision that said so; 0: it is not. It stands for the time until when, of which no
-    two are the same."""
+    """Catalog revision of the WarmModel call. 0: it is not warm. Stands for the unique end time."""
     catalog_revision: int = 0
-    """That of its last change."""
+    """Catalog revision of its last change."""
     is_deleted: bool = False
 
 
@@ -70,8 +68,10 @@ class Route:
     """Resource names of models, adapters, or revisions of them."""
     fallbacks: tuple[str, ...]
     made_at: int = field(default=0, compare=False)
-    """Catalog revision that made it: one that is deleted and set again is another route. No caller
-    is told."""
+    """Catalog revision that created it, which callers do not see.
+
+    A route that is deleted and set again is a different one.
+    """
     catalog_revision: int = 0
 
 
@@ -86,7 +86,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """What an etag stands for: it is another one exactly when one of these is."""
+    """What an etag stands for: two etags are equal exactly when their tags are."""
 
     name: str
     number: int
@@ -107,7 +107,7 @@ Entry = tuple[object, ...]
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What the audit log says of a catalog revision: there is one for each."""
+    """The audit event of a catalog revision."""
 
     catalog_revision: int
     method: str

@@ -1,4 +1,4 @@
-"""The history checker finds what it is for."""
+"""The history checker finds each kind of violation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_overlapping_writes_may_come_in_any_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("writes", "found", "head", "told"),
+    ("writes", "found", "head", "message"),
     [
         (GOOD, {1: "b", 2: "a"}, 3, "c: acknowledged at 3"),
         (GOOD, {**FOUND, 5: "d"}, 5, "revision 4: a gap"),
@@ -31,5 +31,5 @@ def test_overlapping_writes_may_come_in_any_order() -> None:
         ([write("a", 0, 1, 2), write("b", 2, 3, 1)], {1: "b", 2: "a"}, 2, "a at 2 ended before b at 1 began"),
     ],
 )
-def test_what_is_wrong_is_told(writes: list[Write], found: dict[int, str], head: int, told: str) -> None:
-    assert any(told in item for item in violations(writes, found, head))
+def test_each_violation_is_reported(writes: list[Write], found: dict[int, str], head: int, message: str) -> None:
+    assert any(message in violation for violation in violations(writes, found, head))
