@@ -109,7 +109,7 @@ class AdapterVerifier:
             if size_bytes > self._size_bytes_max:
                 raise refused(
                     errors.Reason.ADAPTER_TOO_LARGE,
-                    f"the files have {size_bytes} bytes; at most {self._size_bytes_max} are allowed",
+                    f"the files total {size_bytes} bytes; at most {self._size_bytes_max} are allowed",
                 )
             config = parse_config(config_bytes(config_file))
             _check_rank(config.rank_max, rank_max)

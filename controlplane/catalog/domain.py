@@ -55,7 +55,7 @@ class DataPlaneRecord:
     instance_uid: str
     """A new one for each start of its agent."""
     serving: Position | None
-    """The snapshot that it serves. None: none."""
+    """The snapshot that it serves, if any."""
     target: Position | None
     """The snapshot of its last status. None: no status yet."""
     phase: snapshot_service_pb2.Phase.ValueType
@@ -127,9 +127,10 @@ class Model:
     stable: ModelRevision | None = None
     """While a rollout is under way: the revision that gets the other requests."""
     warm_until: datetime | None = None
-    """Until when data planes keep it started without requests (UTC, aware). None or past: not."""
+    """Until when data planes keep it started without requests (UTC, aware). None or a past time:
+    they do not."""
     delete_time: datetime | None = None
-    """When it was deleted. None: it is not."""
+    """When it was deleted; None if it is not deleted."""
     purge_time: datetime | None = None
     """When a deleted one is purged for good."""
 
@@ -170,7 +171,7 @@ class Adapter:
     catalog_revision: int
     """The catalog revision of the last change."""
     delete_time: datetime | None = None
-    """When it was deleted. None: it is not."""
+    """When it was deleted; None if it is not deleted."""
     purge_time: datetime | None = None
     """When a deleted one is purged for good."""
 

@@ -52,7 +52,8 @@ _SECRET_ENDINGS = (
     "secrets",
     "token",
 )
-"""Endings of secret words, so `apikey` is one. Not `tokens`, which engines count, nor `keys`."""
+"""A word that ends in one of these is secret, so `apikey` is. The plurals `tokens` and `keys` are
+left out, because engine arguments such as `max_num_batched_tokens` are no secrets."""
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _USERINFO = re.compile(r"(?<=://)[^\s/?#]*@")

@@ -136,7 +136,7 @@ def begun(current: domain.Model, changed: domain.Model, stamp: Stamp, *, at_once
 
 
 def decide(model: domain.Model, observed: Sequence[Observed], now: datetime) -> Decision | None:
-    """The move that is due in a rollout under way. None: none is.
+    """The move that is due in a rollout under way, if any.
 
     Args:
         model: The model that is rolled out.

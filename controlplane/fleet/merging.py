@@ -36,8 +36,8 @@ def merge(known: DataPlane, change: FleetChange, *, has_unwritten_report: bool) 
         return False
     known.session = Session(change.session)
     if known.unshared:
-        # `resources` has changes that were never written, mixed with those that were. With number 0
-        # the next look reads all statuses again.
+        # `resources` mixes changes that reached the database with changes that never did. With
+        # number 0, the next catch-up reads every status again.
         known.elsewhere = replace(known.elsewhere, number=0)
         known.unshared = UnsharedChanges()
     known.record = known.stored = change.record

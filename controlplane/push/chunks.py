@@ -62,7 +62,7 @@ class _Cutter:
         self._exhausted = len(page) < self._page_entries
         if page:
             self._after_name = page[-1].name
-            # About a chunk for each page: an entry may have 500 bytes or 256 KiB.
+            # About a chunk for each page: an entry may be of 500 bytes or of 256 KiB.
             mean_bytes = sum(map(_size, page)) // len(page)
             self._page_entries = min(max(CHUNK_BYTES_MAX // mean_bytes, _PAGE_ENTRIES_MIN), _PAGE_ENTRIES_MAX)
 

@@ -31,9 +31,10 @@ class ShutdownSettings:
     """How streams are ended when the control plane stops. Seconds."""
 
     reconnect_after_s: float = 0.5
-    """Asked of the clients; another control plane may take them at once."""
+    """How long clients are asked to wait before they reconnect. Short, because another control
+    plane may accept them immediately."""
     grace_s: float = 5.0
-    """For the Goodbye of all streams."""
+    """How long to wait at most until all streams have said Goodbye and ended."""
 
 
 class FanOut:
@@ -62,7 +63,7 @@ class FanOut:
 
     @property
     def oldest_in_use(self) -> int | None:
-        """The oldest catalog revision that a data plane is being sent here; None: none is."""
+        """The oldest catalog revision that a data plane is being sent here, if any."""
         in_flight = (stream.subscription.in_flight for stream in self._streams)
         return min((head.position.revision for head in in_flight if head is not None), default=None)
 

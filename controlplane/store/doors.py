@@ -1,4 +1,8 @@
-"""The two doors for writes: how many run at a time, when they are run again, and that they end."""
+"""Runs write transactions through two doors: one for catalog changes, one for upkeep.
+
+A door limits how many run at a time, retries those that the database aborts, and lets each finish
+even if its caller is cancelled.
+"""
 
 from __future__ import annotations
 

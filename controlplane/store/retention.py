@@ -20,8 +20,8 @@ ROWS_PER_TRANSACTION = 200
 """Catalog changes wait for this transaction, some milliseconds."""
 
 SNAPSHOTS_MIN = 100
-"""Control planes report every 2 s which snapshots they are sending. So many commits may be made in
-between."""
+"""The least that `retain_snapshots` may be. Control planes report every 2 s which snapshots they
+are sending, and this many commits may be made between two reports."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +43,9 @@ class Compaction:
     async def run(self, retention: Retention, *, now: datetime, oldest_in_use: int | None) -> int:
         """Remove some rows that no kept snapshot needs. Returns how many; 0: there were none.
 
-        It takes the lock on the catalog, unlike other upkeep. A change of the catalog does not
-        write a blob that is there already, so no blob may go between its look and its commit; and a
-        rollback reads an old snapshot in several statements.
+        It takes the lock on the catalog, unlike other upkeep, for two reasons. A catalog change
+        does not write a blob that exists already, so no blob may be deleted between that check and
+        the commit. And a rollback reads an old snapshot in several statements.
 
         Args:
             retention: Which snapshots are kept.

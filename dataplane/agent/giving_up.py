@@ -5,7 +5,8 @@ Ray Serve reported DEPLOY_FAILED, or Ray Serve refused the deployment. It is the
 because Ray Serve never heals such an application. It is deployed again after a backoff that doubles
 with each failure, for as long as the model is wanted. An application that has answered once is
 never given up: Ray Serve replaces its replicas. The ledger applies these rules
-(`ledger.applications`, `failed`), and the reconciler plans the deletion and the next try.
+(`ledger.applications`, by the table in `ledger.lifecycle`), and the reconciler plans the deletion
+and the next try.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 ASK_INTERVAL_S = 2.0
 """Between an answer and the next probe."""
 _SLICE_S = 0.5
-"""The deadline is counted in slices. While this process is kept from running, only one passes, so
-that an engine is not blamed for it."""
+"""The timeout is counted in waits of this length. If this process itself is stalled, only one of
+them elapses, so the engine is not blamed."""
 
 
 async def until_silent(ask: Callable[[], Awaitable[object]], timeout_s: float) -> None:

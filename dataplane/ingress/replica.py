@@ -47,7 +47,7 @@ LIMITS_PACE_S = 0.2
 """Least time between two looks at what the other replicas have let through. They report it once a
 second, each at its own time."""
 
-_log = structlog.get_logger("dataplane.ingress.app")
+_log = structlog.get_logger("dataplane.ingress.replica")
 
 
 class IngressReplica:

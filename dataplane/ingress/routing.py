@@ -13,9 +13,9 @@ from dataplane.snapshot.activation import Endpoint, ModelActivation, State, View
 from dataplane.snapshot.snapshot import Snapshot, candidate_name, model_of
 
 AFFINITY_SLACK_REQUESTS = 8
-"""Requests that an adapter's first home may have in flight beyond its second home before the second
-is taken. Half of a replica's default target: waiting behind eight requests takes less time than
-loading an adapter (seconds)."""
+"""How many more requests in flight an adapter's first home may have than its second home, before
+the second is chosen. Half of a replica's default target: waiting behind eight requests takes less
+time than loading an adapter (seconds)."""
 
 _IDLE = ModelActivation(state=State.IDLE, revision_number=0)
 

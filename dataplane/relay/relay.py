@@ -193,8 +193,8 @@ class Inbox:
     async def next(self) -> tuple[Message, ...]:
         """The next messages. Waits for some; without any it returns none after 20 s.
 
-        The relay forgets the messages of the previous call now. An agent that ends before that
-        leaves them to the next agent, so some may be handled twice.
+        Each call acknowledges the messages of the previous call. If an agent ends before it calls
+        again, the next agent receives them again, so a message may be handled twice.
 
         Raises:
             WriterReplacedError: a newer agent runs.

@@ -160,7 +160,7 @@ class RelayState:
         if added_keys and sum(map(len, self._logs.values())) + added_keys > self._limits.keys_max:
             raise RelayFullError(f"there are {self._limits.keys_max} keys already, which is the limit")
         if added_bytes > 0 and self._bytes + added_bytes > self._limits.bytes_max:
-            raise RelayFullError(f"values have {self._limits.bytes_max} bytes already, which is the limit")
+            raise RelayFullError(f"values take up {self._limits.bytes_max} bytes already, which is the limit")
 
     def _put(self, key: Key, entry: Entry, record: WriterRecord) -> None:
         log = self._logs[key.topic]

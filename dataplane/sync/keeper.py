@@ -23,7 +23,7 @@ from protocol.transport import local_tokens
 
 _SETTLE_INTERVAL_S = 5.0
 
-_log = structlog.get_logger("dataplane.agent.agent")
+_log = structlog.get_logger("dataplane.sync.keeper")
 
 
 class ActivationFailed(Exception):

@@ -16,7 +16,7 @@ PROBATION_S = 60.0
 class Probation:
     """The probation of the snapshot in service, on disk while it lasts.
 
-    A process that stops in order ends the probation. A probation that is found at start therefore
+    A clean shutdown ends the probation. A probation that is found at start therefore
     means that the process crashed during it.
     """
 

@@ -25,7 +25,8 @@ from controlplane.push.subscription.violations import ProtocolViolation, checked
 from protocol.validation import violations_of
 
 RECONNECT_AFTER_TIMEOUT_S = 1.0
-"""Asked of a client whose stream ends because a deadline has passed. Seconds."""
+"""Seconds that a client is asked to wait before it reconnects, when its stream has ended because of
+a missed deadline."""
 
 
 class Subscription:

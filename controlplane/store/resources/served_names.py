@@ -40,7 +40,10 @@ class ServedNames:
         await self._connection.execute(delete(table).where(table.c.resource == resource))
 
     async def free_all(self, resources: Sequence[str]) -> None:
-        """Free the served names of these resources. Each takes one again in this transaction."""
+        """Move these resources to placeholder names, so that their served names are free.
+
+        The caller gives each of them a name again before the transaction ends.
+        """
         query = select(table.c.resource).where(table.c.resource.in_(resources))
         for resource in (await self._connection.execute(query)).scalars().all():
             # No served name can have this form, so it collides with none.

@@ -101,7 +101,7 @@ class Applications:
     # -- what others report ------------------------------------------------------------------------
 
     def engines_reported(self, update: ReportUpdate[EngineReport], now: float) -> None:
-        """Replicas have reported: an application is ready with its first one that answers."""
+        """Replicas have reported. An application becomes ready when its first replica answers."""
         self._engines.observe(update, now)
         for key, report in sorted(update.changed.items()):
             name, _, replica = key.partition("/")

@@ -10,8 +10,8 @@ from dataplane.agent.resources import Resources, added, missing, resources_of, s
 from dataplane.agent.situation import Phase, Situation
 
 _UNPLACED_S = 20.0
-"""An application without a placed replica waits for room after this time. Ray needs seconds to
-place one that there is room for."""
+"""An application that has no placed replica after this time counts as waiting for room. Where there
+is room, Ray places a replica within seconds."""
 
 
 @dataclass(frozen=True, slots=True)

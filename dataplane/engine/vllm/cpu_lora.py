@@ -1,4 +1,4 @@
-"""Makes vLLM's workers on CPUs (0.32) answer a request without an adapter by the base model.
+"""Makes vLLM 0.32's CPU workers answer requests without an adapter from the base model.
 
 vLLM's torch operators take each row's weights from the slot of its adapter. A row without an
 adapter has slot -1, which torch reads as the last slot. So requests for the base model would be

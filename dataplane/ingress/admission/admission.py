@@ -18,7 +18,7 @@ from dataplane.snapshot.activation import Endpoint, State, View
 
 _UNUSED_S = 60.0
 """A model without a request for this long is no longer reported. The agent knows its last request
-by then, and a report of ten thousand models would have a megabyte."""
+by then, and a report of ten thousand models would take up a megabyte."""
 
 
 class Admission:
@@ -44,7 +44,8 @@ class Admission:
         self._waker = Waker(views=views, wake=wake)
         self._endpoints = EndpointUse(random)
         self._loads: dict[str, ModelLoad] = {}
-        """By model resource name. A model that leaves the catalog goes after its last request."""
+        """By model resource name. A model that left the catalog is removed when its last request
+        ends."""
         self._seen: View | None = None
         """The view that `on_view` was last called with."""
 
@@ -88,7 +89,7 @@ class Admission:
             self._drop_if_gone(load, view)
 
     def report_down(self, endpoint: Endpoint) -> None:
-        """Avoid an endpoint that refused a connection for a while."""
+        """For a short time, avoid an endpoint that refused a connection."""
         down_s = self._endpoints.report_down(endpoint)
         asyncio.get_running_loop().call_later(down_s, self._revisit_all)
 
