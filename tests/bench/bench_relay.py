@@ -231,8 +231,10 @@ def main() -> None:
     arguments = parser.parse_args()
     costs = []
     for replicas in arguments.replicas:
+        sys.stdout.write(f"{replicas} engine replicas, {arguments.seconds:g} s … ")
+        sys.stdout.flush()
         costs.append(run(replicas, arguments.seconds))
-        sys.stdout.write(f"{costs[-1]}\n")
+        sys.stdout.write(f"{costs[-1].cores:.3f} cores\n")
         sys.stdout.flush()
     show(costs)
 
