@@ -75,18 +75,16 @@ class SnapshotKeeper:
         Raises:
             DirectoryInUse: Another data plane uses the directory.
         """
-        rejected: tuple[Rejected, ...] = ()
         try:
             await asyncio.to_thread(self._disk.open)
+            self._disk_open = True
         except DiskError as error:
             _log.error("serving_from_memory", error=str(error))
-        else:
-            self._disk_open = True
-            verify = functools.partial(accept, held=None, policy=self._policy)
-            boot = await asyncio.to_thread(self._disk.boot, verify)
-            self.snapshot, rejected = boot.snapshot, boot.rejected
-            for unreadable in boot.unreadable:
-                _log.error("snapshot_unreadable", file=unreadable.file, reason=unreadable.reason)
+        verify = functools.partial(accept, held=None, policy=self._policy)
+        boot = await asyncio.to_thread(self._disk.boot, verify)
+        self.snapshot = boot.snapshot
+        for unreadable in boot.unreadable:
+            _log.error("snapshot_unreadable", file=unreadable.file, reason=unreadable.reason)
         credentials = self._settings.credentials
         self._client = SyncClient(
             self._settings.controlplane,
@@ -95,7 +93,7 @@ class SnapshotKeeper:
             handlers=self,
             serving=self.snapshot.position if self.snapshot else None,
             with_errors=bool(self.snapshot and self.snapshot.quarantined),
-            rejected=rejected,
+            rejected=boot.rejected,
             open_channel=functools.partial(channel_for, credentials),
             metadata=lambda: credentials.metadata(self._settings.controlplane, local_tokens.DATA_PLANE),
         )
@@ -131,8 +129,7 @@ class SnapshotKeeper:
     async def _settle(self) -> None:
         while True:
             await asyncio.sleep(_SETTLE_INTERVAL_S)
-            if self._disk_open:
-                await asyncio.to_thread(self._disk.settle)
+            await asyncio.to_thread(self._disk.settle)
 
     # -- what the Sync stream calls ----------------------------------------------------------------
 

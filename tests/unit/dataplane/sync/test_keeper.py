@@ -9,8 +9,10 @@ import pytest
 
 from dataplane.settings import Settings
 from dataplane.snapshot.snapshot import Snapshot
+from dataplane.sync.directory import SnapshotDirectory
 from dataplane.sync.events import Accepted
 from dataplane.sync.keeper import ActivationFailed, SnapshotKeeper
+from tests.disk import ONE, TWO, become_read_only
 from tests.raw import POLICY, model, position, raws
 
 ENTRIES = raws(model("a"))
@@ -42,6 +44,25 @@ async def test_accepted_snapshot_is_in_service_and_on_disk(tmp_path: Path) -> No
     assert second.snapshot.position == position(ENTRIES, 3)
     running = asyncio.create_task(second.run())
     await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_snapshot_on_a_read_only_disk_is_put_into_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = SnapshotDirectory(tmp_path / "snapshots")
+    directory.open()
+    directory.save(ONE)
+    directory.close()
+    become_read_only(monkeypatch)
+    activated: list[Snapshot] = []
+    started = keeper(tmp_path, activated)
+    await started.load()
+    running = asyncio.create_task(started.run())
+    await asyncio.sleep(0)
+    assert [snapshot.position for snapshot in activated] == [ONE.position]
+    assert await started.on_snapshot(TWO.position, TWO.entries) == Accepted(with_errors=False)
     running.cancel()
     await asyncio.wait([running])
 
