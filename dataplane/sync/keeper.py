@@ -17,11 +17,15 @@ from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.sync.channel import channel_for
 from dataplane.sync.client import Connection, SyncClient
-from dataplane.sync.directory import DiskError, SnapshotDirectory
+from dataplane.sync.directory import CRASHED_REPEATEDLY, DiskError, SnapshotDirectory
 from dataplane.sync.events import Accepted, Identity, Rejected
 from protocol.transport import local_tokens
 
 _SETTLE_INTERVAL_S = 5.0
+
+RETRY_CRASHED_S = 300.0
+"""After this time in service without it, a snapshot that crashed repeatedly is tried again: what
+went down with it may have been the machine, and keys that it revokes work meanwhile."""
 
 _log = structlog.get_logger("dataplane.sync.keeper")
 
@@ -44,6 +48,7 @@ class SnapshotKeeper:
         instance_uid: str,
         policy: Policy,
         activate: Callable[[Snapshot], Awaitable[None]],
+        retry_crashed_s: float = RETRY_CRASHED_S,
     ) -> None:
         """
         Args:
@@ -51,11 +56,15 @@ class SnapshotKeeper:
             instance_uid: Differs for each start of the agent.
             policy: What this data plane accepts.
             activate: Puts a snapshot into service. Returns when requests are decided by it.
+            retry_crashed_s: When a snapshot that crashed repeatedly is tried again.
         """
         self.snapshot: Snapshot | None = None
         self._settings = settings
         self._policy = policy
         self._activate = activate
+        self._retry_crashed_s = retry_crashed_s
+        self._crashed: tuple[Position, ...] = ()
+        """Rejected because the data plane crashed repeatedly, as found at start."""
         self._identity = Identity(
             data_plane=settings.data_plane_id,
             instance_uid=instance_uid,
@@ -83,6 +92,7 @@ class SnapshotKeeper:
         verify = functools.partial(accept, held=None, policy=self._policy)
         boot = await asyncio.to_thread(self._disk.boot, verify)
         self.snapshot = boot.snapshot
+        self._crashed = tuple(item.position for item in boot.rejected if item.reason == CRASHED_REPEATEDLY)
         for unreadable in boot.unreadable:
             _log.error("snapshot_unreadable", file=unreadable.file, reason=unreadable.reason)
         credentials = self._settings.credentials
@@ -112,6 +122,7 @@ class SnapshotKeeper:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._client.run())
                 group.create_task(self._settle())
+                group.create_task(self._retry_crashed(self._client))
                 group.create_task(self._watch_for_fault())
         finally:
             self._disk.close()
@@ -130,6 +141,22 @@ class SnapshotKeeper:
         while True:
             await asyncio.sleep(_SETTLE_INTERVAL_S)
             await asyncio.to_thread(self._disk.settle)
+
+    async def _retry_crashed(self, client: SyncClient) -> None:
+        """Ask once for the snapshots that were rejected because of crashes.
+
+        If they crash again, the next agent rejects them, and asks again after the same time.
+        """
+        if not self._crashed:
+            return
+        await asyncio.sleep(self._retry_crashed_s)
+        for position in self._crashed:
+            try:
+                await asyncio.to_thread(self._disk.forget, position)
+            except DiskError as error:
+                _log.error("rejection_not_taken_back", revision=position.revision, error=str(error))
+        _log.info("crashed_snapshots_tried_again", revisions=[position.revision for position in self._crashed])
+        client.take_back(self._crashed, instance_uid=f"{self._identity.instance_uid}-2")
 
     # -- what the Sync stream calls ----------------------------------------------------------------
 
