@@ -13,12 +13,14 @@ from broadsheet.v1 import status_pb2
 from dataplane.settings import Settings
 from dataplane.snapshot.accept import accept
 from dataplane.snapshot.policy import Policy
+from dataplane.snapshot.position_check import is_behind
 from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.sync.channel import channel_for
 from dataplane.sync.client import Connection, SyncClient
-from dataplane.sync.directory import CRASHED_REPEATEDLY, DiskError, SnapshotDirectory
+from dataplane.sync.directory import CRASHED_REPEATEDLY, DiskError, SnapshotDirectory, Verify
 from dataplane.sync.events import Accepted, Identity, Rejected
+from dataplane.sync.snapshot_file import StoredSnapshot
 from protocol.transport import local_tokens
 
 _SETTLE_INTERVAL_S = 5.0
@@ -63,7 +65,7 @@ class SnapshotKeeper:
         self._policy = policy
         self._activate = activate
         self._retry_crashed_s = retry_crashed_s
-        self._crashed: tuple[Position, ...] = ()
+        self.withdrawn: frozenset[Position] = frozenset()
         """Rejected because the data plane crashed repeatedly, as found at start."""
         self._identity = Identity(
             data_plane=settings.data_plane_id,
@@ -78,8 +80,11 @@ class SnapshotKeeper:
         self._fault: Exception | None = None
         self._failed = asyncio.Event()
 
-    async def load(self) -> None:
-        """Put the last-known-good snapshot on disk into service, if there is one.
+    async def load(self, relayed: StoredSnapshot | None = None) -> None:
+        """Find the snapshot to start with: the newest of the one on disk and `relayed`.
+
+        Args:
+            relayed: What an earlier agent has put into service; None if it is not known.
 
         Raises:
             DirectoryInUse: Another data plane uses the directory.
@@ -92,9 +97,11 @@ class SnapshotKeeper:
         verify = functools.partial(accept, held=None, policy=self._policy)
         boot = await asyncio.to_thread(self._disk.boot, verify)
         self.snapshot = boot.snapshot
-        self._crashed = tuple(item.position for item in boot.rejected if item.reason == CRASHED_REPEATEDLY)
+        self.withdrawn = frozenset(item.position for item in boot.rejected if item.reason == CRASHED_REPEATEDLY)
         for unreadable in boot.unreadable:
             _log.error("snapshot_unreadable", file=unreadable.file, reason=unreadable.reason)
+        if relayed is not None:
+            await self._take_over(relayed, verify)
         credentials = self._settings.credentials
         self._client = SyncClient(
             self._settings.controlplane,
@@ -107,6 +114,24 @@ class SnapshotKeeper:
             open_channel=functools.partial(channel_for, credentials),
             metadata=lambda: credentials.metadata(self._settings.controlplane, local_tokens.DATA_PLANE),
         )
+
+    async def _take_over(self, relayed: StoredSnapshot, verify: Verify) -> None:
+        """Serve what was in service, unless the disk has a newer one.
+
+        Snapshots are kept on disk before they are put into service. So the disk is behind only if
+        it could not be written, or was damaged; and then what was acknowledged is not on it. The
+        same holds of a snapshot of another store.
+        """
+        held = self.snapshot.position if self.snapshot is not None else None
+        if relayed.position == held or is_behind(relayed.position, held) or relayed.position in self.withdrawn:
+            return
+        found = await asyncio.to_thread(verify, relayed.position, relayed.entries)
+        if isinstance(found, Rejection):
+            _log.error("relayed_snapshot_refused", reason=found.reason, error=found.message)
+            return
+        _log.warning("relayed_snapshot_taken_over", revision=found.position.revision)
+        await self._save(found)
+        self.snapshot = found
 
     async def run(self) -> None:
         """Stay connected to the control plane. Runs until it is cancelled.
@@ -147,16 +172,16 @@ class SnapshotKeeper:
 
         If they crash again, the next agent rejects them, and asks again after the same time.
         """
-        if not self._crashed:
+        if not self.withdrawn:
             return
         await asyncio.sleep(self._retry_crashed_s)
-        for position in self._crashed:
+        for position in self.withdrawn:
             try:
                 await asyncio.to_thread(self._disk.forget, position)
             except DiskError as error:
                 _log.error("rejection_not_taken_back", revision=position.revision, error=str(error))
-        _log.info("crashed_snapshots_tried_again", revisions=[position.revision for position in self._crashed])
-        client.take_back(self._crashed, instance_uid=f"{self._identity.instance_uid}-2")
+        _log.info("crashed_snapshots_tried_again", revisions=[position.revision for position in self.withdrawn])
+        client.take_back(self.withdrawn, instance_uid=f"{self._identity.instance_uid}-2")
 
     # -- what the Sync stream calls ----------------------------------------------------------------
 

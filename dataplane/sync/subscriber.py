@@ -17,7 +17,7 @@ from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import status_pb2
 from dataplane.snapshot.assembler import Assembler
 from dataplane.snapshot.policy import Policy
-from dataplane.snapshot.position_check import refuse_position
+from dataplane.snapshot.position_check import is_behind, refuse_position
 from dataplane.snapshot.rejection import STORE_UID_MISMATCH, Rejection
 from dataplane.snapshot.snapshot import Position
 from dataplane.sync.events import Accepted, Candidate, Ended, Event, Identity, Refused, Rejected
@@ -103,7 +103,7 @@ class Subscriber:
         self._resources.restart()
         self._phase_reports = [] if self.serving is None else [self._active_report(self.serving)]
         newest = self._rejections.newest
-        if newest is not None and not _is_behind(newest.position, self.serving):
+        if newest is not None and not is_behind(newest.position, self.serving):
             self._phase_reports.append(self._rejected_report(newest))
 
     def close(self) -> None:
@@ -229,7 +229,7 @@ class Subscriber:
             Whether the next Hello can make a difference: one of them was still rejected, and no
             newer one is in service.
         """
-        wanted = [item for item in positions if self._rejections.get(item) and not _is_behind(item, self.serving)]
+        wanted = [item for item in positions if self._rejections.get(item) and not is_behind(item, self.serving)]
         for position in wanted:
             self._rejections.discard(position)
         # A Status must not speak of what the next Hello no longer lists.
@@ -283,10 +283,6 @@ class Subscriber:
             self._resources.fill(status)
         self._replace_due = self._heartbeat_answer_due = False
         return pb.SyncRequest(status=status)
-
-
-def _is_behind(position: Position, serving: Position | None) -> bool:
-    return serving is not None and position.store_uid == serving.store_uid and position.revision < serving.revision
 
 
 def _hello(identity: Identity, serving: Position | None, rejections: Rejections) -> pb.Hello:
