@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from dataplane.snapshot.accept import accept
 from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
-from dataplane.sync.directory import Boot, SnapshotDirectory
+from dataplane.sync.directory import Boot, DiskError, SnapshotDirectory
 from dataplane.sync.probation import PROBATION_S
 from tests.raw import POLICY, adapter, model, position, raws
 
@@ -49,10 +53,17 @@ class Machine:
         self.disk.open()
         return self.disk.boot(verify)
 
+    def start_read_only(self) -> Boot:
+        """Start on a disk of which `open` says that it cannot be written."""
+        self.disk = SnapshotDirectory(self.directory, clock=self.clock)
+        with pytest.raises(DiskError):
+            self.disk.open()
+        return self.disk.boot(verify)
+
     def kill(self) -> None:
         """End the process without an orderly stop. The kernel releases its lock."""
-        assert self.disk._lock is not None
-        self.disk._lock.close()
+        if self.disk._lock is not None:
+            self.disk._lock.close()
 
     def live_through_probation(self) -> None:
         self.clock.now_s += PROBATION_S
@@ -71,3 +82,31 @@ def booted_revision(boot: Boot) -> int | None:
 
 def raise_disk_full(*_: object, **__: object) -> object:
     raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def become_read_only(patch: pytest.MonkeyPatch) -> None:
+    """Let every change of a file fail, as on a filesystem that the kernel has made read-only.
+
+    Permissions would not do: tests may run as root.
+    """
+    path_open, path_mkdir = Path.open, Path.mkdir
+
+    def open_to_read(path: Path, mode: str = "r", *arguments: Any, **named: Any) -> Any:
+        if set(mode) & set("wa+x"):
+            raise_read_only()
+        return path_open(path, mode, *arguments, **named)
+
+    def mkdir(path: Path, *arguments: Any, **named: Any) -> None:
+        if not path.exists():
+            raise_read_only()
+        path_mkdir(path, *arguments, **named)
+
+    patch.setattr(Path, "open", open_to_read)
+    patch.setattr(Path, "mkdir", mkdir)
+    patch.setattr(Path, "replace", raise_read_only)
+    patch.setattr(Path, "unlink", raise_read_only)
+    patch.setattr(os, "fsync", raise_read_only)
+
+
+def raise_read_only(*_: object, **__: object) -> None:
+    raise OSError(errno.EROFS, "Read-only file system")

@@ -33,6 +33,7 @@ from dataplane.snapshot.policy import Policy
 from dataplane.snapshot.snapshot import Snapshot
 from dataplane.snapshot.validation import validation_result, validation_rules
 from dataplane.sync.keeper import SnapshotKeeper
+from dataplane.sync.snapshot_file import StoredSnapshot
 
 _TICK_S = 1.0
 """Longest time between two plans: idle times and backoffs end without an event."""
@@ -98,7 +99,7 @@ class Agent:
     async def _run(self) -> None:
         try:
             await self._observer.adopt()
-            await self._keeper.load()
+            await self._keeper.load(await self._relayed_snapshot())
             _log.info(
                 "agent_started",
                 applications=len(self._ledger.applications.names()),
@@ -115,11 +116,18 @@ class Agent:
                 _log.error("agent_failed", error=repr(error), exc_info=error)
             raise
 
+    async def _relayed_snapshot(self) -> StoredSnapshot | None:
+        """What an earlier agent has put into service, and perhaps could not keep on disk."""
+        key = Key(Topic.SNAPSHOT)
+        relayed: SerializedSnapshot | None = (await self._relay.read([key])).changed.get(key)
+        return None if relayed is None else StoredSnapshot(position=relayed.position, entries=relayed.entries())
+
     async def _activate(self, snapshot: Snapshot) -> None:
         """Put a snapshot into service. Returns when the ingress replicas use it."""
         # The activation comes first, because an ingress replica needs both to answer.
         await self._relay.put({Key(Topic.ACTIVATION): self._ledger.activation})
-        serialized = SerializedSnapshot.of(snapshot, validation_result(snapshot, self._rules))
+        validation = validation_result(snapshot, self._rules)
+        serialized = SerializedSnapshot.of(snapshot, validation, withdrawn=self._keeper.withdrawn)
         await self._relay.put({Key(Topic.SNAPSHOT): serialized})
         self._plan_due.set()
         deadline = time.monotonic() + _INGRESS_SWAP_S

@@ -127,9 +127,9 @@ class IngressReplica:
         while True:
             changes = await watcher.next()
             relayed: SerializedSnapshot | None = changes.changed.get(Key(Topic.SNAPSHOT))
-            if relayed is not None and (snapshot is None or relayed.position != snapshot.position):
-                # The agent decides what is accepted, so an older snapshot than the held one is
-                # taken over too. In a thread: 100,000 entries take seconds, and requests go on.
+            if relayed is not None and relayed.replaces(snapshot.position if snapshot else None):
+                # An older snapshot than the held one is taken over if the agent has withdrawn the
+                # held one. In a thread: 100,000 entries take seconds, and requests go on.
                 held = snapshot if snapshot and relayed.position.revision >= snapshot.position.revision else None
                 accepted = await asyncio.to_thread(_accept, relayed, held, policy, rules)
                 if isinstance(accepted, Rejection):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from dataplane.snapshot.position_check import is_behind
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.snapshot.validation import ValidationResult
 
@@ -24,10 +25,14 @@ class SerializedSnapshot:
     digests: tuple[bytes, ...]
     blobs: tuple[bytes, ...]
     validation: ValidationResult
+    withdrawn: frozenset[Position] = frozenset()
+    """Snapshots that the agent has taken out of service, because it crashed on them."""
 
     @classmethod
-    def of(cls, snapshot: Snapshot, validation: ValidationResult) -> SerializedSnapshot:
-        """The entries of `snapshot`, and what its validation has found."""
+    def of(
+        cls, snapshot: Snapshot, validation: ValidationResult, *, withdrawn: frozenset[Position] = frozenset()
+    ) -> SerializedSnapshot:
+        """The entries of `snapshot`, what its validation has found, and what it replaces."""
         entries = snapshot.entries
         return cls(
             position=snapshot.position,
@@ -36,7 +41,18 @@ class SerializedSnapshot:
             digests=tuple(entry.digest for entry in entries),
             blobs=tuple(entry.blob for entry in entries),
             validation=validation,
+            withdrawn=withdrawn,
         )
+
+    def replaces(self, held: Position | None) -> bool:
+        """Whether a reader that holds `held` takes this one over.
+
+        It does not go back to an older one, unless the agent has withdrawn what it holds: an agent
+        that lost what it had not kept on disk must not bring back what was revoked since.
+        """
+        if held is None:
+            return True
+        return self.position != held and (held in self.withdrawn or not is_behind(self.position, held))
 
     def entries(self) -> tuple[RawEntry, ...]:
         """The entries of the snapshot, ordered by name, not checked."""

@@ -49,6 +49,11 @@ def refuse_position(position: Position, held: Position | None, *, allow_new_stor
     return None
 
 
+def is_behind(position: Position, other: Position | None) -> bool:
+    """Whether `position` is older than `other`. Positions of two stores have no order."""
+    return other is not None and position.store_uid == other.store_uid and position.revision < other.revision
+
+
 def describe(position: Position) -> str:
     """Format `position` for logs and messages: store, revision, and the start of the digest."""
     return f"{position.store_uid}@{position.revision}#{position.digest.hex()[:12]}"

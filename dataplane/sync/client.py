@@ -126,6 +126,8 @@ class SyncClient:
         reading stops until a rejection is remembered."""
         self._decided = asyncio.Event()
         self._decided.set()
+        self._hello_outdated = asyncio.Event()
+        """The stream ends, because a new Hello says something else."""
         self._messages_received = 0
 
     @property
@@ -146,6 +148,16 @@ class SyncClient:
         """
         self._subscriber.report(resources)
         self._output_due.set()
+
+    def take_back(self, positions: Iterable[Position], *, instance_uid: str) -> None:
+        """Take rejections back, so that the control plane sends such a snapshot again.
+
+        Args:
+            positions: What was rejected.
+            instance_uid: Differs from the one before. The next streams are of this instance.
+        """
+        if self._subscriber.take_back(positions, instance_uid=instance_uid):
+            self._hello_outdated.set()
 
     async def run(self) -> None:
         """Stay connected: open a stream again whenever it ends. Runs until it is cancelled."""
@@ -186,6 +198,7 @@ class SyncClient:
         try:
             call = SnapshotServiceStub(channel).Sync(metadata=metadata)
             self._subscriber.open()
+            self._hello_outdated.clear()
             try:
                 return await self._talk(call)
             except grpc.aio.AioRpcError as error:
@@ -209,6 +222,7 @@ class SyncClient:
                     group.create_task(self._read(call)),
                     group.create_task(self._write(call)),
                     group.create_task(self._watch_silence()),
+                    group.create_task(self._watch_hello()),
                 ]
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in tasks:
@@ -263,6 +277,10 @@ class SyncClient:
             seen = self._messages_received
         silent_s = missed * self._timing.heartbeat_s
         return Ended(reason=f"SILENT: nothing arrived for {silent_s:g} s", reconnect_after_s=0.0)
+
+    async def _watch_hello(self) -> Ended:
+        await self._hello_outdated.wait()
+        return Ended(reason="RETRY: a rejected snapshot is asked for again", reconnect_after_s=0.0)
 
     def _set_connection(self, connection: Connection) -> None:
         self._connection = connection

@@ -6,7 +6,7 @@ Blocking: call it in a thread.
                 CURRENT      name of the file in snapshots/ to boot from
                 PREVIOUS     name of the newest file before CURRENT that outlived its probation;
                              without one, of the file before CURRENT
-                PROBATION    exists while CURRENT is on probation; counts the crashes
+                PROBATION    exists until CURRENT has outlived its probation; counts the crashes
                 REJECTED     rejected snapshots, with the reason
                 snapshots/*  one immutable file per snapshot (`snapshot_file.py`)
                 aside/*      unreadable or crashing files, for an operator; at most ASIDE_MAX
@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import structlog
 
@@ -102,6 +102,8 @@ class SnapshotDirectory:
         self._snapshots = directory / "snapshots"
         self._aside = directory / "aside"
         self._lock: IO[bytes] | None = None
+        self._writable = False
+        """Whether `open` has succeeded."""
         self._threads = threading.RLock()
         """Saving, settling and rejecting come from different threads, and write the same files."""
         self._rejections = Rejections()
@@ -114,72 +116,92 @@ class SnapshotDirectory:
 
         Raises:
             DirectoryInUse: Another process has locked it.
-            DiskError: It cannot be created or written.
+            DiskError: It cannot be created, written or locked. What can be read can be booted from
+                all the same, and `open` may be called again.
         """
+        self._unlock()
         try:
             for directory in (self._directory, self._snapshots, self._aside):
                 directory.mkdir(parents=True, exist_ok=True)
-            lock = (self._directory / "LOCK").open("ab")
+            self._take_lock("ab")
         except OSError as error:
+            with suppress(OSError):  # on a read-only disk the file can be locked, if it is there
+                self._take_lock("rb")
             raise DiskError(f"{self._directory} cannot be used: {error}") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.close()
-            raise DirectoryInUse(f"{self._directory} is in use by another data plane") from error
-        self._lock = lock
+        self._writable = True
         for directory in (self._directory, self._snapshots):
             remove_partial_files(directory)
+
+    def _take_lock(self, mode: Literal["ab", "rb"]) -> None:
+        lock = (self._directory / "LOCK").open(mode)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.close()
+            raise DirectoryInUse(f"{self._directory} is in use by another data plane") from error
+        except OSError:
+            lock.close()
+            raise
+        self._lock = lock
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def close(self) -> None:
         """Release the directory after an orderly stop: it does not count as a crash."""
         with self._threads:
-            self._probation.end()
-            if self._lock is not None:
-                self._lock.close()
-                self._lock = None
+            self._probation.interrupt()
+            self._unlock()
 
     # -- booting -----------------------------------------------------------------------------------
 
     def boot(self, verify: Verify) -> Boot:
-        """Find the snapshot to start with. Called once, after `open`.
+        """Find the snapshot to start with. Called once, after `open`, also if that failed.
 
         It never fails, because a data plane must start whatever is on its disk.
         """
         self._rejections = Rejections(self._read_rejected())
         current, previous = self._pointer("CURRENT"), self._pointer("PREVIOUS")
-        crashes = self._probation.crashes_at_start(current)
-        self._probation.assume(proven=current is not None and crashes == 0)
+        crashes = self._probation.crashes_at_start(current) if current is not None else None
+        # On a disk that cannot be written the probation may be over, and to go back to PREVIOUS
+        # would undo what was revoked since.
+        crashing = self._writable and crashes is not None and crashes >= CRASHES_MAX
         unreadable: list[Unreadable] = []
-        if crashes >= CRASHES_MAX and current and previous and previous != current:
+        if crashing and current and previous and previous != current:
             snapshot = self._load(previous, verify, unreadable)
             if snapshot is not None:
                 self._reject_crashing(current)
-                self._start_from(previous, crashes=0)
+                self._start_from(previous, crashes=None)
                 return self._booted(snapshot, unreadable)
             previous = None
         for name in dict.fromkeys(name for name in (current, previous) if name):
             snapshot = self._load(name, verify, unreadable)
             if snapshot is not None:
-                if name != current:
-                    crashes = 0
-                    self._probation.assume(proven=True)
-                self._start_from(name, crashes=crashes)
+                self._start_from(name, crashes=crashes if name == current else None)
                 return self._booted(snapshot, unreadable)
         return self._booted(None, unreadable)
 
     def _booted(self, snapshot: Snapshot | None, unreadable: Sequence[Unreadable]) -> Boot:
         return Boot(snapshot=snapshot, rejected=tuple(self._rejections), unreadable=tuple(unreadable))
 
-    def _start_from(self, name: str, *, crashes: int) -> None:
-        """Point to what is booted. A data plane boots from a read-only disk too."""
+    def _start_from(self, name: str, *, crashes: int | None) -> None:
+        """Point to what is booted. A data plane boots from a read-only disk too.
+
+        crashes: On its probation; None if it needs none. It is proven then, or there is no other.
+        """
         try:
             if self._pointer("CURRENT") != name:
                 write_text(self._directory / "CURRENT", name)
             previous = self._pointer("PREVIOUS")
             if previous is not None and (previous == name or not (self._snapshots / previous).exists()):
                 (self._directory / "PREVIOUS").unlink(missing_ok=True)
-            self._probation.begin(name, crashes=crashes)
+            if crashes is None:
+                self._probation.prove()
+            else:
+                self._probation.begin(name, crashes=crashes)
+                self._probation.record(name, crashes=crashes)
         except OSError as error:
             _log.warning("disk_not_writable", directory=str(self._directory), error=str(error))
 
@@ -230,11 +252,11 @@ class SnapshotDirectory:
                 # PREVIOUS keeps naming a proven snapshot: an unproven one may crash too.
                 if current is not None and (self._probation.proven or self._pointer("PREVIOUS") is None):
                     write_text(self._directory / "PREVIOUS", current)
-                self._probation.begin(name, crashes=0)
+                self._probation.record(name, crashes=0)
                 write_text(self._directory / "CURRENT", name)
             except OSError as error:
                 raise DiskError(f"revision {snapshot.position.revision} could not be kept: {error}") from error
-            self._probation.assume(proven=False)
+            self._probation.begin(name, crashes=0)
             self._prune()
 
     def settle(self) -> bool:
@@ -282,12 +304,23 @@ class SnapshotDirectory:
         """
         with self._threads:
             self._rejections.add(rejected)
-            try:
-                write_rejected(self._directory / "REJECTED", self._rejections)
-            except OSError as error:
-                raise DiskError(
-                    f"the rejection of revision {rejected.position.revision} could not be kept: {error}"
-                ) from error
+            self._write_rejected(f"the rejection of revision {rejected.position.revision}")
+
+    def forget(self, position: Position) -> None:
+        """Forget the rejection of `position`, also across restarts.
+
+        Raises:
+            DiskError: It could not be stored. It is forgotten in memory.
+        """
+        with self._threads:
+            self._rejections.discard(position)
+            self._write_rejected(f"that the rejection of revision {position.revision} is taken back")
+
+    def _write_rejected(self, what: str) -> None:
+        try:
+            write_rejected(self._directory / "REJECTED", self._rejections)
+        except OSError as error:
+            raise DiskError(f"{what} could not be kept: {error}") from error
 
     def _read_rejected(self) -> list[Rejected]:
         path = self._directory / "REJECTED"

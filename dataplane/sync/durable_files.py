@@ -32,11 +32,7 @@ def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         with suppress(OSError):
             tmp.unlink()
         raise
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    _flush_directory(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -46,6 +42,24 @@ def write_text(path: Path, text: str) -> None:
         OSError: It could not be written. The old file is unchanged.
     """
     write_file(path, lambda file: file.write(f"{text}\n".encode()))
+
+
+def remove_file(path: Path) -> None:
+    """Remove the file at `path`, if it exists.
+
+    Raises:
+        OSError: It could not be removed.
+    """
+    path.unlink(missing_ok=True)
+    _flush_directory(path.parent)
+
+
+def _flush_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remove_partial_files(directory: Path) -> None:

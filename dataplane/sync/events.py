@@ -14,7 +14,7 @@ class Identity:
     data_plane: str
     """Its id."""
     instance_uid: str
-    """Differs for each start of the agent."""
+    """Differs for each start of the agent, and after rejections were taken back."""
     http_address: str = ""
     """Where its OpenAI API is. For people to read."""
     software_version: str = ""

@@ -13,15 +13,21 @@ from broadsheet.v1 import status_pb2
 from dataplane.settings import Settings
 from dataplane.snapshot.accept import accept
 from dataplane.snapshot.policy import Policy
+from dataplane.snapshot.position_check import is_behind
 from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.sync.channel import channel_for
 from dataplane.sync.client import Connection, SyncClient
-from dataplane.sync.directory import DiskError, SnapshotDirectory
+from dataplane.sync.directory import CRASHED_REPEATEDLY, DiskError, SnapshotDirectory, Verify
 from dataplane.sync.events import Accepted, Identity, Rejected
+from dataplane.sync.snapshot_file import StoredSnapshot
 from protocol.transport import local_tokens
 
 _SETTLE_INTERVAL_S = 5.0
+
+RETRY_CRASHED_S = 300.0
+"""After this time in service without it, a snapshot that crashed repeatedly is tried again: what
+went down with it may have been the machine, and keys that it revokes work meanwhile."""
 
 _log = structlog.get_logger("dataplane.sync.keeper")
 
@@ -44,6 +50,7 @@ class SnapshotKeeper:
         instance_uid: str,
         policy: Policy,
         activate: Callable[[Snapshot], Awaitable[None]],
+        retry_crashed_s: float = RETRY_CRASHED_S,
     ) -> None:
         """
         Args:
@@ -51,11 +58,15 @@ class SnapshotKeeper:
             instance_uid: Differs for each start of the agent.
             policy: What this data plane accepts.
             activate: Puts a snapshot into service. Returns when requests are decided by it.
+            retry_crashed_s: When a snapshot that crashed repeatedly is tried again.
         """
         self.snapshot: Snapshot | None = None
         self._settings = settings
         self._policy = policy
         self._activate = activate
+        self._retry_crashed_s = retry_crashed_s
+        self.withdrawn: frozenset[Position] = frozenset()
+        """Rejected because the data plane crashed repeatedly, as found at start."""
         self._identity = Identity(
             data_plane=settings.data_plane_id,
             instance_uid=instance_uid,
@@ -69,24 +80,28 @@ class SnapshotKeeper:
         self._fault: Exception | None = None
         self._failed = asyncio.Event()
 
-    async def load(self) -> None:
-        """Put the last-known-good snapshot on disk into service, if there is one.
+    async def load(self, relayed: StoredSnapshot | None = None) -> None:
+        """Find the snapshot to start with: the newest of the one on disk and `relayed`.
+
+        Args:
+            relayed: What an earlier agent has put into service; None if it is not known.
 
         Raises:
             DirectoryInUse: Another data plane uses the directory.
         """
-        rejected: tuple[Rejected, ...] = ()
         try:
             await asyncio.to_thread(self._disk.open)
+            self._disk_open = True
         except DiskError as error:
             _log.error("serving_from_memory", error=str(error))
-        else:
-            self._disk_open = True
-            verify = functools.partial(accept, held=None, policy=self._policy)
-            boot = await asyncio.to_thread(self._disk.boot, verify)
-            self.snapshot, rejected = boot.snapshot, boot.rejected
-            for unreadable in boot.unreadable:
-                _log.error("snapshot_unreadable", file=unreadable.file, reason=unreadable.reason)
+        verify = functools.partial(accept, held=None, policy=self._policy)
+        boot = await asyncio.to_thread(self._disk.boot, verify)
+        self.snapshot = boot.snapshot
+        self.withdrawn = frozenset(item.position for item in boot.rejected if item.reason == CRASHED_REPEATEDLY)
+        for unreadable in boot.unreadable:
+            _log.error("snapshot_unreadable", file=unreadable.file, reason=unreadable.reason)
+        if relayed is not None:
+            await self._take_over(relayed, verify)
         credentials = self._settings.credentials
         self._client = SyncClient(
             self._settings.controlplane,
@@ -95,10 +110,28 @@ class SnapshotKeeper:
             handlers=self,
             serving=self.snapshot.position if self.snapshot else None,
             with_errors=bool(self.snapshot and self.snapshot.quarantined),
-            rejected=rejected,
+            rejected=boot.rejected,
             open_channel=functools.partial(channel_for, credentials),
             metadata=lambda: credentials.metadata(self._settings.controlplane, local_tokens.DATA_PLANE),
         )
+
+    async def _take_over(self, relayed: StoredSnapshot, verify: Verify) -> None:
+        """Serve what was in service, unless the disk has a newer one.
+
+        Snapshots are kept on disk before they are put into service. So the disk is behind only if
+        it could not be written, or was damaged; and then what was acknowledged is not on it. The
+        same holds of a snapshot of another store.
+        """
+        held = self.snapshot.position if self.snapshot is not None else None
+        if relayed.position == held or is_behind(relayed.position, held) or relayed.position in self.withdrawn:
+            return
+        found = await asyncio.to_thread(verify, relayed.position, relayed.entries)
+        if isinstance(found, Rejection):
+            _log.error("relayed_snapshot_refused", reason=found.reason, error=found.message)
+            return
+        _log.warning("relayed_snapshot_taken_over", revision=found.position.revision)
+        await self._save(found)
+        self.snapshot = found
 
     async def run(self) -> None:
         """Stay connected to the control plane. Runs until it is cancelled.
@@ -114,6 +147,7 @@ class SnapshotKeeper:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._client.run())
                 group.create_task(self._settle())
+                group.create_task(self._retry_crashed(self._client))
                 group.create_task(self._watch_for_fault())
         finally:
             self._disk.close()
@@ -131,8 +165,23 @@ class SnapshotKeeper:
     async def _settle(self) -> None:
         while True:
             await asyncio.sleep(_SETTLE_INTERVAL_S)
-            if self._disk_open:
-                await asyncio.to_thread(self._disk.settle)
+            await asyncio.to_thread(self._disk.settle)
+
+    async def _retry_crashed(self, client: SyncClient) -> None:
+        """Ask once for the snapshots that were rejected because of crashes.
+
+        If they crash again, the next agent rejects them, and asks again after the same time.
+        """
+        if not self.withdrawn:
+            return
+        await asyncio.sleep(self._retry_crashed_s)
+        for position in self.withdrawn:
+            try:
+                await asyncio.to_thread(self._disk.forget, position)
+            except DiskError as error:
+                _log.error("rejection_not_taken_back", revision=position.revision, error=str(error))
+        _log.info("crashed_snapshots_tried_again", revisions=[position.revision for position in self.withdrawn])
+        client.take_back(self.withdrawn, instance_uid=f"{self._identity.instance_uid}-2")
 
     # -- what the Sync stream calls ----------------------------------------------------------------
 

@@ -7,17 +7,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from dataplane.sync.durable_files import write_text
+from dataplane.sync.durable_files import remove_file, write_text
 
 PROBATION_S = 60.0
-"""A crash within this time after a snapshot went into service counts against the snapshot."""
+"""A snapshot that has been in service for this long without a crash is proven."""
 
 
 class Probation:
-    """The probation of the snapshot in service, on disk while it lasts.
+    """The probation of the snapshot in service, on disk until the snapshot has outlived it.
 
-    A clean shutdown ends the probation. A probation that is found at start therefore
-    means that the process crashed during it.
+    A snapshot has one probation. Once proven, it is never put on probation again. An orderly stop
+    interrupts a probation: it starts anew with the next process, which finds the same number of
+    crashes. A probation that is found running at start therefore means that the process crashed.
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], float]) -> None:
@@ -28,49 +29,71 @@ class Probation:
         """
         self._path = path
         self._clock = clock
+        self._name = ""
+        self._crashes = 0
         self._since_s: float | None = None
         """None: there is no probation."""
         self._proven = False
 
     @property
     def proven(self) -> bool:
-        """Whether the snapshot in service has outlived a probation."""
+        """Whether the snapshot in service has outlived its probation."""
         return self._proven or self._is_over()
 
     def _is_over(self) -> bool:
         return self._since_s is not None and self._clock() - self._since_s >= PROBATION_S
 
-    def crashes_at_start(self, name: str | None) -> int:
-        """How often the process has crashed while the snapshot file `name` was on probation."""
+    def crashes_at_start(self, name: str) -> int | None:
+        """How often the process has crashed while the snapshot file `name` was on probation.
+
+        None: it is not on probation any more.
+        """
         try:
             fields = json.loads(self._path.read_text(encoding="utf-8"))
-            file, crashes = str(fields["file"]), int(fields["crashes"])
-        except (OSError, ValueError, TypeError, KeyError):
-            return 0
-        return crashes + 1 if file == name else 0
+            file, crashes, stopped = str(fields["file"]), int(fields["crashes"]), bool(fields.get("stopped"))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+        if file != name:
+            return None
+        return crashes if stopped else crashes + 1
 
-    def assume(self, *, proven: bool) -> None:
-        """Set whether the snapshot in service is proven, from what was found at start."""
-        self._proven = proven
-
-    def begin(self, name: str, *, crashes: int) -> None:
-        """Put the snapshot file `name` on probation.
+    def record(self, name: str, *, crashes: int) -> None:
+        """Write that the snapshot file `name` is on probation, before it goes into service.
 
         Raises:
-            OSError: It could not be written. The probation has begun all the same.
+            OSError: It could not be written.
         """
-        self._since_s = self._clock()
-        write_text(self._path, json.dumps({"file": name, "crashes": crashes}))
+        self._write(name, crashes, stopped=False)
+
+    def _write(self, name: str, crashes: int, *, stopped: bool) -> None:
+        write_text(self._path, json.dumps({"file": name, "crashes": crashes, "stopped": stopped}))
+
+    def begin(self, name: str, *, crashes: int) -> None:
+        """Count the time from now on: the snapshot file `name` is in service."""
+        self._name, self._crashes = name, crashes
+        self._since_s, self._proven = self._clock(), False
 
     def settle(self) -> bool:
         """End the probation if it is over. Returns whether the snapshot in service is proven."""
         if self._is_over():
-            self._proven = True
-            self.end()
-        return self._proven
+            with suppress(OSError):  # it is removed by a later call
+                self.prove()
+        return self.proven
 
-    def end(self) -> None:
-        """End the probation, whether or not it is over."""
+    def prove(self) -> None:
+        """Take the snapshot in service for proven.
+
+        Raises:
+            OSError: The file could not be removed. `settle` tries again.
+        """
+        self._proven = True
+        remove_file(self._path)
         self._since_s = None
-        with suppress(OSError):
-            self._path.unlink(missing_ok=True)
+
+    def interrupt(self) -> None:
+        """Stop in good order: this process does not count as crashed."""
+        self.settle()
+        if self._since_s is not None:
+            self._since_s = None
+            with suppress(OSError):
+                self._write(self._name, self._crashes, stopped=True)

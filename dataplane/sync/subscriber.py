@@ -11,13 +11,13 @@ An illegal message raises `ProtocolViolation` and changes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import status_pb2
 from dataplane.snapshot.assembler import Assembler
 from dataplane.snapshot.policy import Policy
-from dataplane.snapshot.position_check import refuse_position
+from dataplane.snapshot.position_check import is_behind, refuse_position
 from dataplane.snapshot.rejection import STORE_UID_MISMATCH, Rejection
 from dataplane.snapshot.snapshot import Position
 from dataplane.sync.events import Accepted, Candidate, Ended, Event, Identity, Refused, Rejected
@@ -103,17 +103,13 @@ class Subscriber:
         self._resources.restart()
         self._phase_reports = [] if self.serving is None else [self._active_report(self.serving)]
         newest = self._rejections.newest
-        if newest is not None and not self._is_behind_serving(newest.position):
+        if newest is not None and not is_behind(newest.position, self.serving):
             self._phase_reports.append(self._rejected_report(newest))
 
     def close(self) -> None:
         """End the stream. A pending decision stays pending."""
         self.state = next_state(self.state, Input.CLOSE)
         self._assembler = None
-
-    def _is_behind_serving(self, position: Position) -> bool:
-        serving = self.serving
-        return serving is not None and position.store_uid == serving.store_uid and position.revision < serving.revision
 
     # -- messages of the control plane -------------------------------------------------------------
 
@@ -223,6 +219,25 @@ class Subscriber:
             self._phase_reports.append(report)
         return rejected
 
+    def take_back(self, positions: Iterable[Position], *, instance_uid: str) -> bool:
+        """Take rejections back, and introduce this data plane as another instance from now on.
+
+        The control plane recalls what this instance has rejected. It sends a snapshot again that
+        another one does not list in its Hello.
+
+        Returns:
+            Whether the next Hello can make a difference: one of them was still rejected, and no
+            newer one is in service.
+        """
+        wanted = [item for item in positions if self._rejections.get(item) and not is_behind(item, self.serving)]
+        for position in wanted:
+            self._rejections.discard(position)
+        # A Status must not speak of what the next Hello no longer lists.
+        self._phase_reports = [report for report in self._phase_reports if report.target not in wanted]
+        if wanted:
+            self._identity = replace(self._identity, instance_uid=instance_uid)
+        return bool(wanted)
+
     def report(self, resources: Mapping[str, status_pb2.ResourceStatus]) -> None:
         """Set the current states of all resources worth reporting, by resource name.
 
@@ -252,7 +267,7 @@ class Subscriber:
             return None
         if self._hello_due:
             self._hello_due = False
-            return pb.SyncRequest(hello=self._hello())
+            return pb.SyncRequest(hello=_hello(self._identity, self.serving, self._rejections))
         if not (self._phase_reports or self._replace_due or self._resources.is_due or self._heartbeat_answer_due):
             return None
         status = pb.Status(replace=self._replace_due)
@@ -269,13 +284,13 @@ class Subscriber:
         self._replace_due = self._heartbeat_answer_due = False
         return pb.SyncRequest(status=status)
 
-    def _hello(self) -> pb.Hello:
-        identity = self._identity
-        return pb.Hello(
-            data_plane=identity.data_plane,
-            instance_uid=identity.instance_uid,
-            have=self.serving.to_proto() if self.serving is not None else None,
-            rejected=[rejected.position.to_proto() for rejected in self._rejections],
-            http_address=identity.http_address,
-            software_version=identity.software_version,
-        )
+
+def _hello(identity: Identity, serving: Position | None, rejections: Rejections) -> pb.Hello:
+    return pb.Hello(
+        data_plane=identity.data_plane,
+        instance_uid=identity.instance_uid,
+        have=serving.to_proto() if serving is not None else None,
+        rejected=[rejected.position.to_proto() for rejected in rejections],
+        http_address=identity.http_address,
+        software_version=identity.software_version,
+    )

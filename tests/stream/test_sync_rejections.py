@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import uuid
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from broadsheet.v1 import fleet_service_pb2
 from broadsheet.v1 import snapshot_service_pb2 as pb
+from dataplane.settings import Settings
 from dataplane.snapshot.policy import Policy
 from dataplane.snapshot.rejection import STORE_UID_MISMATCH
-from dataplane.snapshot.snapshot import Position
+from dataplane.snapshot.snapshot import Position, Snapshot
+from dataplane.sync.directory import CRASHED_REPEATEDLY, CRASHES_MAX
+from dataplane.sync.keeper import SnapshotKeeper
 from tests.raw import POLICY
 from tests.stream.sync_conditions import (
     is_connected,
@@ -101,3 +108,40 @@ async def test_a_failing_agent_rejects_the_snapshot_and_continues(plane: Control
         assert data_plane.rejected[0].reason == "DECISION_FAILED"
         assert "fault" not in data_plane.rejected[0].message
         await data_plane.active(await plane.register("m2"))
+
+
+async def test_a_snapshot_that_crashed_repeatedly_is_sent_again_after_a_while(
+    plane: ControlPlane, tmp_path: Path
+) -> None:
+    """Without another commit, which would be sent anyway."""
+    settings = Settings(data_dir=tmp_path, data_plane_id="dp", controlplane=plane.address)
+    activated: list[int] = []
+
+    async def activate(snapshot: Snapshot) -> None:
+        activated.append(snapshot.position.revision)
+
+    @asynccontextmanager
+    async def running(*, retry_crashed_s: float) -> AsyncIterator[None]:
+        keeper = SnapshotKeeper(
+            settings, instance_uid=uuid.uuid4().hex, policy=POLICY, activate=activate, retry_crashed_s=retry_crashed_s
+        )
+        await keeper.load()
+        task = asyncio.create_task(keeper.run())
+        yield
+        task.cancel()
+        await asyncio.wait([task])
+
+    before = await plane.register("before")
+    async with running(retry_crashed_s=60):
+        await plane.wait_for(before, "dp")
+        head = await plane.register("head")
+        await plane.wait_for(head, "dp")
+    snapshots = tmp_path / "snapshots"
+    crashed = {"file": (snapshots / "CURRENT").read_text().strip(), "crashes": CRASHES_MAX - 1}
+    (snapshots / "PROBATION").write_text(json.dumps(crashed))
+    async with running(retry_crashed_s=60):
+        await eventually(lambda: shows(plane, pb.PHASE_REJECTED))
+        assert (await plane.data_plane()).reason == CRASHED_REPEATEDLY
+    async with running(retry_crashed_s=0.3):
+        await eventually(lambda: shows(plane, pb.PHASE_ACTIVE))
+    assert activated == [before, head, before, before, head]

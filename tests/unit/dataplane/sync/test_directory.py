@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,17 @@ from dataplane.sync.directory import (
     DiskError,
     SnapshotDirectory,
 )
-from tests.disk import ONE, THREE, TWO, Machine, booted_revision, raise_disk_full, snapshot
+from tests.disk import (
+    ONE,
+    THREE,
+    TWO,
+    Machine,
+    become_read_only,
+    booted_revision,
+    raise_disk_full,
+    snapshot,
+    verify,
+)
 
 
 def test_nothing_is_found_in_a_new_directory(tmp_path: Path) -> None:
@@ -112,12 +124,54 @@ def failing_after(calls: int, function: Callable[[int], None]) -> Callable[[int]
     return call
 
 
-def test_a_read_only_disk_can_be_booted_from(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_can_be_booted_from(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.disk.save(ONE)
     machine.kill()
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", raise_disk_full)
         assert booted_revision(machine.start()) == 1
+
+
+@pytest.mark.parametrize("missing", ["", "LOCK", "aside"])
+def test_a_read_only_disk_can_be_booted_from(machine: Machine, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    machine.disk.save(ONE)
+    machine.kill()
+    if missing == "LOCK":
+        (machine.directory / "LOCK").unlink()
+    elif missing:
+        (machine.directory / missing).rmdir()
+    with monkeypatch.context() as patch:
+        become_read_only(patch)
+        assert booted_revision(machine.start_read_only()) == 1
+        with pytest.raises(DiskError, match="Read-only file system"):
+            machine.disk.save(TWO)
+    machine.disk.open()
+    machine.disk.save(TWO)
+    machine.kill()
+    assert booted_revision(machine.start()) == 2
+
+
+def test_two_processes_cannot_share_a_read_only_directory(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        become_read_only(patch)
+        with pytest.raises(DirectoryInUse):
+            SnapshotDirectory(machine.directory).open()
+
+
+def test_a_filesystem_without_locks_is_not_called_in_use(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.disk.save(ONE)
+    machine.kill()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", refuse)
+        disk = SnapshotDirectory(machine.directory)
+        with pytest.raises(DiskError, match="No locks available"):
+            disk.open()
+    assert booted_revision(disk.boot(verify)) == 1
+    machine.start()
 
 
 def test_a_path_below_a_file_raises(tmp_path: Path) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dataplane.settings import Settings
 from dataplane.snapshot.snapshot import Snapshot
+from dataplane.sync.directory import CRASHES_MAX, SnapshotDirectory
 from dataplane.sync.events import Accepted
 from dataplane.sync.keeper import ActivationFailed, SnapshotKeeper
+from dataplane.sync.snapshot_file import StoredSnapshot
+from tests.disk import ONE, TWO, become_read_only, snapshot
 from tests.raw import POLICY, model, position, raws
 
 ENTRIES = raws(model("a"))
@@ -46,6 +51,25 @@ async def test_accepted_snapshot_is_in_service_and_on_disk(tmp_path: Path) -> No
     await asyncio.wait([running])
 
 
+async def test_snapshot_on_a_read_only_disk_is_put_into_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = SnapshotDirectory(tmp_path / "snapshots")
+    directory.open()
+    directory.save(ONE)
+    directory.close()
+    become_read_only(monkeypatch)
+    activated: list[Snapshot] = []
+    started = keeper(tmp_path, activated)
+    await started.load()
+    running = asyncio.create_task(started.run())
+    await asyncio.sleep(0)
+    assert [snapshot.position for snapshot in activated] == [ONE.position]
+    assert await started.on_snapshot(TWO.position, TWO.entries) == Accepted(with_errors=False)
+    running.cancel()
+    await asyncio.wait([running])
+
+
 async def test_failed_activation_ends_the_agent_and_rejects_nothing(tmp_path: Path) -> None:
     first = keeper(tmp_path, [], fault=OSError("the relay is gone"))
     await first.load()
@@ -67,3 +91,61 @@ async def test_failed_activation_ends_the_agent_and_rejects_nothing(tmp_path: Pa
     await asyncio.sleep(0)
     running.cancel()
     await asyncio.wait([running])
+
+
+def stored(content: Snapshot) -> StoredSnapshot:
+    return StoredSnapshot(position=content.position, entries=content.entries)
+
+
+async def started_with(directory: Path, relayed: Snapshot) -> SnapshotKeeper:
+    """The keeper of an agent that finds `relayed` in the relay; it is stopped again."""
+    started = keeper(directory, [])
+    await started.load(stored(relayed))
+    running = asyncio.create_task(started.run())
+    await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.wait([running])
+    return started
+
+
+async def loaded(directory: Path, relayed: Snapshot) -> Snapshot | None:
+    return (await started_with(directory, relayed)).snapshot
+
+
+async def save(directory: Path, *snapshots: Snapshot) -> None:
+    for each in snapshots:
+        with_disk = SnapshotDirectory(directory / "snapshots")
+        with_disk.open()
+        with_disk.save(each)
+        with_disk.close()
+
+
+@pytest.mark.parametrize("on_disk", [(), (ONE,), (snapshot(9, store_uid="store-b"),)])
+async def test_relayed_snapshot_that_is_not_on_disk_stays_in_service(
+    tmp_path: Path, on_disk: tuple[Snapshot, ...]
+) -> None:
+    """Also of another store: the relay has what was acknowledged last."""
+    await save(tmp_path, *on_disk)
+    assert await loaded(tmp_path, TWO) == TWO
+    assert await loaded(tmp_path, ONE) == TWO, "it was not kept on disk"
+
+
+async def test_newer_snapshot_on_disk_is_put_into_service(tmp_path: Path) -> None:
+    await save(tmp_path, TWO)
+    assert await loaded(tmp_path, ONE) == TWO
+
+
+async def test_relayed_snapshot_that_fails_its_check_is_not_put_into_service(tmp_path: Path) -> None:
+    await save(tmp_path, ONE)
+    damaged = replace(TWO, entries=ONE.entries)
+    assert await loaded(tmp_path, damaged) == ONE
+
+
+async def test_relayed_snapshot_that_crashed_repeatedly_is_withdrawn(tmp_path: Path) -> None:
+    await save(tmp_path, ONE, TWO)
+    directory = tmp_path / "snapshots"
+    crashed = {"file": (directory / "CURRENT").read_text().strip(), "crashes": CRASHES_MAX - 1}
+    (directory / "PROBATION").write_text(json.dumps(crashed))
+    started = await started_with(tmp_path, TWO)
+    assert started.snapshot == ONE
+    assert started.withdrawn == {TWO.position}

@@ -322,6 +322,33 @@ def test_after_a_reconnect_every_state_is_sent_again() -> None:
     assert list(status.status.resources) == [ready("a")]
 
 
+def test_a_rejection_that_is_taken_back_is_in_no_hello_and_its_snapshot_is_received() -> None:
+    older, newer = position(CATALOG, 1), position(CATALOG, 2)
+    rejected = Rejected(position=newer, reason="BAD", message="words")
+    subscriber = opened(older, (rejected,))
+    assert subscriber.take_back([newer], instance_uid="i-2")
+    subscriber.close()
+    subscriber.open()
+    hello, *statuses = sent_messages(subscriber)
+    assert (hello.hello.instance_uid, list(hello.hello.rejected)) == ("i-2", [])
+    assert [message.status.phase for message in statuses] == [pb.PHASE_ACTIVE]
+    assert deliver(subscriber, newer).position == newer
+
+
+def test_a_rejection_taken_back_before_hello_is_written_is_not_reported() -> None:
+    newer = position(CATALOG, 2)
+    subscriber = opened(None, (Rejected(position=newer, reason="BAD", message="words"),))
+    assert subscriber.take_back([newer], instance_uid="i-2")
+    assert not any(message.status.HasField("target") for message in sent_messages(subscriber))
+
+
+def test_a_rejection_behind_the_snapshot_in_service_is_not_taken_back() -> None:
+    older, newer = position(CATALOG, 1), position(CATALOG, 2)
+    subscriber = opened(newer, (Rejected(position=older, reason="BAD", message="words"),))
+    assert not subscriber.take_back([older, position(CATALOG, 3)], instance_uid="i-2")
+    assert sent_messages(subscriber)[0].hello.instance_uid == IDENTITY.instance_uid
+
+
 def test_the_newest_sixteen_rejections_are_remembered() -> None:
     subscriber = opened()
     sent_messages(subscriber)
