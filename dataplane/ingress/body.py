@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _FORM_PARTS_MAX = 1000
 """Parts of a form. Starlette, and so the engine, accepts no more either."""
+_FORM_HEADER_BYTES_MAX = 128 * 1024
+"""Headers of all parts of a form: 0.1 s to split at their semicolons, where the event loop waits."""
 
 
 class ClientGone(Exception):
@@ -205,6 +207,7 @@ class _Form:
         self.complete = False
         self.models: list[tuple[int, int]] = []
         self._parts = 0
+        self._header_bytes = 0
         self._name = b""
         self._header = bytearray()
         self._value = bytearray()
@@ -229,6 +232,11 @@ class _Form:
         self._disposition, self._span = b"", None
 
     def _end_header(self) -> None:
+        self._header_bytes += len(self._header) + len(self._value)
+        if self._header_bytes > _FORM_HEADER_BYTES_MAX:
+            raise openai_errors.InvalidForm(
+                f"the headers of its parts have more than the {_FORM_HEADER_BYTES_MAX} bytes that are allowed"
+            )
         if self._header.lower() == b"content-disposition":
             self._disposition = bytes(self._value)
         self._header.clear()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -107,6 +108,7 @@ def test_the_model_of_a_form_is_found_and_replaced_in_place() -> None:
         (form(('name="model"', b"a"), boundary="YY"), MULTIPART, openai_errors.InvalidForm),
         (form(('name="model"', b"\xff")), MULTIPART, openai_errors.InvalidForm),
         (form(*[('name="x"', b"a")] * 1001), MULTIPART, openai_errors.InvalidForm),
+        (form(*[('name="x"' + ";" * 3000, b"a")] * 100), MULTIPART, openai_errors.InvalidForm),
         (form(('name="model"', b"a")), MULTIPART + b"; charset=utf-7", openai_errors.InvalidForm),
         (form(('name="model"', b"a")), b"multipart/form-data", openai_errors.InvalidForm),
         (b'{"model":"a"}', b"application/json", openai_errors.InvalidForm),
@@ -117,6 +119,15 @@ def test_the_model_of_a_form_is_found_and_replaced_in_place() -> None:
 def test_an_invalid_form_is_refused(raw: bytes, content_type: bytes, error: type[Exception]) -> None:
     with pytest.raises(error):
         parse_form(raw, content_type)
+
+
+def test_part_headers_of_a_form_take_little_time() -> None:
+    """Splitting a header at its semicolons costs most."""
+    parts = [('name="x"' + ";" * 4000, b"a")] * 900
+    started = time.thread_time()
+    with pytest.raises(openai_errors.InvalidForm, match="headers of its parts .* 131072 bytes"):
+        parse_form(form(*parts), MULTIPART)
+    assert time.thread_time() - started < 0.3
 
 
 def receiving(*messages: MutableMapping[str, Any]) -> Receive:
