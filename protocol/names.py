@@ -12,7 +12,8 @@ RESOURCE_ID_PATTERN = r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?"
 """A resource id: 1 to 63 of `a-z 0-9 . -`, with a letter or digit at both ends. The protos state
 the same pattern."""
 
-SERVED_NAME_PATTERN = r"[A-Za-z0-9._:/@-]{1,256}"
+SERVED_NAME_CHARACTERS_MAX = 256
+SERVED_NAME_PATTERN = rf"[A-Za-z0-9._:/@-]{{1,{SERVED_NAME_CHARACTERS_MAX}}}"
 """A served name: the text in OpenAI's `model` field. The protos state the same pattern."""
 
 _MODEL = re.compile(rf"models/(?P<model>{RESOURCE_ID_PATTERN})")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from dataplane.openai import errors as openai_errors
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
 
 _FORM_PARTS_MAX = 1000
 """Parts of a form. Starlette, and so the engine, accepts no more either."""
+_FORM_HEADER_BYTES_MAX = 128 * 1024
+"""Headers of all parts of a form: the event loop waits 0.1 s for their splitting."""
+_DECODED_BYTES = 64 * 1024
+"""Bytes of a body whose text is held at a time: text may take four times the memory."""
 
 
 class ClientGone(Exception):
@@ -132,12 +138,17 @@ _STRING = msgspec.json.Decoder(str)
 def parse_json(raw: bytes) -> JsonBody:
     """Find the `model` of a JSON body.
 
-    The last of repeated `model` keys counts, as in Python's json module, which vLLM uses.
+    The last of repeated `model` keys counts, as in Python's json module, which vLLM uses. That
+    module would also guess the encoding; here it is UTF-8, as RFC 8259 has it. All of it is
+    checked, because msgspec does not look into the strings that it passes over.
 
     Raises:
         InvalidJson, BodyNotObject, ModelMissing, ModelNotString
     """
     try:
+        fault = _utf8_fault(raw)
+        if fault:
+            raise openai_errors.InvalidJson(fault)
         field = _MODEL_ONLY.decode(raw).model
         if isinstance(field, msgspec.UnsetType):
             raise openai_errors.ModelMissing
@@ -145,11 +156,32 @@ def parse_json(raw: bytes) -> JsonBody:
     except msgspec.ValidationError:
         raise openai_errors.BodyNotObject from None
     except msgspec.DecodeError as error:
-        raise openai_errors.InvalidJson(str(error)) from None
-    except UnicodeDecodeError:
-        raise openai_errors.InvalidJson("it is not UTF-8") from None
+        raise openai_errors.InvalidJson(_other_encoding(raw) or str(error)) from None
     except RecursionError:
         raise openai_errors.InvalidJson("it is nested too deeply") from None
+
+
+def _utf8_fault(raw: bytes) -> str:
+    """Why `raw` is not UTF-8; empty: it is."""
+    if raw.isascii():
+        return ""
+    start = 0
+    while start < len(raw):
+        piece = raw[start : start + _DECODED_BYTES]
+        try:
+            _, used = codecs.utf_8_decode(piece, "strict", start + len(piece) == len(raw))
+        except UnicodeDecodeError as error:
+            return _other_encoding(raw) or f"it is not UTF-8: {error.reason} (byte {start + error.start})"
+        start += used
+    return ""
+
+
+def _other_encoding(raw: bytes) -> str:
+    """The fault of an invalid body's encoding, by its first bytes; empty: there is none."""
+    encoding = json.detect_encoding(raw)
+    if encoding == "utf-8-sig":
+        return "it begins with a byte order mark (BOM); send UTF-8 without it"
+    return "" if encoding == "utf-8" else f"it is in {encoding[:6].upper()}; send it in UTF-8"
 
 
 def _decode_model(field: msgspec.Raw) -> str:
@@ -180,7 +212,7 @@ def parse_form(raw: bytes, content_type: bytes) -> FormBody:
         parser = MultipartParser(boundary, form.callbacks())
         parser.write(raw)
         parser.finalize()
-    except MultipartParseError:
+    except FormParserError:
         raise openai_errors.InvalidForm("it cannot be split at its boundaries") from None
     if not form.complete:
         raise openai_errors.InvalidForm("it ends before its last boundary")
@@ -205,6 +237,7 @@ class _Form:
         self.complete = False
         self.models: list[tuple[int, int]] = []
         self._parts = 0
+        self._header_bytes = 0
         self._name = b""
         self._header = bytearray()
         self._value = bytearray()
@@ -229,6 +262,11 @@ class _Form:
         self._disposition, self._span = b"", None
 
     def _end_header(self) -> None:
+        self._header_bytes += len(self._header) + len(self._value)
+        if self._header_bytes > _FORM_HEADER_BYTES_MAX:
+            raise openai_errors.InvalidForm(
+                f"the headers of its parts have more than the {_FORM_HEADER_BYTES_MAX} bytes that are allowed"
+            )
         if self._header.lower() == b"content-disposition":
             self._disposition = bytes(self._value)
         self._header.clear()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from broadsheet.v1 import api_key_pb2
 from protocol.api_keys import pattern_of
+from protocol.names import SERVED_NAME_CHARACTERS_MAX
 
 _EVERYTHING = "*"
 
@@ -53,5 +54,5 @@ class ApiKey:
         return _EVERYTHING in self.patterns
 
     def may_use(self, served_name: str) -> bool:
-        """Whether the key may see and call a served name."""
-        return self._allowed.match(served_name) is not None
+        """Whether the key may see and call a served name. A longer text is matched with nothing."""
+        return len(served_name) <= SERVED_NAME_CHARACTERS_MAX and self._allowed.match(served_name) is not None

@@ -68,6 +68,9 @@ async def test_with_a_view_it_is_ready_whatever_the_state_of_its_models(world: W
         (b'{"model":null}', "invalid_type", "model"),
         (b'{"model":1}', "invalid_type", "model"),
         (b'{"model":{}}', "invalid_type", "model"),
+        (b'{"model":"m","user":"\xff"}', "invalid_json", None),
+        (b'{"model":"m","messages":[{"content":"\xff"}]}', "invalid_json", None),
+        (b'{"model":"m:a","\xff":1}', "invalid_json", None),
     ],
 )
 async def test_an_invalid_body_is_refused(

@@ -213,13 +213,20 @@ def _explain_missing_routes(app: Any, tasks: Sequence[str]) -> None:
     """Make vLLM's app answer a route of another task in the shape of its other errors.
 
     It has only the routes of its tasks. For others its router raises Starlette's exception, while
-    vLLM's handler is for FastAPI's, which the rest of the app raises.
+    vLLM's handler is for FastAPI's, which the rest of the app raises. FastAPI itself raises
+    Starlette's for a body that it cannot read; that goes to vLLM's handler.
     """
+    import fastapi
     from starlette.exceptions import HTTPException
     from starlette.requests import Request
     from starlette.responses import Response
 
+    answer_other = app.exception_handlers[fastapi.HTTPException]
+
     async def explain(request: Request, error: HTTPException) -> Response:
+        if error.status_code not in (404, 405):
+            other: Response = await answer_other(request, error)
+            return other
         call, path = CURRENT_CALL.get(), request.url.path
         route = INFERENCE_ROUTES.get(path)
         refusal = openai_errors.TaskUnsupported(call.served_name if call else "", path, tasks)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -47,6 +48,50 @@ def test_the_model_is_found_anywhere_in_the_body() -> None:
 def test_an_invalid_body_is_refused_with_the_fault(body: bytes, error: type[Exception]) -> None:
     with pytest.raises(error):
         parse_json(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"model":"m","user":"\xff"}', "it is not UTF-8: invalid start byte (byte 21)"),
+        (b'{"model":"m","prompt":"\xed\xa0\x80"}', "it is not UTF-8: invalid continuation byte (byte 23)"),
+        (b'{"model":"m","\xff":1}', "it is not UTF-8: invalid start byte (byte 14)"),
+        (b'{"model":"m","a":{"\xff":["\xff"]}}', "it is not UTF-8: invalid start byte (byte 19)"),
+        (b'{"model":"m","prompt":"\xc3', "it is not UTF-8: unexpected end of data (byte 23)"),
+        (b'\xef\xbb\xbf{"model":"m"}', "it begins with a byte order mark (BOM); send UTF-8 without it"),
+        *(
+            (text.encode(encoding), f"it is in UTF-{name}; send it in UTF-8")
+            for text in ('{"model":"m"}', '\ufeff{"model":"m"}')
+            for encoding, name in (("utf-16-le", 16), ("utf-16-be", 16), ("utf-32-le", 32), ("utf-32-be", 32))
+        ),
+    ],
+)
+def test_a_body_in_another_encoding_is_refused_with_what_is_the_matter(body: bytes, words: str) -> None:
+    with pytest.raises(openai_errors.InvalidJson) as caught:
+        parse_json(body)
+    assert str(caught.value) == f"The request body is not valid JSON: {words}."
+
+
+def test_a_long_body_is_checked_to_its_last_byte() -> None:
+    text = '{"model":"m","a":"' + "é€😀" * 30_000
+    assert parse_json(f'{text}"}}'.encode()).model == "m"
+    for before in (0, 1, 2, 3):
+        body = text.encode() + b"x" * before
+        with pytest.raises(openai_errors.InvalidJson, match=rf"\(byte {len(body)}\)"):
+            parse_json(body + b'\xff"}')
+
+
+@given(
+    st.binary(max_size=8),
+    st.sampled_from([b'{"model":"m","user":"%"}', b'{"model":"m","%":1}', b'{"model":"m","a":[%]}']),
+)
+def test_a_body_is_refused_as_a_whole_or_can_be_used(data: bytes, template: bytes) -> None:
+    try:
+        body = parse_json(template.replace(b"%", data))
+    except openai_errors.IngressError:
+        return
+    body.user()
+    assert parse_json(body.asking_for("other@1")).model == "other@1"
 
 
 json_values = st.recursive(
@@ -107,8 +152,10 @@ def test_the_model_of_a_form_is_found_and_replaced_in_place() -> None:
         (form(('name="model"', b"a"), boundary="YY"), MULTIPART, openai_errors.InvalidForm),
         (form(('name="model"', b"\xff")), MULTIPART, openai_errors.InvalidForm),
         (form(*[('name="x"', b"a")] * 1001), MULTIPART, openai_errors.InvalidForm),
+        (form(*[('name="x"' + ";" * 3000, b"a")] * 100), MULTIPART, openai_errors.InvalidForm),
         (form(('name="model"', b"a")), MULTIPART + b"; charset=utf-7", openai_errors.InvalidForm),
         (form(('name="model"', b"a")), b"multipart/form-data", openai_errors.InvalidForm),
+        (form(('name="model"', b"a"), boundary="X" * 257), MULTIPART + b"X" * 255, openai_errors.InvalidForm),
         (b'{"model":"a"}', b"application/json", openai_errors.InvalidForm),
         (b"model=a", b"application/x-www-form-urlencoded", openai_errors.InvalidForm),
         (b"", MULTIPART, openai_errors.InvalidForm),
@@ -117,6 +164,37 @@ def test_the_model_of_a_form_is_found_and_replaced_in_place() -> None:
 def test_an_invalid_form_is_refused(raw: bytes, content_type: bytes, error: type[Exception]) -> None:
     with pytest.raises(error):
         parse_form(raw, content_type)
+
+
+@given(
+    st.binary(max_size=8),
+    st.sampled_from(
+        [
+            (b"%", b'form-data; name="model"'),
+            (b"multipart/form-data; %; boundary=XX", b'form-data; name="model"'),
+            (MULTIPART + b"%", b'form-data; name="model"'),
+            (MULTIPART, b'form-data; name="model%"'),
+            (MULTIPART, b"%"),
+        ]
+    ),
+)
+def test_a_form_is_refused_as_a_whole_or_can_be_used(data: bytes, template: tuple[bytes, bytes]) -> None:
+    content_type, disposition = (part.replace(b"%", data) for part in template)
+    raw = b"--XX\r\nContent-Disposition: " + disposition + b"\r\n\r\nm\r\n--XX--\r\n"
+    try:
+        body = parse_form(raw, content_type)
+    except openai_errors.IngressError:
+        return
+    assert parse_form(body.asking_for("other@1"), content_type).model == "other@1"
+
+
+def test_part_headers_of_a_form_take_little_time() -> None:
+    """Splitting a header at its semicolons costs most."""
+    parts = [('name="x"' + ";" * 4000, b"a")] * 900
+    started = time.thread_time()
+    with pytest.raises(openai_errors.InvalidForm, match=r"headers of its parts .* 131072 bytes"):
+        parse_form(form(*parts), MULTIPART)
+    assert time.thread_time() - started < 0.3
 
 
 def receiving(*messages: MutableMapping[str, Any]) -> Receive:
