@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from controlplane.adapters.lora_config import LoraConfig
 from controlplane.adapters.refusals import base_mismatch
-from controlplane.adapters.safetensors_header import Tensor
+from protocol.safetensors_header import Tensor
 from protocol.validation import shorten
 
 FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})

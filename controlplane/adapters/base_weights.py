@@ -12,8 +12,8 @@ from pathlib import Path
 
 from broadsheet.v1 import model_pb2
 from controlplane.adapters.safetensors_file import tensors_of
-from controlplane.adapters.safetensors_header import Tensor
 from protocol import sources
+from protocol.safetensors_header import Tensor
 
 _SINGLE_FILE = "model.safetensors"
 _INDEX_FILE = "model.safetensors.index.json"

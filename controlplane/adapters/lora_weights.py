@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from controlplane.adapters.base_match import FLOAT_DTYPES, Pair, check_base
 from controlplane.adapters.lora_config import LoraConfig
 from controlplane.adapters.refusals import CONFIG_FILE, invalid_weights, unsupported_weights
-from controlplane.adapters.safetensors_header import Tensor
+from protocol.safetensors_header import Tensor
 from protocol.validation import shorten
 
 _MATRIX = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])\.weight")

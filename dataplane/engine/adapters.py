@@ -2,6 +2,9 @@
 
 A directory of the cache is named after the digest of its content and never changed. So verified
 weights stay verified, whatever happens to the files that they were copied from.
+
+The control plane has checked the values of weights. They are checked again, because a single NaN
+spoils the answers to everybody who shares the engine.
 """
 
 from __future__ import annotations
@@ -15,8 +18,11 @@ from pathlib import Path
 
 from broadsheet.v1 import adapter_pb2, snapshot_pb2
 from dataplane.errors import AdapterError
-from protocol import sources
+from protocol import safetensors_header, sources
 from protocol.adapter_digest import weights_digest
+from protocol.finite_weights import FiniteWeights
+
+_WEIGHTS_FILE = "adapter_model.safetensors"
 
 _COPY_BYTES = 1024 * 1024
 
@@ -57,6 +63,8 @@ def _fetch(uri: str, weights: adapter_pb2.AdapterWeights, target: Path) -> None:
     try:
         for file in weights.files:
             _copy_verified(source, file, scratch)
+            if file.path == _WEIGHTS_FILE:
+                _check_values(scratch / file.path)
         os.rename(scratch, target)
     except OSError as error:
         raise AdapterError(f"{uri}: {error.strerror or error}") from error
@@ -95,3 +103,18 @@ def _copy_verified(source: Path, file: adapter_pb2.AdapterFile, scratch: Path) -
             f"with {file.sha256.hex()}; register the adapter again if the change is meant",
             reason="ADAPTER_DIGEST_MISMATCH",
         )
+
+
+def _check_values(weights: Path) -> None:
+    file_bytes = weights.stat().st_size
+    try:
+        with weights.open("rb") as file:
+            prefix = file.read(safetensors_header.LENGTH_BYTES)
+            header = file.read(safetensors_header.header_bytes(prefix, file_bytes))
+            tensors = safetensors_header.parse(header, file_bytes - len(prefix) - len(header))
+            values = FiniteWeights(tensors, file_bytes=file_bytes)
+            file.seek(0)
+            while block := file.read(_COPY_BYTES):
+                values.feed(block)
+    except ValueError as error:
+        raise AdapterError(f"{weights.name}: {error}", reason="ADAPTER_FILES_INVALID") from None

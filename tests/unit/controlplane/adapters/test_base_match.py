@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from controlplane import errors
 from controlplane.adapters.lora_weights import check_tensors
-from controlplane.adapters.safetensors_header import Tensor
+from protocol.safetensors_header import Tensor
 from tests.adapter_directories import BASE_SHAPES, lora_shapes
 from tests.unit.controlplane.adapters.described import BASE, config, refused, tensors
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import struct
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -141,6 +143,14 @@ async def test_truncated_weights(verifier: AdapterVerifier, tmp_path: Path, cut:
     error = await refusal(verifier, tmp_path)
     assert error.reason == errors.Reason.ADAPTER_FILES_INVALID
     assert "truncated" in error.message
+
+
+async def test_weights_that_are_not_finite(verifier: AdapterVerifier, tmp_path: Path) -> None:
+    weights = write_adapter(tmp_path) / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-4] + struct.pack("<f", math.nan))
+    error = await refusal(verifier, tmp_path)
+    assert error.reason == errors.Reason.ADAPTER_FILES_INVALID
+    assert "layers.1.self_attn.v_proj.lora_B.weight': a value is not finite" in error.message
 
 
 async def test_empty_files(verifier: AdapterVerifier, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from broadsheet.v1 import adapter_pb2, snapshot_pb2
 from dataplane.engine.adapters import AdapterCache
 from dataplane.errors import AdapterError
 from protocol.adapter_digest import weights_digest
+from tests.adapter_directories import lora_shapes, safetensors_bytes
 
-FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"weights" * 1000}
+FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": safetensors_bytes(lora_shapes(), fill=b"\7")}
 
 
 @pytest.fixture
@@ -29,10 +31,10 @@ def cache(tmp_path: Path) -> AdapterCache:
     return AdapterCache(tmp_path / "cache")
 
 
-def entry(source: Path) -> snapshot_pb2.AdapterEntry:
+def entry(source: Path, files: Mapping[str, bytes] = FILES) -> snapshot_pb2.AdapterEntry:
     made = snapshot_pb2.AdapterEntry(name="models/m/adapters/a")
     made.revision.source.uri = f"file://{source}"
-    for name, content in FILES.items():
+    for name, content in files.items():
         file = adapter_pb2.AdapterFile(path=name, size_bytes=len(content), sha256=hashlib.sha256(content).digest())
         made.revision.weights.files.append(file)
     made.revision.weights.digest = weights_digest(made.revision.weights.files)
@@ -64,6 +66,24 @@ async def test_changed_file_is_refused_and_leaves_nothing(
     with pytest.raises(AdapterError, match="SHA-256") as caught:
         await cache.ensure(entry(source))
     assert caught.value.reason == "ADAPTER_DIGEST_MISMATCH"
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        (safetensors_bytes(lora_shapes(), fill=b"\xff"), "lora_A.weight': a value is not finite"),
+        (b"weights" * 1000, "the header claims"),
+        (b"", "truncated"),
+    ],
+)
+async def test_registered_weights_that_would_harm_the_engine_are_not_served(
+    cache: AdapterCache, source: Path, tmp_path: Path, weights: bytes, words: str
+) -> None:
+    (source / "adapter_model.safetensors").write_bytes(weights)
+    with pytest.raises(AdapterError, match=words) as caught:
+        await cache.ensure(entry(source, {**FILES, "adapter_model.safetensors": weights}))
+    assert caught.value.reason == "ADAPTER_FILES_INVALID"
     assert list((tmp_path / "cache").iterdir()) == []
 
 

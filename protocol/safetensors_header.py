@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeGuard
 
 LENGTH_BYTES = 8
@@ -39,6 +39,13 @@ class Tensor:
 
     dtype: str
     shape: tuple[int, ...]
+    begin: int = field(default=0, compare=False)
+    """Position of its first byte after the header."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that its values take."""
+        return math.prod(self.shape) * _DTYPE_BITS[self.dtype] // 8
 
 
 def header_bytes(prefix: bytes, file_bytes: int) -> int:
@@ -87,8 +94,8 @@ def parse(header: bytes, data_bytes: int) -> Mapping[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     places: list[tuple[int, int, str]] = []
     for name, entry in document.items():
-        tensors[name], (begin, end) = _tensor(name, entry)
-        places.append((begin, end, name))
+        tensors[name], end = _tensor(name, entry)
+        places.append((tensors[name].begin, end, name))
     _check_contiguous(places, data_bytes)
     return tensors
 
@@ -100,7 +107,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return result
 
 
-def _tensor(name: str, entry: object) -> tuple[Tensor, tuple[int, int]]:
+def _tensor(name: str, entry: object) -> tuple[Tensor, int]:
     if not isinstance(entry, dict):
         raise ValueError(f"tensor {name!r}: not an object")
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
@@ -113,7 +120,7 @@ def _tensor(name: str, entry: object) -> tuple[Tensor, tuple[int, int]]:
     begin, end = offsets
     if (end - begin) * 8 != math.prod(shape) * _DTYPE_BITS[dtype]:
         raise ValueError(f"tensor {name!r}: {end - begin} bytes do not hold {dtype} {shape}")
-    return Tensor(dtype, tuple(shape)), (begin, end)
+    return Tensor(dtype, tuple(shape), begin), end
 
 
 def _are_sizes(value: object) -> TypeGuard[list[int]]:
