@@ -81,14 +81,15 @@ def parse(header: bytes, data_bytes: int) -> Mapping[str, Tensor]:
     if not header.startswith(b"{"):
         raise ValueError("the header is not a JSON object")
     try:
-        document = json.loads(header, object_pairs_hook=_unique)
+        # From bytes, Python would read UTF-16 too.
+        document = json.loads(header.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
     except RecursionError:
         raise ValueError("the header is nested too deeply") from None
     except UnicodeDecodeError:
         raise ValueError("the header is not UTF-8") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"the header is not JSON (character {error.pos})") from None
-    document.pop("__metadata__", None)
+    _check_metadata(document.pop("__metadata__", None))
     if len(document) > _TENSORS_MAX:
         raise ValueError(f"the header lists {len(document)} tensors; at most {_TENSORS_MAX} are allowed")
     tensors: dict[str, Tensor] = {}
@@ -107,7 +108,19 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return result
 
 
+def _no_constant(name: str) -> object:
+    raise ValueError(f"the header is not JSON ({name})")
+
+
+def _check_metadata(metadata: object) -> None:
+    texts = isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
+    if metadata is not None and not texts:
+        raise ValueError("__metadata__ is not an object of strings")
+
+
 def _tensor(name: str, entry: object) -> tuple[Tensor, int]:
+    if not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name):
+        raise ValueError(f"tensor {name!r}: the name is not Unicode")
     if not isinstance(entry, dict):
         raise ValueError(f"tensor {name!r}: not an object")
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")

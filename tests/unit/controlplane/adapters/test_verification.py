@@ -180,7 +180,8 @@ async def test_adapter_beyond_the_size_limit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("rank", "stated_in"), [(32, "r"), (4, "pattern")])
 async def test_a_rank_that_is_too_high(verifier: AdapterVerifier, tmp_path: Path, rank: int, stated_in: str) -> None:
-    write_adapter(tmp_path, rank=rank, rank_pattern={"q_proj": 32} if stated_in == "pattern" else {})
+    # The pattern is of no module here, but the engine counts it too.
+    write_adapter(tmp_path, rank=rank, rank_pattern={"o_proj": 32} if stated_in == "pattern" else {})
     error = await refusal(verifier, tmp_path)
     assert error.reason == errors.Reason.ADAPTER_RANK_TOO_HIGH
     assert "rank 32" in error.message

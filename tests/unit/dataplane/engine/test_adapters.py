@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,9 +13,14 @@ from broadsheet.v1 import adapter_pb2, snapshot_pb2
 from dataplane.engine.adapters import AdapterCache
 from dataplane.errors import AdapterError
 from protocol.adapter_digest import weights_digest
-from tests.adapter_directories import lora_shapes, safetensors_bytes
+from tests.adapter_directories import adapter_config, lora_shapes, safetensors_bytes
 
-FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": safetensors_bytes(lora_shapes(), fill=b"\7")}
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+FILES = {
+    CONFIG: json.dumps(adapter_config()).encode(),
+    WEIGHTS: safetensors_bytes(lora_shapes(), fill=b"\7"),
+}
 
 
 @pytest.fixture
@@ -70,19 +76,25 @@ async def test_changed_file_is_refused_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    ("weights", "words"),
+    ("file", "content", "words"),
     [
-        (safetensors_bytes(lora_shapes(), fill=b"\xff"), "lora_A.weight': a value is not finite"),
-        (b"weights" * 1000, "the header claims"),
-        (b"", "truncated"),
+        (WEIGHTS, safetensors_bytes(lora_shapes(), fill=b"\xff"), "lora_A.weight': a value is not finite"),
+        (WEIGHTS, b"weights" * 1000, "the header claims"),
+        (WEIGHTS, b"", "truncated"),
+        (CONFIG, json.dumps(adapter_config(lora_alpha=float("nan"))).encode(), "lora_alpha is nan"),
+        (CONFIG, json.dumps(adapter_config(alpha_pattern={"q_proj": float("inf")})).encode(), "alpha_pattern"),
+        (CONFIG, b"[]", "not a JSON object"),
+        (CONFIG, b"\xff", "not JSON"),
+        (CONFIG, b"[" * 100_000, "not JSON"),
+        (CONFIG, b" " * 2_000_000, "larger than"),
     ],
 )
-async def test_registered_weights_that_would_harm_the_engine_are_not_served(
-    cache: AdapterCache, source: Path, tmp_path: Path, weights: bytes, words: str
+async def test_registered_files_that_would_harm_the_engine_are_not_served(
+    cache: AdapterCache, source: Path, tmp_path: Path, file: str, content: bytes, words: str
 ) -> None:
-    (source / "adapter_model.safetensors").write_bytes(weights)
+    (source / file).write_bytes(content)
     with pytest.raises(AdapterError, match=words) as caught:
-        await cache.ensure(entry(source, {**FILES, "adapter_model.safetensors": weights}))
+        await cache.ensure(entry(source, {**FILES, file: content}))
     assert caught.value.reason == "ADAPTER_FILES_INVALID"
     assert list((tmp_path / "cache").iterdir()) == []
 
