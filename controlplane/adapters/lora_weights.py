@@ -7,7 +7,7 @@ It refuses what vLLM 0.32 refuses when it loads an adapter (vllm/lora/utils.py,
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from controlplane.adapters.base_match import FLOAT_DTYPES, Pair, check_base
@@ -27,6 +27,12 @@ _PREFIX = "base_model.model."
 
 _MATRIX = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 _EMBEDDING = re.compile(r"(?P<module>.+)\.lora_embedding_(?P<side>[AB])")
+_WRAPPER = re.compile(
+    r"^(?:module|base_model)\.|(?:^|\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?:\.|$)"
+)
+"""What DistributedDataParallel, PEFT, torch.compile, FSDP and activation checkpointing put into the
+paths of the modules that they wrap. No model has modules of these names."""
+
 _BASE_COPY = re.compile(r".*\.(embed_tokens|lm_head)\.base_layer\.weight")
 """A copy of base weights that PEFT stores when it trains embeddings; the engine ignores it."""
 
@@ -41,13 +47,19 @@ class Summary:
     """Last parts of its modules' paths, sorted."""
 
 
-def check_tensors(config: LoraConfig, tensors: Mapping[str, Tensor], base: Mapping[str, Tensor] | None) -> Summary:
+def check_tensors(
+    config: LoraConfig,
+    tensors: Mapping[str, Tensor],
+    base: Mapping[str, Tensor] | None,
+    architectures: Set[str] = frozenset(),
+) -> Summary:
     """Check the tensors against the configuration, and against the base model's if known.
 
     Args:
         config: What the configuration says.
         tensors: Tensors of adapter_model.safetensors, by name.
         base: Tensors of the base model, by name; None: not known.
+        architectures: What the base's config.json calls it. Empty: not known.
 
     Raises:
         errors.InvalidArgument: they do not fit.
@@ -55,7 +67,7 @@ def check_tensors(config: LoraConfig, tensors: Mapping[str, Tensor], base: Mappi
     pairs = _pairs(tensors)
     _check_ranks(config, pairs)
     if base is not None:
-        check_base(config, pairs, base)
+        check_base(config, pairs, base, architectures)
     return Summary(
         rank=config.rank_max, target_modules=tuple(sorted({pair.module.rpartition(".")[2] for pair in pairs}))
     )
@@ -91,6 +103,11 @@ def _pairs(tensors: Mapping[str, Tensor]) -> Sequence[Pair]:
         match = matrix or _EMBEDDING.fullmatch(path)
         if match is None:
             raise unsupported_weights(f"{shorten(name)} is no LoRA matrix")
+        if _WRAPPER.search(match["module"]):
+            raise unsupported_weights(
+                f"{shorten(name)} has a name left by a wrapper of the training, such as torch.compile, which "
+                "the engine finds in no model: save the adapter from the unwrapped model"
+            )
         if tensor.dtype not in FLOAT_DTYPES:
             raise unsupported_weights(f"{shorten(name)} has dtype {tensor.dtype}; F32, F16 or BF16 can be served")
         if len(tensor.shape) != 2:

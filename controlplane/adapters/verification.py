@@ -116,8 +116,9 @@ class AdapterVerifier:
             config = parse_config(config_bytes(config_file))
             _check_rank(config.rank_max, rank_max)
             base_tensors = base_weights.read(base) if base is not None else None
+            architectures = base_weights.architectures(base) if base is not None else frozenset()
             tensors = tensors_in(weights_file)
-            summary = check_tensors(config, tensors, base_tensors)
+            summary = check_tensors(config, tensors, base_tensors, architectures)
             _check_rank(summary.rank, rank_max)
             values = FiniteWeights(tensors, file_bytes=size_of(weights_file))
             files = [

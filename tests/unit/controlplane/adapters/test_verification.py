@@ -197,6 +197,34 @@ async def test_adapter_is_compared_with_its_base(verifier: AdapterVerifier, tmp_
     await verifier.verify(source(other), None, 16)
 
 
+@pytest.mark.parametrize(
+    ("base_config", "taken"),
+    [
+        ('{"architectures": ["Qwen3_5ForCausalLM"]}', True),
+        ('{"architectures": ["LlamaForCausalLM"]}', False),
+        ('{"architectures": [1]}', False),
+        ('{"architectures": 1}', False),
+        ("[]", False),
+        ("{", False),
+        (None, False),
+    ],
+)
+async def test_the_architecture_of_the_base_decides_how_it_is_named(
+    verifier: AdapterVerifier, tmp_path: Path, base_config: str | None, taken: bool
+) -> None:
+    base = write_base(tmp_path / "base")
+    if base_config is not None:
+        (base / "config.json").write_text(base_config)
+    shapes = {
+        name.replace("model.layers", "model.language_model.layers"): shape for name, shape in lora_shapes().items()
+    }
+    adapter = write_adapter(tmp_path / "adapter", shapes=shapes)
+    if taken:
+        await verifier.verify(source(adapter), source(base), 16)
+    else:
+        assert (await refusal(verifier, adapter, base)).reason == errors.Reason.ADAPTER_BASE_MISMATCH
+
+
 async def test_sharded_base(verifier: AdapterVerifier, tmp_path: Path) -> None:
     base = tmp_path / "base"
     base.mkdir()
