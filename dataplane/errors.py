@@ -27,9 +27,10 @@ class EngineStartError(DataPlaneError):
 
 
 class AdapterError(DataPlaneError):
-    """The files of an adapter could not be read, or are not the registered ones.
+    """The files of an adapter could not be read, are not the registered ones, or would do harm.
 
-    Reasons: ADAPTER_SOURCE_NOT_FOUND, ADAPTER_DIGEST_MISMATCH, ADAPTER_UNREADABLE.
+    Reasons: ADAPTER_SOURCE_NOT_FOUND, ADAPTER_DIGEST_MISMATCH, ADAPTER_FILES_INVALID,
+    ADAPTER_UNREADABLE.
     """
 
     reason = "ADAPTER_UNREADABLE"

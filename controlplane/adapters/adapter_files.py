@@ -18,8 +18,10 @@ from typing import BinaryIO
 
 from broadsheet.v1 import adapter_pb2
 from controlplane import errors
-from controlplane.adapters import safetensors_file, safetensors_header
+from controlplane.adapters import safetensors_file
 from controlplane.adapters.refusals import WEIGHTS_FILE, invalid_config, invalid_weights, refused
+from protocol.finite_weights import FiniteWeights
+from protocol.safetensors_header import Tensor
 from protocol.validation import FieldViolation
 
 CONFIG_BYTES_MAX = 1024 * 1024
@@ -108,7 +110,7 @@ def config_bytes(file: BinaryIO) -> bytes:
     return content
 
 
-def tensors_in(file: BinaryIO) -> Mapping[str, safetensors_header.Tensor]:
+def tensors_in(file: BinaryIO) -> Mapping[str, Tensor]:
     """The tensors that adapter_model.safetensors lists, by name.
 
     Raises:
@@ -124,16 +126,20 @@ class Abandoned(Exception):
     """The caller was cancelled. Raised in a thread whose result is dropped."""
 
 
-def hashed(path: str, file: BinaryIO, cancelled: threading.Event) -> adapter_pb2.AdapterFile:
-    """Hash a file of an adapter.
+def hashed(
+    path: str, file: BinaryIO, cancelled: threading.Event, weights: FiniteWeights | None = None
+) -> adapter_pb2.AdapterFile:
+    """Hash a file of an adapter, and check its values if it is its weights.
 
     Args:
         path: Its name in the adapter.
         file: Open for reading.
         cancelled: Set when the result is no longer wanted.
+        weights: Checks the same bytes that are hashed; None: the file is not the weights.
 
     Raises:
         Abandoned: `cancelled` was set.
+        errors.InvalidArgument: a value is not finite.
     """
     file.seek(0)
     sha256 = hashlib.sha256()
@@ -141,6 +147,15 @@ def hashed(path: str, file: BinaryIO, cancelled: threading.Event) -> adapter_pb2
     while chunk := file.read(_HASH_CHUNK_BYTES):
         if cancelled.is_set():
             raise Abandoned
+        if weights is not None:
+            _check_values(weights, chunk)
         sha256.update(chunk)
         size_bytes += len(chunk)
     return adapter_pb2.AdapterFile(path=path, size_bytes=size_bytes, sha256=sha256.digest())
+
+
+def _check_values(weights: FiniteWeights, chunk: bytes) -> None:
+    try:
+        weights.feed(chunk)
+    except ValueError as error:
+        raise invalid_weights(str(error)) from None

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from controlplane.adapters.lora_config import LoraConfig
 from controlplane.adapters.refusals import base_mismatch
-from controlplane.adapters.safetensors_header import Tensor
+from protocol.safetensors_header import Tensor
 from protocol.validation import shorten
 
 FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
 
 _COMPARABLE_DTYPES = FLOAT_DTYPES | {"F8_E4M3", "F8_E5M2"}
 """Base weights of other dtypes are packed: their shapes are not those of the matrices."""
+
+_OUTERMOST = frozenset({"model.", "transformer.", "bert.", "roberta.", "distilbert.", "electra.", "gpt_neox."})
+"""Beginnings that a checkpoint or an adapter may lack, because it is of the model inside. The
+engine adds them, or leaves them out."""
+
+_TEXT_PART = "model.language_model."
+
+_NAMED_AS_TEXT_PARTS = frozenset(
+    {"Gemma4ForCausalLM", "MuseGlimmerForCausalLM", "Qwen3_5ForCausalLM", "Qwen3_5MoeForCausalLM"}
+)
+"""Architectures of text alone for which vLLM 0.32 reads `model.language_model.` as `model.`, in
+checkpoints and adapters (`hf_to_vllm_mapper` of its classes)."""
 
 _LAYER = re.compile(r"(?:^|\.)(?P<stack>[A-Za-z_]\w*)\.(?P<layer>\d+)\.(?P<rest>.+)$")
 
@@ -35,18 +47,19 @@ class Pair:
         return (self.a[1], self.b[0]) if self.embedding else (self.b[0], self.a[1])
 
 
-def check_base(config: LoraConfig, pairs: Sequence[Pair], base: Mapping[str, Tensor]) -> None:
+def check_base(config: LoraConfig, pairs: Sequence[Pair], base: Mapping[str, Tensor], architectures: Set[str]) -> None:
     """Check the shapes of matrices against the base model's.
 
     Args:
         config: Says how the base stores its matrices.
         pairs: Matrices of the adapter.
         base: Tensors of the base model, by name.
+        architectures: What its config.json calls it. Empty: unknown.
 
     Raises:
         errors.InvalidArgument: the adapter was trained for another base.
     """
-    index = _BaseIndex.of(base)
+    index = _BaseIndex.of(base, renames_text_part=not architectures.isdisjoint(_NAMED_AS_TEXT_PARTS))
     trained_on = f"; the adapter was trained on {shorten(config.base)}" if config.base else ""
     found = False
     for pair in pairs:
@@ -57,7 +70,8 @@ def check_base(config: LoraConfig, pairs: Sequence[Pair], base: Mapping[str, Ten
         shapes = index.shapes(pair.module)
         if shapes is None:
             if index.has_other_layers(pair.module):
-                raise base_mismatch(f"the base model has no {pair.module}{trained_on}")
+                begins = f": its layers begin with {' or '.join(map(repr, sorted(index.prefixes)[:4]))}"
+                raise base_mismatch(f"the base model has no {pair.module}{begins}{trained_on}")
             continue
         found = True
         expected = pair.base_shape
@@ -78,7 +92,7 @@ class _BaseIndex:
 
     A checkpoint may name a layer `model.layers.0.x` that the library calls
     `model.language_model.layers.0.x`. So a module whose full path is not found is looked up by its
-    tail, from the layer's stack on.
+    tail, from the layer's stack on, if the engine could rename it.
     """
 
     by_path: Mapping[str, frozenset[tuple[int, int]]]
@@ -86,9 +100,13 @@ class _BaseIndex:
     by_tail: Mapping[str, frozenset[tuple[int, int]]]
     kinds: frozenset[str]
     """Tails without the number of the layer."""
+    prefixes: frozenset[str]
+    """What comes before the stacks of layers, such as `model.`."""
+    renames_text_part: bool
+    """Whether the engine reads `model.language_model.` as `model.`."""
 
     @classmethod
-    def of(cls, base: Mapping[str, Tensor]) -> _BaseIndex:
+    def of(cls, base: Mapping[str, Tensor], *, renames_text_part: bool) -> _BaseIndex:
         by_path: dict[str, frozenset[tuple[int, int]]] = {}
         for name, tensor in base.items():
             module, _, parameter = name.rpartition(".")
@@ -97,6 +115,7 @@ class _BaseIndex:
             by_path[module] = by_path.get(module, frozenset()) | shapes
         by_tail: dict[str, frozenset[tuple[int, int]]] = {}
         kinds = set()
+        prefixes = set()
         for module, shapes in by_path.items():
             match = _LAYER.search(module)
             if match is not None:
@@ -105,14 +124,36 @@ class _BaseIndex:
                 known = by_tail.get(tail)
                 by_tail[tail] = shapes if known is None else (known | shapes if known and shapes else frozenset())
                 kinds.add(_kind(match))
-        return cls(by_path=by_path, by_tail=by_tail, kinds=frozenset(kinds))
+                prefixes.add(module[: match.start("stack")])
+        return cls(
+            by_path=by_path,
+            by_tail=by_tail,
+            kinds=frozenset(kinds),
+            prefixes=frozenset(prefixes),
+            renames_text_part=renames_text_part,
+        )
 
     def shapes(self, module: str) -> frozenset[tuple[int, int]] | None:
         """The shapes that the module may have; empty: any; None: the base has no such module."""
         if module in self.by_path:
             return self.by_path[module]
         match = _LAYER.search(module)
-        return self.by_tail.get(module[match.start("stack") :]) if match is not None else None
+        if match is None or not self._may_begin_with(module[: match.start("stack")]):
+            return None
+        return self.by_tail.get(module[match.start("stack") :])
+
+    def _may_begin_with(self, prefix: str) -> bool:
+        """Whether the engine could find a path with this beginning among the base's layers."""
+        if len(self.prefixes) > 1:
+            # A base of several parts, such as one for pictures and text: only the engine knows how
+            # it renames them.
+            return True
+        (own,) = self.prefixes or {prefix}
+        if self.renames_text_part:
+            own, prefix = own.replace(_TEXT_PART, "model."), prefix.replace(_TEXT_PART, "model.")
+        longer, shorter = sorted((own, prefix), key=len, reverse=True)
+        inner = shorter not in _OUTERMOST and longer.endswith(shorter)
+        return longer == shorter or (inner and longer.removesuffix(shorter) in _OUTERMOST)
 
     def has_other_layers(self, module: str) -> bool:
         """Whether other layers have a module of this kind."""

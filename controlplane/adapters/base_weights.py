@@ -1,4 +1,4 @@
-"""Reads the shapes of a base model's weights from its safetensors headers.
+"""Reads the architecture of a base model, and the shapes of its weights from safetensors headers.
 
 A base model may be on a model hub, on another machine, or in another format. Then its shapes are
 unknown, and an adapter is not compared with them.
@@ -7,16 +7,18 @@ unknown, and an adapter is not compared with them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 from broadsheet.v1 import model_pb2
 from controlplane.adapters.safetensors_file import tensors_of
-from controlplane.adapters.safetensors_header import Tensor
 from protocol import sources
+from protocol.safetensors_header import Tensor
 
 _SINGLE_FILE = "model.safetensors"
 _INDEX_FILE = "model.safetensors.index.json"
+_CONFIG_FILE = "config.json"
+_CONFIG_BYTES_MAX = 16 * 1024 * 1024
 _INDEX_BYTES_MAX = 32 * 1024 * 1024
 _SHARDS_MAX = 1000
 
@@ -35,6 +37,20 @@ def read(source: model_pb2.Source) -> Mapping[str, Tensor] | None:
         # A damaged base is reported by its own replica; it is no fault of the adapter.
         return None
     return tensors or None
+
+
+def architectures(source: model_pb2.Source) -> Set[str]:
+    """What the config.json of the model at `source` calls it. Empty: it cannot be read here."""
+    if not sources.is_file(source.uri):
+        return frozenset()
+    try:
+        path = Path(sources.file_path(source.uri)) / _CONFIG_FILE
+        if not path.is_file() or path.stat().st_size > _CONFIG_BYTES_MAX:
+            return frozenset()
+        names = json.loads(path.read_bytes())["architectures"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return frozenset()
+    return frozenset(name for name in names if isinstance(name, str)) if isinstance(names, list) else frozenset()
 
 
 def _shards(directory: Path) -> list[str]:

@@ -1,7 +1,8 @@
 """Reads adapter_config.json, and refuses what the engine cannot serve. Pure.
 
 It refuses what vLLM 0.32 refuses when it loads an adapter (vllm/lora/peft_helper.py,
-`validate_legal`), so that the registration fails and not a user's request.
+`validate_legal`), so that the registration fails and not a user's request. It also refuses scales
+that make the engine compute NaN, which vLLM takes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from controlplane.adapters.module_patterns import compiled
 from controlplane.adapters.refusals import invalid_config, unsupported_config
+from protocol.lora_scale import check_scales
 from protocol.validation import shorten
 
 _RANK_LIMIT = 65_536
@@ -37,8 +40,10 @@ class LoraConfig:
 
     rank: int
     """`r`."""
-    pattern_ranks: frozenset[int]
-    """The ranks that `rank_pattern` gives to some modules."""
+    rank_pattern: Mapping[str, int]
+    """The ranks of some modules. The first key that matches a module counts."""
+    alpha_pattern: Mapping[str, float]
+    """The scales of some modules, in the same way."""
     base: str
     """`base_model_name_or_path`: the base model that it was trained on, as its author names it."""
     transposed: bool
@@ -50,7 +55,7 @@ class LoraConfig:
     @property
     def rank_max(self) -> int:
         """The highest rank that it states."""
-        return max(self.rank, *self.pattern_ranks) if self.pattern_ranks else self.rank
+        return max([self.rank, *self.rank_pattern.values()])
 
 
 def parse_config(content: bytes) -> LoraConfig:
@@ -59,10 +64,7 @@ def parse_config(content: bytes) -> LoraConfig:
     Raises:
         errors.InvalidArgument: it is damaged, or asks for something that the engine cannot do.
     """
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError):
-        raise invalid_config("not JSON") from None
+    document = _json(content)
     if not isinstance(document, dict):
         raise invalid_config("not a JSON object")
     if document.get("peft_type") != "LORA":
@@ -70,17 +72,52 @@ def parse_config(content: bytes) -> LoraConfig:
     if "lora_alpha" not in document or "target_modules" not in document:
         raise invalid_config("lora_alpha or target_modules is missing")
     _check_features(document)
-    pattern = document.get("rank_pattern") or {}
-    if not isinstance(pattern, dict):
+    _check_scales(document)
+    rank_pattern = document.get("rank_pattern") or {}
+    if not isinstance(rank_pattern, dict):
         raise invalid_config("rank_pattern is not an object")
+    alpha_pattern = document.get("alpha_pattern") or {}
+    for field, pattern in (("rank_pattern", rank_pattern), ("alpha_pattern", alpha_pattern)):
+        _check_keys(field, pattern)
     base = document.get("base_model_name_or_path")
     return LoraConfig(
         rank=_rank("r", document.get("r")),
-        pattern_ranks=frozenset(_rank(f"rank_pattern[{shorten(key)}]", rank) for key, rank in pattern.items()),
+        rank_pattern={key: _rank(f"rank_pattern[{shorten(key)}]", rank) for key, rank in rank_pattern.items()},
+        alpha_pattern=alpha_pattern,
         base=base if isinstance(base, str) else "",
         transposed=document.get("fan_in_fan_out") is True,
         packs_experts=bool(document.get("target_parameters")),
     )
+
+
+def _json(content: bytes) -> object:
+    # Python reads JSON from bytes in UTF-16 and with a byte order mark too. The engine reads the
+    # file as text in UTF-8, and does not.
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        raise invalid_config("not UTF-8") from None
+    if text.startswith("\ufeff"):
+        raise invalid_config("it begins with a byte order mark, which the engine does not read: save it without one")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise invalid_config("not JSON") from None
+
+
+def _check_scales(document: Mapping[str, object]) -> None:
+    try:
+        check_scales(document)
+    except ValueError as error:
+        raise invalid_config(str(error)) from None
+
+
+def _check_keys(field: str, pattern: Mapping[str, object]) -> None:
+    for key in pattern:
+        try:
+            compiled(key)
+        except ValueError as error:
+            raise invalid_config(f"{field}[{shorten(key)}]: {error}") from None
 
 
 def _check_features(document: Mapping[str, object]) -> None:
@@ -92,8 +129,6 @@ def _check_features(document: Mapping[str, object]) -> None:
         used.append(f"weights that belong to a changed base model (init_lora_weights {shorten(init)})")
     if used:
         raise unsupported_config(f"the engine cannot serve {', '.join(used)}")
-    if isinstance(document["lora_alpha"], bool) or not isinstance(document["lora_alpha"], int | float):
-        raise invalid_config("lora_alpha is not a number")
 
 
 def _rank(field: str, value: object) -> int:

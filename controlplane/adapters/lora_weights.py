@@ -7,17 +7,32 @@ It refuses what vLLM 0.32 refuses when it loads an adapter (vllm/lora/utils.py,
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from controlplane.adapters.base_match import FLOAT_DTYPES, Pair, check_base
 from controlplane.adapters.lora_config import LoraConfig
+from controlplane.adapters.module_patterns import compiled, work
 from controlplane.adapters.refusals import CONFIG_FILE, invalid_weights, unsupported_weights
-from controlplane.adapters.safetensors_header import Tensor
+from protocol.safetensors_header import Tensor
 from protocol.validation import shorten
 
-_MATRIX = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
-_EMBEDDING = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_embedding_(?P<side>[AB])")
+_PATTERN_WORK_MAX = 5_000_000
+"""Bounds the time for matching modules with patterns: some seconds, here and in the engine."""
+
+_NAME_CHARS_MAX = 256
+"""Those of real models have about 100. It bounds the time for matching, too."""
+
+_PREFIX = "base_model.model."
+
+_MATRIX = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+_EMBEDDING = re.compile(r"(?P<module>.+)\.lora_embedding_(?P<side>[AB])")
+_WRAPPER = re.compile(
+    r"^(?:module|base_model)\.|(?:^|\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?:\.|$)"
+)
+"""What DistributedDataParallel, PEFT, torch.compile, FSDP and activation checkpointing put into the
+paths of the modules that they wrap. No model has modules of these names."""
+
 _BASE_COPY = re.compile(r".*\.(embed_tokens|lm_head)\.base_layer\.weight")
 """A copy of base weights that PEFT stores when it trains embeddings; the engine ignores it."""
 
@@ -32,29 +47,48 @@ class Summary:
     """Last parts of its modules' paths, sorted."""
 
 
-def check_tensors(config: LoraConfig, tensors: Mapping[str, Tensor], base: Mapping[str, Tensor] | None) -> Summary:
+def check_tensors(
+    config: LoraConfig,
+    tensors: Mapping[str, Tensor],
+    base: Mapping[str, Tensor] | None,
+    architectures: Set[str] = frozenset(),
+) -> Summary:
     """Check the tensors against the configuration, and against the base model's if known.
 
     Args:
         config: What the configuration says.
         tensors: Tensors of adapter_model.safetensors, by name.
         base: Tensors of the base model, by name; None: not known.
+        architectures: What the base's config.json calls it. Empty: not known.
 
     Raises:
         errors.InvalidArgument: they do not fit.
     """
     pairs = _pairs(tensors)
-    ranks = {config.rank_max}
+    _check_ranks(config, pairs)
+    if base is not None:
+        check_base(config, pairs, base, architectures)
+    return Summary(
+        rank=config.rank_max, target_modules=tuple(sorted({pair.module.rpartition(".")[2] for pair in pairs}))
+    )
+
+
+def _check_ranks(config: LoraConfig, pairs: Sequence[Pair]) -> None:
+    if work([*config.rank_pattern, *config.alpha_pattern]) * len(pairs) > _PATTERN_WORK_MAX:
+        raise unsupported_weights(
+            f"{len(pairs)} modules take too long to match with the {len(config.rank_pattern)} keys of rank_pattern "
+            f"and the {len(config.alpha_pattern)} of alpha_pattern in {CONFIG_FILE}"
+        )
+    patterns = [(compiled(key), key, rank) for key, rank in config.rank_pattern.items()]
     for pair in pairs:
         if config.packs_experts and ".experts" in pair.module:
             continue
-        rank = pair.a[0]
-        if rank not in (config.rank, *config.pattern_ranks):
-            raise invalid_weights(f"{pair.module} has rank {rank}, which {CONFIG_FILE} does not state")
-        ranks.add(rank)
-    if base is not None:
-        check_base(config, pairs, base)
-    return Summary(rank=max(ranks), target_modules=tuple(sorted({pair.module.rpartition(".")[2] for pair in pairs})))
+        stated = (
+            (rank, f"rank_pattern[{shorten(key)}]") for pattern, key, rank in patterns if pattern.match(pair.module)
+        )
+        rank, where = next(stated, (config.rank, "r"))
+        if pair.a[0] != rank:
+            raise invalid_weights(f"{pair.module} has rank {pair.a[0]}, and {CONFIG_FILE} gives it {rank} ({where})")
 
 
 def _pairs(tensors: Mapping[str, Tensor]) -> Sequence[Pair]:
@@ -62,16 +96,27 @@ def _pairs(tensors: Mapping[str, Tensor]) -> Sequence[Pair]:
     for name, tensor in tensors.items():
         if _BASE_COPY.fullmatch(name):
             continue
-        matrix = _MATRIX.fullmatch(name)
-        match = matrix or _EMBEDDING.fullmatch(name)
+        if len(name) > _NAME_CHARS_MAX:
+            raise unsupported_weights(f"the name {shorten(name)} is longer than {_NAME_CHARS_MAX} characters")
+        path = name.replace(_PREFIX, "") if name.startswith(_PREFIX) else name
+        matrix = _MATRIX.fullmatch(path)
+        match = matrix or _EMBEDDING.fullmatch(path)
         if match is None:
             raise unsupported_weights(f"{shorten(name)} is no LoRA matrix")
+        if _WRAPPER.search(match["module"]):
+            raise unsupported_weights(
+                f"{shorten(name)} has a name left by a wrapper of the training, such as torch.compile, which "
+                "the engine finds in no model: save the adapter from the unwrapped model"
+            )
         if tensor.dtype not in FLOAT_DTYPES:
             raise unsupported_weights(f"{shorten(name)} has dtype {tensor.dtype}; F32, F16 or BF16 can be served")
         if len(tensor.shape) != 2:
             raise unsupported_weights(f"{shorten(name)} has shape {list(tensor.shape)}; only matrices can be served")
         rows, columns = tensor.shape
-        sides.setdefault((match["module"], matrix is None), {})[match["side"]] = (rows, columns)
+        by_side = sides.setdefault((match["module"], matrix is None), {})
+        if match["side"] in by_side:
+            raise invalid_weights(f"{match['module']} has a lora_{match['side']} twice, under different names")
+        by_side[match["side"]] = (rows, columns)
     if not sides:
         raise invalid_weights("there is no LoRA matrix in it")
     return [_pair(module, embedding, by_side) for (module, embedding), by_side in sides.items()]

@@ -2,8 +2,9 @@
 
 Nothing in the files is trusted. The checks, in order: the source is allowed; the files are regular
 and small enough (`adapter_files.py`); the configuration can be served (`lora_config.py`); its rank
-is one that the model serves; the tensors are pairs of LoRA matrices (`lora_weights.py`); and they
-fit the base model, if its weights are at hand (`base_match.py`).
+is one that the model serves; the tensors are pairs of LoRA matrices (`lora_weights.py`); they fit
+the base model, if its weights are at hand (`base_match.py`); and every value is finite
+(`protocol.finite_weights`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from controlplane.adapters.lora_weights import check_tensors
 from controlplane.adapters.refusals import CONFIG_FILE, WEIGHTS_FILE, refused
 from protocol import sources
 from protocol.adapter_digest import weights_digest
+from protocol.finite_weights import FiniteWeights
 from protocol.validation import FieldViolation, shorten
 
 THREADS = 4
@@ -114,9 +116,15 @@ class AdapterVerifier:
             config = parse_config(config_bytes(config_file))
             _check_rank(config.rank_max, rank_max)
             base_tensors = base_weights.read(base) if base is not None else None
-            summary = check_tensors(config, tensors_in(weights_file), base_tensors)
+            architectures = base_weights.architectures(base) if base is not None else frozenset()
+            tensors = tensors_in(weights_file)
+            summary = check_tensors(config, tensors, base_tensors, architectures)
             _check_rank(summary.rank, rank_max)
-            files = [hashed(CONFIG_FILE, config_file, cancelled), hashed(WEIGHTS_FILE, weights_file, cancelled)]
+            values = FiniteWeights(tensors, file_bytes=size_of(weights_file))
+            files = [
+                hashed(CONFIG_FILE, config_file, cancelled),
+                hashed(WEIGHTS_FILE, weights_file, cancelled, values),
+            ]
         return adapter_pb2.AdapterWeights(
             digest=weights_digest(files),
             files=files,

@@ -2,21 +2,30 @@
 
 A directory of the cache is named after the digest of its content and never changed. So verified
 weights stay verified, whatever happens to the files that they were copied from.
+
+The control plane has checked the values of weights and scales. They are checked again, because a
+single NaN spoils the answers to everybody who shares the engine.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from broadsheet.v1 import adapter_pb2, snapshot_pb2
 from dataplane.errors import AdapterError
-from protocol import sources
+from protocol import safetensors_header, sources
 from protocol.adapter_digest import weights_digest
+from protocol.finite_weights import FiniteWeights
+from protocol.lora_scale import check_scales
+
+_CONFIG_BYTES_MAX = 1024 * 1024
 
 _COPY_BYTES = 1024 * 1024
 
@@ -57,6 +66,8 @@ def _fetch(uri: str, weights: adapter_pb2.AdapterWeights, target: Path) -> None:
     try:
         for file in weights.files:
             _copy_verified(source, file, scratch)
+            if file.path in _CHECKS:
+                _check(scratch / file.path)
         os.rename(scratch, target)
     except OSError as error:
         raise AdapterError(f"{uri}: {error.strerror or error}") from error
@@ -95,3 +106,40 @@ def _copy_verified(source: Path, file: adapter_pb2.AdapterFile, scratch: Path) -
             f"with {file.sha256.hex()}; register the adapter again if the change is meant",
             reason="ADAPTER_DIGEST_MISMATCH",
         )
+
+
+def _check(copy: Path) -> None:
+    try:
+        _CHECKS[copy.name](copy)
+    except ValueError as error:
+        raise AdapterError(f"{copy.name}: {error}", reason="ADAPTER_FILES_INVALID") from None
+
+
+def _check_scales(config: Path) -> None:
+    if config.stat().st_size > _CONFIG_BYTES_MAX:
+        raise ValueError(f"larger than {_CONFIG_BYTES_MAX} bytes")
+    try:
+        document = json.loads(config.read_bytes())
+    except (ValueError, RecursionError):
+        raise ValueError("not JSON") from None
+    if not isinstance(document, dict):
+        raise ValueError("not a JSON object")
+    check_scales(document)
+
+
+def _check_values(weights: Path) -> None:
+    file_bytes = weights.stat().st_size
+    with weights.open("rb") as file:
+        prefix = file.read(safetensors_header.LENGTH_BYTES)
+        header = file.read(safetensors_header.header_bytes(prefix, file_bytes))
+        tensors = safetensors_header.parse(header, file_bytes - len(prefix) - len(header))
+        values = FiniteWeights(tensors, file_bytes=file_bytes)
+        file.seek(0)
+        while block := file.read(_COPY_BYTES):
+            values.feed(block)
+
+
+_CHECKS: Mapping[str, Callable[[Path], None]] = {
+    "adapter_config.json": _check_scales,
+    "adapter_model.safetensors": _check_values,
+}

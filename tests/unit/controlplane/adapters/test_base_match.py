@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+import pytest
+
 from controlplane import errors
 from controlplane.adapters.lora_weights import check_tensors
-from controlplane.adapters.safetensors_header import Tensor
+from protocol.safetensors_header import Tensor
 from tests.adapter_directories import BASE_SHAPES, lora_shapes
 from tests.unit.controlplane.adapters.described import BASE, config, refused, tensors
 
@@ -28,11 +32,58 @@ def test_an_unknown_base_is_not_compared() -> None:
     check_tensors(config(), tensors(lora_shapes(modules={"self_attn.q_proj": (32, 32)}, layers=9)), None)
 
 
-def test_layers_are_found_under_another_prefix() -> None:
-    check_tensors(config(), tensors(lora_shapes(prefix="language_model.")), BASE)
+COMPOSITE = BASE | tensors({"vision_tower.blocks.0.attn.qkv.weight": (48, 16)}, "BF16")
+"""A base of several parts."""
+
+
+def renamed(begin: str, shapes: Mapping[str, Sequence[int]] = BASE_SHAPES, old: str = "model.") -> dict[str, Tensor]:
+    """Tensors whose names begin otherwise."""
+    return tensors({name.replace(old, begin, 1): shape for name, shape in shapes.items()})
+
+
+def adapter_for(begin: str) -> dict[str, Tensor]:
+    return renamed(f"base_model.model.{begin}", lora_shapes(), "base_model.model.model.")
+
+
+def test_layers_of_a_base_of_several_parts_are_found_under_another_prefix() -> None:
+    check_tensors(config(), tensors(lora_shapes(prefix="language_model.")), COMPOSITE)
     shapes = lora_shapes(prefix="language_model.", modules={"self_attn.q_proj": (32, 32)})
     with refused(errors.Reason.ADAPTER_BASE_MISMATCH):
-        check_tensors(config(), tensors(shapes), BASE)
+        check_tensors(config(), tensors(shapes), COMPOSITE)
+
+
+@pytest.mark.parametrize(
+    "begin", ["language_model.model.", "model.language_model.", "x.", "model.model.", "base.model."]
+)
+def test_a_prefix_that_the_engine_would_not_find_is_a_mismatch(begin: str) -> None:
+    with refused(
+        errors.Reason.ADAPTER_BASE_MISMATCH, rf"has no {begin}layers.0.self_attn.q_proj.* begin with 'model.'"
+    ):
+        check_tensors(config(), adapter_for(begin), BASE)
+
+
+@pytest.mark.parametrize(
+    ("own", "begin"),
+    [("", ""), ("", "model."), ("", "transformer."), ("model.", ""), ("decoder.", "model.decoder."), ("", "bert.")],
+)
+def test_the_name_of_the_outermost_module_may_be_left_out(own: str, begin: str) -> None:
+    check_tensors(config(), adapter_for(begin), renamed(own))
+
+
+def test_the_engine_renames_the_text_part_of_some_architectures() -> None:
+    adapter = adapter_for("model.language_model.")
+    check_tensors(config(), adapter, BASE, frozenset({"Qwen3_5ForCausalLM"}))
+    with refused(errors.Reason.ADAPTER_BASE_MISMATCH):
+        check_tensors(config(), adapter, BASE, frozenset({"LlamaForCausalLM"}))
+
+
+@pytest.mark.parametrize(
+    "begin", ["_orig_mod.model.", "model._orig_mod.", "module.model.", "_fsdp_wrapped_module.model.", "base_model.x."]
+)
+@pytest.mark.parametrize("base", [None, BASE, COMPOSITE])
+def test_names_that_a_training_wrapper_made_are_refused(begin: str, base: Mapping[str, Tensor] | None) -> None:
+    with refused(errors.Reason.ADAPTER_UNSUPPORTED, "left by a wrapper"):
+        check_tensors(config(), adapter_for(begin), base)
 
 
 def test_a_quantised_base_is_compared_by_module_only() -> None:

@@ -14,7 +14,7 @@ def test_a_plain_adapter_is_summarised() -> None:
 
 
 def test_the_highest_stated_rank_is_used() -> None:
-    with_pattern = config(4, rank_pattern={"q_proj": 32})
+    with_pattern = config(4, rank_pattern={r"layers\.0\.self_attn\.q_proj": 32})
     assert with_pattern.rank_max == 32
     shapes = lora_shapes(rank=4)
     name = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -25,6 +25,44 @@ def test_the_highest_stated_rank_is_used() -> None:
 def test_a_rank_that_the_config_does_not_state_is_invalid() -> None:
     with refused(errors.Reason.ADAPTER_FILES_INVALID, "rank 8"):
         check_tensors(config(4), tensors(lora_shapes(rank=8)), None)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ({"q_proj": 8}, r"q_proj has rank 4, and adapter_config.json gives it 8 \(rank_pattern\['q_proj'\]\)"),
+        ({r"layers\.1\.self_attn\.v_proj": 2, "v_proj": 4}, r"layers.1.self_attn.v_proj has rank 4.* 2 \("),
+        ({"_proj": 8, "model.layers.0.self_attn.q_proj": 8}, "layers.0.self_attn.q_proj has rank 4.* 8"),
+        ({".*attn.q_proj": 8, "q_proj": 4}, "layers.0.self_attn.q_proj has rank 4.* 8"),
+    ],
+)
+def test_a_rank_for_another_module_is_invalid(pattern: dict[str, int], words: str) -> None:
+    with refused(errors.Reason.ADAPTER_FILES_INVALID, words):
+        check_tensors(config(4, rank_pattern=pattern), tensors(lora_shapes(rank=4)), None)
+
+
+@pytest.mark.parametrize("key", ["_proj", "proj", "attn.q_proj", "q_proj.x", "other", "layers.0"])
+def test_a_key_of_no_module_changes_nothing(key: str) -> None:
+    check_tensors(config(4, rank_pattern={key: 8}), tensors(lora_shapes(rank=4)), None)
+
+
+def test_patterns_that_would_take_too_long_together_are_refused() -> None:
+    keys = {rf"x{number}\d+\.(a|b)": 4 for number in range(1000)}
+    with refused(errors.Reason.ADAPTER_UNSUPPORTED, "take too long"):
+        check_tensors(config(4, rank_pattern=keys), tensors(lora_shapes(layers=20)), None)
+
+
+def test_a_module_is_described_once() -> None:
+    shapes = lora_shapes()
+    shapes |= {name.removeprefix("base_model.model."): shape for name, shape in shapes.items()}
+    with refused(errors.Reason.ADAPTER_FILES_INVALID, "twice"):
+        check_tensors(config(), tensors(shapes), None)
+
+
+def test_long_names_are_refused() -> None:
+    shapes = lora_shapes(prefix="x" * 300 + ".")
+    with refused(errors.Reason.ADAPTER_UNSUPPORTED, "longer than"):
+        check_tensors(config(), tensors(shapes), None)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import struct
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -143,6 +145,14 @@ async def test_truncated_weights(verifier: AdapterVerifier, tmp_path: Path, cut:
     assert "truncated" in error.message
 
 
+async def test_weights_that_are_not_finite(verifier: AdapterVerifier, tmp_path: Path) -> None:
+    weights = write_adapter(tmp_path) / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-4] + struct.pack("<f", math.nan))
+    error = await refusal(verifier, tmp_path)
+    assert error.reason == errors.Reason.ADAPTER_FILES_INVALID
+    assert "layers.1.self_attn.v_proj.lora_B.weight': a value is not finite" in error.message
+
+
 async def test_empty_files(verifier: AdapterVerifier, tmp_path: Path) -> None:
     (write_adapter(tmp_path) / WEIGHTS).write_bytes(b"")
     assert (await refusal(verifier, tmp_path)).reason == errors.Reason.ADAPTER_FILES_INVALID
@@ -170,7 +180,8 @@ async def test_adapter_beyond_the_size_limit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("rank", "stated_in"), [(32, "r"), (4, "pattern")])
 async def test_a_rank_that_is_too_high(verifier: AdapterVerifier, tmp_path: Path, rank: int, stated_in: str) -> None:
-    write_adapter(tmp_path, rank=rank, rank_pattern={"q_proj": 32} if stated_in == "pattern" else {})
+    # The pattern is of no module here, but the engine counts it too.
+    write_adapter(tmp_path, rank=rank, rank_pattern={"o_proj": 32} if stated_in == "pattern" else {})
     error = await refusal(verifier, tmp_path)
     assert error.reason == errors.Reason.ADAPTER_RANK_TOO_HIGH
     assert "rank 32" in error.message
@@ -184,6 +195,34 @@ async def test_adapter_is_compared_with_its_base(verifier: AdapterVerifier, tmp_
     await verifier.verify(source(fits), source(base), 16)
     assert (await refusal(verifier, other, base)).reason == errors.Reason.ADAPTER_BASE_MISMATCH
     await verifier.verify(source(other), None, 16)
+
+
+@pytest.mark.parametrize(
+    ("base_config", "taken"),
+    [
+        ('{"architectures": ["Qwen3_5ForCausalLM"]}', True),
+        ('{"architectures": ["LlamaForCausalLM"]}', False),
+        ('{"architectures": [1]}', False),
+        ('{"architectures": 1}', False),
+        ("[]", False),
+        ("{", False),
+        (None, False),
+    ],
+)
+async def test_the_architecture_of_the_base_decides_how_it_is_named(
+    verifier: AdapterVerifier, tmp_path: Path, base_config: str | None, taken: bool
+) -> None:
+    base = write_base(tmp_path / "base")
+    if base_config is not None:
+        (base / "config.json").write_text(base_config)
+    shapes = {
+        name.replace("model.layers", "model.language_model.layers"): shape for name, shape in lora_shapes().items()
+    }
+    adapter = write_adapter(tmp_path / "adapter", shapes=shapes)
+    if taken:
+        await verifier.verify(source(adapter), source(base), 16)
+    else:
+        assert (await refusal(verifier, adapter, base)).reason == errors.Reason.ADAPTER_BASE_MISMATCH
 
 
 async def test_sharded_base(verifier: AdapterVerifier, tmp_path: Path) -> None:

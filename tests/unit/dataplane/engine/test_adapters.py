@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,14 @@ from broadsheet.v1 import adapter_pb2, snapshot_pb2
 from dataplane.engine.adapters import AdapterCache
 from dataplane.errors import AdapterError
 from protocol.adapter_digest import weights_digest
+from tests.adapter_directories import adapter_config, lora_shapes, safetensors_bytes
 
-FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"weights" * 1000}
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+FILES = {
+    CONFIG: json.dumps(adapter_config()).encode(),
+    WEIGHTS: safetensors_bytes(lora_shapes(), fill=b"\7"),
+}
 
 
 @pytest.fixture
@@ -29,10 +37,10 @@ def cache(tmp_path: Path) -> AdapterCache:
     return AdapterCache(tmp_path / "cache")
 
 
-def entry(source: Path) -> snapshot_pb2.AdapterEntry:
+def entry(source: Path, files: Mapping[str, bytes] = FILES) -> snapshot_pb2.AdapterEntry:
     made = snapshot_pb2.AdapterEntry(name="models/m/adapters/a")
     made.revision.source.uri = f"file://{source}"
-    for name, content in FILES.items():
+    for name, content in files.items():
         file = adapter_pb2.AdapterFile(path=name, size_bytes=len(content), sha256=hashlib.sha256(content).digest())
         made.revision.weights.files.append(file)
     made.revision.weights.digest = weights_digest(made.revision.weights.files)
@@ -64,6 +72,30 @@ async def test_changed_file_is_refused_and_leaves_nothing(
     with pytest.raises(AdapterError, match="SHA-256") as caught:
         await cache.ensure(entry(source))
     assert caught.value.reason == "ADAPTER_DIGEST_MISMATCH"
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        (WEIGHTS, safetensors_bytes(lora_shapes(), fill=b"\xff"), "lora_A.weight': a value is not finite"),
+        (WEIGHTS, b"weights" * 1000, "the header claims"),
+        (WEIGHTS, b"", "truncated"),
+        (CONFIG, json.dumps(adapter_config(lora_alpha=float("nan"))).encode(), "lora_alpha is nan"),
+        (CONFIG, json.dumps(adapter_config(alpha_pattern={"q_proj": float("inf")})).encode(), "alpha_pattern"),
+        (CONFIG, b"[]", "not a JSON object"),
+        (CONFIG, b"\xff", "not JSON"),
+        (CONFIG, b"[" * 100_000, "not JSON"),
+        (CONFIG, b" " * 2_000_000, "larger than"),
+    ],
+)
+async def test_registered_files_that_would_harm_the_engine_are_not_served(
+    cache: AdapterCache, source: Path, tmp_path: Path, file: str, content: bytes, words: str
+) -> None:
+    (source / file).write_bytes(content)
+    with pytest.raises(AdapterError, match=words) as caught:
+        await cache.ensure(entry(source, {**FILES, file: content}))
+    assert caught.value.reason == "ADAPTER_FILES_INVALID"
     assert list((tmp_path / "cache").iterdir()) == []
 
 

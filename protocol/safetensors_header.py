@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeGuard
 
 LENGTH_BYTES = 8
@@ -39,6 +39,13 @@ class Tensor:
 
     dtype: str
     shape: tuple[int, ...]
+    begin: int = field(default=0, compare=False)
+    """Position of its first byte after the header."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that its values take."""
+        return math.prod(self.shape) * _DTYPE_BITS[self.dtype] // 8
 
 
 def header_bytes(prefix: bytes, file_bytes: int) -> int:
@@ -74,21 +81,22 @@ def parse(header: bytes, data_bytes: int) -> Mapping[str, Tensor]:
     if not header.startswith(b"{"):
         raise ValueError("the header is not a JSON object")
     try:
-        document = json.loads(header, object_pairs_hook=_unique)
+        # From bytes, Python would read UTF-16 too.
+        document = json.loads(header.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
     except RecursionError:
         raise ValueError("the header is nested too deeply") from None
     except UnicodeDecodeError:
         raise ValueError("the header is not UTF-8") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"the header is not JSON (character {error.pos})") from None
-    document.pop("__metadata__", None)
+    _check_metadata(document.pop("__metadata__", None))
     if len(document) > _TENSORS_MAX:
         raise ValueError(f"the header lists {len(document)} tensors; at most {_TENSORS_MAX} are allowed")
     tensors: dict[str, Tensor] = {}
     places: list[tuple[int, int, str]] = []
     for name, entry in document.items():
-        tensors[name], (begin, end) = _tensor(name, entry)
-        places.append((begin, end, name))
+        tensors[name], end = _tensor(name, entry)
+        places.append((tensors[name].begin, end, name))
     _check_contiguous(places, data_bytes)
     return tensors
 
@@ -100,7 +108,19 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return result
 
 
-def _tensor(name: str, entry: object) -> tuple[Tensor, tuple[int, int]]:
+def _no_constant(name: str) -> object:
+    raise ValueError(f"the header is not JSON ({name})")
+
+
+def _check_metadata(metadata: object) -> None:
+    texts = isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
+    if metadata is not None and not texts:
+        raise ValueError("__metadata__ is not an object of strings")
+
+
+def _tensor(name: str, entry: object) -> tuple[Tensor, int]:
+    if not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name):
+        raise ValueError(f"tensor {name!r}: the name is not Unicode")
     if not isinstance(entry, dict):
         raise ValueError(f"tensor {name!r}: not an object")
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
@@ -113,7 +133,7 @@ def _tensor(name: str, entry: object) -> tuple[Tensor, tuple[int, int]]:
     begin, end = offsets
     if (end - begin) * 8 != math.prod(shape) * _DTYPE_BITS[dtype]:
         raise ValueError(f"tensor {name!r}: {end - begin} bytes do not hold {dtype} {shape}")
-    return Tensor(dtype, tuple(shape)), (begin, end)
+    return Tensor(dtype, tuple(shape), begin), end
 
 
 def _are_sizes(value: object) -> TypeGuard[list[int]]:

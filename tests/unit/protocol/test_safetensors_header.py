@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.adapters import safetensors_header
-from controlplane.adapters.safetensors_header import HEADER_BYTES_MAX, Tensor
+from protocol import safetensors_header
+from protocol.safetensors_header import HEADER_BYTES_MAX, Tensor
 from tests.adapter_directories import safetensors_bytes
 
 
@@ -94,6 +94,12 @@ def test_a_header_that_does_not_describe_the_file_is_refused(header: object, dat
         b'{"a":' * 100_000,
         b'{"a": ' + b"9" * 5000 + b"}",
         b'{"__metadata__": ' + b"[" * 100_000 + b"}",
+        # What Python's reader takes, and that of the safetensors library does not.
+        '{"__metadata__": {}}'.encode("utf-16-le"),
+        b'{"__metadata__": {"a": 1}}',
+        b'{"__metadata__": []}',
+        b'{"__metadata__": {"a": NaN}}',
+        b'{"\\ud800": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}',
     ],
 )
 def test_a_header_that_is_not_json_is_refused(header: bytes) -> None:
