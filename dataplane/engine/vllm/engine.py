@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,11 +13,13 @@ from dataplane.engine.app import CURRENT_CALL
 from dataplane.engine.out_of_memory import kernel_kills, start_failure_reason
 from dataplane.engine.vllm import cpu_lora
 from dataplane.engine.vllm.command_line import command_line
+from dataplane.engine.vllm.flags import Flag, Takes, arguments
 from dataplane.engine.vllm.start_log import cause_in, error_message, kill_message, log_since, log_sizes, weights_seconds
 from dataplane.errors import EngineStartError
 from dataplane.openai import errors as openai_errors
 from dataplane.openai.asgi import AsgiApp
 from dataplane.openai.routes import INFERENCE_ROUTES
+from protocol.engine_args import RESERVED
 
 _RESOLVER_NAME = "broadsheet"
 
@@ -103,10 +106,9 @@ async def start(entry: snapshot_pb2.ModelEntry, adapter_path: AdapterPath) -> Vl
         # vLLM then asks a resolver for unknown adapters. It also opens routes to load them, which
         # the ingress does not forward.
         os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
-    arguments = command_line(entry)
     sizes, kills = log_sizes(), kernel_kills()
     try:
-        client, app = await _start(arguments, adapter_path)
+        client, app = await _start(entry, adapter_path)
     except EngineStartError:
         raise
     except Exception as error:
@@ -118,7 +120,7 @@ async def start(entry: snapshot_pb2.ModelEntry, adapter_path: AdapterPath) -> Vl
     return VllmEngine(client, app, weights_seconds(log_since(sizes)))
 
 
-async def _start(arguments: Sequence[str], adapter_path: AdapterPath) -> tuple[Any, Any]:
+async def _start(entry: snapshot_pb2.ModelEntry, adapter_path: AdapterPath) -> tuple[Any, Any]:
     """The engine's client, and its OpenAI app."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
@@ -127,7 +129,7 @@ async def _start(arguments: Sequence[str], adapter_path: AdapterPath) -> tuple[A
     from vllm.platforms import current_platform
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    parsed = _parse(arguments)
+    parsed = _parse(entry)
     lora_on_cpu = parsed.enable_lora and current_platform.is_cpu()
     if parsed.enable_lora:
         LoRAResolverRegistry.register_resolver(_RESOLVER_NAME, _resolver(adapter_path))
@@ -148,7 +150,7 @@ async def _start(arguments: Sequence[str], adapter_path: AdapterPath) -> tuple[A
     return client, app
 
 
-def _parse(arguments: Sequence[str]) -> Any:
+def _parse(entry: snapshot_pb2.ModelEntry) -> Any:
     from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
@@ -156,12 +158,38 @@ def _parse(arguments: Sequence[str]) -> Any:
         def error(self, message: str) -> NoReturn:
             raise EngineStartError(f"vLLM refuses its arguments: {message}", reason="ENGINE_ARGS_INVALID")
 
+    parser = make_arg_parser(Parser())
+    given = arguments(entry.revision.spec.engine.args, _flags(parser), RESERVED)
     try:
-        parsed = make_arg_parser(Parser()).parse_args(list(arguments))
+        parsed = parser.parse_args(command_line(entry, given))
         validate_parsed_serve_args(parsed)
     except (TypeError, ValueError) as error:
         raise EngineStartError(f"vLLM refuses its arguments: {error}", reason="ENGINE_ARGS_INVALID") from error
+    for argument in given:
+        argument.check_taken(getattr(parsed, argument.flag.destination))
     return parsed
+
+
+def _flags(parser: argparse.ArgumentParser) -> dict[str, Flag]:
+    """The flags of vLLM's parser, by each of their long spellings."""
+    flags = {}
+    for action in parser._actions:  # argparse has no public list of them
+        words = [word for word in action.option_strings if word.startswith("--")]
+        for word in words:
+            opposite = "--" + word.removeprefix("--no-") if word.startswith("--no-") else "--no-" + word[2:]
+            flags[word] = Flag(
+                word=word,
+                destination=action.dest,
+                takes=_takes(action),
+                opposite=opposite if opposite in words else None,
+            )
+    return flags
+
+
+def _takes(action: argparse.Action) -> Takes:
+    if action.nargs == 0:
+        return Takes.NONE
+    return Takes.SEVERAL if action.nargs in ("+", "*") else Takes.ONE
 
 
 def _extend_workers(parsed: Any) -> None:

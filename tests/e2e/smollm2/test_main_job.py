@@ -89,7 +89,7 @@ def test_models_that_cannot_start_fail_alone_and_say_why(stack: Stack, client: C
 
     for model, reason, words in (
         ("missing", "SOURCE_NOT_FOUND", "no such directory"),
-        ("misspelt", "ENGINE_ARGS_INVALID", "unrecognized arguments: --no-such-argument"),
+        ("misspelt", "ENGINE_ARGS_INVALID", "no_such_argument': vLLM has no such argument"),
         ("oversized", "OUT_OF_MEMORY", "less than requested memory for kv"),
     ):
         with pytest.raises(openai.InternalServerError) as caught:

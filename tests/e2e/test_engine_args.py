@@ -1,0 +1,70 @@
+"""Engine arguments as vLLM's own parser reads them. No engine is started."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from google.protobuf import json_format
+
+from broadsheet.v1 import snapshot_pb2
+from dataplane.engine.vllm.engine import _parse
+from dataplane.errors import EngineStartError
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(120),
+    # What vLLM imports warns of its own future.
+    pytest.mark.filterwarnings("ignore"),
+]
+
+
+def parsed(args: dict[str, Any]) -> Any:
+    made = snapshot_pb2.ModelEntry(name="models/m", served_name="public")
+    spec = {"source": {"uri": "hf://org/name"}, "engine": {"kind": "KIND_VLLM", "args": args}}
+    json_format.ParseDict(spec, made.revision.spec)
+    return _parse(made)
+
+
+def test_arguments_arrive_as_they_were_given() -> None:
+    read = parsed(
+        {
+            "max_model_len": "2k",
+            "enforce_eager": True,
+            "enable_prefix_caching": False,
+            "disable_log_stats": False,
+            "ignore_patterns": ["a b", "*.bin"],
+            "cudagraph_capture_sizes": [1, 2],
+            "hf_overrides.rope_scaling": {"rope_type": "yarn"},
+            "chat_template": "--{{ messages }} in one word",
+            "code_revision": "0123456",
+        }
+    )
+    assert (read.model, read.served_model_name, read.model_tag) == ("org/name", ["public"], None)
+    assert (read.max_model_len, read.enforce_eager, read.enable_prefix_caching) == (2000, True, False)
+    assert not read.disable_log_stats
+    assert read.ignore_patterns == ["a b", "*.bin"]
+    assert read.cudagraph_capture_sizes == [1, 2]
+    assert read.hf_overrides == {"rope_scaling": {"rope_type": "yarn"}}
+    assert read.chat_template == "--{{ messages }} in one word"
+    assert read.code_revision == "0123456"
+    assert read.allowed_media_domains == ["links-are-closed.invalid"]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"ignore_patterns": ["x", "--model=/other/weights", "--hf-token=leak"]},
+        {"max_model_len": ["2048", "--middleware=os.system"]},
+        {"rope_scaling": '{"rope_type": "yarn"}'},
+        {"tool_call_parser": ["a", "b"]},
+        {"middleware": "os.system"},
+        {"dtype": ["auto", "x"]},
+        {"seed": "seven"},
+    ],
+)
+def test_what_vllm_does_not_take_is_refused_by_name(args: dict[str, Any]) -> None:
+    (name,) = args
+    with pytest.raises(EngineStartError, match=f"{name}|{name.replace('_', '-')}") as caught:
+        parsed(args)
+    assert caught.value.reason == "ENGINE_ARGS_INVALID"
