@@ -144,7 +144,8 @@ class IngressReplica:
 
     async def _keep_reported(self) -> None:
         """Renew this replica's report, and what it has let through when that has changed."""
-        reported: Mapping[str, Used] = {}
+        # The first one is put although it is empty: it is the baseline of the other replicas.
+        reported: Mapping[str, Used] | None = None
         while True:
             values: dict[Key, object] = {Key(Topic.INGRESSES, self._replica_id): self._report()}
             used = dict(self._app.key_access.used())
