@@ -23,19 +23,17 @@ from ray import serve
 from dataplane.ingress.access.rate_limits import Used
 from dataplane.ingress.app import IngressApp
 from dataplane.ingress.limits import IngressSettings
+from dataplane.ingress.relayed_view import RelayedView
 from dataplane.ingress.tls import IngressTls
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.logs import configure_logging
-from dataplane.relay.messages import IngressReport, ModelUsageReport, SerializedSnapshot, Wake
+from dataplane.relay.messages import IngressReport, ModelUsageReport, Wake
 from dataplane.relay.relay import Relay
 from dataplane.relay.topics import Key, Role, Topic, Writer
 from dataplane.settings import Settings
-from dataplane.snapshot.accept import accept
-from dataplane.snapshot.activation import Activation, View
 from dataplane.snapshot.policy import Policy
-from dataplane.snapshot.rejection import Rejection
-from dataplane.snapshot.snapshot import Position, Snapshot
-from dataplane.snapshot.validation import trusted_quarantines, validation_rules
+from dataplane.snapshot.snapshot import Position
+from dataplane.snapshot.validation import validation_rules
 
 REPORT_INTERVAL_S = 1.0
 """How often a replica renews its report. A new snapshot or activation is reported at once."""
@@ -119,27 +117,13 @@ class IngressReplica:
 
     async def _follow_relay(self) -> None:
         """Take over each new snapshot and activation."""
-        snapshot: Snapshot | None = None
-        activation: Activation | None = None
         policy = Policy(allowed_sources=self._settings.allowed_sources, allow_new_store=True)
-        rules = validation_rules(version("broadsheet"), policy)
+        relayed = RelayedView(policy, validation_rules(version("broadsheet"), policy))
         watcher = self._relay.watcher([Topic.SNAPSHOT, Topic.ACTIVATION])
         while True:
-            changes = await watcher.next()
-            relayed: SerializedSnapshot | None = changes.changed.get(Key(Topic.SNAPSHOT))
-            if relayed is not None and (snapshot is None or relayed.position != snapshot.position):
-                # The agent decides what is accepted, so an older snapshot than the held one is
-                # taken over too. In a thread: 100,000 entries take seconds, and requests go on.
-                held = snapshot if snapshot and relayed.position.revision >= snapshot.position.revision else None
-                accepted = await asyncio.to_thread(_accept, relayed, held, policy, rules)
-                if isinstance(accepted, Rejection):
-                    # The agent has accepted the same bytes: this process or the relay is at fault.
-                    _log.error("snapshot_refused", reason=accepted.reason, message=accepted.message)
-                    continue
-                snapshot = accepted
-            activation = changes.changed.get(Key(Topic.ACTIVATION), activation)
-            if snapshot is not None and activation is not None:
-                self._views.swap(View(snapshot=snapshot, activation=activation))
+            view = await relayed.take(await watcher.next())
+            if view is not None:
+                self._views.swap(view)
                 self._report_due.set()
 
     async def _keep_reported(self) -> None:
@@ -210,11 +194,6 @@ class IngressReplica:
         with contextlib.suppress(ray.exceptions.RayError):
             own = (Key(Topic.INGRESSES, self._replica_id), Key(Topic.RATE_LIMITS, self._replica_id))
             await self._relay.put({}, removed=own)
-
-
-def _accept(relayed: SerializedSnapshot, held: Snapshot | None, policy: Policy, rules: str) -> Snapshot | Rejection:
-    found = trusted_quarantines(relayed.validation, relayed.position, rules)
-    return accept(relayed.position, relayed.entries(), held=held, policy=policy, found=found)
 
 
 def _tls(settings: Settings) -> IngressTls | None:
