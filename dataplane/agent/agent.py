@@ -23,6 +23,7 @@ from dataplane.agent.ledger.ledger import Ledger
 from dataplane.agent.observer import Observer
 from dataplane.agent.reconciler.planning import plan
 from dataplane.agent.status import Statuses, draining_models, notable_statuses
+from dataplane.agent.steady_clock import steady_clock
 from dataplane.engine.replica import ReplicaSettings
 from dataplane.logs import configure_logging
 from dataplane.relay.messages import SerializedSnapshot
@@ -65,8 +66,11 @@ class Agent:
                 liveness_timeout_s=settings.engine_liveness_timeout_s,
             )
         )
-        self._observer = Observer(self._ledger, self._relay, self._serve, self._plan_due.set)
-        self._executor = Executor(self._ledger, self._relay, self._serve)
+        self._clock = steady_clock(wall=time.time, monotonic=time.monotonic)
+        self._observer = Observer(
+            self._ledger, self._relay, self._serve, clock=self._clock, on_change=self._plan_due.set
+        )
+        self._executor = Executor(self._ledger, self._relay, self._serve, clock=self._clock)
         policy = Policy(allowed_sources=settings.allowed_sources, allow_new_store=settings.allow_new_store)
         self._rules = validation_rules(version("broadsheet"), policy)
         self._keeper = SnapshotKeeper(
@@ -123,7 +127,7 @@ class Agent:
         await self._relay.put({Key(Topic.SNAPSHOT): serialized})
         self._plan_due.set()
         deadline = time.monotonic() + _INGRESS_SWAP_S
-        while not self._ledger.usage.ingresses_hold(snapshot.position, time.time()):
+        while not self._ledger.usage.ingresses_hold(snapshot.position, self._clock()):
             if time.monotonic() > deadline:
                 _log.warning("ingress_lags", revision=snapshot.position.revision)
                 return
@@ -143,8 +147,8 @@ class Agent:
         free = await asyncio.to_thread(self._serve.free_resources) if any_asleep else {}
         # There is no await between `situation` and `planned`: a wake that came in between would be
         # forgotten with the activity of the models that the plan found idle.
-        now = time.time()
-        situation = self._ledger.situation(snapshot, now=now, free=free)
+        now = self._clock()
+        situation = self._ledger.situation(snapshot, now=now, time_of_day=time.time(), free=free)
         planned = plan(situation)
         activation = self._ledger.planned(snapshot, planned.models, now)
         if activation is not None:
@@ -158,4 +162,4 @@ class Agent:
             draining_models(situation.applications.values(), planned.models.keys()),
             self._ledger.cold_starts(),
         )
-        self._keeper.report(self._statuses.update(snapshot, notable, now))
+        self._keeper.report(self._statuses.update(snapshot, notable, time.time()))

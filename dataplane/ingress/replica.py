@@ -73,7 +73,8 @@ class IngressReplica:
                 require_api_key=settings.api_key_required,
             ),
             random=random.Random(),  # noqa: S311  # spreads load; nothing secret depends on it
-            clock=time.time,
+            time_of_day=time.time,
+            monotonic=time.monotonic,
             replica=self._replica_id,
         )
         tls = _tls(settings)
@@ -112,8 +113,7 @@ class IngressReplica:
             models = {await self._wakes.get()}
             while not self._wakes.empty():
                 models.add(self._wakes.get_nowait())
-            now = time.time()
-            await self._relay.send(Wake(model=model, requested_at=now) for model in models)
+            await self._relay.send(Wake(model=model) for model in models)
 
     async def _follow_relay(self) -> None:
         """Take over each new snapshot and activation."""
@@ -154,6 +154,7 @@ class IngressReplica:
             self._app.key_access.take_over(used, live)
 
     def _report(self) -> IngressReport:
+        now = time.monotonic()
         view = self._views.current
         position: Position | None = view.snapshot.position if view else None
         return IngressReport(
@@ -161,12 +162,12 @@ class IngressReplica:
             activation_sequence=view.activation.sequence if view else 0,
             models={
                 name: ModelUsageReport(
-                    in_flight=usage.in_flight, last_request_at=usage.last_request_at, first_byte=usage.first_byte
+                    in_flight=usage.in_flight, idle_s=now - usage.last_request_at, first_byte=usage.first_byte
                 )
                 for name, usage in self._app.usage().items()
             },
             applications=dict(self._app.applications_in_use()),
-            reported_at=time.time(),
+            reported_at=now,
         )
 
     async def check_health(self) -> None:

@@ -60,7 +60,7 @@ def busy() -> Ledger:
 # -- queries ---------------------------------------------------------------------------------------
 
 QUERIES: dict[str, Callable[[Ledger, float], object]] = {
-    "situation": lambda ledger, now: ledger.situation(CATALOG, now=now, free={}),
+    "situation": lambda ledger, now: ledger.situation(CATALOG, now=now, time_of_day=now, free={}),
     "cold_starts": lambda ledger, now: ledger.cold_starts(),
     "names": lambda ledger, now: ledger.applications.names(),
     "state": lambda ledger, now: ledger.applications.state("app"),
