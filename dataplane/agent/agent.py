@@ -19,6 +19,7 @@ import structlog
 from dataplane.agent.deployments import RayServe
 from dataplane.agent.executor import Executor
 from dataplane.agent.giving_up import Backoff
+from dataplane.agent.ingress_swap import SwapTiming, until_ingress_decides_by
 from dataplane.agent.ledger.ledger import Ledger
 from dataplane.agent.observer import Observer
 from dataplane.agent.reconciler.planning import plan
@@ -37,11 +38,6 @@ from dataplane.sync.keeper import SnapshotKeeper
 
 _TICK_S = 1.0
 """Longest time between two plans: idle times and backoffs end without an event."""
-_INGRESS_SWAP_S = 10.0
-"""How long an activation waits for the ingress replicas to use its snapshot before it is reported
-as active all the same."""
-_INGRESS_POLL_S = 0.02
-"""How often that is looked at."""
 _STOP_S = 5.0
 """How long the agent's tasks may take to end."""
 
@@ -120,18 +116,18 @@ class Agent:
             raise
 
     async def _activate(self, snapshot: Snapshot) -> None:
-        """Put a snapshot into service. Returns when the ingress replicas use it."""
+        """Put a snapshot into service. Returns when every ingress replica decides by it."""
         # The activation comes first, because an ingress replica needs both to answer.
         await self._relay.put({Key(Topic.ACTIVATION): self._ledger.activation})
         serialized = SerializedSnapshot.of(snapshot, validation_result(snapshot, self._rules))
         await self._relay.put({Key(Topic.SNAPSHOT): serialized})
         self._plan_due.set()
-        deadline = time.monotonic() + _INGRESS_SWAP_S
-        while not self._ledger.usage.ingresses_hold(snapshot.position, self._clock()):
-            if time.monotonic() > deadline:
-                _log.warning("ingress_lags", revision=snapshot.position.revision)
-                return
-            await asyncio.sleep(_INGRESS_POLL_S)
+        await until_ingress_decides_by(
+            snapshot.position,
+            positions=self._ledger.usage.ingress_positions,
+            serve=self._serve,
+            timing=SwapTiming(),
+        )
 
     async def _reconcile(self) -> None:
         while True:

@@ -110,6 +110,10 @@ class Reports(Generic[_R]):
         """Drop the reports whose keys begin with `prefix`: their replicas are known to be gone."""
         self._latest = {key: arrival for key, arrival in self._latest.items() if not key.startswith(prefix)}
 
+    def remembered(self) -> dict[str, _R]:
+        """The latest reports, also of silent replicas, by key."""
+        return {key: arrival.report for key, arrival in self._latest.items()}
+
     def live(self, now: float) -> dict[str, _R]:
         """The reports that were renewed in time before `now`, by key."""
         return {key: arrival.report for key, arrival in self._latest.items() if _is_live(arrival, now)}

@@ -66,6 +66,6 @@ class Usage:
         """The oldest activation in use by an ingress replica; None: there is no ingress replica."""
         return min((report.activation_sequence for report in self._ingresses.live(now).values()), default=None)
 
-    def ingresses_hold(self, position: Position, now: float) -> bool:
-        """Whether every ingress replica uses the snapshot at `position`."""
-        return all(report.position == position for report in self._ingresses.live(now).values())
+    def ingress_positions(self) -> Mapping[str, Position | None]:
+        """By ingress replica: the snapshot that it said last it decides by; None: it has none."""
+        return {replica: report.position for replica, report in self._ingresses.remembered().items()}

@@ -29,11 +29,13 @@ def test_use_is_summed_over_the_ingress_replicas_that_live() -> None:
 def test_slowest_ingress_replica_counts() -> None:
     usage = used(a=ingress(sequence=4), b=ingress(sequence=7, position=OTHER))
     assert usage.ingress_sequence(NOW) == 4
-    assert not usage.ingresses_hold(OTHER, NOW)
-    observe(usage, a=ingress(position=OTHER))
-    assert usage.ingresses_hold(OTHER, NOW)
-    assert not usage.ingresses_hold(POSITION, NOW)
     assert Usage().ingress_sequence(NOW) is None
+
+
+def test_silent_ingress_replica_still_decides_by_the_snapshot_that_it_named_last() -> None:
+    usage = used(a=ingress(), b=ingress(position=OTHER))
+    observe(usage, NOW + 2 * REPORT_LIFETIME_S, b=ingress(position=OTHER))
+    assert usage.ingress_positions() == {"a": POSITION, "b": OTHER}
 
 
 def test_activity_is_the_newest_of_wakes_requests_and_requests_in_flight() -> None:
