@@ -61,7 +61,7 @@ async def until_ingress_decides_by(
             listed_at = now
             live &= await asyncio.to_thread(serve.ingress_replicas)
             if now - started >= timing.stop_s:
-                live -= await _stopped_or_without_snapshot(lagging & live, positions(), serve)
+                live -= await _not_waited_for(lagging & live, position, positions(), serve)
         await asyncio.sleep(timing.poll_s)
 
 
@@ -69,17 +69,23 @@ def _lagging(live: frozenset[str], position: Position, positions: Mapping[str, P
     return frozenset(replica for replica in live if positions.get(replica) != position)
 
 
-async def _stopped_or_without_snapshot(
-    lagging: frozenset[str], positions: Mapping[str, Position | None], serve: ServeApi
+async def _not_waited_for(
+    lagging: frozenset[str], position: Position, positions: Mapping[str, Position | None], serve: ServeApi
 ) -> frozenset[str]:
     """Stop the replicas that decide by an older snapshot.
 
     Returns:
-        Those that need not be waited for. A replica that has had no snapshot for so long takes the
-        one in the relay, and refuses requests until then.
+        The others. A replica that has had no snapshot for so long takes the one in the relay, and
+        refuses requests until then. One that decides by a newer snapshot than the agent's must not
+        be replaced by one that decides by the agent's: what was revoked would come back.
     """
-    older = frozenset(replica for replica in lagging if positions.get(replica) is not None)
+    older = frozenset(replica for replica in lagging if _is_older(positions.get(replica), position))
     for replica in sorted(older):
         _log.error("lagging_ingress_stopped", replica=replica)
         await asyncio.to_thread(serve.stop_ingress_replica, replica)
     return lagging - older
+
+
+def _is_older(held: Position | None, position: Position) -> bool:
+    # Snapshots of two stores have no order. The agent changes the store only if it was told to.
+    return held is not None and (held.store_uid != position.store_uid or held.revision < position.revision)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from structlog.testing import capture_logs
 
@@ -83,3 +84,16 @@ async def test_replica_without_a_snapshot_is_not_stopped_and_does_not_delay_acti
     timing = SwapTiming(poll_s=0.001, list_s=0.001, log_s=1.0, stop_s=2 * LONG_S)
     await ends(await world.still_waits(timing))
     assert world.serve.stopped_ingress == []
+
+
+async def test_replica_that_decides_by_a_newer_snapshot_than_the_agents_is_not_stopped() -> None:
+    world = World(ahead=replace(OTHER, revision=3))
+    timing = SwapTiming(poll_s=0.001, list_s=0.001, log_s=1.0, stop_s=2 * LONG_S)
+    await ends(await world.still_waits(timing))
+    assert world.serve.stopped_ingress == []
+
+
+async def test_replica_that_decides_by_a_snapshot_of_another_store_is_stopped() -> None:
+    world = World(other=replace(OTHER, store_uid="before", revision=9))
+    await ends(world.wait(SwapTiming(poll_s=0.001, list_s=0.001, log_s=1.0, stop_s=LONG_S)))
+    assert world.serve.stopped_ingress == ["other"]
