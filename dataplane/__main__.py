@@ -140,7 +140,7 @@ class _Cluster:
         )
         ingress = serve.deployment(
             IngressReplica,
-            name="ingress",
+            name=deployments.INGRESS_DEPLOYMENT,
             num_replicas=settings.ingress_replicas,
             ray_actor_options={"num_cpus": 0},
             health_check_period_s=2.0,

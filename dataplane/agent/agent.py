@@ -19,10 +19,12 @@ import structlog
 from dataplane.agent.deployments import RayServe
 from dataplane.agent.executor import Executor
 from dataplane.agent.giving_up import Backoff
+from dataplane.agent.ingress_swap import SwapTiming, until_ingress_decides_by
 from dataplane.agent.ledger.ledger import Ledger
 from dataplane.agent.observer import Observer
 from dataplane.agent.reconciler.planning import plan
 from dataplane.agent.status import Statuses, draining_models, notable_statuses
+from dataplane.agent.steady_clock import steady_clock
 from dataplane.engine.replica import ReplicaSettings
 from dataplane.logs import configure_logging
 from dataplane.relay.messages import SerializedSnapshot
@@ -37,11 +39,6 @@ from dataplane.sync.snapshot_file import StoredSnapshot
 
 _TICK_S = 1.0
 """Longest time between two plans: idle times and backoffs end without an event."""
-_INGRESS_SWAP_S = 10.0
-"""How long an activation waits for the ingress replicas to use its snapshot before it is reported
-as active all the same."""
-_INGRESS_POLL_S = 0.02
-"""How often that is looked at."""
 _STOP_S = 5.0
 """How long the agent's tasks may take to end."""
 
@@ -66,8 +63,11 @@ class Agent:
                 liveness_timeout_s=settings.engine_liveness_timeout_s,
             )
         )
-        self._observer = Observer(self._ledger, self._relay, self._serve, self._plan_due.set)
-        self._executor = Executor(self._ledger, self._relay, self._serve)
+        self._clock = steady_clock(wall=time.time, monotonic=time.monotonic)
+        self._observer = Observer(
+            self._ledger, self._relay, self._serve, clock=self._clock, on_change=self._plan_due.set
+        )
+        self._executor = Executor(self._ledger, self._relay, self._serve, clock=self._clock)
         policy = Policy(allowed_sources=settings.allowed_sources, allow_new_store=settings.allow_new_store)
         self._rules = validation_rules(version("broadsheet"), policy)
         self._keeper = SnapshotKeeper(
@@ -123,19 +123,19 @@ class Agent:
         return None if relayed is None else StoredSnapshot(position=relayed.position, entries=relayed.entries())
 
     async def _activate(self, snapshot: Snapshot) -> None:
-        """Put a snapshot into service. Returns when the ingress replicas use it."""
+        """Put a snapshot into service. Returns when every ingress replica decides by it."""
         # The activation comes first, because an ingress replica needs both to answer.
         await self._relay.put({Key(Topic.ACTIVATION): self._ledger.activation})
         validation = validation_result(snapshot, self._rules)
         serialized = SerializedSnapshot.of(snapshot, validation, withdrawn=self._keeper.withdrawn)
         await self._relay.put({Key(Topic.SNAPSHOT): serialized})
         self._plan_due.set()
-        deadline = time.monotonic() + _INGRESS_SWAP_S
-        while not self._ledger.usage.ingresses_hold(snapshot.position, time.time()):
-            if time.monotonic() > deadline:
-                _log.warning("ingress_lags", revision=snapshot.position.revision)
-                return
-            await asyncio.sleep(_INGRESS_POLL_S)
+        await until_ingress_decides_by(
+            snapshot.position,
+            positions=self._ledger.usage.ingress_positions,
+            serve=self._serve,
+            timing=SwapTiming(),
+        )
 
     async def _reconcile(self) -> None:
         while True:
@@ -151,8 +151,8 @@ class Agent:
         free = await asyncio.to_thread(self._serve.free_resources) if any_asleep else {}
         # There is no await between `situation` and `planned`: a wake that came in between would be
         # forgotten with the activity of the models that the plan found idle.
-        now = time.time()
-        situation = self._ledger.situation(snapshot, now=now, free=free)
+        now = self._clock()
+        situation = self._ledger.situation(snapshot, now=now, time_of_day=time.time(), free=free)
         planned = plan(situation)
         activation = self._ledger.planned(snapshot, planned.models, now)
         if activation is not None:
@@ -166,4 +166,4 @@ class Agent:
             draining_models(situation.applications.values(), planned.models.keys()),
             self._ledger.cold_starts(),
         )
-        self._keeper.report(self._statuses.update(snapshot, notable, now))
+        self._keeper.report(self._statuses.update(snapshot, notable, time.time()))

@@ -5,11 +5,13 @@ Everything in it blocks: call it in a thread.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 import ray
 from ray import serve
+from ray.serve._private.constants import SERVE_NAMESPACE
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus
@@ -24,7 +26,11 @@ from dataplane.relay.messages import ApplicationRecord
 
 AGENT_APPLICATION = "broadsheet-agent"
 INGRESS_APPLICATION = "broadsheet-ingress"
+INGRESS_DEPLOYMENT = "ingress"
 SYSTEM_APPLICATIONS = frozenset({AGENT_APPLICATION, INGRESS_APPLICATION})
+
+_INGRESS_ACTOR = f"SERVE_REPLICA::{INGRESS_APPLICATION}#{INGRESS_DEPLOYMENT}#"
+"""How Ray Serve names the actor of an ingress replica, before the replica's id."""
 
 _HEALTH_CHECK_PERIOD_S = 2.0
 _HEALTH_CHECK_TIMEOUT_S = 30.0
@@ -91,6 +97,16 @@ class RayServe(ServeApi):
             reason = start_failure_reason(message) if state is ServeState.FAILED else ""
             found[overview.name] = ServeStatus(state=state, message=message, reason=reason)
         return found
+
+    def ingress_replicas(self) -> frozenset[str]:
+        # Ray drops the name of an actor when its process has ended.
+        names = ray.util.list_named_actors(all_namespaces=True)
+        found = (actor["name"] for actor in names if actor["namespace"] == SERVE_NAMESPACE)
+        return frozenset(name.removeprefix(_INGRESS_ACTOR) for name in found if name.startswith(_INGRESS_ACTOR))
+
+    def stop_ingress_replica(self, replica_id: str) -> None:
+        with contextlib.suppress(ValueError):  # it has ended by itself
+            ray.kill(ray.get_actor(_INGRESS_ACTOR + replica_id, namespace=SERVE_NAMESPACE))
 
     def free_resources(self) -> Resources:
         free: Resources = ray.available_resources()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import secrets
-import time
 from collections.abc import Iterable
 
 import structlog
@@ -16,6 +15,7 @@ from dataplane.agent.live_adapters import live_adapters
 from dataplane.agent.reconciler.actions import Action, Delete, Deploy, Rescale, Sleep, Wake
 from dataplane.agent.resources import resources_of
 from dataplane.agent.serve_api import ServeApi
+from dataplane.agent.steady_clock import Clock
 from dataplane.relay.messages import ApplicationRecord
 from dataplane.relay.relay import Relay
 from dataplane.relay.topics import Key, Topic
@@ -31,10 +31,11 @@ _log = structlog.get_logger("dataplane.agent.executor")
 class Executor:
     """Changes the applications. Its methods are called by one task, one after another."""
 
-    def __init__(self, ledger: Ledger, relay: Relay, serve: ServeApi) -> None:
+    def __init__(self, ledger: Ledger, relay: Relay, serve: ServeApi, *, clock: Clock) -> None:
         self._applications = ledger.applications
         self._relay = relay
         self._serve = serve
+        self._clock = clock
 
     async def carry_out(self, actions: Iterable[Action]) -> None:
         """Carry out the actions of a plan, in order."""
@@ -73,7 +74,7 @@ class Executor:
             entry=action.entry.SerializeToString(deterministic=True),
             replica_bounds=replica_bounds(spec.scaling),
             secret=secrets.token_urlsafe(_SECRET_BYTES),
-            created_at=time.time(),  # not the time of the plan: the deployments of one plan take seconds each
+            created_at=self._clock(),  # not the time of the plan: the deployments of one plan take seconds each
             resources=resources_of(spec),
         )
         # The record comes before the application: if the agent dies between the two, the next one
@@ -86,9 +87,9 @@ class Executor:
         except Exception as error:
             _log.exception("deploy_failed", application=record.name)
             message = f"Ray Serve refused it: {error}"
-            self._applications.refused(record.name, reason=DEPLOY_FAILED, message=message, now=time.time())
+            self._applications.refused(record.name, reason=DEPLOY_FAILED, message=message, now=self._clock())
         else:
-            self._applications.taken_on(record.name, time.time())
+            self._applications.taken_on(record.name, self._clock())
 
     async def _rescale(self, action: Rescale) -> None:
         state = self._applications.state(action.application)

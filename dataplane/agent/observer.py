@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ import structlog
 from dataplane.agent.ledger.ledger import Ledger
 from dataplane.agent.ledger.reports import ReportUpdate
 from dataplane.agent.serve_api import ServeApi, ServeState, ServeStatus
+from dataplane.agent.steady_clock import Clock
 from dataplane.relay.messages import Message, ReplicaPlaced, StartFailure, Wake
 from dataplane.relay.relay import Changes, Relay
 from dataplane.relay.topics import Key, Topic
@@ -31,17 +31,21 @@ _log = structlog.get_logger("dataplane.agent.observer")
 class Observer:
     """Follows the relay and Ray Serve. `adopt` first, then one task for each other method."""
 
-    def __init__(self, ledger: Ledger, relay: Relay, serve: ServeApi, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, ledger: Ledger, relay: Relay, serve: ServeApi, *, clock: Clock, on_change: Callable[[], None]
+    ) -> None:
         """
         Args:
             ledger: What is observed is written to it.
             relay: Where replicas report.
             serve: Ray Serve.
+            clock: The time of everything that is observed, from `steady_clock`.
             on_change: Called after each observation.
         """
         self._ledger = ledger
         self._relay = relay
         self._serve = serve
+        self._clock = clock
         self._on_change = on_change
         self._reports = relay.watcher([Topic.ENGINES, Topic.INGRESSES], pace_s=_REPORTS_PACE_S)
 
@@ -57,7 +61,7 @@ class Observer:
             applications.values(),
             left.values(Topic.SLEEP_ORDERS),
             left.values(Topic.ACTIVATION).get(Key(Topic.ACTIVATION).name),
-            time.time(),
+            self._clock(),
         )
         # This process puts them from now on when the relay has lost them.
         for name, record in applications.items():
@@ -74,7 +78,7 @@ class Observer:
             self._on_change()
 
     def _take_reports(self, changes: Changes) -> None:
-        now = time.time()
+        now = self._clock()
         self._ledger.applications.engines_reported(_update(changes, Topic.ENGINES), now)
         self._ledger.ingresses_reported(_update(changes, Topic.INGRESSES), now)
 
@@ -87,10 +91,10 @@ class Observer:
             self._on_change()
 
     async def _take_message(self, message: Message) -> None:
-        applications, now = self._ledger.applications, time.time()
+        applications, now = self._ledger.applications, self._clock()
         match message:
             case Wake():
-                self._ledger.usage.requested(message.model, min(message.requested_at, now))
+                self._ledger.usage.requested(message.model, now)
             case StartFailure():
                 name = message.application
                 if applications.failed(name, reason=message.reason, message=message.message, now=now):
@@ -103,7 +107,7 @@ class Observer:
     async def observe_serve(self) -> None:
         """Ask Ray Serve again and again which applications there are. Ends by being cancelled."""
         while True:
-            asked_at = time.time()
+            asked_at = self._clock()
             statuses = await asyncio.to_thread(self._serve.observe)
             await self._take_statuses(statuses, asked_at)
             self._on_change()
@@ -112,7 +116,7 @@ class Observer:
 
     async def _take_statuses(self, statuses: Mapping[str, ServeStatus], asked_at: float) -> None:
         applications = self._ledger.applications
-        for name in applications.serve_reported(statuses, asked_at, time.time()):
+        for name in applications.serve_reported(statuses, asked_at, self._clock()):
             status = statuses[name]
             _log.warning("application_failed", application=name, reason=status.reason, message=status.message)
         unknown = statuses.keys() - applications.names()

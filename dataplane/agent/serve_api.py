@@ -52,5 +52,11 @@ class ServeApi(Protocol):
     def observe(self) -> Mapping[str, ServeStatus]:
         """All applications of models, by name. Each costs Ray Serve's controller time."""
 
+    def ingress_replicas(self) -> frozenset[str]:
+        """Ids of the ingress replicas whose processes live or start, whether they answer or not."""
+
+    def stop_ingress_replica(self, replica_id: str) -> None:
+        """End the process of an ingress replica now. Ray Serve starts another one."""
+
     def free_resources(self) -> Resources:
         """Resources of the cluster that are free, over all nodes."""

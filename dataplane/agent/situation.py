@@ -36,6 +36,7 @@ class Application:
     """The model revision that it was made for, or that its scaling was last taken from."""
     phase: Phase
     created_at: float
+    """When this agent deployed or adopted it."""
     endpoints: tuple[Endpoint, ...] = ()
     """Replicas that requests may be sent to, ordered by replica id."""
     secret: str = field(default="", repr=False)
@@ -70,6 +71,9 @@ class Situation:
     """Everything that a plan is made from. Times are seconds since the epoch."""
 
     now: float
+    """On the agent's own clock, which never steps (`steady_clock`). So are all times below."""
+    time_of_day: float
+    """The same moment on the machine's clock, which may be set right at any time."""
     snapshot: Snapshot
     applications: Mapping[str, Application]
     """By name."""

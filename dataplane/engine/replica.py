@@ -76,7 +76,7 @@ class EngineReplica:
         self._order_due = asyncio.Event()
         self._report_due = asyncio.Event()
         self._stopping = False
-        placed = ReplicaPlaced(application=application, replica_id=self._replica_id, placed_at=time.time())
+        placed = ReplicaPlaced(application=application, replica_id=self._replica_id)
         await self._relay.send([placed])
         started = time.monotonic()
         try:
@@ -117,7 +117,6 @@ class EngineReplica:
             replica_id=self._replica_id,
             reason=error.reason,
             message=str(error),
-            failed_at=time.time(),
         )
         await self._relay.send([failure])
 
@@ -145,7 +144,7 @@ class EngineReplica:
             in_flight=self._app.in_flight,
             adapters=tuple(sorted(self._engine.loaded_adapters)),
             failed_adapters=dict(self._app.failed_adapters),
-            reported_at=time.time(),
+            reported_at=time.monotonic(),
             start_s=self._start_s,
             weights_s=self._engine.weights_s,
             sleep_order=self._carried_out,

@@ -50,7 +50,8 @@ class IngressApp:
         wake: Callable[[str], None],
         settings: IngressSettings,
         random: Random,
-        clock: Callable[[], float],
+        time_of_day: Callable[[], float],
+        monotonic: Callable[[], float],
         replica: str,
     ) -> None:
         """
@@ -60,14 +61,15 @@ class IngressApp:
                 second for each model. It must return at once, without swapping the view.
             settings: Limits.
             random: For the choice between targets of a route, and between replicas.
-            clock: Seconds since the epoch, for the expiry of keys and for `usage`.
+            time_of_day: Seconds since the epoch, for the expiry of keys.
+            monotonic: Seconds on a clock that never steps, for `usage`.
             replica: Id of this ingress replica, in its metrics.
         """
         self._views = views
         self._settings = settings
-        self._admission = Admission(views=views, wake=wake, random=random, clock=clock)
+        self._admission = Admission(views=views, wake=wake, random=random, clock=monotonic)
         self._models = ModelsList()
-        self.key_access = KeyAccess(require_api_key=settings.require_api_key, clock=clock)
+        self.key_access = KeyAccess(require_api_key=settings.require_api_key, clock=time_of_day)
         """Checks API keys and their rate limits."""
         self._closing = False
         self._open_requests = 0

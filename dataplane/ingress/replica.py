@@ -23,19 +23,17 @@ from ray import serve
 from dataplane.ingress.access.rate_limits import Used
 from dataplane.ingress.app import IngressApp
 from dataplane.ingress.limits import IngressSettings
+from dataplane.ingress.relayed_view import RelayedView
 from dataplane.ingress.tls import IngressTls
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.logs import configure_logging
-from dataplane.relay.messages import IngressReport, ModelUsageReport, SerializedSnapshot, Wake
+from dataplane.relay.messages import IngressReport, ModelUsageReport, Wake
 from dataplane.relay.relay import Relay
 from dataplane.relay.topics import Key, Role, Topic, Writer
 from dataplane.settings import Settings
-from dataplane.snapshot.accept import accept
-from dataplane.snapshot.activation import Activation, View
 from dataplane.snapshot.policy import Policy
-from dataplane.snapshot.rejection import Rejection
-from dataplane.snapshot.snapshot import Position, Snapshot
-from dataplane.snapshot.validation import trusted_quarantines, validation_rules
+from dataplane.snapshot.snapshot import Position
+from dataplane.snapshot.validation import validation_rules
 
 REPORT_INTERVAL_S = 1.0
 """How often a replica renews its report. A new snapshot or activation is reported at once."""
@@ -75,7 +73,8 @@ class IngressReplica:
                 require_api_key=settings.api_key_required,
             ),
             random=random.Random(),  # noqa: S311  # spreads load; nothing secret depends on it
-            clock=time.time,
+            time_of_day=time.time,
+            monotonic=time.monotonic,
             replica=self._replica_id,
         )
         tls = _tls(settings)
@@ -114,37 +113,23 @@ class IngressReplica:
             models = {await self._wakes.get()}
             while not self._wakes.empty():
                 models.add(self._wakes.get_nowait())
-            now = time.time()
-            await self._relay.send(Wake(model=model, requested_at=now) for model in models)
+            await self._relay.send(Wake(model=model) for model in models)
 
     async def _follow_relay(self) -> None:
         """Take over each new snapshot and activation."""
-        snapshot: Snapshot | None = None
-        activation: Activation | None = None
         policy = Policy(allowed_sources=self._settings.allowed_sources, allow_new_store=True)
-        rules = validation_rules(version("broadsheet"), policy)
+        relayed = RelayedView(policy, validation_rules(version("broadsheet"), policy))
         watcher = self._relay.watcher([Topic.SNAPSHOT, Topic.ACTIVATION])
         while True:
-            changes = await watcher.next()
-            relayed: SerializedSnapshot | None = changes.changed.get(Key(Topic.SNAPSHOT))
-            if relayed is not None and relayed.replaces(snapshot.position if snapshot else None):
-                # An older snapshot than the held one is taken over if the agent has withdrawn the
-                # held one. In a thread: 100,000 entries take seconds, and requests go on.
-                held = snapshot if snapshot and relayed.position.revision >= snapshot.position.revision else None
-                accepted = await asyncio.to_thread(_accept, relayed, held, policy, rules)
-                if isinstance(accepted, Rejection):
-                    # The agent has accepted the same bytes: this process or the relay is at fault.
-                    _log.error("snapshot_refused", reason=accepted.reason, message=accepted.message)
-                    continue
-                snapshot = accepted
-            activation = changes.changed.get(Key(Topic.ACTIVATION), activation)
-            if snapshot is not None and activation is not None:
-                self._views.swap(View(snapshot=snapshot, activation=activation))
+            view = await relayed.take(await watcher.next())
+            if view is not None:
+                self._views.swap(view)
                 self._report_due.set()
 
     async def _keep_reported(self) -> None:
         """Renew this replica's report, and what it has let through when that has changed."""
-        reported: Mapping[str, Used] = {}
+        # The first one is put although it is empty: it is the baseline of the other replicas.
+        reported: Mapping[str, Used] | None = None
         while True:
             values: dict[Key, object] = {Key(Topic.INGRESSES, self._replica_id): self._report()}
             used = dict(self._app.key_access.used())
@@ -169,6 +154,7 @@ class IngressReplica:
             self._app.key_access.take_over(used, live)
 
     def _report(self) -> IngressReport:
+        now = time.monotonic()
         view = self._views.current
         position: Position | None = view.snapshot.position if view else None
         return IngressReport(
@@ -176,12 +162,12 @@ class IngressReplica:
             activation_sequence=view.activation.sequence if view else 0,
             models={
                 name: ModelUsageReport(
-                    in_flight=usage.in_flight, last_request_at=usage.last_request_at, first_byte=usage.first_byte
+                    in_flight=usage.in_flight, idle_s=now - usage.last_request_at, first_byte=usage.first_byte
                 )
                 for name, usage in self._app.usage().items()
             },
             applications=dict(self._app.applications_in_use()),
-            reported_at=time.time(),
+            reported_at=now,
         )
 
     async def check_health(self) -> None:
@@ -209,11 +195,6 @@ class IngressReplica:
         with contextlib.suppress(ray.exceptions.RayError):
             own = (Key(Topic.INGRESSES, self._replica_id), Key(Topic.RATE_LIMITS, self._replica_id))
             await self._relay.put({}, removed=own)
-
-
-def _accept(relayed: SerializedSnapshot, held: Snapshot | None, policy: Policy, rules: str) -> Snapshot | Rejection:
-    found = trusted_quarantines(relayed.validation, relayed.position, rules)
-    return accept(relayed.position, relayed.entries(), held=held, policy=policy, found=found)
 
 
 def _tls(settings: Settings) -> IngressTls | None:

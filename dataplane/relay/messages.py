@@ -75,7 +75,7 @@ class ApplicationRecord:
     secret: str = field(repr=False)
     """What its replicas require in the `authorization: Bearer` header."""
     created_at: float
-    """Seconds since the epoch."""
+    """Seconds since the epoch, on the clock of the agent that made it."""
     resources: Mapping[str, float] = field(default_factory=dict)
     """What one replica takes, by Ray's names: `CPU`, `GPU`, `memory` in bytes; no zeros."""
     placed: bool = False
@@ -98,8 +98,9 @@ class ModelUsageReport:
 
     in_flight: int
     """Requests that it holds or forwards now."""
-    last_request_at: float
-    """On the ingress replica's own clock, so only a change of it is meaningful."""
+    idle_s: float
+    """How long before the report a request last arrived or ended, in seconds. A span and not a
+    time of day, because the agent's clock may differ."""
     first_byte: FirstByte | None = None
     """Of the last request that waited for the model to start; None: there was none."""
 
@@ -117,7 +118,8 @@ class IngressReport:
     applications: Mapping[str, int]
     """Requests in flight per application. Applications with none are left out."""
     reported_at: float
-    """Seconds since the epoch. A report that is not renewed is from a replica that is gone."""
+    """On the replica's own monotonic clock, so only a change of it is meaningful. A report that is
+    not renewed is from a replica that is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,7 @@ class EngineReport:
     failed_adapters: Mapping[str, str]
     """Why an adapter could not be loaded, by engine-side name."""
     reported_at: float
-    """Seconds since the epoch."""
+    """On the replica's own monotonic clock, so only a change of it is meaningful."""
     start_s: float
     """How long the engine took to start, in seconds."""
     weights_s: float | None
@@ -172,8 +174,6 @@ class Wake:
 
     model: str
     """Resource name of the model."""
-    requested_at: float
-    """Seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,8 +182,6 @@ class ReplicaPlaced:
 
     application: str
     replica_id: str
-    placed_at: float
-    """Seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,8 +194,6 @@ class StartFailure:
     """UPPER_SNAKE."""
     message: str
     """The engine's own words."""
-    failed_at: float
-    """Seconds since the epoch."""
 
 
 Message = Wake | ReplicaPlaced | StartFailure

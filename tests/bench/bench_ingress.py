@@ -51,7 +51,8 @@ def run_ingress(port: int, engine_port: int) -> None:
         wake=lambda _: None,
         settings=IngressSettings(),
         random=random.Random(0),
-        clock=time.time,
+        time_of_day=time.time,
+        monotonic=time.monotonic,
         replica="bench",
     )
     names = ["m", *(f"m{number}" for number in range(1, CATALOG_MODELS))]

@@ -128,7 +128,7 @@ class Cluster:
                 in_flight=3,
                 adapters=("a@0123456789abcdef0123456789abcdef",),
                 failed_adapters={},
-                reported_at=time.time(),
+                reported_at=time.monotonic(),
                 start_s=30.0,
                 weights_s=2.0,
                 sleep_order=SleepOrder(),
@@ -138,14 +138,14 @@ class Cluster:
             await asyncio.sleep(REPORT_INTERVAL_S)
 
     async def _ingress(self, relay: Relay, key: Key) -> None:
-        usage = ModelUsageReport(in_flight=1, last_request_at=1.0)
+        usage = ModelUsageReport(in_flight=1, idle_s=1.0)
         while True:
             report = IngressReport(
                 position=None,
                 activation_sequence=1,
                 models={made.model: usage for made in self._records},
                 applications={made.name: 1 for made in self._records},
-                reported_at=time.time(),
+                reported_at=time.monotonic(),
             )
             await relay.put({key: report, Key(Topic.RATE_LIMITS, key.name): {"uid": (int(time.time()), 1)}})
             await asyncio.sleep(INGRESS_REPORT_INTERVAL_S)

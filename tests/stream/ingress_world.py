@@ -121,7 +121,8 @@ class World:
             wake=self.woken.append,
             settings=settings,
             random=random.Random(0),
-            clock=time.time,
+            time_of_day=time.time,
+            monotonic=time.monotonic,
             replica="r1",
         )
         self._stack.push_async_callback(self.app.aclose)

@@ -51,6 +51,9 @@ class ApplicationState:
     record: ApplicationRecord
     """What an agent needs to adopt it. The relay holds the same record."""
     stage: Stage
+    known_since: float
+    """When this agent deployed or adopted it. The record's `created_at` may be on the clock of
+    another node, so it is not compared with this agent's."""
     deployed_at: float | None = None
     """When this agent began to deploy it. None: an earlier agent did."""
     call_ended_at: float | None = None
@@ -87,7 +90,7 @@ class ApplicationState:
         if self.stage is Stage.DELETING:
             return True
         if self.deployed_at is None:
-            return asked_at > self.record.created_at + TAKEN_ON_S
+            return asked_at > self.known_since + TAKEN_ON_S
         return self.call_ended_at is not None and asked_at > self.call_ended_at
 
     def application(
@@ -110,7 +113,7 @@ class ApplicationState:
             model=self.record.model,
             revision_number=self.record.revision_number,
             phase=_PHASES[self.stage],
-            created_at=self.record.created_at,
+            created_at=self.known_since,
             endpoints=endpoints,
             secret=self.record.secret,
             replica_bounds=self.record.replica_bounds,

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from dataplane.agent.giving_up import Failures
 from dataplane.agent.ledger.application import ApplicationState, FirstReplica, StartFailed
 from dataplane.agent.ledger.lifecycle import ROUTINGS, STAGES, Event, Ignored, Stage, follow, follow_step
-from dataplane.agent.ledger.reports import Reports, ReportUpdate, is_live
+from dataplane.agent.ledger.reports import Reports, ReportUpdate
 from dataplane.agent.serve_api import ServeState, ServeStatus
 from dataplane.agent.situation import Application
 from dataplane.relay.messages import ApplicationRecord, EngineReport, IngressReport, SleepOrder
@@ -38,12 +38,15 @@ class Applications:
     def deployed(self, record: ApplicationRecord) -> None:
         """The agent is about to deploy an application."""
         stage = self._first_stage(record, Event.DEPLOYED)
-        self._states[record.name] = ApplicationState(record=record, stage=stage, deployed_at=record.created_at)
+        self._states[record.name] = ApplicationState(
+            record=record, stage=stage, known_since=record.created_at, deployed_at=record.created_at
+        )
 
-    def adopted(self, record: ApplicationRecord, sleep_order: SleepOrder) -> None:
+    def adopted(self, record: ApplicationRecord, sleep_order: SleepOrder, now: float) -> None:
         """The agent has found the record of an application that an earlier agent deployed."""
         stage = self._first_stage(record, Event.ADOPTED)
-        self._states[record.name] = ApplicationState(record=record, stage=stage, sleep_order=sleep_order)
+        state = ApplicationState(record=record, stage=stage, known_since=now, sleep_order=sleep_order)
+        self._states[record.name] = state
 
     def taken_on(self, name: str, now: float) -> None:
         """The call that deploys an application has returned."""
@@ -102,10 +105,10 @@ class Applications:
 
     def engines_reported(self, update: ReportUpdate[EngineReport], now: float) -> None:
         """Replicas have reported. An application becomes ready when its first replica answers."""
-        self._engines.observe(update, now)
-        for key, report in sorted(update.changed.items()):
+        changes = self._engines.observe(update, now)
+        for key, report in sorted(changes.renewed.items()):
             name, _, replica = key.partition("/")
-            state = self._after(name, Event.READY) if is_live(report, now) else None
+            state = self._after(name, Event.READY)
             if state is not None:
                 first = FirstReplica(replica_id=replica, engine_start_s=report.start_s, weights_s=report.weights_s)
                 self._states[name] = replace(state, ready_at=now, first_replica=first, failure=None)

@@ -62,7 +62,7 @@ class Ledger:
             now: Seconds since the epoch.
         """
         for record in records:
-            self.applications.adopted(record, sleep_orders.get(record.name, SleepOrder()))
+            self.applications.adopted(record, sleep_orders.get(record.name, SleepOrder()), now)
             self.usage.requested(record.model, now)
         if activation is not None:
             self.activation = activation
@@ -111,16 +111,18 @@ class Ledger:
 
     # -- queries -----------------------------------------------------------------------------------
 
-    def situation(self, snapshot: Snapshot, *, now: float, free: Resources) -> Situation:
+    def situation(self, snapshot: Snapshot, *, now: float, time_of_day: float, free: Resources) -> Situation:
         """What a plan is made from. It does not change when the ledger does.
 
         Args:
             snapshot: The active one.
-            now: Seconds since the epoch.
+            now: Seconds since the epoch, on the clock of all that the ledger was told.
+            time_of_day: The same moment on the machine's clock.
             free: Resources of the cluster that are free; may be empty while no application sleeps.
         """
         return Situation(
             now=now,
+            time_of_day=time_of_day,
             snapshot=snapshot,
             applications=self.applications.as_planned_from(self.usage.in_use(now), now, self.drain_s),
             serving=MappingProxyType(serving(self.activation.models)),

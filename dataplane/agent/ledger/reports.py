@@ -7,7 +7,11 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 REPORT_LIFETIME_S = 10.0
-"""A report that was not renewed for this long is from a replica that is gone, in seconds."""
+"""A report that was not renewed for this long is from a replica that is gone or silent, in
+seconds."""
+REMEMBERED_S = 90.0
+"""How long a report is remembered that is not renewed, in seconds. The relay gives up a silent
+writer after 60 s and then passes on its report no more, so that none is taken for a new one."""
 
 
 class Report(Protocol):
@@ -15,7 +19,8 @@ class Report(Protocol):
 
     @property
     def reported_at(self) -> float:
-        """Seconds since the epoch."""
+        """On the sender's own clock: it differs in each renewal. It is compared with no other
+        clock."""
 
 
 _R = TypeVar("_R", bound=Report)
@@ -30,22 +35,42 @@ class ReportUpdate(Generic[_R]):
     is_complete: bool = False
     """`changed` is everything that the relay holds."""
     changed: Mapping[str, _R]
-    """New reports, by key."""
+    """New reports, by key. Of a complete update, some may be known already."""
     removed: Set[str] = frozenset()
     """Keys of the replicas that have withdrawn their reports."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportChanges(Generic[_R]):
+    """What an update has changed."""
+
+    renewed: Mapping[str, _R]
+    """Reports that have just arrived, by key. One that the relay passed on again is not in it."""
+    ended: Mapping[str, _R]
+    """Reports that counted until now, by key: renewed, withdrawn, or no longer held by the
+    relay."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival(Generic[_R]):
+    report: _R
+    at: float
+
+
 @dataclass(slots=True)
 class Reports(Generic[_R]):
-    """The latest report of each replica, by key."""
+    """The latest report of each replica, by key.
 
-    _latest: dict[str, _R] = field(default_factory=dict)
+    The age of a report is counted from its arrival, on the clock of the one who passes `now`. The
+    clocks of the nodes that replicas run on may differ by hours.
+    """
+
+    _latest: dict[str, _Arrival[_R]] = field(default_factory=dict)
     _epoch: str = ""
     _complete_from: float = 0.0
-    """Until then a replica may still have to report again to a restarted relay; seconds since the
-    epoch."""
+    """Until then a replica may still have to report again to a restarted relay."""
 
-    def observe(self, update: ReportUpdate[_R], now: float) -> dict[str, _R]:
+    def observe(self, update: ReportUpdate[_R], now: float) -> ReportChanges[_R]:
         """Take over an update.
 
         A relay of another epoch was restarted empty. Earlier reports then count until they expire,
@@ -53,35 +78,46 @@ class Reports(Generic[_R]):
 
         Args:
             update: What the relay has passed on.
-            now: Seconds since the epoch.
-
-        Returns:
-            The reports that no longer count: withdrawn, expired, or no longer held by the relay.
+            now: Seconds on a clock that never steps.
         """
         before = self._latest
         if self._epoch and update.epoch != self._epoch:
             self._complete_from = now + REPORT_LIFETIME_S
         self._epoch = update.epoch
-        kept = {} if update.is_complete and now >= self._complete_from else before
-        latest = {**kept, **update.changed}
+        renewed, kept = update.changed, before
+        if update.is_complete:
+            renewed = {key: report for key, report in update.changed.items() if not self._is_known(key, report)}
+        if update.is_complete and now >= self._complete_from:
+            kept = {key: arrival for key, arrival in before.items() if key in update.changed}
+        latest = {**kept, **{key: _Arrival(report, now) for key, report in renewed.items()}}
         self._latest = {
-            key: report for key, report in latest.items() if key not in update.removed and is_live(report, now)
+            key: arrival
+            for key, arrival in latest.items()
+            if key not in update.removed and now - arrival.at < REMEMBERED_S
         }
-        return {key: report for key, report in before.items() if key not in self._latest}
+        ended = {
+            key: arrival.report
+            for key, arrival in before.items()
+            if _is_live(arrival, now) and self._latest.get(key) is not arrival
+        }
+        return ReportChanges(renewed=renewed, ended=ended)
+
+    def _is_known(self, key: str, report: _R) -> bool:
+        known = self._latest.get(key)
+        return known is not None and known.report == report
 
     def forget(self, prefix: str) -> None:
         """Drop the reports whose keys begin with `prefix`: their replicas are known to be gone."""
-        self._latest = {key: report for key, report in self._latest.items() if not key.startswith(prefix)}
+        self._latest = {key: arrival for key, arrival in self._latest.items() if not key.startswith(prefix)}
 
-    def get(self, key: str) -> _R | None:
-        """The latest report of a replica."""
-        return self._latest.get(key)
+    def remembered(self) -> dict[str, _R]:
+        """The latest reports, also of silent replicas, by key."""
+        return {key: arrival.report for key, arrival in self._latest.items()}
 
     def live(self, now: float) -> dict[str, _R]:
-        """The reports that count at `now`, by key."""
-        return {key: report for key, report in self._latest.items() if is_live(report, now)}
+        """The reports that were renewed in time before `now`, by key."""
+        return {key: arrival.report for key, arrival in self._latest.items() if _is_live(arrival, now)}
 
 
-def is_live(report: Report, now: float) -> bool:
-    """Whether the report was renewed in time."""
-    return now - report.reported_at < REPORT_LIFETIME_S
+def _is_live(arrival: _Arrival[_R], now: float) -> bool:
+    return now - arrival.at < REPORT_LIFETIME_S

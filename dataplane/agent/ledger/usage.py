@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
-from dataplane.agent.ledger.reports import Reports, ReportUpdate, is_live
+from dataplane.agent.ledger.reports import Reports, ReportUpdate
 from dataplane.relay.messages import IngressReport
 from dataplane.snapshot.snapshot import Position
 
@@ -23,19 +23,18 @@ class Usage:
 
     def observe(self, update: ReportUpdate[IngressReport], now: float) -> None:
         """Take over reports, and note until when each model was in use."""
-        superseded = {key: report for key in update.changed if (report := self._ingresses.get(key)) is not None}
-        gone = self._ingresses.observe(update, now)
-        for report in (superseded | gone).values():
-            self._note_in_flight(report, now if is_live(report, now) else report.reported_at)
-        for report in update.changed.values():
+        changes = self._ingresses.observe(update, now)
+        for report in changes.ended.values():
+            self._note_in_flight(report, now)
+        for report in changes.renewed.values():
             for model, usage in report.models.items():
-                self.requested(model, min(usage.last_request_at, now))
-            self._note_in_flight(report, min(report.reported_at, now))
+                self.requested(model, now - max(0.0, usage.idle_s))
+            self._note_in_flight(report, now)
 
-    def _note_in_flight(self, report: IngressReport, at: float) -> None:
+    def _note_in_flight(self, report: IngressReport, now: float) -> None:
         for model, usage in report.models.items():
             if usage.in_flight:
-                self.requested(model, at)
+                self.requested(model, now)
 
     def requested(self, model: str, at: float) -> None:
         """A model or pinned revision was requested or woken."""
@@ -67,6 +66,6 @@ class Usage:
         """The oldest activation in use by an ingress replica; None: there is no ingress replica."""
         return min((report.activation_sequence for report in self._ingresses.live(now).values()), default=None)
 
-    def ingresses_hold(self, position: Position, now: float) -> bool:
-        """Whether every ingress replica uses the snapshot at `position`."""
-        return all(report.position == position for report in self._ingresses.live(now).values())
+    def ingress_positions(self) -> Mapping[str, Position | None]:
+        """By ingress replica: the snapshot that it said last it decides by; None: it has none."""
+        return {replica: report.position for replica, report in self._ingresses.remembered().items()}

@@ -32,7 +32,7 @@ def is_wanted(situation: Situation, entry: snapshot_pb2.ModelEntry, target: Appl
     scaling = entry.revision.spec.scaling
     if scaling.min_replicas > 0 or situation.in_flight.get(entry.name, 0) > 0:
         return True
-    if situation.now < entry.warm_until.seconds + entry.warm_until.nanos * 1e-9:
+    if situation.time_of_day < entry.warm_until.seconds + entry.warm_until.nanos * 1e-9:
         return True
     keep_s = scaling.downscale_to_zero_delay.ToTimedelta().total_seconds()
     since = situation.last_activity.get(entry.name, float("-inf"))

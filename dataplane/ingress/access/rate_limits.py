@@ -6,14 +6,15 @@ bucket of tokens may go below zero and then has to fill up first.
 
 Each replica also takes from its buckets what the others report about once a second. Over time the
 limit holds for all replicas together. Between two reports each replica may admit what its own
-bucket holds.
+bucket holds. Reports are totals since a replica started: the first one that is seen of a replica is
+a baseline, and only what it admits after that is taken.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from dataplane.snapshot.api_key import ApiKey
 
@@ -66,8 +67,6 @@ class _Account:
     tokens: _Bucket | None = None
     used_requests: int = 0
     used_tokens: int = 0
-    others: dict[str, Used] = field(default_factory=dict)
-    """The last reports of other replicas, by replica."""
 
 
 class RateLimits:
@@ -76,6 +75,9 @@ class RateLimits:
     def __init__(self) -> None:
         self._accounts: dict[str, _Account] = {}
         """By uid of the key; at most one for each key of the snapshot."""
+        self._others: dict[str, Mapping[str, Used]] = {}
+        """The last report of each other replica that lives. Apart from the accounts: a key that is
+        removed and comes back is not charged for what was reported meanwhile."""
 
     def admit(self, key: ApiKey, now: float) -> Limited | None:
         """Count a request and return None, or return the limit that refuses it."""
@@ -120,18 +122,23 @@ class RateLimits:
     def take_over(self, replica: str, used: Mapping[str, Used], keys: Mapping[str, ApiKey], now: float) -> None:
         """Take from the buckets what another replica has admitted since its last report.
 
+        Nothing is taken for its first report: the totals in it may be of hours ago.
+
         Args:
             replica: The other replica.
             used: What it has admitted since it started, by uid of the key.
             keys: The current keys, by uid. Others are ignored.
             now: The current time.
         """
+        before = self._others.get(replica)
+        self._others[replica] = used
+        if before is None:
+            return
         for uid, (requests, tokens) in used.items():
             if uid not in keys:
                 continue
             account = self._account(keys[uid], now)
-            seen_requests, seen_tokens = account.others.get(replica, (0, 0))
-            account.others[replica] = (requests, tokens)
+            seen_requests, seen_tokens = before.get(uid, (0, 0))
             if account.requests is not None:
                 account.requests.level -= max(0, requests - seen_requests)
             if account.tokens is not None:
@@ -139,10 +146,8 @@ class RateLimits:
 
     def forget_replicas(self, live: Iterable[str]) -> None:
         """Drop the reports of replicas that are not in `live`."""
-        kept = set(live)
-        for account in self._accounts.values():
-            for replica in account.others.keys() - kept:
-                del account.others[replica]
+        for replica in self._others.keys() - set(live):
+            del self._others[replica]
 
     def forget_keys(self, live: Iterable[str]) -> None:
         """Drop the buckets of keys that are not in `live`, by uid."""

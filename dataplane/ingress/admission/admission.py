@@ -37,7 +37,7 @@ class Admission:
             views: Holds the current view.
             wake: Called with the resource name of an idle model that is asked for.
             random: For the choice between endpoints.
-            clock: Seconds, for `ModelUsage.last_request_at`.
+            clock: Seconds on a clock that never steps, for `ModelUsage.last_request_at`.
         """
         self._views = views
         self._clock = clock

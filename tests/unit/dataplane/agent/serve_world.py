@@ -16,6 +16,9 @@ class ServeWorld(ServeApi):
         self.statuses: dict[str, ServeStatus] = {}
         self.records: dict[str, ApplicationRecord] = {}
         self.deleted: list[str] = []
+        self.ingress: set[str] = set()
+        """The ingress replicas that live."""
+        self.stopped_ingress: list[str] = []
         self.refuses = False
         """Whether calls that deploy fail."""
 
@@ -30,6 +33,13 @@ class ServeWorld(ServeApi):
 
     def observe(self) -> Mapping[str, ServeStatus]:
         return dict(self.statuses)
+
+    def ingress_replicas(self) -> frozenset[str]:
+        return frozenset(self.ingress)
+
+    def stop_ingress_replica(self, replica_id: str) -> None:
+        self.stopped_ingress.append(replica_id)
+        self.ingress.discard(replica_id)
 
     def free_resources(self) -> Resources:
         return {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from broadsheet.v1 import snapshot_pb2
 from dataplane.agent.desired import application_name, replica_bounds
 from dataplane.agent.executor import DEPLOY_FAILED, Executor
@@ -28,7 +30,7 @@ class World:
         self.ledger: Ledger = empty()
         self.serve = ServeWorld()
         self._relays = RelayWorld()
-        self.executor = Executor(self.ledger, self._relays.relay(Role.AGENT, "agent"), self.serve)
+        self.executor = Executor(self.ledger, self._relays.relay(Role.AGENT, "agent"), self.serve, clock=time.time)
 
     @property
     def stage(self) -> Stage:

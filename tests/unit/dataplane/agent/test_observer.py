@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+from dataplane.agent.ledger.application import TAKEN_ON_S
 from dataplane.agent.ledger.ledger import Ledger
 from dataplane.agent.ledger.lifecycle import Stage
 from dataplane.agent.observer import Observer
@@ -29,6 +30,8 @@ class World:
     def __init__(self) -> None:
         self.relays = RelayWorld()
         self.serve = ServeWorld()
+        self.ahead_s = 0.0
+        """Of the agent's clock, against the time of day."""
         self.start()
 
     def start(self, incarnation: int = 2) -> None:
@@ -36,8 +39,15 @@ class World:
         self.ledger: Ledger = empty()
         self.changed = asyncio.Event()
         self.observer = Observer(
-            self.ledger, self.relays.relay(Role.AGENT, "agent", incarnation), self.serve, self.changed.set
+            self.ledger,
+            self.relays.relay(Role.AGENT, "agent", incarnation),
+            self.serve,
+            clock=self.now,
+            on_change=self.changed.set,
         )
+
+    def now(self) -> float:
+        return time.time() + self.ahead_s
 
     async def leave(self, *records: ApplicationRecord, activation: Activation | None = None) -> None:
         """Write what an earlier agent leaves."""
@@ -84,7 +94,7 @@ async def test_adopted_application_runs_before_the_first_plan() -> None:
     ingress_report = replace(ingress(sequence=4), reported_at=time.time())
     await world.relays.relay(Role.INGRESS, "i1").put({Key(Topic.INGRESSES, "i1"): ingress_report})
     await world.observer.adopt()
-    situation = world.ledger.situation(views.snapshot(), now=time.time(), free={})
+    situation = world.ledger.situation(views.snapshot(), now=time.time(), time_of_day=time.time(), free={})
     assert len(situation.applications["app"].endpoints) == 1
     assert (situation.serving, situation.ingress_sequence) == ({"models/m": "app"}, 4)
 
@@ -126,15 +136,15 @@ async def test_messages_of_replicas_reach_the_ledger() -> None:
     async with running(world.observer.receive_messages()):
         await world.relays.relay(Role.ENGINE, "r1").send(
             [
-                Wake(model="models/woken", requested_at=now + 1000),
-                ReplicaPlaced(application="app", replica_id="r1", placed_at=now),
-                ReplicaPlaced(application="unknown", replica_id="r1", placed_at=now),
-                StartFailure(application="fails", replica_id="r2", reason="R", message="words", failed_at=now),
-                StartFailure(application="unknown", replica_id="r2", reason="R", message="words", failed_at=now),
+                Wake(model="models/woken"),
+                ReplicaPlaced(application="app", replica_id="r1"),
+                ReplicaPlaced(application="unknown", replica_id="r1"),
+                StartFailure(application="fails", replica_id="r2", reason="R", message="words"),
+                StartFailure(application="unknown", replica_id="r2", reason="R", message="words"),
             ]
         )
         await world.until(lambda: "fails" in world.ledger.failures.by_application())
-    assert world.ledger.usage.last_activity(now)["models/woken"] <= time.time(), "a clock that is ahead does not count"
+    assert now <= world.ledger.usage.last_activity(now)["models/woken"] <= time.time(), "when it arrived"
     records = (await world.relays.relay(Role.ENGINE, "any").read([Topic.APPLICATIONS])).values(Topic.APPLICATIONS)
     assert {name: left.placed for name, left in records.items()} == {"app": True, "fails": False}
     world.start(incarnation=3)
@@ -149,6 +159,7 @@ async def test_application_that_ray_serve_no_longer_lists_is_forgotten_with_its_
     await world.leave(record(), record("stays"))
     world.serve.statuses["stays"] = ServeStatus(state=ServeState.RUNNING, message="")
     await world.observer.adopt()
+    world.ahead_s = TAKEN_ON_S + 1
     async with running(world.observer.observe_serve()):
         await world.until(lambda: world.stage is Stage.ABSENT)
     assert await world.names(Topic.APPLICATIONS) == await world.names(Topic.SLEEP_ORDERS) == {"stays"}
@@ -159,6 +170,7 @@ async def test_keys_of_an_application_are_gone_before_the_ledger_forgets_it() ->
     world = World()
     await world.leave(record())
     await world.observer.adopt()
+    world.ahead_s = TAKEN_ON_S + 1
     keys_left: list[bool] = []
     call = world.relays.remote
 
@@ -177,6 +189,7 @@ async def test_application_that_fails_to_deploy_in_ray_serve_is_given_up() -> No
     world = World()
     await world.leave(record())
     await world.observer.adopt()
+    world.ahead_s = TAKEN_ON_S + 1
     world.serve.statuses["app"] = ServeStatus(state=ServeState.FAILED, message="words", reason="OUT_OF_MEMORY")
     async with running(world.observer.observe_serve()):
         await world.until(lambda: world.stage is Stage.FAILED)

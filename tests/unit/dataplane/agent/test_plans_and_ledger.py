@@ -142,7 +142,7 @@ class AgentMachine(RuleBasedStateMachine):
     @rule(refused=st.booleans())
     def reconcile(self, refused: bool = False) -> None:
         before = copy.deepcopy(self.ledger)
-        situation = self.ledger.situation(self.snapshot(), now=self.now, free={})
+        situation = self.ledger.situation(self.snapshot(), now=self.now, time_of_day=self.now, free={})
         assert self.ledger == before, "a query changes nothing"
         planned = plan(situation)
         self.ledger.planned(self.snapshot(), planned.models, self.now)

@@ -133,7 +133,7 @@ async def test_messages_come_to_the_agent_in_order_and_once() -> None:
     world = RelayWorld()
     inbox = world.relay(Role.AGENT, "agent").inbox()
     ingress = world.relay(Role.INGRESS, "i1")
-    messages = [Wake(model=f"models/{number}", requested_at=1.0) for number in range(3)]
+    messages = [Wake(model=f"models/{number}") for number in range(3)]
     await ingress.send(messages[:2])
     assert await inbox.next() == tuple(messages[:2])
     await ingress.send(messages[2:])
@@ -142,7 +142,7 @@ async def test_messages_come_to_the_agent_in_order_and_once() -> None:
 
 async def test_messages_of_an_agent_that_died_come_to_the_next_one() -> None:
     world = RelayWorld()
-    wake = Wake(model="models/m", requested_at=1.0)
+    wake = Wake(model="models/m")
     await world.relay(Role.INGRESS, "i1").send([wake])
     await world.relay(Role.AGENT, "agent", 1).inbox().next()
     assert await world.relay(Role.AGENT, "agent", 2).inbox().next() == (wake,)
@@ -153,7 +153,7 @@ async def test_an_inbox_goes_on_after_a_restart() -> None:
     inbox = world.relay(Role.AGENT, "agent").inbox()
     ingress = world.relay(Role.INGRESS, "i1")
     for number in range(2):
-        wake = Wake(model=f"models/{number}", requested_at=1.0)
+        wake = Wake(model=f"models/{number}")
         await ingress.send([wake])
         assert await inbox.next() == (wake,)
         world.restart()

@@ -75,14 +75,14 @@ def engine(
 def ingress(
     *,
     in_flight: int = 0,
-    last_request_at: float = 0.0,
+    idle_s: float = 0.0,
     in_app: int = 0,
     sequence: int = 1,
     position: Position = POSITION,
     reported_at: float = NOW,
     first_byte: FirstByte | None = None,
 ) -> IngressReport:
-    usage = ModelUsageReport(in_flight=in_flight, last_request_at=last_request_at, first_byte=first_byte)
+    usage = ModelUsageReport(in_flight=in_flight, idle_s=idle_s, first_byte=first_byte)
     return IngressReport(
         position=position,
         activation_sequence=sequence,
@@ -106,7 +106,7 @@ def report_ingresses(ledger: Ledger, reports: Mapping[str, IngressReport], now: 
 
 
 def situation(ledger: Ledger, now: float = NOW) -> Situation:
-    return ledger.situation(views.snapshot(), now=now, free={})
+    return ledger.situation(views.snapshot(), now=now, time_of_day=now, free={})
 
 
 def application(ledger: Ledger, now: float = NOW) -> Application:

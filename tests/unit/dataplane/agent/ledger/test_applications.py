@@ -89,7 +89,16 @@ def test_replica_that_answers_before_the_call_returns_makes_the_application_read
 
 def test_application_of_an_earlier_agent_has_time_to_appear() -> None:
     ledger = empty()
-    ledger.adopt([record(created_at=NOW)], {}, None, NOW)
+    ledger.adopt([record()], {}, None, NOW)
+    assert not was_taken_on(ledger, NOW + TAKEN_ON_S)
+    assert was_taken_on(ledger, NOW + TAKEN_ON_S + 1)
+
+
+@pytest.mark.parametrize("ahead_s", [-3600.0, 3600.0])
+def test_application_of_an_agent_whose_clock_differs_counts_from_its_adoption(ahead_s: float) -> None:
+    ledger = empty()
+    ledger.adopt([record(created_at=NOW + ahead_s)], {}, None, NOW)
+    assert application(ledger).created_at == NOW
     assert not was_taken_on(ledger, NOW + TAKEN_ON_S)
     assert was_taken_on(ledger, NOW + TAKEN_ON_S + 1)
 
@@ -129,10 +138,8 @@ def test_second_replica_does_not_change_when_the_application_became_ready() -> N
 
 def test_report_that_is_not_renewed_is_no_endpoint() -> None:
     ledger = adopted()
-    report_engines(ledger, {"app/r1": engine(reported_at=NOW - REPORT_LIFETIME_S)})
-    assert application(ledger).endpoints == ()
-    assert application(ledger).phase is Phase.STARTING
     report_engines(ledger, {"app/r1": engine()})
+    assert application(ledger).phase is Phase.RUNNING
     assert application(ledger, NOW + REPORT_LIFETIME_S).endpoints == ()
 
 
@@ -249,7 +256,7 @@ def test_application_that_answers_although_its_call_failed_runs_until_ray_serve_
 
 def test_message_of_ray_serve_says_what_a_starting_application_waits_for() -> None:
     ledger = adopted()
-    assert ledger.applications.serve_reported(STARTS, NOW, NOW) == ()
+    assert ledger.applications.serve_reported(STARTS, NOW + TAKEN_ON_S + 1, NOW) == ()
     assert (application(ledger).phase, application(ledger).message) == (Phase.STARTING, "waits for a GPU")
 
 
@@ -268,8 +275,9 @@ def test_application_being_deleted_has_no_endpoints() -> None:
 def test_application_is_gone_when_ray_serve_no_longer_lists_it() -> None:
     ledger = adopted()
     report_engines(ledger, {"app/r1": engine()})
-    assert ledger.applications.missing_in(STARTS, NOW) == ()
-    assert ledger.applications.missing_in({}, NOW) == ("app",)
+    asked_at = NOW + TAKEN_ON_S + 1
+    assert ledger.applications.missing_in(STARTS, asked_at) == ()
+    assert ledger.applications.missing_in({}, asked_at) == ("app",)
     ledger.applications.gone("app")
     assert ledger.applications.names() == frozenset()
     assert ledger.applications.engines(NOW) == {}, "its replicas are gone too"
@@ -344,13 +352,7 @@ def test_application_that_is_gone_is_not_rescaled() -> None:
 
 def test_requests_in_an_application_are_summed_over_the_live_ingress_replicas() -> None:
     ledger = adopted()
-    report_ingresses(
-        ledger,
-        {
-            "a": ingress(in_flight=2, in_app=1),
-            "b": ingress(in_flight=3, in_app=3),
-            "dead": ingress(in_flight=100, in_app=100, reported_at=NOW - REPORT_LIFETIME_S),
-        },
-    )
+    report_ingresses(ledger, {"dead": ingress(in_flight=100, in_app=100)}, NOW - REPORT_LIFETIME_S)
+    report_ingresses(ledger, {"a": ingress(in_flight=2, in_app=1), "b": ingress(in_flight=3, in_app=3)})
     assert situation(ledger).in_flight == {"models/m": 5}
     assert application(ledger).in_use == 4

@@ -20,7 +20,6 @@ from dataplane.snapshot.snapshot import Snapshot
 from tests import views
 from tests.unit.dataplane.agent.ledger.reporting import (
     NOW,
-    POSITION,
     adopted,
     application,
     deployed,
@@ -60,7 +59,7 @@ def busy() -> Ledger:
 # -- queries ---------------------------------------------------------------------------------------
 
 QUERIES: dict[str, Callable[[Ledger, float], object]] = {
-    "situation": lambda ledger, now: ledger.situation(CATALOG, now=now, free={}),
+    "situation": lambda ledger, now: ledger.situation(CATALOG, now=now, time_of_day=now, free={}),
     "cold_starts": lambda ledger, now: ledger.cold_starts(),
     "names": lambda ledger, now: ledger.applications.names(),
     "state": lambda ledger, now: ledger.applications.state("app"),
@@ -75,7 +74,7 @@ QUERIES: dict[str, Callable[[Ledger, float], object]] = {
     "in_flight": lambda ledger, now: ledger.usage.in_flight(now),
     "in_use": lambda ledger, now: ledger.usage.in_use(now),
     "ingress_sequence": lambda ledger, now: ledger.usage.ingress_sequence(now),
-    "ingresses_hold": lambda ledger, now: ledger.usage.ingresses_hold(POSITION, now),
+    "ingress_positions": lambda ledger, now: ledger.usage.ingress_positions(),
 }
 
 

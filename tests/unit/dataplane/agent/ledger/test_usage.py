@@ -19,11 +19,9 @@ def used(**reports: IngressReport) -> Usage:
 
 
 def test_use_is_summed_over_the_ingress_replicas_that_live() -> None:
-    usage = used(
-        a=ingress(in_flight=2, in_app=1),
-        b=ingress(in_flight=3, in_app=3),
-        dead=ingress(in_flight=100, in_app=100, reported_at=NOW - REPORT_LIFETIME_S),
-    )
+    usage = Usage()
+    observe(usage, NOW - REPORT_LIFETIME_S, dead=ingress(in_flight=100, in_app=100))
+    observe(usage, NOW, a=ingress(in_flight=2, in_app=1), b=ingress(in_flight=3, in_app=3))
     assert usage.in_flight(NOW) == {"models/m": 5}
     assert usage.in_use(NOW) == {"app": 4}
 
@@ -31,35 +29,49 @@ def test_use_is_summed_over_the_ingress_replicas_that_live() -> None:
 def test_slowest_ingress_replica_counts() -> None:
     usage = used(a=ingress(sequence=4), b=ingress(sequence=7, position=OTHER))
     assert usage.ingress_sequence(NOW) == 4
-    assert not usage.ingresses_hold(OTHER, NOW)
-    observe(usage, a=ingress(position=OTHER))
-    assert usage.ingresses_hold(OTHER, NOW)
-    assert not usage.ingresses_hold(POSITION, NOW)
     assert Usage().ingress_sequence(NOW) is None
 
 
+def test_silent_ingress_replica_still_decides_by_the_snapshot_that_it_named_last() -> None:
+    usage = used(a=ingress(), b=ingress(position=OTHER))
+    observe(usage, NOW + 2 * REPORT_LIFETIME_S, b=ingress(position=OTHER))
+    assert usage.ingress_positions() == {"a": POSITION, "b": OTHER}
+
+
 def test_activity_is_the_newest_of_wakes_requests_and_requests_in_flight() -> None:
-    usage = used(a=ingress(last_request_at=NOW - 50))
+    usage = used(a=ingress(idle_s=50))
     assert usage.last_activity(NOW) == {"models/m": NOW - 50}
     usage.requested("models/m", NOW - 20)
     assert usage.last_activity(NOW) == {"models/m": NOW - 20}
-    observe(usage, a=ingress(in_flight=1, last_request_at=NOW - 50))
+    observe(usage, a=ingress(in_flight=1, idle_s=50))
     assert usage.last_activity(NOW) == {"models/m": NOW}
     assert usage.last_activity(NOW + 5) == {"models/m": NOW + 5}
 
 
 def test_idle_time_begins_when_the_last_request_ends() -> None:
-    usage = used(a=ingress(in_flight=1, last_request_at=NOW - 50))
-    observe(usage, NOW + 8, a=ingress(last_request_at=NOW - 50, reported_at=NOW + 8))
+    usage = used(a=ingress(in_flight=1, idle_s=50))
+    observe(usage, NOW + 8, a=ingress(idle_s=50, reported_at=NOW + 8))
     assert usage.last_activity(NOW + 100) == {"models/m": NOW + 8}
 
 
 def test_time_of_a_request_is_never_in_the_future() -> None:
-    assert used(a=ingress(last_request_at=NOW + 100)).last_activity(NOW) == {"models/m": NOW}
+    assert used(a=ingress(idle_s=-100)).last_activity(NOW) == {"models/m": NOW}
+
+
+def test_activity_does_not_depend_on_the_clock_of_the_ingress_replica() -> None:
+    behind = used(a=ingress(idle_s=50, reported_at=NOW - 3600))
+    assert behind.last_activity(NOW) == {"models/m": NOW - 50}
+    assert used(a=ingress(in_flight=1, reported_at=NOW - 3600)).in_flight(NOW + 5) == {"models/m": 1}
+
+
+def test_report_that_the_relay_passes_on_again_is_no_activity() -> None:
+    usage = used(a=ingress(idle_s=50))
+    usage.observe(ReportUpdate(epoch="first", is_complete=True, changed={"a": ingress(idle_s=50)}), NOW + 20)
+    assert usage.last_activity(NOW + 20) == {"models/m": NOW - 50}
 
 
 def test_request_in_flight_at_an_ingress_replica_that_died_does_not_keep_a_model_in_use() -> None:
-    usage = used(a=ingress(in_flight=1, last_request_at=NOW - 50))
+    usage = used(a=ingress(in_flight=1, idle_s=50))
     later = NOW + REPORT_LIFETIME_S
     assert usage.in_flight(later) == {}
     assert usage.last_activity(later + 100) == {"models/m": NOW}
@@ -68,13 +80,13 @@ def test_request_in_flight_at_an_ingress_replica_that_died_does_not_keep_a_model
 
 
 def test_request_in_flight_when_an_ingress_replica_withdraws_its_report_was_in_use_until_then() -> None:
-    usage = used(a=ingress(in_flight=1, last_request_at=NOW - 50))
+    usage = used(a=ingress(in_flight=1, idle_s=50))
     usage.observe(ReportUpdate(epoch="first", changed={}, removed=frozenset({"a"})), NOW + 5)
     assert usage.last_activity(NOW + 100) == {"models/m": NOW + 5}
 
 
 def test_activity_of_models_that_are_idle_is_forgotten() -> None:
-    usage = used(a=ingress(last_request_at=NOW - 50))
+    usage = used(a=ingress(idle_s=50))
     usage.requested("models/other", NOW)
     usage.keep_only({"models/other"})
     assert usage.last_activity(NOW) == {"models/other": NOW}

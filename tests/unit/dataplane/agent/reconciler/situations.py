@@ -48,6 +48,7 @@ def application(of: snapshot_pb2.ModelEntry, phase: Phase = Phase.RUNNING, **cha
 def situation(*entries: Message, applications: tuple[Application, ...] = (), **changes: object) -> Situation:
     made = Situation(
         now=NOW,
+        time_of_day=NOW,
         snapshot=views.snapshot(*entries),
         applications={application.name: application for application in applications},
         serving={},

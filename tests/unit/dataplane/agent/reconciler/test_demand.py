@@ -79,6 +79,11 @@ def test_warmed_model_that_fails_is_tried_again_while_it_is_wanted() -> None:
         assert (activation.state, activation.reason) == (State.FAILED, "SOURCE_NOT_FOUND")
 
 
+def test_warming_ends_by_the_time_of_day_which_may_have_been_set_right() -> None:
+    assert plan(situation(warmed(NOW + 1), time_of_day=NOW + 3600)) == Plan(actions=(), models={})
+    assert plan(situation(warmed(NOW - 1), time_of_day=NOW - 3600)).actions
+
+
 def test_warming_a_model_does_not_warm_its_pinned_revisions() -> None:
     made = plan(situation(warmed(NOW + 1, NEW), views.pinned(OLD)))
     assert set(made.models) == {"models/m"}

@@ -157,6 +157,7 @@ class ClusterMachine(RuleBasedStateMachine):
         made = plan(
             Situation(
                 now=self.now,
+                time_of_day=self.now,
                 snapshot=self.snapshot(),
                 applications={name: self._observed(name, simulated) for name, simulated in self.applications.items()},
                 serving={name: model.application for name, model in self.models.items() if model.endpoints},

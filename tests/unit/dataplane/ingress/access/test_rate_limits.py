@@ -83,6 +83,8 @@ def test_each_key_has_its_own_buckets() -> None:
 def test_requests_admitted_by_other_replicas_count() -> None:
     first, second, sixty = RateLimits(), RateLimits(), key(requests=60)
     keys = {sixty.uid: sixty}
+    second.take_over("first", first.used(), keys, 0.0)
+    first.take_over("second", second.used(), keys, 0.0)
     assert admitted(first, sixty, 0.0, 40) == 40
     second.take_over("first", first.used(), keys, 0.0)
     assert admitted(second, sixty, 0.0, 60) == 20
@@ -93,6 +95,45 @@ def test_requests_admitted_by_other_replicas_count() -> None:
     assert admitted(first, sixty, 60.0, 100) == 60
     first.take_over("second", {"unknown": (5, 5)}, keys, 60.0)
     assert set(first.used()) == {sixty.uid}
+
+
+def test_first_report_of_a_replica_is_a_baseline_and_only_what_follows_is_counted() -> None:
+    # An hour at 50 requests a minute, before this replica started.
+    limits, both = RateLimits(), key(requests=60, tokens=6000)
+    keys = {both.uid: both}
+    limits.take_over("old", {both.uid: (3000, 300_000)}, keys, 0.0)
+    assert limits.admit(both, 0.0) is None
+    limits.take_over("old", {both.uid: (3010, 300_100)}, keys, 0.0)
+    remaining = dict(limits.headers(both, 0.0))
+    assert remaining[b"x-ratelimit-remaining-requests"] == b"49"
+    assert remaining[b"x-ratelimit-remaining-tokens"] == b"5900"
+
+
+def test_totals_that_a_restarted_relay_passes_on_again_are_not_charged_again() -> None:
+    limits, sixty = RateLimits(), key(requests=60)
+    keys = {sixty.uid: sixty}
+    limits.take_over("other", {}, keys, 0.0)
+    limits.take_over("other", {sixty.uid: (50, 0)}, keys, 0.0)
+    limits.forget_replicas([])  # the relay is empty
+    limits.take_over("other", {sixty.uid: (50, 0)}, keys, 60.0)
+    assert admitted(limits, sixty, 60.0, 100) == 60
+
+
+def test_totals_of_a_key_that_comes_back_are_not_charged_again() -> None:
+    limits, sixty = RateLimits(), key(requests=60)
+    keys = {sixty.uid: sixty}
+    limits.take_over("other", {sixty.uid: (500, 0)}, keys, 0.0)
+    limits.forget_keys([])
+    limits.take_over("other", {sixty.uid: (501, 0)}, {}, 0.0)
+    limits.take_over("other", {sixty.uid: (502, 0)}, keys, 0.0)
+    assert admitted(limits, sixty, 0.0, 100) == 59
+
+
+def test_first_use_of_a_key_by_a_known_replica_is_counted() -> None:
+    limits, sixty = RateLimits(), key(requests=60)
+    limits.take_over("other", {}, {sixty.uid: sixty}, 0.0)
+    limits.take_over("other", {sixty.uid: (7, 0)}, {sixty.uid: sixty}, 0.0)
+    assert admitted(limits, sixty, 0.0, 100) == 53
 
 
 def test_over_time_two_replicas_together_hold_the_limit() -> None:
