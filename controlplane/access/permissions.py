@@ -138,6 +138,11 @@ def highest(roles: Iterable[Role]) -> Role | None:
     return max(roles, key=lambda role: len(PERMISSIONS_OF_ROLE[role]), default=None)
 
 
+def may(principal: Principal, permission: Permission) -> bool:
+    """Whether the role of `principal` allows something, for what depends on more than the RPC."""
+    return any(principal.role == role and permission in allowed for role, allowed in PERMISSIONS_OF_ROLE.items())
+
+
 def authorize(principal: Principal, method: str) -> None:
     """Check that `principal` may call `method`.
 

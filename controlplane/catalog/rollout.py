@@ -43,6 +43,8 @@ class Observed:
     """UNSPECIFIED: it has not reported any yet."""
     reason: str = ""
     message: str = ""
+    connect_time: datetime | None = None
+    """Since when it is connected (UTC, aware). None: since before the rollout."""
 
 
 class Move(enum.Enum):
@@ -112,6 +114,8 @@ def begun(current: domain.Model, changed: domain.Model, stamp: Stamp, *, at_once
     """
     if at_once:
         return dataclasses.replace(changed, rollout=None, stable=None)
+    if is_under_way(current) and changed.revision.spec == current.revision.spec:
+        return _continued(current, changed, stamp)
     if current.revision.number == changed.revision.number:
         return changed
     stable = current.stable if current.stable is not None else current.revision
@@ -154,16 +158,24 @@ def decide(model: domain.Model, observed: Sequence[Observed], now: datetime) -> 
         return None
     steps = policy.steps
     hold = steps[rollout.step - 1].hold.ToTimedelta() if rollout.step <= len(steps) else timedelta()
-    held = now - _moment(rollout.update_time)
-    waiting = [state.data_plane for state in observed if not _is_healthy(state, require_warm=policy.require_warm)]
-    if waiting:
-        if held < hold + policy.health_timeout.ToTimedelta():
-            return None
-        message = f"not healthy after {held.total_seconds():.0f} s on {', '.join(waiting[:3])}"
+    began = _moment(rollout.update_time)
+    waiting = [state for state in observed if not _is_healthy(state, require_warm=policy.require_warm)]
+    too_slow_before = now - hold - policy.health_timeout.ToTimedelta()
+    # A data plane that has just connected had no time yet, however long the step lasts already.
+    slow = [state.data_plane for state in waiting if max(began, state.connect_time or began) <= too_slow_before]
+    if slow:
+        message = f"not healthy after {(now - began).total_seconds():.0f} s on {', '.join(slow[:3])}"
         return Decision(move=Move.REVERT, reason="HEALTH_TIMEOUT", message=message)
-    if held < hold:
+    if waiting or now - began < hold:
         return None
     return Decision(move=Move.STEP if rollout.step < len(steps) else Move.COMPLETE)
+
+
+def restarted(model: domain.Model, stamp: Stamp) -> domain.Model:
+    """`model` with the time of its current step begun anew, after it was not served for a while."""
+    if not is_under_way(model) or model.rollout is None:
+        return model
+    return dataclasses.replace(model, rollout=_changed(model.rollout, stamp))
 
 
 def moved(model: domain.Model, decision: Decision, stamp: Stamp) -> domain.Model:
@@ -215,6 +227,29 @@ def controlled(
     rollout = _changed(model.rollout, stamp)
     rollout.state = _Rollout.STATE_PAUSED if action == request.ACTION_PAUSE else _Rollout.STATE_RUNNING
     return dataclasses.replace(model, rollout=rollout, update_time=stamp.now, catalog_revision=stamp.catalog_revision)
+
+
+def _continued(current: domain.Model, changed: domain.Model, stamp: Stamp) -> domain.Model:
+    """`changed`, which has the spec of `current`, with the rollout of `current` at its step.
+
+    A new policy is followed from the current share on, and the time of the step starts again under
+    it. REPLACE ends the rollout: each data plane then waits for its own new revision.
+    """
+    assert current.rollout is not None, "a rollout is under way"
+    policy = changed.rollout_policy
+    rollout = _Rollout()
+    rollout.CopyFrom(current.rollout)
+    rollout.revision_number = changed.revision.number
+    if policy != current.rollout_policy:
+        rollout = _changed(rollout, stamp)
+        if policy.strategy != rollout_pb2.RolloutPolicy.STRATEGY_CANARY:
+            rollout.state, rollout.percent = _Rollout.STATE_COMPLETE, 100
+            return dataclasses.replace(changed, rollout=rollout, stable=None)
+        # A share never goes down, so the step is the last one that the share has reached.
+        rollout.step = max(1, sum(step.percent <= rollout.percent for step in policy.steps))
+        rollout.step_count = len(policy.steps)
+        rollout.percent = max(rollout.percent, policy.steps[rollout.step - 1].percent)
+    return dataclasses.replace(changed, rollout=rollout)
 
 
 def _is_healthy(observed: Observed, *, require_warm: bool) -> bool:

@@ -52,6 +52,7 @@ class ReportedStatuses:
                         state=status.state,
                         reason=status.reason,
                         message=status.message,
+                        connect_time=known.record.connect_time,
                     )
                 )
         return observed

@@ -13,6 +13,9 @@ from controlplane.fleet.changed import Changed
 from controlplane.fleet.state import FleetState
 from controlplane.store.fleet.reports import FleetReport
 
+SINGLE_FAILURES_MAX = 3
+"""Reports of a failed write that may fail on their own before the database counts as away."""
+
 _log = structlog.get_logger("controlplane.fleet.writing")
 
 
@@ -72,13 +75,39 @@ class FleetWriter:
                 await asyncio.sleep(self._settings.retry_s)
 
     async def flush(self) -> bool:
-        """Write all reports that are due. Returns whether the database has them all."""
+        """Write all reports that are due. Returns whether the database has them all.
+
+        A report that the database refuses is put last, so that it holds up no other.
+        """
         while reports := self._state.take_reports(self._settings.reports_per_write):
-            try:
-                await self._store.put(reports)
-            except Exception as error:
-                _log.warning("fleet_reports_not_written", data_planes=len(reports), error=type(error).__name__)
-                self._state.not_written(reports)
+            if left := await self._write(reports):
+                self._state.not_written(left)
                 return False
-            self._state.written(reports)
+        return True
+
+    async def _write(self, reports: Sequence[FleetReport]) -> Sequence[FleetReport]:
+        """Write reports together, or else one by one.
+
+        Returns:
+            Those that are not written: first those that were not tried alone.
+        """
+        if await self._put(reports):
+            return ()
+        refused: list[FleetReport] = []
+        for number, report in enumerate(reports, start=1):
+            # A report that was alone already has failed alone.
+            if len(reports) == 1 or not await self._put((report,)):
+                refused.append(report)
+            if len(refused) == SINGLE_FAILURES_MAX:
+                return [*reports[number:], *refused]
+        return refused
+
+    async def _put(self, reports: Sequence[FleetReport]) -> bool:
+        try:
+            await self._store.put(reports)
+        except Exception as error:
+            first = reports[0].record.id
+            _log.warning("fleet_reports_not_written", data_planes=len(reports), first=first, error=type(error).__name__)
+            return False
+        self._state.written(reports)
         return True

@@ -18,7 +18,7 @@ from grpc_status import rpc_status
 
 from controlplane import errors, principal
 from controlplane.rpc import status
-from protocol.validation import violations_of
+from protocol.validation import nul_violations, violations_of
 
 _log = structlog.get_logger("controlplane.rpc")
 
@@ -202,12 +202,12 @@ async def _run_stream(handler: Callable[..., Any], request: Any, context: grpc.a
 
 
 def check(request: protobuf_message.Message) -> None:
-    """Check a request by the rules in its proto.
+    """Check a request by the rules in its proto, and its text for NUL.
 
     Raises:
         errors.InvalidArgument: It breaks a rule.
     """
-    violations = violations_of(request)
+    violations = nul_violations(request) or violations_of(request)
     if violations:
         raise errors.InvalidArgument.of_fields(violations)
 

@@ -10,6 +10,7 @@ from dataplane.openai.adapter_names import engine_adapter_name
 from dataplane.relay.messages import EngineReport
 from dataplane.snapshot.activation import ModelActivation, State
 from dataplane.snapshot.snapshot import Snapshot
+from protocol.validation import plain_text
 
 _MESSAGE_CHARACTERS_MAX = 2000
 
@@ -58,7 +59,7 @@ def notable_statuses(
             revision_number=quarantine.revision_number,
             state=status_pb2.RESOURCE_STATE_QUARANTINED,
             reason=quarantine.reason,
-            message=quarantine.message[:_MESSAGE_CHARACTERS_MAX],
+            message=plain_text(quarantine.message[:_MESSAGE_CHARACTERS_MAX]),
         )
     reports = [report for replicas in engines.values() for report in replicas.values()]
     statuses.update(_adapter_statuses(snapshot, reports))
@@ -153,7 +154,7 @@ def _model_status(entry: snapshot_pb2.ModelEntry, activation: ModelActivation | 
         revision_number=activation.revision_number,
         state=_STATES[activation.state],
         reason=activation.reason,
-        message=activation.message[:_MESSAGE_CHARACTERS_MAX],
+        message=plain_text(activation.message[:_MESSAGE_CHARACTERS_MAX]),
         ready_replicas=len(activation.endpoints),
         application=activation.application,
     )
@@ -178,7 +179,7 @@ def _adapter_statuses(snapshot: Snapshot, reports: Iterable[EngineReport]) -> di
                 revision_number=adapter.revision.number,
                 state=status_pb2.RESOURCE_STATE_FAILED,
                 reason=reason,
-                message=message[:_MESSAGE_CHARACTERS_MAX],
+                message=plain_text(message[:_MESSAGE_CHARACTERS_MAX]),
             )
         elif name in loaded:
             statuses[adapter.name] = status_pb2.ResourceStatus(

@@ -23,7 +23,8 @@ def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """
     tmp = path.with_name(path.name + _TMP_SUFFIX)
     try:
-        with tmp.open("wb") as file:
+        # For this user only: a snapshot has the hashes and scopes of API keys.
+        with open(os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())

@@ -24,6 +24,7 @@ from dataplane.sync.events import Accepted, Candidate, Ended, Event, Identity, R
 from dataplane.sync.rejections import Rejections
 from dataplane.sync.resource_report import TEXT_CHARACTERS_MAX, ResourceReport
 from dataplane.sync.transitions import Input, ProtocolViolation, State, next_state
+from protocol.validation import plain_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,7 +257,7 @@ class Subscriber:
             serving=self.serving,
             phase=pb.PHASE_REJECTED,
             reason=rejected.reason,
-            message=rejected.message[:TEXT_CHARACTERS_MAX],
+            message=plain_text(rejected.message[:TEXT_CHARACTERS_MAX]),
         )
 
     # -- messages to the control plane -------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import asyncpg
@@ -14,7 +15,11 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 
+from broadsheet.v1 import snapshot_service_pb2
 from controlplane import errors
+from controlplane.fleet.fleet import fleet_of
+from controlplane.fleet.progress import Progress
+from controlplane.fleet.shared_database import sharing_of
 from controlplane.store.databases import database
 from controlplane.store.databases import postgres as store_postgres
 from controlplane.store.doors import WRITE_ATTEMPTS_MAX
@@ -23,6 +28,15 @@ from controlplane.store.store import Store
 from controlplane.store.transactions import WriteTransaction
 from tests.postgres_server import PostgresServer
 from tests.registry_world import World, open_world
+
+
+class Unsettled:
+    """The stream of a data plane that serves nothing yet."""
+
+    settled_revision = None
+
+    def supersede(self) -> None:
+        raise AssertionError("there is a single stream")
 
 
 @pytest.fixture
@@ -215,3 +229,15 @@ async def test_readers_find_a_connection_while_writers_wait(url: str, tmp_path: 
         await asyncio.gather(*writing)
         assert await world.revision() == 10
         world.verifier.close()
+
+
+async def test_a_report_that_it_refuses_hides_no_other_from_other_control_planes(url: str) -> None:
+    async with Store.open(url) as first, Store.open(url) as second:
+        fleets = [fleet_of(store, head=await store.head(), sharing=sharing_of(store)) for store in (first, second)]
+        for data_plane_id, address in (("bad", "http://x\0"), ("good-1", "http://x"), ("good-2", "http://x")):
+            session = await fleets[0].admission.admit(data_plane_id)
+            said = snapshot_service_pb2.Hello(data_plane=data_plane_id, http_address=address)
+            fleets[0].state.attach(said, Progress(), Unsettled(), session, now=datetime.now(UTC))
+        assert not await fleets[0].writer.flush()
+        await fleets[1].database.catch_up()
+        assert fleets[1].state.ids == ["good-1", "good-2"]

@@ -218,6 +218,47 @@ async def test_the_rollout_of_a_deleted_model_waits_for_its_undeletion(world: Wo
     assert (await entry(world)).candidate_percent == 50
 
 
+async def test_an_undeleted_canary_has_the_whole_time_of_its_step_again(world: World) -> None:
+    policy = rollout_pb2.RolloutPolicy()
+    policy.CopyFrom(CANARY)
+    policy.health_timeout.seconds = 1
+    await register(world, 1, policy)
+    await register(world, 2, policy)
+    begun = (await get(world)).rollout.update_time.ToDatetime(tzinfo=UTC)
+    await world.delete_model("m")
+    await world.registry.UndeleteModel(registry_service_pb2.UndeleteModelRequest(name="models/m"), NO_CONTEXT)
+    undeleted = (await get(world)).update_time.ToDatetime(tzinfo=UTC)
+    assert undeleted - begun >= timedelta(seconds=1)
+    silent = Fleet(status_pb2.RESOURCE_STATE_UNSPECIFIED)
+    await carry_on(world, silent, undeleted)
+    assert (await entry(world)).candidate_percent == 10
+    await carry_on(world, silent, undeleted + timedelta(seconds=1))
+    assert (await get(world)).rollout.reason == "HEALTH_TIMEOUT"
+
+
+async def test_a_card_changed_during_a_rollout_leaves_it_at_its_step(world: World) -> None:
+    await register(world, 1)
+    await register(world, 2)
+    await carry_on(world, Fleet())
+    await world.register_model(
+        "m", spec(scaling={"minReplicas": 2}), rollout_policy=CANARY, card=model_pb2.ModelCard(display_name="Pirate")
+    )
+    sent = await entry(world)
+    assert (sent.candidate.number, sent.candidate.card.display_name, sent.candidate_percent) == (3, "Pirate", 50)
+    await carry_on(world, Fleet())
+    assert (await get(world)).rollout.state == rollout_pb2.Rollout.STATE_COMPLETE
+
+
+async def test_a_policy_changed_to_replace_during_a_rollout_reverts_nothing(world: World) -> None:
+    await register(world, 1)
+    await register(world, 2)
+    await register(world, 2, rollout_pb2.RolloutPolicy(strategy=rollout_pb2.RolloutPolicy.STRATEGY_REPLACE))
+    await carry_on(world, Fleet(status_pb2.RESOURCE_STATE_DEPLOYING))
+    sent = await entry(world)
+    assert (sent.revision.number, sent.revision.spec.scaling.min_replicas) == (2, 2)
+    assert not sent.HasField("candidate")
+
+
 async def test_a_new_policy_alone_makes_no_model_revision(world: World) -> None:
     await world.register_model("m")
     answer = await world.register_model("m", rollout_policy=CANARY)

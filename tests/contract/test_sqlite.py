@@ -49,6 +49,27 @@ async def test_commits_are_durable_and_references_hold(tmp_path: Path) -> None:
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
 
 
+def _modes(directory: Path) -> dict[str, str]:
+    return {path.name: oct(path.stat().st_mode & 0o777) for path in sorted(directory.iterdir())}
+
+
+async def test_only_its_user_can_read_the_database(tmp_path: Path) -> None:
+    async with Store.open(f"sqlite+aiosqlite:///{tmp_path}/a.db"):
+        assert _modes(tmp_path) == dict.fromkeys(("a.db", "a.db-shm", "a.db-wal", "a.db.lock"), "0o600")
+
+
+async def test_a_database_that_others_could_read_is_closed_to_them_and_keeps_its_group(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/a.db"
+    async with Store.open(url):
+        pass
+    for path in (tmp_path / "a.db", tmp_path / "a.db-wal"):
+        path.touch()
+        path.chmod(0o664)
+    async with Store.open(url):
+        assert _modes(tmp_path)["a.db"] == "0o660"
+        assert _modes(tmp_path)["a.db-wal"] == "0o660"
+
+
 async def test_a_second_process_gets_an_error_that_names_the_first(tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path}/a.db"
     async with Store.open(url):

@@ -15,7 +15,13 @@ from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # ship
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
-from broadsheet.v1 import registry_service_pb2, registry_service_pb2_grpc, snapshot_service_pb2
+from broadsheet.v1 import (
+    api_key_pb2,
+    diff_pb2,
+    registry_service_pb2,
+    registry_service_pb2_grpc,
+    snapshot_service_pb2,
+)
 from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from controlplane.access.permissions import PERMISSION_OF_METHOD, Role
 from tests.stream.access_world import (
@@ -30,6 +36,7 @@ from tests.stream.access_world import (
     path,
     write_tokens,
 )
+from tests.stream.registry_plane import model_request
 
 VIEWERS = {Role.VIEWER, Role.PUBLISHER, Role.OPERATOR, Role.ADMIN}
 PUBLISHERS = VIEWERS - {Role.VIEWER}
@@ -162,6 +169,34 @@ async def test_credentials_of_a_data_plane_are_refused_for_another(plane: Plane)
         grpc.StatusCode.PERMISSION_DENIED,
         "DATA_PLANE_MISMATCH",
     )
+
+
+@pytest.mark.parametrize("role", [Role.VIEWER, Role.PUBLISHER, Role.OPERATOR, Role.ADMIN])
+async def test_snapshots_show_api_keys_to_those_only_who_may_read_keys(plane: Plane, role: Role) -> None:
+    registry = registry_service_pb2_grpc.RegistryServiceStub(plane.channel)
+    snapshots = SnapshotServiceStub(plane.channel)
+    admin, metadata = bearer(TOKENS[Role.ADMIN]), bearer(TOKENS[role])
+    for key in ("alice", "bob"):
+        request = api_key_pb2.CreateApiKeyRequest(
+            api_key_id=key, limits=api_key_pb2.ApiKeyLimits(allowed_served_names=["*"])
+        )
+        await registry.CreateApiKey(request, metadata=admin)
+    await registry.RegisterModel(model_request(), metadata=admin)
+    fetch = snapshot_service_pb2.FetchSnapshotRequest(page_size=1)
+    fetched = []
+    while True:
+        page = await snapshots.FetchSnapshot(fetch, metadata=metadata)
+        fetched += [entry.ref.name for entry in page.entries]
+        fetch.page_token = page.next_page_token
+        if not fetch.page_token:
+            break
+    difference = await snapshots.DiffSnapshots(diff_pb2.DiffSnapshotsRequest(from_revision=0), metadata=metadata)
+    listed = await snapshots.ListSnapshots(snapshot_service_pb2.ListSnapshotsRequest(), metadata=metadata)
+    shown = [fetched, [change.name for change in difference.changes], [item.resource for item in listed.snapshots]]
+    keys = ["apiKeys/alice", "apiKeys/bob"] if role in (Role.OPERATOR, Role.ADMIN) else []
+    model = "models/m"
+    assert shown == [[*keys, model], [*keys, model], [model, *(keys[::-1] or ["", ""]), ""]]
+    assert page.entry_count == 3
 
 
 async def test_a_changed_tokens_file_is_used_at_once_unless_it_is_invalid(plane: Plane) -> None:

@@ -55,6 +55,8 @@ async def plane(tmp_path: Path) -> AsyncIterator[ControlPlane]:
         ({"spec": model_pb2.ModelSpec()}, "spec.source"),
         ({"labels": {"": "x"}}, 'labels[""]'),
         ({"labels": {"a": "x" * 257}}, 'labels["a"]'),
+        ({"labels": {"a": "x\0"}}, 'labels["a"]'),
+        ({"card": model_pb2.ModelCard(description="x\0")}, "card.description"),
         ({"labels": {f"k{index}": "" for index in range(65)}}, "labels"),
     ],
 )

@@ -22,7 +22,7 @@ from controlplane.push.subscription.states import TRANSITIONS, Event, State
 from controlplane.push.subscription.timing import Limits, Timers
 from controlplane.push.subscription.transfer import ChunkRequest, Transfer
 from controlplane.push.subscription.violations import ProtocolViolation, checked_position, refuse
-from protocol.validation import violations_of
+from protocol.validation import nul_violations, violations_of
 
 RECONNECT_AFTER_TIMEOUT_S = 1.0
 """Seconds that a client is asked to wait before it reconnects, when its stream has ended because of
@@ -186,7 +186,7 @@ class Subscription:
         Raises:
             ProtocolViolation: it is invalid, or illegal now. Nothing was changed.
         """
-        violations = violations_of(request)
+        violations = nul_violations(request) or violations_of(request)
         if violations:
             raise ProtocolViolation("the message is invalid", violations)
         if request.WhichOneof("message") == "hello":

@@ -10,7 +10,13 @@ from controlplane.catalog.domain import Position
 from controlplane.fleet.progress import NO_CHANGE, Progress, ResourceChange
 from controlplane.push.subscription.rejections import Rejections
 from controlplane.push.subscription.states import Event, State
-from controlplane.push.subscription.violations import check_resource, checked_position, refuse, require_serving
+from controlplane.push.subscription.violations import (
+    check_name,
+    check_resource,
+    checked_position,
+    refuse,
+    require_serving,
+)
 
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _ACTIVE = (pb.PHASE_ACTIVE, pb.PHASE_ACTIVE_WITH_ERRORS)
@@ -51,6 +57,8 @@ def read_status(status: pb.Status, stream: Received) -> Report:
     serving = checked_position("status.serving", status.serving) if status.HasField("serving") else None
     for resource in status.resources:
         check_resource(resource)
+    for name in status.removed:
+        check_name("status.removed", name)
     progress, answer = stream.progress, None
     if status.HasField("target"):
         target = checked_position("status.target", status.target)

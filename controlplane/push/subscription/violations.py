@@ -52,14 +52,23 @@ def checked_position(field: str, message: snapshot_pb2.Position) -> Position:
     return position
 
 
+def check_name(field: str, name: str) -> None:
+    """Check the length of a resource name, which is part of a key in the database.
+
+    Raises:
+        ProtocolViolation: it is empty or too long.
+    """
+    if not 1 <= len(name) <= NAME_CHARACTERS_MAX:
+        refuse(f"got {len(name)} characters: a name has 1 to {NAME_CHARACTERS_MAX}", field)
+
+
 def check_resource(resource: status_pb2.ResourceStatus) -> None:
     """Check the lengths of a resource's status.
 
     Raises:
         ProtocolViolation: it is invalid.
     """
-    if not 1 <= len(resource.name) <= NAME_CHARACTERS_MAX:
-        refuse(f"a name has 1 to {NAME_CHARACTERS_MAX} characters", "status.resources.name")
+    check_name("status.resources.name", resource.name)
     for field, text in (
         ("reason", resource.reason),
         ("message", resource.message),

@@ -193,7 +193,8 @@ class ModelHandler:
             if current is None:
                 raise errors.model_not_found(request.name)
             etags.check(request.etag, current)
-            model = registration.undeleted(current, transaction.stamp)
+            # No data plane served it meanwhile, so the time of a canary's step starts again.
+            model = rollout.restarted(registration.undeleted(current, transaction.stamp), transaction.stamp)
             # The model and its adapters come back together or not at all. If another resource has
             # taken one of their served names, the caller must free that name first.
             await consistency.check_served_name(transaction, model.served_name, model.name)

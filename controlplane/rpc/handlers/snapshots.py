@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from broadsheet.v1 import diff_pb2, rollback_pb2
 from broadsheet.v1 import snapshot_service_pb2 as pb
+from controlplane import principal
+from controlplane.access.permissions import Permission, may
 from controlplane.catalog import convert, diff, domain
 from controlplane.listing import paging
 from controlplane.rpc.handlers import consistency, idempotency
@@ -18,6 +20,11 @@ _ENTRIES_DEFAULT = 100
 """Entries or changes of a page whose size the request leaves open."""
 
 
+_KEYS = "apiKeys/"
+_AFTER_KEYS = "apiKeys0"
+"""After every name of an API key, and before all others: keys come first, in the order of bytes."""
+
+
 class SnapshotHandler:
     """Reads and compares snapshots, and rolls the catalog back to one."""
 
@@ -27,7 +34,7 @@ class SnapshotHandler:
     async def fetch_snapshot(self, request: pb.FetchSnapshotRequest) -> pb.FetchSnapshotResponse:
         store = self._registry.store
         cursor = paging.cursor(request, request.page_token, int, str)
-        after_name = str(cursor[1]) if cursor is not None else ""
+        after_name = _shown_after(str(cursor[1]) if cursor is not None else "")
         if cursor is not None:
             head = (await store.revisions.commit_at(int(cursor[0]))).head
         elif request.HasField("revision"):
@@ -63,7 +70,7 @@ class SnapshotHandler:
             end = (await store.head()).position
 
         async def read(after: paging.Cursor | None, limit: int) -> Sequence[store_entries.Difference]:
-            after_name = str(after[1]) if after is not None else ""
+            after_name = _shown_after(str(after[1]) if after is not None else "")
             return await store.entries.differences(begin.revision, end.revision, after_name=after_name, limit=limit)
 
         page = await paging.page(
@@ -106,6 +113,23 @@ class SnapshotHandler:
             return await self._registry.store.revisions.list(before_revision=before, limit=limit)
 
         page = await paging.page_newest_first(
-            request, read, key=lambda commit: commit.head.position.revision, to_proto=convert.commit_to_proto
+            request, read, key=lambda commit: commit.head.position.revision, to_proto=_summary
         )
         return pb.ListSnapshotsResponse(snapshots=page.items, next_page_token=page.next_page_token)
+
+
+def _sees_keys() -> bool:
+    """Whether the caller may also list API keys, so that a snapshot shows it their entries."""
+    return may(principal.current(), Permission.KEYS_READ)
+
+
+def _shown_after(name: str) -> str:
+    """The name after which entries are read for this caller."""
+    return name if _sees_keys() else max(name, _AFTER_KEYS)
+
+
+def _summary(commit: domain.Commit) -> pb.SnapshotSummary:
+    summary = convert.commit_to_proto(commit)
+    if summary.resource.startswith(_KEYS) and not _sees_keys():
+        summary.resource = ""
+    return summary

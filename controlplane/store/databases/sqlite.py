@@ -6,8 +6,9 @@ import asyncio
 import fcntl
 import os
 import socket
+import stat
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ CONNECTIONS_MAX = 8
 
 _BUSY_TIMEOUT_MS = 5000
 """Only this process has the file, so a connection waits only while another one commits."""
+
+_OTHER_FILES = ("-wal", "-shm")
+"""Beside the database, while it is in use and after an unclean stop."""
 
 WRITE = "broadsheet_write"
 """Execution option of connections whose transactions write."""
@@ -63,6 +67,7 @@ def exclusively(path: Path) -> Iterator[None]:
         raise errors.SetupError(f"{error.filename or path}: {error.strerror}") from None
     try:
         _lock(descriptor, path)
+        _close_to_others(path)
         yield
     finally:
         os.close(descriptor)
@@ -88,6 +93,28 @@ def _lock(descriptor: int, path: Path) -> None:
         raise errors.SetupError(f"{path} is in use by {holder}; only one control plane may hold it") from None
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+
+
+def _close_to_others(path: Path) -> None:
+    """Create the database file for this user only, or take it from all users but its group.
+
+    It holds hashes of keys, and the contents of cards and labels. SQLite alone would create it for
+    everybody to read; its other files get the mode of this one. The group stays as it is: a volume
+    may be given to a process by its group.
+
+    Raises:
+        errors.SetupError: The file cannot be created.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise errors.SetupError(f"{path}: {error.strerror}") from None
+    for file in (path, *(path.with_name(f"{path.name}{suffix}") for suffix in _OTHER_FILES)):
+        # A file of another user has the mode that this user wants.
+        with suppress(FileNotFoundError, PermissionError):
+            mode = file.stat().st_mode
+            if mode & stat.S_IRWXO:
+                file.chmod(stat.S_IMODE(mode) & ~stat.S_IRWXO)
 
 
 def create_engine(path: Path) -> AsyncEngine:

@@ -155,6 +155,53 @@ def test_a_change_during_a_rollout_begins_anew_over_the_same_stable_revision() -
     assert (third.revision.number, third.stable.number, third.rollout.step) == (3, 1, 1)
 
 
+def test_a_changed_card_is_put_in_place_and_leaves_the_rollout_at_its_step() -> None:
+    stepped = rollout.moved(changed(), Decision(move=Move.STEP), stamp(at(60), 3))
+    carded = registered_model(stepped, draft(2, card="x"), stamp(at(65), 4))
+    assert stepped.rollout is not None
+    assert carded.rollout is not None
+    assert carded.stable == stepped.stable
+    assert (carded.revision.number, carded.rollout.revision_number) == (3, 3)
+    assert (carded.rollout.step, carded.rollout.percent) == (2, 50)
+    assert carded.rollout.update_time == stepped.rollout.update_time
+
+
+def test_a_change_of_the_policy_to_replace_ends_the_rollout_with_the_new_revision() -> None:
+    replacing = rollout.resolved(rollout_pb2.RolloutPolicy())
+    for model in (changed(), rollout.controlled(changed(), Control.ACTION_PAUSE, stamp())):
+        ended = registered_model(model, draft(2, canary=replacing), stamp(at(5), 3))
+        assert ended.rollout is not None
+        assert (ended.rollout.state, ended.rollout.percent, ended.stable) == (State.STATE_COMPLETE, 100, None)
+        assert ended.revision.number == 2
+        assert rollout.decide(ended, seen(READY, DEPLOYING), at(6)) is None
+
+
+@pytest.mark.parametrize(
+    ("percents", "step", "percent"), [([5, 20, 50], 1, 5), ([1, 2, 3], 3, 5), ([10, 50], 1, 10), ([4], 1, 5)]
+)
+def test_a_new_policy_is_followed_from_the_current_share_on(percents: list[int], step: int, percent: int) -> None:
+    steps = [{"percent": percent} for percent in percents]
+    model = registered_model(changed(), draft(2, canary=policy(steps=steps)), stamp(at(5), 3))
+    assert model.rollout is not None
+    assert (model.rollout.step, model.rollout.step_count) == (step, len(percents))
+    assert model.rollout.percent == percent
+
+
+def test_a_shorter_health_timeout_counts_from_the_change_of_the_policy() -> None:
+    model = registered_model(changed(), draft(2, canary=policy(healthTimeout="1s")), stamp(at(200), 3))
+    assert rollout.decide(model, seen(DEPLOYING), at(201)) is None
+    assert rollout.decide(model, seen(DEPLOYING), at(261)) is not None
+
+
+def test_a_data_plane_that_connects_late_has_the_whole_time_to_become_healthy() -> None:
+    late = [Observed(data_plane="dataPlanes/late", state=SILENT, connect_time=at(10_000))]
+    assert rollout.decide(changed(), late, at(10_359)) is None
+    assert rollout.decide(changed(), [*seen(READY), *late], at(10_359)) is None
+    decision = rollout.decide(changed(), late, at(10_360))
+    assert decision is not None
+    assert decision.reason == "HEALTH_TIMEOUT"
+
+
 def test_registering_the_stable_content_again_ends_the_rollout() -> None:
     back = registered_model(changed(), draft(1), stamp())
     assert (back.revision.number, back.rollout, back.stable) == (3, None, None)
@@ -224,6 +271,11 @@ class RolloutMachine(RuleBasedStateMachine):
     def register(self, content: int) -> None:
         self.model = registered_model(self.model, draft(content), self.stamp())
         self.percents = [self.model.rollout.percent] if rollout.is_under_way(self.model) and self.model.rollout else []
+
+    @rule(card=st.sampled_from("abc"))
+    def edit_card(self, card: str) -> None:
+        edited = draft(self.model.revision.spec.resources.memory_bytes, card=card)
+        self.model = registered_model(self.model, edited, self.stamp())
 
     @rule(index=st.integers(0, 1), state=st.sampled_from([READY, IDLE, DEPLOYING, FAILED, SILENT]))
     def report(self, index: int, state: status_pb2.ResourceState.ValueType) -> None:

@@ -4,13 +4,15 @@ import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 
+import pytest
+
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane.catalog.convert import position_to_proto
 from controlplane.fleet.changed import Changed
 from controlplane.fleet.data_plane import Session
 from controlplane.fleet.progress import Progress, ResourceChange
 from controlplane.fleet.state import FleetLimits, FleetState
-from controlplane.fleet.writing import FleetWriter, WritingSettings
+from controlplane.fleet.writing import SINGLE_FAILURES_MAX, FleetWriter, WritingSettings
 from controlplane.store.fleet.reports import FleetReport
 from tests.unit.controlplane.fleet_world import Clock, World, at, head, resource, settle
 
@@ -59,6 +61,22 @@ class FailingStore:
         self.reports.extend(reports)
 
 
+class RefusingStore:
+    """Takes a batch as a whole or not at all, as a transaction does."""
+
+    def __init__(self, refused: Sequence[str]) -> None:
+        self.refused = refused
+        self.kept: list[str] = []
+        self.calls = 0
+
+    async def put(self, reports: Sequence[FleetReport]) -> None:
+        self.calls += 1
+        ids = [report.record.id for report in reports]
+        if any(data_plane_id in self.refused for data_plane_id in ids):
+            raise ValueError("this cannot be stored")
+        self.kept.extend(ids)
+
+
 class Peer:
     """A connection that has dealt with revision 5."""
 
@@ -85,3 +103,29 @@ async def test_a_report_that_could_not_be_written_goes_before_later_changes() ->
     assert report.statuses == {"models/a": None}
     assert await writer.flush()
     assert len(store.reports) == 1
+
+
+@pytest.mark.parametrize("refused", [["a"], ["e"], ["a", "b", "c", "d"]])
+async def test_a_report_that_the_database_refuses_holds_up_no_other(refused: list[str]) -> None:
+    state, now = FleetState(head=head(5), shares_statuses=True), Clock().now
+    store = RefusingStore(refused)
+    writer = FleetWriter(state, Changed(), store, WritingSettings(reports_per_write=4))
+    for data_plane_id in "abcdef":
+        state.attach(pb.Hello(data_plane=data_plane_id), Progress(), Peer(), Session(1), now=now)
+    for _ in range(4):
+        assert not await writer.flush()
+    assert sorted(store.kept) == [data_plane_id for data_plane_id in "abcdef" if data_plane_id not in refused]
+    store.refused = ()
+    assert await writer.flush()
+    assert sorted(store.kept) == list("abcdef")
+
+
+async def test_a_database_that_is_away_is_asked_a_few_times_only() -> None:
+    state, now = FleetState(head=head(5), shares_statuses=True), Clock().now
+    ids = [f"dp-{number}" for number in range(50)]
+    store = RefusingStore(ids)
+    writer = FleetWriter(state, Changed(), store, WritingSettings(reports_per_write=50))
+    for data_plane_id in ids:
+        state.attach(pb.Hello(data_plane=data_plane_id), Progress(), Peer(), Session(1), now=now)
+    assert not await writer.flush()
+    assert store.calls == 1 + SINGLE_FAILURES_MAX

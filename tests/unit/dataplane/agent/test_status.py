@@ -140,3 +140,9 @@ def test_adapter_that_is_no_longer_loaded_is_left_out() -> None:
     loaded = {"app": {"r1": report(adapters=(engine_adapter_name(ADAPTER),))}}
     assert ADAPTER.name in statuses.update(SNAPSHOT, notable_statuses(SNAPSHOT, {}, loaded, frozenset()), 10)
     assert ADAPTER.name not in statuses.update(SNAPSHOT, {}, 20)
+
+
+def test_an_engines_words_are_made_fit_for_a_report() -> None:
+    failed = ModelActivation(state=State.FAILED, revision_number=3, reason="START_FAILED", message="a\0b \udc80")
+    statuses = notable_statuses(SNAPSHOT, {"models/m": failed}, {}, frozenset())
+    assert statuses["models/m"].message == "a?b ?"

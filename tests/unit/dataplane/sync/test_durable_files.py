@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dataplane.sync.durable_files import write_file
 from tests.disk import ONE, TWO, Machine, booted_revision
 
 
@@ -46,3 +47,9 @@ def test_a_file_is_flushed_before_its_rename_and_the_directory_after(
         *("flush new file", "rename to PROBATION", "flush catalog"),
         *("flush new file", "rename to CURRENT", "flush catalog"),
     ]
+
+
+def test_only_its_user_can_read_a_file(tmp_path: Path) -> None:
+    # A snapshot has the hashes and scopes of API keys.
+    write_file(tmp_path / "a", lambda file: file.write(b"x"))
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600

@@ -132,3 +132,33 @@ def test_what_is_served_changes_only_to_what_was_committed() -> None:
     subscription = greeted(2, have=at(1))
     refused(subscription, status())
     refused(subscription, status(serving=at(2)))
+
+
+NUL = "a\0b"
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (pb.Hello(data_plane="dp", instance_uid=NUL), "hello.instance_uid"),
+        (pb.Hello(data_plane="dp", instance_uid="i", http_address=NUL), "hello.http_address"),
+        (pb.Hello(data_plane="dp", instance_uid="i", software_version=NUL), "hello.software_version"),
+        (pb.Status(message=NUL), "status.message"),
+        (pb.Status(removed=["models/a", NUL]), "status.removed[1]"),
+        (pb.Status(resources=[status_pb2.ResourceStatus(name=NUL)]), "status.resources[0].name"),
+        (pb.Status(resources=[status_pb2.ResourceStatus(name="m", message=NUL)]), "status.resources[0].message"),
+    ],
+)
+def test_text_that_postgresql_cannot_store_is_refused_by_field(request_: pb.Hello | pb.Status, field: str) -> None:
+    if isinstance(request_, pb.Hello):
+        subscription, message = Subscription(head=head(1), limits=LIMITS, now_s=0), pb.SyncRequest(hello=request_)
+    else:
+        subscription, message = greeted(1), pb.SyncRequest(status=request_)
+    assert [invalid.field for invalid in refused(subscription, message).violations] == [field]
+
+
+@pytest.mark.parametrize("name", ["", "n" * 257])
+def test_a_removed_name_has_the_length_of_a_name(name: str) -> None:
+    # A longer one would not fit into the index of statuses on PostgreSQL.
+    violation = refused(greeted(1), pb.SyncRequest(status=pb.Status(removed=[name])))
+    assert [invalid.field for invalid in violation.violations] == ["status.removed"]
