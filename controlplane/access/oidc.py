@@ -19,6 +19,7 @@ from controlplane import errors
 from controlplane.access.permissions import Role, highest
 from controlplane.access.watched_file import WatchedFile
 from controlplane.principal import Principal
+from protocol.addresses import is_loopback
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Signatures that are accepted. With a symmetric one, such as HS256, anybody who can read the key
@@ -120,7 +121,9 @@ class UrlKeys:
     async def _fetch(self) -> None:
         self._tried_at = self._clock()
         try:
-            async with httpx.AsyncClient(timeout=KEYS_TIMEOUT_S) as client:
+            # A proxy cannot reach a provider on the loopback of this machine.
+            proxied = not is_loopback(httpx.URL(self._url).host)
+            async with httpx.AsyncClient(timeout=KEYS_TIMEOUT_S, trust_env=proxied) as client:
                 response = await client.get(self._url)
             response.raise_for_status()
             if len(response.content) > KEYS_BYTES_MAX:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import grpc
 import grpc.aio
 
+from protocol.transport.channels import proxy_option
 from protocol.transport.credentials import Credentials
 
-CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+_OPTIONS: tuple[tuple[str, int], ...] = (
     # A peer that vanished is noticed after half a minute. The server allows a ping every 10 s.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -24,12 +25,17 @@ Metadata = tuple[tuple[str, str], ...]
 """Of a call: names and values."""
 
 
+def channel_options(target: str) -> tuple[tuple[str, int], ...]:
+    """Options of a channel to `target`."""
+    return (*_OPTIONS, proxy_option(target))
+
+
 def insecure_channel(target: str) -> grpc.aio.Channel:
     """Open a channel without TLS.
 
     Call it inside the running event loop, and never before a fork.
     """
-    return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+    return grpc.aio.insecure_channel(target, options=channel_options(target))
 
 
 def channel_for(credentials: Credentials, target: str) -> grpc.aio.Channel:
@@ -39,4 +45,6 @@ def channel_for(credentials: Credentials, target: str) -> grpc.aio.Channel:
         CredentialsError: A file cannot be read.
     """
     tls = credentials.channel_credentials(target)
-    return insecure_channel(target) if tls is None else grpc.aio.secure_channel(target, tls, options=CHANNEL_OPTIONS)
+    if tls is None:
+        return insecure_channel(target)
+    return grpc.aio.secure_channel(target, tls, options=channel_options(target))

@@ -58,7 +58,7 @@ def read(file: Path) -> str:
 
 def _host(address: str) -> str:
     host = host_of(address)
-    return "127.0.0.1" if host == "localhost" else host
+    return "127.0.0.1" if host.lower() == "localhost" else host
 
 
 def _state_home() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,49 @@ def test_json_is_yaml(tmp_path: Path) -> None:
     assert specs.load_model_request(write(tmp_path, text)).spec.engine.kind == Engine.KIND_SIMULATED
 
 
+def test_a_pair_of_escapes_is_one_character(tmp_path: Path) -> None:
+    fields = {
+        "model_id": "e",
+        "spec": {"engine": {"kind": "SIMULATED", "args": {"\U0001f916": ["\U0001f916"]}}},
+        "card": {"display_name": "Bot \U0001f916"},
+        "labels": {"bot": "\U0001f916"},
+    }
+    request = specs.load_model_request(write(tmp_path, json.dumps(fields)))
+    assert request == specs.read_request(fields, RegisterModelRequest())
+    assert request.card.display_name == "Bot \U0001f916"
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"card": {"display_name": "\udcff"}}, "card.display_name"),
+        ({"labels": {"a": "\udcff"}}, 'labels["a"]'),
+        ({"labels": {"\udcff": "a"}}, "labels"),
+        ({"spec": {"engine": {"args": {"a": ["\udcff"]}}}}, "spec.engine.args.a[0]"),
+        ({"spec": {"engine": {"args": {"a": {"\udcff": 1}}}}}, "spec.engine.args.a"),
+        ({"spec": {"source": {"uri": "/weights/\udcff"}}}, "spec.source.uri"),
+    ],
+)
+def test_text_that_no_message_can_hold_is_named(fields: dict[str, object], path: str) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        specs.read_request({"model_id": "m", **fields}, RegisterModelRequest())
+    assert [violation.field for violation in caught.value.violations] == [path]
+
+
+def test_merge_keys_give_fields_that_are_not_given(tmp_path: Path) -> None:
+    text = """\
+model_id: m
+spec:
+  engine: &engine {kind: SIMULATED, args: &args {a: 1, b: 1, c: 1}}
+  <<:
+    - engine: {args: {<<: *args}}
+      scaling: {<<: [{max_replicas: 4}, {max_replicas: 5, min_replicas: 2}], min_replicas: 1}
+"""
+    request = specs.load_model_request(write(tmp_path, text))
+    assert request.spec.engine.kind == Engine.KIND_SIMULATED
+    assert (request.spec.scaling.min_replicas, request.spec.scaling.max_replicas) == (1, 4)
+
+
 MODEL = "model_id: m\nspec:\n"
 
 BAD = {
@@ -95,7 +139,19 @@ BAD = {
         MODEL + "  engine:\n    args:\n      a: 1\n      a: 2\n",
         "spec.engine.args.a (line 6): given twice; first on line 5",
     ),
-    "merge key": ("model_id: m\nspec: {}\n<<: {labels: {}}\n", "<< (line 3): unknown field"),
+    "merged text": ("model_id: m\nspec: {}\n<<: [1]\n", "<< (line 3): got no mapping; expected a mapping"),
+    "merged twice": ("model_id: m\n<<: {}\n<<: {}\n", "<< (line 3): given twice; first on line 2"),
+    "merged field": ("model_id: m\nspec: {}\n<<: {label: {}}\n", "label (line 3): unknown field"),
+    "merged into itself": ("model_id: m\nspec: &s\n  <<: *s\n", "too deep"),
+    "a quoted merge key": ('model_id: m\nspec: {}\n"<<": {labels: {}}\n', "<< (line 3): unknown field"),
+    "half a character": (
+        'model_id: m\nspec: {}\ncard: {display_name: "\\ud83e"}\n',
+        "card.display_name (line 3): got '\\ud83e', which is half of a surrogate pair",
+    ),
+    "half a character in a key": (
+        'model_id: m\nspec: {}\nlabels: {"\\udd16": x}\n',
+        "labels (line 3): got the key '\\udd16', which is half of a surrogate pair",
+    ),
     "key that is a list": ("? [a]\n: 1\nmodel_id: m\n", "line 1: got a key that is not a plain word"),
     "no value": ("model_id: m\nspec:\n", "spec (line 2): got nothing; give it a value, or leave the field out"),
     "number for text": ("model_id: 7\nspec: {}\n", "model_id (line 1): got 7; expected text; put it in quotes"),

@@ -6,6 +6,7 @@ import json
 import re
 
 from broadsheet.v1 import fleet_service_pb2, registry_service_pb2, snapshot_service_pb2
+from protocol.transport.channels import proxy_option
 
 DEFAULT_ENDPOINT = "127.0.0.1:8300"
 DEFAULT_TIMEOUT_S = 30.0
@@ -55,7 +56,6 @@ _SERVICE_CONFIG = {
     ]
 }
 
-_LOOPBACK = re.compile(r"(127(\.\d{1,3}){3}|localhost|\[::1\]):\d+")
 _ENDPOINT = re.compile(r"\S+:\d{1,5}|(unix|unix-abstract|dns|ipv4|ipv6):\S+")
 
 
@@ -83,6 +83,5 @@ def channel_options(endpoint: str) -> list[tuple[str, int | str]]:
         # A restarted control plane is found within seconds; gRPC's default is up to two minutes.
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 5_000),
-        # gRPC obeys http_proxy, but a proxy on another machine cannot reach our loopback ports.
-        ("grpc.enable_http_proxy", 0 if _LOOPBACK.fullmatch(endpoint) else 1),
+        proxy_option(endpoint),
     ]

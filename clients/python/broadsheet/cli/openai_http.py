@@ -7,13 +7,13 @@ from typing import Any, Self
 
 import httpx
 
+from protocol.addresses import is_loopback
+
 CONNECT_TIMEOUT_S = 5.0
 
 ANSWER_TIMEOUT_S = 900.0
 """Longer than the default cold start timeout (600 s) plus an answer: the deadline of the data plane
 ends first, and its error says more."""
-
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class AnswerError(Exception):
@@ -60,5 +60,5 @@ def http_client(url: str, api_key: str = "") -> httpx.Client:
         base_url=url,
         headers={"authorization": f"Bearer {api_key}"} if api_key else {},
         timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
-        trust_env=httpx.URL(url).host not in _LOOPBACK,
+        trust_env=not is_loopback(httpx.URL(url).host),
     )

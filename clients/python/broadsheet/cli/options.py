@@ -12,7 +12,9 @@ from broadsheet.cli import pairs
 
 FileOption = Annotated[
     Path | None,
-    typer.Option("--file", "-f", metavar="FILE.yaml", help="Take everything from a YAML spec.", show_default=False),
+    typer.Option(
+        "--file", "-f", metavar="FILE.yaml", help="Take everything from a YAML spec; - for stdin.", show_default=False
+    ),
 ]
 LabelOption = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label. Repeatable.")]
 ServedNameOption = Annotated[str | None, typer.Option(help="Name for callers; '' for the default.")]

@@ -32,8 +32,10 @@ from broadsheet.specs.nodes import (
     DEPTH_MAX,
     FILE_BYTES_MAX,
     NODES_MAX,
+    STDIN,
     Budget,
     Problem,
+    folder_of,
     from_python,
     from_yaml,
     line_of,
@@ -52,6 +54,7 @@ __all__ = [
     "DEPTH_MAX",
     "FILE_BYTES_MAX",
     "NODES_MAX",
+    "STDIN",
     "PairParser",
     "load_adapter_request",
     "load_model_request",
@@ -67,7 +70,7 @@ _MessageT = TypeVar("_MessageT", bound=Message)
 
 
 def load_model_request(path: Path) -> RegisterModelRequest:
-    """The request in the YAML file `path`.
+    """The request in the YAML file `path`, or in standard input, if `path` is `STDIN`.
 
     Raises:
         InvalidSpec: The file cannot be read, or is not a valid request.
@@ -76,7 +79,7 @@ def load_model_request(path: Path) -> RegisterModelRequest:
 
 
 def load_adapter_request(path: Path) -> RegisterAdapterRequest:
-    """The request in the YAML file `path`.
+    """The request in the YAML file `path`, or in standard input, if `path` is `STDIN`.
 
     Raises:
         InvalidSpec: The file cannot be read, or is not a valid request.
@@ -85,7 +88,7 @@ def load_adapter_request(path: Path) -> RegisterAdapterRequest:
 
 
 def load_route_request(path: Path) -> SetRouteRequest:
-    """The request in the YAML file `path`.
+    """The request in the YAML file `path`, or in standard input, if `path` is `STDIN`.
 
     Raises:
         InvalidSpec: The file cannot be read, or is not a valid request.
@@ -144,7 +147,7 @@ def _load(path: Path, into: _MessageT) -> _MessageT:
         root = from_yaml(path, problems)
     except InvalidSpec as error:
         raise InvalidSpec(f"{path}: {error.message}", violations=error.violations) from error
-    reader = Reader(base=path.resolve().parent, problems=problems)
+    reader = Reader(base=folder_of(path), problems=problems)
     reader.message(root, into, "")
     if not reader.problems:
         # Only if all was read: a field that was skipped as wrong would be reported as missing.

@@ -5,6 +5,7 @@ A file may hold several documents, and a directory several files.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from broadsheet.errors import InvalidSpec
-from broadsheet.specs.nodes import Problem, documents, from_document, line_of
+from broadsheet.specs.nodes import STDIN, Problem, documents, folder_of, from_document, line_of
 from broadsheet.specs.reader import Reader
 from broadsheet.specs.requests import OWNER_LABEL, Request, resource_name
 from broadsheet.types import RegisterAdapterRequest, RegisterModelRequest, SetRouteRequest
@@ -53,6 +54,9 @@ class Declared:
 def load_declared(paths: Iterable[Path]) -> tuple[Declared, ...]:
     """Every resource declared in these files and in the YAML files below these directories.
 
+    Args:
+        paths: Files, directories, and `STDIN` for standard input.
+
     Raises:
         InvalidSpec: Some file is wrong. The violations are those of all files, each with file and
             line.
@@ -65,11 +69,16 @@ def load_declared(paths: Iterable[Path]) -> tuple[Declared, ...]:
         except InvalidSpec as error:
             violations.append(FieldViolation(field=f"{path}", description=error.message))
             continue
+        if not found and path == STDIN:
+            # The command before the pipe may have failed; `--prune` would delete what is missing.
+            violations.append(FieldViolation(field=f"{path}", description="standard input is empty"))
         for document in found:
             resource = _declared(path, document, violations)
             if resource is not None:
                 declared.append(resource)
     violations += _duplicates(declared)
+    if not declared and not violations:
+        raise InvalidSpec("no file declares anything; nothing was applied")
     if violations:
         count = len({violation.field.split(":")[0] for violation in violations})
         raise InvalidSpec(
@@ -80,14 +89,37 @@ def load_declared(paths: Iterable[Path]) -> tuple[Declared, ...]:
 
 
 def _files(paths: Iterable[Path], violations: list[FieldViolation]) -> Iterator[Path]:
+    """The files to read, each once, however many links and arguments lead to it."""
+    seen: set[Path] = set()
     for path in paths:
-        if not path.is_dir():
-            yield path
-            continue
-        found = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+        found = [path] if path == STDIN or not path.is_dir() else sorted(_below(path))
         if not found:
             violations.append(FieldViolation(field=f"{path}", description=f"has no {' or '.join(SUFFIXES)} files"))
-        yield from found
+        for file in found:
+            real = file.resolve()
+            if real not in seen:
+                seen.add(real)
+                yield file
+
+
+def _below(directory: Path) -> Iterator[Path]:
+    """The YAML files below a directory, also through links to directories within it.
+
+    Names that begin with two dots are passed over: in a mounted ConfigMap or Secret they are its
+    versions, and the other names are links into the current one.
+    """
+    root, seen = directory.resolve(), set[Path]()
+    for folder, subfolders, names in os.walk(directory, followlinks=True):
+        real = Path(folder).resolve()
+        if real in seen or not real.is_relative_to(root):
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith(".."))
+        for name in names:
+            file = Path(folder, name)
+            if file.suffix in SUFFIXES and not name.startswith("..") and file.is_file():
+                yield file
 
 
 def _declared(path: Path, document: yaml.Node, violations: list[FieldViolation]) -> Declared | None:
@@ -110,7 +142,7 @@ def _declared(path: Path, document: yaml.Node, violations: list[FieldViolation])
             problems.append(
                 Problem(path=name, line=fields[name].line, description="is no property of a resource; leave it out")
             )
-    reader = Reader(base=path.resolve().parent, problems=problems)
+    reader = Reader(base=folder_of(path), problems=problems)
     reader.message(root, request, "")
     if OWNER_LABEL in getattr(request, "labels", {}):
         where = f'labels["{OWNER_LABEL}"]'

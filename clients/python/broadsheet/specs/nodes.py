@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,14 @@ billions."""
 
 DEPTH_MAX = 32
 """Nesting. A spec needs five levels, engine arguments a few more."""
+
+STDIN = Path("-")
+"""Standard input, in place of a file."""
+
+_MERGE_TAG = "tag:yaml.org,2002:merge"
+"""Of the key `<<`: a mapping, or a list of them, that gives the fields that are not given."""
+
+_EMPTY_TAG = "tag:yaml.org,2002:null"
 
 _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
@@ -86,26 +95,50 @@ def place(problem: Problem) -> str:
 def documents(path: Path) -> list[yaml.Node]:
     """The YAML documents of a file, without those that are empty.
 
+    Args:
+        path: The file, or `STDIN`.
+
     Raises:
         InvalidSpec: It cannot be read, or is not YAML.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(FILE_BYTES_MAX + 1)
+        content = _read(path)
     except OSError as error:
         raise InvalidSpec(f"cannot be read: {error.strerror}") from error
     if len(content) > FILE_BYTES_MAX:
         raise InvalidSpec(f"larger than {FILE_BYTES_MAX} bytes; a spec is a short YAML file")
     try:
-        # An empty document composes to None, which the stubs do not say.
-        composed: list[yaml.Node | None] = list(yaml.compose_all(content.decode("utf-8"), Loader=yaml.SafeLoader))
+        composed = list(yaml.compose_all(content.decode("utf-8"), Loader=yaml.SafeLoader))
     except UnicodeDecodeError as error:
         raise InvalidSpec(f"not UTF-8 at byte {error.start}") from error
     except yaml.YAMLError as error:
         raise not_yaml(error) from error
     except RecursionError as error:
         raise InvalidSpec(f"too deep: more than {DEPTH_MAX} levels") from error
-    return [document for document in composed if document is not None]
+    return [document for document in composed if not _is_empty(document)]
+
+
+def _read(path: Path) -> bytes:
+    if path != STDIN:
+        with path.open("rb") as file:
+            return file.read(FILE_BYTES_MAX + 1)
+    if sys.stdin is None:
+        raise InvalidSpec("standard input is closed")
+    return sys.stdin.buffer.read(FILE_BYTES_MAX + 1)
+
+
+def _is_empty(document: yaml.Node) -> bool:
+    """Whether there is nothing, or only comments, between two `---`."""
+    return isinstance(document, yaml.ScalarNode) and document.tag == _EMPTY_TAG and not document.value
+
+
+def folder_of(path: Path) -> Path:
+    """Directory that paths in the file `path` are relative to; of standard input, the working one.
+
+    A link is not followed: in a ConfigMap, files are links to a directory that changes with each
+    version.
+    """
+    return path.absolute().parent
 
 
 def not_yaml(error: yaml.YAMLError) -> InvalidSpec:
@@ -156,24 +189,7 @@ def from_yaml_node(node: yaml.Node, path: str, problems: list[Problem], budget: 
     if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_TAGS:
         problems.append(Problem(path=path, line=line, description=f"got the YAML tag {node.tag}; leave it out"))
     if isinstance(node, yaml.MappingNode):
-        fields: dict[str, Node] = {}
-        for key_node, value_node in node.value:
-            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
-            key_line = key_node.start_mark.line + 1
-            if key is None:
-                problems.append(Problem(path=path, line=key_line, description="got a key that is not a plain word"))
-                continue
-            key_path = join(path, key)
-            if key in fields:
-                first = fields[key].line
-                problems.append(
-                    Problem(path=key_path, line=key_line, description=f"given twice; first on line {first}")
-                )
-                continue
-            value = from_yaml_node(value_node, key_path, problems, budget, depth + 1)
-            # The line of the key: a block value begins on the next line.
-            fields[key] = Node(value=value.value, line=key_line, text=value.text)
-        return Node(value=fields, line=line)
+        return Node(value=_fields(node, path, problems, budget, depth), line=line)
     if isinstance(node, yaml.SequenceNode):
         items = [
             from_yaml_node(item, f"{path}[{index}]", problems, budget, depth + 1)
@@ -188,6 +204,49 @@ def from_yaml_node(node: yaml.Node, path: str, problems: list[Problem], budget: 
         raise yaml.constructor.ConstructorError(None, None, f"{node.value!r}: {error}", node.start_mark) from error
     finally:
         loader.dispose()
+
+
+def _fields(
+    mapping: yaml.MappingNode, path: str, problems: list[Problem], budget: Budget, depth: int
+) -> dict[str, Node]:
+    """The fields of a mapping, and then those that its merge key gives."""
+    fields: dict[str, Node] = {}
+    merge: tuple[int, yaml.Node] | None = None
+    for key_node, value_node in mapping.value:
+        key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+        key_line = key_node.start_mark.line + 1
+        if key is None:
+            problems.append(Problem(path=path, line=key_line, description="got a key that is not a plain word"))
+            continue
+        key_path, is_merge = join(path, key), key_node.tag == _MERGE_TAG
+        first_line = (merge and merge[0]) if is_merge else (fields[key].line if key in fields else None)
+        if first_line is not None:
+            description = f"given twice; first on line {first_line}"
+            problems.append(Problem(path=key_path, line=key_line, description=description))
+            continue
+        if is_merge:
+            merge = (key_line, value_node)
+            continue
+        value = from_yaml_node(value_node, key_path, problems, budget, depth + 1)
+        # The line of the key: a block value begins on the next line.
+        fields[key] = Node(value=value.value, line=key_line, text=value.text)
+    if merge is None:
+        return fields
+    return _merged(merge[1], path, problems, budget, depth + 1) | fields
+
+
+def _merged(node: yaml.Node, path: str, problems: list[Problem], budget: Budget, depth: int) -> dict[str, Node]:
+    """The fields that the value of a merge key gives: of several mappings, the earlier counts."""
+    fields: dict[str, Node] = {}
+    for mapping in node.value if isinstance(node, yaml.SequenceNode) else (node,):
+        if isinstance(mapping, yaml.MappingNode):
+            value = from_yaml_node(mapping, path, problems, budget, depth).value
+            assert isinstance(value, dict)
+            fields = value | fields
+        else:
+            description = "got no mapping; expected a mapping, or a list of mappings"
+            problems.append(Problem(path=join(path, "<<"), line=mapping.start_mark.line + 1, description=description))
+    return fields
 
 
 def from_python(value: object, budget: Budget, depth: int = 0) -> Node:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fractions import Fraction
@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 
 from broadsheet.specs.nodes import Node, Problem, join
-from broadsheet.specs.values import duration_of, parse_duration, source_uri
+from broadsheet.specs.values import duration_of, parse_duration, source_uri, whole_text
 from protocol.validation import shorten
 
 if TYPE_CHECKING:
@@ -119,10 +119,11 @@ class Reader:
             hint = "" if isinstance(node.value, dict | list) else "; put it in quotes if it is meant as text"
             self._wrong(node, path, f"text{hint}")
             return None
-        if not is_uri:
-            return node.value
+        text = self._whole(node.value, node, path)
+        if text is None or not is_uri:
+            return text
         try:
-            return source_uri(node.value, self.base)
+            return source_uri(text, self.base)
         except ValueError as error:
             self._add(node, path, str(error))
             return None
@@ -156,7 +157,7 @@ class Reader:
         if not isinstance(node.value, dict):
             self._wrong(node, path, "a mapping from text to text")
             return
-        for key, item in node.value.items():
+        for key, item in self._entries(node.value, path):
             value = self._string(item, f'{path}["{key}"]')
             if value is not None:
                 into[key] = value
@@ -165,14 +166,16 @@ class Reader:
         if not isinstance(node.value, dict):
             self._wrong(node, path, "a mapping")
             return
-        into.update({key: self._json(item, join(path, key)) for key, item in node.value.items()})
+        into.update({key: self._json(item, join(path, key)) for key, item in self._entries(node.value, path)})
 
     def _json(self, node: Node, path: str) -> Any:
         if isinstance(node.value, dict):
-            return {key: self._json(item, join(path, key)) for key, item in node.value.items()}
+            return {key: self._json(item, join(path, key)) for key, item in self._entries(node.value, path)}
         if isinstance(node.value, list):
             return [self._json(item, f"{path}[{index}]") for index, item in enumerate(node.value)]
-        if node.value is None or isinstance(node.value, bool | str | float):
+        if isinstance(node.value, str):
+            return self._whole(node.value, node, path)
+        if node.value is None or isinstance(node.value, bool | float):
             return node.value
         if isinstance(node.value, int):
             # Struct holds doubles, which are not exact above 2**53.
@@ -180,6 +183,21 @@ class Reader:
                 return node.value
             return self._wrong(node, path, "a whole number of at most 2**53; put it in quotes if it is meant as text")
         return self._wrong(node, path, "text, a number, true, false, a list or a mapping; put dates in quotes")
+
+    def _entries(self, mapping: Mapping[str, Node], path: str) -> Iterator[tuple[str, Node]]:
+        """The entries of a mapping whose keys are text of the user."""
+        for key, item in mapping.items():
+            whole = self._whole(key, item, path, what="the key ")
+            if whole is not None:
+                yield whole, item
+
+    def _whole(self, text: str, node: Node, path: str, *, what: str = "") -> str | None:
+        """Text as a message can hold it. None: no message can, and the problem is noted."""
+        try:
+            return whole_text(text)
+        except ValueError as error:
+            self._add(node, path, f"got {what}{error}")
+            return None
 
     def _wrong(self, node: Node, path: str, allowed: str) -> object:
         """Note a problem. Returns None, so that a caller can return it as its value."""

@@ -77,6 +77,21 @@ def parse_argument(text: str) -> tuple[str, object]:
         raise ValueError(f"{name}: got {shorten(value)}, which is not YAML") from error
 
 
+def whole_text(text: str) -> str:
+    """`text` with each pair of surrogates, as `json.dump` escapes an emoji, made one character.
+
+    Raises:
+        ValueError: It has half of a pair, which no message can hold. Python also makes such halves
+            of arguments and file names that are not UTF-8.
+    """
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{shorten(text)}, which is half of a surrogate pair, or was not UTF-8") from error
+
+
 def file_uri(text: str, base: Path) -> str:
     """The `file:///` URI of a path.
 

@@ -124,6 +124,18 @@ async def test_keys_of_a_url_are_fetched_rarely_and_survive_failures() -> None:
         assert len(provider.requests) == 3
 
 
+async def test_a_provider_on_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await send_whole(send, 200, [JSON], jwks())
+
+    async with serving(Recorder(answer)) as url:
+        assert await UrlKeys(url, clock=lambda: 0.0).key("rsa") is not None
+
+
 async def test_without_keys_tokens_cannot_be_verified() -> None:
     with pytest.raises(errors.Unavailable):
         await UrlKeys("http://127.0.0.1:1/", clock=lambda: 0.0).key("rsa")

@@ -18,6 +18,13 @@ from protocol.transport.credentials import Credentials, CredentialsError
         ("127.9.9.9:1", "127.9.9.9", True),
         ("[::1]:1", "::1", True),
         ("localhost:1", "localhost", True),
+        ("Localhost:1", "Localhost", True),
+        ("ipv4:127.0.0.1:1", "127.0.0.1", True),
+        ("ipv6:[::1]:1", "::1", True),
+        ("dns:localhost:1", "localhost", True),
+        ("dns:///localhost:1", "localhost", True),
+        ("unix-abstract:x", "", True),
+        ("ipv4:127.0.0.1:1,10.0.0.1:1", "127.0.0.1:1,10.0.0.1", False),
         ("unix:/run/x", "", True),
         ("0.0.0.0:1", "0.0.0.0", False),
         ("[::]:1", "::", False),
@@ -44,6 +51,9 @@ def test_a_token_left_on_this_machine_is_found_and_sent_nowhere_else(
     bearer = (("authorization", "Bearer left"),)
     assert Credentials().metadata("127.0.0.1:77") == bearer
     assert Credentials().metadata("localhost:77") == bearer
+    assert Credentials().metadata("Localhost:77") == bearer
+    assert Credentials().metadata("ipv4:127.0.0.1:77") == bearer
+    assert Credentials().metadata("dns:///localhost:77") == bearer
     assert Credentials().metadata("127.0.0.1:78") == ()
     assert Credentials().metadata("127.0.0.1:77", local_tokens.DATA_PLANE) == ()
     assert Credentials().metadata("example.org:77") == ()

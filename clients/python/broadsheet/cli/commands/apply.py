@@ -28,7 +28,9 @@ def apply(
     *,
     file: Annotated[
         list[Path],
-        typer.Option("--file", "-f", metavar="FILE_OR_DIR", help="YAML files, or directories of them. Repeatable."),
+        typer.Option(
+            "--file", "-f", metavar="FILE_OR_DIR", help="YAML files, directories of them, or - for stdin. Repeatable."
+        ),
     ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and write nothing.")] = False,
     exit_code: Annotated[
