@@ -228,6 +228,10 @@ class SyncClient:
                 for task in tasks:
                     task.cancel()
         except BaseExceptionGroup as group_error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                # An error of a child hides the cancellation of the group's own task.
+                raise asyncio.CancelledError from group_error
             raise _first(group_error) from None
         return next(task for task in tasks if task in done).result()
 
