@@ -228,6 +228,9 @@ class SyncClient:
                 for task in tasks:
                     task.cancel()
         except BaseExceptionGroup as group_error:
+            if _is_being_cancelled():
+                # An error of a child hides the cancellation of the group's own task.
+                raise asyncio.CancelledError from group_error
             raise _first(group_error) from None
         return next(task for task in tasks if task in done).result()
 
@@ -331,6 +334,11 @@ SyncCall = grpc.aio.StreamStreamCall[pb.SyncRequest, pb.SyncResponse]
 async def _outcome(call: SyncCall) -> Ended:
     code = await call.code()
     return Ended(reason=f"{code.name}: {await call.details() or 'the stream ended'}", reconnect_after_s=0.0)
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -22,6 +22,7 @@ from dataplane.sync.keeper import SnapshotKeeper
 from tests.raw import POLICY
 from tests.stream.sync_conditions import (
     is_connected,
+    serves,
     shows,
 )
 from tests.stream.sync_world import ControlPlane, DataPlane, control_plane, eventually
@@ -143,5 +144,5 @@ async def test_a_snapshot_that_crashed_repeatedly_is_sent_again_after_a_while(
         await eventually(lambda: shows(plane, pb.PHASE_REJECTED))
         assert (await plane.data_plane()).reason == CRASHED_REPEATEDLY
     async with running(retry_crashed_s=0.3):
-        await eventually(lambda: shows(plane, pb.PHASE_ACTIVE))
+        await eventually(lambda: serves(plane, head))
     assert activated == [before, head, before, before, head]
