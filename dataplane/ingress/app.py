@@ -97,9 +97,6 @@ class IngressApp:
             await self._answer(scope, receive, send)
         elif scope["type"] == "lifespan":
             await answer_lifespan(receive, send, self.aclose)
-        elif scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1008, "reason": "WebSockets are not supported."})
 
     def usage(self) -> Mapping[str, ModelUsage]:
         """Load by resource name of the model; models without a recent request are left out."""
@@ -108,6 +105,10 @@ class IngressApp:
     def applications_in_use(self) -> Mapping[str, int]:
         """Requests in flight, by Serve application; applications without one are left out."""
         return self._admission.applications_in_use()
+
+    def count_refusal(self, code: str) -> None:
+        """Count an error that the HTTP protocol has answered itself."""
+        self._metrics.count_refusal(code)
 
     def begin_drain(self) -> None:
         """Refuse new and waiting requests from now on. Requests at engine replicas continue."""
@@ -163,7 +164,6 @@ class IngressApp:
     async def _dispatch(self, context: RequestContext) -> None:
         path: str = context.scope["path"]
         method: str = context.scope["method"]
-        self._check_headers(context.scope)
         route = INFERENCE_ROUTES.get(path)
         if route is not None:
             context.route, context.anthropic = path, route.anthropic
@@ -184,11 +184,6 @@ class IngressApp:
             await context.send_whole(200, [(b"content-type", metrics.CONTENT_TYPE)], self._metrics.exposition())
         else:
             await self._answer_from_view(context, self._ready_view(context), path)
-
-    def _check_headers(self, scope: Scope) -> None:
-        limit = self._settings.max_header_bytes
-        if sum(len(name) + len(value) for name, value in scope["headers"]) > limit:
-            raise openai_errors.HeadersTooLarge(limit)
 
     async def _answer_other_method(self, context: RequestContext, method: str, allowed: tuple[str, ...]) -> None:
         names = ", ".join(allowed)

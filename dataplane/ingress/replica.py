@@ -22,6 +22,7 @@ from ray import serve
 
 from dataplane.ingress.access.rate_limits import Used
 from dataplane.ingress.app import IngressApp
+from dataplane.ingress.http_protocol import protocol_class
 from dataplane.ingress.limits import IngressSettings
 from dataplane.ingress.tls import IngressTls
 from dataplane.ingress.view_holder import ViewHolder
@@ -62,18 +63,11 @@ class IngressReplica:
         self._wakes: asyncio.Queue[str] = asyncio.Queue(_WAKES_MAX)
         self._report_due = asyncio.Event()
         self._stopping = False
+        limits = _limits(settings)
         self._app = IngressApp(
             views=self._views,
             wake=self._wake,
-            settings=IngressSettings(
-                max_body_bytes=settings.max_body_bytes,
-                max_header_bytes=settings.max_header_bytes,
-                body_read_timeout_s=settings.body_read_timeout_s,
-                request_timeout_s=settings.request_timeout_s,
-                cors_allow_origins=settings.cors_allow_origins,
-                cors_allow_credentials=settings.cors_allow_credentials,
-                require_api_key=settings.api_key_required,
-            ),
+            settings=limits,
             random=random.Random(),  # noqa: S311  # spreads load; nothing secret depends on it
             clock=time.time,
             replica=self._replica_id,
@@ -81,6 +75,8 @@ class IngressReplica:
         tls = _tls(settings)
         config = uvicorn.Config(
             self._app,
+            http=protocol_class(limits, self._app.count_refusal),
+            ws="none",
             ssl_context_factory=(lambda config, default: tls.context) if tls is not None else None,
             log_config=None,
             access_log=False,
@@ -214,6 +210,21 @@ class IngressReplica:
 def _accept(relayed: SerializedSnapshot, held: Snapshot | None, policy: Policy, rules: str) -> Snapshot | Rejection:
     found = trusted_quarantines(relayed.validation, relayed.position, rules)
     return accept(relayed.position, relayed.entries(), held=held, policy=policy, found=found)
+
+
+def _limits(settings: Settings) -> IngressSettings:
+    return IngressSettings(
+        max_body_bytes=settings.max_body_bytes,
+        max_header_bytes=settings.max_header_bytes,
+        head_read_timeout_s=settings.head_read_timeout_s,
+        max_connections=settings.max_connections,
+        max_connections_per_address=settings.max_connections_per_address,
+        body_read_timeout_s=settings.body_read_timeout_s,
+        request_timeout_s=settings.request_timeout_s,
+        cors_allow_origins=settings.cors_allow_origins,
+        cors_allow_credentials=settings.cors_allow_credentials,
+        require_api_key=settings.api_key_required,
+    )
 
 
 def _tls(settings: Settings) -> IngressTls | None:

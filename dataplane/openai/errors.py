@@ -128,6 +128,30 @@ class HeadersTooLarge(IngressError):
         super().__init__(f"The request headers are larger than the {limit_bytes} bytes that are allowed.")
 
 
+class UrlTooLong(IngressError):
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"The request URL is longer than the {limit_bytes} bytes that are allowed.")
+
+
+class HeadTimeout(IngressError):
+    """Request line and headers did not arrive in time."""
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(f"The request headers did not arrive within {timeout_s:g} s.")
+
+
+class InvalidHttp(IngressError):
+    def __init__(self) -> None:
+        super().__init__("The request is not valid HTTP/1.1.")
+
+
+class TooManyConnections(IngressError):
+    retry_after_s = 5.0
+
+    def __init__(self, whose: str, limit: int) -> None:
+        super().__init__(f"There are more open connections of {whose} than the {limit} that are allowed.")
+
+
 class BodyTimeout(IngressError):
     def __init__(self, timeout_s: float) -> None:
         super().__init__(f"The request body did not arrive within {timeout_s:g} s.")
@@ -220,6 +244,7 @@ class _Type(enum.Enum):
 
 
 _TABLE: Mapping[type[IngressError], tuple[int, _Type, str]] = {
+    InvalidHttp: (400, _Type.CALLER, "invalid_http"),
     InvalidJson: (400, _Type.CALLER, "invalid_json"),
     BodyNotObject: (400, _Type.CALLER, "invalid_body"),
     InvalidForm: (400, _Type.CALLER, "invalid_form"),
@@ -234,12 +259,15 @@ _TABLE: Mapping[type[IngressError], tuple[int, _Type, str]] = {
     UnknownPath: (404, _Type.CALLER, "unknown_url"),
     MethodNotAllowed: (405, _Type.CALLER, "method_not_allowed"),
     BodyTimeout: (408, _Type.CALLER, "request_timeout"),
+    HeadTimeout: (408, _Type.CALLER, "headers_timeout"),
     BodyTooLarge: (413, _Type.CALLER, "request_too_large"),
+    UrlTooLong: (414, _Type.CALLER, "url_too_long"),
     RequestsLimited: (429, _Type.REQUESTS, "rate_limit_exceeded"),
     TokensLimited: (429, _Type.TOKENS, "rate_limit_exceeded"),
     HeadersTooLarge: (431, _Type.CALLER, "headers_too_large"),
     InternalError: (500, _Type.SERVER, "internal_error"),
     EngineBroke: (502, _Type.SERVER, "engine_disconnected"),
+    TooManyConnections: (503, _Type.SERVER, "too_many_connections"),
     NotReady: (503, _Type.SERVER, "not_ready"),
     ShuttingDown: (503, _Type.SERVER, "shutting_down"),
     ModelFailed: (503, _Type.SERVER, "model_failed"),
@@ -251,7 +279,16 @@ _TABLE: Mapping[type[IngressError], tuple[int, _Type, str]] = {
     EngineSilent: (504, _Type.SERVER, "engine_timeout"),
 }
 
-_CLOSES_CONNECTION = (BodyTimeout, BodyTooLarge, HeadersTooLarge, ShuttingDown)
+_CLOSES_CONNECTION = (
+    BodyTimeout,
+    BodyTooLarge,
+    HeadTimeout,
+    HeadersTooLarge,
+    InvalidHttp,
+    ShuttingDown,
+    TooManyConnections,
+    UrlTooLong,
+)
 """The rest of such a request is not read, so its connection cannot be used again."""
 
 
