@@ -28,7 +28,7 @@ from dataplane.ingress.models.page import encode_page, page_query
 from dataplane.ingress.request_context import CLIENT_CLOSED_REQUEST, RequestContext
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.openai import errors as openai_errors
-from dataplane.openai.asgi import JSON, Receive, Scope, Send, answer_lifespan
+from dataplane.openai.asgi import JSON, Receive, Scope, Send, answer_lifespan, header
 from dataplane.openai.routes import INFERENCE_ROUTES
 from dataplane.snapshot.activation import View
 from dataplane.snapshot.api_key import ApiKey
@@ -187,6 +187,8 @@ class IngressApp:
 
     async def _answer_other_method(self, context: RequestContext, method: str, allowed: tuple[str, ...]) -> None:
         names = ", ".join(allowed)
+        if header(context.scope, b"sec-websocket-key") is not None:
+            raise openai_errors.WebSocketsUnsupported
         if method != "OPTIONS":
             raise openai_errors.MethodNotAllowed(method, names)
         await context.send_whole(204, [(b"allow", names.encode())], b"")

@@ -14,6 +14,14 @@ from dataplane.openai.redaction import redact
 _QUOTED_NAME_CHARACTERS_MAX = 256
 """The longest served name. A request's body may carry a megabyte instead."""
 
+_PATHS_HINT = "The models are at GET /v1/models; inference is by POST, as to /v1/chat/completions."
+_HEALTH_HINT = "Whether the server is alive is at GET /healthz, whether it is ready at GET /readyz."
+_PATH_HINTS: Mapping[str, str] = {
+    **dict.fromkeys(("/health", "/healthz", "/livez", "/ping", "/ready", "/readyz", "/v1/health"), _HEALTH_HINT),
+    "/v1/models": "The list of models is at GET /v1/models, without a slash at its end.",
+}
+"""What callers of a usual path look for, by the path without slashes at its end."""
+
 
 class IngressError(Exception):
     """A request that the ingress answers itself. The caller reads its `str()`."""
@@ -109,7 +117,13 @@ class TokensLimited(IngressError):
 
 class UnknownPath(IngressError):
     def __init__(self, method: str, path: str) -> None:
-        super().__init__(f"Unknown request URL: {method} {path[:_QUOTED_NAME_CHARACTERS_MAX]}.")
+        hint = _PATH_HINTS.get(path.rstrip("/"), _PATHS_HINT)
+        super().__init__(f"Unknown request URL: {method} {path[:_QUOTED_NAME_CHARACTERS_MAX]}. {hint}")
+
+
+class WebSocketsUnsupported(IngressError):
+    def __init__(self) -> None:
+        super().__init__("WebSockets are not supported here. Send it by POST, with `stream: true` for events.")
 
 
 class MethodNotAllowed(IngressError):
@@ -257,6 +271,7 @@ _TABLE: Mapping[type[IngressError], tuple[int, _Type, str]] = {
     ModelNotFound: (404, _Type.CALLER, "model_not_found"),
     TaskUnsupported: (404, _Type.CALLER, "unsupported_task"),
     UnknownPath: (404, _Type.CALLER, "unknown_url"),
+    WebSocketsUnsupported: (400, _Type.CALLER, "websockets_unsupported"),
     MethodNotAllowed: (405, _Type.CALLER, "method_not_allowed"),
     BodyTimeout: (408, _Type.CALLER, "request_timeout"),
     HeadTimeout: (408, _Type.CALLER, "headers_timeout"),

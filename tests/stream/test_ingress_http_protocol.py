@@ -284,3 +284,30 @@ async def test_an_answer_to_http_1_0_has_no_chunks(connections: Connections, wor
     assert b"transfer-encoding" not in head
     assert b"connection: close" in head
     assert body == b"one two three"
+
+
+async def test_a_websocket_handshake_is_told_to_post(connections: Connections) -> None:
+    connection = await connections.open()
+    await connection.send(
+        b"GET /v1/responses HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
+        b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    status, body = await connection.answer()
+    assert (status, json.loads(body)["error"]["code"]) == (400, "websockets_unsupported")
+    assert b"POST" in body
+
+
+@pytest.mark.parametrize(
+    ("path", "word"),
+    [
+        ("/", "/v1/models"),
+        ("/v1", "/v1/models"),
+        ("/v1/models/", "slash"),
+        ("/health", "/healthz"),
+        ("/ping/", "/healthz"),
+    ],
+)
+async def test_a_usual_path_is_answered_with_the_right_one(world: World, path: str, word: str) -> None:
+    answer = await world.get(path)
+    assert (answer.status, answer.code) == (404, "unknown_url")
+    assert word in json.loads(answer.body)["error"]["message"].split("GET", 1)[1].partition(". ")[2]

@@ -31,6 +31,7 @@ EXAMPLES: list[IngressError] = [
     openai_errors.UrlTooLong(10),
     openai_errors.HeadTimeout(1.5),
     openai_errors.InvalidHttp(),
+    openai_errors.WebSocketsUnsupported(),
     openai_errors.TooManyConnections("this server", 10),
     openai_errors.NotReady(),
     openai_errors.ShuttingDown(),
