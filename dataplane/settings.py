@@ -109,6 +109,19 @@ class Settings(BaseSettings):
     max_header_bytes: int = Field(
         default=64 * 1024, ge=1024, le=1024**2, description="Largest total size of a request's headers, in bytes."
     )
+    head_read_timeout_s: float = Field(
+        default=30.0, ge=1, le=3600, description="How long a caller may take to send a request's headers, in s."
+    )
+    max_connections: int = Field(
+        default=8192, ge=1, le=1024**2, description="Open connections of each ingress replica, of all callers."
+    )
+    max_connections_per_address: int = Field(
+        default=2048,
+        ge=1,
+        le=1024**2,
+        description="Open connections of each ingress replica from one address (IPv6: one /64). Behind a proxy, all "
+        "callers have the proxy's address.",
+    )
     body_read_timeout_s: float = Field(
         default=120.0, ge=1, le=3600, description="How long a caller may take to send a request body, in s."
     )

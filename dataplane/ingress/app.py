@@ -28,7 +28,7 @@ from dataplane.ingress.models.page import encode_page, page_query
 from dataplane.ingress.request_context import CLIENT_CLOSED_REQUEST, RequestContext
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.openai import errors as openai_errors
-from dataplane.openai.asgi import JSON, Receive, Scope, Send, answer_lifespan
+from dataplane.openai.asgi import JSON, Receive, Scope, Send, answer_lifespan, header
 from dataplane.openai.routes import INFERENCE_ROUTES
 from dataplane.snapshot.activation import View
 from dataplane.snapshot.api_key import ApiKey
@@ -99,9 +99,6 @@ class IngressApp:
             await self._answer(scope, receive, send)
         elif scope["type"] == "lifespan":
             await answer_lifespan(receive, send, self.aclose)
-        elif scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1008, "reason": "WebSockets are not supported."})
 
     def usage(self) -> Mapping[str, ModelUsage]:
         """Load by resource name of the model; models without a recent request are left out."""
@@ -110,6 +107,10 @@ class IngressApp:
     def applications_in_use(self) -> Mapping[str, int]:
         """Requests in flight, by Serve application; applications without one are left out."""
         return self._admission.applications_in_use()
+
+    def count_refusal(self, code: str) -> None:
+        """Count an error that the HTTP protocol has answered itself."""
+        self._metrics.count_refusal(code)
 
     def begin_drain(self) -> None:
         """Refuse new and waiting requests from now on. Requests at engine replicas continue."""
@@ -165,7 +166,6 @@ class IngressApp:
     async def _dispatch(self, context: RequestContext) -> None:
         path: str = context.scope["path"]
         method: str = context.scope["method"]
-        self._check_headers(context.scope)
         route = INFERENCE_ROUTES.get(path)
         if route is not None:
             context.route, context.anthropic = path, route.anthropic
@@ -187,13 +187,10 @@ class IngressApp:
         else:
             await self._answer_from_view(context, self._ready_view(context), path)
 
-    def _check_headers(self, scope: Scope) -> None:
-        limit = self._settings.max_header_bytes
-        if sum(len(name) + len(value) for name, value in scope["headers"]) > limit:
-            raise openai_errors.HeadersTooLarge(limit)
-
     async def _answer_other_method(self, context: RequestContext, method: str, allowed: tuple[str, ...]) -> None:
         names = ", ".join(allowed)
+        if header(context.scope, b"sec-websocket-key") is not None:
+            raise openai_errors.WebSocketsUnsupported
         if method != "OPTIONS":
             raise openai_errors.MethodNotAllowed(method, names)
         await context.send_whole(204, [(b"allow", names.encode())], b"")

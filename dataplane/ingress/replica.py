@@ -22,6 +22,7 @@ from ray import serve
 
 from dataplane.ingress.access.rate_limits import Used
 from dataplane.ingress.app import IngressApp
+from dataplane.ingress.http_protocol import protocol_class
 from dataplane.ingress.limits import IngressSettings
 from dataplane.ingress.relayed_view import RelayedView
 from dataplane.ingress.tls import IngressTls
@@ -60,18 +61,11 @@ class IngressReplica:
         self._wakes: asyncio.Queue[str] = asyncio.Queue(_WAKES_MAX)
         self._report_due = asyncio.Event()
         self._stopping = False
+        limits = _limits(settings)
         self._app = IngressApp(
             views=self._views,
             wake=self._wake,
-            settings=IngressSettings(
-                max_body_bytes=settings.max_body_bytes,
-                max_header_bytes=settings.max_header_bytes,
-                body_read_timeout_s=settings.body_read_timeout_s,
-                request_timeout_s=settings.request_timeout_s,
-                cors_allow_origins=settings.cors_allow_origins,
-                cors_allow_credentials=settings.cors_allow_credentials,
-                require_api_key=settings.api_key_required,
-            ),
+            settings=limits,
             random=random.Random(),  # noqa: S311  # spreads load; nothing secret depends on it
             time_of_day=time.time,
             monotonic=time.monotonic,
@@ -80,6 +74,8 @@ class IngressReplica:
         tls = _tls(settings)
         config = uvicorn.Config(
             self._app,
+            http=protocol_class(limits, self._app.count_refusal),
+            ws="none",
             ssl_context_factory=(lambda config, default: tls.context) if tls is not None else None,
             log_config=None,
             access_log=False,
@@ -195,6 +191,21 @@ class IngressReplica:
         with contextlib.suppress(ray.exceptions.RayError):
             own = (Key(Topic.INGRESSES, self._replica_id), Key(Topic.RATE_LIMITS, self._replica_id))
             await self._relay.put({}, removed=own)
+
+
+def _limits(settings: Settings) -> IngressSettings:
+    return IngressSettings(
+        max_body_bytes=settings.max_body_bytes,
+        max_header_bytes=settings.max_header_bytes,
+        head_read_timeout_s=settings.head_read_timeout_s,
+        max_connections=settings.max_connections,
+        max_connections_per_address=settings.max_connections_per_address,
+        body_read_timeout_s=settings.body_read_timeout_s,
+        request_timeout_s=settings.request_timeout_s,
+        cors_allow_origins=settings.cors_allow_origins,
+        cors_allow_credentials=settings.cors_allow_credentials,
+        require_api_key=settings.api_key_required,
+    )
 
 
 def _tls(settings: Settings) -> IngressTls | None:

@@ -14,6 +14,14 @@ from dataplane.openai.redaction import redact
 _QUOTED_NAME_CHARACTERS_MAX = 256
 """The longest served name. A request's body may carry a megabyte instead."""
 
+_PATHS_HINT = "The models are at GET /v1/models; inference is by POST, as to /v1/chat/completions."
+_HEALTH_HINT = "Whether the server is alive is at GET /healthz, whether it is ready at GET /readyz."
+_PATH_HINTS: Mapping[str, str] = {
+    **dict.fromkeys(("/health", "/healthz", "/livez", "/ping", "/ready", "/readyz", "/v1/health"), _HEALTH_HINT),
+    "/v1/models": "The list of models is at GET /v1/models, without a slash at its end.",
+}
+"""What callers of a usual path look for, by the path without slashes at its end."""
+
 
 class IngressError(Exception):
     """A request that the ingress answers itself. The caller reads its `str()`."""
@@ -109,7 +117,13 @@ class TokensLimited(IngressError):
 
 class UnknownPath(IngressError):
     def __init__(self, method: str, path: str) -> None:
-        super().__init__(f"Unknown request URL: {method} {path[:_QUOTED_NAME_CHARACTERS_MAX]}.")
+        hint = _PATH_HINTS.get(path.rstrip("/"), _PATHS_HINT)
+        super().__init__(f"Unknown request URL: {method} {path[:_QUOTED_NAME_CHARACTERS_MAX]}. {hint}")
+
+
+class WebSocketsUnsupported(IngressError):
+    def __init__(self) -> None:
+        super().__init__("WebSockets are not supported here. Send it by POST, with `stream: true` for events.")
 
 
 class MethodNotAllowed(IngressError):
@@ -126,6 +140,30 @@ class BodyTooLarge(IngressError):
 class HeadersTooLarge(IngressError):
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(f"The request headers are larger than the {limit_bytes} bytes that are allowed.")
+
+
+class UrlTooLong(IngressError):
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"The request URL is longer than the {limit_bytes} bytes that are allowed.")
+
+
+class HeadTimeout(IngressError):
+    """Request line and headers did not arrive in time."""
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(f"The request headers did not arrive within {timeout_s:g} s.")
+
+
+class InvalidHttp(IngressError):
+    def __init__(self) -> None:
+        super().__init__("The request is not valid HTTP/1.1.")
+
+
+class TooManyConnections(IngressError):
+    retry_after_s = 5.0
+
+    def __init__(self, whose: str, limit: int) -> None:
+        super().__init__(f"There are more open connections of {whose} than the {limit} that are allowed.")
 
 
 class BodyTimeout(IngressError):
@@ -220,6 +258,7 @@ class _Type(enum.Enum):
 
 
 _TABLE: Mapping[type[IngressError], tuple[int, _Type, str]] = {
+    InvalidHttp: (400, _Type.CALLER, "invalid_http"),
     InvalidJson: (400, _Type.CALLER, "invalid_json"),
     BodyNotObject: (400, _Type.CALLER, "invalid_body"),
     InvalidForm: (400, _Type.CALLER, "invalid_form"),
@@ -232,14 +271,18 @@ _TABLE: Mapping[type[IngressError], tuple[int, _Type, str]] = {
     ModelNotFound: (404, _Type.CALLER, "model_not_found"),
     TaskUnsupported: (404, _Type.CALLER, "unsupported_task"),
     UnknownPath: (404, _Type.CALLER, "unknown_url"),
+    WebSocketsUnsupported: (400, _Type.CALLER, "websockets_unsupported"),
     MethodNotAllowed: (405, _Type.CALLER, "method_not_allowed"),
     BodyTimeout: (408, _Type.CALLER, "request_timeout"),
+    HeadTimeout: (408, _Type.CALLER, "headers_timeout"),
     BodyTooLarge: (413, _Type.CALLER, "request_too_large"),
+    UrlTooLong: (414, _Type.CALLER, "url_too_long"),
     RequestsLimited: (429, _Type.REQUESTS, "rate_limit_exceeded"),
     TokensLimited: (429, _Type.TOKENS, "rate_limit_exceeded"),
     HeadersTooLarge: (431, _Type.CALLER, "headers_too_large"),
     InternalError: (500, _Type.SERVER, "internal_error"),
     EngineBroke: (502, _Type.SERVER, "engine_disconnected"),
+    TooManyConnections: (503, _Type.SERVER, "too_many_connections"),
     NotReady: (503, _Type.SERVER, "not_ready"),
     ShuttingDown: (503, _Type.SERVER, "shutting_down"),
     ModelFailed: (503, _Type.SERVER, "model_failed"),
@@ -251,7 +294,16 @@ _TABLE: Mapping[type[IngressError], tuple[int, _Type, str]] = {
     EngineSilent: (504, _Type.SERVER, "engine_timeout"),
 }
 
-_CLOSES_CONNECTION = (BodyTimeout, BodyTooLarge, HeadersTooLarge, ShuttingDown)
+_CLOSES_CONNECTION = (
+    BodyTimeout,
+    BodyTooLarge,
+    HeadTimeout,
+    HeadersTooLarge,
+    InvalidHttp,
+    ShuttingDown,
+    TooManyConnections,
+    UrlTooLong,
+)
 """The rest of such a request is not read, so its connection cannot be used again."""
 
 

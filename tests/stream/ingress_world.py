@@ -19,6 +19,7 @@ import yarl
 
 from dataplane.engine.simulated.app import SimulatedEngine, SimulatedSettings, build_app
 from dataplane.ingress.app import IngressApp
+from dataplane.ingress.http_protocol import protocol_class
 from dataplane.ingress.limits import IngressSettings
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.openai.asgi import JSON, Receive, Scope, Send, send_whole
@@ -31,13 +32,20 @@ SECRET = "the secret of the engines"
 
 
 @contextlib.asynccontextmanager
-async def serving(app: AsgiApp) -> AsyncIterator[str]:
+async def serving(app: AsgiApp, http: type[asyncio.Protocol] | None = None) -> AsyncIterator[str]:
     """Serve an app with uvicorn on a free port. Yields its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
     # asyncio sets this only for its own sockets. Without it small writes wait 40 ms for an ACK.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1, server_header=False
+        app,
+        http=http or "auto",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=1,
+        server_header=False,
     )
     config.load()
     server = uvicorn.Server(config)
@@ -126,7 +134,9 @@ class World:
             replica="r1",
         )
         self._stack.push_async_callback(self.app.aclose)
-        self.url = await self._stack.enter_async_context(serving(self.app))
+        self.url = await self._stack.enter_async_context(
+            serving(self.app, protocol_class(settings, self.app.count_refusal))
+        )
         self.http = await self._stack.enter_async_context(
             aiohttp.ClientSession(self.url, auto_decompress=False, timeout=aiohttp.ClientTimeout(total=20))
         )

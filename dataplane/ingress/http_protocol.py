@@ -1,0 +1,246 @@
+"""HTTP/1 of the ingress: uvicorn's protocol, with a bound on what comes before a key is checked.
+
+What a whole request costs is bounded by the app. Here are the bounds on what never becomes one:
+connections, silence, and heads (request line and headers) that do not end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+from typing import ClassVar
+
+import httptools
+from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from dataplane.ingress.limits import IngressSettings
+from dataplane.openai import errors as openai_errors
+
+_LINGER_S = 1.0
+"""How long a refused connection is still read. Closing it with unread bytes resets it, and the
+client would lose the answer."""
+_IPV6_NETWORK_BYTES = 8
+"""One customer usually has a whole /64, so its addresses count as one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Server:
+    """What the connections of one HTTP server share."""
+
+    limits: IngressSettings
+    count_refusal: Callable[[str], None]
+    by_network: Counter[object]
+    """Open connections, by `_network`; without zeros."""
+    small_head_bytes: int
+    """A head of at most so many bytes is within every limit."""
+
+
+def protocol_class(limits: IngressSettings, count_refusal: Callable[[str], None]) -> type[asyncio.Protocol]:
+    """The protocol of one HTTP server; uvicorn makes an instance for each connection.
+
+    Args:
+        limits: What a caller may send before it is a request.
+        count_refusal: Called with the code of each error that is answered here.
+    """
+
+    class BoundProtocol(IngressProtocol):
+        shared = _Server(
+            limits=limits,
+            count_refusal=count_refusal,
+            by_network=Counter(),
+            small_head_bytes=min(limits.max_url_bytes, limits.max_header_bytes),
+        )
+
+    return BoundProtocol
+
+
+class IngressProtocol(HttpToolsProtocol):
+    """One connection. It is read by one event loop, so its state needs no lock.
+
+    A request in a single read costs a few calls more than uvicorn's own protocol, and no timer.
+    """
+
+    shared: ClassVar[_Server]
+
+    _unread_bytes = 0
+    """Bytes since the last complete head or piece of a body: the size of an unfinished head."""
+    _head_timer: asyncio.TimerHandle | None = None
+    """Runs while no request is in progress, from the first byte of the next one or from the
+    connection's start. uvicorn's own timer covers a connection that waits in silence."""
+    _network: object = None
+    _refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        self._network = _network(self.client[0]) if self.client else None
+        counts = self.shared.by_network
+        counts[self._network] += 1
+        limits = self.shared.limits
+        if len(self.connections) > limits.max_connections:
+            self._refuse(openai_errors.TooManyConnections("this server", limits.max_connections))
+        elif counts[self._network] > limits.max_connections_per_address:
+            self._refuse(openai_errors.TooManyConnections("your address", limits.max_connections_per_address))
+        else:
+            self._start_head_timer()
+            return
+        transport.close()  # at once: a connection that lingers would count
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_head_timer()
+        counts = self.shared.by_network
+        counts[self._network] -= 1
+        if not counts[self._network]:
+            del counts[self._network]
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        self._unset_keepalive_if_required()
+        self._unread_bytes += len(data)
+        try:
+            self._parse(data)
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self._refuse(cause if isinstance(cause, openai_errors.IngressError) else openai_errors.InvalidHttp())
+            return
+        if self._unread_bytes > self.shared.limits.max_header_bytes + self.shared.limits.max_url_bytes:
+            self._refuse(openai_errors.HeadersTooLarge(self.shared.limits.max_header_bytes))
+        elif self._head_timer is None and not self._in_progress():
+            self._start_head_timer()
+
+    def on_headers_complete(self) -> None:
+        if self._unread_bytes > self.shared.small_head_bytes:  # at least as much as this head
+            self._check_head()
+        self._unread_bytes = 0
+        if self._head_timer is not None:
+            self._stop_head_timer()
+        super().on_headers_complete()
+
+    def _check_head(self) -> None:
+        limits = self.shared.limits
+        if len(self.url) > limits.max_url_bytes:
+            raise openai_errors.UrlTooLong(limits.max_url_bytes)
+        if sum(len(name) + len(value) for name, value in self.headers) > limits.max_header_bytes:
+            raise openai_errors.HeadersTooLarge(limits.max_header_bytes)
+
+    def on_body(self, body: bytes) -> None:
+        self._unread_bytes = 0
+        super().on_body(body)
+
+    # --- upgrades ---------------------------------------------------------------------------------
+
+    def _should_upgrade(self) -> bool:
+        # Asked only about heads with `Upgrade`: uvicorn then leaves them to `_parse`.
+        return True
+
+    def _parse(self, data: bytes) -> None:
+        """Parse, and answer requests for another protocol over HTTP/1.1 (RFC 9110 §7.8).
+
+        The parser takes all that follows `Upgrade` for the other protocol, so it would lose the
+        body. Such a head is read again without that header. Java's HttpClient sends `Upgrade: h2c`
+        with every request.
+        """
+        rest: bytes | memoryview = data
+        while rest:
+            try:
+                self.parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                if self.scope["method"] == "CONNECT":
+                    raise httptools.HttpParserError("this is no proxy") from None
+                rest = memoryview(rest)[upgrade.args[0] :]
+            head = self._head_without_upgrade()
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+            self.parser.feed_data(head)
+
+    def _head_without_upgrade(self) -> bytes:
+        version = self.scope["http_version"].encode()
+        lines = [b"%s %s HTTP/%s" % (self.scope["method"].encode(), self.url, version)]
+        lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    # --- HTTP/1.0 ---------------------------------------------------------------------------------
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        super()._start_asgi_task(cycle, app if cycle.scope["http_version"] != "1.0" else _without_chunks(cycle, app))
+
+    # --- refusals ---------------------------------------------------------------------------------
+
+    def _in_progress(self) -> bool:
+        # None before the first request, which uvicorn's types leave out.
+        return self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr]
+
+    def _start_head_timer(self) -> None:
+        self._head_timer = self.loop.call_later(self.shared.limits.head_read_timeout_s, self._head_is_late)
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if self._unread_bytes:
+            self._refuse(openai_errors.HeadTimeout(self.shared.limits.head_read_timeout_s))
+        else:
+            self.transport.close()
+
+    def _refuse(self, error: openai_errors.IngressError) -> None:
+        """Answer what is no request, and read nothing more from this connection."""
+        self._refused = True
+        self._stop_head_timer()
+        if self._in_progress():  # the answer would be taken for a part of the one that is being sent
+            self.transport.close()
+            return
+        answer = openai_errors.answer_for(error)
+        self.shared.count_refusal(answer.code)
+        headers = (*answer.headers, (b"content-length", str(len(answer.body)).encode()))
+        lines = (b"%s: %s\r\n" % header for header in headers)
+        self.transport.write(b"".join((STATUS_LINE[answer.status], *lines, b"\r\n", answer.body)))
+        if self.transport.can_write_eof():  # not with TLS
+            self.transport.write_eof()
+        self.loop.call_later(_LINGER_S, self.transport.close)
+
+
+def _network(address: str) -> object:
+    """What counts as one address."""
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
+        return parsed.packed[:_IPV6_NETWORK_BYTES]
+    return parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else parsed
+
+
+def _without_chunks(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:
+    """Answer without chunks, which HTTP/1.0 does not know: the end of the connection ends the body.
+
+    uvicorn frames every body of unknown length in chunks. Here it is told a length that is never
+    reached, and with the last piece the length of that piece.
+    """
+
+    async def answer(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        unframed = False
+
+        async def send_unframed(message: ASGISendEvent) -> None:
+            nonlocal unframed
+            if message["type"] == "http.response.start":
+                unframed = all(name != b"content-length" for name, _ in message.get("headers", ()))
+                if unframed:
+                    cycle.chunked_encoding = False
+                    cycle.expected_content_length = sys.maxsize
+            elif message["type"] == "http.response.body" and unframed and not message.get("more_body", False):
+                cycle.expected_content_length = len(message.get("body", b""))
+            await send(message)
+
+        await app(scope, receive, send_unframed)
+
+    return answer
