@@ -24,7 +24,7 @@ from dataplane.ingress.inference import Inference
 from dataplane.ingress.limits import IngressSettings
 from dataplane.ingress.models.list import ModelsList
 from dataplane.ingress.models.model_object import encode_model
-from dataplane.ingress.models.page import encode_page, page_query
+from dataplane.ingress.models.page import PageQuery, encode_page, page_query
 from dataplane.ingress.request_context import CLIENT_CLOSED_REQUEST, RequestContext
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.openai import errors as openai_errors
@@ -178,6 +178,7 @@ class IngressApp:
         if not is_model and path not in ("/v1/models", "/healthz", "/readyz", "/metrics"):
             raise openai_errors.UnknownPath(method, path)
         context.route = "/v1/models/{name}" if is_model else path
+        context.anthropic = header(context.scope, b"anthropic-version") is not None
         if method not in ("GET", "HEAD"):
             await self._answer_other_method(context, method, _READ_METHODS)
         elif path == "/healthz":
@@ -207,18 +208,18 @@ class IngressApp:
             body = msgspec.json.encode({"status": "ready", "revision": view.snapshot.position.revision})
         else:
             key = self.key_access.authenticate(context.scope, view.snapshot)
-            body = await self._models_body(view, key, path, context.scope["query_string"])
+            body = await self._models_body(context, view, key, path)
         await context.send_whole(200, [JSON], body)
 
-    async def _models_body(self, view: View, key: ApiKey | None, path: str, query_string: bytes) -> bytes:
+    async def _models_body(self, context: RequestContext, view: View, key: ApiKey | None, path: str) -> bytes:
         if path == "/v1/models":
-            query = page_query(query_string) if query_string else None
-            if query is not None:
-                return await encode_page(view, key, query)
-            return await self._models.body(view, key)
+            query = page_query(context.scope["query_string"])
+            if query is None and not context.anthropic:
+                return await self._models.body(view, key)
+            return await encode_page(view, key, query or PageQuery(), anthropic=context.anthropic)
         served_name = path[len(_MODEL_PREFIX) :]
         self.key_access.check_name(key, served_name)
-        body = encode_model(view, served_name)
+        body = encode_model(view, served_name, anthropic=context.anthropic)
         if body is None:
             raise openai_errors.ModelNotFound(served_name)
         return body

@@ -61,7 +61,7 @@ class RequestContext:
         self.kind = "none"
         """`model`, `adapter`, or `none` before a name was resolved; for metrics."""
         self.anthropic = False
-        """Whether errors have Anthropic's shape."""
+        """Whether the caller expects Anthropic's shape of errors and models."""
         self.api_key: ApiKey | None = None
         """The caller's key; None if no key is needed."""
         self.limit_headers: Headers = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import openai
@@ -17,7 +18,7 @@ from tests import views
 from tests.stream.ingress_world import World, ready
 
 CATALOG = views.snapshot(
-    views.model("smol", card={"ownedBy": "the zoo", "contextWindow": "2048"}),
+    views.model("smol", card={"displayName": "Smol", "ownedBy": "the zoo", "contextWindow": "2048"}),
     views.model("big", served_name="org/Big-1:latest", args={"max_model_len": 512}),
     views.adapter("smol", "pirate"),
 )
@@ -139,6 +140,46 @@ async def test_the_list_is_paged_on_request(world: World) -> None:
     with pytest.raises(openai.BadRequestError, match="got '0'; allowed: a whole number from 1 to 1000") as caught:
         await page(limit=0)
     assert (caught.value.param, caught.value.code) == ("limit", "invalid_value")
+
+
+async def test_anthropics_clients_get_their_own_fields_and_pages(world: World) -> None:
+    world.show(CATALOG)
+    headers = {"anthropic-version": "2023-06-01"}
+
+    async def get(path: str, **query: str | int) -> dict[str, Any]:
+        async with world.http.get(f"/v1{path}", params=query, headers=headers) as response:
+            answer: dict[str, Any] = await response.json()
+            return answer
+
+    first = await get("/models", limit=2)
+    assert (first["first_id"], first["last_id"], first["has_more"]) == ("smol", "org/Big-1:latest", True)
+    last = await get("/models", limit=2, after_id=first["last_id"])
+    assert ([model["id"] for model in last["data"]], last["has_more"]) == (["smol:pirate"], False)
+    back = await get("/models", limit=1, before_id="smol:pirate")
+    assert ([model["id"] for model in back["data"]], back["has_more"]) == (["org/Big-1:latest"], True)
+    whole = await get("/models")
+    assert ([model["id"] for model in whole["data"]], whole["has_more"]) == (list(CATALOG.served), False)
+    one = await get("/models/smol")
+    assert one == whole["data"][0] == first["data"][0]
+    assert one | {"owned_by": ""} == {
+        "type": "model",
+        "id": "smol",
+        "display_name": "Smol",
+        "created_at": "2026-01-02T03:04:05Z",
+        "lifecycle": "active",
+        "max_input_tokens": 2048,
+        "object": "model",
+        "created": 1767323045,
+        "owned_by": "",
+        "root": "smol",
+        "max_model_len": 2048,
+        "task": "generate",
+        "state": "IDLE",
+    }
+    assert whole["data"][1]["display_name"] == "org/Big-1:latest"
+    assert whole["data"][2]["created_at"] == "1970-01-01T00:00:00Z", "unknown"
+    assert (await get("/models", after_id="never"))["type"] == "error"
+    assert (await get("/models/never"))["type"] == "error"
 
 
 @pytest.mark.parametrize("name", ["smol", "org/Big-1:latest", "smol:pirate"])

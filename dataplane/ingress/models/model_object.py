@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from broadsheet.v1 import snapshot_pb2
 from dataplane.snapshot.activation import Activation, State, View
@@ -58,6 +59,33 @@ class ModelObject(msgspec.Struct, omit_defaults=True):
     state: str | None = None
     """Name of the current `ResourceState`. Of an adapter: the state of its base. Of a route: the
     worst state of its targets, without its fallbacks."""
+
+
+class AnthropicModelObject(ModelObject, kw_only=True):
+    """A model for Anthropic's clients: the fields of Anthropic's own list beside OpenAI's."""
+
+    type: str
+    display_name: str
+    """The card's, else the served name."""
+    created_at: str
+    """In RFC 3339; the Unix epoch if it is unknown."""
+    lifecycle: str
+    """Anthropic's: `active`, `deprecated` or `retired`. A model that is listed is `active`."""
+    max_input_tokens: int | None = None
+
+
+def anthropic_model_object(view: View, entry: Resource) -> AnthropicModelObject:
+    """One entry of the list for Anthropic's clients, with its state."""
+    shown = model_object(view, entry)
+    card = None if isinstance(entry, snapshot_pb2.RouteEntry) else entry.revision.card
+    return AnthropicModelObject(
+        **msgspec.structs.asdict(shown),
+        type="model",
+        display_name=(card and card.display_name) or shown.id,
+        created_at=Timestamp(seconds=shown.created).ToJsonString(),
+        lifecycle="active",
+        max_input_tokens=shown.max_model_len,
+    )
 
 
 def model_object(view: View, entry: Resource) -> ModelObject:
@@ -147,7 +175,9 @@ def _max_model_len(model: snapshot_pb2.ModelEntry) -> int | None:
     return None
 
 
-def encode_model(view: View, served_name: str) -> bytes | None:
+def encode_model(view: View, served_name: str, *, anthropic: bool = False) -> bytes | None:
     """The body for one served name; None if the view does not have it."""
     entry = view.snapshot.served.get(served_name)
-    return msgspec.json.encode(model_object(view, entry)) if entry is not None else None
+    if entry is None:
+        return None
+    return msgspec.json.encode(anthropic_model_object(view, entry) if anthropic else model_object(view, entry))

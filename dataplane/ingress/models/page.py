@@ -1,50 +1,72 @@
-"""Pages of `GET /v1/models`, by `limit` and `after` as in OpenAI's other lists.
+"""Pages of `GET /v1/models`, by `limit` and a cursor.
 
-Without either parameter the whole list is returned (`list.py`), as OpenAI's clients expect.
+The cursor is `after` or `before`, as in OpenAI's other lists, or `after_id` or `before_id`, as in
+Anthropic's list of models. Without any of them OpenAI's clients expect the whole list (`list.py`),
+and Anthropic's expect a page.
 """
 
 from __future__ import annotations
 
 import asyncio
 import urllib.parse
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from dataplane.ingress.models.model_object import ModelObject, model_object
+from dataplane.ingress.models.model_object import ModelObject, anthropic_model_object, model_object
 from dataplane.openai import errors as openai_errors
 from dataplane.snapshot.activation import View
 from dataplane.snapshot.api_key import ApiKey
+from dataplane.snapshot.snapshot import Snapshot
 from protocol.validation import shorten
 
 LIMIT_MAX = 1000
-"""Models of one page, about 10 ms to encode. Also the limit when only `after` is given."""
+"""Models of one page, about 10 ms to encode. Also the limit of a page when none is given."""
 
 _SLICE_NAMES = 1000
 """Names that are examined before other requests get their turn. A key may see few of them."""
 
 _LIMIT_ALLOWED = f"a whole number from 1 to {LIMIT_MAX}"
-_AFTER_ALLOWED = "the id of a model in the list"
+_CURSORS = ("after", "after_id", "before", "before_id")
+_CURSOR_ALLOWED = "the id of a model in the list"
 
 
 class ModelsPage(msgspec.Struct):
     """A page of the list."""
 
     object: str
-    data: list[ModelObject]
+    data: Sequence[ModelObject]
     first_id: str | None
     last_id: str | None
-    """The value of `after` for the next page."""
+    """`after` for the next page, as `first_id` is `before` for the previous one."""
     has_more: bool
+    """Whether more models follow in the direction of the cursor."""
 
 
 @dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a page begins or ends."""
+
+    parameter: str
+    """The query parameter that gave it."""
+    served_name: str
+    """Of the model next to the page, which is not on it."""
+
+    @property
+    def is_end(self) -> bool:
+        """Whether the page ends before the model; else it begins after it."""
+        return self.parameter.startswith("before")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PageQuery:
     """The requested page."""
 
-    limit: int
-    after: str | None
-    """Served name before the page; None for the first page."""
+    limit: int = LIMIT_MAX
+    cursor: Cursor | None = None
+    """None: the first page."""
 
 
 def page_query(query_string: bytes) -> PageQuery | None:
@@ -53,11 +75,11 @@ def page_query(query_string: bytes) -> PageQuery | None:
     Unknown parameters are ignored.
 
     Raises:
-        openai_errors.InvalidParameter: `limit` is invalid, or a parameter is given twice.
+        openai_errors.InvalidParameter: `limit` is invalid, or a parameter or cursor is given twice.
     """
     given: dict[str, str] = {}
     for name, value in urllib.parse.parse_qsl(query_string.decode("latin-1"), keep_blank_values=True):
-        if name not in ("limit", "after"):
+        if name != "limit" and name not in _CURSORS:
             continue
         if name in given:
             raise openai_errors.InvalidParameter(name, "several values", "one")
@@ -68,38 +90,56 @@ def page_query(query_string: bytes) -> PageQuery | None:
     # int() alone would accept "１", "1_0" and " 1 " too.
     if not (limit.isascii() and limit.isdigit() and len(limit) <= len(str(LIMIT_MAX)) and 1 <= int(limit) <= LIMIT_MAX):
         raise openai_errors.InvalidParameter("limit", shorten(limit), _LIMIT_ALLOWED)
-    return PageQuery(limit=int(limit), after=given.get("after"))
+    cursors = [Cursor(name, value) for name, value in given.items() if name != "limit"]
+    if len(cursors) > 1:
+        first, second, *_ = cursors
+        raise openai_errors.InvalidParameter(
+            second.parameter, shorten(second.served_name), f"nothing, because `{first.parameter}` is given"
+        )
+    return PageQuery(limit=int(limit), cursor=cursors[0] if cursors else None)
 
 
-async def encode_page(view: View, key: ApiKey | None, query: PageQuery) -> bytes:
+async def encode_page(view: View, key: ApiKey | None, query: PageQuery, *, anthropic: bool = False) -> bytes:
     """The body of a page of the list with what `key` may see; of the whole list without a key.
 
     Raises:
-        openai_errors.InvalidParameter: `after` is not in the list that `key` may see.
+        openai_errors.InvalidParameter: The cursor is not in the list that `key` may see.
     """
-    snapshot = view.snapshot
-    names = iter(snapshot.served)
-    if query.after is not None:
-        if query.after not in snapshot.served or (key is not None and not key.may_use(query.after)):
-            raise openai_errors.InvalidParameter("after", shorten(query.after), _AFTER_ALLOWED)
-        for name in names:
-            if name == query.after:
-                break
-    data: list[ModelObject] = []
-    has_more = False
-    for number, name in enumerate(names, start=1):
-        if key is None or key.may_use(name):
-            has_more = len(data) == query.limit
-            if has_more:
-                break
-            data.append(model_object(view, snapshot.served[name]))
-        if number % _SLICE_NAMES == 0:
-            await asyncio.sleep(0)
+    names, has_more = await _names(view.snapshot, key, query)
+    of = anthropic_model_object if anthropic else model_object
     page = ModelsPage(
         object="list",
-        data=data,
-        first_id=data[0].id if data else None,
-        last_id=data[-1].id if data else None,
+        data=[of(view, view.snapshot.served[name]) for name in names],
+        first_id=names[0] if names else None,
+        last_id=names[-1] if names else None,
         has_more=has_more,
     )
     return msgspec.json.encode(page)
+
+
+async def _names(snapshot: Snapshot, key: ApiKey | None, query: PageQuery) -> tuple[Sequence[str], bool]:
+    """The served names of a page in order, and whether more follow in its direction."""
+    names, cursor = iter(snapshot.served), query.cursor
+    end: str | None = None
+    if cursor is not None:
+        if cursor.served_name not in snapshot.served or (key is not None and not key.may_use(cursor.served_name)):
+            raise openai_errors.InvalidParameter(cursor.parameter, shorten(cursor.served_name), _CURSOR_ALLOWED)
+        if cursor.is_end:
+            end = cursor.served_name
+        else:
+            for name in names:
+                if name == cursor.served_name:
+                    break
+    # One more than the page has shows that more follow. Before an end the last ones are kept.
+    found: deque[str] = deque(maxlen=query.limit + 1)
+    for number, name in enumerate(names, start=1):
+        if name == end or (end is None and len(found) > query.limit):
+            break
+        if key is None or key.may_use(name):
+            found.append(name)
+        if number % _SLICE_NAMES == 0:
+            await asyncio.sleep(0)
+    has_more = len(found) > query.limit
+    if has_more:
+        found.popleft() if end is not None else found.pop()
+    return found, has_more
