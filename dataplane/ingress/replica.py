@@ -121,7 +121,11 @@ class IngressReplica:
         """Take over each new snapshot and activation."""
         snapshot: Snapshot | None = None
         activation: Activation | None = None
-        policy = Policy(allowed_sources=self._settings.allowed_sources, allow_new_store=True)
+        policy = Policy(
+            allowed_sources=self._settings.allowed_sources,
+            allowed_engine_args=self._settings.allowed_engine_args,
+            allow_new_store=True,
+        )
         rules = validation_rules(version("broadsheet"), policy)
         watcher = self._relay.watcher([Topic.SNAPSHOT, Topic.ACTIVATION])
         while True:
