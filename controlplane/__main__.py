@@ -96,7 +96,12 @@ async def run(settings: Settings) -> None:
         server = Server(
             message_bytes_max=settings.message_bytes_max, streams_max=settings.streams_max, admit=authenticator.admit
         )
-        registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses.of)
+        registry = Registry(
+            store=store,
+            adapter_verifier=verifier,
+            resource_statuses=fleet.statuses.of,
+            allowed_engine_args=settings.allowed_engine_args,
+        )
         server.add(
             RegistryServicer(registry),
             SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(store))),

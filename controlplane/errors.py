@@ -46,6 +46,8 @@ class Reason(enum.StrEnum):
     """This release does not support such a source here. Use a `file:///` source."""
     SOURCE_NOT_ALLOWED = "SOURCE_NOT_ALLOWED"
     """The operator has not allowed sources there. Move the files, or ask the operator."""
+    ENGINE_ARGUMENT_NOT_ALLOWED = "ENGINE_ARGUMENT_NOT_ALLOWED"
+    """The operator has not allowed this engine argument. Leave it out, or ask the operator."""
     ENGINE_ARGUMENT_RESERVED = "ENGINE_ARGUMENT_RESERVED"
     """Broadsheet sets this engine argument itself. Leave it out; the description says what to use
     instead."""

@@ -22,6 +22,7 @@ from controlplane.store.databases import sqlite as store_sqlite
 from controlplane.store.retention import SNAPSHOTS_MIN, Retention
 from protocol import sources
 from protocol.addresses import UNIX, is_local
+from protocol.engine_args import ALL, allowed_name
 
 ENV_PREFIX = "BROADSHEET_CONTROLPLANE_"
 
@@ -108,6 +109,11 @@ class Settings(BaseSettings):
         default=(),
         description="Directories that adapters may be in, as comma-separated file:/// URIs. Empty: any.",
     )
+    allowed_engine_args: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(ALL,),
+        description="Engine arguments that run code, read files or reach other hosts and that publishers may set, "
+        "comma-separated. `*`: all, and each data plane decides by its own setting. Empty: none.",
+    )
     tls_cert: Path | None = Field(
         default=None, description="PEM file with the certificate chain to listen with TLS; read again when replaced."
     )
@@ -139,7 +145,7 @@ class Settings(BaseSettings):
     )
     log_format: Literal["console", "json"] = Field(default="console", description="How logs are written.")
 
-    @field_validator("allowed_sources", "certificate_roles", "oidc_roles", mode="before")
+    @field_validator("allowed_sources", "allowed_engine_args", "certificate_roles", "oidc_roles", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -150,6 +156,11 @@ class Settings(BaseSettings):
         for prefix in value:
             sources.file_path(prefix)
         return value
+
+    @field_validator("allowed_engine_args")
+    @classmethod
+    def _are_engine_args(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(allowed_name(name) for name in value)
 
     @field_validator("oidc_roles")
     @classmethod

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 
 from protocol.addresses import host_of, is_local
+from protocol.engine_args import allowed_name
 from protocol.names import RESOURCE_ID_PATTERN
 from protocol.transport.credentials import Credentials
 
@@ -98,6 +99,11 @@ class Settings(BaseSettings):
         default=("file:///", "hf://"),
         description="Source URIs that models and adapters may have, as comma-separated prefixes.",
     )
+    allowed_engine_args: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Engine arguments that run code, read files or reach other hosts and that publishers may set, "
+        "comma-separated (`trust_remote_code,speculative_config.model`); `*`: all. Empty: none.",
+    )
     allow_new_store: bool = Field(
         default=False,
         description="Accept snapshots of another store than the one served so far: after the control plane's database "
@@ -165,10 +171,15 @@ class Settings(BaseSettings):
         description="Longest wait between two starts of a model that fails to start, in s.",
     )
 
-    @field_validator("allowed_sources", "cors_allow_origins", mode="before")
+    @field_validator("allowed_sources", "allowed_engine_args", "cors_allow_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("allowed_engine_args")
+    @classmethod
+    def _are_engine_args(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(allowed_name(name) for name in value)
 
     @field_validator("cors_allow_origins")
     @classmethod

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 
 from google.protobuf import struct_pb2
 
-from protocol.engine_args import RESERVED
+from protocol.engine_args import RESERVED, privileged
 from protocol.validation import FieldViolation, shorten
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}(\.[A-Za-z0-9_.-]{1,128})?")
@@ -52,6 +53,18 @@ def _reserved_flag(flag: str) -> str | None:
     return next((name for name in RESERVED if name.startswith(flag)), None)
 
 
+def not_allowed(args: struct_pb2.Struct, allowed: Collection[str]) -> tuple[FieldViolation, ...]:
+    """A violation for each privileged argument that publishers may not set."""
+    return tuple(
+        FieldViolation(
+            field=path(found.argument),
+            description=f"{found.name} {found.why}; the control plane's operator has not allowed it "
+            "(--allowed-engine-args)",
+        )
+        for found in privileged(args, allowed)
+    )
+
+
 def malformed(args: struct_pb2.Struct) -> tuple[FieldViolation, ...]:
     """A violation for each argument that cannot be passed to any engine."""
     violations = []
@@ -66,6 +79,10 @@ def malformed(args: struct_pb2.Struct) -> tuple[FieldViolation, ...]:
             violations.append(FieldViolation(field=path(key), description=f"the same argument as {first!r}"))
         elif not _is_json(args.fields[key]):
             description = "null, NaN and infinity are no values of an argument; leave it out"
+            violations.append(FieldViolation(field=path(key), description=description))
+        elif key.endswith("revision") and args.fields[key].WhichOneof("kind") == "number_value":
+            # YAML reads a commit id of digits as a number, and one that begins with 0 as octal.
+            description = f"got the number {args.fields[key].number_value:g}: put a revision in quotes"
             violations.append(FieldViolation(field=path(key), description=description))
     return tuple(violations)
 

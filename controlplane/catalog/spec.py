@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from google.protobuf import duration_pb2
 
@@ -10,6 +10,7 @@ from broadsheet.v1 import model_pb2
 from controlplane import errors
 from controlplane.catalog import engine_args
 from protocol import sources
+from protocol.engine_args import ALL
 from protocol.validation import FieldViolation, shorten
 
 TARGET_ONGOING_REQUESTS = 16.0
@@ -25,14 +26,16 @@ MAX_ADAPTERS = 4
 MAX_RANK = 16
 
 
-def resolved(spec: model_pb2.ModelSpec) -> model_pb2.ModelSpec:
+def resolved(spec: model_pb2.ModelSpec, allowed_engine_args: Collection[str] = (ALL,)) -> model_pb2.ModelSpec:
     """A copy of `spec` with every default filled in, as it is stored, compared and pushed.
 
     Args:
         spec: Already checked by the rules in its proto.
+        allowed_engine_args: Privileged engine arguments that publishers may set; `*`: all.
 
     Raises:
-        errors.InvalidArgument: Fields contradict each other, or an engine argument is reserved.
+        errors.InvalidArgument: Fields contradict each other, or an engine argument is reserved or
+            not allowed.
     """
     result = model_pb2.ModelSpec()
     result.CopyFrom(spec)
@@ -46,12 +49,12 @@ def resolved(spec: model_pb2.ModelSpec) -> model_pb2.ModelSpec:
     _fill_admission(result.admission)
     if result.HasField("lora"):
         _fill_lora(result.lora)
-    _check(result)
+    _check(result, allowed_engine_args)
     result.engine.args.CopyFrom(engine_args.normalised(result.engine.args))
     return result
 
 
-def _check(spec: model_pb2.ModelSpec) -> None:
+def _check(spec: model_pb2.ModelSpec, allowed_engine_args: Collection[str]) -> None:
     violations = (
         *_source(spec),
         *_resources(spec.resources),
@@ -60,9 +63,12 @@ def _check(spec: model_pb2.ModelSpec) -> None:
     )
     if violations:
         raise errors.InvalidArgument.of_fields(violations)
-    reserved = engine_args.reserved(spec.engine.args) if spec.engine.kind == model_pb2.Engine.KIND_VLLM else ()
-    if reserved:
+    if spec.engine.kind != model_pb2.Engine.KIND_VLLM:
+        return
+    if reserved := engine_args.reserved(spec.engine.args):
         raise errors.InvalidArgument.of_fields(reserved, errors.Reason.ENGINE_ARGUMENT_RESERVED)
+    if not_allowed := engine_args.not_allowed(spec.engine.args, allowed_engine_args):
+        raise errors.InvalidArgument.of_fields(not_allowed, errors.Reason.ENGINE_ARGUMENT_NOT_ALLOWED)
 
 
 def _source(spec: model_pb2.ModelSpec) -> Iterator[FieldViolation]:

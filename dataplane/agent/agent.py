@@ -68,7 +68,11 @@ class Agent:
             self._ledger, self._relay, self._serve, clock=self._clock, on_change=self._plan_due.set
         )
         self._executor = Executor(self._ledger, self._relay, self._serve, clock=self._clock)
-        policy = Policy(allowed_sources=settings.allowed_sources, allow_new_store=settings.allow_new_store)
+        policy = Policy(
+            allowed_sources=settings.allowed_sources,
+            allowed_engine_args=settings.allowed_engine_args,
+            allow_new_store=settings.allow_new_store,
+        )
         self._rules = validation_rules(version("broadsheet"), policy)
         self._keeper = SnapshotKeeper(
             settings,

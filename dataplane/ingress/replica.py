@@ -113,7 +113,11 @@ class IngressReplica:
 
     async def _follow_relay(self) -> None:
         """Take over each new snapshot and activation."""
-        policy = Policy(allowed_sources=self._settings.allowed_sources, allow_new_store=True)
+        policy = Policy(
+            allowed_sources=self._settings.allowed_sources,
+            allowed_engine_args=self._settings.allowed_engine_args,
+            allow_new_store=True,
+        )
         relayed = RelayedView(policy, validation_rules(version("broadsheet"), policy))
         watcher = self._relay.watcher([Topic.SNAPSHOT, Topic.ACTIVATION])
         while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import islice
 from types import MappingProxyType
 
 from google.protobuf.message import DecodeError
@@ -12,6 +13,7 @@ from broadsheet.v1 import adapter_pb2, api_key_pb2, model_pb2, route_pb2, snapsh
 from dataplane.snapshot.policy import Policy, source_allowed
 from dataplane.snapshot.quarantine import (
     BLOB_UNREADABLE,
+    ENGINE_ARGUMENT_NOT_ALLOWED,
     ENTRY_INVALID,
     SOURCE_NOT_ALLOWED,
     TYPE_UNKNOWN,
@@ -31,6 +33,7 @@ from dataplane.snapshot.snapshot import (
     candidate_name,
 )
 from protocol.api_keys import HASH_BYTES
+from protocol.engine_args import privileged
 from protocol.names import SERVED_NAME_PATTERN, parse_adapter, parse_api_key, parse_model, parse_route, parse_target
 from protocol.validation import shorten, violations_of
 
@@ -92,7 +95,8 @@ def check_versioned(message: Versioned, policy: Policy) -> Quarantine | None:
             f"{', '.join(policy.allowed_sources) or 'none'}",
             revision_number=number,
         )
-    return None
+    revision = message.revision
+    return _check_engine_args(revision.spec, number, policy) if isinstance(revision, model_pb2.ModelRevision) else None
 
 
 def check_candidate(model: snapshot_pb2.ModelEntry, policy: Policy) -> Quarantine | None:
@@ -110,7 +114,20 @@ def check_candidate(model: snapshot_pb2.ModelEntry, policy: Policy) -> Quarantin
     if (spec.source.uri or needs_source) and not source_allowed(spec.source.uri, policy.allowed_sources):
         message = f"this data plane does not accept the source {shorten(spec.source.uri)}"
         return Quarantine(reason=SOURCE_NOT_ALLOWED, message=message, revision_number=number)
-    return None
+    return _check_engine_args(spec, number, policy)
+
+
+def _check_engine_args(spec: model_pb2.ModelSpec, number: int, policy: Policy) -> Quarantine | None:
+    if spec.engine.kind == model_pb2.Engine.KIND_SIMULATED:
+        return None
+    faults = [
+        f"engine argument {shorten(found.name)} {found.why}"
+        for found in islice(privileged(spec.engine.args, policy.allowed_engine_args), FAULTS_SHOWN_MAX)
+    ]
+    if not faults:
+        return None
+    message = f"{'; '.join(faults)}: the operator of this data plane has not allowed it (--allowed-engine-args)"
+    return Quarantine(reason=ENGINE_ARGUMENT_NOT_ALLOWED, message=message, revision_number=number)
 
 
 def _invalid(faults: list[str], number: int = 0) -> Quarantine:

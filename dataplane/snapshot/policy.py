@@ -1,4 +1,4 @@
-"""What this data plane accepts: sizes, stores and sources. Pure."""
+"""What this data plane accepts: sizes, stores, sources and engine arguments. Pure."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ class Policy:
     allowed_sources: tuple[str, ...]
     """URI prefixes that sources of models and adapters may have: `hf://`, `file:///models/`.
     Empty: no source is allowed."""
+    allowed_engine_args: tuple[str, ...] = ()
+    """Engine arguments that run code, read files or reach hosts and that publishers may set:
+    `trust_remote_code`, `speculative_config.model`; `*`: all."""
     allow_new_store: bool = False
     """Accept a snapshot of a store other than the held one's. Set by an operator."""
     limits: Limits = Limits()

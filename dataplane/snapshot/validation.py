@@ -30,7 +30,7 @@ class ValidationResult:
 
 def validation_rules(release: str, policy: Policy) -> str:
     """Identify the rules that decide whether an entry is quarantined: release and policy."""
-    return json.dumps([release, *policy.allowed_sources])
+    return json.dumps([release, policy.allowed_sources, policy.allowed_engine_args])
 
 
 def validation_result(snapshot: Snapshot, rules: str) -> ValidationResult:

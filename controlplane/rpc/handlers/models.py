@@ -40,7 +40,7 @@ class ModelHandler:
             id=request.model_id,
             served_name=request.served_name or request.model_id,
             labels=dict(request.labels),
-            spec=spec.resolved(request.spec),
+            spec=spec.resolved(request.spec, self._registry.allowed_engine_args),
             card=convert.known_fields(request.card),
             rollout_policy=rollout.resolved(request.rollout_policy),
         )
@@ -113,7 +113,7 @@ class ModelHandler:
             merged = masks.updated(convert.model_to_proto(current), given, paths)
             masks.check_merged("model", merged)
             with masks.violations_below("model.revision"):
-                resolved = spec.resolved(merged.revision.spec)
+                resolved = spec.resolved(merged.revision.spec, self._registry.allowed_engine_args)
             draft = registration.ModelDraft(
                 id=model_id,
                 served_name=merged.served_name or model_id,
@@ -149,7 +149,7 @@ class ModelHandler:
                 served_name=current.served_name,
                 labels=current.labels,
                 # Checked again: this release may refuse what an earlier one accepted.
-                spec=spec.resolved(earlier.spec),
+                spec=spec.resolved(earlier.spec, self._registry.allowed_engine_args),
                 card=earlier.card,
                 # A rollback skips the canary: the operator wants the old revision now.
                 at_once=True,

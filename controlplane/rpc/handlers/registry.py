@@ -9,6 +9,7 @@ from typing import Protocol
 from broadsheet.v1 import status_pb2
 from controlplane.adapters.verification import AdapterVerifier
 from controlplane.store.store import Store
+from protocol.engine_args import ALL
 
 
 class ResourceStatuses(Protocol):
@@ -37,3 +38,5 @@ class Registry:
     """Reads and checks the files of adapters."""
     resource_statuses: ResourceStatuses
     """What data planes have reported."""
+    allowed_engine_args: tuple[str, ...] = (ALL,)
+    """Privileged engine arguments that publishers may set; `*`: all."""

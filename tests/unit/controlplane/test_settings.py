@@ -31,6 +31,12 @@ def test_flags_have_precedence_over_the_environment(monkeypatch: pytest.MonkeyPa
     assert settings.load().allowed_sources == ("file:///a", "file:///b")
 
 
+def test_engine_arguments_are_left_to_the_data_planes_by_default() -> None:
+    assert settings.load([]).allowed_engine_args == ("*",)
+    assert settings.load(["--allowed-engine-args", ""]).allowed_engine_args == ()
+    assert settings.load(["--allowed-engine-args", "trust-remote-code"]).allowed_engine_args == ("trust_remote_code",)
+
+
 def test_a_relative_data_directory_is_made_absolute() -> None:
     assert settings.load(["--data-dir", "x"]).data_dir == Path("x").absolute()
 

@@ -22,6 +22,14 @@ def test_flag_takes_precedence_over_the_environment(monkeypatch: pytest.MonkeyPa
     assert parse(["--data-plane-id", "from-flag"]).data_plane_id == "from-flag"
 
 
+def test_engine_arguments_are_allowed_by_name_and_none_by_default() -> None:
+    assert parse([]).allowed_engine_args == ()
+    argv = ["--allowed-engine-args", "trust-remote-code, speculative_config.model"]
+    assert parse(argv).allowed_engine_args == ("trust_remote_code", "speculative_config.model")
+    with pytest.raises(SettingsError, match=r"allowed_engine_args.*middleware"):
+        parse(["--allowed-engine-args", "middleware"])
+
+
 def test_sources_are_comma_separated_prefixes() -> None:
     assert parse(["--allowed-sources", "file:///models/, hf://org/"]).allowed_sources == (
         "file:///models/",

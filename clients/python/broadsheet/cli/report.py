@@ -30,6 +30,7 @@ HINTS: Mapping[str, str] = {
     "INVALID_SPEC": "the fields are described in broadsheet.specs and protos/broadsheet/v1/*.proto",
     "UNSUPPORTED_SOURCE": "use a file:/// source",
     "SOURCE_NOT_ALLOWED": "move the files to a source that the operator allows, or ask for this source to be allowed",
+    "ENGINE_ARGUMENT_NOT_ALLOWED": "leave the engine argument out, or ask the operator to allow it",
     "ADAPTER_SOURCE_MISSING": "the path must exist on the control plane's machine, and on the data planes'",
     "ADAPTER_SOURCE_UNREADABLE": "give the control plane permission to read the files",
     "ADAPTER_FILES_INVALID": "save the adapter again with PEFT",

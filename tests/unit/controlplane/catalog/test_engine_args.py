@@ -132,3 +132,24 @@ def test_registration_refuses_reserved_arguments_of_vllm_only() -> None:
     assert caught.value.reason == errors.Reason.ENGINE_ARGUMENT_RESERVED
     asked.engine.kind = model_pb2.Engine.KIND_SIMULATED
     spec.resolved(asked)
+
+
+def test_registration_refuses_arguments_that_the_operator_has_not_allowed() -> None:
+    asked = model_pb2.ModelSpec(source=model_pb2.Source(uri="file:///m"))
+    asked.engine.args["trust-remote-code"] = True
+    spec.resolved(asked)
+    spec.resolved(asked, ("trust_remote_code",))
+    with pytest.raises(errors.InvalidArgument) as caught:
+        spec.resolved(asked, ())
+    assert caught.value.reason == errors.Reason.ENGINE_ARGUMENT_NOT_ALLOWED
+    (violation,) = caught.value.violations
+    assert violation.field == 'spec.engine.args["trust-remote-code"]'
+    assert "--allowed-engine-args" in violation.description
+    asked.engine.kind = model_pb2.Engine.KIND_SIMULATED
+    spec.resolved(asked, ())
+
+
+def test_a_revision_that_was_read_as_a_number_is_malformed() -> None:
+    (violation,) = engine_args.malformed(struct({"code_revision": 0o123456}))
+    assert "put a revision in quotes" in violation.description
+    assert engine_args.malformed(struct({"code_revision": "0123456"})) == ()

@@ -8,7 +8,13 @@ import pytest
 
 from broadsheet.v1 import model_pb2, snapshot_pb2
 from dataplane.snapshot.policy import Policy
-from dataplane.snapshot.quarantine import BLOB_UNREADABLE, ENTRY_INVALID, SOURCE_NOT_ALLOWED, TYPE_UNKNOWN
+from dataplane.snapshot.quarantine import (
+    BLOB_UNREADABLE,
+    ENGINE_ARGUMENT_NOT_ALLOWED,
+    ENTRY_INVALID,
+    SOURCE_NOT_ALLOWED,
+    TYPE_UNKNOWN,
+)
 from dataplane.snapshot.snapshot import RawEntry
 from tests import views
 from tests.raw import CATALOG, POLICY, accepted, adapter, model, raw, raws
@@ -51,6 +57,37 @@ def test_a_candidate_with_a_forbidden_source_is_quarantined_and_its_model_is_ser
     assert snapshot.quarantined["models/a/revisions/2"].reason == SOURCE_NOT_ALLOWED
     assert set(snapshot.deployable) == {"models/a"}
     assert "a" in snapshot.served
+
+
+def _with_remote_code(number: int = 1) -> snapshot_pb2.ModelEntry:
+    entry = model("c", number=number)
+    entry.revision.spec.engine.args["trust_remote_code"] = True
+    return entry
+
+
+def test_a_model_whose_engine_arguments_are_not_allowed_is_quarantined_alone() -> None:
+    entries = raws(model("a"), _with_remote_code(), views.pinned(_with_remote_code(4)))
+    snapshot = accepted(entries)
+    assert set(snapshot.served) == {"a"}
+    assert set(snapshot.quarantined) == {"models/c", "models/c/revisions/4"}
+    quarantine = snapshot.quarantined["models/c"]
+    assert (quarantine.reason, quarantine.revision_number) == (ENGINE_ARGUMENT_NOT_ALLOWED, 1)
+    assert "'trust_remote_code' runs code" in quarantine.message
+    assert "--allowed-engine-args" in quarantine.message
+    allowing = replace(POLICY, allowed_engine_args=("trust_remote_code",))
+    assert not accepted(entries, policy=allowing).quarantined
+
+
+def test_engine_arguments_of_a_simulated_model_run_nothing() -> None:
+    entry = _with_remote_code()
+    entry.revision.spec.engine.kind = model_pb2.Engine.KIND_SIMULATED
+    assert not accepted(raws(entry)).quarantined
+
+
+def test_a_candidate_whose_engine_arguments_are_not_allowed_is_quarantined_and_its_model_is_served() -> None:
+    snapshot = accepted(raws(views.with_candidate(model("c"), _with_remote_code(2), 10)))
+    assert snapshot.quarantined["models/c/revisions/2"].reason == ENGINE_ARGUMENT_NOT_ALLOWED
+    assert set(snapshot.deployable) == {"models/c"}
 
 
 def test_an_entry_that_breaks_a_rule_is_quarantined_alone_and_the_rule_is_named() -> None:

@@ -143,7 +143,8 @@ def test_a_validation_result_by_other_rules_is_not_trusted() -> None:
     narrow = Policy(allowed_sources=("hf://",))
     found = validation_result(checked(ENTRIES), RULES)
     assert trusted_quarantines(found, checked(ENTRIES).position, RULES) == found.quarantined
-    for rules in (validation_rules("1.1", POLICY), validation_rules("1.0", narrow)):
+    wide = replace(POLICY, allowed_engine_args=("trust_remote_code",))
+    for rules in (validation_rules("1.1", POLICY), validation_rules("1.0", narrow), validation_rules("1.0", wide)):
         assert trusted_quarantines(found, checked(ENTRIES).position, rules) is None
 
 
