@@ -147,6 +147,11 @@ class SyncClient:
         self._subscriber.report(resources)
         self._output_due.set()
 
+    def waits(self, message: str) -> None:
+        """Report what the snapshot that is being put into service waits for, for people to read."""
+        self._subscriber.waits(message)
+        self._output_due.set()
+
     async def run(self) -> None:
         """Stay connected: open a stream again whenever it ends. Runs until it is cancelled."""
         async with asyncio.TaskGroup() as group:
