@@ -138,6 +138,7 @@ class Agent:
             snapshot.position,
             positions=self._ledger.usage.ingress_positions,
             serve=self._serve,
+            on_lag=self._keeper.report_waiting,
             timing=SwapTiming(),
         )
 

@@ -34,7 +34,12 @@ Positions = Callable[[], Mapping[str, Position | None]]
 
 
 async def until_ingress_decides_by(
-    position: Position, *, positions: Positions, serve: ServeApi, timing: SwapTiming
+    position: Position,
+    *,
+    positions: Positions,
+    serve: ServeApi,
+    on_lag: Callable[[str], None],
+    timing: SwapTiming,
 ) -> None:
     """Wait until every ingress replica that lives decides by a snapshot.
 
@@ -45,6 +50,7 @@ async def until_ingress_decides_by(
         position: Of the snapshot.
         positions: What the replicas report.
         serve: Ray Serve.
+        on_lag: Told again and again who lags, for people to read.
         timing: Intervals of the wait.
     """
     clock = asyncio.get_running_loop().time
@@ -54,9 +60,9 @@ async def until_ingress_decides_by(
         now = clock()
         if now - logged_at >= timing.log_s:
             logged_at = now
-            _log.warning(
-                "ingress_lags", revision=position.revision, replicas=sorted(lagging), seconds=round(now - started)
-            )
+            names = sorted(lagging)
+            _log.warning("ingress_lags", revision=position.revision, replicas=names, seconds=round(now - started))
+            on_lag(f"ingress replicas that do not decide by it yet: {', '.join(names)}")
         if now - listed_at >= timing.list_s:
             listed_at = now
             live &= await asyncio.to_thread(serve.ingress_replicas)

@@ -159,6 +159,11 @@ class SyncClient:
         if self._subscriber.take_back(positions, instance_uid=instance_uid):
             self._hello_outdated.set()
 
+    def waits(self, message: str) -> None:
+        """Report what the snapshot that is being put into service waits for, for people to read."""
+        self._subscriber.waits(message)
+        self._output_due.set()
+
     async def run(self) -> None:
         """Stay connected: open a stream again whenever it ends. Runs until it is cancelled."""
         async with asyncio.TaskGroup() as group:

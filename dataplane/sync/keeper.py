@@ -158,6 +158,11 @@ class SnapshotKeeper:
         if self._client is not None:
             self._client.report(resources)
 
+    def report_waiting(self, message: str) -> None:
+        """Report what the snapshot that is being put into service waits for, for people to read."""
+        if self._client is not None:
+            self._client.waits(message)
+
     async def _watch_for_fault(self) -> None:
         await self._failed.wait()
         raise ActivationFailed("a snapshot could not be put into service") from self._fault

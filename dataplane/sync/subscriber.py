@@ -198,6 +198,13 @@ class Subscriber:
 
     # -- input of the agent ------------------------------------------------------------------------
 
+    def waits(self, message: str) -> None:
+        """Report what the accepted candidate waits for. Nothing is reported without a candidate."""
+        if self._deciding is None or self.state is State.CLOSED:
+            return
+        self._phase_reports = [report for report in self._phase_reports if report.phase != pb.PHASE_PREPARED]
+        self._phase_reports.append(_waiting_report(self._deciding, self.serving, message))
+
     def decided(self, outcome: Accepted | Rejection) -> Rejected | None:
         """Take the agent's decision about the candidate. Returns the rejection to remember."""
         position = self._deciding
@@ -295,3 +302,7 @@ def _hello(identity: Identity, serving: Position | None, rejections: Rejections)
         http_address=identity.http_address,
         software_version=identity.software_version,
     )
+
+
+def _waiting_report(target: Position, serving: Position | None, message: str) -> _PhaseReport:
+    return _PhaseReport(target=target, serving=serving, phase=pb.PHASE_PREPARED, message=message[:TEXT_CHARACTERS_MAX])

@@ -23,10 +23,17 @@ class World:
         self.positions: dict[str, Position | None] = dict(positions)
         self.serve = ServeWorld()
         self.serve.ingress = set(positions)
+        self.shown: list[str] = []
 
     def wait(self, timing: SwapTiming = PATIENT) -> asyncio.Task[None]:
         return asyncio.create_task(
-            until_ingress_decides_by(OTHER, positions=lambda: self.positions, serve=self.serve, timing=timing)
+            until_ingress_decides_by(
+                OTHER,
+                positions=lambda: self.positions,
+                serve=self.serve,
+                on_lag=self.shown.append,
+                timing=timing,
+            )
         )
 
     async def still_waits(self, timing: SwapTiming = PATIENT) -> asyncio.Task[None]:
@@ -41,11 +48,12 @@ async def ends(waiting: asyncio.Task[None]) -> None:
         await waiting
 
 
-async def test_active_waits_for_a_replica_that_lags_and_the_log_names_it() -> None:
+async def test_active_waits_for_a_replica_that_lags_and_it_is_named() -> None:
     world = World(a=OTHER, b=POSITION)
     with capture_logs() as logs:
         waiting = await world.still_waits()
     assert {(log["event"], tuple(log["replicas"]), log["revision"]) for log in logs} == {("ingress_lags", ("b",), 2)}
+    assert set(world.shown) == {"ingress replicas that do not decide by it yet: b"}
     world.positions["b"] = OTHER
     await ends(waiting)
 

@@ -356,3 +356,30 @@ def test_the_newest_sixteen_rejections_are_remembered() -> None:
         deliver(subscriber, position(CATALOG, revision))
         subscriber.decided(Rejection(reason="BAD", message=""))
     assert [item.position.revision for item in subscriber.rejected] == list(range(5, 21))
+
+
+def test_what_a_candidate_waits_for_is_reported_while_it_is_not_decided() -> None:
+    subscriber = opened()
+    at = position(CATALOG)
+    subscriber.waits("no candidate")
+    deliver(subscriber, at)
+    subscriber.waits("ingress replicas: a, b")
+    subscriber.waits("ingress replicas: b")
+    reported = [message.status for message in sent_messages(subscriber) if message.status.HasField("target")]
+    assert [(status.phase, status.message) for status in reported] == [
+        (pb.PHASE_RECEIVED, ""),
+        (pb.PHASE_PREPARED, "ingress replicas: b"),
+    ]
+    subscriber.decided(Accepted(with_errors=False))
+    assert [message.status.phase for message in sent_messages(subscriber)] == [pb.PHASE_ACTIVE]
+
+
+def test_what_a_candidate_waits_for_is_not_reported_on_a_closed_stream() -> None:
+    subscriber = opened()
+    deliver(subscriber, position(CATALOG))
+    subscriber.close()
+    subscriber.waits("ingress replicas: a")
+    subscriber.decided(Accepted(with_errors=False))
+    subscriber.open()
+    phases = [message.status.phase for message in sent_messages(subscriber) if message.status.HasField("target")]
+    assert phases == [pb.PHASE_ACTIVE]

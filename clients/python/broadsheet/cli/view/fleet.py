@@ -40,6 +40,8 @@ def data_plane_view(plane: DataPlane) -> RenderableType:
     add_row(facts, "Phase", styled(Phase.Name(plane.phase).removeprefix("PHASE_")))
     if plane.reason:
         add_row(facts, "Reason", f"{plane.reason}: {plane.message}")
+    elif plane.message:
+        add_row(facts, "Waits for", plane.message)
     add_row(facts, "HTTP", plane.http_address or "-")
     add_row(facts, "Release", plane.software_version or "-")
     add_row(facts, "Connected", age(plane.connect_time))

@@ -114,6 +114,18 @@ def test_illegal_statuses_change_nothing(request_: pb.SyncRequest) -> None:
     assert subscription.settled
 
 
+def test_what_a_data_plane_waits_for_is_shown_until_the_snapshot_is_active() -> None:
+    subscription = greeted(1)
+    send_all(subscription)
+    for words in ("ingress replicas: a, b", "ingress replicas: b"):
+        waiting = status(at(1), pb.PHASE_PREPARED)
+        waiting.status.message = words
+        subscription.receive(waiting, 1)
+        assert (subscription.progress.reason, subscription.progress.message) == ("", words)
+    subscription.receive(active(at(1)), 2)
+    assert subscription.progress.message == ""
+
+
 def test_phases_do_not_go_back() -> None:
     subscription = greeted(1)
     send_all(subscription)
