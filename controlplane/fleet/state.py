@@ -15,12 +15,12 @@ from controlplane.fleet.merging import merge
 from controlplane.fleet.progress import Progress, ResourceChange, progress_in, record_of, record_with
 from controlplane.store.fleet.reports import FleetChange, FleetReport
 
-RESOURCES_MAX = 1_000_000
-"""Resource statuses kept per data plane: as many as a snapshot may have entries."""
+STATUSES_PER_ENTRY = 2
+"""A model that is rolled out has a status for each of its two revisions; all others have one."""
 
-
-class TooManyResourcesError(Exception):
-    """A data plane reports more resources than a snapshot may have."""
+SPARE_STATUSES = 1000
+"""Statuses beyond those of the largest known snapshot, for a data plane that still serves a larger
+one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +68,8 @@ class FleetState:
         self._shares_statuses = shares_statuses
         self._limits = limits or FleetLimits()
         self._on_change = on_change
+        self._entries_seen = head.entry_count
+        """Entries of the largest head so far."""
         self._data_planes: dict[str, DataPlane] = {}
         self._unwritten: dict[str, None] = {}
         """Ids of data planes that changed since their last report, oldest change first."""
@@ -79,6 +81,7 @@ class FleetState:
         if head.position.revision <= self._head.position.revision:
             return False
         self._head = head
+        self._entries_seen = max(self._entries_seen, head.entry_count)
         self._on_change()
         return True
 
@@ -109,14 +112,12 @@ class FleetState:
     ) -> None:
         """A stream has received a message. Ignored if the stream is superseded.
 
-        Raises:
-            TooManyResourcesError: the change was not applied.
+        Statuses of more names than the catalog can have are dropped.
         """
         known = self._connected_by(data_plane_id, connection)
         if known is None:
             return
-        if not change.replace and len(known.resources) + len(change.updated) > RESOURCES_MAX + len(change.removed):
-            raise TooManyResourcesError(f"more than {RESOURCES_MAX} resources were reported")
+        change = self._bounded(known, change)
         known.apply(change)
         if progress != known.progress:
             known.progress = progress
@@ -230,6 +231,20 @@ class FleetState:
     @property
     def _last_seen_write(self) -> timedelta:
         return timedelta(seconds=self._limits.last_seen_write_s)
+
+    def _bounded(self, known: DataPlane, change: ResourceChange) -> ResourceChange:
+        """The part of a change that is kept: a data plane may make names up."""
+        held = {} if change.replace else known.resources
+        room = STATUSES_PER_ENTRY * self._entries_seen + SPARE_STATUSES - len(held)
+        updated = []
+        for status in change.updated:
+            is_new = status.name not in held
+            if room > 0 or not is_new:
+                updated.append(status)
+            room -= is_new
+        names = {status.name for status in updated}
+        removed = tuple(name for name in change.removed if name in held or name in names)
+        return replace(change, updated=tuple(updated), removed=removed)
 
     def _connected_by(self, data_plane_id: str, connection: Connection) -> DataPlane | None:
         known = self._data_planes.get(data_plane_id)

@@ -18,10 +18,8 @@ from controlplane.errors import Reason, Unavailable
 from controlplane.fleet.data_plane import Session
 from controlplane.fleet.fleet import Fleet
 from controlplane.fleet.progress import ResourceChange
-from controlplane.fleet.state import TooManyResourcesError
 from controlplane.push.stream import Stream
 from controlplane.push.subscription.goodbyes import SHUTTING_DOWN
-from controlplane.push.subscription.violations import ProtocolViolation
 
 _log = structlog.get_logger("controlplane.push.fan_out")
 
@@ -102,16 +100,9 @@ class FanOut:
             stream.end(SHUTTING_DOWN, reconnect_after_s=self._settings.reconnect_after_s)
 
     def received(self, stream: Stream, change: ResourceChange) -> None:
-        """A stream has received a message. Ignored if the stream is superseded.
-
-        Raises:
-            ProtocolViolation: it reports more resources than a snapshot may have.
-        """
+        """A stream has received a message. Ignored if the stream is superseded."""
         progress = stream.subscription.progress
-        try:
-            self._fleet.state.report(stream.data_plane_id, stream, progress, change, now=self._now())
-        except TooManyResourcesError as error:
-            raise ProtocolViolation(str(error)) from None
+        self._fleet.state.report(stream.data_plane_id, stream, progress, change, now=self._now())
 
     def detach(self, stream: Stream) -> None:
         """A stream has ended; perhaps before it was attached."""

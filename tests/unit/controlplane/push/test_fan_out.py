@@ -3,13 +3,14 @@ from __future__ import annotations
 import pytest
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
+from broadsheet.v1 import status_pb2
 from controlplane.catalog.convert import position_to_proto
+from controlplane.catalog.domain import Head
 from controlplane.errors import ResourceExhausted, Unavailable
-from controlplane.fleet import state as fleet_state
-from controlplane.fleet.progress import ResourceChange
-from controlplane.fleet.state import FleetLimits
-from controlplane.push.subscription.violations import ProtocolViolation
-from tests.unit.controlplane.fleet_world import World, at, head, hello, resource
+from controlplane.fleet.data_plane import Session
+from controlplane.fleet.progress import Progress, ResourceChange
+from controlplane.fleet.state import SPARE_STATUSES, STATUSES_PER_ENTRY, FleetLimits, FleetState
+from tests.unit.controlplane.fleet_world import Clock, World, at, head, hello, resource
 
 
 async def test_no_more_data_planes_are_admitted_than_are_remembered() -> None:
@@ -98,10 +99,27 @@ async def test_the_oldest_snapshot_in_flight_is_in_use() -> None:
     assert world.fan_out.oldest_in_use == 6
 
 
-async def test_resource_statuses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet_state, "RESOURCES_MAX", 10)
+async def test_made_up_names_of_a_data_plane_are_dropped_beyond_what_the_catalog_can_have() -> None:
     world = World()
+    world.fan_out.publish(Head(position=at(6), entry_count=10))
     stream = await world.connect()
-    world.say(stream, pb.Status(resources=[resource(f"models/m{number}") for number in range(10)]))
-    with pytest.raises(ProtocolViolation):
-        world.say(stream, pb.Status(resources=[resource("models/more")]))
+    for batch in range(50):
+        names = [f"models/made-up-{batch}-{number}" for number in range(100)]
+        world.say(stream, pb.Status(resources=[resource(name) for name in names]))
+    assert len(world.fleet.state.resources("dp")) == STATUSES_PER_ENTRY * 10 + SPARE_STATUSES
+    # What is known still changes, and a new list begins anew.
+    failed = status_pb2.ResourceStatus(name="models/made-up-0-0", state=status_pb2.RESOURCE_STATE_FAILED)
+    world.say(stream, pb.Status(resources=[failed]))
+    assert world.fleet.statuses.of(failed.name)[0].status == failed
+    world.say(stream, pb.Status(replace=True, resources=[resource("models/m")]))
+    assert [status.name for status in world.fleet.state.resources("dp")] == ["models/m"]
+
+
+def test_the_removal_of_a_name_that_was_never_reported_is_not_written() -> None:
+    state, now = FleetState(head=head(5), shares_statuses=True), Clock().now
+    stream = World().stream()
+    state.attach(pb.Hello(data_plane="dp"), Progress(), stream, Session(1), now=now)
+    change = ResourceChange(updated=(resource("models/a"),), removed=("models/made-up",))
+    state.report("dp", stream, Progress(), change, now=now)
+    (report,) = state.take_reports(1)
+    assert report.statuses == {"models/a": resource("models/a")}
