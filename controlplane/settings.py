@@ -31,7 +31,10 @@ _SECRET = frozenset({"database_url"})
 
 
 def _default_data_dir() -> Path:
-    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    try:
+        base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    except RuntimeError:
+        raise errors.SetupError("data_dir: this user has no home directory; give --data-dir") from None
     return Path(base) / "broadsheet" / "controlplane"
 
 

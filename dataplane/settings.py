@@ -24,7 +24,10 @@ _ORIGIN = re.compile(
 
 
 def _default_data_dir() -> Path:
-    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    try:
+        base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    except RuntimeError:
+        raise SettingsError("data_dir: this user has no home directory; give --data-dir") from None
     return Path(base) / "broadsheet" / "dataplane"
 
 

@@ -12,6 +12,8 @@ RESOURCE_ID_PATTERN = r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?"
 """A resource id: 1 to 63 of `a-z 0-9 . -`, with a letter or digit at both ends. The protos state
 the same pattern."""
 
+RESOURCE_ID_LENGTH_MAX = 63
+
 SERVED_NAME_CHARACTERS_MAX = 256
 SERVED_NAME_PATTERN = rf"[A-Za-z0-9._:/@-]{{1,{SERVED_NAME_CHARACTERS_MAX}}}"
 """A served name: the text in OpenAI's `model` field. The protos state the same pattern."""
@@ -25,6 +27,17 @@ _TARGET = re.compile(
 )
 _API_KEY = re.compile(rf"apiKeys/(?P<api_key>{RESOURCE_ID_PATTERN})")
 _DATA_PLANE = re.compile(rf"dataPlanes/(?P<data_plane>{RESOURCE_ID_PATTERN})")
+
+
+def nearest_id(name: str) -> str:
+    """The resource id nearest to another kind of name, such as a hub's. Empty: there is none."""
+    last = name.rstrip("/").rpartition("/")[2].lower()
+    return re.sub(r"[^a-z0-9.-]+", "-", last).strip(".-")[:RESOURCE_ID_LENGTH_MAX].strip(".-")
+
+
+def is_served_name(text: str) -> bool:
+    """Whether a resource may be served under `text`."""
+    return re.fullmatch(SERVED_NAME_PATTERN, text) is not None
 
 
 def model_name(model_id: str) -> str:

@@ -13,11 +13,19 @@ import protovalidate
 from google.protobuf import descriptor
 from google.protobuf import message as protobuf_message
 
+from protocol import names
+
 _GOT_CHARACTERS_MAX = 80
 """Limit of the value that a violation quotes."""
 
 NUL_FIELDS_MAX = 16
 """Fields with a NUL that an error lists."""
+
+_ID_RULE = f"`^{names.RESOURCE_ID_PATTERN}$`"
+"""How protovalidate's message ends when the text is no id."""
+
+_SERVED_IDS = ("model_id", "adapter_id", "route_id")
+"""Ids of resources that also have a served name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +109,21 @@ def _description(violation: protovalidate.Violation) -> str:
     allowed = violation.proto.message
     if violation.proto.rule_id == "required" or isinstance(violation.field_value, protobuf_message.Message):
         return allowed
+    if isinstance(violation.field_value, str) and allowed.endswith(_ID_RULE):
+        allowed = _id_advice(violation.field_value, _path(violation).rpartition(".")[2])
     return f"got {shorten(violation.field_value)}: {allowed}"
+
+
+def _id_advice(given: str, field: str) -> str:
+    """What an id may be, and the one that is nearest to a hub's or another name."""
+    advice = "expected 1 to 63 of a-z 0-9 . - with a letter or digit at both ends"
+    nearest = names.nearest_id(given)
+    if not nearest:
+        return advice
+    advice += f"; the {field.removesuffix('_id').replace('_', ' ')} id may be `{nearest}`"
+    if field in _SERVED_IDS and names.is_served_name(given):
+        advice += f", and the served name `{given}`"
+    return advice
 
 
 def shorten(value: object) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,7 +92,7 @@ def _kept(file: Path) -> str:
 
     Raises:
         OSError: it cannot be read or written.
-        ValueError: it has no token, or others can read it.
+        ValueError: it has no token, or others can read or change it.
     """
     try:
         token = local_tokens.read(file)
@@ -100,8 +101,13 @@ def _kept(file: Path) -> str:
         token = secrets.token_urlsafe(32)
         _write(file, token)
         return token
-    if file.stat().st_mode & 0o077:
-        raise ValueError(f"others can read {file}; delete it to generate another token")
+    mode = file.stat().st_mode
+    if mode & stat.S_IRWXO:
+        raise ValueError(f"others can read or change {file}; delete it to generate another token")
+    if mode & stat.S_IRWXG:
+        # A volume with a Kubernetes fsGroup gives its group access to every file, at each mount.
+        with contextlib.suppress(OSError):
+            file.chmod(stat.S_IRUSR | stat.S_IWUSR)
     return token
 
 

@@ -83,7 +83,7 @@ class FileKeys:
         Raises:
             errors.SetupError: it cannot be used.
         """
-        self._file = WatchedFile(path, parse_keys, private=False)
+        self._file = WatchedFile(path, parse_keys, guarded=False)
 
     async def key(self, key_id: str) -> jwt.PyJWK | None:
         return self._file.current().get(key_id)

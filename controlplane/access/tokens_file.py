@@ -82,13 +82,13 @@ class TokensFile:
     def __init__(self, path: Path, *, now: Callable[[], datetime]) -> None:
         """
         Args:
-            path: The file; others must not be able to read it.
+            path: The file; others must not be able to change it.
             now: The time (aware).
 
         Raises:
             errors.SetupError: it cannot be used.
         """
-        self._file = WatchedFile(path, _parse, private=True)
+        self._file = WatchedFile(path, _parse, guarded=True)
         self._now = now
 
     async def principal_of(self, token: str) -> Principal | None:
@@ -133,12 +133,15 @@ def sha256(token: str) -> str:
 
 def _parse(content: bytes) -> Mapping[str, _Known]:
     try:
-        loaded = yaml.safe_load(content)
+        # Editors and generators end a file with `---`, which begins a document without content.
+        documents = [document for document in yaml.safe_load_all(content) if document is not None]
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise ValueError(f"it is not YAML{f' (line {mark.line + 1})' if mark is not None else ''}") from None
+    if len(documents) > 1:
+        raise ValueError(f"it has {len(documents)} YAML documents; expected one")
     try:
-        parsed = _File.model_validate(loaded)
+        parsed = _File.model_validate(documents[0] if documents else None)
     except ValidationError as error:
         raise ValueError(_lines(error)) from None
     return {token.sha256: _Known(_principal(token), token.expire_time) for token in parsed.tokens}

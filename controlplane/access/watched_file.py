@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable
@@ -16,9 +17,9 @@ _log = structlog.get_logger("controlplane.files")
 
 T = TypeVar("T")
 
-_OTHERS = stat.S_IRWXO | stat.S_IWGRP
-"""Modes that a private file must not have: others may not use it, and its group may not write it.
-The group may read it, because container platforms mount secrets that way."""
+_CHANGEABLE = stat.S_IWOTH | stat.S_IWGRP
+"""Modes that a guarded file must not have: only its owner may change it. Everybody may read it,
+because container platforms mount secrets with mode 0644."""
 
 
 class WatchedFile(Generic[T]):
@@ -27,19 +28,19 @@ class WatchedFile(Generic[T]):
     If the changed file cannot be used, that is logged, and the former content stays in use.
     """
 
-    def __init__(self, path: Path, parse: Callable[[bytes], T], *, private: bool) -> None:
+    def __init__(self, path: Path, parse: Callable[[bytes], T], *, guarded: bool) -> None:
         """
         Args:
             path: The file.
             parse: Parses the content. Its ValueError is shown to the operator.
-            private: Whether to refuse a file that others can read.
+            guarded: Whether to refuse a file that others can change.
 
         Raises:
             errors.SetupError: it cannot be used.
         """
         self._path = path
         self._parse = parse
-        self._private = private
+        self._guarded = guarded
         try:
             self._seen: tuple[int, ...] | None = _identity(os.stat(path))
             self._value = self._load()
@@ -63,12 +64,21 @@ class WatchedFile(Generic[T]):
 
     def _load(self) -> T:
         with self._path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if self._private and mode & _OTHERS:
-                raise ValueError(
-                    f"it has mode {stat.S_IMODE(mode):04o}, so others can read or change it; chmod 600 {self._path}"
-                )
+            if self._guarded:
+                self._guard(file.fileno())
             return self._parse(file.read())
+
+    def _guard(self, descriptor: int) -> None:
+        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        if mode & _CHANGEABLE == stat.S_IWGRP:
+            # A volume with a Kubernetes fsGroup lets its group write every file, at each mount.
+            with contextlib.suppress(OSError):
+                os.fchmod(descriptor, mode & ~stat.S_IWGRP)
+                _log.warning("group_write_permission_removed", file=str(self._path), mode=f"{mode:04o}")
+                self._seen = _identity(os.fstat(descriptor))
+                return
+        if mode & _CHANGEABLE:
+            raise ValueError(f"it has mode {mode:04o}, so others can change it; chmod 600 {self._path}")
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:

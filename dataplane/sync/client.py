@@ -181,17 +181,10 @@ class SyncClient:
             ended = await self._run_stream()
             good = loop.time() - started_s >= self._timing.good_stream_s
             failures = 0 if good else self._connection.failures + 1
-            wait_s = self._wait_s(failures, ended)
+            wait_s = _asked_wait_s(self._timing, ended) + self._uniform(0.0, _backoff_max_s(self._timing, failures))
             self._set_connection(Connection(failures=failures, last_error=ended.reason))
             _log.info("sync_stream_ended", target=self._target, reason=ended.reason, retry_in_s=round(wait_s, 3))
             await asyncio.sleep(wait_s)
-
-    def _wait_s(self, failures: int, ended: Ended) -> float:
-        timing = self._timing
-        # Bound the exponent: 2.0 ** 1024 overflows, which would happen after hours of failures.
-        ceiling_s = min(timing.backoff_cap_s, timing.backoff_base_s * 2.0 ** min(failures, 32))
-        asked_s = min(max(ended.reconnect_after_s, 0.0), timing.reconnect_after_max_s)
-        return asked_s + self._uniform(0.0, ceiling_s)
 
     async def _run_stream(self) -> Ended:
         """Run one stream from Hello to its end."""
@@ -339,6 +332,15 @@ SyncCall = grpc.aio.StreamStreamCall[pb.SyncRequest, pb.SyncResponse]
 async def _outcome(call: SyncCall) -> Ended:
     code = await call.code()
     return Ended(reason=f"{code.name}: {await call.details() or 'the stream ended'}", reconnect_after_s=0.0)
+
+
+def _backoff_max_s(timing: Timing, failures: int) -> float:
+    # Bound the exponent: 2.0 ** 1024 overflows, which would happen after hours of failures.
+    return min(timing.backoff_cap_s, timing.backoff_base_s * 2.0 ** min(failures, 32))
+
+
+def _asked_wait_s(timing: Timing, ended: Ended) -> float:
+    return min(max(ended.reconnect_after_s, 0.0), timing.reconnect_after_max_s)
 
 
 def _is_being_cancelled() -> bool:

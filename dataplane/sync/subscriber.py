@@ -71,10 +71,7 @@ class Subscriber:
         self._identity = identity
         self._policy = policy
         self._rejections = Rejections(
-            item
-            for item in rejected
-            # Once an operator allows another store, a snapshot refused for its store is wanted.
-            if item.position != serving and not (policy.allow_new_store and item.reason == STORE_UID_MISMATCH)
+            item for item in rejected if item.position != serving and _still_holds(item, policy)
         )
         self._assembler: Assembler | None = None
         self._deciding: Position | None = None
@@ -291,6 +288,11 @@ class Subscriber:
             self._resources.fill(status)
         self._replace_due = self._heartbeat_answer_due = False
         return pb.SyncRequest(status=status)
+
+
+def _still_holds(rejected: Rejected, policy: Policy) -> bool:
+    """Once an operator allows another store, a snapshot refused for its store is wanted."""
+    return not (policy.allow_new_store and rejected.reason == STORE_UID_MISMATCH)
 
 
 def _hello(identity: Identity, serving: Position | None, rejections: Rejections) -> pb.Hello:

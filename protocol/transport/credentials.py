@@ -43,6 +43,8 @@ class Credentials:
     def __post_init__(self) -> None:
         if self.token and self.token_file is not None:
             raise CredentialsError("give a token or a token file, not both")
+        if not (self.token.isascii() and self.token.isprintable() and " " not in self.token):
+            raise CredentialsError("the token has characters that no token has: expected printable ASCII, no spaces")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise CredentialsError("a client certificate and its key belong together: give both or neither")
 

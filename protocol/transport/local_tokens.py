@@ -23,11 +23,15 @@ TOKEN_BYTES_MAX = 16 * 1024
 
 
 def directory(address: str) -> Path | None:
-    """Directory of the tokens for the control plane at `address`. None: it is another machine's."""
-    if not is_local(address):
+    """Directory of the tokens for the control plane at `address`.
+
+    None: it is on another machine, or this user has no home.
+    """
+    state_home = _state_home() if is_local(address) else None
+    if state_home is None:
         return None
     name = address.replace("/", "_") if address.startswith(UNIX) else f"{_host(address)}:{address.rpartition(':')[2]}"
-    return _state_home() / "broadsheet" / "tokens" / name
+    return state_home / "broadsheet" / "tokens" / name
 
 
 def find(address: str, kind: str) -> str | None:
@@ -61,5 +65,11 @@ def _host(address: str) -> str:
     return "127.0.0.1" if host.lower() == "localhost" else host
 
 
-def _state_home() -> Path:
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+def _state_home() -> Path | None:
+    configured = os.environ.get("XDG_STATE_HOME")
+    if configured:
+        return Path(configured)
+    try:
+        return Path.home() / ".local" / "state"
+    except RuntimeError:
+        return None  # neither $HOME nor an entry in the user database

@@ -72,9 +72,16 @@ def fields_of(message: Message) -> dict[str, Any]:
     return fields
 
 
-def to_yaml(request: Request) -> str:
-    """A YAML document."""
-    return yaml.dump(fields_of(request), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False)
+def to_yaml(request: Request, *, escapes: bool = False) -> str:
+    """A YAML document.
+
+    Args:
+        request: What it declares.
+        escapes: Whether it is in ASCII, with escapes for other characters.
+    """
+    return yaml.dump(
+        fields_of(request), Dumper=_Dumper, sort_keys=False, allow_unicode=not escapes, default_flow_style=False
+    )
 
 
 class _Dumper(yaml.SafeDumper):

@@ -98,6 +98,11 @@ def test_text_that_no_message_can_hold_is_named(fields: dict[str, object], path:
     assert [violation.field for violation in caught.value.violations] == [path]
 
 
+def test_a_home_directory_that_is_not_known_is_named() -> None:
+    with pytest.raises(ValueError, match="got '~nobody-here/weights': that home directory is not known"):
+        specs.source_uri("~nobody-here/weights", Path("/"))
+
+
 def test_merge_keys_give_fields_that_are_not_given(tmp_path: Path) -> None:
     text = """\
 model_id: m

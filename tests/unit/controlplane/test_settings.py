@@ -95,3 +95,12 @@ def test_an_unknown_variable_is_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("BROADSHEET_CONTROLPLANE_LISTN", "x")
     with pytest.raises(errors.SetupError, match="BROADSHEET_CONTROLPLANE_LISTN"):
         settings.load()
+
+
+def test_without_a_home_the_data_directory_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    with pytest.raises(errors.SetupError, match="no home directory; give --data-dir"):
+        settings.load([])
+    assert str(settings.load(["--data-dir", "/data"]).data_dir) == "/data"

@@ -108,3 +108,12 @@ def test_insecure_allows_any_address() -> None:
 def test_another_store_is_accepted_only_if_the_operator_allows_it() -> None:
     assert parse([]).allow_new_store is False
     assert parse(["--allow-new-store"]).allow_new_store is True
+
+
+def test_without_a_home_the_data_directory_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    with pytest.raises(SettingsError, match="no home directory; give --data-dir"):
+        parse([])
+    assert str(parse(["--data-dir", "/data"]).data_dir) == "/data"

@@ -56,7 +56,8 @@ _SERVICE_CONFIG = {
     ]
 }
 
-_ENDPOINT = re.compile(r"\S+:\d{1,5}|(unix|unix-abstract|dns|ipv4|ipv6):\S+")
+# Python makes surrogates of arguments that are not UTF-8.
+_ENDPOINT = re.compile(r"[^\s\ud800-\udfff]+:\d{1,5}|(unix|unix-abstract|dns|ipv4|ipv6):[^\s\ud800-\udfff]+")
 
 
 def check_endpoint(endpoint: str) -> str:

@@ -17,6 +17,7 @@ import typer
 
 import broadsheet
 from broadsheet._connection.options import DEFAULT_ENDPOINT
+from broadsheet.cli import streams
 from broadsheet.cli.commands import adapter, fleet, key, model, planes, route, snapshot
 from broadsheet.cli.commands.apply import apply, export
 from broadsheet.cli.commands.audit import audit
@@ -118,19 +119,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the name of the program. Default: those of this process.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    streams.prepare()
     try:
-        app(args=given, prog_name="broadsheet")
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else EXIT_FAILED if end.code else 0
+        code = _run(given)
+        streams.finish()
     except BroadsheetError as error:
         print_error(console(sys.stderr), error, _endpoint(given))
         return exit_code(error)
     except CredentialsError as error:
         print_failure(console(sys.stderr), str(error))
         return EXIT_USAGE
+    except UnicodeError:
+        print_failure(console(sys.stderr), f"{_source(given)} is not UTF-8")
+        return EXIT_USAGE
+    except OSError as error:
+        streams.give_up_output()
+        what = error.filename if error.filename is not None else "the output cannot be written"
+        print_failure(console(sys.stderr), f"{what}: {error.strerror or error}")
+        return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        app(args=arguments, prog_name="broadsheet")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else EXIT_FAILED if end.code else 0
     return 0
+
+
+def _source(arguments: Sequence[str]) -> str:
+    """What is not UTF-8, without its content, which may be a secret."""
+    for position, argument in enumerate(arguments, 1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            return f"argument {position}"
+    return "standard input or the environment"
 
 
 def _endpoint(arguments: Sequence[str]) -> str:

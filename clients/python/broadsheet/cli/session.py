@@ -45,6 +45,11 @@ class Session:
     stderr: Console
     """Progress, messages, errors."""
 
+    @property
+    def escapes(self) -> bool:
+        """Whether results for programs escape what is not ASCII, because stdout cannot hold it."""
+        return not self.stdout.encoding.startswith("utf")
+
     @contextmanager
     def client(self) -> Iterator[Client]:
         """A client of the control plane."""

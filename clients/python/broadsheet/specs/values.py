@@ -96,11 +96,15 @@ def file_uri(text: str, base: Path) -> str:
     """The `file:///` URI of a path.
 
     Raises:
-        ValueError: The path has characters that file URIs may not have here.
+        ValueError: The path has characters that file URIs may not have here, or begins with the
+            home directory of a user who has none.
     """
     # Path.as_uri would percent-encode. The planes take the path literally, and reject a path that
     # could be read in two ways.
-    uri = f"{sources.FILE_SCHEME}{(base / Path(text).expanduser()).resolve()}"
+    try:
+        uri = f"{sources.FILE_SCHEME}{(base / Path(text).expanduser()).resolve()}"
+    except RuntimeError as error:
+        raise ValueError(f"got {shorten(text)}: that home directory is not known; give an absolute path") from error
     try:
         sources.file_path(uri)
     except ValueError as error:

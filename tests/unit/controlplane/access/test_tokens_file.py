@@ -60,12 +60,35 @@ def test_names_and_hashes_are_unique(tmp_path: Path, twice: str) -> None:
         opened(write_tokens(tmp_path / "tokens", [first, other]))
 
 
-@pytest.mark.parametrize("mode", [0o604, 0o644, 0o620, 0o602])
-def test_a_file_that_others_can_read_or_change_is_refused(tmp_path: Path, mode: int) -> None:
+@pytest.mark.parametrize("mode", [0o602, 0o606, 0o666])
+def test_a_file_that_others_can_change_is_refused(tmp_path: Path, mode: int) -> None:
     file = write_tokens(tmp_path / "tokens", [])
     file.chmod(mode)
     with pytest.raises(errors.SetupError, match="chmod 600"):
         opened(file)
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o660])
+def test_the_group_may_change_no_file_beside_its_owner(tmp_path: Path, mode: int) -> None:
+    """A volume with a Kubernetes fsGroup gives the group access to every file, at each mount."""
+    file = write_tokens(tmp_path / "tokens", [])
+    file.chmod(mode)
+    opened(file)
+    assert file.stat().st_mode & 0o777 == mode & ~0o020
+
+
+@pytest.mark.parametrize("mode", [0o440, 0o444, 0o644])
+def test_others_may_read_the_hashes_as_in_a_mounted_secret(tmp_path: Path, mode: int) -> None:
+    file = write_tokens(tmp_path / "tokens", [])
+    file.chmod(mode)
+    opened(file)
+    assert file.stat().st_mode & 0o777 == mode
+
+
+def test_an_empty_document_after_the_tokens_is_passed_over(tmp_path: Path) -> None:
+    file = write_tokens(tmp_path / "tokens", [])
+    file.write_text(f"---\n{file.read_text()}---\n")
+    opened(file)
 
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:

@@ -60,6 +60,13 @@ def test_a_token_left_on_this_machine_is_found_and_sent_nowhere_else(
     assert Credentials(token="given").metadata("127.0.0.1:77") == (("authorization", "Bearer given"),)
 
 
+def test_without_a_home_no_token_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    assert Credentials().metadata("127.0.0.1:77") == ()
+
+
 def test_a_token_file_is_read_each_time(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("one\n")

@@ -95,7 +95,7 @@ def export(
             results.show(session, {"resources": [exporting.fields_of(request) for request in requests]}, "")
             return
         for request in requests:
-            session.stdout.file.write(f"---\n{exporting.to_yaml(request)}")
+            session.stdout.file.write(f"---\n{exporting.to_yaml(request, escapes=session.escapes)}")
         return
     for request in requests:
         path = directory / f"{resource_name(request)}.yaml"

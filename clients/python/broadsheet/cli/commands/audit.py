@@ -97,8 +97,10 @@ def _print(session: Session, events: Sequence[AuditEvent]) -> None:
             for line in changes.change_lines(event.changes):
                 session.stdout.print(Text("  ").append_text(line), soft_wrap=True)
         elif session.output is Output.JSON:
-            session.stdout.file.write(json.dumps(results.to_json(event), ensure_ascii=False) + "\n")
+            session.stdout.file.write(json.dumps(results.to_json(event), ensure_ascii=session.escapes) + "\n")
         else:
             session.stdout.file.write("---\n")
-            yaml.safe_dump(results.to_json(event), session.stdout.file, sort_keys=False, allow_unicode=True)
+            yaml.safe_dump(
+                results.to_json(event), session.stdout.file, sort_keys=False, allow_unicode=not session.escapes
+            )
         session.stdout.file.flush()

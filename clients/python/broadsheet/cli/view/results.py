@@ -25,9 +25,9 @@ def show(session: Session, result: object, table: RenderableType) -> None:
     if session.output is Output.TABLE:
         session.stdout.print(Text(table) if isinstance(table, str) else table)
     elif session.output is Output.JSON:
-        session.stdout.file.write(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+        session.stdout.file.write(json.dumps(result, indent=2, ensure_ascii=session.escapes) + "\n")
     else:
-        yaml.safe_dump(result, session.stdout.file, sort_keys=False, allow_unicode=True)
+        yaml.safe_dump(result, session.stdout.file, sort_keys=False, allow_unicode=not session.escapes)
 
 
 def to_json(message: Message) -> dict[str, object]:
