@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -213,9 +212,9 @@ async def test_a_changed_tokens_file_is_used_at_once_unless_it_is_invalid(plane:
     plane.tokens_file.write_text("tokens: [")
     assert (await let_in(Role.ADMIN), await let_in(Role.VIEWER)) == (True, False)
     write_tokens(plane.tokens_file, entries())
-    os.chmod(plane.tokens_file, 0o644)
+    plane.tokens_file.chmod(0o602)
     assert not await let_in(Role.VIEWER)
-    os.chmod(plane.tokens_file, 0o600)
+    plane.tokens_file.chmod(0o600)
     assert await let_in(Role.VIEWER)
 
 
