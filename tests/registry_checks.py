@@ -8,8 +8,10 @@ from typing import Any
 
 from broadsheet.v1 import api_key_pb2, audit_pb2, change_pb2, diff_pb2, route_pb2
 from broadsheet.v1 import registry_service_pb2 as pb
+from controlplane import principal
 from protocol.catalog_digest import CatalogDigest, blob_digest
 from tests import history
+from tests.access import TESTER
 from tests.registry_client import RecordingClient
 from tests.registry_model.state import Registry
 from tests.registry_model.values import Entry, Event
@@ -36,7 +38,14 @@ class Checks:
         self._digests: dict[tuple[str, Entry], bytes] = {}
 
     async def check(self, world: World, registry: Registry, what: Reading, begin: int, end: int) -> None:
-        """Read one kind of thing. Snapshots are those at `begin` and `end`."""
+        """Read one kind of thing, as a caller who may read keys.
+
+        Snapshots are those at `begin` and `end`.
+        """
+        with principal.acting_as(TESTER):
+            await self._check(world, registry, what, begin, end)
+
+    async def _check(self, world: World, registry: Registry, what: Reading, begin: int, end: int) -> None:
         match what:
             case Reading.RESOURCES:
                 await self._check_resources(world, registry)

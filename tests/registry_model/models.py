@@ -136,8 +136,9 @@ def _write(registry: Registry, current: Model | None, wanted: Model, *, at_once:
 def changed_model(registry: Registry, current: Model | None, wanted: Model, *, at_once: bool) -> Model:
     """The model that `wanted` becomes. `current` itself: nothing changes.
 
-    A new content makes a new revision. Under a canary policy, a new spec starts a rollout.
-    `at_once` replaces the model whatever the policy says, and ends a rollout that is under way.
+    A new content makes a new revision. Under a canary policy, a new spec starts a rollout. Without
+    a new spec, a rollout that is under way continues. `at_once` replaces the model whatever the
+    policy says, and ends a rollout that is under way.
 
     Args:
         registry: Gets the content of a new revision.
@@ -151,6 +152,8 @@ def changed_model(registry: Registry, current: Model | None, wanted: Model, *, a
             return current
         if at_once:
             wanted = replace(wanted, stable=None, rollout="")
+        elif current.stable is not None:
+            wanted = _continued(current, wanted)
         return replace(wanted, catalog_revision=registry.next_revision)
     registry.add_content(wanted.name, wanted.content)
     changed = replace(
@@ -158,11 +161,23 @@ def changed_model(registry: Registry, current: Model | None, wanted: Model, *, a
     )
     if current is None or at_once:
         return changed
+    if current.stable is not None and wanted.content.weights == current.content.weights:
+        return _continued(current, changed)
     stable = current.stable or current.number
     same_spec = registry.contents[wanted.name][stable - 1].weights == wanted.content.weights
     if wanted.canary and not same_spec:
         return replace(changed, stable=stable, rollout="RUNNING")
     return changed
+
+
+def _continued(current: Model, changed: Model) -> Model:
+    """`changed`, which has the spec of `current`, in the rollout that is under way.
+
+    A policy without a canary ends the rollout.
+    """
+    if changed.canary:
+        return replace(changed, stable=current.stable, rollout=current.rollout)
+    return replace(changed, stable=None, rollout="COMPLETE")
 
 
 def warmed(registry: Registry, model: Model, warmed_at: int) -> Model:
