@@ -49,30 +49,6 @@ class AdapterDraft:
     card: adapter_pb2.AdapterCard
 
 
-def model_draft(model: domain.Model) -> ModelDraft:
-    """The draft of a model as it is now."""
-    return ModelDraft(
-        id=model.id,
-        served_name=model.served_name,
-        labels=model.labels,
-        spec=model.revision.spec,
-        card=model.revision.card,
-    )
-
-
-def adapter_draft(adapter: domain.Adapter) -> AdapterDraft:
-    """The draft of an adapter as it is now."""
-    return AdapterDraft(
-        model_id=adapter.model_id,
-        id=adapter.id,
-        served_name=adapter.served_name,
-        labels=adapter.labels,
-        source=adapter.revision.source,
-        weights=adapter.revision.weights,
-        card=adapter.revision.card,
-    )
-
-
 def check_registrable(current: domain.Model | domain.Adapter | None, *, must_create: bool) -> None:
     """Refuse to register over a deleted resource, or with `must_create` over an existing one.
 

@@ -14,6 +14,7 @@ from dataplane.agent.ledger.reports import Reports, ReportUpdate
 from dataplane.agent.serve_api import ServeState, ServeStatus
 from dataplane.agent.situation import Application
 from dataplane.relay.messages import ApplicationRecord, EngineReport, IngressReport, SleepOrder
+from dataplane.relay.topics import engine_of
 
 _UNSETTLED = frozenset({Stage.REQUESTED, Stage.ADOPTED, Stage.STARTING, Stage.DELETING})
 
@@ -107,7 +108,7 @@ class Applications:
         """Replicas have reported. An application becomes ready when its first replica answers."""
         changes = self._engines.observe(update, now)
         for key, report in sorted(changes.renewed.items()):
-            name, _, replica = key.partition("/")
+            name, replica = engine_of(key)
             state = self._after(name, Event.READY)
             if state is not None:
                 first = FirstReplica(replica_id=replica, engine_start_s=report.start_s, weights_s=report.weights_s)
@@ -232,7 +233,7 @@ class Applications:
         """Reports of the live engine replicas, by application and replica id."""
         found: dict[str, dict[str, EngineReport]] = defaultdict(dict)
         for key, report in self._engines.live(now).items():
-            name, _, replica = key.partition("/")
+            name, replica = engine_of(key)
             found[name][replica] = report
         return dict(found)
 
