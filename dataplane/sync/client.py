@@ -88,6 +88,7 @@ class SyncClient:
         handlers: Handlers,
         serving: Position | None,
         with_errors: bool = False,
+        warning: str = "",
         rejected: Iterable[Rejected] = (),
         open_channel: Callable[[str], grpc.aio.Channel] = insecure_channel,
         metadata: Callable[[], Metadata] = tuple,
@@ -102,6 +103,7 @@ class SyncClient:
             handlers: The agent's part.
             serving: The snapshot that was found on disk and is in service; None if there is none.
             with_errors: Whether entries of it are quarantined.
+            warning: What operators must know of it, reported with ACTIVE.
             rejected: Snapshots that were rejected before, the oldest first.
             open_channel: Opens a channel to `target`. Called inside the running loop, once per
                 stream. Raises ValueError when a file that it needs cannot be read.
@@ -117,7 +119,7 @@ class SyncClient:
         self._timing = timing or Timing()
         self._uniform = uniform
         self._subscriber = Subscriber(
-            identity, policy=policy, serving=serving, with_errors=with_errors, rejected=rejected
+            identity, policy=policy, serving=serving, with_errors=with_errors, warning=warning, rejected=rejected
         )
         self._connection = Connection()
         self._output_due = asyncio.Event()

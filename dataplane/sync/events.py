@@ -26,6 +26,8 @@ class Accepted:
 
     with_errors: bool
     """Whether entries of it are quarantined."""
+    warning: str = ""
+    """What operators must know of it while it is in service, for people to read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,6 +75,8 @@ class SnapshotKeeper:
         )
         self._disk = SnapshotDirectory(settings.data_dir / "snapshots")
         self._disk_open = False
+        self._warning = ""
+        """Why the snapshot in service is not on disk; empty if it is."""
         self._client: SyncClient | None = None
         self._resources: Mapping[str, status_pb2.ResourceStatus] = {}
         self._fault: Exception | None = None
@@ -110,6 +112,7 @@ class SnapshotKeeper:
             handlers=self,
             serving=self.snapshot.position if self.snapshot else None,
             with_errors=bool(self.snapshot and self.snapshot.quarantined),
+            warning=self._warning,
             rejected=boot.rejected,
             open_channel=functools.partial(channel_for, credentials),
             metadata=lambda: credentials.metadata(self._settings.controlplane, local_tokens.DATA_PLANE),
@@ -213,7 +216,7 @@ class SnapshotKeeper:
             entries=len(accepted.entries),
             quarantined=len(accepted.quarantined),
         )
-        return Accepted(with_errors=bool(accepted.quarantined))
+        return Accepted(with_errors=bool(accepted.quarantined), warning=self._warning)
 
     async def _save(self, snapshot: Snapshot) -> None:
         try:
@@ -222,8 +225,11 @@ class SnapshotKeeper:
                 self._disk_open = True
             await asyncio.to_thread(self._disk.save, snapshot)
         except DiskError as error:
-            # The snapshot serves, but a restart would find an older one. Operators must know.
+            # The snapshot serves, but a restart may find an older one. Operators must know.
             _log.error("serving_from_memory", revision=snapshot.position.revision, error=str(error))
+            self._warning = f"served from memory, and not on the disk of the data plane: {error}"
+        else:
+            self._warning = ""
 
     async def on_rejected(self, rejected: Rejected) -> None:
         """Remember a rejection across restarts."""

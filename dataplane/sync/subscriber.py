@@ -53,6 +53,7 @@ class Subscriber:
         policy: Policy,
         serving: Position | None,
         with_errors: bool = False,
+        warning: str = "",
         rejected: Iterable[Rejected] = (),
     ) -> None:
         """
@@ -61,11 +62,13 @@ class Subscriber:
             policy: The policy that `accept` is called with.
             serving: The snapshot in service; None if there is none.
             with_errors: Whether entries of it are quarantined.
+            warning: What operators must know of it, reported with ACTIVE.
             rejected: Snapshots that were rejected before, the oldest first.
         """
         self.state = State.CLOSED
         self.serving = serving
         self.with_errors = with_errors
+        self._warning = warning
         self.head: Position | None = None
         """The newest snapshot that the control plane has announced."""
         self._identity = identity
@@ -214,6 +217,7 @@ class Subscriber:
         rejected = None
         if isinstance(outcome, Accepted):
             self.serving, self.with_errors = position, outcome.with_errors
+            self._warning = outcome.warning
             self._rejections.discard(position)
             report = self._active_report(position)
         else:
@@ -253,7 +257,8 @@ class Subscriber:
 
     def _active_report(self, position: Position) -> _PhaseReport:
         phase = pb.PHASE_ACTIVE_WITH_ERRORS if self.with_errors else pb.PHASE_ACTIVE
-        return _PhaseReport(target=position, serving=position, phase=phase)
+        message = plain_text(self._warning[:TEXT_CHARACTERS_MAX])
+        return _PhaseReport(target=position, serving=position, phase=phase, message=message)
 
     def _rejected_report(self, rejected: Rejected) -> _PhaseReport:
         return _PhaseReport(

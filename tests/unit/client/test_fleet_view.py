@@ -24,6 +24,12 @@ def test_what_a_data_plane_waits_for_is_shown() -> None:
     assert f"Waits for  {plane.message}" in shown(plane)
 
 
+def test_a_warning_about_the_snapshot_in_service_is_shown() -> None:
+    message = "served from memory, and not on the disk of the data plane"
+    plane = DataPlane(name="dataPlanes/a", phase=snapshot_service_pb2.PHASE_ACTIVE, message=message)
+    assert f"Warning    {message}" in shown(plane)
+
+
 def test_why_a_data_plane_rejects_a_snapshot_is_shown() -> None:
     plane = DataPlane(name="dataPlanes/a", phase=snapshot_service_pb2.PHASE_REJECTED, reason="R", message="words")
     assert "R: words" in shown(plane)

@@ -54,7 +54,9 @@ class DataPlane(_message.Message):
     reason: _builtins.str
     """UPPER_SNAKE reason why it rejected target. Else empty."""
     message: _builtins.str
-    """The reason in words."""
+    """For people to read. REJECTED: the reason. PREPARED: what it waits for. ACTIVE: a warning, such as
+    that the snapshot could not be kept on disk.
+    """
     http_address: _builtins.str
     """Address of its OpenAI API."""
     software_version: _builtins.str

@@ -158,7 +158,9 @@ class Status(_message.Message):
     reason: _builtins.str
     """UPPER_SNAKE reason of REJECTED. Else empty."""
     message: _builtins.str
-    """The reason in words."""
+    """For people to read. REJECTED: the reason. PREPARED: what it waits for. ACTIVE: a warning, such as
+    that the snapshot could not be kept on disk.
+    """
     replace: _builtins.bool
     """Whether resources replaces everything that was reported before."""
     @_builtins.property

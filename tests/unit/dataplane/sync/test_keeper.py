@@ -15,7 +15,7 @@ from dataplane.sync.directory import CRASHES_MAX, SnapshotDirectory
 from dataplane.sync.events import Accepted
 from dataplane.sync.keeper import ActivationFailed, SnapshotKeeper
 from dataplane.sync.snapshot_file import StoredSnapshot
-from tests.disk import ONE, TWO, become_read_only, snapshot
+from tests.disk import ONE, TWO, become_read_only, raise_disk_full, snapshot
 from tests.raw import POLICY, model, position, raws
 
 ENTRIES = raws(model("a"))
@@ -65,7 +65,9 @@ async def test_snapshot_on_a_read_only_disk_is_put_into_service(
     running = asyncio.create_task(started.run())
     await asyncio.sleep(0)
     assert [snapshot.position for snapshot in activated] == [ONE.position]
-    assert await started.on_snapshot(TWO.position, TWO.entries) == Accepted(with_errors=False)
+    accepted = await started.on_snapshot(TWO.position, TWO.entries)
+    assert isinstance(accepted, Accepted)
+    assert "Read-only file system" in accepted.warning
     running.cancel()
     await asyncio.wait([running])
 
@@ -149,3 +151,19 @@ async def test_relayed_snapshot_that_crashed_repeatedly_is_withdrawn(tmp_path: P
     started = await started_with(tmp_path, TWO)
     assert started.snapshot == ONE
     assert started.withdrawn == {TWO.position}
+
+
+async def test_the_warning_of_a_full_disk_ends_with_the_snapshot_that_is_kept_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = keeper(tmp_path, [])
+    await started.load()
+    running = asyncio.create_task(started.run())
+    with monkeypatch.context() as patch:
+        patch.setattr("dataplane.sync.durable_files.os.fsync", raise_disk_full)
+        accepted = await started.on_snapshot(ONE.position, ONE.entries)
+        assert isinstance(accepted, Accepted)
+        assert "revision 1 could not be kept: [Errno 28] No space left on device" in accepted.warning
+    assert await started.on_snapshot(TWO.position, TWO.entries) == Accepted(with_errors=False)
+    running.cancel()
+    await asyncio.wait([running])

@@ -234,6 +234,20 @@ def test_a_decision_outlives_its_stream() -> None:
     assert sent_messages(subscriber)[0].hello.have == at.to_proto()
 
 
+def test_a_warning_is_reported_with_active_and_again_on_the_next_stream() -> None:
+    at = position(CATALOG)
+    subscriber = opened()
+    deliver(subscriber, at)
+    sent_messages(subscriber)
+    subscriber.decided(Accepted(with_errors=False, warning="not on disk"))
+    (first,) = sent_messages(subscriber)
+    subscriber.close()
+    subscriber.open()
+    _, again = sent_messages(subscriber)
+    for message in (first, again):
+        assert (message.status.phase, message.status.message) == (pb.PHASE_ACTIVE, "not on disk")
+
+
 def test_a_pending_phase_report_keeps_the_serving_position_of_its_time() -> None:
     before, bad, at = position(CATALOG, 3), position(CATALOG, 4), position(CATALOG, 5)
     subscriber = opened(before, (Rejected(position=bad, reason="BAD", message=""),))

@@ -41,7 +41,8 @@ def data_plane_view(plane: DataPlane) -> RenderableType:
     if plane.reason:
         add_row(facts, "Reason", f"{plane.reason}: {plane.message}")
     elif plane.message:
-        add_row(facts, "Waits for", plane.message)
+        is_waiting = plane.phase == Phase.PHASE_PREPARED
+        add_row(facts, "Waits for" if is_waiting else "Warning", plane.message)
     add_row(facts, "HTTP", plane.http_address or "-")
     add_row(facts, "Release", plane.software_version or "-")
     add_row(facts, "Connected", age(plane.connect_time))
