@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane.catalog.domain import Position
 from controlplane.fleet.data_plane import DataPlane
+from controlplane.fleet.progress import Progress
 
 
 class Outcome(enum.Enum):
@@ -47,13 +48,19 @@ def outcome_of(data_plane_id: str, known: DataPlane | None, revision: int, head:
     if not known.connected:
         return replace(answer, outcome=Outcome.MISSING)
     if _is_in_history_of(head, progress.serving) and progress.serves(revision):
-        return replace(answer, outcome=Outcome.ACTIVE_WITH_ERRORS if progress.with_errors else Outcome.ACTIVE)
+        outcome = Outcome.ACTIVE_WITH_ERRORS if progress.with_errors else Outcome.ACTIVE
+        return replace(answer, outcome=outcome, message=_warning(progress))
     if known.settled_revision == head.revision:
         # Nothing more will be sent, and it serves an older revision: it has rejected the head.
         is_about_head = progress.target == head and progress.phase == pb.PHASE_REJECTED
         reason, message = (progress.reason, progress.message) if is_about_head else ("", "")
         return replace(answer, outcome=Outcome.REJECTED, reason=reason, message=message)
     return answer
+
+
+def _warning(progress: Progress) -> str:
+    """What the data plane said with ACTIVE of the snapshot that it serves."""
+    return progress.message if progress.target == progress.serving else ""
 
 
 def _is_in_history_of(head: Position, position: Position | None) -> bool:

@@ -23,19 +23,18 @@ from dataplane.agent.ingress_swap import SwapTiming, until_ingress_decides_by
 from dataplane.agent.ledger.ledger import Ledger
 from dataplane.agent.observer import Observer
 from dataplane.agent.reconciler.planning import plan
+from dataplane.agent.relayed_snapshot import find_snapshot, put_snapshot
 from dataplane.agent.status import Statuses, draining_models, notable_statuses
 from dataplane.agent.steady_clock import steady_clock
 from dataplane.engine.replica import ReplicaSettings
 from dataplane.logs import configure_logging
-from dataplane.relay.messages import SerializedSnapshot
 from dataplane.relay.relay import Relay
 from dataplane.relay.topics import AGENT, Key, Topic
 from dataplane.settings import Settings
 from dataplane.snapshot.policy import Policy
 from dataplane.snapshot.snapshot import Snapshot
-from dataplane.snapshot.validation import validation_result, validation_rules
+from dataplane.snapshot.validation import validation_rules
 from dataplane.sync.keeper import SnapshotKeeper
-from dataplane.sync.snapshot_file import StoredSnapshot
 
 _TICK_S = 1.0
 """Longest time between two plans: idle times and backoffs end without an event."""
@@ -103,7 +102,7 @@ class Agent:
     async def _run(self) -> None:
         try:
             await self._observer.adopt()
-            await self._keeper.load(await self._relayed_snapshot())
+            await self._keeper.load(await find_snapshot(self._relay))
             _log.info(
                 "agent_started",
                 applications=len(self._ledger.applications.names()),
@@ -120,19 +119,11 @@ class Agent:
                 _log.error("agent_failed", error=repr(error), exc_info=error)
             raise
 
-    async def _relayed_snapshot(self) -> StoredSnapshot | None:
-        """What an earlier agent has put into service, and perhaps could not keep on disk."""
-        key = Key(Topic.SNAPSHOT)
-        relayed: SerializedSnapshot | None = (await self._relay.read([key])).changed.get(key)
-        return None if relayed is None else StoredSnapshot(position=relayed.position, entries=relayed.entries())
-
     async def _activate(self, snapshot: Snapshot) -> None:
         """Put a snapshot into service. Returns when every ingress replica decides by it."""
         # The activation comes first, because an ingress replica needs both to answer.
         await self._relay.put({Key(Topic.ACTIVATION): self._ledger.activation})
-        validation = validation_result(snapshot, self._rules)
-        serialized = SerializedSnapshot.of(snapshot, validation, withdrawn=self._keeper.withdrawn)
-        await self._relay.put({Key(Topic.SNAPSHOT): serialized})
+        await put_snapshot(self._relay, snapshot, rules=self._rules, withdrawn=self._keeper.withdrawn)
         self._plan_due.set()
         await until_ingress_decides_by(
             snapshot.position,

@@ -8,6 +8,7 @@ Blocking: call it in a thread.
                              without one, of the file before CURRENT
                 PROBATION    exists until CURRENT has outlived its probation; counts the crashes
                 REJECTED     rejected snapshots, with the reason
+                RESERVE      room for the next snapshot, given up when the disk is full
                 snapshots/*  one immutable file per snapshot (`snapshot_file.py`)
                 aside/*      unreadable or crashing files, for an operator; at most ASIDE_MAX
 
@@ -38,6 +39,7 @@ from dataplane.sync.events import Rejected
 from dataplane.sync.probation import PROBATION_S, Probation
 from dataplane.sync.rejected_file import read_rejected, write_rejected
 from dataplane.sync.rejections import Rejections
+from dataplane.sync.reserve import Reserve
 from dataplane.sync.snapshot_file import read_position, read_snapshot, write_snapshot
 
 CORRUPT_ON_DISK = "CORRUPT_ON_DISK"
@@ -108,6 +110,7 @@ class SnapshotDirectory:
         """Saving, settling and rejecting come from different threads, and write the same files."""
         self._rejections = Rejections()
         self._probation = Probation(directory / "PROBATION", clock=clock)
+        self._reserve = Reserve(directory / "RESERVE")
 
     # -- opening and closing -----------------------------------------------------------------------
 
@@ -244,20 +247,24 @@ class SnapshotDirectory:
         """
         with self._threads:
             name = _file_name(snapshot.position)
+            if name == self._pointer("CURRENT") and (self._snapshots / name).exists():
+                return
             try:
-                current = self._pointer("CURRENT")
-                if name == current and (self._snapshots / name).exists():
-                    return
-                write_file(self._snapshots / name, lambda file: write_snapshot(file, snapshot))
-                # PREVIOUS keeps naming a proven snapshot: an unproven one may crash too.
-                if current is not None and (self._probation.proven or self._pointer("PREVIOUS") is None):
-                    write_text(self._directory / "PREVIOUS", current)
-                self._probation.record(name, crashes=0)
-                write_text(self._directory / "CURRENT", name)
+                self._reserve.with_room(lambda: self._write_snapshot(name, snapshot))
             except OSError as error:
                 raise DiskError(f"revision {snapshot.position.revision} could not be kept: {error}") from error
             self._probation.begin(name, crashes=0)
             self._prune()
+            self._reserve.keep((self._snapshots / name).stat().st_size)
+
+    def _write_snapshot(self, name: str, snapshot: Snapshot) -> None:
+        current = self._pointer("CURRENT")
+        write_file(self._snapshots / name, lambda file: write_snapshot(file, snapshot))
+        # PREVIOUS keeps naming a proven snapshot: an unproven one may crash too.
+        if current is not None and (self._probation.proven or self._pointer("PREVIOUS") is None):
+            write_text(self._directory / "PREVIOUS", current)
+        self._probation.record(name, crashes=0)
+        write_text(self._directory / "CURRENT", name)
 
     def settle(self) -> bool:
         """End the probation once it is over; to be called every few seconds.
@@ -318,7 +325,7 @@ class SnapshotDirectory:
 
     def _write_rejected(self, what: str) -> None:
         try:
-            write_rejected(self._directory / "REJECTED", self._rejections)
+            self._reserve.with_room(lambda: write_rejected(self._directory / "REJECTED", self._rejections))
         except OSError as error:
             raise DiskError(f"{what} could not be kept: {error}") from error
 

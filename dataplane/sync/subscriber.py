@@ -105,7 +105,7 @@ class Subscriber:
         self._phase_reports = [] if self.serving is None else [self._active_report(self.serving)]
         newest = self._rejections.newest
         if newest is not None and not is_behind(newest.position, self.serving):
-            self._phase_reports.append(self._rejected_report(newest))
+            self._phase_reports.append(_rejected_report(newest, self.serving))
 
     def close(self) -> None:
         """End the stream. A pending decision stays pending."""
@@ -193,7 +193,7 @@ class Subscriber:
         self.state, self._assembler = next_state(self.state, taken), None
         rejected = Rejected(position=position, reason=rejection.reason, message=rejection.message)
         self._rejections.add(rejected)
-        self._phase_reports.append(self._rejected_report(rejected))
+        self._phase_reports.append(_rejected_report(rejected, self.serving))
         return Refused(rejected=rejected)
 
     # -- input of the agent ------------------------------------------------------------------------
@@ -223,7 +223,7 @@ class Subscriber:
         else:
             rejected = Rejected(position=position, reason=outcome.reason, message=outcome.message)
             self._rejections.add(rejected)
-            report = self._rejected_report(rejected)
+            report = _rejected_report(rejected, self.serving)
         if reports_due:
             self._phase_reports.append(report)
         return rejected
@@ -257,17 +257,7 @@ class Subscriber:
 
     def _active_report(self, position: Position) -> _PhaseReport:
         phase = pb.PHASE_ACTIVE_WITH_ERRORS if self.with_errors else pb.PHASE_ACTIVE
-        message = plain_text(self._warning[:TEXT_CHARACTERS_MAX])
-        return _PhaseReport(target=position, serving=position, phase=phase, message=message)
-
-    def _rejected_report(self, rejected: Rejected) -> _PhaseReport:
-        return _PhaseReport(
-            target=rejected.position,
-            serving=self.serving,
-            phase=pb.PHASE_REJECTED,
-            reason=rejected.reason,
-            message=plain_text(rejected.message[:TEXT_CHARACTERS_MAX]),
-        )
+        return _PhaseReport(target=position, serving=position, phase=phase, message=_text(self._warning))
 
     # -- messages to the control plane -------------------------------------------------------------
 
@@ -312,4 +302,18 @@ def _hello(identity: Identity, serving: Position | None, rejections: Rejections)
 
 
 def _waiting_report(target: Position, serving: Position | None, message: str) -> _PhaseReport:
-    return _PhaseReport(target=target, serving=serving, phase=pb.PHASE_PREPARED, message=message[:TEXT_CHARACTERS_MAX])
+    return _PhaseReport(target=target, serving=serving, phase=pb.PHASE_PREPARED, message=_text(message))
+
+
+def _rejected_report(rejected: Rejected, serving: Position | None) -> _PhaseReport:
+    return _PhaseReport(
+        target=rejected.position,
+        serving=serving,
+        phase=pb.PHASE_REJECTED,
+        reason=rejected.reason,
+        message=_text(rejected.message),
+    )
+
+
+def _text(message: str) -> str:
+    return plain_text(message[:TEXT_CHARACTERS_MAX])

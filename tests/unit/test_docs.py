@@ -73,3 +73,11 @@ def test_documented_make_targets_exist() -> None:
     named = set(re.findall(r"^    make ([a-z-]+)", contributing, flags=re.MULTILINE))
     assert named
     assert named <= targets
+
+
+def test_tests_that_pages_name_exist() -> None:
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
+    files = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    for page in PAGES:
+        for named in re.findall(r"\b(test_\w+(?:\.py)?)", page.read_text(encoding="utf-8")):
+            assert named in files or f"def {named}(" in tests, f"{name(page)} names {named}"

@@ -327,7 +327,9 @@ class DataPlaneOutcome(_message.Message):
     reason: _builtins.str
     """UPPER_SNAKE reason of REJECTED. Else empty."""
     message: _builtins.str
-    """The reason in words."""
+    """For people to read. REJECTED: the reason. ACTIVE: a warning, such as that the snapshot could not
+    be kept on disk.
+    """
     @_builtins.property
     def serving(self) -> _snapshot_pb2.Position:
         """The snapshot that it serves. Absent: none."""

@@ -55,9 +55,11 @@ async def test_waiting_ends_when_no_data_plane_is_pending() -> None:
     world.say(stream, pb.Status(target=zero, phase=pb.PHASE_RECEIVED))
     await settle()
     assert not waiting.done()
-    world.say(stream, pb.Status(target=zero, serving=zero, phase=pb.PHASE_ACTIVE_WITH_ERRORS))
+    active = pb.PHASE_ACTIVE_WITH_ERRORS
+    world.say(stream, pb.Status(target=zero, serving=zero, phase=active, message="not on disk"))
     (outcome,) = await waiting
     assert outcome.outcome is Outcome.ACTIVE_WITH_ERRORS
+    assert outcome.message == "not on disk"
 
 
 async def test_a_stopping_control_plane_answers_waiting_callers() -> None:
