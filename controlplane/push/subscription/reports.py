@@ -108,7 +108,7 @@ def _progress_after(status: pb.Status, target: Position, before: Progress) -> Pr
         target=target,
         phase=status.phase,
         reason=status.reason if is_rejected else "",
-        message="" if is_active else status.message,
+        message=status.message,
         with_errors=status.phase == pb.PHASE_ACTIVE_WITH_ERRORS if is_active else before.with_errors,
     )
 
