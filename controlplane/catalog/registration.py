@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -279,19 +279,60 @@ def base_for_undelete(adapter: domain.Adapter, base: domain.Model | None) -> dom
     return base
 
 
-def check_rank(model: domain.Model, rank: int) -> None:
-    """Refuse an adapter whose rank is above the maximum of its model.
+def rank_max(model: domain.Model) -> int:
+    """The highest rank that the model serves. 0: it takes no adapters.
+
+    During a rollout both revisions have to serve it, because either of them may be the one that
+    stays.
+    """
+    return min(revision.spec.lora.max_rank for revision in _served_revisions(model))
+
+
+def check_rank(model: domain.Model, rank: int, field: str, what: str = "the adapter") -> None:
+    """Refuse an adapter, or a revision of one, whose rank is above the maximum of its model.
+
+    Args:
+        model: Its base.
+        rank: Its rank.
+        field: The path in the request that asks for it.
+        what: What it is, for the message.
 
     Raises:
         errors.InvalidArgument: The rank is too high.
     """
-    rank_max = min(revision.spec.lora.max_rank for revision in _served_revisions(model))
-    if rank > rank_max:
+    highest = rank_max(model)
+    if rank > highest:
         raise errors.InvalidArgument.of_field(
-            "source.uri",
-            f"the adapter has rank {rank}; {model.name} serves ranks up to {rank_max} (spec.lora.max_rank)",
+            field,
+            f"{what} has rank {rank}; {model.name} serves ranks up to {highest} (spec.lora.max_rank)",
             errors.Reason.ADAPTER_RANK_TOO_HIGH,
         )
+
+
+def check_adapters_fit(model: str, highest: int, misfits: Iterable[tuple[str, int]], count: int, field: str) -> None:
+    """Refuse a change after which the model would not serve all of its adapters.
+
+    Args:
+        model: Resource name of the model.
+        highest: The highest rank that it would serve. 0: it would take no adapters.
+        misfits: Name and rank of some adapters, and pinned revisions of them, with a higher rank.
+        count: How many of these there are.
+        field: The path in the request that asks for the change.
+
+    Raises:
+        errors.FailedPrecondition: There are any.
+    """
+    if count == 0:
+        return
+    named = ", ".join(f"{name} (rank {rank})" for name, rank in misfits)
+    offered = f"lora.max_rank {highest}" if highest else "no lora"
+    raise errors.FailedPrecondition(
+        errors.Reason.ADAPTERS_WOULD_NOT_FIT,
+        f"{model} has {count} adapters, or revisions of them that routes pin, that a spec with {offered} would not "
+        f"serve, such as {named}",
+        violations=(FieldViolation(field=field, description=f"got {offered}: too little for {named}"),),
+        metadata={"resource": model, "adapterCount": str(count)},
+    )
 
 
 def check_deletable(model: domain.Model, adapter_names: tuple[str, ...], adapter_count: int) -> None:
