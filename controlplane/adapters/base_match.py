@@ -8,10 +8,8 @@ from dataclasses import dataclass
 
 from controlplane.adapters.lora_config import LoraConfig
 from controlplane.adapters.refusals import base_mismatch
-from protocol.safetensors_header import Tensor
+from protocol.safetensors_header import FLOAT_DTYPES, Tensor
 from protocol.validation import shorten
-
-FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
 
 _COMPARABLE_DTYPES = FLOAT_DTYPES | {"F8_E4M3", "F8_E5M2"}
 """Base weights of other dtypes are packed: their shapes are not those of the matrices."""

@@ -10,11 +10,12 @@ import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from controlplane.adapters.base_match import FLOAT_DTYPES, Pair, check_base
+from controlplane.adapters.base_match import Pair, check_base
+from controlplane.adapters.classification import BaseHead, check_head
 from controlplane.adapters.lora_config import LoraConfig
 from controlplane.adapters.module_patterns import compiled, work
 from controlplane.adapters.refusals import CONFIG_FILE, invalid_weights, unsupported_weights
-from protocol.safetensors_header import Tensor
+from protocol.safetensors_header import FLOAT_DTYPES, Tensor
 from protocol.validation import shorten
 
 _PATTERN_WORK_MAX = 5_000_000
@@ -52,6 +53,7 @@ def check_tensors(
     tensors: Mapping[str, Tensor],
     base: Mapping[str, Tensor] | None,
     architectures: Set[str] = frozenset(),
+    head: BaseHead | None = None,
 ) -> Summary:
     """Check the tensors against the configuration, and against the base model's if known.
 
@@ -60,11 +62,12 @@ def check_tensors(
         tensors: Tensors of adapter_model.safetensors, by name.
         base: Tensors of the base model, by name; None: not known.
         architectures: What the base's config.json calls it. Empty: not known.
+        head: The base's head. None: nothing says that it is served for classification.
 
     Raises:
         errors.InvalidArgument: they do not fit.
     """
-    pairs = _pairs(tensors)
+    pairs = _pairs(check_head(config.saved_modules, tensors, head))
     _check_ranks(config, pairs)
     if base is not None:
         check_base(config, pairs, base, architectures)

@@ -241,9 +241,7 @@ class AdapterHandler:
         """
         base = await self._registry.store.models.get(model_id)
         registration.check_takes_adapter(base)
-        base_spec = base.revision.spec
-        base_source = base_spec.source if base_spec.HasField("source") else None
-        return base, await self._registry.adapter_verifier.verify(source, base_source, base_spec.lora.max_rank)
+        return base, await self._registry.adapter_verifier.verify(source, base.revision.spec)
 
 
 async def _unchanged_base(
