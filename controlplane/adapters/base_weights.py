@@ -17,6 +17,7 @@ from protocol.safetensors_header import Tensor
 
 _SINGLE_FILE = "model.safetensors"
 _INDEX_FILE = "model.safetensors.index.json"
+_MODULES_FILE = "modules.json"
 _CONFIG_FILE = "config.json"
 _CONFIG_BYTES_MAX = 16 * 1024 * 1024
 _INDEX_BYTES_MAX = 32 * 1024 * 1024
@@ -51,6 +52,14 @@ def read_config(source: model_pb2.Source) -> Mapping[str, object]:
     except (OSError, ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
+
+
+def makes_embeddings(source: model_pb2.Source) -> bool:
+    """Whether files of Sentence Transformers at `source` say that the model makes embeddings."""
+    try:
+        return sources.is_file(source.uri) and (Path(sources.file_path(source.uri)) / _MODULES_FILE).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _shards(directory: Path) -> list[str]:

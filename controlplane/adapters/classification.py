@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from google.protobuf import json_format, struct_pb2
@@ -91,6 +91,23 @@ def base_head(
     )
 
 
+def generates(engine: model_pb2.Engine, config: Mapping[str, object], *, pools: bool) -> bool:
+    """Whether a base is known to be served for generating text.
+
+    Args:
+        engine: The base's engine.
+        config: Its config.json. Empty: not known.
+        pools: Whether its files say that it makes embeddings, whatever its architecture is.
+    """
+    if engine.kind == model_pb2.Engine.KIND_SIMULATED:
+        return False
+    names = architectures({**config, **_mapping(_argument(engine.args, "hf_overrides"))})
+    runner, convert = _asked(engine.args)
+    if runner != "auto" or convert not in ("auto", "none"):
+        return runner == "generate"
+    return bool(names) and not pools and _default_runner(names) == "generate"
+
+
 def check_head(
     saved_modules: frozenset[str], tensors: Mapping[str, Tensor], base: BaseHead | None
 ) -> Mapping[str, Tensor]:
@@ -139,6 +156,17 @@ def _replaced(name: str, saved_modules: frozenset[str]) -> bool:
     return module in saved_modules and matrix.startswith("lora_")
 
 
+def check_output(modules: Iterable[str]) -> None:
+    """Refuse matrices for output embeddings: a base that classifies has its head instead.
+
+    Raises:
+        errors.InvalidArgument: there are such matrices.
+    """
+    for module in modules:
+        if module.rpartition(".")[2] == "lm_head":
+            raise unsupported_weights(f"{module} is for texts, and the base is served for classification, without it")
+
+
 def _check_shapes(name: str, parameters: Mapping[str, Tensor], base: BaseHead) -> None:
     for parameter, tensor in parameters.items():
         if tensor.dtype not in FLOAT_DTYPES:
@@ -159,8 +187,7 @@ def _check_shapes(name: str, parameters: Mapping[str, Tensor], base: BaseHead) -
 
 
 def _classifies(args: struct_pb2.Struct, names: Sequence[str]) -> bool:
-    runner = _argument(args, "runner") or "auto"
-    convert = _argument(args, "convert") or "auto"
+    runner, convert = _asked(args)
     if _mapping(_argument(args, "pooler_config")).get("task", "classify") != "classify":
         return False
     if any("ForTokenClassification" in name for name in names):
@@ -172,6 +199,11 @@ def _classifies(args: struct_pb2.Struct, names: Sequence[str]) -> bool:
     if convert in ("auto", "none"):
         convert = next((found[1] for name in names if (found := _defaults(name, "pooling"))), "embed")
     return convert == "classify"
+
+
+def _asked(args: struct_pb2.Struct) -> tuple[str, str]:
+    """The runner and the conversion that the engine arguments name."""
+    return str(_argument(args, "runner") or "auto"), str(_argument(args, "convert") or "auto")
 
 
 def _default_runner(names: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ from broadsheet.v1 import adapter_pb2, model_pb2
 from controlplane import errors
 from controlplane.adapters import base_weights
 from controlplane.adapters.adapter_files import config_bytes, hashed, opened, size_of, tensors_in
-from controlplane.adapters.classification import architectures, base_head
+from controlplane.adapters.classification import architectures, base_head, generates
 from controlplane.adapters.lora_config import parse_config
 from controlplane.adapters.lora_weights import check_tensors
 from controlplane.adapters.refusals import CONFIG_FILE, WEIGHTS_FILE, refused
@@ -119,6 +119,7 @@ class AdapterVerifier:
                 base_tensors,
                 frozenset(architectures(base_config)),
                 base_head(base.engine, base_config, base_tensors),
+                generates=generates(base.engine, base_config, pools=base_weights.makes_embeddings(base.source)),
             )
             values = FiniteWeights(tensors, file_bytes=size_of(weights_file))
             files = [

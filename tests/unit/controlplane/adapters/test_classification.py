@@ -8,7 +8,7 @@ import pytest
 
 from broadsheet.v1 import model_pb2
 from controlplane import errors
-from controlplane.adapters.classification import BaseHead, base_head
+from controlplane.adapters.classification import BaseHead, base_head, generates
 from controlplane.adapters.lora_weights import check_tensors
 from protocol.safetensors_header import Tensor
 from tests.adapter_directories import lora_shapes
@@ -67,9 +67,29 @@ def test_other_bases_are_not_served_for_classification(args: dict[str, Any], fou
     assert base_head(engine(**args), found, None) is None
 
 
+@pytest.mark.parametrize(
+    ("args", "found", "pools", "known"),
+    [
+        ({}, CAUSAL, False, True),
+        ({}, CAUSAL, True, False),
+        ({}, {}, False, False),
+        ({}, SEQUENCE, False, False),
+        ({"runner": "pooling"}, CAUSAL, False, False),
+        ({"convert": "embed"}, CAUSAL, False, False),
+        ({"runner": "generate"}, {}, True, True),
+        ({"hf_overrides": {"architectures": ["Qwen3ForSequenceClassification"]}}, CAUSAL, False, False),
+    ],
+)
+def test_a_base_is_known_to_generate_text(
+    args: dict[str, Any], found: Mapping[str, object], pools: bool, known: bool
+) -> None:
+    assert generates(engine(**args), found, pools=pools) is known
+
+
 def test_a_simulated_engine_classifies_nothing() -> None:
     simulated = model_pb2.Engine(kind=model_pb2.Engine.KIND_SIMULATED)
     assert base_head(simulated, SEQUENCE, None) is None
+    assert not generates(simulated, CAUSAL, pools=False)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +125,13 @@ def test_an_adapter_brings_its_head() -> None:
     assert check({"base_model.model.score.weight": (2, 16)}, saved=saved) == plain
     check({"score.weight": (1, 16), "score.bias": (1,)})
     check({"base_model.model.classifier.weight": (7, 9)}, BaseHead(names=BOTH, labels_max=None, columns=None), saved)
+
+
+def test_output_embeddings_are_refused_where_the_base_is_served_for_classification() -> None:
+    shapes = {"lm_head.lora_A.weight": (4, 16), "lm_head.lora_B.weight": (32, 4)}
+    check(shapes, None, saved=())
+    with refused(errors.Reason.ADAPTER_UNSUPPORTED, "lm_head is for texts"):
+        check(shapes, saved=())
 
 
 def test_a_head_is_refused_where_the_base_is_not_served_for_classification() -> None:
