@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from controlplane.adapters.lora_config import LoraConfig
@@ -160,9 +160,22 @@ class _BaseIndex:
         if module == _OUTPUT:
             return next((self.by_path[name] for name in _INPUTS if name in self.by_path), frozenset())
         match = _LAYER.search(module)
-        if match is None or not self._may_begin_with(module[: match.start("stack")]):
+        if match is None:
+            return next((self.by_path[path] for path in self._spellings(module) if path in self.by_path), None)
+        if not self._may_begin_with(module[: match.start("stack")]):
             return None
         return self.by_tail.get(module[match.start("stack") :])
+
+    def _spellings(self, module: str) -> Iterator[str]:
+        """Other paths at which the engine could find a module that is in no layer."""
+        for outermost in _OUTERMOST:
+            if module.startswith(outermost):
+                yield module.removeprefix(outermost)
+            elif not self.generates:
+                yield outermost + module
+        if self.renames_text_part:
+            yield module.replace("model.", _TEXT_PART, 1)
+            yield module.replace(_TEXT_PART, "model.", 1)
 
     def _may_begin_with(self, prefix: str) -> bool:
         """Whether the engine could find a path with this beginning among the base's layers."""

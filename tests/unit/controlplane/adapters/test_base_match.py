@@ -118,6 +118,26 @@ def test_a_base_that_generates_text_keeps_the_name_of_its_outermost_module(own: 
     check_tensors(config(), adapter_for(own), renamed(begin), generates=True)  # as for GPT-2
 
 
+def embedding(path: str) -> dict[str, Tensor]:
+    shapes = {f"{path}.lora_embedding_A": (4, 32), f"{path}.lora_embedding_B": (16, 4)}
+    return tensors({**lora_shapes(), **{f"base_model.model.{name}": shape for name, shape in shapes.items()}})
+
+
+def test_modules_outside_of_the_layers_may_lack_the_outermost_name_too() -> None:
+    gpt2 = tensors({"wte.weight": (32, 16), "h.0.attn.c_proj.weight": (16, 16)})
+    shapes = {"base_model.model.transformer.h.0.attn.c_proj": (16, 16)}
+    pairs = {
+        f"{name}.lora_{side}.weight": (4, 16) if side == "A" else (16, 4) for name in shapes for side in ("A", "B")
+    }
+    more = {"base_model.model.transformer.wte.lora_embedding_A": (4, 32)}
+    more |= {"base_model.model.transformer.wte.lora_embedding_B": (16, 4)}
+    for generates in (True, False):
+        check_tensors(config(), tensors({**pairs, **more}), gpt2, generates=generates)
+    check_tensors(config(), embedding("embed_tokens"), BASE)
+    with refused(errors.Reason.ADAPTER_BASE_MISMATCH, "has no embed_tokens"):
+        check_tensors(config(), embedding("embed_tokens"), BASE, generates=True)
+
+
 def test_the_engine_renames_the_text_part_of_some_architectures() -> None:
     adapter = adapter_for("model.language_model.")
     check_tensors(config(), adapter, BASE, frozenset({"Qwen3_5ForCausalLM"}))
