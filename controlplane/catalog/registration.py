@@ -207,6 +207,15 @@ def _served_revisions(model: domain.Model) -> tuple[domain.ModelRevision, ...]:
     return (model.revision,) if model.stable is None else (model.revision, model.stable)
 
 
+def bases_of_adapters(model: domain.Model) -> tuple[model_pb2.ModelSpec, ...]:
+    """The specs that an adapter's files have to fit: that of the newest revision first.
+
+    During a rollout the stable revision is left out if it differs in nothing that matters to them.
+    """
+    newest, *stable = (revision.spec for revision in _served_revisions(model))
+    return (newest, *(spec for spec in stable if (spec.source, spec.engine) != (newest.source, newest.engine)))
+
+
 def check_takes_adapter(model: domain.Model) -> None:
     """Refuse an adapter for a model without LoRA support.
 
@@ -230,11 +239,12 @@ def unchanged_base(before: domain.Model, now: domain.Model | None) -> domain.Mod
 
     Raises:
         errors.NotFound: The base was deleted since.
-        errors.Aborted: It is another model, or has other weights now.
+        errors.Aborted: It is another model, or has other weights or another engine now.
     """
     if now is None:
         raise errors.model_not_found(before.name)
-    if now.uid != before.uid or now.revision.spec.source != before.revision.spec.source:
+    read_for, wanted = ([(spec.source, spec.engine) for spec in bases_of_adapters(model)] for model in (before, now))
+    if now.uid != before.uid or read_for != wanted:
         raise errors.Aborted(
             errors.Reason.CONCURRENT_CHANGE,
             f"{before.name} changed while the adapter was read; try again",

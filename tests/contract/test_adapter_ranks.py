@@ -12,7 +12,7 @@ from broadsheet.v1 import model_pb2, rollback_pb2, rollout_pb2, route_pb2
 from broadsheet.v1 import registry_service_pb2 as pb
 from controlplane import errors
 from controlplane.rpc.handlers import consistency
-from tests.adapter_directories import write_adapter
+from tests.adapter_directories import BASE_SHAPES, write_adapter, write_base
 from tests.contract.resource_calls import rollback_adapter, rollback_model, undelete_adapter
 from tests.registry_world import NO_CONTEXT, World, spec
 
@@ -79,6 +79,19 @@ async def test_an_adapter_revision_is_pinned_only_if_both_revisions_of_a_rollout
     await world.register_model("m", spec(lora={"maxRank": 32}), rollout_policy=CANARY)
     assert await refused_fields(pin(world)) == ["spec.targets[0].resource"]
     await pin(world, "models/m/adapters/a/revisions/2")
+
+
+async def test_an_adapter_fits_both_bases_of_a_rollout(world: World, tmp_path: Path) -> None:
+    wide = {name: [2 * size for size in shape] for name, shape in BASE_SHAPES.items()}
+    before, after = write_base(tmp_path / "before", wide), write_base(tmp_path / "after")
+    for base in (before, after):
+        await world.register_model("m", spec(source={"uri": base.as_uri()}), rollout_policy=CANARY)
+    # Its matrices are those of the new base, and the old one still answers for adapters.
+    with pytest.raises(errors.InvalidArgument) as caught:
+        await world.register_adapter("m", "a")
+    assert caught.value.reason is errors.Reason.ADAPTER_BASE_MISMATCH
+    await world.register_model("m", spec(source={"uri": after.as_uri()}), rollout_policy=rollout_pb2.RolloutPolicy())
+    await world.register_adapter("m", "a")
 
 
 async def test_refusals_of_a_rank_name_the_field_that_asks_for_it(world: World, tmp_path: Path) -> None:

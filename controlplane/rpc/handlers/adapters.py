@@ -241,7 +241,14 @@ class AdapterHandler:
         """
         base = await self._registry.store.models.get(model_id)
         registration.check_takes_adapter(base)
-        return base, await self._registry.adapter_verifier.verify(source, base.revision.spec)
+        newest, *others = registration.bases_of_adapters(base)
+        weights = await self._registry.adapter_verifier.verify(source, newest)
+        for spec_of_stable in others:
+            again = await self._registry.adapter_verifier.verify(source, spec_of_stable)
+            if again != weights:
+                message = f"the files at {source.uri} changed while they were read; try again"
+                raise errors.Aborted(errors.Reason.ADAPTER_FILES_CHANGED, message)
+        return base, weights
 
 
 async def _unchanged_base(
