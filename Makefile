@@ -116,6 +116,10 @@ bench-sleep: install ## Compare sleeping replicas with starts from zero (on an a
 fuzz: install ## Send random and mutated requests to every RPC, on both databases (ARGS="COUNT SEED"; 50,000)
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
+.PHONY: fuzz-adapters
+fuzz-adapters: install ## Compare the verdict on mutated adapters with that of vLLM's loader (ARGS="COUNT SEED"; 20,000)
+	@$(BIN)/python -m tests.adapter_fuzz $(ARGS)
+
 .PHONY: test-kills
 test-kills: install ## Kill control planes that share a PostgreSQL during writes (ARGS="WRITES SEED"; 10,000)
 	@$(BIN)/python -m tests.killed_replicas $(ARGS)

@@ -94,8 +94,8 @@ class Reason(enum.StrEnum):
     MODEL_TAKES_NO_ADAPTERS = "MODEL_TAKES_NO_ADAPTERS"
     """The model has no `spec.lora`. Register it with one."""
     ADAPTERS_WOULD_NOT_FIT = "ADAPTERS_WOULD_NOT_FIT"
-    """The new spec would not serve adapters that the model has. Keep `spec.lora` large enough, or
-    delete them first."""
+    """The new spec would not serve adapters that the model has, or revisions of them that routes
+    pin. Keep `spec.lora` large enough, or delete them or change the routes first."""
     ROUTE_NOT_FOUND = "ROUTE_NOT_FOUND"
     """There is no such route. Check the id, or set it."""
     ROUTE_TARGET_NOT_FOUND = "ROUTE_TARGET_NOT_FOUND"

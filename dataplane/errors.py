@@ -27,10 +27,21 @@ class EngineStartError(DataPlaneError):
 
 
 class AdapterError(DataPlaneError):
-    """The files of an adapter could not be read, are not the registered ones, or would do harm.
+    """The files of an adapter could not be read, are not the registered ones, would do harm, or the
+    engine cannot load them.
 
     Reasons: ADAPTER_SOURCE_NOT_FOUND, ADAPTER_DIGEST_MISMATCH, ADAPTER_FILES_INVALID,
-    ADAPTER_UNREADABLE.
+    ADAPTER_UNREADABLE, ADAPTER_LOAD_FAILED.
     """
 
     reason = "ADAPTER_UNREADABLE"
+
+    def __init__(self, message: str, *, reason: str | None = None, retry_after_s: float = 1.0) -> None:
+        """
+        Args:
+            message: The engine's own words.
+            reason: UPPER_SNAKE.
+            retry_after_s: When it is tried again, in seconds.
+        """
+        super().__init__(message, reason=reason)
+        self.retry_after_s = retry_after_s

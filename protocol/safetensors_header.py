@@ -32,6 +32,9 @@ _DTYPE_BITS: Mapping[str, int] = {
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
 }
 
+FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
+"""Those of matrices that an engine can add to others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tensor:

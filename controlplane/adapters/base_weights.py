@@ -7,7 +7,7 @@ unknown, and an adapter is not compared with them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from pathlib import Path
 
 from broadsheet.v1 import model_pb2
@@ -17,6 +17,7 @@ from protocol.safetensors_header import Tensor
 
 _SINGLE_FILE = "model.safetensors"
 _INDEX_FILE = "model.safetensors.index.json"
+_MODULES_FILE = "modules.json"
 _CONFIG_FILE = "config.json"
 _CONFIG_BYTES_MAX = 16 * 1024 * 1024
 _INDEX_BYTES_MAX = 32 * 1024 * 1024
@@ -39,18 +40,26 @@ def read(source: model_pb2.Source) -> Mapping[str, Tensor] | None:
     return tensors or None
 
 
-def architectures(source: model_pb2.Source) -> Set[str]:
-    """What the config.json of the model at `source` calls it. Empty: it cannot be read here."""
+def read_config(source: model_pb2.Source) -> Mapping[str, object]:
+    """The config.json of the model at `source`. Empty: it cannot be read here."""
     if not sources.is_file(source.uri):
-        return frozenset()
+        return {}
     try:
         path = Path(sources.file_path(source.uri)) / _CONFIG_FILE
         if not path.is_file() or path.stat().st_size > _CONFIG_BYTES_MAX:
-            return frozenset()
-        names = json.loads(path.read_bytes())["architectures"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return frozenset()
-    return frozenset(name for name in names if isinstance(name, str)) if isinstance(names, list) else frozenset()
+            return {}
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def makes_embeddings(source: model_pb2.Source) -> bool:
+    """Whether files of Sentence Transformers at `source` say that the model makes embeddings."""
+    try:
+        return sources.is_file(source.uri) and (Path(sources.file_path(source.uri)) / _MODULES_FILE).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _shards(directory: Path) -> list[str]:

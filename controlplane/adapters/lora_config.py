@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from controlplane.adapters.classification import HEADS
 from controlplane.adapters.module_patterns import compiled
 from controlplane.adapters.refusals import invalid_config, unsupported_config
 from protocol.lora_scale import check_scales
@@ -23,7 +24,6 @@ _PLAIN_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica", "lora_ga"})
 """Kinds of `init_lora_weights` that leave the base model's weights as they were."""
 
 _UNSUPPORTED_FEATURES: Mapping[str, str] = {
-    "modules_to_save": "whole modules of its own (modules_to_save)",
     "trainable_token_indices": "token embeddings of its own (trainable_token_indices)",
     "use_dora": "DoRA (use_dora)",
     "lora_bias": "LoRA bias (lora_bias)",
@@ -48,6 +48,8 @@ class LoraConfig:
     """`base_model_name_or_path`: the base model that it was trained on, as its author names it."""
     transposed: bool
     """`fan_in_fan_out`: the base stores its matrices as (in, out)."""
+    saved_modules: frozenset[str]
+    """`modules_to_save`: classification heads that it brings along."""
     packs_experts: bool
     """It has `target_parameters`: the matrices of all experts of a layer are stacked into a single
     matrix."""
@@ -86,6 +88,7 @@ def parse_config(content: bytes) -> LoraConfig:
         alpha_pattern=alpha_pattern,
         base=base if isinstance(base, str) else "",
         transposed=document.get("fan_in_fan_out") is True,
+        saved_modules=_saved_modules(document.get("modules_to_save")),
         packs_experts=bool(document.get("target_parameters")),
     )
 
@@ -129,6 +132,20 @@ def _check_features(document: Mapping[str, object]) -> None:
         used.append(f"weights that belong to a changed base model (init_lora_weights {shorten(init)})")
     if used:
         raise unsupported_config(f"the engine cannot serve {', '.join(used)}")
+
+
+def _saved_modules(value: object) -> frozenset[str]:
+    if value is None:
+        return frozenset()
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise invalid_config(f"modules_to_save is {shorten(value)}; a list of modules is allowed")
+    others = sorted(set(value) - HEADS)
+    if others:
+        raise unsupported_config(
+            f"the engine cannot serve whole modules of its own (modules_to_save {shorten(others)}); only the "
+            f"classification heads {' and '.join(sorted(HEADS))} can be served"
+        )
+    return frozenset(value)
 
 
 def _rank(field: str, value: object) -> int:

@@ -10,11 +10,12 @@ import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from controlplane.adapters.base_match import FLOAT_DTYPES, Pair, check_base
+from controlplane.adapters.base_match import Pair, check_base
+from controlplane.adapters.classification import BaseHead, check_head, check_output
 from controlplane.adapters.lora_config import LoraConfig
 from controlplane.adapters.module_patterns import compiled, work
 from controlplane.adapters.refusals import CONFIG_FILE, invalid_weights, unsupported_weights
-from protocol.safetensors_header import Tensor
+from protocol.safetensors_header import FLOAT_DTYPES, Tensor
 from protocol.validation import shorten
 
 _PATTERN_WORK_MAX = 5_000_000
@@ -32,6 +33,9 @@ _WRAPPER = re.compile(
 )
 """What DistributedDataParallel, PEFT, torch.compile, FSDP and activation checkpointing put into the
 paths of the modules that they wrap. No model has modules of these names."""
+
+_INPUTS = frozenset({"embed_tokens", "embed_in", "tok_embeddings", "word_embeddings", "wte"})
+_OUTPUTS = frozenset({"lm_head", "embed_out"})
 
 _BASE_COPY = re.compile(r".*\.(embed_tokens|lm_head)\.base_layer\.weight")
 """A copy of base weights that PEFT stores when it trains embeddings; the engine ignores it."""
@@ -52,6 +56,9 @@ def check_tensors(
     tensors: Mapping[str, Tensor],
     base: Mapping[str, Tensor] | None,
     architectures: Set[str] = frozenset(),
+    head: BaseHead | None = None,
+    *,
+    generates: bool = False,
 ) -> Summary:
     """Check the tensors against the configuration, and against the base model's if known.
 
@@ -60,14 +67,18 @@ def check_tensors(
         tensors: Tensors of adapter_model.safetensors, by name.
         base: Tensors of the base model, by name; None: not known.
         architectures: What the base's config.json calls it. Empty: not known.
+        head: The base's head. None: nothing says that it is served for classification.
+        generates: Whether the base is known to be served for generating text.
 
     Raises:
         errors.InvalidArgument: they do not fit.
     """
-    pairs = _pairs(tensors)
+    pairs = _pairs(check_head(config.saved_modules, tensors, head))
     _check_ranks(config, pairs)
+    if head is not None:
+        check_output(pair.module for pair in pairs)
     if base is not None:
-        check_base(config, pairs, base, architectures)
+        check_base(config, pairs, base, architectures, generates=generates)
     return Summary(
         rank=config.rank_max, target_modules=tuple(sorted({pair.module.rpartition(".")[2] for pair in pairs}))
     )
@@ -108,6 +119,7 @@ def _pairs(tensors: Mapping[str, Tensor]) -> Sequence[Pair]:
                 f"{shorten(name)} has a name left by a wrapper of the training, such as torch.compile, which "
                 "the engine finds in no model: save the adapter from the unwrapped model"
             )
+        _check_form(match["module"], embedding=matrix is None)
         if tensor.dtype not in FLOAT_DTYPES:
             raise unsupported_weights(f"{shorten(name)} has dtype {tensor.dtype}; F32, F16 or BF16 can be served")
         if len(tensor.shape) != 2:
@@ -120,6 +132,16 @@ def _pairs(tensors: Mapping[str, Tensor]) -> Sequence[Pair]:
     if not sides:
         raise invalid_weights("there is no LoRA matrix in it")
     return [_pair(module, embedding, by_side) for (module, embedding), by_side in sides.items()]
+
+
+def _check_form(module: str, *, embedding: bool) -> None:
+    last = module.rpartition(".")[2]
+    if embedding and last in _OUTPUTS:
+        raise unsupported_weights(
+            f"{module} has the matrices of an embedding (lora_embedding_A), and is a linear layer"
+        )
+    if not embedding and last in _INPUTS:
+        raise unsupported_weights(f"{module} has the matrices of a linear layer (lora_A.weight), and is an embedding")
 
 
 def _pair(module: str, embedding: bool, by_side: Mapping[str, tuple[int, int]]) -> Pair:

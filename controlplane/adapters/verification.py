@@ -2,7 +2,8 @@
 
 Nothing in the files is trusted. The checks, in order: the source is allowed; the files are regular
 and small enough (`adapter_files.py`); the configuration can be served (`lora_config.py`); its rank
-is one that the model serves; the tensors are pairs of LoRA matrices (`lora_weights.py`); they fit
+is one that the model serves; a classification head is one that the base can have
+(`classification.py`); the other tensors are pairs of LoRA matrices (`lora_weights.py`); they fit
 the base model, if its weights are at hand (`base_match.py`); and every value is finite
 (`protocol.finite_weights`).
 """
@@ -20,6 +21,7 @@ from broadsheet.v1 import adapter_pb2, model_pb2
 from controlplane import errors
 from controlplane.adapters import base_weights
 from controlplane.adapters.adapter_files import config_bytes, hashed, opened, size_of, tensors_in
+from controlplane.adapters.classification import architectures, base_head, generates
 from controlplane.adapters.lora_config import parse_config
 from controlplane.adapters.lora_weights import check_tensors
 from controlplane.adapters.refusals import CONFIG_FILE, WEIGHTS_FILE, refused
@@ -50,16 +52,12 @@ class AdapterVerifier:
         """End the threads. What they are reading is left unfinished."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def verify(
-        self, source: model_pb2.Source, base: model_pb2.Source | None, rank_max: int
-    ) -> adapter_pb2.AdapterWeights:
+    async def verify(self, source: model_pb2.Source, base: model_pb2.ModelSpec) -> adapter_pb2.AdapterWeights:
         """Read, check and hash the files of an adapter.
 
         Args:
             source: Where they are.
-            base: Where the base model is; None: unknown. Weights that cannot be read are not
-                compared.
-            rank_max: The highest rank that the base model serves.
+            base: The spec of the base model. Its weights are not compared if they cannot be read.
 
         Raises:
             errors.InvalidArgument: they cannot be read, or cannot be served.
@@ -67,9 +65,7 @@ class AdapterVerifier:
         """
         directory = self.directory_of(source)
         cancelled = threading.Event()
-        work = asyncio.get_running_loop().run_in_executor(
-            self._threads, self._verify, directory, base, rank_max, cancelled
-        )
+        work = asyncio.get_running_loop().run_in_executor(self._threads, self._verify, directory, base, cancelled)
         try:
             return await work
         finally:
@@ -104,7 +100,7 @@ class AdapterVerifier:
         return path
 
     def _verify(
-        self, directory: Path, base: model_pb2.Source | None, rank_max: int, cancelled: threading.Event
+        self, directory: Path, base: model_pb2.ModelSpec, cancelled: threading.Event
     ) -> adapter_pb2.AdapterWeights:
         with opened(directory, CONFIG_FILE) as config_file, opened(directory, WEIGHTS_FILE) as weights_file:
             size_bytes = size_of(config_file) + size_of(weights_file)
@@ -114,12 +110,17 @@ class AdapterVerifier:
                     f"the files total {size_bytes} bytes; at most {self._size_bytes_max} are allowed",
                 )
             config = parse_config(config_bytes(config_file))
-            _check_rank(config.rank_max, rank_max)
-            base_tensors = base_weights.read(base) if base is not None else None
-            architectures = base_weights.architectures(base) if base is not None else frozenset()
+            _check_rank(config.rank_max, base.lora.max_rank)
+            base_tensors, base_config = base_weights.read(base.source), base_weights.read_config(base.source)
             tensors = tensors_in(weights_file)
-            summary = check_tensors(config, tensors, base_tensors, architectures)
-            _check_rank(summary.rank, rank_max)
+            summary = check_tensors(
+                config,
+                tensors,
+                base_tensors,
+                frozenset(architectures(base_config)),
+                base_head(base.engine, base_config, base_tensors),
+                generates=generates(base.engine, base_config, pools=base_weights.makes_embeddings(base.source)),
+            )
             values = FiniteWeights(tensors, file_bytes=size_of(weights_file))
             files = [
                 hashed(CONFIG_FILE, config_file, cancelled),

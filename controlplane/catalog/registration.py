@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -207,6 +207,15 @@ def _served_revisions(model: domain.Model) -> tuple[domain.ModelRevision, ...]:
     return (model.revision,) if model.stable is None else (model.revision, model.stable)
 
 
+def bases_of_adapters(model: domain.Model) -> tuple[model_pb2.ModelSpec, ...]:
+    """The specs that an adapter's files have to fit: that of the newest revision first.
+
+    During a rollout the stable revision is left out if it differs in nothing that matters to them.
+    """
+    newest, *stable = (revision.spec for revision in _served_revisions(model))
+    return (newest, *(spec for spec in stable if (spec.source, spec.engine) != (newest.source, newest.engine)))
+
+
 def check_takes_adapter(model: domain.Model) -> None:
     """Refuse an adapter for a model without LoRA support.
 
@@ -230,11 +239,12 @@ def unchanged_base(before: domain.Model, now: domain.Model | None) -> domain.Mod
 
     Raises:
         errors.NotFound: The base was deleted since.
-        errors.Aborted: It is another model, or has other weights now.
+        errors.Aborted: It is another model, or has other weights or another engine now.
     """
     if now is None:
         raise errors.model_not_found(before.name)
-    if now.uid != before.uid or now.revision.spec.source != before.revision.spec.source:
+    read_for, wanted = ([(spec.source, spec.engine) for spec in bases_of_adapters(model)] for model in (before, now))
+    if now.uid != before.uid or read_for != wanted:
         raise errors.Aborted(
             errors.Reason.CONCURRENT_CHANGE,
             f"{before.name} changed while the adapter was read; try again",
@@ -279,19 +289,60 @@ def base_for_undelete(adapter: domain.Adapter, base: domain.Model | None) -> dom
     return base
 
 
-def check_rank(model: domain.Model, rank: int) -> None:
-    """Refuse an adapter whose rank is above the maximum of its model.
+def rank_max(model: domain.Model) -> int:
+    """The highest rank that the model serves. 0: it takes no adapters.
+
+    During a rollout both revisions have to serve it, because either of them may be the one that
+    stays.
+    """
+    return min(revision.spec.lora.max_rank for revision in _served_revisions(model))
+
+
+def check_rank(model: domain.Model, rank: int, field: str, what: str = "the adapter") -> None:
+    """Refuse an adapter, or a revision of one, whose rank is above the maximum of its model.
+
+    Args:
+        model: Its base.
+        rank: Its rank.
+        field: The path in the request that asks for it.
+        what: What it is, for the message.
 
     Raises:
         errors.InvalidArgument: The rank is too high.
     """
-    rank_max = min(revision.spec.lora.max_rank for revision in _served_revisions(model))
-    if rank > rank_max:
+    highest = rank_max(model)
+    if rank > highest:
         raise errors.InvalidArgument.of_field(
-            "source.uri",
-            f"the adapter has rank {rank}; {model.name} serves ranks up to {rank_max} (spec.lora.max_rank)",
+            field,
+            f"{what} has rank {rank}; {model.name} serves ranks up to {highest} (spec.lora.max_rank)",
             errors.Reason.ADAPTER_RANK_TOO_HIGH,
         )
+
+
+def check_adapters_fit(model: str, highest: int, misfits: Iterable[tuple[str, int]], count: int, field: str) -> None:
+    """Refuse a change after which the model would not serve all of its adapters.
+
+    Args:
+        model: Resource name of the model.
+        highest: The highest rank that it would serve. 0: it would take no adapters.
+        misfits: Name and rank of some adapters, and pinned revisions of them, with a higher rank.
+        count: How many of these there are.
+        field: The path in the request that asks for the change.
+
+    Raises:
+        errors.FailedPrecondition: There are any.
+    """
+    if count == 0:
+        return
+    named = ", ".join(f"{name} (rank {rank})" for name, rank in misfits)
+    offered = f"lora.max_rank {highest}" if highest else "no lora"
+    raise errors.FailedPrecondition(
+        errors.Reason.ADAPTERS_WOULD_NOT_FIT,
+        f"{model} has {count} adapters, or revisions of them that routes pin, that a spec with {offered} would not "
+        f"serve, such as {named}",
+        violations=(FieldViolation(field=field, description=f"got {offered}: too little for {named}"),),
+        metadata={"resource": model, "adapterCount": str(count)},
+    )
 
 
 def check_deletable(model: domain.Model, adapter_names: tuple[str, ...], adapter_count: int) -> None:

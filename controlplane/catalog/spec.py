@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 
 from google.protobuf import duration_pb2
 
@@ -183,27 +183,3 @@ def _fill_lora(lora: model_pb2.Lora) -> None:
 
 def _seconds(seconds: int) -> duration_pb2.Duration:
     return duration_pb2.Duration(seconds=seconds)
-
-
-def check_adapters_fit(spec: model_pb2.ModelSpec, model: str, misfits: Iterable[tuple[str, int]], count: int) -> None:
-    """Refuse a spec that would not serve all adapters of the model.
-
-    Args:
-        spec: The new spec.
-        model: Resource name of the model.
-        misfits: Name and rank of some adapters that need more than `spec.lora` offers.
-        count: How many such adapters there are.
-
-    Raises:
-        errors.FailedPrecondition: There are any.
-    """
-    if count == 0:
-        return
-    named = ", ".join(f"{name} (rank {rank})" for name, rank in misfits)
-    offered = f"lora.max_rank {spec.lora.max_rank}" if spec.HasField("lora") else "no lora"
-    raise errors.FailedPrecondition(
-        errors.Reason.ADAPTERS_WOULD_NOT_FIT,
-        f"{model} has {count} adapters that a spec with {offered} would not serve, such as {named}",
-        violations=(FieldViolation(field="spec.lora", description=f"got {offered}: too little for {named}"),),
-        metadata={"resource": model, "adapterCount": str(count)},
-    )

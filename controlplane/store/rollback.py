@@ -66,7 +66,8 @@ async def roll_back(transaction: WriteTransaction, to_revision: int) -> int:
     Raises:
         errors.NotFound: There is no such revision, or it is not kept any more.
         errors.ResourceExhausted: It would change too many resources.
-        errors.FailedPrecondition: A route pins a revision that does not exist any more.
+        errors.FailedPrecondition: A route pins a revision that does not exist any more, or a model
+            would not serve the rank of an adapter or of a pinned revision.
     """
     differences = await transaction.entries.differences(
         transaction.head.position.revision, to_revision, after_name="", limit=CHANGES_MAX + 1
@@ -95,6 +96,7 @@ async def roll_back(transaction: WriteTransaction, to_revision: int) -> int:
         await transaction.adapters.delete(*names.parse_adapter(name))
     for name in plan.removed_models:
         await transaction.models.delete(names.parse_model(name))
+    await _check_ranks(transaction, differences)
     return changed + len(plan.removed_adapters) + len(plan.removed_models)
 
 
@@ -185,6 +187,27 @@ async def _put_route(transaction: WriteTransaction, entry: snapshot_pb2.RouteEnt
         return False
     await transaction.routes.put(route, current)
     return True
+
+
+async def _check_ranks(transaction: WriteTransaction, differences: Sequence[Difference]) -> None:
+    """Refuse when a restored model would not serve the rank of what is restored with it.
+
+    A snapshot has no such rank, unless an earlier release has let it in.
+
+    Raises:
+        errors.FailedPrecondition: One has a higher rank.
+    """
+    restored = {
+        names.parse_target(item.name).model_id
+        for item in differences
+        if item.after is not None and item.name.startswith("models/")
+    }
+    for model_id in sorted(restored):
+        model = await transaction.models.find(model_id)
+        assert model is not None, "what is restored has its model"
+        highest = registration.rank_max(model)
+        misfits, count = await transaction.adapters.served_with_rank_above(model_id, highest)
+        registration.check_adapters_fit(model.name, highest, misfits, count, "to_revision")
 
 
 async def _check_pins(transaction: WriteTransaction, differences: Sequence[Difference]) -> None:

@@ -24,7 +24,7 @@ from dataplane.agent.ledger.ledger import Ledger
 from dataplane.agent.observer import Observer
 from dataplane.agent.reconciler.planning import plan
 from dataplane.agent.relayed_snapshot import find_snapshot, put_snapshot
-from dataplane.agent.status import Statuses, draining_models, notable_statuses
+from dataplane.agent.status import Statuses, adapter_statuses, draining_models, notable_statuses
 from dataplane.agent.steady_clock import steady_clock
 from dataplane.engine.replica import ReplicaSettings
 from dataplane.logs import configure_logging
@@ -132,6 +132,11 @@ class Agent:
             on_lag=self._keeper.report_waiting,
             timing=SwapTiming(),
         )
+        # With the snapshot becomes known which adapters running engines have still to try. Whoever
+        # waits for one would otherwise see it IDLE for a moment.
+        adapters = adapter_statuses(snapshot, self._ledger.applications.engines(self._clock()))
+        if adapters:
+            self._keeper.report(self._statuses.with_adapters(adapters, time.time()))
 
     async def _reconcile(self) -> None:
         while True:

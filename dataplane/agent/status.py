@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 
 from broadsheet.v1 import snapshot_pb2, status_pb2
@@ -34,8 +35,8 @@ def notable_statuses(
 ) -> dict[str, status_pb2.ResourceStatus]:
     """The statuses that say more than IDLE, by resource name.
 
-    They are of models and pinned revisions that are in use, of adapters that were loaded or
-    refused, and of quarantined entries.
+    They are of models and pinned revisions that are in use, of adapters that were loaded, refused
+    or are still to be tried, and of quarantined entries.
 
     Args:
         snapshot: The active one.
@@ -61,8 +62,7 @@ def notable_statuses(
             reason=quarantine.reason,
             message=plain_text(quarantine.message[:_MESSAGE_CHARACTERS_MAX]),
         )
-    reports = [report for replicas in engines.values() for report in replicas.values()]
-    statuses.update(_adapter_statuses(snapshot, reports))
+    statuses.update(adapter_statuses(snapshot, engines))
     return statuses
 
 
@@ -123,6 +123,15 @@ class Statuses:
         self._snapshot, self._notable, self._current = snapshot, notable, current
         return current
 
+    def with_adapters(
+        self, adapters: Mapping[str, status_pb2.ResourceStatus], now: float
+    ) -> Mapping[str, status_pb2.ResourceStatus]:
+        """All statuses as of the last update, but with newer ones of some adapters."""
+        current = dict(self._current)
+        for name, status in adapters.items():
+            current[name] = _stamped(status, self._current.get(name), now)
+        return current
+
 
 def _stamped(
     status: status_pb2.ResourceStatus, known: status_pb2.ResourceStatus | None, now: float
@@ -160,32 +169,58 @@ def _model_status(entry: snapshot_pb2.ModelEntry, activation: ModelActivation | 
     )
 
 
-def _adapter_statuses(snapshot: Snapshot, reports: Iterable[EngineReport]) -> dict[str, status_pb2.ResourceStatus]:
-    loaded: dict[str, int] = {}
+def adapter_statuses(
+    snapshot: Snapshot, engines: Mapping[str, Mapping[str, EngineReport]]
+) -> dict[str, status_pb2.ResourceStatus]:
+    """The statuses of adapters that say more than IDLE, by resource name.
+
+    Args:
+        snapshot: The active one.
+        engines: Reports of the live engine replicas, by application and replica id.
+    """
+    reports = [report for replicas in engines.values() for report in replicas.values()]
+    loaded: Counter[str] = Counter()
     failed: dict[str, str] = {}
+    tried: dict[str, int] = {}
     for report in reports:
-        for name in report.adapters:
-            loaded[name] = loaded.get(name, 0) + 1
+        loaded.update(report.adapters)
         failed.update(report.failed_adapters)
-    if not loaded and not failed:
+        if report.adapters_tried:
+            tried[report.model] = min(report.adapters_tried, tried.get(report.model, report.adapters_tried))
+    untried = any(revision < snapshot.position.revision for revision in tried.values())
+    if not loaded and not failed and not untried:
         return {}
-    statuses = {}
-    for adapter in snapshot.adapters.values():
-        name = engine_adapter_name(adapter)
-        if name in failed:
-            reason, _, message = failed[name].partition(": ")
-            statuses[adapter.name] = status_pb2.ResourceStatus(
-                name=adapter.name,
-                revision_number=adapter.revision.number,
-                state=status_pb2.RESOURCE_STATE_FAILED,
-                reason=reason,
-                message=plain_text(message[:_MESSAGE_CHARACTERS_MAX]),
-            )
-        elif name in loaded:
-            statuses[adapter.name] = status_pb2.ResourceStatus(
-                name=adapter.name,
-                revision_number=adapter.revision.number,
-                state=status_pb2.RESOURCE_STATE_READY,
-                ready_replicas=loaded[name],
-            )
-    return statuses
+    return {
+        adapter.name: status
+        for adapter in snapshot.adapters.values()
+        if (status := _adapter_status(adapter, loaded, failed, tried)) is not None
+    }
+
+
+def _adapter_status(
+    adapter: snapshot_pb2.AdapterEntry, loaded: Mapping[str, int], failed: Mapping[str, str], tried: Mapping[str, int]
+) -> status_pb2.ResourceStatus | None:
+    """The status of an adapter. None: it is IDLE.
+
+    Args:
+        adapter: The adapter.
+        loaded: How many replicas have loaded it, by engine-side name.
+        failed: Why it could not be loaded, by engine-side name.
+        tried: By model: up to which catalog revision all its replicas have tried new adapters.
+    """
+    name = engine_adapter_name(adapter)
+    status = status_pb2.ResourceStatus(name=adapter.name, revision_number=adapter.revision.number)
+    is_untried = adapter.revision.catalog_revision > tried.get(adapter.model, adapter.revision.catalog_revision)
+    # A failure may be that of an earlier revision with the same weights.
+    if name in failed and not is_untried:
+        status.state = status_pb2.RESOURCE_STATE_FAILED
+        status.reason, _, message = failed[name].partition(": ")
+        status.message = plain_text(message[:_MESSAGE_CHARACTERS_MAX])
+    elif name in loaded:
+        status.state = status_pb2.RESOURCE_STATE_READY
+        status.ready_replicas = loaded[name]
+    elif is_untried:
+        status.state = status_pb2.RESOURCE_STATE_DEPLOYING
+    else:
+        return None
+    return status

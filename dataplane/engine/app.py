@@ -1,4 +1,4 @@
-"""The app in front of an engine's own: checks the secret, fetches the adapter, notes the call.
+"""The app in front of an engine's own: checks the secret, loads the adapter, notes the call.
 
 The engine's app gets the request unchanged. While it is handled, `CURRENT_CALL` says what the
 caller asked for. It is a context variable, so the tasks that the engine starts have it too.
@@ -13,19 +13,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import structlog
 
 from broadsheet.v1 import snapshot_pb2
 from dataplane.errors import AdapterError
+from dataplane.openai import errors as openai_errors
 from dataplane.openai import wire
 from dataplane.openai.adapter_names import engine_adapter_name
 from dataplane.openai.asgi import JSON, AsgiApp, Receive, Scope, Send, send_whole
 
 _SERVED_NAME_HEADER = wire.SERVED_NAME_HEADER.encode()
 _ADAPTER_HEADER = wire.ADAPTER_HEADER.encode()
+_ADAPTER_FAILED = (wire.ADAPTER_FAILED_HEADER.encode(), b"1")
 _HAD_REQUEST = (wire.ENGINE_HAD_REQUEST_HEADER.encode(), b"1")
-
-_log = structlog.get_logger("dataplane.engine.replica")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +41,12 @@ CURRENT_CALL: contextvars.ContextVar[Call | None] = contextvars.ContextVar("broa
 
 
 class ReplicaApp:
-    """ASGI app: requires the secret, fetches the adapter, counts, and passes on to `inner`.
+    """ASGI app: requires the secret, loads the adapter, counts, and passes on to `inner`.
 
     Args:
         inner: The engine's own app.
         secret: What `authorization: Bearer` has to carry.
-        ensure_adapter: Has an adapter's files on disk when it returns; raises AdapterError.
+        ensure_adapter: The engine has loaded an adapter when it returns; raises AdapterError.
         is_alive: Whether the engine's processes run.
     """
 
@@ -67,8 +66,6 @@ class ReplicaApp:
         """Requests that are being handled."""
         self.adapters_in_flight: Counter[str] = Counter()
         """Those with an adapter, by its engine-side name."""
-        self.failed_adapters: dict[str, str] = {}
-        """Why the last attempt to fetch an adapter failed, by engine-side name."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -92,7 +89,7 @@ class ReplicaApp:
         if adapter:
             self.adapters_in_flight[adapter] += 1
         try:
-            if entry and adapter and not await self._ensured(entry, adapter, send):
+            if entry and not await self._ensured(entry, call.served_name, send):
                 return
             token = CURRENT_CALL.set(call)
             try:
@@ -132,16 +129,19 @@ class ReplicaApp:
 
         return checked
 
-    async def _ensured(self, entry: snapshot_pb2.AdapterEntry, adapter: str, send: Send) -> bool:
+    async def _ensured(self, entry: snapshot_pb2.AdapterEntry, served_name: str, send: Send) -> bool:
         try:
             await self._ensure_adapter(entry)
         except AdapterError as error:
-            _log.warning("adapter_unavailable", adapter=entry.name, reason=error.reason, message=str(error))
-            self.failed_adapters[adapter] = f"{error.reason}: {error}"
-            message = f"The adapter `{entry.served_name}` cannot be loaded: {error.reason}."
-            await _respond(send, 503, message, "adapter_unavailable")
+            failed = openai_errors.AdapterFailed.of(
+                served_name or entry.served_name,
+                reason=error.reason,
+                message=str(error),
+                retry_after_s=error.retry_after_s,
+            )
+            answer = openai_errors.answer_for(failed)
+            await send_whole(send, answer.status, [*answer.headers, _ADAPTER_FAILED], answer.body)
             return False
-        self.failed_adapters.pop(adapter, None)
         return True
 
 

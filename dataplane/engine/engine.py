@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 from dataplane.openai.asgi import AsgiApp
@@ -28,6 +29,13 @@ class Engine(Protocol):
 
     async def answer(self) -> None:
         """Return once the engine's loop, which computes the answers, has come round."""
+
+    async def load_adapter(self, name: str, path: Path) -> None:
+        """Load an adapter from a directory that stays until it is unloaded.
+
+        Raises:
+            AdapterError: it cannot be loaded. The engine goes on without it.
+        """
 
     async def unload_adapter(self, name: str) -> None:
         """Forget an adapter. An unknown one is ignored."""

@@ -23,14 +23,16 @@ from dataplane.engine.app import ReplicaApp
 from dataplane.engine.engine import Engine
 from dataplane.engine.http_server import serve_http
 from dataplane.engine.liveness import until_silent
+from dataplane.engine.new_adapters import NewAdapters
 from dataplane.engine.replica_adapters import ReplicaAdapters
 from dataplane.engine.simulated import app as simulated
 from dataplane.engine.vllm import engine as vllm_engine
-from dataplane.errors import EngineStartError
+from dataplane.errors import AdapterError, EngineStartError
 from dataplane.logs import configure_logging
 from dataplane.relay.messages import EngineReport, LiveAdapters, ReplicaPlaced, SleepOrder, StartFailure
 from dataplane.relay.relay import Relay
 from dataplane.relay.topics import Key, Role, Topic, Writer, engine_key
+from dataplane.snapshot.snapshot import model_of
 
 REPORT_INTERVAL_S = 2.0
 """How often a replica renews its report."""
@@ -69,12 +71,20 @@ class EngineReplica:
         self._relay = Relay(Writer(Role.ENGINE, self._replica_id))
         # A directory of its own: another replica must not lose files that this one removes.
         self._adapter_dir = settings.adapter_dir / self._replica_id
-        self._adapters = ReplicaAdapters(AdapterCache(self._adapter_dir))
+        self._adapters = ReplicaAdapters(
+            AdapterCache(self._adapter_dir), self._load_adapter, clock=time.monotonic, on_tried=self._adapter_tried
+        )
         self._live_adapters: LiveAdapters | None = None
         self._unload_due = asyncio.Event()
         self._ordered = self._carried_out = SleepOrder()
         self._order_due = asyncio.Event()
         self._report_due = asyncio.Event()
+        self._new_adapters = NewAdapters(
+            self._adapters.ensure,
+            is_asleep=lambda: self._ordered.asleep or self._carried_out.asleep,
+            clock=time.monotonic,
+            on_tried=self._report_due.set,
+        )
         self._stopping = False
         placed = ReplicaPlaced(application=application, replica_id=self._replica_id)
         await self._relay.send([placed])
@@ -97,6 +107,7 @@ class EngineReplica:
             asyncio.create_task(self._follow_agent(), name="relay"),
             asyncio.create_task(self._carry_out_sleep_orders(), name="sleep"),
             asyncio.create_task(self._unload_stale_adapters(), name="adapters"),
+            asyncio.create_task(self._new_adapters.run(), name="new adapters"),
         )
         self._liveness = asyncio.create_task(self._kill_when_silent(), name="liveness")
         self._log.info("engine_ready", url=self._url, start_s=round(self._start_s, 1), weights_s=self._engine.weights_s)
@@ -106,7 +117,7 @@ class EngineReplica:
             if self._entry.revision.spec.engine.kind == model_pb2.Engine.KIND_SIMULATED:
                 args = json_format.MessageToDict(self._entry.revision.spec.engine.args)
                 return await simulated.start(args)
-            return await vllm_engine.start(self._entry, self._adapters.path)
+            return await vllm_engine.start(self._entry)
         except ValueError as error:
             raise EngineStartError(str(error), reason="ENGINE_ARGS_INVALID") from error
 
@@ -143,11 +154,15 @@ class EngineReplica:
             url=self._url,
             in_flight=self._app.in_flight,
             adapters=tuple(sorted(self._engine.loaded_adapters)),
-            failed_adapters=dict(self._app.failed_adapters),
+            failed_adapters={
+                name: f"{failure.reason}: {failure.message}" for name, failure in self._adapters.failures.items()
+            },
             reported_at=time.monotonic(),
             start_s=self._start_s,
             weights_s=self._engine.weights_s,
             sleep_order=self._carried_out,
+            model=model_of(self._entry.name),
+            adapters_tried=self._new_adapters.tried,
         )
 
     # --- what the agent wants ---------------------------------------------------------------------
@@ -163,6 +178,8 @@ class EngineReplica:
             self._live_adapters = changes.changed.get(adapters_key, self._live_adapters)
             self._order_due.set()
             self._unload_due.set()
+            if self._live_adapters is not None:
+                self._new_adapters.offer(self._live_adapters)
 
     async def _carry_out_sleep_orders(self) -> None:
         """Put the engine to sleep and wake it. The ingress sends no requests here meanwhile."""
@@ -176,15 +193,28 @@ class EngineReplica:
             # ingress replica has died may still run.
             while order.asleep and self._app.in_flight:  # noqa: ASYNC110
                 await asyncio.sleep(_DRAIN_POLL_S)
-            if order.asleep and not self._carried_out.asleep:
-                await self._engine.sleep()
-            elif self._carried_out.asleep and not order.asleep:
-                await self._engine.wake()
-            self._carried_out = order
+            async with self._new_adapters.engine_in_use:
+                if order.asleep and not self._carried_out.asleep:
+                    await self._engine.sleep()
+                elif self._carried_out.asleep and not order.asleep:
+                    await self._engine.wake()
+                self._carried_out = order
             self._report_due.set()
             self._log.info(
                 "engine_asleep" if order.asleep else "engine_awake", seconds=round(time.monotonic() - started, 2)
             )
+
+    # --- adapters ---------------------------------------------------------------------------------
+
+    async def _load_adapter(self, name: str, path: Path) -> None:
+        await self._engine.load_adapter(name, path)
+
+    def _adapter_tried(self, entry: snapshot_pb2.AdapterEntry, error: AdapterError | None) -> None:
+        """Report an adapter that was loaded or failed. It may have left the catalog meanwhile."""
+        if error is not None:
+            self._log.warning("adapter_unavailable", adapter=entry.name, reason=error.reason, message=str(error))
+        self._report_due.set()
+        self._unload_due.set()
 
     async def _unload_stale_adapters(self) -> None:
         """Unload adapters that have left the catalog, once no request uses them."""
@@ -201,7 +231,6 @@ class EngineReplica:
         entry = self._adapters.drop(name)
         await self._engine.unload_adapter(name)
         await self._adapters.remove_files(entry)
-        self._app.failed_adapters.pop(name, None)
         self._log.info("adapter_unloaded", adapter=entry.name)
 
     # --- life and end -----------------------------------------------------------------------------
@@ -253,4 +282,4 @@ class EngineReplica:
 
 def _urgent_part(report: EngineReport) -> tuple[object, ...]:
     """What is reported at once when it changes."""
-    return report.adapters, report.failed_adapters, report.sleep_order
+    return report.adapters, report.failed_adapters, report.sleep_order, report.adapters_tried

@@ -40,6 +40,7 @@ _SENT_TRIES_MAX = 2
 """Engines that may receive one request: a request that crashes engines crashes no more of them."""
 _FAILING: Mapping[type[openai_errors.IngressError], Failing] = {
     openai_errors.NotServedHere: Failing.UNAVAILABLE,
+    openai_errors.AdapterFailed: Failing.UNAVAILABLE,
     openai_errors.ModelFailed: Failing.UNAVAILABLE,
     openai_errors.ColdStartTimeout: Failing.UNAVAILABLE,
     openai_errors.EngineUnreachable: Failing.UNAVAILABLE,

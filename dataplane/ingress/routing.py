@@ -49,7 +49,8 @@ class Failing(enum.Enum):
     """Why a resource cannot answer a request that something else may."""
 
     UNAVAILABLE = enum.auto()
-    """It failed to start, is not served on this data plane, or has no reachable replica."""
+    """It failed to start or to load, is not served on this data plane, or has no reachable
+    replica."""
     QUEUE_FULL = enum.auto()
     """Its queue is full, or it had no room in time."""
 

@@ -12,12 +12,16 @@ import yarl
 
 from broadsheet.v1 import snapshot_pb2
 from dataplane.ingress.limits import IngressSettings
+from dataplane.openai import errors as openai_errors
 from dataplane.openai import wire
 from dataplane.openai.asgi import Headers
 from dataplane.snapshot.activation import Endpoint
 
 _WHOLE_WRITE_BYTES_MAX = 1024 * 1024
 """Larger bodies are sent in pieces, so that writing one does not hold up the event loop."""
+
+_ERROR_BYTES_MAX = 16 * 1024
+"""Of the error of a replica. Its words are redacted and have at most 300 characters."""
 
 _HOST_PROBES = 3
 """Keepalive probes on an idle connection before its host is given up."""
@@ -145,6 +149,7 @@ class Upstream:
         Raises:
             UpstreamSilent: no answer came in time.
             UpstreamFailed: there is no answer.
+            openai_errors.AdapterFailed: the engine could not load the adapter.
         """
         url = _url(endpoint.url, path)
         if query:
@@ -159,6 +164,8 @@ class Upstream:
                 raise UpstreamFailed("wrong process at the endpoint", refused=True)
             if response.status == wire.ENGINE_DEAD_STATUS:
                 raise UpstreamFailed("engine dead", refused=wire.ENGINE_HAD_REQUEST_HEADER not in response.headers)
+            if wire.ADAPTER_FAILED_HEADER in response.headers:
+                raise await _adapter_failure(response)
             return Answer(response, await response.content.readany())
         except aiohttp.SocketTimeoutError as error:
             _close(response)
@@ -214,6 +221,16 @@ def _open_socket(host_timeout_s: int, address: aiohttp.AddrInfoType) -> socket.s
     # Bounds how long sent data stays unacknowledged, and replaces the number of probes: tcp(7).
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, host_timeout_s * 1000)
     return opened
+
+
+async def _adapter_failure(response: aiohttp.ClientResponse) -> openai_errors.AdapterFailed:
+    """The error that a replica sent because its engine could not load the adapter."""
+    try:
+        message = openai_errors.parse(await response.content.read(_ERROR_BYTES_MAX))
+        retry_after_s = float(response.headers["retry-after"])
+    except (KeyError, ValueError) as error:
+        raise UpstreamFailed("an error that is none", refused=True) from error
+    return openai_errors.AdapterFailed(message, retry_after_s=retry_after_s)
 
 
 def _close(response: aiohttp.ClientResponse | None) -> None:

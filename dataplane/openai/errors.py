@@ -194,6 +194,21 @@ class ModelFailed(IngressError):
         self.retry_after_s = retry_after_s
 
 
+class AdapterFailed(IngressError):
+    """The engine cannot load the adapter. Replicas make it, and the ingress passes it on."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+    @classmethod
+    def of(cls, served_name: str, *, reason: str, message: str, retry_after_s: float) -> AdapterFailed:
+        """The error with the engine's own words, which are redacted here."""
+        return cls(
+            f"The adapter `{served_name}` could not be loaded: {reason}: {redact(message)}", retry_after_s=retry_after_s
+        )
+
+
 class QueueFull(IngressError):
     retry_after_s = 2.0
 
@@ -285,6 +300,7 @@ _TABLE: Mapping[type[IngressError], tuple[int, _Type, str]] = {
     TooManyConnections: (503, _Type.SERVER, "too_many_connections"),
     NotReady: (503, _Type.SERVER, "not_ready"),
     ShuttingDown: (503, _Type.SERVER, "shutting_down"),
+    AdapterFailed: (503, _Type.SERVER, "adapter_failed"),
     ModelFailed: (503, _Type.SERVER, "model_failed"),
     NotServedHere: (503, _Type.SERVER, "model_unavailable"),
     QueueFull: (503, _Type.SERVER, "queue_full"),
@@ -346,3 +362,20 @@ def event_for(error: IngressError, *, anthropic: bool = False) -> bytes:
     """
     name = b"event: error\n" if anthropic else b""
     return b"\n\n" + name + b"data: " + answer_for(error, anthropic=anthropic).body + b"\n\n"
+
+
+class _Error(msgspec.Struct):
+    message: str
+
+
+class _Envelope(msgspec.Struct):
+    error: _Error
+
+
+def parse(body: bytes) -> str:
+    """The message of an error in OpenAI's shape, from another part of the data plane.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return msgspec.json.decode(body, type=_Envelope).error.message

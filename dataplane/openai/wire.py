@@ -30,6 +30,9 @@ ENGINE_DEAD_STATUS = 421
 ENGINE_HAD_REQUEST_HEADER = "x-broadsheet-engine-had-request"
 """With that status: the engine died while it had the request, perhaps because of it."""
 
+ADAPTER_FAILED_HEADER = "x-broadsheet-adapter-failed"
+"""With an error from a replica: its engine could not load the adapter. It never had the request."""
+
 
 def authorization(secret: str) -> str:
     """The `authorization` header of a request to a replica with this secret."""

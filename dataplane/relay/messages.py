@@ -154,6 +154,11 @@ class EngineReport:
     """How long it read its weights, in seconds; None: unknown."""
     sleep_order: SleepOrder
     """The last order that it has carried out."""
+    model: str
+    """Resource name of its model."""
+    adapters_tried: int
+    """It has tried to load the adapters that were new up to this catalog revision. 0: it has got no
+    list of adapters yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +168,8 @@ class LiveAdapters:
     catalog_revision: int
     names: frozenset[str]
     """Engine-side names."""
+    newest: tuple[str, ...] = ()
+    """The latest changed of them, from the latest on: entries as in `wire.ADAPTER_HEADER`."""
 
 
 # --- messages to the agent ------------------------------------------------------------------------

@@ -53,7 +53,7 @@ async def fill(url: str, directory: Path, models: int, adapters: int) -> None:
     verifier = AdapterVerifier(size_bytes_max=1024 * 1024, allowed_sources=())
     try:
         source = model_pb2.Source(uri=write_adapter(directory / "filled").as_uri())
-        weights = await verifier.verify(source, None, MAX_RANK)
+        weights = await verifier.verify(source, model_pb2.ModelSpec(lora=model_pb2.Lora(max_rank=MAX_RANK)))
     finally:
         verifier.close()
 

@@ -132,6 +132,8 @@ class Cluster:
                 start_s=30.0,
                 weights_s=2.0,
                 sleep_order=SleepOrder(),
+                model="models/m",
+                adapters_tried=0,
             )
             await relay.put({key: report})
             self.puts += 1

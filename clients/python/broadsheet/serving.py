@@ -42,6 +42,8 @@ class ServingWait:
     """Whether READY is required: IDLE does not count."""
     progress: ServingProgress | None = None
     """The newest result of `update`."""
+    _idle_seen: set[str] = field(default_factory=set)
+    """Data planes that had the snapshot, and the adapter IDLE, at the update before."""
     _degraded_since_s: dict[str, float] = field(default_factory=dict)
     """By data plane: since when it reports DEGRADED at an older revision despite having the new
     snapshot."""
@@ -108,7 +110,13 @@ class ServingWait:
         # Data planes do not report adapters that are merely IDLE. The control plane fills that
         # state in, without a revision number.
         if isinstance(resource, Adapter) and has_snapshot and number == 0 and state in _UNREPORTED:
-            state, number = ResourceState.RESOURCE_STATE_IDLE, resource.revision.number
+            state = ResourceState.RESOURCE_STATE_IDLE
+            # With a new snapshot a data plane may report that it has an engine load the adapter.
+            # The report comes a moment after the snapshot, so IDLE has to be seen twice.
+            number = resource.revision.number if plane.name in self._idle_seen else 0
+            self._idle_seen.add(plane.name)
+        else:
+            self._idle_seen.discard(plane.name)
         progress = DataPlaneProgress(
             data_plane=plane.name,
             connected=plane.connected,

@@ -51,7 +51,7 @@ class AdapterHandler:
         base, weights = await self._read_files(model_id, source)
 
         async def work(transaction: WriteTransaction) -> pb.RegisterAdapterResponse:
-            model = await _unchanged_base(transaction, base, weights)
+            model = await _unchanged_base(transaction, base, weights, "source.uri")
             draft = registration.AdapterDraft(
                 model_id=model_id,
                 id=request.adapter_id,
@@ -159,6 +159,8 @@ class AdapterHandler:
             return first
         model_id, adapter_id = names.parse_adapter(request.name)
         earlier = await self._registry.store.adapters.get_revision(model_id, adapter_id, request.revision_number)
+        base = await self._registry.store.models.get(model_id)
+        registration.check_rank(base, earlier.weights.rank, "revision_number")
         # Read again: the files may have gone or changed, and the base may serve other ranks now.
         base, weights = await self._read_files(model_id, earlier.source)
         registration.check_same_files(request.name, earlier, weights)
@@ -166,7 +168,7 @@ class AdapterHandler:
         async def work(transaction: WriteTransaction) -> pb.RollbackAdapterResponse:
             current = await consistency.existing_adapter(transaction, model_id, adapter_id)
             etags.check(request.etag, current)
-            await _unchanged_base(transaction, base, weights)
+            await _unchanged_base(transaction, base, weights, "revision_number")
             draft = registration.AdapterDraft(
                 model_id=model_id,
                 id=adapter_id,
@@ -215,7 +217,7 @@ class AdapterHandler:
             adapter = registration.undeleted(current, transaction.stamp)
             base = registration.base_for_undelete(adapter, await transaction.models.find(model_id))
             registration.check_takes_adapter(base)
-            registration.check_rank(base, adapter.revision.weights.rank)
+            registration.check_rank(base, adapter.revision.weights.rank, "name")
             await consistency.check_served_name(transaction, adapter.served_name, adapter.name)
             await transaction.adapters.put(adapter, current)
             return pb.UndeleteAdapterResponse(
@@ -239,15 +241,26 @@ class AdapterHandler:
         """
         base = await self._registry.store.models.get(model_id)
         registration.check_takes_adapter(base)
-        base_spec = base.revision.spec
-        base_source = base_spec.source if base_spec.HasField("source") else None
-        return base, await self._registry.adapter_verifier.verify(source, base_source, base_spec.lora.max_rank)
+        newest, *others = registration.bases_of_adapters(base)
+        weights = await self._registry.adapter_verifier.verify(source, newest)
+        for spec_of_stable in others:
+            again = await self._registry.adapter_verifier.verify(source, spec_of_stable)
+            if again != weights:
+                message = f"the files at {source.uri} changed while they were read; try again"
+                raise errors.Aborted(errors.Reason.ADAPTER_FILES_CHANGED, message)
+        return base, weights
 
 
 async def _unchanged_base(
-    transaction: WriteTransaction, base: domain.Model, weights: adapter_pb2.AdapterWeights
+    transaction: WriteTransaction, base: domain.Model, weights: adapter_pb2.AdapterWeights, field: str
 ) -> domain.Model:
     """The base as it is now, provided that the check of the files still holds.
+
+    Args:
+        transaction: That of the change.
+        base: The base that the files were checked against.
+        weights: The files.
+        field: The path in the request that asks for them.
 
     Raises:
         errors.Aborted: The base has other weights now.
@@ -257,7 +270,7 @@ async def _unchanged_base(
     """
     model = registration.unchanged_base(base, await transaction.models.find(base.id))
     registration.check_takes_adapter(model)
-    registration.check_rank(model, weights.rank)
+    registration.check_rank(model, weights.rank, field)
     return model
 
 

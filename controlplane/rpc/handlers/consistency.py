@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from broadsheet.v1 import route_pb2
 from controlplane import errors
-from controlplane.catalog import domain, routes
+from controlplane.catalog import domain, registration, routes
 from controlplane.store.transactions import WriteTransaction
 from protocol import names
 
@@ -79,13 +79,7 @@ async def _exists(transaction: WriteTransaction, field: str, resource: str) -> b
     rank = await transaction.adapters.rank_of(target)
     if rank is None:
         return False
-    rank_max = model.revision.spec.lora.max_rank
-    if rank > rank_max:
-        raise errors.InvalidArgument.of_field(
-            field,
-            f"got {resource!r}: it has rank {rank}; {model.name} serves ranks up to {rank_max} (spec.lora.max_rank)",
-            errors.Reason.ADAPTER_RANK_TOO_HIGH,
-        )
+    registration.check_rank(model, rank, field, f"got {resource!r}: it")
     return True
 
 

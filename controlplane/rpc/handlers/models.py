@@ -6,7 +6,6 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from broadsheet.v1 import model_pb2
 from broadsheet.v1 import registry_service_pb2 as pb
 from controlplane import errors
 from controlplane.catalog import convert, domain, etags, registration, rollout, spec
@@ -49,7 +48,7 @@ class ModelHandler:
             current = await transaction.models.find_any(draft.id)
             registration.check_registrable(current, must_create=request.must_create)
             etags.check(request.etag, current)
-            written = await _write(transaction, current, draft)
+            written = await _write(transaction, current, draft, "spec.lora")
             return pb.RegisterModelResponse(
                 model=convert.model_to_proto(written.model),
                 catalog_revision=written.catalog_revision,
@@ -122,7 +121,7 @@ class ModelHandler:
                 card=merged.revision.card,
                 rollout_policy=rollout.resolved(merged.rollout_policy),
             )
-            written = await _write(transaction, current, draft)
+            written = await _write(transaction, current, draft, "model.revision.spec.lora")
             return pb.UpdateModelResponse(
                 model=convert.model_to_proto(written.model),
                 catalog_revision=written.catalog_revision,
@@ -154,7 +153,7 @@ class ModelHandler:
                 # A rollback skips the canary: the operator wants the old revision now.
                 at_once=True,
             )
-            written = await _write(transaction, current, draft)
+            written = await _write(transaction, current, draft, "revision_number")
             return pb.RollbackModelResponse(
                 model=convert.model_to_proto(written.model),
                 catalog_revision=written.catalog_revision,
@@ -215,9 +214,15 @@ class ModelHandler:
 
 
 async def _write(
-    transaction: WriteTransaction, current: domain.Model | None, draft: registration.ModelDraft
+    transaction: WriteTransaction, current: domain.Model | None, draft: registration.ModelDraft, field: str
 ) -> _Written:
     """Write the model that `draft` states, unless nothing changes.
+
+    Args:
+        transaction: That of the change.
+        current: The model as it is. None: it is new.
+        draft: The model as requested.
+        field: The path in the request that asks for its `lora`.
 
     Raises:
         errors.AlreadyExists: Another resource has the served name.
@@ -229,14 +234,8 @@ async def _write(
     if changed:
         await consistency.check_served_name(transaction, model.served_name, model.name)
         if created and current is not None:
-            await _check_adapters_fit(transaction, model.name, draft.id, model.revision.spec)
+            highest = model.revision.spec.lora.max_rank
+            misfits, count = await transaction.adapters.served_with_rank_above(draft.id, highest)
+            registration.check_adapters_fit(model.name, highest, misfits, count, field)
         await transaction.models.put(model, current)
     return _Written(model, consistency.revision_with(transaction, changed=changed), created=created)
-
-
-async def _check_adapters_fit(
-    transaction: WriteTransaction, name: str, model_id: str, new: model_pb2.ModelSpec
-) -> None:
-    rank_max = new.lora.max_rank if new.HasField("lora") else 0
-    misfits, count = await transaction.adapters.with_rank_above(model_id, rank=rank_max)
-    spec.check_adapters_fit(new, name, misfits, count)

@@ -17,11 +17,11 @@ from controlplane.store.resources import adapter_rows, deletion, lists
 from controlplane.store.resources.adapter_rows import SELECT_ADAPTERS
 from controlplane.store.resources.change import CatalogChange
 from controlplane.store.resources.purging import Purge
-from controlplane.store.schema import adapter_revisions, adapters, models
+from controlplane.store.schema import adapter_revisions, adapters, models, route_references
 from protocol import names
 
 NAMED_MAX = 5
-"""Adapters that `with_rank_above` names. Error messages give the number of the others."""
+"""Adapters that a list for an error message names. The message gives the number of the others."""
 
 
 class Adapters:
@@ -112,6 +112,33 @@ class Adapters:
             count = (await connection.execute(counting)).scalar_one()
             rows = await connection.execute(query) if count else ()
             return tuple((names.adapter_name(model_id, row.id), row.rank) for row in rows), count
+
+    async def served_with_rank_above(self, model_id: str, rank: int) -> tuple[Sequence[tuple[str, int]], int]:
+        """The adapters of a model, and the revisions of them that routes pin, with a higher rank.
+
+        Returns:
+            Name and rank of some of them, and their count.
+        """
+        pins = (
+            select(adapter_revisions.c.adapter_id, adapter_revisions.c.number, adapter_revisions.c.weights)
+            .join(
+                route_references,
+                (route_references.c.model_id == adapter_revisions.c.model_id)
+                & (route_references.c.adapter_id == adapter_revisions.c.adapter_id)
+                & (route_references.c.number == adapter_revisions.c.number),
+            )
+            .where(route_references.c.model_id == model_id, route_references.c.adapter_id != "")
+            .distinct()
+            .order_by(adapter_revisions.c.adapter_id, adapter_revisions.c.number)
+        )
+        async with self._reading.begin() as connection:
+            named, count = await Adapters(self._reading.on(connection)).with_rank_above(model_id, rank)
+            pinned = [
+                (names.adapter_revision_name(model_id, row.adapter_id, row.number), found)
+                for row in await connection.execute(pins)
+                if (found := adapter_pb2.AdapterWeights.FromString(row.weights).rank) > rank
+            ]
+        return (*named, *pinned)[:NAMED_MAX], count + len(pinned)
 
     async def rank_of(self, target: names.Target) -> int | None:
         """The rank of an adapter, or of its revision `target.number`. None: it does not exist."""

@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -22,7 +23,7 @@ import msgspec
 from dataplane.engine.out_of_memory import start_failure_reason
 from dataplane.engine.simulated.answers import AnswerMaker, EngineRequest, Generation
 from dataplane.engine.simulated.settings import SimulatedSettings
-from dataplane.errors import EngineStartError
+from dataplane.errors import AdapterError, EngineStartError
 from dataplane.openai import wire
 from dataplane.openai.asgi import JSON, CancelOnDisconnect, Receive, Scope, Send, answer_lifespan, header, send_whole
 
@@ -98,12 +99,22 @@ class SimulatedEngine:
 
     @property
     def loaded_adapters(self) -> tuple[str, ...]:
-        """Engine-side names of the adapters that requests have used."""
+        """Engine-side names of its adapters."""
         return tuple(self._adapters)
 
     @property
     def weights_s(self) -> None:
         """It has no weights."""
+
+    async def load_adapter(self, name: str, path: Path) -> None:
+        """Note an adapter.
+
+        Raises:
+            AdapterError: `fail_adapters` is set.
+        """
+        if self._settings.fail_adapters:
+            raise AdapterError(self._settings.fail_adapters, reason="ADAPTER_LOAD_FAILED")
+        self._adapters.add(name)
 
     async def unload_adapter(self, name: str) -> None:
         """Forget an adapter. An unknown one is ignored."""

@@ -22,6 +22,8 @@ class SimulatedSettings:
     """Seconds that waking from sleep takes (`scaling.idle: SLEEP`)."""
     fail_start: str = ""
     """Not empty: starting fails with this message, after `start_up_s`."""
+    fail_adapters: str = ""
+    """Not empty: loading an adapter fails with this message."""
     memory_bytes: int = 0
     """Bytes of memory that starting asks the kernel for. If it refuses them, the start fails. They
     are not written to."""

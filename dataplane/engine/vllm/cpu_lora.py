@@ -13,18 +13,8 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-WORKER_EXTENSION = "dataplane.engine.vllm.cpu_lora.WorkerExtension"
-
 _OPERATORS = ("bgmv_shrink", "bgmv_expand", "bgmv_expand_slice")
 """Of `vllm.lora.ops.torch_ops.lora_ops`. The others there (`sgmv_*`) call these."""
-
-
-class WorkerExtension:
-    """Mixed into vLLM's workers (`worker_extension_cls`), for calls by `collective_rpc`."""
-
-    def skip_rows_without_adapter(self) -> None:
-        """Call the function of this name."""
-        skip_rows_without_adapter()
 
 
 def skip_rows_without_adapter() -> None:

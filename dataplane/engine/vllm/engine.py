@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from broadsheet.v1 import snapshot_pb2
 from dataplane.engine.app import CURRENT_CALL
 from dataplane.engine.out_of_memory import kernel_kills, start_failure_reason
-from dataplane.engine.vllm import cpu_lora
+from dataplane.engine.vllm import worker_extension
 from dataplane.engine.vllm.command_line import command_line
 from dataplane.engine.vllm.flags import Flag, Takes, arguments
 from dataplane.engine.vllm.start_log import cause_in, error_message, kill_message, log_since, log_sizes, weights_seconds
-from dataplane.errors import EngineStartError
+from dataplane.errors import AdapterError, EngineStartError
 from dataplane.openai import errors as openai_errors
 from dataplane.openai.asgi import AsgiApp
 from dataplane.openai.routes import INFERENCE_ROUTES
 from protocol.engine_args import RESERVED
 
-_RESOLVER_NAME = "broadsheet"
+_LOAD_FAILED = "ADAPTER_LOAD_FAILED"
 
-AdapterPath = Callable[[str], Path | None]
-"""Engine-side name → directory with the adapter's verified files; None: it was not fetched."""
+_CALL_FAILED = re.compile(r"^Call to \w+ method failed: ")
+"""What vLLM puts before the words of an error in its engine process."""
 
 
 class VllmEngine:
@@ -56,6 +58,40 @@ class VllmEngine:
     def loaded_adapters(self) -> tuple[str, ...]:
         """Engine-side names of the adapters that vLLM knows."""
         return tuple(self._app.state.openai_serving_models.lora_requests)
+
+    async def load_adapter(self, name: str, path: Path) -> None:
+        """Have vLLM load an adapter, unless it has.
+
+        Raises:
+            AdapterError: with vLLM's own words.
+        """
+        from vllm.lora.request import LoRARequest
+
+        models = self._app.state.openai_serving_models
+        if name in models.lora_requests:
+            return
+        request = LoRARequest(lora_name=name, lora_int_id=models.lora_id_counter.inc(1), lora_path=str(path))
+        try:
+            await self._client.add_lora(request)
+            unmatched = await self._unmatched_modules(request.lora_int_id)
+        except Exception as error:
+            await self._forget(request.lora_int_id)
+            raise AdapterError(_words(error), reason=_LOAD_FAILED) from error
+        if unmatched:
+            await self._forget(request.lora_int_id)
+            message = f"vLLM has no module for {len(unmatched)} of its modules, such as {unmatched[0]}"
+            raise AdapterError(message, reason=_LOAD_FAILED)
+        models.lora_requests[name] = request
+
+    async def _unmatched_modules(self, lora_id: int) -> list[str]:
+        """The modules of a loaded adapter that no worker has: vLLM passes over them."""
+        by_worker: list[list[str]] = await self._client.collective_rpc("unmatched_modules", args=(lora_id,))
+        return sorted(set.intersection(*map(set, by_worker)))
+
+    async def _forget(self, lora_id: int) -> None:
+        """Remove what a failed load has left in the workers."""
+        with contextlib.suppress(Exception):  # a dead engine is noticed by the replica
+            await self._client.remove_lora(lora_id)
 
     async def unload_adapter(self, name: str) -> None:
         """Make vLLM forget an adapter. An unknown one is ignored."""
@@ -93,7 +129,11 @@ class VllmEngine:
             kill_process_tree(process.pid)
 
 
-async def start(entry: snapshot_pb2.ModelEntry, adapter_path: AdapterPath) -> VllmEngine:
+def _words(error: Exception) -> str:
+    return _CALL_FAILED.sub("", str(error)) or type(error).__name__
+
+
+async def start(entry: snapshot_pb2.ModelEntry) -> VllmEngine:
     """Start vLLM for a model.
 
     It takes from tens of seconds to minutes, and blocks the event loop for a part of that.
@@ -102,13 +142,9 @@ async def start(entry: snapshot_pb2.ModelEntry, adapter_path: AdapterPath) -> Vl
         EngineStartError: with the engine's own reason.
     """
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    if entry.revision.spec.HasField("lora"):
-        # vLLM then asks a resolver for unknown adapters. It also opens routes to load them, which
-        # the ingress does not forward.
-        os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     sizes, kills = log_sizes(), kernel_kills()
     try:
-        client, app = await _start(entry, adapter_path)
+        client, app = await _start(entry)
     except EngineStartError:
         raise
     except Exception as error:
@@ -120,24 +156,20 @@ async def start(entry: snapshot_pb2.ModelEntry, adapter_path: AdapterPath) -> Vl
     return VllmEngine(client, app, weights_seconds(log_since(sizes)))
 
 
-async def _start(entry: snapshot_pb2.ModelEntry, adapter_path: AdapterPath) -> tuple[Any, Any]:
+async def _start(entry: snapshot_pb2.ModelEntry) -> tuple[Any, Any]:
     """The engine's client, and its OpenAI app."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
-    from vllm.lora.resolver import LoRAResolverRegistry
     from vllm.platforms import current_platform
     from vllm.v1.engine.async_llm import AsyncLLM
 
     parsed = _parse(entry)
-    lora_on_cpu = parsed.enable_lora and current_platform.is_cpu()
     if parsed.enable_lora:
-        LoRAResolverRegistry.register_resolver(_RESOLVER_NAME, _resolver(adapter_path))
-    if lora_on_cpu:
         _extend_workers(parsed)
     client = AsyncLLM.from_engine_args(AsyncEngineArgs.from_cli_args(parsed))
     try:
-        if lora_on_cpu:
+        if parsed.enable_lora and current_platform.is_cpu():
             await client.collective_rpc("skip_rows_without_adapter")
         tasks = await client.get_supported_tasks()
         app = build_app(parsed, tasks, client.model_config)
@@ -194,24 +226,9 @@ def _takes(action: argparse.Action) -> Takes:
 
 def _extend_workers(parsed: Any) -> None:
     if parsed.worker_extension_cls:
-        message = "worker_extension_cls: on CPUs, a model with adapters has Broadsheet's own"
+        message = "worker_extension_cls: a model with adapters has Broadsheet's own"
         raise EngineStartError(message, reason="ENGINE_ARGS_INVALID")
-    parsed.worker_extension_cls = cpu_lora.WORKER_EXTENSION
-
-
-def _resolver(adapter_path: AdapterPath) -> Any:
-    from vllm.lora.request import LoRARequest
-    from vllm.lora.resolver import LoRAResolver
-
-    class CatalogResolver(LoRAResolver):  # type: ignore[misc]  # vLLM is not followed by mypy
-        async def resolve_lora(self, base_model_name: str, lora_name: str) -> Any:
-            path = adapter_path(lora_name)
-            if path is None:
-                return None
-            # vLLM replaces the id by its own.
-            return LoRARequest(lora_name=lora_name, lora_int_id=1, lora_path=str(path))
-
-    return CatalogResolver()
+    parsed.worker_extension_cls = worker_extension.WORKER_EXTENSION
 
 
 def _speak_public_names(models: Any) -> None:

@@ -5,6 +5,7 @@ The tests run in order and share a cluster.
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 import time
@@ -16,7 +17,10 @@ import pytest
 from openai.types.chat import ChatCompletionChunk
 
 from broadsheet import Client
+from broadsheet.errors import ServingFailed
 from broadsheet.types import ColdStart
+from protocol import safetensors_header
+from tests.adapter_directories import safetensors_bytes
 from tests.e2e.real_model import CAPITAL, ENGINE, ENGINE_ARGS, SEA, STATE, ask, register_smollm2, state_of
 from tests.e2e.stack import Stack, until
 
@@ -171,8 +175,15 @@ def test_adapter_files_changed_after_registration_are_not_served(
     # from its own copy.
     weights.write_bytes(weights.read_bytes()[:-2] + b"\1\1")
     client.register_adapter("smollm2", "changed", source=source)
-    client.wait_until_serving("models/smollm2/adapters/changed", timeout_s=30)
+    client.wait_until_serving("models/smollm2/adapters/changed", require_ready=True, timeout_s=30)
+    # The running engine has loaded it at once. Undeleted, it has to be fetched again.
+    unloaded = stack.dataplane.log.read_text(errors="replace").count("adapter_unloaded")
+    client.delete_adapter("models/smollm2/adapters/changed")
+    log = stack.dataplane.log
+    until(lambda: log.read_text(errors="replace").count("adapter_unloaded") > unloaded, 20, "it to be unloaded")
     weights.write_bytes(weights.read_bytes()[:-2] + b"\2\2")
+    revision = client.undelete_adapter("models/smollm2/adapters/changed").catalog_revision
+    assert client.wait_for_revision(revision, timeout_s=30).active_everywhere
     with pytest.raises(openai.InternalServerError, match="ADAPTER_DIGEST_MISMATCH"):
         ask(stack, "smollm2:changed")
     until(lambda: state_of(client, "models/smollm2/adapters/changed") == STATE.RESOURCE_STATE_FAILED, 10, "FAILED")
@@ -180,6 +191,54 @@ def test_adapter_files_changed_after_registration_are_not_served(
     client.wait_until_serving("models/smollm2/adapters/changed", timeout_s=30)
     ask(stack, "smollm2:changed")
     client.delete_adapter("models/smollm2/adapters/changed")
+
+
+def with_module(adapter: Path, directory: Path, module: str) -> Path:
+    """A copy of an adapter that has matrices for one more module of layer 0."""
+    shutil.copytree(adapter, directory)
+    file = directory / "adapter_model.safetensors"
+    content = file.read_bytes()
+    begin = safetensors_header.LENGTH_BYTES
+    end = begin + safetensors_header.header_bytes(content[:begin], len(content))
+    shapes = {
+        name: tensor.shape for name, tensor in safetensors_header.parse(content[begin:end], len(content) - end).items()
+    }
+    rank = json.loads((directory / "adapter_config.json").read_bytes())["r"]
+    path = f"base_model.model.model.layers.0.{module}"
+    more = {f"{path}.lora_A.weight": (rank, 576), f"{path}.lora_B.weight": (576, rank)}
+    file.write_bytes(safetensors_bytes({**shapes, **more}))
+    return directory
+
+
+def test_an_adapter_that_fails_in_the_engine_fails_alone_and_says_why(
+    stack: Stack, client: Client, pirate: Path, tmp_path: Path
+) -> None:
+    replicas = stack.engine_replicas("smollm2")
+    name = "models/smollm2/adapters/odd"
+    # Only the engine knows how a base names its experts, so registration takes matrices for them.
+    odd = with_module(pirate, tmp_path / "odd", "mlp.experts.0.odd_proj")
+    client.register_adapter("smollm2", "odd", source=odd)
+    with pytest.raises(ServingFailed, match=r"expected target modules.*odd_proj") as caught:
+        client.wait_until_serving(name, timeout_s=30)
+    assert (caught.value.reason, caught.value.resource) == ("ADAPTER_LOAD_FAILED", name)
+    (status,) = client.get_adapter(name).statuses
+    assert (status.status.state, status.status.reason) == (STATE.RESOURCE_STATE_FAILED, "ADAPTER_LOAD_FAILED")
+    assert "odd_proj" in status.status.message
+
+    with pytest.raises(openai.InternalServerError, match=r"`smollm2:odd` could not be loaded.*<path>") as refused:
+        ask(stack, "smollm2:odd")
+    assert refused.value.status_code == 503
+    assert refused.value.code == "adapter_failed"
+    assert int(refused.value.response.headers["retry-after"]) > 0
+    assert str(tmp_path) not in str(refused.value)
+    assert "Paris" in ask(stack, "smollm2")
+    assert "Arr" in ask(stack, "smollm2:pirate")
+    assert stack.engine_replicas("smollm2") == replicas
+
+    client.register_adapter("smollm2", "odd", source=pirate)
+    client.wait_until_serving(name, require_ready=True, timeout_s=30)
+    assert "Arr" in ask(stack, "smollm2:odd")
+    client.delete_adapter(name)
 
 
 @pytest.mark.parametrize(

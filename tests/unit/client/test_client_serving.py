@@ -158,14 +158,36 @@ def test_a_wait_can_name_a_revision() -> None:
 
 def test_an_unreported_adapter_is_idle_where_its_snapshot_is() -> None:
     adapter = Adapter(name="models/m/adapters/x", revision=AdapterRevision(number=1), catalog_revision=5)
-    assert wait().update(adapter, [plane()], 1.0).done
-    assert not wait().update(adapter, [plane(serving=4)], 1.0).done
+    assert idle_twice(adapter, plane())
+    assert not idle_twice(adapter, plane(serving=4))
     idle = ResourceStatus(state=IDLE)
     adapter.statuses.append(DataPlaneResourceStatus(data_plane="dataPlanes/a", connected=True, status=idle))
-    assert wait().update(adapter, [plane()], 1.0).done
-    assert not wait().update(adapter, [plane(serving=4)], 1.0).done
+    assert idle_twice(adapter, plane())
+    assert not idle_twice(adapter, plane(serving=4))
     adapter.statuses[0].status.state = FAILED
-    assert not wait().update(adapter, [plane()], 1.0).done
+    assert not idle_twice(adapter, plane())
+
+
+def idle_twice(adapter: Adapter, of: DataPlane) -> bool:
+    """Whether a wait for an adapter is done when it sees it IDLE for the second time."""
+    waiting = wait()
+    assert not waiting.update(adapter, [of], 1.0).done
+    return waiting.update(adapter, [of], 2.0).done
+
+
+def test_a_new_adapter_that_a_running_engine_has_still_to_load_is_waited_for() -> None:
+    # The data plane reports that it has the snapshot, and a moment later that the engine loads it.
+    adapter = Adapter(name="models/m/adapters/x", revision=AdapterRevision(number=1), catalog_revision=5)
+    waiting = wait()
+    assert not waiting.update(adapter, [plane()], 1.0).done
+    loading = ResourceStatus(state=DEPLOYING, revision_number=1)
+    adapter.statuses.append(DataPlaneResourceStatus(data_plane="dataPlanes/a", connected=True, status=loading))
+    assert not waiting.update(adapter, [plane()], 2.0).done
+    loading.state, loading.reason, loading.message = FAILED, "ADAPTER_LOAD_FAILED", "the engine's words"
+    adapter.statuses[0].status.CopyFrom(loading)
+    with pytest.raises(ServingFailed, match="the engine's words") as caught:
+        waiting.update(adapter, [plane()], 3.0)
+    assert caught.value.reason == "ADAPTER_LOAD_FAILED"
 
 
 def test_an_outage_of_the_control_plane_does_not_end_the_wait() -> None:

@@ -46,7 +46,7 @@ HINTS: Mapping[str, str] = {
     "ETAG_MISMATCH": "get it again, check what changed, and repeat with the new --etag",
     "INVALID_FILTER": "put the whole filter into quotes: --filter 'labels.env = prod AND NOT state = READY'",
     "INVALID_UPDATE_MASK": "name what to change, such as --served-name; model register states a whole model",
-    "ADAPTERS_WOULD_NOT_FIT": "keep --lora-max-rank large enough, or delete those adapters first",
+    "ADAPTERS_WOULD_NOT_FIT": "keep --lora-max-rank large enough, or first delete those adapters or change the routes",
     "REQUEST_ID_REUSED": "send a fresh UUID4 with each request",
     "MODEL_NOT_FOUND": "broadsheet model list shows what there is",
     "ADAPTER_NOT_FOUND": "broadsheet adapter list shows what there is",

@@ -227,8 +227,8 @@ class RouteFallback(_message.Message):
         CONDITION_UNSPECIFIED: RouteFallback._Condition.ValueType  # 0
         """Not set."""
         CONDITION_UNAVAILABLE: RouteFallback._Condition.ValueType  # 1
-        """The resource before failed to start, is not served on this data plane, or has no reachable
-        replica.
+        """The resource before failed to start or to load, is not served on this data plane, or has no
+        reachable replica.
         """
         CONDITION_QUEUE_FULL: RouteFallback._Condition.ValueType  # 2
         """The queue of the resource before is full."""
@@ -239,8 +239,8 @@ class RouteFallback(_message.Message):
     CONDITION_UNSPECIFIED: RouteFallback.Condition.ValueType  # 0
     """Not set."""
     CONDITION_UNAVAILABLE: RouteFallback.Condition.ValueType  # 1
-    """The resource before failed to start, is not served on this data plane, or has no reachable
-    replica.
+    """The resource before failed to start or to load, is not served on this data plane, or has no
+    reachable replica.
     """
     CONDITION_QUEUE_FULL: RouteFallback.Condition.ValueType  # 2
     """The queue of the resource before is full."""

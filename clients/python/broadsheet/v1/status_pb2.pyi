@@ -28,7 +28,7 @@ class _ResourceStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Resourc
     RESOURCE_STATE_UNSPECIFIED: _ResourceState.ValueType  # 0
     """Not reported."""
     RESOURCE_STATE_DEPLOYING: _ResourceState.ValueType  # 1
-    """Being started; requests wait."""
+    """Being started; requests wait. Of an adapter: it is new, and running engines try to load it."""
     RESOURCE_STATE_READY: _ResourceState.ValueType  # 2
     """A replica answers."""
     RESOURCE_STATE_IDLE: _ResourceState.ValueType  # 3
@@ -52,7 +52,7 @@ class ResourceState(_ResourceState, metaclass=_ResourceStateEnumTypeWrapper):
 RESOURCE_STATE_UNSPECIFIED: ResourceState.ValueType  # 0
 """Not reported."""
 RESOURCE_STATE_DEPLOYING: ResourceState.ValueType  # 1
-"""Being started; requests wait."""
+"""Being started; requests wait. Of an adapter: it is new, and running engines try to load it."""
 RESOURCE_STATE_READY: ResourceState.ValueType  # 2
 """A replica answers."""
 RESOURCE_STATE_IDLE: ResourceState.ValueType  # 3

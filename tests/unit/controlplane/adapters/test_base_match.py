@@ -24,8 +24,48 @@ def test_more_layers_than_the_base_has_are_a_mismatch() -> None:
 
 def test_modules_that_the_base_lacks_are_a_mismatch() -> None:
     shapes = lora_shapes(modules={"attention.query_key_value": (16, 16)})
-    with refused(errors.Reason.ADAPTER_BASE_MISMATCH, "none of its modules"):
+    with refused(errors.Reason.ADAPTER_BASE_MISMATCH, "has no model.layers.0.attention.query_key_value"):
         check_tensors(config(), tensors(shapes), BASE)
+    with refused(errors.Reason.ADAPTER_BASE_MISMATCH, "none of its modules"):
+        check_tensors(config(), tensors(shapes), COMPOSITE)
+
+
+def module(path: str, rows: int, columns: int) -> dict[str, tuple[int, int]]:
+    """The matrices of one more module."""
+    path = f"base_model.model.{path}"
+    return {f"{path}.lora_A.weight": (4, columns), f"{path}.lora_B.weight": (rows, 4)}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "score",
+        "mlp.down_proj",
+        "model.layers.0.self_attn",
+        "model.layers.0.self_attn.qkv_proj",
+        "model.layers.0.lm_head",
+        "model.layers.¹.self_attn.q_proj",
+        "model.layers.00.self_attn.q_proj",
+    ],
+)
+def test_one_module_that_the_base_lacks_is_a_mismatch(path: str) -> None:
+    shapes = {**lora_shapes(), **module(path, 16, 16)}
+    with refused(errors.Reason.ADAPTER_BASE_MISMATCH, f"the base model has no {path}"):
+        check_tensors(config(), tensors(shapes), BASE)
+    check_tensors(config(), tensors({**lora_shapes(), **module("model.layers.0.mlp.experts.0.w1", 8, 8)}), BASE)
+
+
+def test_a_module_without_a_matrix_is_a_mismatch() -> None:
+    base = BASE | tensors({"model.layers.0.input_layernorm.weight": (16,)}, "BF16")
+    shapes = {**lora_shapes(), **module("model.layers.0.input_layernorm", 16, 16)}
+    with refused(errors.Reason.ADAPTER_BASE_MISMATCH, "input_layernorm has no matrix"):
+        check_tensors(config(), tensors(shapes), base)
+
+
+def test_output_embeddings_that_are_not_stored_are_those_of_the_input() -> None:
+    check_tensors(config(), tensors({**lora_shapes(), **module("lm_head", 32, 16)}), BASE)
+    with refused(errors.Reason.ADAPTER_BASE_MISMATCH, r"lm_head is \[32, 16\].*for \[32, 8\]"):
+        check_tensors(config(), tensors({**lora_shapes(), **module("lm_head", 32, 8)}), BASE)
 
 
 def test_an_unknown_base_is_not_compared() -> None:
@@ -68,6 +108,34 @@ def test_a_prefix_that_the_engine_would_not_find_is_a_mismatch(begin: str) -> No
 )
 def test_the_name_of_the_outermost_module_may_be_left_out(own: str, begin: str) -> None:
     check_tensors(config(), adapter_for(begin), renamed(own))
+
+
+@pytest.mark.parametrize(("own", "begin"), [("model.", ""), ("model.decoder.", "decoder."), ("transformer.", "")])
+def test_a_base_that_generates_text_keeps_the_name_of_its_outermost_module(own: str, begin: str) -> None:
+    check_tensors(config(), adapter_for(begin), renamed(own))
+    with refused(errors.Reason.ADAPTER_BASE_MISMATCH, f"has no {begin}layers.0"):
+        check_tensors(config(), adapter_for(begin), renamed(own), generates=True)
+    check_tensors(config(), adapter_for(own), renamed(begin), generates=True)  # as for GPT-2
+
+
+def embedding(path: str) -> dict[str, Tensor]:
+    shapes = {f"{path}.lora_embedding_A": (4, 32), f"{path}.lora_embedding_B": (16, 4)}
+    return tensors({**lora_shapes(), **{f"base_model.model.{name}": shape for name, shape in shapes.items()}})
+
+
+def test_modules_outside_of_the_layers_may_lack_the_outermost_name_too() -> None:
+    gpt2 = tensors({"wte.weight": (32, 16), "h.0.attn.c_proj.weight": (16, 16)})
+    shapes = {"base_model.model.transformer.h.0.attn.c_proj": (16, 16)}
+    pairs = {
+        f"{name}.lora_{side}.weight": (4, 16) if side == "A" else (16, 4) for name in shapes for side in ("A", "B")
+    }
+    more = {"base_model.model.transformer.wte.lora_embedding_A": (4, 32)}
+    more |= {"base_model.model.transformer.wte.lora_embedding_B": (16, 4)}
+    for generates in (True, False):
+        check_tensors(config(), tensors({**pairs, **more}), gpt2, generates=generates)
+    check_tensors(config(), embedding("embed_tokens"), BASE)
+    with refused(errors.Reason.ADAPTER_BASE_MISMATCH, "has no embed_tokens"):
+        check_tensors(config(), embedding("embed_tokens"), BASE, generates=True)
 
 
 def test_the_engine_renames_the_text_part_of_some_architectures() -> None:

@@ -102,3 +102,12 @@ def test_only_float_matrices_can_be_served() -> None:
     name = "base_model.model.model.layers.0.conv.lora_A.weight"
     with refused(errors.Reason.ADAPTER_UNSUPPORTED, "only matrices"):
         check_tensors(config(), tensors({**lora_shapes(), name: (4, 16, 3)}), None)
+
+
+def test_embeddings_and_linear_layers_have_matrices_of_their_own_forms() -> None:
+    linear = {"model.embed_tokens.lora_A.weight": (4, 16), "model.embed_tokens.lora_B.weight": (32, 4)}
+    with refused(errors.Reason.ADAPTER_UNSUPPORTED, "embed_tokens has the matrices of a linear layer"):
+        check_tensors(config(), tensors(linear), BASE)
+    embedding = {"lm_head.lora_embedding_A": (4, 32), "lm_head.lora_embedding_B": (16, 4)}
+    with refused(errors.Reason.ADAPTER_UNSUPPORTED, "lm_head has the matrices of an embedding"):
+        check_tensors(config(), tensors(embedding), BASE)

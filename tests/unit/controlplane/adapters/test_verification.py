@@ -10,6 +10,7 @@ import struct
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,18 +36,27 @@ def source(path: Path | str) -> model_pb2.Source:
     return model_pb2.Source(uri=f"file://{path}")
 
 
+def spec(base: Path | None = None, *, rank_max: int = 16, **args: Any) -> model_pb2.ModelSpec:
+    """The spec of a base model, with arguments for its engine."""
+    made = model_pb2.ModelSpec(
+        source=source(base) if base is not None else None, lora=model_pb2.Lora(max_rank=rank_max)
+    )
+    made.engine.args.update(args)
+    return made
+
+
 async def refusal(
-    verifier: AdapterVerifier, path: Path, base: Path | None = None, rank_max: int = 16
+    verifier: AdapterVerifier, path: Path, base: Path | None = None, rank_max: int = 16, **args: Any
 ) -> errors.DomainError:
     with pytest.raises(errors.DomainError) as caught:
-        await verifier.verify(source(path), source(base) if base is not None else None, rank_max)
+        await verifier.verify(source(path), spec(base, rank_max=rank_max, **args))
     assert [violation.field for violation in caught.value.violations] == ["source.uri"]
     return caught.value
 
 
 async def test_weights_describe_the_files(verifier: AdapterVerifier, tmp_path: Path) -> None:
     directory = write_adapter(tmp_path, rank=8, fill=b"\7")
-    weights = await verifier.verify(source(directory), None, 16)
+    weights = await verifier.verify(source(directory), spec())
     assert [file.path for file in weights.files] == [CONFIG, WEIGHTS]
     for file in weights.files:
         content = (directory / file.path).read_bytes()
@@ -58,20 +68,20 @@ async def test_weights_describe_the_files(verifier: AdapterVerifier, tmp_path: P
 
 async def test_other_files_in_the_directory_are_ignored(verifier: AdapterVerifier, tmp_path: Path) -> None:
     directory = write_adapter(tmp_path)
-    before = await verifier.verify(source(directory), None, 16)
+    before = await verifier.verify(source(directory), spec())
     (directory / "README.md").write_text("x")
     (directory / "optimizer.pt").write_bytes(b"x" * 2_000_000)
-    assert await verifier.verify(source(directory), None, 16) == before
+    assert await verifier.verify(source(directory), spec()) == before
 
 
 @pytest.mark.parametrize("file", [CONFIG, WEIGHTS])
 async def test_a_changed_byte_changes_the_digest(verifier: AdapterVerifier, tmp_path: Path, file: str) -> None:
     directory = write_adapter(tmp_path)
-    before = await verifier.verify(source(directory), None, 16)
+    before = await verifier.verify(source(directory), spec())
     content = (directory / file).read_bytes()
     changed = content[:-1] + b"\1" if file == WEIGHTS else content + b" "
     (directory / file).write_bytes(changed)
-    assert (await verifier.verify(source(directory), None, 16)).digest != before.digest
+    assert (await verifier.verify(source(directory), spec())).digest != before.digest
 
 
 @pytest.mark.parametrize("missing", [CONFIG, WEIGHTS])
@@ -172,7 +182,7 @@ async def test_adapter_beyond_the_size_limit(tmp_path: Path) -> None:
     for limit, allowed in ((size, True), (size - 1, False)):
         verifier = AdapterVerifier(size_bytes_max=limit, allowed_sources=())
         if allowed:
-            await verifier.verify(source(directory), None, 16)
+            await verifier.verify(source(directory), spec())
         else:
             assert (await refusal(verifier, directory)).reason == errors.Reason.ADAPTER_TOO_LARGE
         verifier.close()
@@ -185,16 +195,16 @@ async def test_a_rank_that_is_too_high(verifier: AdapterVerifier, tmp_path: Path
     error = await refusal(verifier, tmp_path)
     assert error.reason == errors.Reason.ADAPTER_RANK_TOO_HIGH
     assert "rank 32" in error.message
-    await verifier.verify(source(tmp_path), None, 32)
+    await verifier.verify(source(tmp_path), spec(rank_max=32))
 
 
 async def test_adapter_is_compared_with_its_base(verifier: AdapterVerifier, tmp_path: Path) -> None:
     base = write_base(tmp_path / "base", dtype="BF16", item_bytes=2)
     fits = write_adapter(tmp_path / "fits")
     other = write_adapter(tmp_path / "other", shapes=lora_shapes(modules={"self_attn.q_proj": (32, 32)}))
-    await verifier.verify(source(fits), source(base), 16)
+    await verifier.verify(source(fits), spec(base))
     assert (await refusal(verifier, other, base)).reason == errors.Reason.ADAPTER_BASE_MISMATCH
-    await verifier.verify(source(other), None, 16)
+    await verifier.verify(source(other), spec())
 
 
 @pytest.mark.parametrize(
@@ -220,9 +230,26 @@ async def test_the_architecture_of_the_base_decides_how_it_is_named(
     }
     adapter = write_adapter(tmp_path / "adapter", shapes=shapes)
     if taken:
-        await verifier.verify(source(adapter), source(base), 16)
+        await verifier.verify(source(adapter), spec(base))
     else:
         assert (await refusal(verifier, adapter, base)).reason == errors.Reason.ADAPTER_BASE_MISMATCH
+
+
+async def test_a_classification_head_is_taken_where_the_base_is_served_for_classification(
+    verifier: AdapterVerifier, tmp_path: Path
+) -> None:
+    shapes = {**lora_shapes(), "base_model.model.score.weight": (2, 16)}
+    adapter = write_adapter(tmp_path / "lora", shapes=shapes, modules_to_save=["classifier", "score"])
+    base = write_base(tmp_path / "base")
+    (base / "config.json").write_text('{"architectures": ["LlamaForCausalLM"], "hidden_size": 16}')
+    refused = await refusal(verifier, adapter, base)
+    assert refused.reason == errors.Reason.ADAPTER_UNSUPPORTED
+    assert "nothing says that its base is served for classification" in refused.message
+    weights = await verifier.verify(source(adapter), spec(base, convert="classify"))
+    assert (weights.rank, list(weights.target_modules)) == (4, ["q_proj", "v_proj"])
+    (base / "config.json").write_text('{"architectures": ["LlamaForSequenceClassification"], "hidden_size": 16}')
+    assert await verifier.verify(source(adapter), spec(base)) == weights
+    assert (await refusal(verifier, adapter, base, runner="generate")).reason == errors.Reason.ADAPTER_UNSUPPORTED
 
 
 async def test_sharded_base(verifier: AdapterVerifier, tmp_path: Path) -> None:
@@ -234,7 +261,7 @@ async def test_sharded_base(verifier: AdapterVerifier, tmp_path: Path) -> None:
         (base / shard).write_bytes(safetensors_bytes({name: BASE_SHAPES[name] for name in part}))
         weight_map |= dict.fromkeys(part, shard)
     (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    await verifier.verify(source(write_adapter(tmp_path / "fits")), source(base), 16)
+    await verifier.verify(source(write_adapter(tmp_path / "fits")), spec(base))
     deeper = write_adapter(tmp_path / "deeper", shapes=lora_shapes(layers=3))
     assert (await refusal(verifier, deeper, base)).reason == errors.Reason.ADAPTER_BASE_MISMATCH
 
@@ -257,8 +284,10 @@ async def test_a_base_that_cannot_be_read_is_not_compared(
     for name, content in files.items():
         (base / name).write_bytes(content)
     adapter = write_adapter(tmp_path / "adapter")
-    await verifier.verify(source(adapter), source(base), 16)
-    await verifier.verify(source(adapter), model_pb2.Source(uri="hf://org/name"), 16)
+    await verifier.verify(source(adapter), spec(base))
+    of_a_hub = spec()
+    of_a_hub.source.uri = "hf://org/name"
+    await verifier.verify(source(adapter), of_a_hub)
 
 
 @pytest.mark.parametrize("change", ["append", "replace", "remove", "swap directories"])
@@ -287,14 +316,14 @@ async def test_a_file_that_changes_while_it_is_read(
 
     monkeypatch.setattr(hashlib, "sha256", change_then_hash)
     with pytest.raises(errors.Aborted) as caught:
-        await verifier.verify(source(directory), None, 16)
+        await verifier.verify(source(directory), spec())
     assert caught.value.reason == errors.Reason.ADAPTER_FILES_CHANGED
 
 
 @pytest.mark.parametrize("uri", ["hf://org/name", "s3://bucket/x", "file://relative", ""])
 async def test_sources_of_other_kinds(verifier: AdapterVerifier, uri: str) -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
-        await verifier.verify(model_pb2.Source(uri=uri), None, 16)
+        await verifier.verify(model_pb2.Source(uri=uri), spec())
     assert caught.value.reason == errors.Reason.UNSUPPORTED_SOURCE
 
 
@@ -302,11 +331,11 @@ async def test_sources_at_places_that_are_not_allowed(tmp_path: Path) -> None:
     allowed, outside = write_adapter(tmp_path / "allowed" / "a"), write_adapter(tmp_path / "allowed-not" / "a")
     (tmp_path / "allowed" / "link").symlink_to(outside)
     verifier = AdapterVerifier(size_bytes_max=1024 * 1024, allowed_sources=(f"file://{tmp_path}/allowed",))
-    await verifier.verify(source(allowed), None, 16)
+    await verifier.verify(source(allowed), spec())
     for path in (outside, tmp_path / "allowed" / "link"):
         assert (await refusal(verifier, path)).reason == errors.Reason.SOURCE_NOT_ALLOWED
     with pytest.raises(errors.InvalidArgument, match="must not have"):
-        await verifier.verify(source(f"{tmp_path}/allowed/../allowed-not/a"), None, 16)
+        await verifier.verify(source(f"{tmp_path}/allowed/../allowed-not/a"), spec())
     verifier.close()
 
 
@@ -321,6 +350,6 @@ async def test_files_are_read_off_the_event_loop(
         return real_sha256(content)
 
     monkeypatch.setattr(hashlib, "sha256", note_thread)
-    await verifier.verify(source(write_adapter(tmp_path)), None, 16)
+    await verifier.verify(source(write_adapter(tmp_path)), spec())
     assert threads
     assert threading.main_thread() not in threads

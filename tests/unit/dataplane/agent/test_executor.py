@@ -11,6 +11,7 @@ from dataplane.agent.ledger.ledger import Ledger
 from dataplane.agent.ledger.lifecycle import Stage
 from dataplane.agent.reconciler.actions import Delete, Deploy, Rescale, Sleep, Wake
 from dataplane.openai.adapter_names import engine_adapter_name
+from dataplane.openai.wire import encode_adapter
 from dataplane.relay.messages import LiveAdapters, SleepOrder
 from dataplane.relay.relay import Changes
 from dataplane.relay.topics import Key, Role, Topic
@@ -122,5 +123,6 @@ async def test_adapters_of_the_catalog_are_published_once_for_each_revision() ->
         adapters = [adapter] if names else []
         await world.executor.publish_adapters(views.snapshot(ENTRY, *adapters, revision=revision))
         published = (await world.relayed(Topic.ADAPTERS)).values(Topic.ADAPTERS)
-        assert published == {APP: LiveAdapters(catalog_revision=revision, names=frozenset(names))}
+        newest = tuple(map(encode_adapter, adapters))
+        assert published == {APP: LiveAdapters(catalog_revision=revision, names=frozenset(names), newest=newest)}
         assert world.ledger.applications.without_adapters_of(revision) == {}

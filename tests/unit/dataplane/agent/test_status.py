@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pytest
+
 from broadsheet.v1 import status_pb2
 from dataplane.agent import status as resource_status
 from dataplane.agent.situation import Phase
@@ -28,7 +30,9 @@ def notable_statuses(
     return resource_status.notable_statuses(snapshot, activations, engines, draining, {})
 
 
-def report(*, adapters: tuple[str, ...] = (), failed: dict[str, str] | None = None) -> EngineReport:
+def report(
+    *, adapters: tuple[str, ...] = (), failed: dict[str, str] | None = None, tried: int = 0, model: str = "models/m"
+) -> EngineReport:
     return EngineReport(
         url="http://x",
         in_flight=0,
@@ -38,6 +42,8 @@ def report(*, adapters: tuple[str, ...] = (), failed: dict[str, str] | None = No
         start_s=1,
         weights_s=None,
         sleep_order=SleepOrder(),
+        model=model,
+        adapters_tried=tried,
     )
 
 
@@ -99,6 +105,58 @@ def test_loaded_adapter_is_ready_and_a_refused_adapter_is_failed() -> None:
         "ADAPTER_DIGEST_MISMATCH",
         "other: bytes",
     )
+
+
+def registered_at(catalog_revision: int, *, newest: int = 0) -> Snapshot:
+    adapter = views.adapter("m", "a")
+    adapter.revision.catalog_revision = catalog_revision
+    return views.snapshot(views.model("m"), views.model("n"), adapter, revision=newest or catalog_revision)
+
+
+@pytest.mark.parametrize(
+    ("tried", "state"),
+    [
+        ({"models/m": 8}, status_pb2.RESOURCE_STATE_DEPLOYING),
+        ({"models/m": 9}, None),
+        ({"models/m": 12}, None),
+        ({"models/m": 0}, None),  # it starts, and has no list of adapters yet
+        ({"models/n": 8}, None),
+        ({}, None),  # the model is at zero
+    ],
+)
+def test_an_adapter_is_deploying_until_the_running_engines_of_its_model_have_tried_it(
+    tried: dict[str, int], state: status_pb2.ResourceState.ValueType | None
+) -> None:
+    engines = {"app": {model: report(model=model, tried=revision) for model, revision in tried.items()}}
+    found = notable_statuses(registered_at(9), {}, engines, frozenset()).get(ADAPTER.name)
+    assert (found.state if found else None) == state
+
+
+def test_an_adapter_is_deploying_until_the_last_replica_has_tried_it() -> None:
+    name = engine_adapter_name(ADAPTER)
+    engines = {"app": {"r1": report(tried=9, failed={name: "R: m"}), "r2": report(tried=8)}}
+    status = notable_statuses(registered_at(9), {}, engines, frozenset())[ADAPTER.name]
+    assert status.state == status_pb2.RESOURCE_STATE_DEPLOYING
+    engines["app"]["r2"] = report(tried=9)
+    status = notable_statuses(registered_at(9), {}, engines, frozenset())[ADAPTER.name]
+    assert (status.state, status.reason) == (status_pb2.RESOURCE_STATE_FAILED, "R")
+
+
+def test_an_adapter_with_the_weights_of_a_failed_revision_is_not_failed_before_it_was_tried() -> None:
+    failed = {engine_adapter_name(ADAPTER): "ADAPTER_SOURCE_NOT_FOUND: gone"}
+    engines = {"app": {"r1": report(tried=9, failed=failed)}}
+    status = notable_statuses(registered_at(10), {}, engines, frozenset())[ADAPTER.name]
+    assert status.state == status_pb2.RESOURCE_STATE_DEPLOYING
+
+
+def test_new_states_of_adapters_are_added_to_the_statuses_as_they_are() -> None:
+    statuses = Statuses()
+    before = statuses.update(views.snapshot(views.model("m")), {}, 10)
+    new = status_pb2.ResourceStatus(name=ADAPTER.name, state=status_pb2.RESOURCE_STATE_DEPLOYING)
+    after = statuses.with_adapters({ADAPTER.name: new}, 20)
+    assert after == {"models/m": before["models/m"], ADAPTER.name: new}
+    assert after[ADAPTER.name].update_time.seconds == 20
+    assert ADAPTER.name not in before
 
 
 def test_update_time_is_when_the_state_began() -> None:

@@ -13,7 +13,7 @@ from dataplane.engine.app import CURRENT_CALL, Call, ReplicaApp
 from dataplane.errors import AdapterError
 from dataplane.openai.adapter_names import engine_adapter_name
 from dataplane.openai.asgi import Receive, Scope, Send, send_whole
-from dataplane.openai.wire import ENGINE_DEAD_STATUS, ENGINE_HAD_REQUEST_HEADER
+from dataplane.openai.wire import ADAPTER_FAILED_HEADER, ENGINE_DEAD_STATUS, ENGINE_HAD_REQUEST_HEADER
 from tests import views
 
 SECRET = "s3cret"
@@ -110,22 +110,27 @@ async def test_adapter_is_ensured_before_the_engine_is_asked(
     assert engine.calls == [Call(ADAPTER.served_name, engine_adapter_name(ADAPTER))]
 
 
-async def test_unavailable_adapter_is_a_503_without_file_names(
+async def test_an_adapter_that_cannot_be_loaded_is_a_503_with_the_reason_and_without_file_names(
     app: ReplicaApp, engine: Engine, adapters: Adapters
 ) -> None:
-    adapters.fails = AdapterError("/secret/path: no such file", reason="ADAPTER_SOURCE_NOT_FOUND")
+    adapters.fails = AdapterError("/secret/path: no such file", reason="ADAPTER_SOURCE_NOT_FOUND", retry_after_s=3.2)
     async with client(app) as http:
         answer = await http.post("/v1/completions", headers=ADAPTER_HEADERS)
-        assert answer.status_code == 503
-        assert "ADAPTER_SOURCE_NOT_FOUND" in answer.json()["error"]["message"]
-        assert "/secret/path" not in answer.text
+        assert (answer.status_code, answer.headers["retry-after"], answer.headers[ADAPTER_FAILED_HEADER]) == (
+            503,
+            "4",
+            "1",
+        )
+        error = answer.json()["error"]
+        assert (error["type"], error["code"]) == ("server_error", "adapter_failed")
+        assert (
+            error["message"] == "The adapter `m:a` could not be loaded: ADAPTER_SOURCE_NOT_FOUND: <path>: no such file"
+        )
         assert engine.calls == []
-        assert app.failed_adapters == {
-            engine_adapter_name(ADAPTER): "ADAPTER_SOURCE_NOT_FOUND: /secret/path: no such file"
-        }
+        base = await http.post("/v1/completions", headers={"authorization": f"Bearer {SECRET}"})
+        assert base.status_code == 200
         adapters.fails = None
         assert (await http.post("/v1/completions", headers=ADAPTER_HEADERS)).status_code == 200
-    assert app.failed_adapters == {}
 
 
 async def test_adapter_header_that_is_no_entry_is_refused(app: ReplicaApp, engine: Engine) -> None:

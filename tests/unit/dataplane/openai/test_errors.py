@@ -36,6 +36,7 @@ EXAMPLES: list[IngressError] = [
     openai_errors.NotReady(),
     openai_errors.ShuttingDown(),
     openai_errors.ModelFailed("m", reason="OUT_OF_MEMORY", message="no", retry_after_s=2.2),
+    openai_errors.AdapterFailed.of("m:a", reason="ADAPTER_LOAD_FAILED", message="no", retry_after_s=2.2),
     openai_errors.QueueFull("m", 3),
     openai_errors.ColdStartTimeout("m", 600.0),
     openai_errors.Overloaded("m", 30.0),

@@ -69,6 +69,8 @@ def engine(
         start_s=30.5,
         weights_s=2.25,
         sleep_order=sleep_order,
+        model="models/m",
+        adapters_tried=0,
     )
 
 
