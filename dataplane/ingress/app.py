@@ -16,6 +16,7 @@ import structlog
 
 from dataplane.ingress import metrics
 from dataplane.ingress.access.api_keys import KeyAccess
+from dataplane.ingress.access.held_bodies import HeldBodies
 from dataplane.ingress.admission.admission import Admission
 from dataplane.ingress.admission.load import ModelUsage
 from dataplane.ingress.body import ClientGone
@@ -68,6 +69,7 @@ class IngressApp:
         self._views = views
         self._settings = settings
         self._admission = Admission(views=views, wake=wake, random=random, clock=monotonic)
+        self._held_bodies = HeldBodies(settings.max_held_body_bytes)
         self._models = ModelsList()
         self.key_access = KeyAccess(require_api_key=settings.require_api_key, clock=time_of_day)
         """Checks API keys and their rate limits."""
@@ -80,6 +82,7 @@ class IngressApp:
             in_flight=self._admission.in_flight,
             waiting=self._admission.waiting,
             revision=self._revision,
+            held_body_bytes=lambda: self._held_bodies.total,
         )
         self._inference = Inference(
             views=views,
@@ -87,6 +90,7 @@ class IngressApp:
             random=random,
             key_access=self.key_access,
             admission=self._admission,
+            held_bodies=self._held_bodies,
             metrics=self._metrics,
         )
         self._answer = allow_origins(
@@ -158,7 +162,7 @@ class IngressApp:
     async def _refuse(self, context: RequestContext, error: openai_errors.IngressError) -> None:
         answer = openai_errors.answer_for(error, anthropic=context.anthropic)
         self._metrics.count_refusal(answer.code)
-        if isinstance(error, openai_errors.BodyTooLarge):
+        if isinstance(error, openai_errors.BODY_UNREAD):
             await context.send_and_linger(answer.status, answer.headers, answer.body)
         else:
             await context.send_whole(answer.status, answer.headers, answer.body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -30,24 +31,43 @@ class ClientGone(Exception):
     """The client went away before its request was complete."""
 
 
-async def read_body(receive: Receive, *, declared_length: bytes | None, max_bytes: int, timeout_s: float) -> bytes:
+async def read_body(
+    receive: Receive,
+    *,
+    declared_length: bytes | None,
+    max_bytes: int,
+    timeout_s: float,
+    hold: Callable[[int], None],
+) -> bytes:
     """Read a whole request body of at most `max_bytes`.
+
+    Args:
+        receive: The request's messages.
+        declared_length: Its `content-length`.
+        max_bytes: The largest body.
+        timeout_s: The longest time.
+        hold: Called with the size of the body: before it is read, as it is declared, and whenever
+            more has come than that. What it raises ends the reading.
 
     Raises:
         BodyTooLarge: It is larger, as declared or as received.
         BodyTimeout: It did not arrive in time.
         ClientGone: The client closed the connection.
     """
-    if declared_length is not None and declared_length.isdigit() and int(declared_length) > max_bytes:
-        raise openai_errors.BodyTooLarge(max_bytes)
+    declared_bytes = 0
+    if declared_length is not None and declared_length.isdigit():
+        declared_bytes = int(declared_length)
+        if declared_bytes > max_bytes:
+            raise openai_errors.BodyTooLarge(max_bytes)
+        hold(declared_bytes)
     try:
         async with asyncio.timeout(timeout_s):
-            return await _read_body(receive, max_bytes)
+            return await _read_body(receive, max_bytes, declared_bytes, hold)
     except TimeoutError:
         raise openai_errors.BodyTimeout(timeout_s) from None
 
 
-async def _read_body(receive: Receive, max_bytes: int) -> bytes:
+async def _read_body(receive: Receive, max_bytes: int, held_bytes: int, hold: Callable[[int], None]) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -58,6 +78,8 @@ async def _read_body(receive: Receive, max_bytes: int) -> bytes:
         size += len(chunk)
         if size > max_bytes:
             raise openai_errors.BodyTooLarge(max_bytes)
+        if size > held_bytes:
+            hold(size)
         chunks.append(chunk)
         if not message.get("more_body", False):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)

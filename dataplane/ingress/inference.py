@@ -14,6 +14,8 @@ import structlog
 
 from broadsheet.v1 import route_pb2
 from dataplane.ingress.access.api_keys import KeyAccess
+from dataplane.ingress.access.caller import caller_of
+from dataplane.ingress.access.held_bodies import HeldBodies, HeldBody
 from dataplane.ingress.admission.admission import Admission
 from dataplane.ingress.admission.load import Lease
 from dataplane.ingress.body import Body, parse_form, parse_json, read_body
@@ -60,6 +62,7 @@ class Inference:
         random: Random,
         key_access: KeyAccess,
         admission: Admission,
+        held_bodies: HeldBodies,
         metrics: IngressMetrics,
     ) -> None:
         """
@@ -69,6 +72,7 @@ class Inference:
             random: For the choice between targets of a route.
             key_access: Checks API keys.
             admission: Grants room at engine replicas.
+            held_bodies: Bounds the bytes of bodies.
             metrics: Counts retries, fallbacks and times.
         """
         self._views = views
@@ -76,6 +80,7 @@ class Inference:
         self._random = random
         self._key_access = key_access
         self._admission = admission
+        self._held_bodies = held_bodies
         self._metrics = metrics
         self._upstream = Upstream(settings)
 
@@ -96,7 +101,12 @@ class Inference:
             ClientGone: The client left before its body was complete.
         """
         context.api_key = self._key_access.authenticate(context.scope, view.snapshot)
-        body = await self._read(context, route)
+        context.caller = caller_of(context.scope, context.api_key)
+        with self._held_bodies.of(context.caller) as held:
+            await self._answer(context, route, held)
+
+    async def _answer(self, context: RequestContext, route: InferenceRoute, held: HeldBody) -> None:
+        body = await self._read(context, route, held)
         if context.api_key is not None:
             self._key_access.check_name(context.api_key, body.model)
             context.limit_headers = self._key_access.count_request(context.api_key)
@@ -109,13 +119,14 @@ class Inference:
         elif complete:
             await context.send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _read(self, context: RequestContext, route: InferenceRoute) -> Body:
+    async def _read(self, context: RequestContext, route: InferenceRoute, held: HeldBody) -> Body:
         settings, scope = self._settings, context.scope
         raw = await read_body(
             context.receive,
             declared_length=header(scope, b"content-length"),
             max_bytes=settings.max_body_bytes,
             timeout_s=settings.body_read_timeout_s,
+            hold=held.grow_to,
         )
         return parse_form(raw, header(scope, b"content-type") or b"") if route.form else parse_json(raw)
 

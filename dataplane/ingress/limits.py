@@ -12,6 +12,9 @@ class IngressSettings:
     max_body_bytes: int = 32 * 1024 * 1024
     """Bytes of a request body; a larger one is answered 413. Enough for a few images or ten
     minutes of audio."""
+    max_held_body_bytes: int = 512 * 1024 * 1024
+    """Bytes of the bodies of all requests in progress; see `HeldBodies` for what one caller may
+    hold of them. More are answered 503 or 429."""
     max_header_bytes: int = 64 * 1024
     """Bytes of all request headers together; more are answered 431, complete or not."""
     max_url_bytes: int = 8 * 1024

@@ -200,6 +200,7 @@ class IngressReplica:
 def _limits(settings: Settings) -> IngressSettings:
     return IngressSettings(
         max_body_bytes=settings.max_body_bytes,
+        max_held_body_bytes=settings.held_body_bytes_max,
         max_header_bytes=settings.max_header_bytes,
         head_read_timeout_s=settings.head_read_timeout_s,
         max_connections=settings.max_connections,

@@ -31,6 +31,7 @@ class RequestContext:
         "anthropic",
         "api_key",
         "begun",
+        "caller",
         "kind",
         "limit_headers",
         "receive",
@@ -64,6 +65,8 @@ class RequestContext:
         """Whether the caller expects Anthropic's shape of errors and models."""
         self.api_key: ApiKey | None = None
         """The caller's key; None if no key is needed."""
+        self.caller = ""
+        """Whom the request counts for, where callers share something."""
         self.limit_headers: Headers = []
         """Response headers with the key's remaining limits."""
         self.status = 500

@@ -137,6 +137,30 @@ class BodyTooLarge(IngressError):
         super().__init__(f"The request body is larger than the {limit_bytes} bytes that are allowed.")
 
 
+class BodiesFull(IngressError):
+    """The bodies of all requests in progress leave too little room for this one."""
+
+    retry_after_s = 2.0
+
+    def __init__(self, limit_bytes: int, body_bytes: int) -> None:
+        super().__init__(
+            f"This server holds too many bytes of request bodies to take {body_bytes} more; "
+            f"it holds at most {limit_bytes}."
+        )
+
+
+class BodiesOfCallerFull(IngressError):
+    """The bodies of the caller's own requests in progress leave too little room for this one."""
+
+    retry_after_s = 2.0
+
+    def __init__(self, held_bytes: int, body_bytes: int) -> None:
+        super().__init__(
+            f"Your requests in progress hold {held_bytes} bytes of bodies; {body_bytes} more would be more than "
+            "this server has left for others. Wait until some of them are answered."
+        )
+
+
 class HeadersTooLarge(IngressError):
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(f"The request headers are larger than the {limit_bytes} bytes that are allowed.")
@@ -279,9 +303,11 @@ _TABLE: Mapping[type[IngressError], tuple[int, _Type, str]] = {
     UrlTooLong: (414, _Type.CALLER, "url_too_long"),
     RequestsLimited: (429, _Type.REQUESTS, "rate_limit_exceeded"),
     TokensLimited: (429, _Type.TOKENS, "rate_limit_exceeded"),
+    BodiesOfCallerFull: (429, _Type.CALLER, "request_bodies_limited"),
     HeadersTooLarge: (431, _Type.CALLER, "headers_too_large"),
     InternalError: (500, _Type.SERVER, "internal_error"),
     EngineBroke: (502, _Type.SERVER, "engine_disconnected"),
+    BodiesFull: (503, _Type.SERVER, "request_bodies_full"),
     TooManyConnections: (503, _Type.SERVER, "too_many_connections"),
     NotReady: (503, _Type.SERVER, "not_ready"),
     ShuttingDown: (503, _Type.SERVER, "shutting_down"),
@@ -294,9 +320,11 @@ _TABLE: Mapping[type[IngressError], tuple[int, _Type, str]] = {
     EngineSilent: (504, _Type.SERVER, "engine_timeout"),
 }
 
+BODY_UNREAD = (BodiesFull, BodiesOfCallerFull, BodyTooLarge)
+"""The rest of the body of such a request may still come."""
 _CLOSES_CONNECTION = (
+    *BODY_UNREAD,
     BodyTimeout,
-    BodyTooLarge,
     HeadTimeout,
     HeadersTooLarge,
     InvalidHttp,

@@ -26,6 +26,8 @@ EXAMPLES: list[IngressError] = [
     openai_errors.UnknownPath("GET", "/x"),
     openai_errors.MethodNotAllowed("PUT", "GET, HEAD"),
     openai_errors.BodyTooLarge(10),
+    openai_errors.BodiesFull(1000, 10),
+    openai_errors.BodiesOfCallerFull(1000, 10),
     openai_errors.HeadersTooLarge(10),
     openai_errors.BodyTimeout(1.5),
     openai_errors.UrlTooLong(10),
