@@ -47,6 +47,20 @@ class LoadSettings(BaseSettings):
         "is more.",
     )
 
+    max_concurrent_starts: int = Field(
+        default=16,
+        ge=1,
+        le=10_000,
+        description="Models at zero that start at the same time because of requests; further ones wait for their turn. "
+        "Models with min_replicas of 1 or more, and those that are warmed, do not count and do not wait.",
+    )
+    max_concurrent_starts_per_caller: int = Field(
+        default=8,
+        ge=1,
+        le=10_000,
+        description="The same for one caller: an API key or, without one, an address.",
+    )
+
     @model_validator(mode="after")
     def _largest_body_can_be_held(self) -> LoadSettings:
         if self.held_body_bytes_max < 2 * self.max_body_bytes:

@@ -23,6 +23,7 @@ from dataplane.agent.ingress_swap import SwapTiming, until_ingress_decides_by
 from dataplane.agent.ledger.ledger import Ledger
 from dataplane.agent.observer import Observer
 from dataplane.agent.reconciler.planning import plan
+from dataplane.agent.situation import StartLimits
 from dataplane.agent.status import Statuses, draining_models, notable_statuses
 from dataplane.agent.steady_clock import steady_clock
 from dataplane.engine.replica import ReplicaSettings
@@ -55,6 +56,9 @@ class Agent:
         self._ledger = Ledger.empty(
             drain_s=settings.drain_s,
             backoff=Backoff(first_s=settings.failure_backoff_s, max_s=settings.failure_backoff_max_s),
+            start_limits=StartLimits(
+                total=settings.max_concurrent_starts, per_caller=settings.max_concurrent_starts_per_caller
+            ),
         )
         self._serve = RayServe(
             ReplicaSettings(

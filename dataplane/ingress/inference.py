@@ -44,6 +44,7 @@ _FAILING: Mapping[type[openai_errors.IngressError], Failing] = {
     openai_errors.NotServedHere: Failing.UNAVAILABLE,
     openai_errors.ModelFailed: Failing.UNAVAILABLE,
     openai_errors.ColdStartTimeout: Failing.UNAVAILABLE,
+    openai_errors.StartQueuedTimeout: Failing.UNAVAILABLE,
     openai_errors.EngineUnreachable: Failing.UNAVAILABLE,
     openai_errors.QueueFull: Failing.QUEUE_FULL,
     openai_errors.Overloaded: Failing.QUEUE_FULL,
@@ -186,7 +187,7 @@ class Inference:
         tried: set[str] = set()
         sent_tries = 0
         for number in range(1, self._settings.upstream_tries + 1):
-            with await self._admission.acquire(resource, body.model, avoid=tried) as lease:
+            with await self._admission.acquire(resource, body.model, avoid=tried, caller=context.caller) as lease:
                 context.decided_by(lease)
                 try:
                     answer = await self._ask_engine(context, route, body, lease)

@@ -162,7 +162,10 @@ class IngressReplica:
             activation_sequence=view.activation.sequence if view else 0,
             models={
                 name: ModelUsageReport(
-                    in_flight=usage.in_flight, idle_s=now - usage.last_request_at, first_byte=usage.first_byte
+                    in_flight=usage.in_flight,
+                    idle_s=now - usage.last_request_at,
+                    waiting_callers=usage.waiting_callers,
+                    first_byte=usage.first_byte,
                 )
                 for name, usage in self._app.usage().items()
             },

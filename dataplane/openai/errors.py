@@ -232,6 +232,18 @@ class ColdStartTimeout(IngressError):
         super().__init__(f"The model `{served_name}` did not start within {timeout_s:g} s; it may still be starting.")
 
 
+class StartQueuedTimeout(IngressError):
+    """The start did not even begin in time, because others were under way."""
+
+    retry_after_s = 5.0
+
+    def __init__(self, served_name: str, timeout_s: float) -> None:
+        super().__init__(
+            f"The model `{served_name}` did not start within {timeout_s:g} s: its start is queued behind those of "
+            "other models."
+        )
+
+
 class Overloaded(IngressError):
     retry_after_s = 1.0
 
@@ -315,6 +327,7 @@ _TABLE: Mapping[type[IngressError], tuple[int, _Type, str]] = {
     NotServedHere: (503, _Type.SERVER, "model_unavailable"),
     QueueFull: (503, _Type.SERVER, "queue_full"),
     ColdStartTimeout: (503, _Type.SERVER, "cold_start_timeout"),
+    StartQueuedTimeout: (503, _Type.SERVER, "start_queued_timeout"),
     Overloaded: (503, _Type.SERVER, "overloaded"),
     EngineUnreachable: (503, _Type.SERVER, "engine_unreachable"),
     EngineSilent: (504, _Type.SERVER, "engine_timeout"),

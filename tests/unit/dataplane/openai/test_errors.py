@@ -40,6 +40,7 @@ EXAMPLES: list[IngressError] = [
     openai_errors.ModelFailed("m", reason="OUT_OF_MEMORY", message="no", retry_after_s=2.2),
     openai_errors.QueueFull("m", 3),
     openai_errors.ColdStartTimeout("m", 600.0),
+    openai_errors.StartQueuedTimeout("m", 600.0),
     openai_errors.Overloaded("m", 30.0),
     openai_errors.EngineUnreachable("m"),
     openai_errors.EngineBroke("m"),
