@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,6 +23,9 @@ _FORM_PARTS_MAX = 1000
 """Parts of a form. Starlette, and so the engine, accepts no more either."""
 _FORM_HEADER_BYTES_MAX = 128 * 1024
 """Headers of all parts of a form: the event loop waits 0.1 s for their splitting."""
+_FORM_FIELD_BYTES_MAX = 64
+_FORM_FIELDS_MAX = 100
+"""Fields of a form that are kept, and bytes of each: enough for switches."""
 _DECODED_BYTES = 64 * 1024
 """Bytes of a body whose text is held at a time: text may take four times the memory."""
 
@@ -134,6 +137,9 @@ class FormBody:
     model: str
     start: int
     end: int
+    boundary: bytes
+    fields: Mapping[bytes, bytes]
+    """Short fields, by name. Of a name that is repeated, the last one."""
 
     def user(self) -> str | None:
         return None  # OpenAI's forms have no `user`
@@ -244,7 +250,8 @@ def parse_form(raw: bytes, content_type: bytes) -> FormBody:
         raise openai_errors.InvalidForm("it has more than one model")
     [(start, end)] = form.models
     try:
-        return FormBody(raw, raw[start:end].decode(), start, end)
+        fields = {name: raw[slice(*span)] for name, span in form.fields.items()}
+        return FormBody(raw, raw[start:end].decode(), start, end, boundary, fields)
     except UnicodeDecodeError:
         raise openai_errors.InvalidForm("its model is not UTF-8") from None
 
@@ -258,6 +265,7 @@ class _Form:
     def __init__(self) -> None:
         self.complete = False
         self.models: list[tuple[int, int]] = []
+        self.fields: dict[bytes, tuple[int, int]] = {}
         self._parts = 0
         self._header_bytes = 0
         self._name = b""
@@ -303,6 +311,9 @@ class _Form:
             if b"filename" in options:
                 raise openai_errors.InvalidForm("its model is a file")
             self.models.append(self._span or (0, 0))
+        start, end = self._span or (0, 0)
+        if end - start <= _FORM_FIELD_BYTES_MAX and len(self.fields) < _FORM_FIELDS_MAX and b"filename" not in options:
+            self.fields[options.get(b"name", b"")] = start, end
 
     def _end(self) -> None:
         self.complete = True

@@ -23,7 +23,7 @@ from dataplane.ingress.limits import IngressSettings
 from dataplane.ingress.metrics import IngressMetrics
 from dataplane.ingress.request_context import CLIENT_CLOSED_REQUEST, RequestContext
 from dataplane.ingress.routing import Choice, Failing, NotFound, choose
-from dataplane.ingress.token_usage import TokenMeter
+from dataplane.ingress.tokens.request_meter import RequestMeter
 from dataplane.ingress.upstream import Answer, Upstream, UpstreamFailed, UpstreamSilent, engine_headers
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.openai import errors as openai_errors
@@ -111,10 +111,18 @@ class Inference:
         if context.api_key is not None:
             self._key_access.check_name(context.api_key, body.model)
             context.limit_headers = self._key_access.count_request(context.api_key)
+        key = context.api_key
+        if key is not None and key.tokens_per_minute:
+            context.meter = RequestMeter(route.path, body)
         guard = CancelOnDisconnect(context.receive)
         complete = False
         async with guard:
-            complete = await self._forward(context, route, body)
+            try:
+                complete = await self._forward(context, route, body)
+            finally:
+                # Also when the caller leaves: the engine has done this work for the key.
+                if key is not None and context.meter is not None:
+                    self._key_access.charge_tokens(key, context.meter.tokens())
         if guard.disconnected:
             context.status = CLIENT_CLOSED_REQUEST
         elif complete:
@@ -224,9 +232,13 @@ class Inference:
             adapter=adapter,
         )
         sent = body.raw if adapter is None else body.asking_for(engine_adapter_name(adapter))
+        if context.meter is not None:
+            sent = context.meter.asking(sent, lease.route.model.revision.spec.engine.args)
         return await self._upstream.start(lease.endpoint, route.path, context.scope["query_string"], headers, sent)
 
     def _note_failure(self, context: RequestContext, lease: Lease, failure: UpstreamFailed) -> None:
+        if context.meter is not None:
+            context.meter.failed()
         if failure.refused:
             self._admission.report_down(lease.endpoint)
         _log.warning(
@@ -246,16 +258,17 @@ class Inference:
             self._admission.note_first_byte(lease, seconds)
 
     async def _send_answer(self, context: RequestContext, served_name: str, answer: Answer) -> bool:
-        await context.begin(answer.status, answer.headers())
-        chunk = answer.first
-        key = context.api_key
-        meter = TokenMeter(streams_events=answer.streams_events) if key is not None and key.tokens_per_minute else None
+        chunk, meter, headers = answer.first, context.meter, answer.headers()
+        if meter is not None and meter.begin(answer.status, streams_events=answer.streams_events):
+            headers = [(name, value) for name, value in headers if name != b"content-length"]
+        await context.begin(answer.status, headers)
         try:
             while chunk:
-                if meter is not None:
-                    meter.feed(chunk)
-                await context.send({"type": "http.response.body", "body": chunk, "more_body": True})
+                passed = chunk if meter is None else meter.passing(chunk)
+                if passed:
+                    await context.send({"type": "http.response.body", "body": passed, "more_body": True})
                 chunk = await answer.more()
+            last = b"" if meter is None else meter.end()
         except UpstreamFailed as failure:
             _log.warning("engine_answer_broke_off", request_id=context.request_id, error=str(failure))
             if not answer.streams_events:
@@ -263,10 +276,8 @@ class Inference:
             ended: openai_errors.IngressError = openai_errors.EngineBroke(served_name)
             if isinstance(failure, UpstreamSilent):
                 ended = openai_errors.EngineSilent(served_name, self._settings.request_timeout_s)
-            event = openai_errors.event_for(ended, anthropic=context.anthropic)
-            await context.send({"type": "http.response.body", "body": event, "more_body": True})
-        finally:
-            # Also when the caller leaves: the engine has done this work for the key.
-            if key is not None and meter is not None:
-                self._key_access.charge_tokens(key, meter.tokens())
+            last = b"" if meter is None else meter.end()
+            last += openai_errors.event_for(ended, anthropic=context.anthropic)
+        if last:
+            await context.send({"type": "http.response.body", "body": last, "more_body": True})
         return True

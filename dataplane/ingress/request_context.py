@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterable
 
 from dataplane.ingress.admission.load import Lease
+from dataplane.ingress.tokens.request_meter import RequestMeter
 from dataplane.openai.asgi import Headers, Receive, Scope, Send, header, send_whole
 from dataplane.snapshot.activation import View
 from dataplane.snapshot.api_key import ApiKey
@@ -34,6 +35,7 @@ class RequestContext:
         "caller",
         "kind",
         "limit_headers",
+        "meter",
         "receive",
         "request_id",
         "route",
@@ -67,6 +69,8 @@ class RequestContext:
         """The caller's key; None if no key is needed."""
         self.caller = ""
         """Whom the request counts for, where callers share something."""
+        self.meter: RequestMeter | None = None
+        """Counts the request's tokens; None: the key has no limit of them."""
         self.limit_headers: Headers = []
         """Response headers with the key's remaining limits."""
         self.status = 500
