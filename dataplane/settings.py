@@ -47,6 +47,14 @@ class LoadSettings(BaseSettings):
         "is more.",
     )
 
+    stream_heartbeat_s: float = Field(
+        default=0,
+        ge=0,
+        le=3600,
+        description="While a stream waits for a start, for room or for its first token, send a comment at this "
+        "interval, in s, so that proxies do not give up. What fails after the first comment is an error event within a "
+        "200. 0: off.",
+    )
     max_concurrent_starts: int = Field(
         default=16,
         ge=1,

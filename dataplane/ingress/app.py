@@ -27,6 +27,7 @@ from dataplane.ingress.models.list import ModelsList
 from dataplane.ingress.models.model_object import encode_model
 from dataplane.ingress.models.page import PageQuery, encode_page, page_query
 from dataplane.ingress.request_context import CLIENT_CLOSED_REQUEST, RequestContext
+from dataplane.ingress.streams.error_event import error_event
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.openai import errors as openai_errors
 from dataplane.openai.asgi import JSON, Receive, Scope, Send, answer_lifespan, header
@@ -162,7 +163,10 @@ class IngressApp:
     async def _refuse(self, context: RequestContext, error: openai_errors.IngressError) -> None:
         answer = openai_errors.answer_for(error, anthropic=context.anthropic)
         self._metrics.count_refusal(answer.code)
-        if isinstance(error, openai_errors.BODY_UNREAD):
+        if context.begun:  # a comment was sent while the request waited
+            event = error_event(answer.body, INFERENCE_ROUTES[context.route])
+            await context.send({"type": "http.response.body", "body": event, "more_body": False})
+        elif isinstance(error, openai_errors.BODY_UNREAD):
             await context.send_and_linger(answer.status, answer.headers, answer.body)
         else:
             await context.send_whole(answer.status, answer.headers, answer.body)

@@ -7,6 +7,7 @@ may go now in `admission/`, and the connection to the engine replica in `upstrea
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from random import Random
 
@@ -23,13 +24,16 @@ from dataplane.ingress.limits import IngressSettings
 from dataplane.ingress.metrics import IngressMetrics
 from dataplane.ingress.request_context import CLIENT_CLOSED_REQUEST, RequestContext
 from dataplane.ingress.routing import Choice, Failing, NotFound, choose
+from dataplane.ingress.streams.error_event import error_event
+from dataplane.ingress.streams.heartbeat import Heartbeat
+from dataplane.ingress.streams.streaming import asks_for_events
 from dataplane.ingress.tokens.request_meter import RequestMeter
 from dataplane.ingress.upstream import Answer, Upstream, UpstreamFailed, UpstreamSilent, engine_headers
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.openai import errors as openai_errors
 from dataplane.openai.adapter_names import engine_adapter_name
 from dataplane.openai.asgi import CancelOnDisconnect, header
-from dataplane.openai.routes import InferenceRoute
+from dataplane.openai.routes import INFERENCE_ROUTES, InferenceRoute
 from dataplane.snapshot.activation import View
 from dataplane.snapshot.snapshot import Snapshot
 
@@ -40,6 +44,8 @@ _RETRY_PAUSE_S = 0.25
 loses a dead endpoint."""
 _SENT_TRIES_MAX = 2
 """Engines that may receive one request: a request that crashes engines crashes no more of them."""
+_ENGINE_ERROR_BYTES_MAX = 1024 * 1024
+"""Bytes of an engine's error that become an event; what a longer one says is left out."""
 _FAILING: Mapping[type[openai_errors.IngressError], Failing] = {
     openai_errors.NotServedHere: Failing.UNAVAILABLE,
     openai_errors.ModelFailed: Failing.UNAVAILABLE,
@@ -118,7 +124,10 @@ class Inference:
         complete = False
         async with guard:
             try:
-                complete = await self._forward(context, route, body)
+                if self._settings.stream_heartbeat_s and asks_for_events(route.path, body):
+                    complete = await self._forward_kept_open(context, route, body)
+                else:
+                    complete = await self._forward(context, route, body)
             finally:
                 # Also when the caller leaves: the engine has done this work for the key.
                 if key is not None and context.meter is not None:
@@ -140,6 +149,11 @@ class Inference:
         return parse_form(raw, header(scope, b"content-type") or b"") if route.form else parse_json(raw)
 
     # --- where it goes ----------------------------------------------------------------------------
+
+    async def _forward_kept_open(self, context: RequestContext, route: InferenceRoute, body: Body) -> bool:
+        """The same as `_forward`, with comments to the caller during the wait."""
+        async with Heartbeat(context, interval_s=self._settings.stream_heartbeat_s):
+            return await self._forward(context, route, body)
 
     async def _forward(self, context: RequestContext, route: InferenceRoute, body: Body) -> bool:
         """Send an answer to the caller, with fallbacks.
@@ -261,7 +275,9 @@ class Inference:
         chunk, meter, headers = answer.first, context.meter, answer.headers()
         if meter is not None and meter.begin(answer.status, streams_events=answer.streams_events):
             headers = [(name, value) for name, value in headers if name != b"content-length"]
-        await context.begin(answer.status, headers)
+        had_begun = await context.begin(answer.status, headers)
+        if had_begun and not answer.streams_events:
+            return await self._send_as_event(context, answer)
         try:
             while chunk:
                 passed = chunk if meter is None else meter.passing(chunk)
@@ -280,4 +296,15 @@ class Inference:
             last += openai_errors.event_for(ended, anthropic=context.anthropic)
         if last:
             await context.send({"type": "http.response.body", "body": last, "more_body": True})
+        return True
+
+    async def _send_as_event(self, context: RequestContext, answer: Answer) -> bool:
+        """Send an answer that is not a stream, which is an error, in a stream that has begun."""
+        body, chunk = b"", answer.first
+        with contextlib.suppress(UpstreamFailed):
+            while chunk and len(body) <= _ENGINE_ERROR_BYTES_MAX:
+                body += chunk
+                chunk = await answer.more()
+        event = error_event(body, INFERENCE_ROUTES[context.route])
+        await context.send({"type": "http.response.body", "body": event, "more_body": True})
         return True

@@ -30,6 +30,9 @@ class IngressSettings:
     """How long a client may take to send its whole body; a slower one is answered 408."""
     request_timeout_s: float = 600.0
     """Longest silence of an engine, before and within its answer. OpenAI's clients wait as long."""
+    stream_heartbeat_s: float = 0.0
+    """Time between two comments in a stream whose request waits; 0: there are none, and the
+    response begins with the engine's answer."""
     cors_allow_origins: tuple[str, ...] = ()
     """Origins whose pages may call from a browser; `*` allows all. Empty: CORS is off."""
     cors_allow_credentials: bool = False

@@ -210,6 +210,7 @@ def _limits(settings: Settings) -> IngressSettings:
         max_connections_per_address=settings.max_connections_per_address,
         body_read_timeout_s=settings.body_read_timeout_s,
         request_timeout_s=settings.request_timeout_s,
+        stream_heartbeat_s=settings.stream_heartbeat_s,
         cors_allow_origins=settings.cors_allow_origins,
         cors_allow_credentials=settings.cors_allow_credentials,
         require_api_key=settings.api_key_required,

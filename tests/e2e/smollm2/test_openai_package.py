@@ -84,7 +84,10 @@ def test_a_stream_without_the_usage_that_the_ingress_asks_for_is_what_vllm_sends
     prompt = {"messages": CAPITAL} if "chat" in path else {"prompt": "The capital of France is"}
     body = json.dumps({"model": "smollm2", "temperature": 0, "max_tokens": 8, "n": choices, "stream": True} | prompt)
     asking, unasked = ask_in_json(path, body.encode())
-    plain, asked = (httpx.post(stack.url + path, content=sent, timeout=120).content for sent in (body, asking))
+    headers = {"content-type": "application/json"}
+    plain, asked = (
+        httpx.post(stack.url + path, content=sent, headers=headers, timeout=120).content for sent in (body, asking)
+    )
     taken = UsageFilter(unasked)
     assert b'"usage":{' in asked
     assert events(taken.feed(asked) + taken.end()) == events(plain)
