@@ -14,6 +14,7 @@ prompt that is not reported is estimated.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 
@@ -23,13 +24,18 @@ AUDIO_TOKENS_PER_S = 100
 """The frames that Whisper makes of a second. vLLM adds them to the prompt of a stream."""
 BYTES_OF_A_TOKEN = 4
 """The usual average for English text."""
-_BODY_BYTES_MAX = 16 * 1024 * 1024
-"""Bytes of a body that is kept until its end. Larger bodies (embeddings of many texts) are counted
-by their size."""
+_BODY_BYTES_MAX = 64 * 1024
+"""Bytes at the end of a body that are kept. In a larger body (embeddings of many texts), usage is
+looked for there: vLLM writes it after the vectors and choices."""
+_USAGE = b'"usage":{'
+"""It cannot be within a text, where JSON puts a backslash before each quotation mark."""
 _EVENT_BYTES_MAX = 1024 * 1024
 """Bytes of an unfinished line that are kept."""
 _LAST_EVENTS = frozenset((b'"message_delta"', b'"message-end"', b'"response.completed"', b'"response.incomplete"'))
 """Types of the events that have the usage of a whole stream."""
+
+_CLOSED_OBJECTS_MAX = 16
+"""Objects within usage that are looked through for its end: details of tokens."""
 
 _ABSENT = msgspec.Raw()
 
@@ -110,8 +116,8 @@ class AnswerMeter:
         """Read the next chunk of the body."""
         self._bytes += len(chunk)
         if not self._streams_events:
-            if self._bytes <= _BODY_BYTES_MAX:
-                self._pending += chunk
+            self._pending += chunk
+            del self._pending[:-_BODY_BYTES_MAX]
             return
         *lines, unfinished = (bytes(self._pending) + chunk).split(b"\n")
         self._pending = bytearray(unfinished[:_EVENT_BYTES_MAX])
@@ -131,11 +137,12 @@ class AnswerMeter:
             return self._tokens_of_stream()
         if not self._is_whole:
             return self._prompt_tokens() + self._bytes // BYTES_OF_A_TOKEN
-        if self._bytes > _BODY_BYTES_MAX:
-            return self._bytes // BYTES_OF_A_TOKEN
-        self._read(bytes(self._pending))
+        is_kept_whole = self._bytes <= _BODY_BYTES_MAX
+        self._read(bytes(self._pending) if is_kept_whole else _usage_at_the_end(self._pending))
         found = max(self._total, self._input + self._output)
-        return self._tokens_of_transcription() if self._is_audio and not found else found
+        if self._is_audio and not found:
+            return self._tokens_of_transcription()
+        return found if found or is_kept_whole else self._bytes // BYTES_OF_A_TOKEN
 
     def _tokens_of_stream(self) -> int:
         if self._is_whole:
@@ -178,6 +185,21 @@ class AnswerMeter:
             self._output = max(self._output, output)
             # The last event of OpenAI's streams has no choices, that of others has a type.
             self._is_whole |= bytes(answer.type) in _LAST_EVENTS or bytes(answer.choices) != b""
+
+
+def _usage_at_the_end(body: bytearray) -> bytes:
+    """A body that has nothing but the last usage of `body`, as an object; empty: it has none."""
+    start = body.rfind(_USAGE)
+    end = start
+    for _ in range(_CLOSED_OBJECTS_MAX):
+        end = body.find(b"}", end + 1)
+        if start < 0 or end < 0:
+            break
+        found = b"{" + bytes(body[start : end + 1]) + b"}"
+        with contextlib.suppress(msgspec.DecodeError):
+            _parts.decode(found)
+            return found
+    return b""
 
 
 def _is_object(raw: msgspec.Raw) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from dataplane.ingress.tokens.answer_meter import AnswerMeter
@@ -106,6 +108,23 @@ def test_a_transcription_counts_its_seconds_and_its_text(answer: bytes, tokens: 
     metered.feed(answer)
     metered.end()
     assert metered.tokens() == tokens
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        b',"usage":{"prompt_tokens":40,"total_tokens":42}}',
+        b',"usage":{"prompt_tokens_details":{"cached":{}},"prompt_tokens":40,"completion_tokens":2},"prompt_logprobs":[{}]}',
+    ],
+)
+def test_the_usage_of_a_large_body_is_read_from_its_end_and_little_is_kept(end: bytes) -> None:
+    metered = meter(streams_events=False)
+    text = json.dumps({"text": ['"usage":{"total_tokens":0}'] * 10}).encode()
+    for part in (b'{"data":[', b"0.1," * 500_000, text, b"]", end):
+        metered.feed(part)
+        assert len(metered._pending) <= 64 * 1024
+    metered.end()
+    assert metered.tokens() == 42
 
 
 def test_a_body_that_is_too_large_to_keep_counts_by_its_bytes() -> None:
