@@ -26,6 +26,8 @@ _FORM_HEADER_BYTES_MAX = 128 * 1024
 _FORM_FIELD_BYTES_MAX = 64
 _FORM_FIELDS_MAX = 100
 """Fields of a form that are kept, and bytes of each: enough for switches."""
+_TRUE = frozenset((b"1", b"true", b"t", b"yes", b"y", b"on"))
+"""What pydantic takes for true in a form, in lower case."""
 _DECODED_BYTES = 64 * 1024
 """Bytes of a body whose text is held at a time: text may take four times the memory."""
 
@@ -143,6 +145,10 @@ class FormBody:
 
     def user(self) -> str | None:
         return None  # OpenAI's forms have no `user`
+
+    def is_true(self, name: bytes) -> bool:
+        """Whether a field is given and true, as the engine reads it."""
+        return self.fields.get(name, b"").lower() in _TRUE
 
     def asking_for(self, model: str) -> bytes:
         return self.raw[: self.start] + model.encode() + self.raw[self.end :]

@@ -7,8 +7,6 @@ import msgspec
 from dataplane.ingress.body import Body, FormBody
 
 _JSON_PATHS = frozenset(("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/cohere/v2/chat"))
-_TRUE = frozenset((b"1", b"true", b"t", b"yes", b"y", b"on"))
-"""What pydantic takes for true in a form, in lower case."""
 
 
 class _Streamed(msgspec.Struct):
@@ -21,5 +19,5 @@ _streamed = msgspec.json.Decoder(_Streamed)
 def asks_for_events(path: str, body: Body) -> bool:
     """Whether the answer will be a stream, if the engine takes the request."""
     if isinstance(body, FormBody):
-        return body.fields.get(b"stream", b"").lower() in _TRUE
+        return body.is_true(b"stream")
     return path in _JSON_PATHS and bytes(_streamed.decode(body.raw).stream) == b"true"

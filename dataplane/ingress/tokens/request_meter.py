@@ -47,11 +47,11 @@ class RequestMeter:
         self._unasked = Unasked.NOTHING
         if any(name in engine_args and engine_args[name] is True for name in _REPORTS_ALWAYS):
             return sent
-        if isinstance(self._body, FormBody):
-            asking, self._unasked = ask_in_form(sent, self._body.boundary, self._body.fields)
-        else:
-            asking, self._unasked = ask_in_json(self._path, sent)
-        return asking
+        if not isinstance(self._body, FormBody):
+            sent, self._unasked = ask_in_json(self._path, sent)
+        elif self._body.is_true(b"stream"):
+            sent, self._unasked = ask_in_form(sent, self._body.boundary, self._body.fields)
+        return sent
 
     def failed(self) -> None:
         """The engine has given no answer."""

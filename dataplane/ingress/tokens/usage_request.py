@@ -7,14 +7,12 @@ transcriptions and translations. Its other streams always report usage.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Container
 
 import msgspec
 
 _JSON_PATHS = frozenset(("/v1/chat/completions", "/v1/completions"))
-_FORM_FIELDS = ("stream_include_usage", "stream_continuous_usage_stats")
-_TRUE = frozenset((b"1", b"true", b"t", b"yes", b"y", b"on"))
-"""What pydantic takes for true in a form, in lower case."""
+_FORM_FIELDS = (b"stream_include_usage", b"stream_continuous_usage_stats")
 
 
 class Unasked(enum.Enum):
@@ -67,21 +65,19 @@ def ask_in_json(path: str, body: bytes) -> tuple[bytes, Unasked]:
     return msgspec.json.encode(fields), Unasked.EACH_EVENT if wants_last == b"true" else Unasked.ALL
 
 
-def ask_in_form(body: bytes, boundary: bytes, fields: Mapping[bytes, bytes]) -> tuple[bytes, Unasked]:
+def ask_in_form(body: bytes, boundary: bytes, names: Container[bytes]) -> tuple[bytes, Unasked]:
     """The form that asks for usage in every event, and what is unasked for then.
 
     Args:
-        body: The form.
+        body: A form that asks for a stream.
         boundary: Between its parts.
-        fields: Its short fields, by name.
+        names: Of its short fields.
     """
-    given = [name for name in _FORM_FIELDS if name.encode() in fields]
-    if fields.get(b"stream", b"").lower() not in _TRUE or given:
+    if any(name in names for name in _FORM_FIELDS):
         return body, Unasked.NOTHING
     delimiter = b"--" + boundary
     start = body.find(delimiter)
     parts = b"".join(
-        b'%s\r\nContent-Disposition: form-data; name="%s"\r\n\r\ntrue\r\n' % (delimiter, name.encode())
-        for name in _FORM_FIELDS
+        b'%s\r\nContent-Disposition: form-data; name="%s"\r\n\r\ntrue\r\n' % (delimiter, name) for name in _FORM_FIELDS
     )
     return body[:start] + parts + body[start:], Unasked.ALL
