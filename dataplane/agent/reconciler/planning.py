@@ -71,7 +71,7 @@ def plan(situation: Situation) -> Plan:
                 entries[application_of_entry] = entry
 
     for name in starts.begin(deploys):
-        models[name] = queued(models[name], situation.start_limits.total)
+        models[name] = queued(models[name], situation.start_limits)
     sleepers -= keep
     staying = sleepers - evicted_sleepers(situation, keep, deploys.values(), sleepers)
     return Plan(

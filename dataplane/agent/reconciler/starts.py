@@ -21,7 +21,7 @@ from dataplane.agent.reconciler.actions import Deploy
 from dataplane.agent.reconciler.activation import ModelPlan
 from dataplane.agent.reconciler.demand import is_wanted_unasked
 from dataplane.agent.reconciler.eviction import waits_for_room
-from dataplane.agent.situation import Application, Asked, Phase, Situation
+from dataplane.agent.situation import Application, Asked, Phase, Situation, StartLimits
 from dataplane.snapshot.activation import START_QUEUED, ModelActivation, State
 
 _WAITING_FOR_ROOM_FACTOR = 2
@@ -129,9 +129,12 @@ class _Count:
         return self.taken < self.limit
 
 
-def queued(activation: ModelActivation, total: int) -> ModelActivation:
+def queued(activation: ModelActivation, limits: StartLimits) -> ModelActivation:
     """The activation of a model whose start waits in the queue."""
     if activation.state is not State.DEPLOYING:
         return activation  # FAILED: callers are refused until a start succeeds
-    message = f"Its start is queued behind those of other models; at most {total} are under way at once."
+    message = (
+        f"Its start is queued behind those of other models; {limits.total} may be under way at once, and "
+        f"{limits.per_caller} of one caller."
+    )
     return replace(activation, application="", reason=START_QUEUED, message=message)

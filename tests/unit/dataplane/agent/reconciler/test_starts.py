@@ -56,7 +56,7 @@ def test_a_caller_that_asks_for_every_model_starts_a_few_at_once() -> None:
     waiting = [name for name, activation in made.models.items() if activation.reason == START_QUEUED]
     assert waiting == [f"models/{model}" for model in models[8:]]
     assert made.models["models/m199"].message == (
-        "Its start is queued behind those of other models; at most 16 are under way at once."
+        "Its start is queued behind those of other models; 16 may be under way at once, and 8 of one caller."
     )
     assert made.models["models/m199"].application == ""
 
