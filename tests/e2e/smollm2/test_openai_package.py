@@ -82,7 +82,8 @@ def test_a_stream_without_the_usage_that_the_ingress_asks_for_is_what_vllm_sends
 ) -> None:
     """The ingress asks for usage on behalf of keys with a limit of tokens."""
     prompt = {"messages": CAPITAL} if "chat" in path else {"prompt": "The capital of France is"}
-    body = json.dumps({"model": "smollm2", "temperature": 0, "max_tokens": 8, "n": choices, "stream": True} | prompt)
+    fields = {"model": "smollm2", "temperature": choices - 1, "seed": 7, "max_tokens": 8, "n": choices, "stream": True}
+    body = json.dumps(fields | prompt)
     asking, unasked = ask_in_json(path, body.encode())
     headers = {"content-type": "application/json"}
     plain, asked = (
