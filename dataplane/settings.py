@@ -17,6 +17,7 @@ from protocol.names import RESOURCE_ID_PATTERN
 from protocol.transport.credentials import Credentials
 
 ENV_PREFIX = "BROADSHEET_DATAPLANE_"
+_HELD_BODY_BYTES = 512 * 1024 * 1024
 _ORIGIN = re.compile(
     r"(?!http://[^/]*:80$|https://[^/]*:443$)[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
 )
@@ -31,7 +32,61 @@ def _default_data_dir() -> Path:
     return Path(base) / "broadsheet" / "dataplane"
 
 
-class Settings(BaseSettings):
+class LoadSettings(BaseSettings):
+    """Of the settings, those that share out what a data plane has among its callers."""
+
+    max_body_bytes: int = Field(
+        default=32 * 1024 * 1024, ge=1024, le=1024**3, description="Largest request body that is accepted, in bytes."
+    )
+    max_held_body_bytes: int | None = Field(
+        default=None,
+        ge=2048,
+        le=1024**4,
+        description="Bytes of the bodies of all requests in progress, for each ingress replica: at least twice the "
+        "largest body. A caller may hold as many as stay free. Default: 536870912, or 4 times --max-body-bytes if that "
+        "is more.",
+    )
+
+    stream_heartbeat_s: float = Field(
+        default=0,
+        ge=0,
+        le=3600,
+        description="While a stream waits for a start, for room or for its first token, send a comment at this "
+        "interval, in s, so that proxies do not give up. What fails after the first comment is an error event within a "
+        "200. 0: off.",
+    )
+    max_concurrent_starts: int = Field(
+        default=16,
+        ge=1,
+        le=10_000,
+        description="Models at zero that start at the same time because of requests; further ones wait for their turn. "
+        "Models with min_replicas of 1 or more, and those that are warmed, do not count and do not wait.",
+    )
+    max_concurrent_starts_per_caller: int = Field(
+        default=8,
+        ge=1,
+        le=10_000,
+        description="The same for one caller: an API key or, without one, an address.",
+    )
+
+    @model_validator(mode="after")
+    def _largest_body_can_be_held(self) -> LoadSettings:
+        if self.held_body_bytes_max < 2 * self.max_body_bytes:
+            raise ValueError(
+                f"max_held_body_bytes: got {self.max_held_body_bytes}, allowed are {2 * self.max_body_bytes} (twice "
+                "--max-body-bytes) and more"
+            )
+        return self
+
+    @property
+    def held_body_bytes_max(self) -> int:
+        """Bytes of request bodies that an ingress replica may hold."""
+        if self.max_held_body_bytes is not None:
+            return self.max_held_body_bytes
+        return max(_HELD_BODY_BYTES, 4 * self.max_body_bytes)
+
+
+class Settings(LoadSettings):
     """Every setting of the data plane.
 
     A flag takes precedence over its `BROADSHEET_DATAPLANE_*` environment variable.
@@ -111,9 +166,6 @@ class Settings(BaseSettings):
         default=False,
         description="Accept snapshots of another store than the one served so far: after the control plane's database "
         "was restored from a backup or replaced. Give it once, and leave it out at the next start.",
-    )
-    max_body_bytes: int = Field(
-        default=32 * 1024 * 1024, ge=1024, le=1024**3, description="Largest request body that is accepted, in bytes."
     )
     max_header_bytes: int = Field(
         default=64 * 1024, ge=1024, le=1024**2, description="Largest total size of a request's headers, in bytes."

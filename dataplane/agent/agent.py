@@ -25,6 +25,7 @@ from dataplane.agent.observer import Observer
 from dataplane.agent.reconciler.planning import plan
 from dataplane.agent.relayed_snapshot import find_snapshot, put_snapshot
 from dataplane.agent.status import Statuses, adapter_statuses, draining_models, notable_statuses
+from dataplane.agent.situation import StartLimits
 from dataplane.agent.steady_clock import steady_clock
 from dataplane.engine.replica import ReplicaSettings
 from dataplane.logs import configure_logging
@@ -54,6 +55,9 @@ class Agent:
         self._ledger = Ledger.empty(
             drain_s=settings.drain_s,
             backoff=Backoff(first_s=settings.failure_backoff_s, max_s=settings.failure_backoff_max_s),
+            start_limits=StartLimits(
+                total=settings.max_concurrent_starts, per_caller=settings.max_concurrent_starts_per_caller
+            ),
         )
         self._serve = RayServe(
             ReplicaSettings(

@@ -67,6 +67,26 @@ class Application:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Since when a model or pinned revision is asked for, and by whom."""
+
+    since: float
+    """Seconds since the epoch."""
+    callers: frozenset[str] = frozenset()
+    """Whose requests waited for it last; empty: not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartLimits:
+    """How many starts that requests have caused may be under way at once."""
+
+    total: int = 16
+    """On this data plane."""
+    per_caller: int = 8
+    """Of those, caused by one caller: an API key, or an address without one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
     """Everything that a plan is made from. Times are seconds since the epoch."""
 
@@ -83,9 +103,12 @@ class Situation:
     """By model or pinned revision: requests held or forwarded, over all ingress replicas."""
     last_activity: Mapping[str, float]
     """By model or pinned revision: when it was last requested or woken."""
+    asked: Mapping[str, Asked] = field(default_factory=dict)
+    """By model or pinned revision; those in `last_activity`."""
     failures: Mapping[str, Failure]
     """By application name."""
     ingress_sequence: int | None
     """The oldest activation in use by an ingress replica; None if there is no ingress replica."""
     free: Resources = field(default_factory=dict)
     """Resources of the cluster that are free. Only read while an application sleeps."""
+    start_limits: StartLimits = field(default_factory=StartLimits)

@@ -16,6 +16,7 @@ import structlog
 
 from dataplane.ingress import metrics
 from dataplane.ingress.access.api_keys import KeyAccess
+from dataplane.ingress.access.held_bodies import HeldBodies
 from dataplane.ingress.admission.admission import Admission
 from dataplane.ingress.admission.load import ModelUsage
 from dataplane.ingress.body import ClientGone
@@ -26,6 +27,7 @@ from dataplane.ingress.models.list import ModelsList
 from dataplane.ingress.models.model_object import encode_model
 from dataplane.ingress.models.page import PageQuery, encode_page, page_query
 from dataplane.ingress.request_context import CLIENT_CLOSED_REQUEST, RequestContext
+from dataplane.ingress.streams.error_event import error_event
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.openai import errors as openai_errors
 from dataplane.openai.asgi import JSON, Receive, Scope, Send, answer_lifespan, header
@@ -68,6 +70,7 @@ class IngressApp:
         self._views = views
         self._settings = settings
         self._admission = Admission(views=views, wake=wake, random=random, clock=monotonic)
+        self._held_bodies = HeldBodies(settings.max_held_body_bytes)
         self._models = ModelsList()
         self.key_access = KeyAccess(require_api_key=settings.require_api_key, clock=time_of_day)
         """Checks API keys and their rate limits."""
@@ -80,6 +83,7 @@ class IngressApp:
             in_flight=self._admission.in_flight,
             waiting=self._admission.waiting,
             revision=self._revision,
+            held_body_bytes=lambda: self._held_bodies.total,
         )
         self._inference = Inference(
             views=views,
@@ -87,6 +91,7 @@ class IngressApp:
             random=random,
             key_access=self.key_access,
             admission=self._admission,
+            held_bodies=self._held_bodies,
             metrics=self._metrics,
         )
         self._answer = allow_origins(
@@ -158,7 +163,10 @@ class IngressApp:
     async def _refuse(self, context: RequestContext, error: openai_errors.IngressError) -> None:
         answer = openai_errors.answer_for(error, anthropic=context.anthropic)
         self._metrics.count_refusal(answer.code)
-        if isinstance(error, openai_errors.BodyTooLarge):
+        if context.begun:  # a comment was sent while the request waited
+            event = error_event(answer.body, INFERENCE_ROUTES[context.route])
+            await context.send({"type": "http.response.body", "body": event, "more_body": False})
+        elif isinstance(error, openai_errors.BODY_UNREAD):
             await context.send_and_linger(answer.status, answer.headers, answer.body)
         else:
             await context.send_whole(answer.status, answer.headers, answer.body)

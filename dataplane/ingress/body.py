@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,6 +23,11 @@ _FORM_PARTS_MAX = 1000
 """Parts of a form. Starlette, and so the engine, accepts no more either."""
 _FORM_HEADER_BYTES_MAX = 128 * 1024
 """Headers of all parts of a form: the event loop waits 0.1 s for their splitting."""
+_FORM_FIELD_BYTES_MAX = 64
+_FORM_FIELDS_MAX = 100
+"""Fields of a form that are kept, and bytes of each: enough for switches."""
+_TRUE = frozenset((b"1", b"true", b"t", b"yes", b"y", b"on"))
+"""What pydantic takes for true in a form, in lower case."""
 _DECODED_BYTES = 64 * 1024
 """Bytes of a body whose text is held at a time: text may take four times the memory."""
 
@@ -30,24 +36,43 @@ class ClientGone(Exception):
     """The client went away before its request was complete."""
 
 
-async def read_body(receive: Receive, *, declared_length: bytes | None, max_bytes: int, timeout_s: float) -> bytes:
+async def read_body(
+    receive: Receive,
+    *,
+    declared_length: bytes | None,
+    max_bytes: int,
+    timeout_s: float,
+    hold: Callable[[int], None],
+) -> bytes:
     """Read a whole request body of at most `max_bytes`.
+
+    Args:
+        receive: The request's messages.
+        declared_length: Its `content-length`.
+        max_bytes: The largest body.
+        timeout_s: The longest time.
+        hold: Called with the size of the body: before it is read, as it is declared, and whenever
+            more has come than that. What it raises ends the reading.
 
     Raises:
         BodyTooLarge: It is larger, as declared or as received.
         BodyTimeout: It did not arrive in time.
         ClientGone: The client closed the connection.
     """
-    if declared_length is not None and declared_length.isdigit() and int(declared_length) > max_bytes:
-        raise openai_errors.BodyTooLarge(max_bytes)
+    declared_bytes = 0
+    if declared_length is not None and declared_length.isdigit():
+        declared_bytes = int(declared_length)
+        if declared_bytes > max_bytes:
+            raise openai_errors.BodyTooLarge(max_bytes)
+        hold(declared_bytes)
     try:
         async with asyncio.timeout(timeout_s):
-            return await _read_body(receive, max_bytes)
+            return await _read_body(receive, max_bytes, declared_bytes, hold)
     except TimeoutError:
         raise openai_errors.BodyTimeout(timeout_s) from None
 
 
-async def _read_body(receive: Receive, max_bytes: int) -> bytes:
+async def _read_body(receive: Receive, max_bytes: int, held_bytes: int, hold: Callable[[int], None]) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -58,6 +83,8 @@ async def _read_body(receive: Receive, max_bytes: int) -> bytes:
         size += len(chunk)
         if size > max_bytes:
             raise openai_errors.BodyTooLarge(max_bytes)
+        if size > held_bytes:
+            hold(size)
         chunks.append(chunk)
         if not message.get("more_body", False):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -112,9 +139,16 @@ class FormBody:
     model: str
     start: int
     end: int
+    boundary: bytes
+    fields: Mapping[bytes, bytes]
+    """Short fields, by name. Of a name that is repeated, the last one."""
 
     def user(self) -> str | None:
         return None  # OpenAI's forms have no `user`
+
+    def is_true(self, name: bytes) -> bool:
+        """Whether a field is given and true, as the engine reads it."""
+        return self.fields.get(name, b"").lower() in _TRUE
 
     def asking_for(self, model: str) -> bytes:
         return self.raw[: self.start] + model.encode() + self.raw[self.end :]
@@ -222,7 +256,8 @@ def parse_form(raw: bytes, content_type: bytes) -> FormBody:
         raise openai_errors.InvalidForm("it has more than one model")
     [(start, end)] = form.models
     try:
-        return FormBody(raw, raw[start:end].decode(), start, end)
+        fields = {name: raw[slice(*span)] for name, span in form.fields.items()}
+        return FormBody(raw, raw[start:end].decode(), start, end, boundary, fields)
     except UnicodeDecodeError:
         raise openai_errors.InvalidForm("its model is not UTF-8") from None
 
@@ -236,6 +271,7 @@ class _Form:
     def __init__(self) -> None:
         self.complete = False
         self.models: list[tuple[int, int]] = []
+        self.fields: dict[bytes, tuple[int, int]] = {}
         self._parts = 0
         self._header_bytes = 0
         self._name = b""
@@ -281,6 +317,9 @@ class _Form:
             if b"filename" in options:
                 raise openai_errors.InvalidForm("its model is a file")
             self.models.append(self._span or (0, 0))
+        start, end = self._span or (0, 0)
+        if end - start <= _FORM_FIELD_BYTES_MAX and len(self.fields) < _FORM_FIELDS_MAX and b"filename" not in options:
+            self.fields[options.get(b"name", b"")] = start, end
 
     def _end(self) -> None:
         self.complete = True

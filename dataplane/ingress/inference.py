@@ -7,6 +7,7 @@ may go now in `admission/`, and the connection to the engine replica in `upstrea
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from random import Random
 
@@ -14,6 +15,8 @@ import structlog
 
 from broadsheet.v1 import route_pb2
 from dataplane.ingress.access.api_keys import KeyAccess
+from dataplane.ingress.access.caller import caller_of
+from dataplane.ingress.access.held_bodies import HeldBodies, HeldBody
 from dataplane.ingress.admission.admission import Admission
 from dataplane.ingress.admission.load import Lease
 from dataplane.ingress.body import Body, parse_form, parse_json, read_body
@@ -21,13 +24,16 @@ from dataplane.ingress.limits import IngressSettings
 from dataplane.ingress.metrics import IngressMetrics
 from dataplane.ingress.request_context import CLIENT_CLOSED_REQUEST, RequestContext
 from dataplane.ingress.routing import Choice, Failing, NotFound, choose
-from dataplane.ingress.token_usage import TokenMeter
+from dataplane.ingress.streams.error_event import error_event
+from dataplane.ingress.streams.heartbeat import Heartbeat
+from dataplane.ingress.streams.streaming import asks_for_events
+from dataplane.ingress.tokens.request_meter import RequestMeter
 from dataplane.ingress.upstream import Answer, Upstream, UpstreamFailed, UpstreamSilent, engine_headers
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.openai import errors as openai_errors
 from dataplane.openai.adapter_names import engine_adapter_name
 from dataplane.openai.asgi import CancelOnDisconnect, header
-from dataplane.openai.routes import InferenceRoute
+from dataplane.openai.routes import INFERENCE_ROUTES, InferenceRoute
 from dataplane.snapshot.activation import View
 from dataplane.snapshot.snapshot import Snapshot
 
@@ -38,11 +44,14 @@ _RETRY_PAUSE_S = 0.25
 loses a dead endpoint."""
 _SENT_TRIES_MAX = 2
 """Engines that may receive one request: a request that crashes engines crashes no more of them."""
+_ENGINE_ERROR_BYTES_MAX = 1024 * 1024
+"""Bytes of an engine's error that become an event; what a longer one says is left out."""
 _FAILING: Mapping[type[openai_errors.IngressError], Failing] = {
     openai_errors.NotServedHere: Failing.UNAVAILABLE,
     openai_errors.AdapterFailed: Failing.UNAVAILABLE,
     openai_errors.ModelFailed: Failing.UNAVAILABLE,
     openai_errors.ColdStartTimeout: Failing.UNAVAILABLE,
+    openai_errors.StartQueuedTimeout: Failing.UNAVAILABLE,
     openai_errors.EngineUnreachable: Failing.UNAVAILABLE,
     openai_errors.QueueFull: Failing.QUEUE_FULL,
     openai_errors.Overloaded: Failing.QUEUE_FULL,
@@ -61,6 +70,7 @@ class Inference:
         random: Random,
         key_access: KeyAccess,
         admission: Admission,
+        held_bodies: HeldBodies,
         metrics: IngressMetrics,
     ) -> None:
         """
@@ -70,6 +80,7 @@ class Inference:
             random: For the choice between targets of a route.
             key_access: Checks API keys.
             admission: Grants room at engine replicas.
+            held_bodies: Bounds the bytes of bodies.
             metrics: Counts retries, fallbacks and times.
         """
         self._views = views
@@ -77,6 +88,7 @@ class Inference:
         self._random = random
         self._key_access = key_access
         self._admission = admission
+        self._held_bodies = held_bodies
         self._metrics = metrics
         self._upstream = Upstream(settings)
 
@@ -97,30 +109,52 @@ class Inference:
             ClientGone: The client left before its body was complete.
         """
         context.api_key = self._key_access.authenticate(context.scope, view.snapshot)
-        body = await self._read(context, route)
+        context.caller = caller_of(context.scope, context.api_key)
+        with self._held_bodies.of(context.caller) as held:
+            await self._answer(context, route, held)
+
+    async def _answer(self, context: RequestContext, route: InferenceRoute, held: HeldBody) -> None:
+        body = await self._read(context, route, held)
         if context.api_key is not None:
             self._key_access.check_name(context.api_key, body.model)
             context.limit_headers = self._key_access.count_request(context.api_key)
+        key = context.api_key
+        if key is not None and key.tokens_per_minute:
+            context.meter = RequestMeter(route.path, body)
         guard = CancelOnDisconnect(context.receive)
         complete = False
         async with guard:
-            complete = await self._forward(context, route, body)
+            try:
+                if self._settings.stream_heartbeat_s and asks_for_events(route.path, body):
+                    complete = await self._forward_kept_open(context, route, body)
+                else:
+                    complete = await self._forward(context, route, body)
+            finally:
+                # Also when the caller leaves: the engine has done this work for the key.
+                if key is not None and context.meter is not None:
+                    self._key_access.charge_tokens(key, context.meter.tokens())
         if guard.disconnected:
             context.status = CLIENT_CLOSED_REQUEST
         elif complete:
             await context.send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _read(self, context: RequestContext, route: InferenceRoute) -> Body:
+    async def _read(self, context: RequestContext, route: InferenceRoute, held: HeldBody) -> Body:
         settings, scope = self._settings, context.scope
         raw = await read_body(
             context.receive,
             declared_length=header(scope, b"content-length"),
             max_bytes=settings.max_body_bytes,
             timeout_s=settings.body_read_timeout_s,
+            hold=held.grow_to,
         )
         return parse_form(raw, header(scope, b"content-type") or b"") if route.form else parse_json(raw)
 
     # --- where it goes ----------------------------------------------------------------------------
+
+    async def _forward_kept_open(self, context: RequestContext, route: InferenceRoute, body: Body) -> bool:
+        """The same as `_forward`, with comments to the caller during the wait."""
+        async with Heartbeat(context, interval_s=self._settings.stream_heartbeat_s):
+            return await self._forward(context, route, body)
 
     async def _forward(self, context: RequestContext, route: InferenceRoute, body: Body) -> bool:
         """Send an answer to the caller, with fallbacks.
@@ -176,7 +210,7 @@ class Inference:
         tried: set[str] = set()
         sent_tries = 0
         for number in range(1, self._settings.upstream_tries + 1):
-            with await self._admission.acquire(resource, body.model, avoid=tried) as lease:
+            with await self._admission.acquire(resource, body.model, avoid=tried, caller=context.caller) as lease:
                 context.decided_by(lease)
                 try:
                     answer = await self._ask_engine(context, route, body, lease)
@@ -213,9 +247,13 @@ class Inference:
             adapter=adapter,
         )
         sent = body.raw if adapter is None else body.asking_for(engine_adapter_name(adapter))
+        if context.meter is not None:
+            sent = context.meter.asking(sent, lease.route.model.revision.spec.engine.args)
         return await self._upstream.start(lease.endpoint, route.path, context.scope["query_string"], headers, sent)
 
     def _note_failure(self, context: RequestContext, lease: Lease, failure: UpstreamFailed) -> None:
+        if context.meter is not None:
+            context.meter.failed()
         if failure.refused:
             self._admission.report_down(lease.endpoint)
         _log.warning(
@@ -235,16 +273,19 @@ class Inference:
             self._admission.note_first_byte(lease, seconds)
 
     async def _send_answer(self, context: RequestContext, served_name: str, answer: Answer) -> bool:
-        await context.begin(answer.status, answer.headers())
-        chunk = answer.first
-        key = context.api_key
-        meter = TokenMeter(streams_events=answer.streams_events) if key is not None and key.tokens_per_minute else None
+        chunk, meter, headers = answer.first, context.meter, answer.headers()
+        if meter is not None and meter.begin(answer.status, streams_events=answer.streams_events):
+            headers = [(name, value) for name, value in headers if name != b"content-length"]
+        had_begun = await context.begin(answer.status, headers)
+        if had_begun and not answer.streams_events:
+            return await self._send_as_event(context, answer)
         try:
             while chunk:
-                if meter is not None:
-                    meter.feed(chunk)
-                await context.send({"type": "http.response.body", "body": chunk, "more_body": True})
+                passed = chunk if meter is None else meter.passing(chunk)
+                if passed:
+                    await context.send({"type": "http.response.body", "body": passed, "more_body": True})
                 chunk = await answer.more()
+            last = b"" if meter is None else meter.end()
         except UpstreamFailed as failure:
             _log.warning("engine_answer_broke_off", request_id=context.request_id, error=str(failure))
             if not answer.streams_events:
@@ -252,10 +293,19 @@ class Inference:
             ended: openai_errors.IngressError = openai_errors.EngineBroke(served_name)
             if isinstance(failure, UpstreamSilent):
                 ended = openai_errors.EngineSilent(served_name, self._settings.request_timeout_s)
-            event = openai_errors.event_for(ended, anthropic=context.anthropic)
-            await context.send({"type": "http.response.body", "body": event, "more_body": True})
-        finally:
-            # Also when the caller leaves: the engine has done this work for the key.
-            if key is not None and meter is not None:
-                self._key_access.charge_tokens(key, meter.tokens())
+            last = b"" if meter is None else meter.end()
+            last += openai_errors.event_for(ended, anthropic=context.anthropic)
+        if last:
+            await context.send({"type": "http.response.body", "body": last, "more_body": True})
+        return True
+
+    async def _send_as_event(self, context: RequestContext, answer: Answer) -> bool:
+        """Send an answer that is not a stream, which is an error, in a stream that has begun."""
+        body, chunk = b"", answer.first
+        with contextlib.suppress(UpstreamFailed):
+            while chunk and len(body) <= _ENGINE_ERROR_BYTES_MAX:
+                body += chunk
+                chunk = await answer.more()
+        event = error_event(body, INFERENCE_ROUTES[context.route])
+        await context.send({"type": "http.response.body", "body": event, "more_body": True})
         return True

@@ -12,6 +12,9 @@ class IngressSettings:
     max_body_bytes: int = 32 * 1024 * 1024
     """Bytes of a request body; a larger one is answered 413. Enough for a few images or ten
     minutes of audio."""
+    max_held_body_bytes: int = 512 * 1024 * 1024
+    """Bytes of the bodies of all requests in progress; see `HeldBodies` for what one caller may
+    hold of them. More are answered 503 or 429."""
     max_header_bytes: int = 64 * 1024
     """Bytes of all request headers together; more are answered 431, complete or not."""
     max_url_bytes: int = 8 * 1024
@@ -27,6 +30,9 @@ class IngressSettings:
     """How long a client may take to send its whole body; a slower one is answered 408."""
     request_timeout_s: float = 600.0
     """Longest silence of an engine, before and within its answer. OpenAI's clients wait as long."""
+    stream_heartbeat_s: float = 0.0
+    """Time between two comments in a stream whose request waits; 0: there are none, and the
+    response begins with the engine's answer."""
     cors_allow_origins: tuple[str, ...] = ()
     """Origins whose pages may call from a browser; `*` allows all. Empty: CORS is off."""
     cors_allow_credentials: bool = False

@@ -26,6 +26,7 @@ class IngressMetrics:
         in_flight: Callable[[], float],
         waiting: Callable[[], float],
         revision: Callable[[], float],
+        held_body_bytes: Callable[[], float],
     ) -> None:
         self.registry = CollectorRegistry()
         self._replica = replica
@@ -72,6 +73,7 @@ class IngressMetrics:
         for name, text, read in (
             ("in_flight", "Requests at engine replicas.", in_flight),
             ("held", "Requests that wait for a replica to start or to have room.", waiting),
+            ("held_body_bytes", "Bytes of the bodies of requests in progress, in this process.", held_body_bytes),
             ("snapshot_revision", "Catalog revision of the snapshot that requests are decided by; -1: none.", revision),
         ):
             Gauge(f"broadsheet_ingress_{name}", text, ("replica",), registry=self.registry).labels(

@@ -162,7 +162,10 @@ class IngressReplica:
             activation_sequence=view.activation.sequence if view else 0,
             models={
                 name: ModelUsageReport(
-                    in_flight=usage.in_flight, idle_s=now - usage.last_request_at, first_byte=usage.first_byte
+                    in_flight=usage.in_flight,
+                    idle_s=now - usage.last_request_at,
+                    waiting_callers=usage.waiting_callers,
+                    first_byte=usage.first_byte,
                 )
                 for name, usage in self._app.usage().items()
             },
@@ -200,12 +203,14 @@ class IngressReplica:
 def _limits(settings: Settings) -> IngressSettings:
     return IngressSettings(
         max_body_bytes=settings.max_body_bytes,
+        max_held_body_bytes=settings.held_body_bytes_max,
         max_header_bytes=settings.max_header_bytes,
         head_read_timeout_s=settings.head_read_timeout_s,
         max_connections=settings.max_connections,
         max_connections_per_address=settings.max_connections_per_address,
         body_read_timeout_s=settings.body_read_timeout_s,
         request_timeout_s=settings.request_timeout_s,
+        stream_heartbeat_s=settings.stream_heartbeat_s,
         cors_allow_origins=settings.cors_allow_origins,
         cors_allow_credentials=settings.cors_allow_credentials,
         require_api_key=settings.api_key_required,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from dataplane.ingress.admission.load import Lease
+from dataplane.ingress.tokens.request_meter import RequestMeter
 from dataplane.openai.asgi import Headers, Receive, Scope, Send, header, send_whole
 from dataplane.snapshot.activation import View
 from dataplane.snapshot.api_key import ApiKey
@@ -30,9 +31,12 @@ class RequestContext:
         "_model_header",
         "anthropic",
         "api_key",
+        "before_answer",
         "begun",
+        "caller",
         "kind",
         "limit_headers",
+        "meter",
         "receive",
         "request_id",
         "route",
@@ -64,8 +68,14 @@ class RequestContext:
         """Whether the caller expects Anthropic's shape of errors and models."""
         self.api_key: ApiKey | None = None
         """The caller's key; None if no key is needed."""
+        self.caller = ""
+        """Whom the request counts for, where callers share something."""
+        self.meter: RequestMeter | None = None
+        """Counts the request's tokens; None: the key has no limit of them."""
         self.limit_headers: Headers = []
         """Response headers with the key's remaining limits."""
+        self.before_answer: Callable[[], Awaitable[None]] | None = None
+        """Called before an engine's answer begins: it ends what is sent during the wait."""
         self.status = 500
         self.begun = False
         """Whether the response has begun."""
@@ -77,14 +87,31 @@ class RequestContext:
         self.kind = "model" if lease.route.adapter is None else "adapter"
         self._model_header = lease.route.model_revision_name.encode()
 
-    async def begin(self, status: int, headers: Headers) -> None:
-        """Send the status and headers of an engine's answer."""
+    async def begin(self, status: int, headers: Headers) -> bool:
+        """Send the status and headers of an engine's answer.
+
+        If the response has begun during the wait, a comment names what answers. Returns whether it
+        has.
+        """
+        if self.before_answer is not None:
+            await self.before_answer()
+        if self.begun:
+            comment = b": x-broadsheet-model: %b\n\n" % (self._model_header or b"")
+            await self.send({"type": "http.response.body", "body": comment, "more_body": True})
+            return True
         self.status = status
         self.begun = True
         headers = headers + self._own_headers() + self.limit_headers
         if self._model_header is not None:
             headers.append((b"x-broadsheet-model", self._model_header))
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        return False
+
+    async def begin_waiting(self, headers: Headers) -> None:
+        """Begin a stream before it is known what answers, or whether anything does."""
+        headers = headers + self._own_headers() + self.limit_headers
+        await self.send({"type": "http.response.start", "status": 200, "headers": headers})
+        self.status, self.begun = 200, True
 
     async def send_whole(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         """Send a response of the ingress itself."""

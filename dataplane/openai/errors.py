@@ -137,6 +137,30 @@ class BodyTooLarge(IngressError):
         super().__init__(f"The request body is larger than the {limit_bytes} bytes that are allowed.")
 
 
+class BodiesFull(IngressError):
+    """The bodies of all requests in progress leave too little room for this one."""
+
+    retry_after_s = 2.0
+
+    def __init__(self, limit_bytes: int, body_bytes: int) -> None:
+        super().__init__(
+            f"This server holds too many bytes of request bodies to take {body_bytes} more; "
+            f"it holds at most {limit_bytes}."
+        )
+
+
+class BodiesOfCallerFull(IngressError):
+    """The bodies of the caller's own requests in progress leave too little room for this one."""
+
+    retry_after_s = 2.0
+
+    def __init__(self, held_bytes: int, body_bytes: int) -> None:
+        super().__init__(
+            f"Your requests in progress hold {held_bytes} bytes of bodies; {body_bytes} more would be more than "
+            "this server has left for others. Wait until some of them are answered."
+        )
+
+
 class HeadersTooLarge(IngressError):
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(f"The request headers are larger than the {limit_bytes} bytes that are allowed.")
@@ -223,6 +247,18 @@ class ColdStartTimeout(IngressError):
         super().__init__(f"The model `{served_name}` did not start within {timeout_s:g} s; it may still be starting.")
 
 
+class StartQueuedTimeout(IngressError):
+    """The start did not even begin in time, because others were under way."""
+
+    retry_after_s = 5.0
+
+    def __init__(self, served_name: str, timeout_s: float) -> None:
+        super().__init__(
+            f"The model `{served_name}` did not start within {timeout_s:g} s: its start is queued behind those of "
+            "other models."
+        )
+
+
 class Overloaded(IngressError):
     retry_after_s = 1.0
 
@@ -294,9 +330,11 @@ _TABLE: Mapping[type[IngressError], tuple[int, _Type, str]] = {
     UrlTooLong: (414, _Type.CALLER, "url_too_long"),
     RequestsLimited: (429, _Type.REQUESTS, "rate_limit_exceeded"),
     TokensLimited: (429, _Type.TOKENS, "rate_limit_exceeded"),
+    BodiesOfCallerFull: (429, _Type.CALLER, "request_bodies_limited"),
     HeadersTooLarge: (431, _Type.CALLER, "headers_too_large"),
     InternalError: (500, _Type.SERVER, "internal_error"),
     EngineBroke: (502, _Type.SERVER, "engine_disconnected"),
+    BodiesFull: (503, _Type.SERVER, "request_bodies_full"),
     TooManyConnections: (503, _Type.SERVER, "too_many_connections"),
     NotReady: (503, _Type.SERVER, "not_ready"),
     ShuttingDown: (503, _Type.SERVER, "shutting_down"),
@@ -305,14 +343,17 @@ _TABLE: Mapping[type[IngressError], tuple[int, _Type, str]] = {
     NotServedHere: (503, _Type.SERVER, "model_unavailable"),
     QueueFull: (503, _Type.SERVER, "queue_full"),
     ColdStartTimeout: (503, _Type.SERVER, "cold_start_timeout"),
+    StartQueuedTimeout: (503, _Type.SERVER, "start_queued_timeout"),
     Overloaded: (503, _Type.SERVER, "overloaded"),
     EngineUnreachable: (503, _Type.SERVER, "engine_unreachable"),
     EngineSilent: (504, _Type.SERVER, "engine_timeout"),
 }
 
+BODY_UNREAD = (BodiesFull, BodiesOfCallerFull, BodyTooLarge)
+"""The rest of the body of such a request may still come."""
 _CLOSES_CONNECTION = (
+    *BODY_UNREAD,
     BodyTimeout,
-    BodyTooLarge,
     HeadTimeout,
     HeadersTooLarge,
     InvalidHttp,

@@ -25,6 +25,8 @@ class InferenceRoute:
     """The body is `multipart/form-data`, not JSON."""
     anthropic: bool = False
     """Callers expect Anthropic's envelope around an error: `{"type": "error", "error": …}`."""
+    responses: bool = False
+    """Streams are those of OpenAI's Responses API."""
 
 
 _JSON_PATHS = (
@@ -53,7 +55,7 @@ _ANTHROPIC_PATHS = ("/v1/messages", "/v1/messages/count_tokens")
 INFERENCE_ROUTES: Mapping[str, InferenceRoute] = {
     route.path: route
     for route in (
-        *(InferenceRoute(path=path) for path in _JSON_PATHS),
+        *(InferenceRoute(path=path, responses=path == "/v1/responses") for path in _JSON_PATHS),
         *(InferenceRoute(path=path, form=True) for path in _FORM_PATHS),
         *(InferenceRoute(path=path, anthropic=True) for path in _ANTHROPIC_PATHS),
     )

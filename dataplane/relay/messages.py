@@ -101,6 +101,8 @@ class ModelUsageReport:
     idle_s: float
     """How long before the report a request last arrived or ended, in seconds. A span and not a
     time of day, because the agent's clock may differ."""
+    waiting_callers: frozenset[str] = frozenset()
+    """Whose requests wait for the model to start."""
     first_byte: FirstByte | None = None
     """Of the last request that waited for the model to start; None: there was none."""
 

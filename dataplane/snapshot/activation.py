@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 from dataplane.snapshot.snapshot import Snapshot
 
+START_QUEUED = "START_QUEUED"
+"""Reason of a DEPLOYING model whose start waits until other starts have ended."""
+
 
 class State(enum.Enum):
     """States of a model or adapter. `broadsheet.v1.ResourceState` documents them."""
@@ -48,7 +51,7 @@ class ModelActivation:
     secret: str = field(default="", repr=False)
     """Secret that the endpoints require in the `authorization: Bearer` header."""
     reason: str = ""
-    """UPPER_SNAKE, for DEGRADED and FAILED."""
+    """UPPER_SNAKE, for DEGRADED and FAILED; `START_QUEUED` for DEPLOYING."""
     message: str = ""
     """The engine's own error text, for operators. It may name files and hosts."""
     retry_after_s: float = 0.0

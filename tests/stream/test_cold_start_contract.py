@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dataplane.ingress.limits import IngressSettings
-from dataplane.snapshot.activation import ModelActivation, State
+from dataplane.snapshot.activation import START_QUEUED, ModelActivation, State
 from dataplane.snapshot.indexes import build
 from dataplane.snapshot.quarantine import Quarantine
 from dataplane.snapshot.snapshot import Snapshot
@@ -111,6 +111,8 @@ async def prepare(world: World, row: Row) -> Happens:
         case "DEPLOYING":
             world.show(shown, m=DEPLOYING)
             return during_the_start(world, row, shown, start)
+        case "DEPLOYING, behind other starts":
+            world.show(shown, m=replace(DEPLOYING, reason=START_QUEUED))
         case "READY, without room":
             return await without_room(world, admission)
         case "READY" | "READY, its replicas are gone" | "DEGRADED" | "FAILED":

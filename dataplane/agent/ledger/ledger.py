@@ -18,7 +18,7 @@ from dataplane.agent.ledger.cold_starts import cold_start_of
 from dataplane.agent.ledger.reports import ReportUpdate
 from dataplane.agent.ledger.usage import Usage
 from dataplane.agent.resources import Resources
-from dataplane.agent.situation import Situation
+from dataplane.agent.situation import Situation, StartLimits
 from dataplane.relay.messages import ApplicationRecord, IngressReport, SleepOrder
 from dataplane.snapshot.activation import Activation
 from dataplane.snapshot.snapshot import Snapshot
@@ -33,16 +33,22 @@ class Ledger:
     failures: Failures
     applications: Applications
     usage: Usage = field(default_factory=Usage)
+    start_limits: StartLimits = field(default_factory=StartLimits)
     activation: Activation = field(default_factory=lambda: Activation(sequence=0, models={}))
     """The latest one. It is replaced, never changed."""
     _cold_starts: dict[str, status_pb2.ColdStart] = field(default_factory=dict)
     """By model or pinned revision: its latest one, which outlives the application."""
 
     @classmethod
-    def empty(cls, *, drain_s: float, backoff: Backoff) -> Ledger:
+    def empty(cls, *, drain_s: float, backoff: Backoff, start_limits: StartLimits | None = None) -> Ledger:
         """The ledger of a data plane without applications."""
         failures = Failures(backoff)
-        return cls(drain_s=drain_s, failures=failures, applications=Applications(failures))
+        return cls(
+            drain_s=drain_s,
+            failures=failures,
+            applications=Applications(failures),
+            start_limits=start_limits or StartLimits(),
+        )
 
     def adopt(
         self,
@@ -128,9 +134,11 @@ class Ledger:
             serving=MappingProxyType(serving(self.activation.models)),
             in_flight=MappingProxyType(self.usage.in_flight(now)),
             last_activity=MappingProxyType(self.usage.last_activity(now)),
+            asked=MappingProxyType(self.usage.asked()),
             failures=self.failures.by_application(),
             ingress_sequence=self.usage.ingress_sequence(now),
             free=free,
+            start_limits=self.start_limits,
         )
 
     def cold_starts(self) -> Mapping[str, status_pb2.ColdStart]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dataplane.agent.ledger.reports import Reports, ReportUpdate
+from dataplane.agent.situation import Asked
 from dataplane.relay.messages import IngressReport
 from dataplane.snapshot.snapshot import Position
+
+_CALLERS_MAX = 64
+"""Callers that are remembered for one model."""
 
 
 @dataclass(slots=True)
@@ -21,6 +25,9 @@ class Usage:
     """By model or pinned revision: when it was last requested or woken. While a live report has a
     request for it in flight, that is now."""
 
+    _asked: dict[str, Asked] = field(default_factory=dict)
+    """By model or pinned revision. Its keys are those of `_last_activity`."""
+
     def observe(self, update: ReportUpdate[IngressReport], now: float) -> None:
         """Take over reports, and note until when each model was in use."""
         changes = self._ingresses.observe(update, now)
@@ -29,6 +36,8 @@ class Usage:
         for report in changes.renewed.values():
             for model, usage in report.models.items():
                 self.requested(model, now - max(0.0, usage.idle_s))
+                if usage.waiting_callers:
+                    self._note_callers(model, usage.waiting_callers)
             self._note_in_flight(report, now)
 
     def _note_in_flight(self, report: IngressReport, now: float) -> None:
@@ -36,13 +45,25 @@ class Usage:
             if usage.in_flight:
                 self.requested(model, now)
 
+    def _note_callers(self, model: str, callers: frozenset[str]) -> None:
+        """Note who waits for a model. Who leaves still counts: leaving is no way around limits."""
+        asked = self._asked[model]
+        known = asked.callers | callers
+        self._asked[model] = replace(asked, callers=known if len(known) <= _CALLERS_MAX else callers)
+
     def requested(self, model: str, at: float) -> None:
         """A model or pinned revision was requested or woken."""
+        self._asked.setdefault(model, Asked(since=at))
         self._last_activity[model] = max(self._last_activity.get(model, 0.0), at)
 
     def keep_only(self, models: Set[str]) -> None:
         """Forget the activity of all other models: it was too long ago, or they are gone."""
         self._last_activity = {model: at for model, at in self._last_activity.items() if model in models}
+        self._asked = {model: asked for model, asked in self._asked.items() if model in models}
+
+    def asked(self) -> Mapping[str, Asked]:
+        """By model or pinned revision: since when it is asked for, and by whom."""
+        return dict(self._asked)
 
     def last_activity(self, now: float) -> dict[str, float]:
         """By model or pinned revision: when it was last requested or woken."""

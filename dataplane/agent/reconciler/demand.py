@@ -21,6 +21,12 @@ def models_to_plan(situation: Situation, models_with_applications: Iterable[str]
     return sorted(name for name in names if name in snapshot.deployable)
 
 
+def is_wanted_unasked(situation: Situation, entry: snapshot_pb2.ModelEntry) -> bool:
+    """Whether a model has to run without a request: operators and publishers want it to."""
+    until = entry.warm_until
+    return entry.revision.spec.scaling.min_replicas > 0 or situation.time_of_day < until.seconds + until.nanos * 1e-9
+
+
 def is_wanted(situation: Situation, entry: snapshot_pb2.ModelEntry, target: Application | None) -> bool:
     """Whether the application of `entry` has to run now.
 
@@ -30,9 +36,7 @@ def is_wanted(situation: Situation, entry: snapshot_pb2.ModelEntry, target: Appl
         target: The application of `entry`, if there is one.
     """
     scaling = entry.revision.spec.scaling
-    if scaling.min_replicas > 0 or situation.in_flight.get(entry.name, 0) > 0:
-        return True
-    if situation.time_of_day < entry.warm_until.seconds + entry.warm_until.nanos * 1e-9:
+    if is_wanted_unasked(situation, entry) or situation.in_flight.get(entry.name, 0) > 0:
         return True
     keep_s = scaling.downscale_to_zero_delay.ToTimedelta().total_seconds()
     since = situation.last_activity.get(entry.name, float("-inf"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dataplane.agent.reconciler.actions import Deploy
 from dataplane.agent.resources import Resources, added, missing, resources_of, subtracted
-from dataplane.agent.situation import Phase, Situation
+from dataplane.agent.situation import Application, Phase, Situation
 
 _UNPLACED_S = 20.0
 """An application that has no placed replica after this time counts as waiting for room. Where there
@@ -21,6 +21,11 @@ class Sleeper:
     application: str
     resources: Resources
     """What its deletion frees."""
+
+
+def waits_for_room(situation: Situation, application: Application) -> bool:
+    """Whether Ray has found no room for any replica of an application."""
+    return not application.placed and situation.now - application.created_at > _UNPLACED_S
 
 
 def evicted_sleepers(
@@ -41,9 +46,7 @@ def evicted_sleepers(
         (
             application
             for application in applications.values()
-            if application.name in keep
-            and not application.placed
-            and situation.now - application.created_at > _UNPLACED_S
+            if application.name in keep and waits_for_room(situation, application)
         ),
         key=lambda application: application.created_at,
     )

@@ -18,6 +18,8 @@ The rules for each model, and for each pinned revision as if it were a model of 
   without it and no request is in it any more (`changes`).
 - An application that failed to start is deleted at once, and deployed again after a backoff while
   it is wanted (`giving_up`).
+- Of the starts that requests have caused, only so many are under way at once; the others wait for
+  their turn (`starts`).
 - A scaling change updates the running application in place. If a pinned revision shares the
   application, the scaling of the model counts.
 - With `scaling.idle: SLEEP`, an application that has run and is no longer wanted sleeps instead of
@@ -34,6 +36,7 @@ from dataplane.agent.reconciler.activation import plan_model
 from dataplane.agent.reconciler.changes import deletions, rescales, sleep_changes
 from dataplane.agent.reconciler.demand import models_to_plan
 from dataplane.agent.reconciler.eviction import evicted_sleepers
+from dataplane.agent.reconciler.starts import StartQueue, queued
 from dataplane.agent.situation import Application, Situation
 from dataplane.snapshot.activation import ModelActivation
 from dataplane.snapshot.snapshot import model_of
@@ -50,21 +53,25 @@ def plan(situation: Situation) -> Plan:
     sleepers: set[str] = set()
     entries: dict[str, snapshot_pb2.ModelEntry] = {}
     models: dict[str, ModelActivation] = {}
+    starts = StartQueue(situation)
     for name in models_to_plan(situation, by_model):
         entry = situation.snapshot.deployable[name]
         model = model_of(name)
         planned = plan_model(situation, entry, by_model.get(model, {}))
         keep.update(planned.keep)
-        if planned.deploy is not None:
+        application_of_entry = application_name(entry)
+        target = situation.applications.get(application_of_entry)
+        if not starts.takes(entry, planned, target) and planned.deploy is not None:
             deploys.setdefault(planned.deploy.application, planned.deploy)
         if planned.sleeper is not None:
             sleepers.add(planned.sleeper)
         if planned.activation is not None:
             models[name] = planned.activation
-            application_of_entry = application_name(entry)
             if name == model or application_of_entry not in entries:
                 entries[application_of_entry] = entry
 
+    for name in starts.begin(deploys):
+        models[name] = queued(models[name], situation.start_limits)
     sleepers -= keep
     staying = sleepers - evicted_sleepers(situation, keep, deploys.values(), sleepers)
     return Plan(

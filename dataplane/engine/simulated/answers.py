@@ -14,10 +14,12 @@ from dataplane.engine.simulated.settings import SimulatedSettings
 _PROMPT_WORDS_SHOWN = 64
 """Words of the prompt that an answer repeats, at most."""
 _CHOICES_MAX = 128
+_FINGERPRINT = "broadsheet-simulated"
 
 
 class _StreamOptions(msgspec.Struct):
-    include_usage: bool = False
+    include_usage: bool | None = False
+    continuous_usage_stats: bool | None = False
 
 
 class _Message(msgspec.Struct):
@@ -124,20 +126,24 @@ class AnswerMaker:
         """The event that opens each choice of a chat; empty for a text completion."""
         if not generation.request.is_chat:
             return b""
-        return self._events(generation, {"delta": {"role": "assistant", "content": ""}}, None)
+        return self._events(generation, {"delta": {"role": "assistant", "content": ""}}, None, tokens=0)
 
     def token_event(self, generation: Generation, position: int) -> bytes:
         """The events for a single token of each choice."""
         word = generation.words[position] if position == 0 else " " + generation.words[position]
-        return self._events(generation, _piece(generation, word), None)
+        return self._events(generation, _piece(generation, word), None, tokens=position + 1)
 
     def last_events(self, generation: Generation) -> bytes:
-        """The end of a stream: finish reason, usage if requested, and OpenAI's end mark."""
-        events = self._events(generation, _piece(generation, ""), generation.finish_reason)
-        options = generation.request.fields.stream_options
-        if options is not None and options.include_usage:
+        """The end of a stream: finish reason, usage if requested, and OpenAI's end mark.
+
+        The fingerprint is in the last event that has one, as vLLM has it.
+        """
+        words = len(generation.words)
+        events = self._events(generation, _piece(generation, ""), generation.finish_reason, tokens=words)
+        if _wants_usage(generation):
             envelope = self._envelope(generation, _chunk_kind(generation))
-            events += _event(envelope | {"choices": [], "usage": self._usage(generation)})
+            usage = {"choices": [], "usage": self._usage(generation), "system_fingerprint": _FINGERPRINT}
+            events += _event(envelope | usage)
         return events + b"data: [DONE]\n\n"
 
     def embeddings(self, request: EngineRequest) -> bytes:
@@ -162,10 +168,19 @@ class AnswerMaker:
         model = {"id": served_name, "object": "model", "created": 0, "owned_by": "broadsheet"}
         return _encode({"object": "list", "data": [model | {"max_model_len": self._settings.max_model_len}]})
 
-    def _events(self, generation: Generation, content: dict[str, object], finish_reason: str | None) -> bytes:
+    def _events(
+        self, generation: Generation, content: dict[str, object], finish_reason: str | None, *, tokens: int
+    ) -> bytes:
         envelope = self._envelope(generation, _chunk_kind(generation))
+        options = generation.request.fields.stream_options
+        last: dict[str, object] = {}
+        if _wants_usage(generation):
+            if options is not None and options.continuous_usage_stats:
+                last = {"usage": _usage(len(generation.request.prompt_words), tokens)}
+        elif finish_reason is not None:
+            last = {"system_fingerprint": _FINGERPRINT}
         return b"".join(
-            _event(envelope | {"choices": [{"index": index, **content, "finish_reason": finish_reason}]})
+            _event(envelope | {"choices": [{"index": index, **content, "finish_reason": finish_reason}]} | last)
             for index in range(generation.choices)
         )
 
@@ -173,8 +188,7 @@ class AnswerMaker:
         return {"id": generation.id, "object": kind, "created": 0, "model": generation.request.shown_model}
 
     def _usage(self, generation: Generation) -> dict[str, int]:
-        prompt, completion = len(generation.request.prompt_words), len(generation.words) * generation.choices
-        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        return _usage(len(generation.request.prompt_words), len(generation.words) * generation.choices)
 
     def _embedding(self, text: str) -> list[float]:
         stream = hashlib.shake_256(text.encode()).digest(self._settings.embedding_dimensions)
@@ -198,6 +212,15 @@ def _words(fields: RequestFields) -> list[str]:
             else:
                 words += [str(token) for token in (item if isinstance(item, list) else [item])]
     return words
+
+
+def _wants_usage(generation: Generation) -> bool:
+    options = generation.request.fields.stream_options
+    return options is not None and bool(options.include_usage)
+
+
+def _usage(prompt: int, completion: int) -> dict[str, int]:
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 def _piece(generation: Generation, text: str) -> dict[str, object]:

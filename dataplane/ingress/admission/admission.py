@@ -14,7 +14,7 @@ from dataplane.ingress.admission.waking import Waker
 from dataplane.ingress.routing import Route, resolve
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.openai import errors as openai_errors
-from dataplane.snapshot.activation import Endpoint, State, View
+from dataplane.snapshot.activation import START_QUEUED, Endpoint, State, View
 
 _UNUSED_S = 60.0
 """A model without a request for this long is no longer reported. The agent knows its last request
@@ -51,7 +51,7 @@ class Admission:
 
     # --- requests ---------------------------------------------------------------------------------
 
-    async def acquire(self, resource: str, served_name: str, *, avoid: Container[str] = ()) -> Lease:
+    async def acquire(self, resource: str, served_name: str, *, avoid: Container[str] = (), caller: str = "") -> Lease:
         """Wait for room at an endpoint of a model, an adapter's base, or a pinned revision.
 
         Args:
@@ -59,11 +59,12 @@ class Admission:
             served_name: The name that the caller asked for.
             avoid: Replica ids where the request has failed. They are taken only when no other has
                 room.
+            caller: Whom the request counts for.
 
         Raises:
             NotReady, NotServedHere, ModelFailed: At once.
             QueueFull: At once, instead of waiting.
-            ColdStartTimeout, Overloaded: The wait was too long.
+            ColdStartTimeout, StartQueuedTimeout, Overloaded: The wait was too long.
         """
         view = self._views.current
         if view is None:
@@ -74,7 +75,16 @@ class Admission:
         outcome = self._decide(load, view, route, avoid, may_grant=not load.queue)
         if isinstance(outcome, Lease):
             return outcome
-        return await self._wait(load, resource, route, avoid, outcome)
+        loop = asyncio.get_running_loop()
+        waiter = Waiter(
+            resource=resource,
+            served_name=served_name,
+            avoid=avoid,
+            granted=loop.create_future(),
+            caller=caller,
+            waits_for=outcome,
+        )
+        return await self._wait(load, waiter)
 
     def release(self, lease: Lease) -> None:
         """Give back the room of a lease."""
@@ -206,19 +216,14 @@ class Admission:
 
     # --- waiting ----------------------------------------------------------------------------------
 
-    async def _wait(
-        self, load: ModelLoad, resource: str, route: Route, avoid: Container[str], waits_for: WaitsFor
-    ) -> Lease:
-        if waits_for is WaitsFor.START:
+    async def _wait(self, load: ModelLoad, waiter: Waiter) -> Lease:
+        if waiter.waits_for is WaitsFor.START:
             self._waker.ask(load)  # even when the queue is full: a later request finds the model awake
         if len(load.queue) >= load.limits.max_queued_requests:
-            raise openai_errors.QueueFull(route.served_name, load.limits.max_queued_requests)
-        granted: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
-        waiter = Waiter(
-            resource=resource, served_name=route.served_name, avoid=avoid, granted=granted, waits_for=waits_for
-        )
+            raise openai_errors.QueueFull(waiter.served_name, load.limits.max_queued_requests)
         load.queue[waiter] = None
-        self._set_deadline(load, waiter, waits_for)
+        self._set_deadline(load, waiter, waiter.waits_for)
+        granted = waiter.granted
         try:
             return await granted
         except asyncio.CancelledError:
@@ -240,11 +245,7 @@ class Admission:
         waiter.timer = loop.call_at(deadline, self._expire, load, waiter)
 
     def _expire(self, load: ModelLoad, waiter: Waiter) -> None:
-        limits = load.limits
-        if waiter.waits_for is WaitsFor.START:
-            self._settle(load, waiter, openai_errors.ColdStartTimeout(waiter.served_name, limits.cold_start_timeout_s))
-        else:
-            self._settle(load, waiter, openai_errors.Overloaded(waiter.served_name, limits.queue_timeout_s))
+        self._settle(load, waiter, _too_late(self._views.current, load, waiter))
 
     def _settle(self, load: ModelLoad, waiter: Waiter, outcome: Lease | openai_errors.IngressError) -> None:
         load.leave_queue(waiter)
@@ -276,3 +277,13 @@ def _resolve(view: View, resource: str, served_name: str) -> Route:
     if route is None:
         raise openai_errors.NotServedHere(served_name)
     return route
+
+
+def _too_late(view: View | None, load: ModelLoad, waiter: Waiter) -> openai_errors.IngressError:
+    """Why a request has waited in vain."""
+    if waiter.waits_for is WaitsFor.ROOM:
+        return openai_errors.Overloaded(waiter.served_name, load.limits.queue_timeout_s)
+    activation = view.activation.models.get(load.model.name) if view is not None else None
+    is_queued = activation is not None and activation.reason == START_QUEUED
+    error = openai_errors.StartQueuedTimeout if is_queued else openai_errors.ColdStartTimeout
+    return error(waiter.served_name, load.limits.cold_start_timeout_s)

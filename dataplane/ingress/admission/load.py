@@ -15,6 +15,9 @@ from dataplane.ingress.routing import Route
 from dataplane.relay.messages import FirstByte
 from dataplane.snapshot.activation import Endpoint, View
 
+_CALLERS_MAX = 16
+"""Callers that are reported for one model. They only decide whose turn the model's start is."""
+
 
 @dataclass(slots=True, eq=False)
 class Lease:
@@ -53,6 +56,8 @@ class Waiter:
     served_name: str
     avoid: Container[str]
     granted: asyncio.Future[Lease]
+    caller: str
+    """Whom the request counts for."""
     waits_for: WaitsFor
     deadlines: dict[WaitsFor, float] = field(default_factory=dict)
     """On the event loop's clock. Each is set once, so that alternating reasons do not extend the
@@ -70,6 +75,8 @@ class ModelUsage:
     """Requests that wait for a start or for room."""
     last_request_at: float
     """When a request last arrived or ended, on the clock of `Admission`."""
+    waiting_callers: frozenset[str] = frozenset()
+    """Whose requests wait for a start; at most `_CALLERS_MAX` of them."""
     first_byte: FirstByte | None = None
     """Of the request that waited longest for the model's last start."""
 
@@ -96,8 +103,16 @@ class ModelLoad:
             in_flight=self.leases + len(self.queue),
             waiting=len(self.queue),
             last_request_at=self.last_request_at,
+            waiting_callers=self._waiting_callers(),
             first_byte=self.first_byte,
         )
+
+    def _waiting_callers(self) -> frozenset[str]:
+        found: set[str] = set()
+        for waiter in self.queue:
+            if waiter.waits_for is WaitsFor.START and len(found) < _CALLERS_MAX:
+                found.add(waiter.caller)
+        return frozenset(found)
 
     def note_first_byte(self, replica_id: str, seconds: float) -> None:
         """Note the time to the first byte of a request that waited for the model to start."""

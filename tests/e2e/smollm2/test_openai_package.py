@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import re
 
 import httpx
 import openai
@@ -15,6 +16,8 @@ from openai.types.chat import ChatCompletionFunctionToolParam, ChatCompletionMes
 from openai.types.shared_params import ResponseFormatJSONSchema
 
 from broadsheet import Client
+from dataplane.ingress.tokens.usage_filter import UsageFilter
+from dataplane.ingress.tokens.usage_request import ask_in_json
 from tests.e2e.media import about, picture
 from tests.e2e.real_model import CAPITAL, SEA, ask
 from tests.e2e.stack import Stack, until
@@ -70,6 +73,31 @@ def test_chat_stream_carries_the_asked_name_and_ends_with_usage(stack: Stack) ->
     assert usage is not None
     assert usage.completion_tokens > 5
     assert len(chunks) > 5
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize("choices", [1, 2])
+def test_a_stream_without_the_usage_that_the_ingress_asks_for_is_what_vllm_sends(
+    stack: Stack, path: str, choices: int
+) -> None:
+    """The ingress asks for usage on behalf of keys with a limit of tokens."""
+    prompt = {"messages": CAPITAL} if "chat" in path else {"prompt": "The capital of France is"}
+    fields = {"model": "smollm2", "temperature": choices - 1, "seed": 7, "max_tokens": 8, "n": choices, "stream": True}
+    body = json.dumps(fields | prompt)
+    asking, unasked = ask_in_json(path, body.encode())
+    headers = {"content-type": "application/json"}
+    plain, asked = (
+        httpx.post(stack.url + path, content=sent, headers=headers, timeout=120).content for sent in (body, asking)
+    )
+    taken = UsageFilter(unasked)
+    assert b'"usage":{' in asked
+    assert events(taken.feed(asked) + taken.end()) == events(plain)
+
+
+def events(stream: bytes) -> list[bytes]:
+    """The events of a stream, by choice, without what differs between two answers."""
+    found = re.sub(rb'"id":"[^"]*"|"created":\d+', b"", stream).split(b"\n\n")
+    return sorted(found, key=lambda event: re.findall(rb'"index":\d+', event))
 
 
 def test_models_list_and_retrieve(stack: Stack) -> None:

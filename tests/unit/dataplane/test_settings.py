@@ -49,6 +49,7 @@ def test_sources_are_comma_separated_prefixes() -> None:
         (["--ingress-replicas", "0"], ["ingress_replicas", "0", "1"]),
         (["--drain-s", "soon"], ["drain_s", "soon", "number"]),
         (["--max-body-bytes", "1"], ["max_body_bytes", "1", "1024"]),
+        (["--max-held-body-bytes", "67108863"], ["max_held_body_bytes", "67108863", "67108864"]),
         (["--max-header-bytes", "2000000"], ["max_header_bytes", "2000000", "1048576"]),
         (["--head-read-timeout-s", "0"], ["head_read_timeout_s", "0", "1"]),
         (["--max-connections", "0"], ["max_connections", "0", "1"]),
@@ -71,6 +72,12 @@ def test_value_that_is_not_allowed_is_refused(argv: list[str], words: list[str])
         parse(argv)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_bodies_held_by_default_grow_with_the_largest_body() -> None:
+    assert parse([]).held_body_bytes_max == 512 * 1024**2
+    assert parse(["--max-body-bytes", str(1024**3)]).held_body_bytes_max == 4 * 1024**3
+    assert parse(["--max-held-body-bytes", "67108864"]).held_body_bytes_max == 67108864
 
 
 def test_unknown_environment_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,9 @@ class ResourceStatus(_message.Message):
     state: Global___ResourceState.ValueType
     """The state."""
     reason: _builtins.str
-    """UPPER_SNAKE reason of DEGRADED, FAILED or QUARANTINED. Else empty."""
+    """UPPER_SNAKE reason of DEGRADED, FAILED or QUARANTINED. ASLEEP of IDLE: its replicas sleep.
+    START_QUEUED of DEPLOYING: other starts are under way. Else empty.
+    """
     message: _builtins.str
     """The reason in words, from the engine where it gave any. It may name files and hosts, and is
     meant for operators.

@@ -212,8 +212,11 @@ def chunk(body: bytes, *, more: bool = True) -> dict[str, object]:
     return {"type": "http.request", "body": body, "more_body": more}
 
 
-async def read(receive: Receive, *, declared: bytes | None = None, timeout_s: float = 5) -> bytes:
-    return await read_body(receive, declared_length=declared, max_bytes=10, timeout_s=timeout_s)
+async def read(
+    receive: Receive, *, declared: bytes | None = None, timeout_s: float = 5, held: list[int] | None = None
+) -> bytes:
+    hold = (held if held is not None else []).append
+    return await read_body(receive, declared_length=declared, max_bytes=10, timeout_s=timeout_s, hold=hold)
 
 
 async def test_a_body_in_chunks_is_joined() -> None:
@@ -229,6 +232,15 @@ async def test_a_body_with_a_declared_length_over_the_limit_is_not_read() -> Non
 async def test_a_body_is_bounded_whatever_its_declared_length(declared: bytes | None) -> None:
     with pytest.raises(openai_errors.BodyTooLarge):
         await read(receiving(chunk(b"123456"), chunk(b"78901")), declared=declared)
+
+
+@pytest.mark.parametrize(("declared", "sizes"), [(b"9", [9]), (None, [4, 9]), (b"nonsense", [4, 9]), (b"4", [4, 9])])
+async def test_a_body_is_held_before_it_is_read_as_far_as_its_size_is_declared(
+    declared: bytes | None, sizes: list[int]
+) -> None:
+    held: list[int] = []
+    await read(receiving(chunk(b"1234"), chunk(b"56789", more=False)), declared=declared, held=held)
+    assert held == sizes
 
 
 async def test_a_body_that_does_not_arrive_times_out() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dataplane.agent.ledger.reports import REPORT_LIFETIME_S, ReportUpdate
 from dataplane.agent.ledger.usage import Usage
+from dataplane.agent.situation import Asked
 from dataplane.relay.messages import IngressReport
 from tests.unit.dataplane.agent.ledger.reporting import NOW, OTHER, POSITION, ingress
 
@@ -90,3 +93,29 @@ def test_activity_of_models_that_are_idle_is_forgotten() -> None:
     usage.requested("models/other", NOW)
     usage.keep_only({"models/other"})
     assert usage.last_activity(NOW) == {"models/other": NOW}
+
+
+def waiting(*callers: str) -> IngressReport:
+    report = ingress(in_flight=len(callers))
+    usage = replace(report.models["models/m"], waiting_callers=frozenset(callers))
+    return replace(report, models={"models/m": usage})
+
+
+def test_who_asks_is_remembered_with_the_first_time_as_long_as_the_model_is_planned() -> None:
+    usage = Usage()
+    usage.requested("models/m", NOW - 5)
+    assert usage.asked() == {"models/m": Asked(since=NOW - 5)}
+    observe(usage, NOW, a=waiting("alice"))
+    observe(usage, NOW + 1, a=waiting(), b=waiting("bob"))
+    assert usage.asked() == {"models/m": Asked(since=NOW - 5, callers=frozenset({"alice", "bob"}))}
+    usage.keep_only({"models/m"})
+    assert usage.asked()
+    usage.keep_only(set())
+    assert usage.asked() == {}
+
+
+def test_callers_that_are_remembered_for_a_model_are_bounded() -> None:
+    usage = Usage()
+    for number in range(200):
+        observe(usage, NOW + number, a=replace(waiting(f"caller-{number}"), reported_at=NOW + number))
+    assert len(usage.asked()["models/m"].callers) <= 64

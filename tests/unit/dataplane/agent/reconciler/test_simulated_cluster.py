@@ -15,7 +15,7 @@ from dataplane.agent.desired import application_name, replica_bounds
 from dataplane.agent.giving_up import Backoff, Failure, next_failure
 from dataplane.agent.reconciler.actions import Delete, Deploy, Rescale, Sleep, Wake
 from dataplane.agent.reconciler.planning import plan
-from dataplane.agent.situation import Application, Phase, Situation
+from dataplane.agent.situation import Application, Phase, Situation, StartLimits
 from dataplane.snapshot.activation import Endpoint, ModelActivation, State
 from dataplane.snapshot.snapshot import Snapshot, model_of
 from tests import views
@@ -46,8 +46,9 @@ class SimulatedIngress:
 class ClusterMachine(RuleBasedStateMachine):
     """A cluster that carries out plans in every order.
 
-    It has two ingress replicas, and two models with two specs each, all of which may be pinned. No
-    drain is ever overdue here, so no request may be lost.
+    Requests may cause one start at a time. It has two ingress replicas, and two models with two
+    specs each, all of which may be pinned. No drain is ever overdue here, so no request may be
+    lost.
     """
 
     @initialize()
@@ -165,6 +166,7 @@ class ClusterMachine(RuleBasedStateMachine):
                 last_activity=self.last_activity,
                 failures=self.failures,
                 ingress_sequence=min(ingress.sequence for ingress in self.ingresses),
+                start_limits=StartLimits(total=1, per_caller=1),
             )
         )
         if made.models != self.models:

@@ -45,15 +45,15 @@ class Desk:
         self.views.swap(view)
         return view
 
-    async def acquire(self, name: str, *, avoid: Container[str] = ()) -> Lease:
+    async def acquire(self, name: str, *, avoid: Container[str] = (), caller: str = "") -> Lease:
         """Request a model `m` or an adapter `m:a` by its default served name."""
         model_id, _, adapter_id = name.partition(":")
         resource = f"models/{model_id}/adapters/{adapter_id}" if adapter_id else f"models/{model_id}"
-        return await self.admission.acquire(resource, name, avoid=avoid)
+        return await self.admission.acquire(resource, name, avoid=avoid, caller=caller)
 
-    async def ask(self, name: str = "m") -> asyncio.Task[Lease]:
+    async def ask(self, name: str = "m", *, caller: str = "") -> asyncio.Task[Lease]:
         """Start a request, and let it run until it waits."""
-        task = asyncio.create_task(self.acquire(name))
+        task = asyncio.create_task(self.acquire(name, caller=caller))
         await settle()
         return task
 
