@@ -24,8 +24,8 @@ from dataplane.agent.ledger.ledger import Ledger
 from dataplane.agent.observer import Observer
 from dataplane.agent.reconciler.planning import plan
 from dataplane.agent.relayed_snapshot import find_snapshot, put_snapshot
-from dataplane.agent.status import Statuses, adapter_statuses, draining_models, notable_statuses
 from dataplane.agent.situation import StartLimits
+from dataplane.agent.status import Statuses, adapter_statuses, draining_models, notable_statuses
 from dataplane.agent.steady_clock import steady_clock
 from dataplane.engine.replica import ReplicaSettings
 from dataplane.logs import configure_logging
