@@ -33,7 +33,7 @@ def test_arguments_arrive_as_they_were_given() -> None:
             "enforce_eager": True,
             "enable_prefix_caching": False,
             "disable_log_stats": False,
-            "ignore_patterns": ["a b", "*.bin"],
+            "ignore_patterns": ["a b", "*.bin", "--model=/other/weights", "--hf-token=leak"],
             "cudagraph_capture_sizes": [1, 2],
             "hf_overrides.rope_scaling": {"rope_type": "yarn"},
             "chat_template": "--{{ messages }} in one word",
@@ -43,7 +43,8 @@ def test_arguments_arrive_as_they_were_given() -> None:
     assert (read.model, read.served_model_name, read.model_tag) == ("org/name", ["public"], None)
     assert (read.max_model_len, read.enforce_eager, read.enable_prefix_caching) == (2000, True, False)
     assert not read.disable_log_stats
-    assert read.ignore_patterns == ["a b", "*.bin"]
+    assert read.ignore_patterns == ["a b", "*.bin", "--model=/other/weights", "--hf-token=leak"]
+    assert read.hf_token is None
     assert read.cudagraph_capture_sizes == [1, 2]
     assert read.hf_overrides == {"rope_scaling": {"rope_type": "yarn"}}
     assert read.chat_template == "--{{ messages }} in one word"
@@ -54,7 +55,13 @@ def test_arguments_arrive_as_they_were_given() -> None:
 @pytest.mark.parametrize(
     "args",
     [
-        {"ignore_patterns": ["x", "--model=/other/weights", "--hf-token=leak"]},
+        {"ignore_patterns": ["x", 5]},
+        {"ignore_patterns": {"a": 1}},
+        {"ignore_patterns": [{"a": 1}]},
+        {"code_revision": 83},
+        {"tool_call_parser": True},
+        {"hf_overrides": 7},
+        {"compilation_config": {"zzz": 1}},
         {"max_model_len": ["2048", "--middleware=os.system"]},
         {"rope_scaling": '{"rope_type": "yarn"}'},
         {"tool_call_parser": ["a", "b"]},
@@ -68,3 +75,10 @@ def test_what_vllm_does_not_take_is_refused_by_name(args: dict[str, Any]) -> Non
     with pytest.raises(EngineStartError, match=f"{name}|{name.replace('_', '-')}") as caught:
         parsed(args)
     assert caught.value.reason == "ENGINE_ARGS_INVALID"
+
+
+def test_a_model_may_be_called_none() -> None:
+    made = snapshot_pb2.ModelEntry(name="models/m", served_name="None")
+    json_format.ParseDict({"source": {"uri": "hf://org/name", "revision": "None"}}, made.revision.spec)
+    read = _parse(made)
+    assert (read.served_model_name, read.revision) == (["None"], "None")
