@@ -177,7 +177,7 @@ def _parse(entry: snapshot_pb2.ModelEntry) -> Any:
 def _set(argument: Argument, parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> None:
     """Let the argument's flag convert its words, and set the result."""
     action = parser._option_string_actions[argument.flag.word]  # argparse has no public map of them
-    convert = action.type if callable(action.type) else str
+    convert: Callable[[str], Any] = action.type if callable(action.type) else str
     try:
         values = [convert(word) for word in argument.words]
     except EngineStartError:
@@ -192,9 +192,9 @@ def _set(argument: Argument, parser: argparse.ArgumentParser, parsed: argparse.N
         if argument.spelling is not None:
             action(parser, parsed, [], argument.spelling)
         return
-    value: Any = values if argument.flag.takes is Takes.SEVERAL else values[0]
-    argument.check_taken(value)
-    action(parser, parsed, value, argument.spelling)
+    taken = values if argument.flag.takes is Takes.SEVERAL else values[0]
+    argument.check_taken(taken)
+    action(parser, parsed, taken, argument.spelling)
 
 
 def _flags(parser: argparse.ArgumentParser) -> dict[str, Flag]:
