@@ -116,6 +116,10 @@ bench-sleep: install ## Compare sleeping replicas with starts from zero (on an a
 fuzz: install ## Send random and mutated requests to every RPC, on both databases (ARGS="COUNT SEED"; 50,000)
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
+.PHONY: fuzz-args
+fuzz-args: install ## Compare random engine arguments with vLLM's own reading of them (ARGS="COUNT SEED"; 20,000)
+	@$(BIN)/python -m tests.engine_args_fuzz $(ARGS)
+
 .PHONY: test-kills
 test-kills: install ## Kill control planes that share a PostgreSQL during writes (ARGS="WRITES SEED"; 10,000)
 	@$(BIN)/python -m tests.killed_replicas $(ARGS)

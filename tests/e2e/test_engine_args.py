@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+from dataclasses import is_dataclass
 from typing import Any
 
 import pytest
@@ -10,6 +12,12 @@ from google.protobuf import json_format
 from broadsheet.v1 import snapshot_pb2
 from dataplane.engine.vllm.engine import _parse
 from dataplane.errors import EngineStartError
+from protocol.engine_args import RESERVED
+from protocol.engine_text_args import TEXT
+from tests.engine_args_fuzz import RULES, Oracle, fuzz
+
+COUNT = 1500
+"""Random mappings. They take 10 s."""
 
 pytestmark = [
     pytest.mark.e2e,
@@ -82,3 +90,35 @@ def test_a_model_may_be_called_none() -> None:
     json_format.ParseDict({"source": {"uri": "hf://org/name", "revision": "None"}}, made.revision.spec)
     read = _parse(made)
     assert (read.served_model_name, read.revision) == (["None"], "None")
+
+
+def test_whatever_is_given_vllm_reads_it_so_or_it_is_refused_for_a_reason() -> None:
+    comparison = fuzz(count=COUNT, seed=20261129)
+    assert comparison.wrong == []
+    assert comparison.outcomes["accepted"] > COUNT // 10
+    assert RULES.keys() < set(comparison.outcomes)
+
+
+def test_the_arguments_of_text_are_those_of_vllm() -> None:
+    taken = set()
+    for action in Oracle.of_vllm().actions:
+        try:
+            read = [action.type(word) for word in ("7x", '{"a": 1}')] if callable(action.type) else [""]
+        except (TypeError, ValueError, argparse.ArgumentTypeError):
+            continue
+        if action.nargs != 0 and all(isinstance(value, str) for value in read):
+            taken.add(action.dest)
+    assert taken - RESERVED.keys() - {"optimization_level"} == TEXT
+
+
+def test_no_flag_of_vllm_needs_more_than_one_word_for_an_item() -> None:
+    assert {action.nargs for action in Oracle.of_vllm().actions} <= {None, 0, "+", "?"}
+
+
+@pytest.mark.parametrize("unknown", [{"zzz": 1}, {"mode": "zzz"}])
+def test_a_configuration_of_vllm_refuses_what_it_does_not_know(unknown: dict[str, Any]) -> None:
+    names = [action.dest for action in Oracle.of_vllm().actions if is_dataclass(action.default)]
+    assert len(names) > 5
+    for name in names:
+        with pytest.raises(EngineStartError, match=name):
+            parsed({name: unknown})

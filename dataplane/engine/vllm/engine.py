@@ -169,8 +169,9 @@ def _parse(entry: snapshot_pb2.ModelEntry) -> Any:
         _set(argument, parser, parsed)
     try:
         validate_parsed_serve_args(parsed)
-    except (TypeError, ValueError) as error:
-        raise EngineStartError(f"vLLM refuses its arguments: {error}", reason="ENGINE_ARGS_INVALID") from error
+    except Exception as error:  # some of vLLM's own are no ValueErrors
+        message = f"vLLM refuses its arguments: {error_message(error)}"
+        raise EngineStartError(message, reason="ENGINE_ARGS_INVALID") from error
     return parsed
 
 

@@ -86,7 +86,7 @@ class Argument:
         given = self.value
         if isinstance(given, int) and self.flag.destination in _NUMBERS_AS_TEXT:
             return
-        if isinstance(parsed, list) and not isinstance(given, list):
+        if isinstance(parsed, list) and not isinstance(given, list | str):
             given = [given]
         if not _is_same(given, parsed):
             raise refused(self.name, f"got {_shown(self.value)}: takes {_allowed(parsed)}")

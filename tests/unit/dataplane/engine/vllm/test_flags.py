@@ -95,6 +95,7 @@ def test_dotted_names_are_merged_and_keep_the_spelling_of_their_keys() -> None:
         ("2k", 2000),
         ("auto", "auto"),
         ("x", ["x"]),
+        ('["a", "b"]', ["a", "b"]),
         (1, [1]),
         ([1, 2], [1, 2]),
         ({"a": [1, None, True]}, {"a": [1, None, True]}),
