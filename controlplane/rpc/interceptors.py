@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
@@ -18,15 +18,26 @@ from grpc_status import rpc_status
 
 from controlplane import errors, principal
 from controlplane.rpc import status
-from protocol.validation import nul_violations, violations_of
+from protocol.validation import FieldViolation, nul_violations, violations_of
 
 _log = structlog.get_logger("controlplane.rpc")
 
 _OWN_PACKAGE = "/broadsheet."
 """Prefix of our own methods. Health and reflection have no rules, and do not delay the stop."""
 
+_HOLDERS_MAX = 4
+"""Violations of a request for which the database is asked."""
+
 _WATCH_GRACE_S = 0.2
 """Time for a health watch to report that the service stops."""
+
+HolderOf = Callable[[str], Awaitable[str | None]]
+"""Finds the resource that is served under a name; None: there is none."""
+
+
+async def nobody(_: str) -> None:
+    """A HolderOf that knows no resource."""
+
 
 Admit = Callable[[str, grpc.aio.ServicerContext[Any, Any]], Awaitable[principal.Principal]]
 
@@ -39,15 +50,17 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
     itself, since an invalid message need not end the stream.
     """
 
-    def __init__(self, new_error_id: Callable[[], str], admit: Admit) -> None:
+    def __init__(self, new_error_id: Callable[[], str], admit: Admit, holder_of: HolderOf) -> None:
         """
         Args:
             new_error_id: Makes the id of an internal error, for the log and the caller.
             admit: Returns who calls a method, or raises a domain error. Called before anything
                 else.
+            holder_of: For errors about a served name in place of a resource name.
         """
         self._new_error_id = new_error_id
         self._admit = admit
+        self._holder_of = holder_of
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -93,7 +106,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
             async with self._guarded(method, context), self._admitted(method, context):
                 if has_rules:
                     request = request()
-                    check(request)
+                    await check(request, self._holder_of)
                 with principal.called_from(_origin(request, context)):
                     return await handler(request, context)
 
@@ -106,7 +119,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
             async with self._guarded(method, context), self._admitted(method, context):
                 if has_rules:
                     request = request()
-                    check(request)
+                    await check(request, self._holder_of)
                 elif method.startswith(_OWN_PACKAGE):
                     request = _each_parsed(request)
                 if method.startswith(_OWN_PACKAGE):
@@ -201,7 +214,7 @@ async def _run_stream(handler: Callable[..., Any], request: Any, context: grpc.a
             await context.write(response)
 
 
-def check(request: protobuf_message.Message) -> None:
+async def check(request: protobuf_message.Message, holder_of: HolderOf) -> None:
     """Check a request by the rules in its proto, and its text for NUL.
 
     Raises:
@@ -209,7 +222,21 @@ def check(request: protobuf_message.Message) -> None:
     """
     violations = nul_violations(request) or violations_of(request)
     if violations:
-        raise errors.InvalidArgument.of_fields(violations)
+        raise errors.InvalidArgument.of_fields(await _with_holders(violations, holder_of))
+
+
+async def _with_holders(violations: Sequence[FieldViolation], holder_of: HolderOf) -> tuple[FieldViolation, ...]:
+    """The violations, with the resource that has the served name that was given in its place."""
+    told = list(violations)
+    for index, violation in enumerate(violations[:_HOLDERS_MAX]):
+        holder = None
+        if violation.served_name:
+            with contextlib.suppress(errors.Unavailable):  # the request is wrong all the same
+                holder = await holder_of(violation.served_name)
+        if holder is not None:
+            description = f"{violation.description}; `{violation.served_name}` is the served name of {holder}"
+            told[index] = FieldViolation(field=violation.field, description=description)
+    return tuple(told)
 
 
 def _origin(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> principal.Origin:
