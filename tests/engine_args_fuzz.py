@@ -23,7 +23,7 @@ from google.protobuf import json_format, struct_pb2
 
 from broadsheet.v1 import model_pb2, snapshot_pb2
 from controlplane.catalog import engine_args
-from dataplane.engine.vllm.engine import _parse
+from dataplane.engine.vllm.engine import read_arguments, serve_parser
 from dataplane.errors import EngineStartError
 from protocol.engine_args import privileged
 from protocol.validation import nul_violations
@@ -216,6 +216,8 @@ class Comparison:
     """Compares the verdicts of both planes with vLLM's, and keeps what cannot be explained."""
 
     oracle: Oracle
+    parser: argparse.ArgumentParser
+    """For Broadsheet's own reading."""
     outcomes: collections.Counter[str] = field(default_factory=collections.Counter)
     wrong: list[str] = field(default_factory=list)
 
@@ -230,7 +232,7 @@ class Comparison:
         read = None
         if not why:
             try:
-                read = _parse(_entry(struct))
+                read = read_arguments(_entry(struct), self.parser)
             except EngineStartError as error:
                 why = f"engine: {error}"
             except Exception as error:
@@ -343,10 +345,10 @@ def _texts_of(changes: Mapping[str, Any]) -> struct_pb2.Struct:
     return struct
 
 
-def fuzz(*, count: int, seed: int) -> Comparison:
+def fuzz(oracle: Oracle, *, count: int, seed: int) -> Comparison:
     """Compare `count` mappings."""
-    comparison = Comparison(Oracle.of_vllm())
-    mappings = Mappings(seed, comparison.oracle)
+    comparison = Comparison(oracle, serve_parser())
+    mappings = Mappings(seed, oracle)
     for _ in range(count):
         comparison.compare(mappings.next())
     return comparison
@@ -358,7 +360,7 @@ def main() -> int:
     logging.disable()
     warnings.simplefilter("ignore")
     began_s = time.monotonic()
-    comparison = fuzz(count=count, seed=seed)
+    comparison = fuzz(Oracle.of_vllm(), count=count, seed=seed)
     counts = ", ".join(f"{number} {outcome}" for outcome, number in comparison.outcomes.most_common())
     sys.stdout.write(f"seed {seed}, {time.monotonic() - began_s:.0f} s: {counts}\n")
     wrong = comparison.wrong

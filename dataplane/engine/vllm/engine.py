@@ -130,7 +130,7 @@ async def _start(entry: snapshot_pb2.ModelEntry, adapter_path: AdapterPath) -> t
     from vllm.platforms import current_platform
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    parsed = _parse(entry)
+    parsed = read_arguments(entry, serve_parser())
     lora_on_cpu = parsed.enable_lora and current_platform.is_cpu()
     if parsed.enable_lora:
         LoRAResolverRegistry.register_resolver(_RESOLVER_NAME, _resolver(adapter_path))
@@ -151,15 +151,28 @@ async def _start(entry: snapshot_pb2.ModelEntry, adapter_path: AdapterPath) -> t
     return client, app
 
 
-def _parse(entry: snapshot_pb2.ModelEntry) -> Any:
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+def serve_parser() -> argparse.ArgumentParser:
+    """The parser of `vllm serve`."""
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     class Parser(FlexibleArgumentParser):  # type: ignore[misc]  # vLLM is not followed by mypy
         def error(self, message: str) -> NoReturn:
             raise EngineStartError(f"vLLM refuses its arguments: {message}", reason="ENGINE_ARGS_INVALID")
 
-    parser = make_arg_parser(Parser())
+    parser: argparse.ArgumentParser = make_arg_parser(Parser())
+    return parser
+
+
+def read_arguments(entry: snapshot_pb2.ModelEntry, parser: argparse.ArgumentParser) -> Any:
+    """The arguments of `vllm serve` for a model, as vLLM's own parser would have them.
+
+    Raises:
+        EngineStartError: The source is not on this node (SOURCE_NOT_FOUND), or an engine argument
+            is not one that vLLM takes in full (ENGINE_ARGS_INVALID).
+    """
+    from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
+
     given = arguments(entry.revision.spec.engine.args, _flags(parser), RESERVED)
     parsed = parser.parse_args(command_line(entry, given))
     # Not as flags: their text may be `None`, which the parser reads as no value.
