@@ -71,6 +71,15 @@ def advice_on(given: str, *, field: str, rule: str) -> Advice | None:
     return _on_name(given, f"expected {form}", form.partition("/")[0], takes_adapters=_ADAPTERS in form)
 
 
+def served_name_in(name: str) -> str:
+    """The served name that may have been given in place of an id. Empty: it can be none.
+
+    A client makes `models/org/adapters/name` of `org/name`.
+    """
+    collection, _, rest = name.partition("/")
+    return rest.replace(_ADAPTERS, "/", 1) if collection in _SERVED_COLLECTIONS else ""
+
+
 def _on_id(given: str, field: str) -> str:
     advice = f"expected {_AN_ID}"
     nearest = names.nearest_id(given)

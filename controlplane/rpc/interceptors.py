@@ -18,6 +18,7 @@ from grpc_status import rpc_status
 
 from controlplane import errors, principal
 from controlplane.rpc import status
+from protocol.name_advice import served_name_in
 from protocol.validation import FieldViolation, nul_violations, violations_of
 
 _log = structlog.get_logger("controlplane.rpc")
@@ -108,7 +109,10 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
                     request = request()
                     await check(request, self._holder_of)
                 with principal.called_from(_origin(request, context)):
-                    return await handler(request, context)
+                    try:
+                        return await handler(request, context)
+                    except errors.NotFound as error:
+                        raise await _with_holder(error, self._holder_of) from None
 
         return wrapped
 
@@ -229,14 +233,32 @@ async def _with_holders(violations: Sequence[FieldViolation], holder_of: HolderO
     """The violations, with the resource that has the served name that was given in its place."""
     told = list(violations)
     for index, violation in enumerate(violations[:_HOLDERS_MAX]):
-        holder = None
-        if violation.served_name:
-            with contextlib.suppress(errors.Unavailable):  # the request is wrong all the same
-                holder = await holder_of(violation.served_name)
+        holder = await _holder(violation.served_name, holder_of)
         if holder is not None:
             description = f"{violation.description}; `{violation.served_name}` is the served name of {holder}"
             told[index] = FieldViolation(field=violation.field, description=description)
     return tuple(told)
+
+
+async def _with_holder(error: errors.NotFound, holder_of: HolderOf) -> errors.NotFound:
+    """The error, with the resource that is served under the id that was given."""
+    name = error.metadata.get("resource", "")
+    served_name = served_name_in(name)
+    holder = await _holder(served_name, holder_of)
+    if holder is None or holder == name:
+        return error
+    return errors.NotFound(
+        error.reason,
+        f"{error.message}; `{served_name}` is the served name of {holder}",
+        violations=error.violations,
+        metadata={**error.metadata, "holder": holder},
+    )
+
+
+async def _holder(served_name: str, holder_of: HolderOf) -> str | None:
+    with contextlib.suppress(errors.Unavailable):  # the request is wrong all the same
+        return await holder_of(served_name) if served_name else None
+    return None
 
 
 def _origin(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> principal.Origin:
