@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,8 @@ def command_line(entry: snapshot_pb2.ModelEntry, given: Sequence[Argument]) -> l
         given: Its engine arguments. They are not among the flags.
 
     Raises:
-        EngineStartError: the source is not on this node (SOURCE_NOT_FOUND).
+        EngineStartError: the source is not on this node (SOURCE_NOT_FOUND), or has a pipe or device
+            in place of a file.
     """
     spec = entry.revision.spec
     words = [f"--model={_model_path(spec.source)}"]
@@ -47,4 +49,16 @@ def _model_path(source: model_pb2.Source) -> str:
         raise EngineStartError(f"{source.uri}: {error}", reason="SOURCE_NOT_FOUND") from error
     if not path.exists():
         raise EngineStartError(f"{source.uri}: no such directory on this node", reason="SOURCE_NOT_FOUND")
+    for place in (path, *(path.iterdir() if path.is_dir() else ())):
+        if _is_special(place):
+            # vLLM would wait for ever for somebody who writes to a pipe.
+            raise EngineStartError(f"{source.uri}: {place.name} is a pipe, a socket or a device")
     return str(path)
+
+
+def _is_special(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False  # such as a link to nowhere, which vLLM may not need
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))

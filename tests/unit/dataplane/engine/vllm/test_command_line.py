@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,28 @@ def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(EngineStartError, match="no such directory") as caught:
         command_line(entry((tmp_path / "nowhere").as_uri()), ())
     assert caught.value.reason == "SOURCE_NOT_FOUND"
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_pipe_in_place_of_a_file_is_refused_before_vllm_waits_for_it(tmp_path: Path, linked: bool) -> None:
+    (tmp_path / "original").mkdir()
+    (tmp_path / "model").mkdir()
+    os.mkfifo((tmp_path / "original" if linked else tmp_path / "model") / "config.json")
+    if linked:
+        (tmp_path / "model" / "config.json").symlink_to(tmp_path / "original" / "config.json")
+    (tmp_path / "model" / "dangling").symlink_to("nowhere")
+    with pytest.raises(EngineStartError, match=r"config\.json is a pipe, a socket or a device") as caught:
+        command_line(entry((tmp_path / "model").as_uri()), ())
+    assert caught.value.reason == "ENGINE_START_FAILED"
+
+
+def test_a_model_in_a_hub_cache_is_a_directory_of_links(tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--org--name" / "snapshots" / "c0ffee"
+    (tmp_path / "models--org--name" / "blobs").mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--org--name" / "blobs" / "hash").write_text("{}")
+    (snapshot / "config.json").symlink_to("../../blobs/hash")
+    assert command_line(entry(snapshot.as_uri()), ())[0] == f"--model={snapshot}"
 
 
 def test_pictures_and_sounds_by_link_are_closed_unless_domains_are_given() -> None:
