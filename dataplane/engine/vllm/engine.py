@@ -130,7 +130,7 @@ async def _start(entry: snapshot_pb2.ModelEntry, adapter_path: AdapterPath) -> t
     from vllm.platforms import current_platform
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    parsed = read_arguments(entry, serve_parser())
+    parsed = _parse(entry)
     lora_on_cpu = parsed.enable_lora and current_platform.is_cpu()
     if parsed.enable_lora:
         LoRAResolverRegistry.register_resolver(_RESOLVER_NAME, _resolver(adapter_path))
@@ -149,6 +149,10 @@ async def _start(entry: snapshot_pb2.ModelEntry, adapter_path: AdapterPath) -> t
     _speak_public_names(app.state.openai_serving_models)
     _explain_missing_routes(app, tasks)
     return client, app
+
+
+def _parse(entry: snapshot_pb2.ModelEntry) -> Any:
+    return read_arguments(entry, serve_parser())
 
 
 def serve_parser() -> argparse.ArgumentParser:
