@@ -244,7 +244,8 @@ async def _with_holder(error: errors.NotFound, holder_of: HolderOf) -> errors.No
     """The error, with the resource that is served under the id that was given."""
     name = error.metadata.get("resource", "")
     served_name = served_name_in(name)
-    holder = await _holder(served_name, holder_of)
+    is_missing = error.reason != errors.Reason.REVISION_NOT_FOUND
+    holder = await _holder(served_name, holder_of) if is_missing else None
     if holder is None or holder == name:
         return error
     return errors.NotFound(

@@ -84,7 +84,7 @@ class Argument:
             EngineStartError: It is another value, such as the text of a number or of JSON.
         """
         given = self.value
-        if isinstance(given, int) and self.flag.destination in _NUMBERS_AS_TEXT:
+        if type(given) is int and self.flag.destination in _NUMBERS_AS_TEXT:
             return
         if isinstance(parsed, list) and not isinstance(given, list | str):
             given = [given]

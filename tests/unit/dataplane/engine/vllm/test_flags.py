@@ -130,6 +130,8 @@ def test_a_value_that_vllm_reads_as_another_is_refused(given: object, parsed: ob
 def test_the_optimization_level_may_be_a_number_or_text() -> None:
     flag_of_level = flag("optimization-level", Takes.ONE)
     Argument(name="optimization_level", value=3, flag=flag_of_level).check_taken("3")
+    with pytest.raises(EngineStartError, match="takes text"):
+        Argument(name="optimization_level", value=True, flag=flag_of_level).check_taken("true")
 
 
 @pytest.mark.parametrize(
