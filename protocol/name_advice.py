@@ -71,6 +71,20 @@ def advice_on(given: str, *, field: str, rule: str) -> Advice | None:
     return _on_name(given, f"expected {form}", form.partition("/")[0], takes_adapters=_ADAPTERS in form)
 
 
+def advice_on_resource(given: str) -> Advice | None:
+    """Advice on a text that cannot be the name of a model, an adapter or a route, but begins so.
+
+    None: it may be a resource name, or is empty.
+    """
+    if given.startswith("routes/") and not names.is_id(given.removeprefix("routes/")):
+        return _on_name(given, "expected routes/{route}", "routes", takes_adapters=False)
+    if not given.startswith("models/") or names.is_target(given):
+        return None
+    is_adapter = _ADAPTERS in given
+    form = "models/{model}/adapters/{adapter}" if is_adapter else "models/{model}"
+    return _on_name(given, f"expected {form}", "models", takes_adapters=is_adapter)
+
+
 def served_name_in(name: str) -> str:
     """The served name that may have been given in place of an id. Empty: it can be none.
 

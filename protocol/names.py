@@ -45,6 +45,11 @@ def is_served_name(text: str) -> bool:
     return re.fullmatch(SERVED_NAME_PATTERN, text) is not None
 
 
+def is_target(name: str) -> bool:
+    """Whether it is the name of a model, an adapter, or a revision of either."""
+    return _TARGET.fullmatch(name) is not None
+
+
 def model_name(model_id: str) -> str:
     """Resource name of a model."""
     return f"models/{model_id}"

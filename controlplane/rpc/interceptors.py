@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
@@ -105,14 +105,16 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
     def _unary(self, method: str, handler: Callable[..., Any], *, has_rules: bool) -> Callable[..., Awaitable[Any]]:
         async def wrapped(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             async with self._guarded(method, context), self._admitted(method, context):
-                if has_rules:
-                    request = request()
-                    await check(request, self._holder_of)
-                with principal.called_from(_origin(request, context)):
-                    try:
+                try:
+                    if has_rules:
+                        request = request()
+                        check(request)
+                    with principal.called_from(_origin(request, context)):
                         return await handler(request, context)
-                    except errors.NotFound as error:
-                        raise await _with_holder(error, self._holder_of) from None
+                except errors.InvalidArgument as error:
+                    raise await _with_holders(error, self._holder_of) from None
+                except errors.NotFound as error:
+                    raise await _with_holder(error, self._holder_of) from None
 
         return wrapped
 
@@ -123,7 +125,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
             async with self._guarded(method, context), self._admitted(method, context):
                 if has_rules:
                     request = request()
-                    await check(request, self._holder_of)
+                    check(request)
                 elif method.startswith(_OWN_PACKAGE):
                     request = _each_parsed(request)
                 if method.startswith(_OWN_PACKAGE):
@@ -218,7 +220,7 @@ async def _run_stream(handler: Callable[..., Any], request: Any, context: grpc.a
             await context.write(response)
 
 
-async def check(request: protobuf_message.Message, holder_of: HolderOf) -> None:
+def check(request: protobuf_message.Message) -> None:
     """Check a request by the rules in its proto, and its text for NUL.
 
     Raises:
@@ -226,18 +228,18 @@ async def check(request: protobuf_message.Message, holder_of: HolderOf) -> None:
     """
     violations = nul_violations(request) or violations_of(request)
     if violations:
-        raise errors.InvalidArgument.of_fields(await _with_holders(violations, holder_of))
+        raise errors.InvalidArgument.of_fields(violations)
 
 
-async def _with_holders(violations: Sequence[FieldViolation], holder_of: HolderOf) -> tuple[FieldViolation, ...]:
-    """The violations, with the resource that has the served name that was given in its place."""
-    told = list(violations)
-    for index, violation in enumerate(violations[:_HOLDERS_MAX]):
+async def _with_holders(error: errors.InvalidArgument, holder_of: HolderOf) -> errors.InvalidArgument:
+    """The error, with the resource that has the served name that was given in place of its own."""
+    told = list(error.violations)
+    for index, violation in enumerate(error.violations[:_HOLDERS_MAX]):
         holder = await _holder(violation.served_name, holder_of)
         if holder is not None:
             description = f"{violation.description}; `{violation.served_name}` is the served name of {holder}"
             told[index] = FieldViolation(field=violation.field, description=description)
-    return tuple(told)
+    return error if told == list(error.violations) else errors.InvalidArgument.of_fields(told, error.reason)
 
 
 async def _with_holder(error: errors.NotFound, holder_of: HolderOf) -> errors.NotFound:

@@ -17,6 +17,7 @@ from broadsheet.v1.registry_service_pb2 import (
     RegisterModelRequest,
 )
 from broadsheet.v1.route_pb2 import DeleteRouteRequest, RouteSpec, RouteTarget, SetRouteRequest
+from protocol.name_advice import advice_on_resource
 from protocol.validation import violations_of
 
 SERVICES = [
@@ -106,3 +107,22 @@ def test_no_field_of_a_name_answers_with_a_regular_expression() -> None:
             method.full_name for item in named if "regex" in item.description or "an id is" not in item.description
         ]
     assert bare == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "models/m",
+        "models/m/adapters/a",
+        "models/m/revisions/3",
+        "models/m/adapters/a/revisions/3",
+        "routes/r",
+        "apiKeys/k",
+        "snapshots/5",
+        "dataPlanes/Odd",
+        "anything",
+    ],
+)
+def test_what_may_be_a_resource_needs_no_advice(name: str) -> None:
+    assert advice_on_resource(name) is None

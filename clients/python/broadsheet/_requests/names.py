@@ -52,7 +52,7 @@ def any_resource(name: str) -> str:
     collection, slash, _ = name.partition("/")
     if not slash:
         return names.model_name(name)
-    return name if collection in _COLLECTIONS else adapter_resource(name)
+    return name if collection in _COLLECTIONS else target_resource(name)
 
 
 def is_adapter(resource: str) -> bool:
