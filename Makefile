@@ -120,6 +120,10 @@ fuzz: install ## Send random and mutated requests to every RPC, on both database
 fuzz-adapters: install ## Compare the verdict on mutated adapters with that of vLLM's loader (ARGS="COUNT SEED"; 20,000)
 	@$(BIN)/python -m tests.adapter_fuzz $(ARGS)
 
+.PHONY: fuzz-args
+fuzz-args: install ## Compare random engine arguments with vLLM's own reading of them (ARGS="COUNT SEED"; 20,000)
+	@$(BIN)/python -m tests.engine_args_fuzz $(ARGS)
+
 .PHONY: test-kills
 test-kills: install ## Kill control planes that share a PostgreSQL during writes (ARGS="WRITES SEED"; 10,000)
 	@$(BIN)/python -m tests.killed_replicas $(ARGS)

@@ -59,7 +59,7 @@ RESERVED: Mapping[str, str] = MappingProxyType(
             ),
             _LORA,
         ),
-        **dict.fromkeys(("tensor_parallel_size", "pipeline_parallel_size"), _PARALLEL),
+        **dict.fromkeys(("tensor_parallel_size", "pipeline_parallel_size", "device_ids"), _PARALLEL),
         "enable_sleep_mode": _SLEEP,
         **dict.fromkeys(
             (

@@ -35,9 +35,19 @@ def nearest_id(name: str) -> str:
     return re.sub(r"[^a-z0-9.-]+", "-", last).strip(".-")[:RESOURCE_ID_LENGTH_MAX].strip(".-")
 
 
+def is_id(text: str) -> bool:
+    """Whether a resource may have `text` as its id."""
+    return re.fullmatch(RESOURCE_ID_PATTERN, text) is not None
+
+
 def is_served_name(text: str) -> bool:
     """Whether a resource may be served under `text`."""
     return re.fullmatch(SERVED_NAME_PATTERN, text) is not None
+
+
+def is_target(name: str) -> bool:
+    """Whether it is the name of a model, an adapter, or a revision of either."""
+    return _TARGET.fullmatch(name) is not None
 
 
 def model_name(model_id: str) -> str:

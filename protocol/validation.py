@@ -5,15 +5,15 @@ The planes and the client check with the same code, so all accept the same messa
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import protovalidate
 from google.protobuf import descriptor
 from google.protobuf import message as protobuf_message
 
-from protocol import names
+from protocol.name_advice import Advice, advice_on
 
 _GOT_CHARACTERS_MAX = 80
 """Limit of the value that a violation quotes."""
@@ -21,14 +21,8 @@ _GOT_CHARACTERS_MAX = 80
 NUL_FIELDS_MAX = 16
 """Fields with a NUL that an error lists."""
 
-_ID_RULE = f"`^{names.RESOURCE_ID_PATTERN}$`"
-"""How protovalidate's message ends when the text is no id."""
 
-_SERVED_IDS = ("model_id", "adapter_id", "route_id")
-"""Ids of resources that also have a served name."""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class FieldViolation:
     """One field that breaks a rule."""
 
@@ -37,14 +31,13 @@ class FieldViolation:
     message itself."""
     description: str
     """What was given and what is allowed."""
+    served_name: str = dataclasses.field(default="", compare=False)
+    """What was given in place of a resource name, if it may be a served name."""
 
 
 def violations_of(message: protobuf_message.Message) -> tuple[FieldViolation, ...]:
     """Every rule that `message` breaks; empty when it is valid."""
-    return tuple(
-        FieldViolation(field=_path(violation), description=_description(violation))
-        for violation in protovalidate.collect_violations(message)
-    )
+    return tuple(map(_violation, protovalidate.collect_violations(message)))
 
 
 def nul_violations(message: protobuf_message.Message) -> tuple[FieldViolation, ...]:
@@ -105,25 +98,16 @@ def _path(violation: protovalidate.Violation) -> str:
     return "".join(parts)
 
 
-def _description(violation: protovalidate.Violation) -> str:
-    allowed = violation.proto.message
-    if violation.proto.rule_id == "required" or isinstance(violation.field_value, protobuf_message.Message):
-        return allowed
-    if isinstance(violation.field_value, str) and allowed.endswith(_ID_RULE):
-        allowed = _id_advice(violation.field_value, _path(violation).rpartition(".")[2])
-    return f"got {shorten(violation.field_value)}: {allowed}"
-
-
-def _id_advice(given: str, field: str) -> str:
-    """What an id may be, and the one that is nearest to a hub's or another name."""
-    advice = "expected 1 to 63 of a-z 0-9 . - with a letter or digit at both ends"
-    nearest = names.nearest_id(given)
-    if not nearest:
-        return advice
-    advice += f"; the {field.removesuffix('_id').replace('_', ' ')} id may be `{nearest}`"
-    if field in _SERVED_IDS and names.is_served_name(given):
-        advice += f", and the served name `{given}`"
-    return advice
+def _violation(violation: protovalidate.Violation) -> FieldViolation:
+    path, allowed, given = _path(violation), violation.proto.message, violation.field_value
+    if violation.proto.rule_id == "required" or isinstance(given, protobuf_message.Message):
+        return FieldViolation(field=path, description=allowed)
+    name = path.rpartition(".")[2].partition("[")[0]
+    advice = advice_on(given, field=name, rule=allowed) if isinstance(given, str) else None
+    advice = advice or Advice(allowed=allowed)
+    return FieldViolation(
+        field=path, description=f"got {shorten(given)}: {advice.allowed}", served_name=advice.served_name
+    )
 
 
 def shorten(value: object) -> str:

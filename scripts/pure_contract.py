@@ -17,8 +17,8 @@ from importlinter.domain.contract import ContractCheck
 from importlinter.domain.imports import ModuleExpression
 
 CLAIM = re.compile(r"(?:^|[.?!:]\s+)Pure\b", flags=re.MULTILINE)
-EXCEPT = re.compile(r"Pure,\s+but\s+for\s+`([a-z_.]+)`")
-"""What a package's docstring leaves out of its claim."""
+EXCEPT = re.compile(r"Pure,\s+but\s+for\s+(`[a-z_.]+`(?:\s+and\s+`[a-z_.]+`)*)")
+"""What a package's docstring leaves out of its claim: one name, or several with `and`."""
 
 
 def docstring(path: Path) -> str:
@@ -47,7 +47,8 @@ def claims(module: str) -> bool:
         if CLAIM.search(text) is None:
             continue
         left_out = EXCEPT.search(text)
-        if left_out is None or not f"{module}.".startswith(f"{left_out[1]}."):
+        names = re.findall(r"[a-z_.]+(?=`)", left_out[1]) if left_out is not None else []
+        if not any(f"{module}.".startswith(f"{name}.") for name in names):
             return True
     return False
 

@@ -1,7 +1,7 @@
 """Opens the files of an adapter without trusting them.
 
-Links and special files are refused. A file that changes while it is read is refused too, so that
-the digest is of the bytes that were checked.
+Special files are refused, and links other than those of a model hub's cache. A file that changes
+while it is read is refused too, so that the digest is of the bytes that were checked.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import stat
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from broadsheet.v1 import adapter_pb2
 from controlplane import errors
-from controlplane.adapters import safetensors_file
+from controlplane.adapters import hub_cache, safetensors_file
 from controlplane.adapters.refusals import WEIGHTS_FILE, invalid_config, invalid_weights, refused
 from protocol.finite_weights import FiniteWeights
 from protocol.safetensors_header import Tensor
+from protocol.source_files import open_regular
 from protocol.validation import FieldViolation
 
 CONFIG_BYTES_MAX = 1024 * 1024
@@ -33,38 +33,51 @@ _PICKLED_WEIGHTS = ("adapter_model.bin", "adapter_model.pt")
 
 
 @contextmanager
-def opened(directory: Path, name: str) -> Iterator[BinaryIO]:
+def opened(directory: Path, name: str, is_allowed: Callable[[Path], bool]) -> Iterator[BinaryIO]:
     """A regular file of the adapter, open for reading.
+
+    Args:
+        directory: The adapter.
+        name: The file.
+        is_allowed: Whether files may be taken from a place that a link leads to.
 
     Raises:
         errors.InvalidArgument: it cannot be read.
         errors.Aborted: it is another file at the end of the block than at its begin.
     """
+    path = directory / name
+    blob = hub_cache.blob_of(path)
     try:
-        # Without O_NONBLOCK a named pipe would block the thread until a process writes to it.
-        descriptor = os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        file = hub_cache.open_blob(blob) if blob and is_allowed(blob) else open_regular(path, follow_link=False)
     except FileNotFoundError:
         raise refused(errors.Reason.ADAPTER_SOURCE_MISSING, _missing(directory, name)) from None
     except NotADirectoryError:
         raise refused(errors.Reason.ADAPTER_SOURCE_MISSING, f"{directory} is not a directory") from None
     except OSError as error:
-        # With O_NOFOLLOW, ELOOP means a link.
-        link = error.errno == errno.ELOOP
-        why = "is a symbolic link, which is not followed" if link else f"cannot be read ({error.strerror})"
-        raise refused(errors.Reason.ADAPTER_SOURCE_UNREADABLE, f"{name} {why}") from None
-    before = os.fstat(descriptor)
-    if not stat.S_ISREG(before.st_mode):
-        os.close(descriptor)
-        raise refused(errors.Reason.ADAPTER_SOURCE_UNREADABLE, f"{name} is not a regular file")
-    with open(descriptor, "rb", buffering=0) as file:
+        raise refused(errors.Reason.ADAPTER_SOURCE_UNREADABLE, f"{name} {_unreadable(error)}") from None
+    with file:
+        before = os.fstat(file.fileno())
         yield file
-        _check_unchanged(before, os.fstat(descriptor), name)
-        _check_unchanged(before, _status_of(directory / name), name)
+        _check_unchanged(before, os.fstat(file.fileno()), name)
+        _check_unchanged(before, _status_of(hub_cache.blob_of(path) or path), name)
+
+
+def _unreadable(error: OSError) -> str:
+    if error.errno == errno.EINVAL:
+        return "is not a regular file"
+    if error.errno != errno.ELOOP:  # which means a link
+        return f"cannot be read ({error.strerror})"
+    return (
+        "is a symbolic link, and links are followed in a model hub's cache only: from snapshots/COMMIT to a file in "
+        "blobs of the same repository, at an allowed place; give a directory that has the file itself"
+    )
 
 
 def _missing(directory: Path, name: str) -> str:
     if not directory.exists():
         return f"{directory} does not exist on the control plane's machine"
+    if hub_cache.is_repository(directory):
+        return f"{directory} is a repository of a model hub's cache; give the directory of a commit in its snapshots"
     pickled = [other for other in _PICKLED_WEIGHTS if name == WEIGHTS_FILE and (directory / other).exists()]
     if pickled:
         return (

@@ -14,6 +14,7 @@ from broadsheet.v1 import model_pb2
 from controlplane.adapters.safetensors_file import tensors_of
 from protocol import sources
 from protocol.safetensors_header import Tensor
+from protocol.source_files import open_regular, read_limited
 
 _SINGLE_FILE = "model.safetensors"
 _INDEX_FILE = "model.safetensors.index.json"
@@ -32,7 +33,7 @@ def read(source: model_pb2.Source) -> Mapping[str, Tensor] | None:
         directory = Path(sources.file_path(source.uri))
         tensors: dict[str, Tensor] = {}
         for shard in _shards(directory):
-            with (directory / shard).open("rb") as file:
+            with open_regular(directory / shard) as file:
                 tensors.update(tensors_of(file))
     except (OSError, ValueError):
         # A damaged base is reported by its own replica; it is no fault of the adapter.
@@ -46,9 +47,7 @@ def read_config(source: model_pb2.Source) -> Mapping[str, object]:
         return {}
     try:
         path = Path(sources.file_path(source.uri)) / _CONFIG_FILE
-        if not path.is_file() or path.stat().st_size > _CONFIG_BYTES_MAX:
-            return {}
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_limited(path, _CONFIG_BYTES_MAX))
     except (OSError, ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
@@ -66,10 +65,8 @@ def _shards(directory: Path) -> list[str]:
     index = directory / _INDEX_FILE
     if not index.exists():
         return [_SINGLE_FILE]
-    if index.stat().st_size > _INDEX_BYTES_MAX:
-        raise ValueError("the index is too large")
     try:
-        weight_map = json.loads(index.read_bytes())["weight_map"]
+        weight_map = json.loads(read_limited(index, _INDEX_BYTES_MAX))["weight_map"]
         shards = sorted({str(shard) for shard in weight_map.values()})
     except (KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError("the index is damaged") from None

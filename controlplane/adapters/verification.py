@@ -91,7 +91,7 @@ class AdapterVerifier:
             ) from None
         # A link in the path must not lead out of an allowed place, so both sides are resolved
         # before they are compared.
-        if self._allowed_sources and not any(_is_below(path, prefix) for prefix in self._allowed_sources):
+        if not self._allows(path):
             raise refused(
                 errors.Reason.SOURCE_NOT_ALLOWED,
                 f"got {shorten(source.uri)}: the control plane takes adapters from "
@@ -99,10 +99,16 @@ class AdapterVerifier:
             )
         return path
 
+    def _allows(self, path: Path) -> bool:
+        return not self._allowed_sources or any(_is_below(path, prefix) for prefix in self._allowed_sources)
+
     def _verify(
         self, directory: Path, base: model_pb2.ModelSpec, cancelled: threading.Event
     ) -> adapter_pb2.AdapterWeights:
-        with opened(directory, CONFIG_FILE) as config_file, opened(directory, WEIGHTS_FILE) as weights_file:
+        with (
+            opened(directory, CONFIG_FILE, self._allows) as config_file,
+            opened(directory, WEIGHTS_FILE, self._allows) as weights_file,
+        ):
             size_bytes = size_of(config_file) + size_of(weights_file)
             if size_bytes > self._size_bytes_max:
                 raise refused(

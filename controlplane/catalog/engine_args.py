@@ -13,6 +13,7 @@ from collections.abc import Collection
 from google.protobuf import struct_pb2
 
 from protocol.engine_args import RESERVED, privileged
+from protocol.engine_text_args import is_text
 from protocol.validation import FieldViolation, shorten
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}(\.[A-Za-z0-9_.-]{1,128})?")
@@ -80,11 +81,25 @@ def malformed(args: struct_pb2.Struct) -> tuple[FieldViolation, ...]:
         elif not _is_json(args.fields[key]):
             description = "null, NaN and infinity are no values of an argument; leave it out"
             violations.append(FieldViolation(field=path(key), description=description))
-        elif key.endswith("revision") and args.fields[key].WhichOneof("kind") == "number_value":
+        elif (got := _not_text(args.fields[key])) and (is_text(key) or key.endswith("revision")):
             # YAML reads a commit id of digits as a number, and one that begins with 0 as octal.
-            description = f"got the number {args.fields[key].number_value:g}: put a revision in quotes"
+            description = f"got {got}: it takes text; put it in quotes"
             violations.append(FieldViolation(field=path(key), description=description))
     return tuple(violations)
+
+
+def _not_text(value: struct_pb2.Value) -> str:
+    """The number or truth value that this is, or has in its list. Empty: there is none."""
+    match value.WhichOneof("kind"):
+        case "number_value":
+            number = value.number_value
+            return f"the number {int(number) if number.is_integer() else number}"
+        case "bool_value":
+            return "true" if value.bool_value else "false"
+        case "list_value":
+            return next(filter(None, map(_not_text, value.list_value.values)), "")
+        case _:
+            return ""
 
 
 def _is_json(value: struct_pb2.Value, *, nested: bool = False) -> bool:

@@ -18,15 +18,27 @@ from grpc_status import rpc_status
 
 from controlplane import errors, principal
 from controlplane.rpc import status
-from protocol.validation import nul_violations, violations_of
+from protocol.name_advice import served_name_in
+from protocol.validation import FieldViolation, nul_violations, violations_of
 
 _log = structlog.get_logger("controlplane.rpc")
 
 _OWN_PACKAGE = "/broadsheet."
 """Prefix of our own methods. Health and reflection have no rules, and do not delay the stop."""
 
+_HOLDERS_MAX = 4
+"""Violations of a request for which the database is asked."""
+
 _WATCH_GRACE_S = 0.2
 """Time for a health watch to report that the service stops."""
+
+HolderOf = Callable[[str], Awaitable[str | None]]
+"""Finds the resource that is served under a name; None: there is none."""
+
+
+async def nobody(_: str) -> None:
+    """A HolderOf that knows no resource."""
+
 
 Admit = Callable[[str, grpc.aio.ServicerContext[Any, Any]], Awaitable[principal.Principal]]
 
@@ -39,15 +51,17 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
     itself, since an invalid message need not end the stream.
     """
 
-    def __init__(self, new_error_id: Callable[[], str], admit: Admit) -> None:
+    def __init__(self, new_error_id: Callable[[], str], admit: Admit, holder_of: HolderOf) -> None:
         """
         Args:
             new_error_id: Makes the id of an internal error, for the log and the caller.
             admit: Returns who calls a method, or raises a domain error. Called before anything
                 else.
+            holder_of: For errors about a served name in place of a resource name.
         """
         self._new_error_id = new_error_id
         self._admit = admit
+        self._holder_of = holder_of
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -91,11 +105,16 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
     def _unary(self, method: str, handler: Callable[..., Any], *, has_rules: bool) -> Callable[..., Awaitable[Any]]:
         async def wrapped(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             async with self._guarded(method, context), self._admitted(method, context):
-                if has_rules:
-                    request = request()
-                    check(request)
-                with principal.called_from(_origin(request, context)):
-                    return await handler(request, context)
+                try:
+                    if has_rules:
+                        request = request()
+                        check(request)
+                    with principal.called_from(_origin(request, context)):
+                        return await handler(request, context)
+                except errors.InvalidArgument as error:
+                    raise await _with_holders(error, self._holder_of) from None
+                except errors.NotFound as error:
+                    raise await _with_holder(error, self._holder_of) from None
 
         return wrapped
 
@@ -210,6 +229,39 @@ def check(request: protobuf_message.Message) -> None:
     violations = nul_violations(request) or violations_of(request)
     if violations:
         raise errors.InvalidArgument.of_fields(violations)
+
+
+async def _with_holders(error: errors.InvalidArgument, holder_of: HolderOf) -> errors.InvalidArgument:
+    """The error, with the resource that has the served name that was given in place of its own."""
+    told = list(error.violations)
+    for index, violation in enumerate(error.violations[:_HOLDERS_MAX]):
+        holder = await _holder(violation.served_name, holder_of)
+        if holder is not None:
+            description = f"{violation.description}; `{violation.served_name}` is the served name of {holder}"
+            told[index] = FieldViolation(field=violation.field, description=description)
+    return error if told == list(error.violations) else errors.InvalidArgument.of_fields(told, error.reason)
+
+
+async def _with_holder(error: errors.NotFound, holder_of: HolderOf) -> errors.NotFound:
+    """The error, with the resource that is served under the id that was given."""
+    name = error.metadata.get("resource", "")
+    served_name = served_name_in(name)
+    is_missing = error.reason != errors.Reason.REVISION_NOT_FOUND
+    holder = await _holder(served_name, holder_of) if is_missing else None
+    if holder is None or holder == name:
+        return error
+    return errors.NotFound(
+        error.reason,
+        f"{error.message}; `{served_name}` is the served name of {holder}",
+        violations=error.violations,
+        metadata={**error.metadata, "holder": holder},
+    )
+
+
+async def _holder(served_name: str, holder_of: HolderOf) -> str | None:
+    with contextlib.suppress(errors.Unavailable):  # the request is wrong all the same
+        return await holder_of(served_name) if served_name else None
+    return None
 
 
 def _origin(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> principal.Origin:

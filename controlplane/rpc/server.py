@@ -19,7 +19,7 @@ from broadsheet.v1 import (
 )
 from controlplane import errors
 from controlplane.push.sync import SERVER_OPTIONS
-from controlplane.rpc.interceptors import Admit, StatusInterceptor
+from controlplane.rpc.interceptors import Admit, HolderOf, StatusInterceptor, nobody
 
 RPCS_MAX = 20_000
 """Concurrent RPCs; a Sync stream is one. Others are refused with RESOURCE_EXHAUSTED."""
@@ -37,16 +37,17 @@ SERVICES = (
 class Server:
     """A gRPC server with Broadsheet's services, health and reflection."""
 
-    def __init__(self, *, message_bytes_max: int, streams_max: int, admit: Admit) -> None:
+    def __init__(self, *, message_bytes_max: int, streams_max: int, admit: Admit, holder_of: HolderOf = nobody) -> None:
         """
         Args:
             message_bytes_max: Bytes of the largest message that is accepted.
             streams_max: Concurrent RPCs of one connection.
             admit: Authenticates and authorises each call.
+            holder_of: Finds the resource that is served under a name. Default: none is known.
         """
         self._health = health.aio.HealthServicer()
         self._stopping: asyncio.Task[None] | None = None
-        self._interceptor = StatusInterceptor(new_error_id=lambda: uuid.uuid4().hex, admit=admit)
+        self._interceptor = StatusInterceptor(new_error_id=lambda: uuid.uuid4().hex, admit=admit, holder_of=holder_of)
         self._server = grpc.aio.server(
             interceptors=(self._interceptor,),
             maximum_concurrent_rpcs=RPCS_MAX,

@@ -35,6 +35,7 @@ from controlplane.store.resources.api_keys import ApiKeys
 from controlplane.store.resources.models import Models
 from controlplane.store.resources.purging import Purge
 from controlplane.store.resources.routes import Routes
+from controlplane.store.resources.served_names import ServedNames
 from controlplane.store.retention import Compaction, Retention
 from controlplane.store.transactions import WriteTransaction
 
@@ -140,6 +141,11 @@ class Store:
     def new_uid(self) -> str:
         """An identity that is unique in the world."""
         return self._new_uid()
+
+    async def holder_of(self, served_name: str) -> str | None:
+        """Name of the resource that is served under this name. None: there is none."""
+        async with self._begin_read() as connection:
+            return await ServedNames(connection).holder_of(served_name)
 
     # For `fleet` and `push`: what their protocols `RecordStore` and `EntrySource` declare
 

@@ -24,6 +24,7 @@ from protocol import safetensors_header, sources
 from protocol.adapter_digest import weights_digest
 from protocol.finite_weights import FiniteWeights
 from protocol.lora_scale import check_scales
+from protocol.source_files import open_regular
 
 _CONFIG_BYTES_MAX = 1024 * 1024
 
@@ -89,17 +90,24 @@ def _copy_verified(source: Path, file: adapter_pb2.AdapterFile, scratch: Path) -
     if Path(file.path).is_absolute() or ".." in Path(file.path).parts:
         raise AdapterError(f"{file.path}: not a path below the adapter's source")
     origin = source / file.path
-    if not origin.is_file():
+    if not origin.exists():
         raise AdapterError(f"{origin}: no such file on this node", reason="ADAPTER_SOURCE_NOT_FOUND")
     copy = scratch / file.path
     copy.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
     size = 0
-    with origin.open("rb") as reader, copy.open("wb") as writer:
-        while block := reader.read(_COPY_BYTES):
+    # Links are followed: the digest says whether they lead to what was registered.
+    with open_regular(origin) as reader, copy.open("wb") as writer:
+        while size <= file.size_bytes and (block := reader.read(_COPY_BYTES)):
             digest.update(block)
             size += len(block)
             writer.write(block)
+    if size > file.size_bytes:
+        raise AdapterError(
+            f"{origin}: got more than the {file.size_bytes} bytes that were registered, with SHA-256 "
+            f"{file.sha256.hex()}; register the adapter again if the change is meant",
+            reason="ADAPTER_DIGEST_MISMATCH",
+        )
     if size != file.size_bytes or digest.digest() != file.sha256:
         raise AdapterError(
             f"{origin}: got {size} bytes with SHA-256 {digest.hexdigest()}, registered were {file.size_bytes} bytes "

@@ -46,7 +46,9 @@ def running_control_plane(directory: Path) -> Iterator[str]:
             fleet = fleet_of(store, head=await store.head())
             fan_out = FanOut(fleet, now=lambda: datetime.now(UTC))
             store.commits.subscribe(fan_out.publish)
-            server = Server(message_bytes_max=4 << 20, streams_max=100, admit=everybody_is_admin)
+            server = Server(
+                message_bytes_max=4 << 20, streams_max=100, admit=everybody_is_admin, holder_of=store.holder_of
+            )
             registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses.of)
             server.add(
                 RegistryServicer(registry),

@@ -48,7 +48,12 @@ async def registry_plane(directory: Path) -> AsyncIterator[ControlPlane]:
         fleet = fleet_of(world.store, head=await world.store.head())
         fan_out = FanOut(fleet, now=lambda: START)
         world.store.commits.subscribe(fan_out.publish)
-        server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=100, admit=everybody_is_admin)
+        server = Server(
+            message_bytes_max=4 * 1024 * 1024,
+            streams_max=100,
+            admit=everybody_is_admin,
+            holder_of=world.store.holder_of,
+        )
         registry = Registry(store=world.store, adapter_verifier=world.verifier, resource_statuses=fleet.statuses.of)
         sync = SyncHandler(fan_out, ChunkCache(world.store))
         server.add(RegistryServicer(registry), SnapshotServicer(registry, sync), FleetServicer(world.store, fleet))

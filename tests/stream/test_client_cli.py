@@ -50,6 +50,48 @@ def test_register_list_get_revisions_delete(cli: Cli) -> None:
     assert cli.out == ""
 
 
+SERVED_NAMES = {
+    "model get Qwen/Qwen2.5-7B": "models/qwen",
+    "model get models/Qwen/Qwen2.5-7B": "models/qwen",
+    "model delete Qwen/Qwen2.5-7B": "models/qwen",
+    "model update Qwen/Qwen2.5-7B --label a=b": "models/qwen",
+    "model rollback Qwen/Qwen2.5-7B 1": "models/qwen",
+    "model revisions Qwen/Qwen2.5-7B": "models/qwen",
+    "model warm Qwen/Qwen2.5-7B": "models/qwen",
+    "model rollout status Qwen/Qwen2.5-7B": "models/qwen",
+    "adapter register Qwen/Qwen2.5-7B a --source /x": "models/qwen",
+    "adapter list Qwen/Qwen2.5-7B": "models/qwen",
+    "adapter get Qwen/Qwen2.5-7B/pirate": "models/qwen",
+    "adapter delete Qwen/Qwen2.5-7B/pirate": "models/qwen",
+    "adapter get qwen:pirate": "models/qwen/adapters/pirate",
+    "route set r --target Qwen/Qwen2.5-7B": "models/qwen",
+    "route get The/Route": "routes/route",
+    "audit --resource Qwen/Qwen2.5-7B": "models/qwen",
+    "audit --resource models/Qwen/Qwen2.5-7B/adapters/pirate": "models/qwen",
+    "audit --resource routes/The/Route": "routes/route",
+    "model get meta/llama-3": "models/llama",
+    "model delete chat": "routes/route-2",
+    "adapter get meta/llama-3": "models/llama",
+    "route get plain": "models/plainly",
+}
+"""Commands with a served name in place of an id, and what is served under that name."""
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_a_served_name_in_place_of_an_id_is_told_what_has_it(cli: Cli, tmp_path: Path) -> None:
+    lora, served = write_adapter(tmp_path / "lora"), ("--served-name", "Qwen/Qwen2.5-7B")
+    assert cli("model", "register", "qwen", *SIMULATED, *served, "--lora-max-rank", "8") == 0
+    assert cli("adapter", "register", "qwen", "pirate", "--served-name", "qwen:pirate", "--source", str(lora)) == 0
+    assert cli("route", "set", "route", "--served-name", "The/Route", "--target", "qwen") == 0
+    assert cli("route", "set", "route-2", "--served-name", "chat", "--target", "qwen") == 0
+    assert cli("model", "register", "plainly", *SIMULATED, "--served-name", "plain") == 0
+    assert cli("model", "register", "llama", *SIMULATED, "--served-name", "meta/llama-3") == 0
+    for command, holder in SERVED_NAMES.items():
+        assert cli(*command.split()) in (1, 2), command
+        assert f"is the served name of {holder}" in cli.err.replace("\n", " "), command
+        assert "regex" not in cli.err, command
+
+
 @pytest.mark.usefixtures("endpoint")
 def test_adapters(cli: Cli, tmp_path: Path) -> None:
     lora = write_adapter(tmp_path / "lora")

@@ -11,7 +11,7 @@ from controlplane.store.schema import served_names as table
 
 
 class ServedNames:
-    """The served names that resources hold, in a write transaction."""
+    """The served names that resources hold, in a transaction. Changes need one that writes."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection

@@ -1,7 +1,8 @@
-"""The flags of `vllm serve` for a model."""
+"""The flags of `vllm serve` that Broadsheet sets for a model."""
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,20 +17,18 @@ NO_MEDIA_DOMAIN = "links-are-closed.invalid"
 
 
 def command_line(entry: snapshot_pb2.ModelEntry, given: Sequence[Argument]) -> list[str]:
-    """The flags of `vllm serve` for a model.
+    """The flags of `vllm serve` that Broadsheet sets for a model, without names and revisions.
 
     Args:
         entry: The model.
-        given: Its engine arguments.
+        given: Its engine arguments. They are not among the flags.
 
     Raises:
-        EngineStartError: the source is not on this node (SOURCE_NOT_FOUND), or an argument has a
-            value that its flag does not take (ENGINE_ARGS_INVALID).
+        EngineStartError: the source is not on this node (SOURCE_NOT_FOUND), or has a pipe or device
+            in place of a file.
     """
     spec = entry.revision.spec
-    words = [f"--model={_model_path(spec.source)}", f"--served-model-name={entry.served_name}"]
-    if spec.source.revision:
-        words.append(f"--revision={spec.source.revision}")
+    words = [f"--model={_model_path(spec.source)}"]
     words.append(f"--tensor-parallel-size={spec.resources.tensor_parallel_size or 1}")
     words.append(f"--pipeline-parallel-size={spec.resources.pipeline_parallel_size or 1}")
     if spec.HasField("lora"):
@@ -38,7 +37,7 @@ def command_line(entry: snapshot_pb2.ModelEntry, given: Sequence[Argument]) -> l
         words.append("--enable-sleep-mode")
     if all(argument.flag.destination != "allowed_media_domains" for argument in given):
         words.append(f"--allowed-media-domains={NO_MEDIA_DOMAIN}")
-    return words + [word for argument in given for word in argument.words]
+    return words
 
 
 def _model_path(source: model_pb2.Source) -> str:
@@ -50,4 +49,16 @@ def _model_path(source: model_pb2.Source) -> str:
         raise EngineStartError(f"{source.uri}: {error}", reason="SOURCE_NOT_FOUND") from error
     if not path.exists():
         raise EngineStartError(f"{source.uri}: no such directory on this node", reason="SOURCE_NOT_FOUND")
+    for place in (path, *(path.iterdir() if path.is_dir() else ())):
+        if _is_special(place):
+            # vLLM would wait for ever for somebody who writes to a pipe.
+            raise EngineStartError(f"{source.uri}: {place.name} is a pipe, a socket or a device")
     return str(path)
+
+
+def _is_special(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False  # such as a link to nowhere, which vLLM may not need
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))

@@ -15,13 +15,14 @@ from dataplane.engine.app import CURRENT_CALL
 from dataplane.engine.out_of_memory import kernel_kills, start_failure_reason
 from dataplane.engine.vllm import worker_extension
 from dataplane.engine.vllm.command_line import command_line
-from dataplane.engine.vllm.flags import Flag, Takes, arguments
+from dataplane.engine.vllm.flags import Argument, Flag, Takes, arguments, refused
 from dataplane.engine.vllm.start_log import cause_in, error_message, kill_message, log_since, log_sizes, weights_seconds
 from dataplane.errors import AdapterError, EngineStartError
 from dataplane.openai import errors as openai_errors
 from dataplane.openai.asgi import AsgiApp
 from dataplane.openai.routes import INFERENCE_ROUTES
 from protocol.engine_args import RESERVED
+from protocol.validation import shorten
 
 _LOAD_FAILED = "ADAPTER_LOAD_FAILED"
 
@@ -183,23 +184,67 @@ async def _start(entry: snapshot_pb2.ModelEntry) -> tuple[Any, Any]:
 
 
 def _parse(entry: snapshot_pb2.ModelEntry) -> Any:
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    return read_arguments(entry, serve_parser())
+
+
+def serve_parser() -> argparse.ArgumentParser:
+    """The parser of `vllm serve`."""
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     class Parser(FlexibleArgumentParser):  # type: ignore[misc]  # vLLM is not followed by mypy
         def error(self, message: str) -> NoReturn:
             raise EngineStartError(f"vLLM refuses its arguments: {message}", reason="ENGINE_ARGS_INVALID")
 
-    parser = make_arg_parser(Parser())
+    parser: argparse.ArgumentParser = make_arg_parser(Parser())
+    return parser
+
+
+def read_arguments(entry: snapshot_pb2.ModelEntry, parser: argparse.ArgumentParser) -> Any:
+    """The arguments of `vllm serve` for a model, as vLLM's own parser would have them.
+
+    Raises:
+        EngineStartError: The source is not on this node (SOURCE_NOT_FOUND), or an engine argument
+            is not one that vLLM takes in full (ENGINE_ARGS_INVALID).
+    """
+    from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
+
     given = arguments(entry.revision.spec.engine.args, _flags(parser), RESERVED)
-    try:
-        parsed = parser.parse_args(command_line(entry, given))
-        validate_parsed_serve_args(parsed)
-    except (TypeError, ValueError) as error:
-        raise EngineStartError(f"vLLM refuses its arguments: {error}", reason="ENGINE_ARGS_INVALID") from error
+    parsed = parser.parse_args(command_line(entry, given))
+    # Not as flags: their text may be `None`, which the parser reads as no value.
+    parsed.served_model_name = [entry.served_name]
+    parsed.revision = entry.revision.spec.source.revision or None
     for argument in given:
-        argument.check_taken(getattr(parsed, argument.flag.destination))
+        _set(argument, parser, parsed)
+    try:
+        validate_parsed_serve_args(parsed)
+    except Exception as error:  # some of vLLM's own are no ValueErrors
+        message = f"vLLM refuses its arguments: {error_message(error)}"
+        raise EngineStartError(message, reason="ENGINE_ARGS_INVALID") from error
     return parsed
+
+
+def _set(argument: Argument, parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> None:
+    """Let the argument's flag convert its words, and set the result."""
+    action = parser._option_string_actions[argument.flag.word]  # argparse has no public map of them
+    convert: Callable[[str], Any] = action.type if callable(action.type) else str
+    try:
+        values = [convert(word) for word in argument.words]
+    except EngineStartError:
+        raise
+    except Exception as error:  # those of vLLM raise many kinds
+        raise refused(argument.name, f"got {shorten(argument.value)}: {error_message(error)}") from error
+    for value in values:
+        if action.choices is not None and value not in action.choices:
+            allowed = ", ".join(str(choice) for choice in action.choices if choice is not None)
+            raise refused(argument.name, f"got {shorten(argument.value)}: takes one of {allowed}")
+    if argument.flag.takes is Takes.NONE:
+        if argument.spelling is not None:
+            action(parser, parsed, [], argument.spelling)
+        return
+    taken = values if argument.flag.takes is Takes.SEVERAL else values[0]
+    argument.check_taken(taken)
+    action(parser, parsed, taken, argument.spelling)
 
 
 def _flags(parser: argparse.ArgumentParser) -> dict[str, Flag]:

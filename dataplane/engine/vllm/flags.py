@@ -1,8 +1,9 @@
-"""Engine arguments of a model as words for vLLM's parser. Pure.
+"""Engine arguments of a model as words for the flags of vLLM's parser. Pure.
 
-Each argument is looked up among the flags that this vLLM has, and becomes exactly one flag. What
-the flag would not take in full is refused by name: vLLM's parser itself would read an item of a
-list as another flag, complete and respell names, and take a word that is left over as the model.
+Each argument is looked up among the flags that this vLLM has, and sets exactly one. The words go
+to the flag itself, not through the parser: that would read an item of a list as another flag,
+complete and respell names, and take a word that is left over as the model. What the flag would not
+take in full is refused by name.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from google.protobuf import json_format, struct_pb2
 
 from dataplane.errors import EngineStartError
 from protocol.validation import shorten
+
+_NUMBERS_AS_TEXT = frozenset({"optimization_level"})
+"""Flags of text which vLLM 0.32 itself makes numbers of."""
 
 
 class Takes(Enum):
@@ -50,48 +54,42 @@ class Argument:
 
     @property
     def words(self) -> list[str]:
-        """Words that set this flag, and nothing else, to this value.
+        """What follows the flag: one word, or for a flag of several, one for each item of a list.
 
         Raises:
-            EngineStartError: The flag does not take such a value.
+            EngineStartError: The flag is switched on and off, and the value is neither.
         """
         match self.flag.takes, self.value:
             case Takes.NONE, bool():
-                return self._switched(on=self.value)
+                return []
             case Takes.NONE, _:
                 raise refused(self.name, f"got {_shown(self.value)}: takes true or false")
-            case _, bool():
-                raise refused(self.name, f"got {_shown(self.value)}: takes a value")
             case Takes.SEVERAL, list():
-                return [self.flag.word, *(self._item(item) for item in self.value)]
-            case _, str():
-                return [f"{self.flag.word}={self.value}"]
+                return [_word(item) for item in self.value]
             case _:
-                return [f"{self.flag.word}={json.dumps(self.value)}"]
+                return [_word(self.value)]
+
+    @property
+    def spelling(self) -> str | None:
+        """The flag; if it is switched off, its opposite. None: it is off unless it is given."""
+        return self.flag.opposite if self.value is False and self.flag.takes is Takes.NONE else self.flag.word
 
     def check_taken(self, parsed: object) -> None:
-        """Check that vLLM's parser understood the value.
+        """Check that vLLM understood the value.
 
         Args:
-            parsed: What it made of it.
+            parsed: What its flag made of the words.
 
         Raises:
-            EngineStartError: It takes text only, and would use the JSON as text.
+            EngineStartError: It is another value, such as the text of a number or of JSON.
         """
-        if isinstance(self.value, (dict, list)) and isinstance(parsed, str):
-            raise refused(self.name, f"got {_shown(self.value)}: takes text or a number")
-
-    def _switched(self, *, on: bool) -> list[str]:
-        if on:
-            return [self.flag.word]
-        # A flag without an opposite is off unless it is given.
-        return [self.flag.opposite] if self.flag.opposite else []
-
-    def _item(self, item: object) -> str:
-        word = item if isinstance(item, str) else json.dumps(item)
-        if word.startswith("-"):
-            raise refused(self.name, f"got the item {shorten(word)}: an item must not begin with '-'")
-        return word
+        given = self.value
+        if type(given) is int and self.flag.destination in _NUMBERS_AS_TEXT:
+            return
+        if isinstance(parsed, list) and not isinstance(given, list | str):
+            given = [given]
+        if not _is_same(given, parsed):
+            raise refused(self.name, f"got {_shown(self.value)}: takes {_allowed(parsed)}")
 
 
 def arguments(args: struct_pb2.Struct, flags: Mapping[str, Flag], taken: Collection[str]) -> list[Argument]:
@@ -161,6 +159,34 @@ def _integral(value: object) -> object:
         case list():
             return [_integral(item) for item in value]
     return value
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _is_same(given: object, parsed: object) -> bool:
+    """Whether vLLM read a value as it was given. How it reads text is its own matter."""
+    match given:
+        case str():
+            return True
+        case bool() | None:
+            return parsed is given
+        case int() | float():
+            return isinstance(parsed, int | float) and not isinstance(parsed, bool) and parsed == given
+        case list() if isinstance(parsed, list):
+            return len(parsed) == len(given) and all(_is_same(*pair) for pair in zip(given, parsed, strict=True))
+        case dict() if isinstance(parsed, dict):
+            return given.keys() == parsed.keys() and all(_is_same(item, parsed[key]) for key, item in given.items())
+    # The class of a configuration: vLLM refuses fields that it does not have.
+    return isinstance(given, dict) and not isinstance(parsed, str | int | float | list | None)
+
+
+def _allowed(parsed: object) -> str:
+    """What a flag takes that made this of another value."""
+    if isinstance(parsed, list):
+        return "a list of text"
+    return "text; put it in quotes if it is meant as text" if isinstance(parsed, str) else "another type of value"
 
 
 def _shown(value: object) -> str:

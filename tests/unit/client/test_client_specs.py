@@ -194,6 +194,38 @@ BAD = {
     "negative duration": (MODEL + "  scaling: {upscale_delay: -5s}\n", "expected a duration"),
     "endless duration": (MODEL + "  scaling: {upscale_delay: .inf}\n", "expected a duration"),
     "duration beyond protobuf": (MODEL + "  scaling: {upscale_delay: 1.0e+300}\n", "expected a duration"),
+    "octal for text": (MODEL + "  source: {revision: 0123}\n", "got 0123; expected text; put it in quotes"),
+    "octal in a label": ("model_id: m\nspec: {}\nlabels: {a: 0123}\n", "got 0123; expected text; put it in quotes"),
+    "fraction in a label": ("model_id: m\nspec: {}\nlabels: {a: 1.10}\n", "got 1.10; expected text"),
+    "base 60 in a tag": ("model_id: m\nspec: {}\ncard: {tags: [1:30]}\n", "got 1:30; expected text"),
+    "octal for an argument of text": (
+        MODEL + "  engine: {args: {code-revision: 0123}}\n",
+        "spec.engine.args.code-revision (line 3): got 0123; expected text; put it in quotes",
+    ),
+    "on for an argument of text": (MODEL + "  engine: {args: {tool_call_parser: on}}\n", "got on; expected text"),
+    "number in an argument of texts": (
+        MODEL + "  engine: {args: {ignore_patterns: [1.10]}}\n",
+        "got 1.10; expected te",
+    ),
+    "octal argument": (
+        MODEL + "  engine: {args: {a: {revision: 0123}}}\n",
+        "args.a.revision (line 3): got 0123; expected a decimal number such as 83, or text in quotes",
+    ),
+    "base 60 argument": (MODEL + "  engine: {args: {a: [1:30]}}\n", "got 1:30; expected a decimal number such as 90"),
+    "underscored argument": (
+        MODEL + "  engine: {args: {a: 12_000}}\n",
+        "got 12_000; expected a decimal number such as",
+    ),
+    "hexadecimal argument": (MODEL + "  engine: {args: {a: 0x10}}\n", "got 0x10; expected a decimal number such as 16"),
+    "endless hexadecimal argument": (
+        MODEL + f"  engine: {{args: {{a: 0x{'f' * 6000}}}}}\n",
+        "expected a decimal number, or text in quotes",
+    ),
+    "octal field": (MODEL + "  scaling: {max_replicas: 010}\n", "got 010; expected a decimal number such as 8"),
+    "base 60 duration": (
+        MODEL + "  scaling: {upscale_delay: 1:30}\n",
+        "got 1:30; expected a decimal number such as 90",
+    ),
     "date in args": (MODEL + "  engine: {args: {since: 2026-01-01}}\n", "put dates in quotes"),
     "huge integer in args": (MODEL + f"  engine: {{args: {{seed: {2**60}}}}}\n", "at most 2**53"),
     "max below min": (
@@ -317,13 +349,23 @@ def test_a_message_of_another_type_is_refused() -> None:
         ("a=x=y", ("a", "x=y")),
         ("a=", ("a", "")),
         ("a=[1, b]", ("a", [1, "b"])),
+        ("a=.9", ("a", 0.9)),
+        ('a="0123"', ("a", "0123")),
+        ("code_revision=0123", ("code_revision", "0123")),
+        ("tokenizer-revision=1.10", ("tokenizer-revision", "1.10")),
+        ("code_revision=2026-13-45", ("code_revision", "2026-13-45")),
+        ("tool_call_parser=on", ("tool_call_parser", "on")),
+        ('code_revision="0123"', ("code_revision", "0123")),
+        ("ignore_patterns=[a, b]", ("ignore_patterns", ["a", "b"])),
     ],
 )
 def test_engine_arguments(text: str, pair: tuple[str, object]) -> None:
     assert specs.parse_argument(text) == pair
 
 
-@pytest.mark.parametrize("text", ["a", "=1", "a={"])
+@pytest.mark.parametrize(
+    "text", ["a", "=1", "a={", "a=" + "[" * 5000, "a=0123", "a=1:30", "a=12_000", "a=[0123]", "a={revision: 0123}"]
+)
 def test_invalid_engine_arguments(text: str) -> None:
     with pytest.raises(ValueError, match=r"got"):
         specs.parse_argument(text)

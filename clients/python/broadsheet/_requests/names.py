@@ -20,8 +20,9 @@ def adapter_resource(name: str) -> str:
     """`models/{model}/adapters/{adapter}` from itself or from `{model}/{adapter}`."""
     if name.startswith("models/"):
         return name
-    model_id, _, adapter_id = name.partition("/")
-    return names.adapter_name(model_id, adapter_id)
+    # A hub's name has a slash of its own: the last one is before the adapter.
+    model_id, slash, adapter_id = name.rpartition("/")
+    return names.adapter_name(model_id, adapter_id) if slash else names.adapter_name(name, "")
 
 
 def route_resource(name_or_id: str) -> str:
@@ -33,7 +34,7 @@ def target_resource(name: str) -> str:
     """The target of a route, from a resource name, `{model}` or `{model}/{adapter}`."""
     if name.startswith(("models/", "routes/")):
         return name
-    return adapter_resource(name) if "/" in name else model_resource(name)
+    return adapter_resource(name) if is_adapter(name) else model_resource(name)
 
 
 def api_key_resource(name_or_id: str) -> str:
@@ -51,9 +52,12 @@ def any_resource(name: str) -> str:
     collection, slash, _ = name.partition("/")
     if not slash:
         return names.model_name(name)
-    return name if collection in _COLLECTIONS else adapter_resource(name)
+    return name if collection in _COLLECTIONS else target_resource(name)
 
 
 def is_adapter(resource: str) -> bool:
     """Whether a name or short form is an adapter's: `models/m/adapters/a` or `m/a`."""
-    return "/" in resource.removeprefix("models/")
+    if resource.startswith("models/"):
+        return "/adapters/" in resource
+    model_id, _, adapter_id = resource.partition("/")
+    return names.is_id(model_id) and names.is_id(adapter_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +16,8 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 
 from broadsheet.specs.nodes import Node, Problem, join
-from broadsheet.specs.values import duration_of, parse_duration, source_uri, whole_text
+from broadsheet.specs.values import duration_of, is_decimal, is_number, parse_duration, read_as, source_uri, whole_text
+from protocol.engine_text_args import is_text
 from protocol.validation import shorten
 
 if TYPE_CHECKING:
@@ -104,6 +106,8 @@ class Reader:
             return value if isinstance(value, bool) else self._wrong(node, path, "true or false")
         if kind == FieldDescriptor.CPPTYPE_ENUM:
             return self._enum(node, descriptor, path)
+        if not self._is_decimal(node, path):
+            return None
         if kind == FieldDescriptor.CPPTYPE_DOUBLE:
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             return value if is_number else self._wrong(node, path, "a number")
@@ -145,6 +149,8 @@ class Reader:
 
     def _duration(self, node: Node, into: Duration, path: str) -> None:
         value = node.value
+        if not self._is_decimal(node, path):
+            return
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             self._wrong(node, path, "a duration such as 300s, 5m, 1h30m or 250ms")
             return
@@ -166,15 +172,23 @@ class Reader:
         if not isinstance(node.value, dict):
             self._wrong(node, path, "a mapping")
             return
-        into.update({key: self._json(item, join(path, key)) for key, item in self._entries(node.value, path)})
+        for key, item in self._entries(node.value, path):
+            into.update({key: self._json(item, join(path, key), takes_text=is_text(key))})
 
-    def _json(self, node: Node, path: str) -> Any:
+    def _json(self, node: Node, path: str, *, takes_text: bool = False) -> Any:
+        """A value of an engine argument; `takes_text`: it takes text, or a list of text."""
         if isinstance(node.value, dict):
             return {key: self._json(item, join(path, key)) for key, item in self._entries(node.value, path)}
         if isinstance(node.value, list):
-            return [self._json(item, f"{path}[{index}]") for index, item in enumerate(node.value)]
+            return [
+                self._json(item, f"{path}[{index}]", takes_text=takes_text) for index, item in enumerate(node.value)
+            ]
+        if takes_text and isinstance(node.value, bool | int | float | date):
+            return self._string(node, path)
         if isinstance(node.value, str):
             return self._whole(node.value, node, path)
+        if not self._is_decimal(node, path):
+            return None
         if node.value is None or isinstance(node.value, bool | float):
             return node.value
         if isinstance(node.value, int):
@@ -183,6 +197,16 @@ class Reader:
                 return node.value
             return self._wrong(node, path, "a whole number of at most 2**53; put it in quotes if it is meant as text")
         return self._wrong(node, path, "text, a number, true, false, a list or a mapping; put dates in quotes")
+
+    def _is_decimal(self, node: Node, path: str) -> bool:
+        """Whether a number is written as decimals. If not, the problem is noted.
+
+        YAML 1.1 also has octal (`0123`), `0x10`, `1_000` and base 60 (`1:30`).
+        """
+        if not node.text or not is_number(node.value) or is_decimal(node.text):
+            return True
+        self._wrong(node, path, f"a decimal number{read_as(node.value)}, or text in quotes")
+        return False
 
     def _entries(self, mapping: Mapping[str, Node], path: str) -> Iterator[tuple[str, Node]]:
         """The entries of a mapping whose keys are text of the user."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import date
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import yaml
 from google.protobuf.duration_pb2 import Duration
 
 from protocol import sources
+from protocol.engine_text_args import is_text
 from protocol.validation import shorten
 
 PairParser = Callable[[str], tuple[str, object]]
@@ -18,6 +21,13 @@ PairParser = Callable[[str], tuple[str, object]]
 
 _DURATION = re.compile(r"(?=.)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
 _SECONDS = re.compile(r"\d{1,12}(\.\d{1,9})?")
+_DECIMAL = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+
+_NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+_EXACT_MAX = 1 << 53
+"""Whole numbers up to here are exact as floating-point numbers, too."""
+
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -65,16 +75,58 @@ def parse_duration(text: str) -> Duration:
 def parse_argument(text: str) -> tuple[str, object]:
     """Split an engine argument such as `max_model_len=2048`. The value is read as YAML.
 
+    That of an argument of text stays as it is written, if YAML reads a number, or true or false.
+
     Raises:
-        ValueError: There is no `=`, or the value is not YAML.
+        ValueError: There is no `=`, the value is not YAML, or has a number that is not decimal.
     """
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise ValueError(f"got {shorten(text)}; expected NAME=VALUE")
     try:
-        return name, yaml.safe_load(value) if value else ""
-    except yaml.YAMLError as error:
+        read = yaml.safe_load(value) if value else ""
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # `2026-13-45` looks like a date to YAML
+        if is_text(name):
+            return name, value
         raise ValueError(f"{name}: got {shorten(value)}, which is not YAML") from error
+    if is_text(name):
+        return name, value if isinstance(read, bool | int | float | date) else read
+    for number in _plain_numbers(value):
+        if not is_decimal(number):
+            raise ValueError(f"{name}: got {shorten(number)}; expected a decimal number, or text in quotes")
+    return name, read
+
+
+def _plain_numbers(text: str) -> Iterator[str]:
+    """The numbers in YAML, as they are written."""
+    pending = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
+    seen = set()  # an alias may lead to what is around it
+    while pending:
+        node = pending.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            pending.extend(item for pair in node.value for item in pair)
+        elif isinstance(node, yaml.SequenceNode):
+            pending.extend(node.value)
+        elif isinstance(node, yaml.ScalarNode) and node.tag in _NUMBER_TAGS:
+            yield node.value
+
+
+def is_number(value: object) -> bool:
+    """Whether a value that YAML has read is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+
+
+def is_decimal(text: str) -> bool:
+    """Whether people and YAML read a number alike, as none of `0123`, `0x10`, `1_000`, `1:30`."""
+    return _DECIMAL.fullmatch(text) is not None
+
+
+def read_as(number: object) -> str:
+    """What YAML reads, for an error. Empty: too long to be shown."""
+    return f" such as {number}" if isinstance(number, int | float) and abs(number) <= _EXACT_MAX else ""
 
 
 def whole_text(text: str) -> str:

@@ -339,6 +339,22 @@ async def test_sources_at_places_that_are_not_allowed(tmp_path: Path) -> None:
     verifier.close()
 
 
+async def test_links_of_a_hub_cache_are_followed_to_allowed_places_only(tmp_path: Path) -> None:
+    blobs = tmp_path / "models--org--name" / "blobs"
+    write_adapter(blobs, rank=32)
+    snapshot = tmp_path / "models--org--name" / "snapshots" / "c0ffee"
+    snapshot.mkdir(parents=True)
+    for name in (CONFIG, WEIGHTS):
+        (snapshot / name).symlink_to(f"../../blobs/{name}")
+    for allowed, reason in (
+        (tmp_path, errors.Reason.ADAPTER_RANK_TOO_HIGH),  # so it was read
+        (snapshot, errors.Reason.ADAPTER_SOURCE_UNREADABLE),
+    ):
+        verifier = AdapterVerifier(size_bytes_max=1024 * 1024, allowed_sources=(f"file://{allowed}",))
+        assert (await refusal(verifier, snapshot)).reason == reason
+        verifier.close()
+
+
 async def test_files_are_read_off_the_event_loop(
     verifier: AdapterVerifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

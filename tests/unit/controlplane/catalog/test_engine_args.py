@@ -41,6 +41,7 @@ def fields(violations: tuple[FieldViolation, ...]) -> list[str]:
         "max_cpu_loras",
         "tensor_parallel_size",
         "pipeline-parallel-size",
+        "device_ids",
         "data_parallel_size",
         "data_parallel_rpc_port",
         "ssl_keyfile",
@@ -149,7 +150,23 @@ def test_registration_refuses_arguments_that_the_operator_has_not_allowed() -> N
     spec.resolved(asked, ())
 
 
-def test_a_revision_that_was_read_as_a_number_is_malformed() -> None:
-    (violation,) = engine_args.malformed(struct({"code_revision": 0o123456}))
-    assert "put a revision in quotes" in violation.description
-    assert engine_args.malformed(struct({"code_revision": "0123456"})) == ()
+@pytest.mark.parametrize(
+    ("key", "value", "got"),
+    [
+        ("code_revision", 0o123456, "the number 42798"),
+        ("tokenizer-revision", 1.5, "the number 1.5"),
+        ("speculative_config.revision", 12345678, "the number 12345678"),
+        ("quantization", 8, "the number 8"),
+        ("tool_call_parser", True, "true"),
+        ("ignore_patterns", ["x", 7], "the number 7"),
+    ],
+)
+def test_a_number_for_an_argument_of_text_is_malformed(key: str, value: object, got: str) -> None:
+    (violation,) = engine_args.malformed(struct({key: value}))
+    assert violation.field == engine_args.path(key)
+    assert violation.description == f"got {got}: it takes text; put it in quotes"
+
+
+def test_text_and_what_is_not_for_text_stay_as_they_are() -> None:
+    args = {"code_revision": "0123456", "ignore_patterns": ["7"], "max_model_len": 7, "optimization_level": 3}
+    assert engine_args.malformed(struct(args)) == ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -97,6 +98,41 @@ async def test_registered_files_that_would_harm_the_engine_are_not_served(
         await cache.ensure(entry(source, {**FILES, file: content}))
     assert caught.value.reason == "ADAPTER_FILES_INVALID"
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+async def test_files_in_a_hub_cache_are_links_to_its_blobs(cache: AdapterCache, source: Path) -> None:
+    snapshot = source.parent / "models--org--name" / "snapshots" / "c0ffee"
+    blobs = snapshot.parents[1] / "blobs"
+    for directory in (snapshot, blobs):
+        directory.mkdir(parents=True)
+    for name, content in FILES.items():
+        (blobs / name).write_bytes(content)
+        (snapshot / name).symlink_to(f"../../blobs/{name}")
+    path = await cache.ensure(entry(snapshot))
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == FILES
+    assert not any(file.is_symlink() for file in path.iterdir())
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("kind", ["pipe", "directory", "device"])
+async def test_special_files_are_refused_without_waiting(cache: AdapterCache, source: Path, kind: str) -> None:
+    (source / WEIGHTS).unlink()
+    if kind == "pipe":
+        os.mkfifo(source / WEIGHTS)
+    elif kind == "device":
+        (source / WEIGHTS).symlink_to("/dev/zero")
+    else:
+        (source / WEIGHTS).mkdir()
+    with pytest.raises(AdapterError, match="not a regular file"):
+        await cache.ensure(entry(source))
+
+
+async def test_no_more_is_read_than_was_registered(cache: AdapterCache, source: Path) -> None:
+    with (source / WEIGHTS).open("ab") as file:
+        file.truncate(1 << 40)  # sparse
+    with pytest.raises(AdapterError, match="got more than the") as caught:
+        await cache.ensure(entry(source))
+    assert caught.value.reason == "ADAPTER_DIGEST_MISMATCH"
 
 
 async def test_missing_file_and_missing_directory_have_their_own_messages(cache: AdapterCache, source: Path) -> None:

@@ -1,4 +1,5 @@
-"""Engine arguments as words for vLLM's parser. vLLM's own parser reads them in tests/e2e."""
+"""Engine arguments as words for the flags of vLLM's parser. The flags themselves are tested in
+tests/e2e/test_engine_args.py and tests/vllm_arguments.py."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 from google.protobuf import json_format, struct_pb2
 
-from dataplane.engine.vllm.flags import Flag, Takes, arguments
+from dataplane.engine.vllm.flags import Argument, Flag, Takes, arguments
 from dataplane.errors import EngineStartError
 from protocol.engine_args import RESERVED
 
@@ -40,60 +41,97 @@ FLAGS = {
 }
 
 
-def words(args: Mapping[str, Any]) -> list[str]:
+def made(args: Mapping[str, Any]) -> list[Argument]:
     struct = json_format.ParseDict(dict(args), struct_pb2.Struct())
-    return [word for argument in arguments(struct, FLAGS, RESERVED) for word in argument.words]
+    return arguments(struct, FLAGS, RESERVED)
+
+
+def words(args: Mapping[str, Any]) -> list[tuple[str | None, list[str]]]:
+    return [(argument.spelling, argument.words) for argument in made(args)]
 
 
 @pytest.mark.parametrize(
-    ("args", "expected"),
+    ("args", "spelling", "expected"),
     [
-        ({"max_model_len": 2048}, ["--max-model-len=2048"]),
-        ({"gpu-memory-utilization": 0.5}, ["--gpu-memory-utilization=0.5"]),
-        ({"enable_prefix_caching": True}, ["--enable-prefix-caching"]),
-        ({"enable_prefix_caching": False}, ["--no-enable-prefix-caching"]),
-        ({"no_enable_prefix_caching": False}, ["--enable-prefix-caching"]),
-        ({"disable_log_stats": True}, ["--disable-log-stats"]),
-        ({"dtype": None}, []),
-        ({"chat_template": "--not-a-flag with a blank"}, ["--chat-template=--not-a-flag with a blank"]),
-        ({"hf_overrides": {"top_k": 1}}, ['--hf-overrides={"top_k": 1}']),
-        ({"ignore_patterns": ["*", "x y"]}, ["--ignore-patterns", "*", "x y"]),
-        ({"cudagraph_capture_sizes": [1, 2]}, ["--cudagraph-capture-sizes", "1", "2"]),
-        ({"ignore_patterns": "x"}, ["--ignore-patterns=x"]),
+        ({"max_model_len": 2048}, "--max-model-len", ["2048"]),
+        ({"gpu-memory-utilization": 0.5}, "--gpu-memory-utilization", ["0.5"]),
+        ({"enable_prefix_caching": True}, "--enable-prefix-caching", []),
+        ({"enable_prefix_caching": False}, "--no-enable-prefix-caching", []),
+        ({"no_enable_prefix_caching": False}, "--enable-prefix-caching", []),
+        ({"disable_log_stats": True}, "--disable-log-stats", []),
+        ({"disable_log_stats": False}, None, []),
+        ({"chat_template": "--not-a-flag with a blank"}, "--chat-template", ["--not-a-flag with a blank"]),
+        ({"hf_overrides": {"top_k": 1}}, "--hf-overrides", ['{"top_k": 1}']),
+        ({"ignore_patterns": ["*", "x y"]}, "--ignore-patterns", ["*", "x y"]),
+        (
+            {"ignore_patterns": ["x", "--model=/other", "-q", "-"]},
+            "--ignore-patterns",
+            ["x", "--model=/other", "-q", "-"],
+        ),
+        ({"ignore_patterns": []}, "--ignore-patterns", []),
+        ({"cudagraph_capture_sizes": [1, 2]}, "--cudagraph-capture-sizes", ["1", "2"]),
+        ({"ignore_patterns": "x"}, "--ignore-patterns", ["x"]),
+        ({"max_model_len": ["2048", "--a=b"]}, "--max-model-len", ['["2048", "--a=b"]']),
     ],
 )
-def test_arguments_become_flags(args: Mapping[str, Any], expected: list[str]) -> None:
-    assert words(args) == expected
+def test_an_argument_is_one_flag_and_its_words(args: Mapping[str, Any], spelling: str, expected: list[str]) -> None:
+    assert words(args) == [(spelling, expected)]
 
 
-def test_false_is_no_flag_where_vllm_has_none_to_switch_off() -> None:
-    assert words({"disable_log_stats": False}) == []
+def test_null_sets_nothing() -> None:
+    assert words({"dtype": None}) == []
 
 
 def test_dotted_names_are_merged_and_keep_the_spelling_of_their_keys() -> None:
     args = {"hf_overrides.rope_scaling.type": "yarn", "hf_overrides.a-b": 2, "hf_overrides": {"rope_scaling": {"f": 4}}}
-    assert words(args) == ['--hf-overrides={"rope_scaling": {"f": 4, "type": "yarn"}, "a-b": 2}']
+    assert words(args) == [("--hf-overrides", ['{"rope_scaling": {"f": 4, "type": "yarn"}, "a-b": 2}'])]
 
 
-@pytest.mark.parametrize("item", ["--model=/other/weights", "-q", "-"])
-def test_an_item_of_a_list_is_never_a_flag(item: str) -> None:
-    with pytest.raises(EngineStartError, match=r"ignore_patterns.*must not begin with") as caught:
-        words({"ignore_patterns": ["x", item]})
+@pytest.mark.parametrize(
+    ("given", "parsed"),
+    [
+        (1, 1),
+        (1, 1.0),
+        ("2k", 2000),
+        ("auto", "auto"),
+        ("x", ["x"]),
+        ('["a", "b"]', ["a", "b"]),
+        (1, [1]),
+        ([1, 2], [1, 2]),
+        ({"a": [1, None, True]}, {"a": [1, None, True]}),
+        ({"mode": 3}, object()),
+    ],
+)
+def test_a_value_that_vllm_reads_as_given_is_taken(given: object, parsed: object) -> None:
+    Argument(name="dtype", value=given, flag=FLAGS["--dtype"]).check_taken(parsed)
+
+
+@pytest.mark.parametrize(
+    ("given", "parsed", "allowed"),
+    [
+        (83, "83", "takes text; put it in quotes"),
+        (True, "true", "takes text; put it in quotes"),
+        ({"a": 1}, '{"a": 1}', "takes text"),
+        (["a"], '["a"]', "takes text"),
+        ([5], ["5"], "takes a list of text"),
+        ({"a": 1}, ['{"a": 1}'], "takes a list of text"),
+        ([{"a": 1}], ['{"a": 1}'], "takes a list of text"),
+        ([None], ["null"], "takes a list of text"),
+        (1, True, "takes another type"),
+        ({"a": 1}, {"a": "1"}, "takes another type"),
+    ],
+)
+def test_a_value_that_vllm_reads_as_another_is_refused(given: object, parsed: object, allowed: str) -> None:
+    with pytest.raises(EngineStartError, match=rf"engine argument 'dtype': got .*: {allowed}") as caught:
+        Argument(name="dtype", value=given, flag=FLAGS["--dtype"]).check_taken(parsed)
     assert caught.value.reason == "ENGINE_ARGS_INVALID"
 
 
-def test_a_list_for_a_flag_of_one_word_is_one_word() -> None:
-    assert words({"max_model_len": ["2048", "--middleware=os.system"]}) == [
-        '--max-model-len=["2048", "--middleware=os.system"]'
-    ]
-
-
-def test_json_that_vllm_would_use_as_text_is_refused() -> None:
-    struct = json_format.ParseDict({"dtype": {"a": 1}}, struct_pb2.Struct())
-    (argument,) = arguments(struct, FLAGS, RESERVED)
-    argument.check_taken({"a": 1})
-    with pytest.raises(EngineStartError, match=r"dtype.*takes text"):
-        argument.check_taken('{"a": 1}')
+def test_the_optimization_level_may_be_a_number_or_text() -> None:
+    flag_of_level = flag("optimization-level", Takes.ONE)
+    Argument(name="optimization_level", value=3, flag=flag_of_level).check_taken("3")
+    with pytest.raises(EngineStartError, match="takes text"):
+        Argument(name="optimization_level", value=True, flag=flag_of_level).check_taken("true")
 
 
 @pytest.mark.parametrize(
@@ -107,8 +145,6 @@ def test_json_that_vllm_would_use_as_text_is_refused() -> None:
         ({"hf_overrides": "x", "hf_overrides.a": 1}, "hf_overrides.a.*given twice"),
         ({"hf_overrides": {"a": 2}, "hf_overrides.a": 1}, "hf_overrides.a.*given twice"),
         ({"enable_prefix_caching": []}, "enable_prefix_caching.*takes true or false"),
-        ({"dtype": True}, "dtype.*takes a value"),
-        ({"ignore_patterns": False}, "ignore_patterns.*takes a value"),
     ],
 )
 def test_what_vllm_would_not_take_in_full_is_refused_by_name(args: Mapping[str, Any], why: str) -> None:
