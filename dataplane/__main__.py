@@ -26,6 +26,11 @@ _OBJECT_STORE_BYTES = 512 * 1024 * 1024
 """Only snapshots go through Ray's object store. Its default would be a third of the memory."""
 _WATCH_INTERVAL_S = 5.0
 """Time between two checks that Ray is alive."""
+LOOPBACK_RAY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Environment of everything that starts or joins a Ray on loopback.
+
+Without it, Ray takes the loopback address for a mistake, uses that of the machine's network, and
+listens on all of them."""
 RAY_TOKEN_FILE = "ray_auth_token"  # noqa: S105  # the name of a file
 """File in the data directory with the token that admits a process to the Ray that was started here
 (`RAY_AUTH_TOKEN_PATH`)."""
@@ -189,14 +194,15 @@ def _prepare_environment(settings: Settings) -> None:
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     if not settings.ray_address:
+        os.environ.update(LOOPBACK_RAY)
         _protect_own_ray(settings.data_dir / RAY_TOKEN_FILE)
 
 
 def _protect_own_ray(token_file: Path) -> None:
     """Make the Ray that is started here require a token, unless the operator has configured that.
 
-    Ray listens on all addresses, and a caller can run code on this machine. Ray's default token is
-    a file in the home directory that every user can read.
+    A caller of Ray can run code, and other users of this machine reach it. Ray's default token is a
+    file in the home directory that every user can read.
     """
     if "RAY_AUTH_MODE" in os.environ:
         return

@@ -27,6 +27,7 @@ from dataplane.agent.status import Statuses, draining_models, notable_statuses
 from dataplane.agent.steady_clock import steady_clock
 from dataplane.engine.replica import ReplicaSettings
 from dataplane.logs import configure_logging
+from dataplane.node import keep_serve_on_node
 from dataplane.relay.messages import SerializedSnapshot
 from dataplane.relay.relay import Relay
 from dataplane.relay.topics import AGENT, Key, Topic
@@ -50,6 +51,7 @@ class Agent:
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray Serve awaits it
         configure_logging()
+        keep_serve_on_node()
         self._relay = Relay(AGENT)
         self._plan_due = asyncio.Event()
         self._ledger = Ledger.empty(

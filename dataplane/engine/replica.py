@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from dataplane.engine.simulated import app as simulated
 from dataplane.engine.vllm import engine as vllm_engine
 from dataplane.errors import EngineStartError
 from dataplane.logs import configure_logging
+from dataplane.node import keep_serve_on_node, node_address
 from dataplane.relay.messages import EngineReport, LiveAdapters, ReplicaPlaced, SleepOrder, StartFailure
 from dataplane.relay.relay import Relay
 from dataplane.relay.topics import Key, Role, Topic, Writer, engine_key
@@ -61,6 +63,7 @@ class EngineReplica:
         self, application: str, entry: bytes, secret: str, settings: ReplicaSettings
     ) -> None:
         configure_logging()
+        keep_serve_on_node()
         self._application = application
         self._entry = snapshot_pb2.ModelEntry.FromString(entry)
         self._settings = settings
@@ -78,6 +81,7 @@ class EngineReplica:
         self._stopping = False
         placed = ReplicaPlaced(application=application, replica_id=self._replica_id)
         await self._relay.send([placed])
+        os.environ.setdefault("VLLM_HOST_IP", node_address())  # where the parts of a parallel engine listen
         started = time.monotonic()
         try:
             self._engine = await self._start_engine()
@@ -91,7 +95,7 @@ class EngineReplica:
             ensure_adapter=self._adapters.ensure,
             is_alive=lambda: self._engine.is_alive,
         )
-        self._server, self._url, self._serving = await serve_http(self._app, ray.util.get_node_ip_address())
+        self._server, self._url, self._serving = await serve_http(self._app, node_address())
         self._tasks = (
             asyncio.create_task(self._keep_reported(), name="report"),
             asyncio.create_task(self._follow_agent(), name="relay"),

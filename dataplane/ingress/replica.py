@@ -28,6 +28,7 @@ from dataplane.ingress.relayed_view import RelayedView
 from dataplane.ingress.tls import IngressTls
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.logs import configure_logging
+from dataplane.node import keep_serve_on_node
 from dataplane.relay.messages import IngressReport, ModelUsageReport, Wake
 from dataplane.relay.relay import Relay
 from dataplane.relay.topics import Key, Role, Topic, Writer
@@ -54,6 +55,7 @@ class IngressReplica:
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray Serve awaits it
         configure_logging()
+        keep_serve_on_node()
         self._settings = settings
         self._replica_id = serve.get_replica_context().replica_id.unique_id
         self._relay = Relay(Writer(Role.INGRESS, self._replica_id))

@@ -17,6 +17,7 @@ from openai.types.chat import ChatCompletionChunk
 
 from broadsheet import Client
 from broadsheet.types import ColdStart
+from tests.e2e.listeners import outward_listeners
 from tests.e2e.real_model import CAPITAL, ENGINE, ENGINE_ARGS, SEA, STATE, ask, register_smollm2, state_of
 from tests.e2e.stack import Stack, until
 
@@ -39,6 +40,10 @@ def test_registered_model_and_adapter_are_listed_and_nothing_runs(
 def test_first_request_starts_the_model_and_is_answered(stack: Stack) -> None:
     assert "Paris" in ask(stack, "smollm2")
     assert len(stack.engine_replicas("smollm2")) == 1
+
+
+def test_vllm_too_listens_on_loopback_only(stack: Stack) -> None:
+    assert outward_listeners(stack, with_process="ray::ServeReplica:broadsheet-smollm2") == set()
 
 
 def test_the_start_from_zero_is_timed(client: Client) -> None:
