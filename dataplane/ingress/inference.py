@@ -61,6 +61,7 @@ class Inference:
         key_access: KeyAccess,
         admission: Admission,
         metrics: IngressMetrics,
+        upstream: Upstream,
     ) -> None:
         """
         Args:
@@ -70,6 +71,7 @@ class Inference:
             key_access: Checks API keys.
             admission: Grants room at engine replicas.
             metrics: Counts retries, fallbacks and times.
+            upstream: Connects to engine replicas. It is closed with this.
         """
         self._views = views
         self._settings = settings
@@ -77,7 +79,7 @@ class Inference:
         self._key_access = key_access
         self._admission = admission
         self._metrics = metrics
-        self._upstream = Upstream(settings)
+        self._upstream = upstream
 
     async def aclose(self) -> None:
         """Close all connections to engine replicas."""

@@ -23,7 +23,7 @@ import openai
 import psutil
 
 from broadsheet import Client
-from dataplane.__main__ import LOOPBACK_RAY, RAY_TOKEN_FILE
+from dataplane.launch.environment import LOOPBACK_RAY, RAY_TOKEN_FILE
 from tests.death_signal import sent_at_our_death
 
 START_S = 90.0
