@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from dataplane.launch.environment import check_port, check_reachable, prepare_environment, prepare_own_ray
+from dataplane.launch.environment import check_port, prepare_environment, prepare_own_ray
 from dataplane.launch.errors import LaunchRefused
+from dataplane.launch.joining import join
 from dataplane.launch.record import LaunchRecord, differences, refusal
 from dataplane.settings import Settings
 
@@ -104,12 +105,8 @@ class JoinedCluster:
 
     def start(self) -> None:
         settings = self._settings
-        check_reachable(settings.ray_address)
-        prepare_environment()
-        import ray
-
         started = time.monotonic()
-        ray.init(address=settings.ray_address, namespace=_ray_namespace(), log_to_driver=False)
+        join(settings.ray_address)
         _log_ready(started)
         from dataplane.launch import records, system
         from dataplane.launch.log_follower import LogFollower

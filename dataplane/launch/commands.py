@@ -10,8 +10,8 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from rich.console import Console
 
-from dataplane.launch.environment import check_reachable, prepare_environment
 from dataplane.launch.errors import LaunchRefused
+from dataplane.launch.joining import join, leave
 from dataplane.settings import ENV_PREFIX, parsed
 from protocol.names import RESOURCE_ID_PATTERN
 
@@ -76,23 +76,17 @@ def run(command: str, arguments: Sequence[str]) -> int:
     stop = parsed(StopSettings, arguments) if command == "stop" else None
     settings = status or stop
     assert settings is not None, "the command is one of COMMANDS"
-    prepare_environment()
-    import ray
-
-    from dataplane.relay.actor import RAY_NAMESPACE
-
     try:
-        check_reachable(settings.ray_address)
-        ray.init(address=settings.ray_address, namespace=RAY_NAMESPACE, log_to_driver=False, logging_level="error")
+        join(settings.ray_address)
         if status is not None:
             _show(status)
         if stop is not None:
             _stop(stop)
-    except (ConnectionError, LaunchRefused) as error:
+    except LaunchRefused as error:
         print(f"broadsheet dataplane {command}: {error}", file=sys.stderr)  # noqa: T201  # typed at a terminal
         return 1
     finally:
-        ray.shutdown()
+        leave()
     return 0
 
 

@@ -20,7 +20,6 @@ RAY_TOKEN_FILE = "ray_auth_token"  # noqa: S105  # the name of a file
 """File in the data directory with the token that admits a process to the Ray that was started here
 (`RAY_AUTH_TOKEN_PATH`)."""
 
-_CONNECT_TIMEOUT_S = 10.0
 _DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "VLLM_NO_USAGE_STATS": "1",
@@ -80,25 +79,6 @@ def check_port(settings: Settings) -> None:
             probe.bind((settings.http_host, settings.http_port))
         except OSError as error:
             raise LaunchRefused(f"cannot listen on {settings.http}: {error.strerror or error}") from error
-
-
-def check_reachable(ray_address: str) -> None:
-    """Check that something listens where a Ray cluster is to be: Ray itself tries for minutes.
-
-    Args:
-        ray_address: `auto`, which Ray looks up on this machine, or HOST:PORT.
-
-    Raises:
-        LaunchRefused: Nothing does.
-    """
-    host, _, port = ray_address.rpartition(":")
-    if not host:
-        return
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S):
-            pass
-    except (OSError, OverflowError) as error:
-        raise LaunchRefused(f"ray_address: got {ray_address}, where no Ray cluster answers: {error}") from error
 
 
 def _protect_own_ray(token_file: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dataplane.launch.environment import check_certificates, check_port, check_reachable
+from dataplane.launch.environment import check_certificates, check_port
 from dataplane.launch.errors import LaunchRefused
 from dataplane.settings import parse
 from tests.certificates import Authority
@@ -19,16 +19,6 @@ def test_an_http_address_that_is_taken_is_refused() -> None:
         with pytest.raises(LaunchRefused, match=rf"cannot listen on {http}: Address already in use"):
             check_port(parse(["--http", http]))
     check_port(parse(["--http", http]))
-
-
-def test_a_ray_cluster_that_does_not_answer_is_refused_at_once() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-        check_reachable(address)
-    with pytest.raises(LaunchRefused, match=rf"ray_address: got {address}, where no Ray cluster answers"):
-        check_reachable(address)
-    with pytest.raises(LaunchRefused, match=r"ray_address: got 127\.0\.0\.1:99999"):
-        check_reachable("127.0.0.1:99999")
 
 
 @pytest.mark.parametrize("which", ["--engine-tls-cert", "--engine-tls-key", "--engine-tls-ca", "--http-tls-key"])
