@@ -9,6 +9,7 @@ from pathlib import Path
 
 from controlplane import errors, settings
 from controlplane.store.backup import backup as store_backup
+from protocol.arguments import not_utf8
 from protocol.transport.home import absolute
 
 COMMANDS = ("backup", "restore")
@@ -28,6 +29,8 @@ def run(command: str, arguments: Sequence[str]) -> None:
     """
     if not arguments or arguments[0].startswith("-"):
         raise errors.SetupError(USAGE.format(command=command))
+    if (fault := not_utf8(arguments, {}, settings.ENV_PREFIX)) is not None:
+        raise errors.SetupError(f"{fault} is not UTF-8")
     try:
         path = absolute(Path(arguments[0]))
     except ValueError as error:

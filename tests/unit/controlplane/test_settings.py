@@ -128,6 +128,8 @@ def test_what_is_not_utf8_is_refused_without_showing_it(monkeypatch: pytest.Monk
     broken = os.fsdecode(b"/data/\xff")
     with pytest.raises(errors.SetupError, match=r"^argument 1 \(--data-dir\) is not UTF-8$"):
         settings.load([f"--data-dir={broken}"])
+    with pytest.raises(errors.SetupError, match=r"^argument 1 is not UTF-8$"):
+        backup_command.run("backup", [broken, "--data-dir", "/data"])
     monkeypatch.setenv("BROADSHEET_CONTROLPLANE_DATA_DIR", broken)
     with pytest.raises(
         errors.SetupError, match=r"^environment variable BROADSHEET_CONTROLPLANE_DATA_DIR is not UTF-8$"
