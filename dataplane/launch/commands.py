@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -72,16 +72,14 @@ def run(command: str, arguments: Sequence[str]) -> int:
         SettingsError: A flag or environment variable is not allowed.
         SystemExit: After `--help` (0), or for an unknown flag (2).
     """
-    status = parsed(StatusSettings, arguments) if command == "status" else None
-    stop = parsed(StopSettings, arguments) if command == "stop" else None
-    settings = status or stop
-    assert settings is not None, "the command is one of COMMANDS"
+    kinds: Mapping[str, type[_CommandSettings]] = {"status": StatusSettings, "stop": StopSettings}
+    settings = parsed(kinds[command], arguments)
     try:
         join(settings.ray_address)
-        if status is not None:
-            _show(status)
-        if stop is not None:
-            _stop(stop)
+        if isinstance(settings, StatusSettings):
+            _show(settings)
+        if isinstance(settings, StopSettings):
+            _stop(settings)
     except LaunchRefused as error:
         print(f"broadsheet dataplane {command}: {error}", file=sys.stderr)  # noqa: T201  # typed at a terminal
         return 1
