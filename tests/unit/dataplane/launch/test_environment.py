@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dataplane.launch.environment import check_certificates, check_port
+from dataplane.launch.environment import LOOPBACK_RAY, check_certificates, check_port, prepare_own_ray
 from dataplane.launch.errors import LaunchRefused
 from dataplane.settings import parse
 from tests.certificates import Authority
@@ -19,6 +19,15 @@ def test_an_http_address_that_is_taken_is_refused() -> None:
         with pytest.raises(LaunchRefused, match=rf"cannot listen on {http}: Address already in use"):
             check_port(parse(["--http", http]))
     check_port(parse(["--http", http]))
+
+
+def test_a_data_directory_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", *LOOPBACK_RAY):
+        monkeypatch.setenv(name, "")  # so that it is restored whatever the code under test sets
+        monkeypatch.delenv(name)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LaunchRefused, match=f"data_dir: got {tmp_path}/file/data, which cannot be written: Not a dir"):
+        prepare_own_ray(tmp_path / "file" / "data")
 
 
 @pytest.mark.parametrize("which", ["--engine-tls-cert", "--engine-tls-key", "--engine-tls-ca", "--http-tls-key"])
