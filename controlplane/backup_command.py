@@ -9,6 +9,8 @@ from pathlib import Path
 
 from controlplane import errors, settings
 from controlplane.store.backup import backup as store_backup
+from protocol.arguments import not_utf8
+from protocol.transport.home import absolute
 
 COMMANDS = ("backup", "restore")
 
@@ -27,7 +29,12 @@ def run(command: str, arguments: Sequence[str]) -> None:
     """
     if not arguments or arguments[0].startswith("-"):
         raise errors.SetupError(USAGE.format(command=command))
-    path = Path(arguments[0]).absolute()
+    if (fault := not_utf8(arguments, {}, settings.ENV_PREFIX)) is not None:
+        raise errors.SetupError(f"{fault} is not UTF-8")
+    try:
+        path = absolute(Path(arguments[0]))
+    except ValueError as error:
+        raise errors.SetupError(f"FILE: {error}") from error
     url = settings.load(arguments[1:]).store_url
     if command == "backup":
         header = asyncio.run(store_backup.backup(url, path))

@@ -22,7 +22,9 @@ from controlplane.store.databases import sqlite as store_sqlite
 from controlplane.store.retention import SNAPSHOTS_MIN, Retention
 from protocol import sources
 from protocol.addresses import UNIX, is_local
+from protocol.arguments import not_utf8
 from protocol.engine_args import ALL, allowed_name
+from protocol.transport.home import absolute
 
 ENV_PREFIX = "BROADSHEET_CONTROLPLANE_"
 
@@ -180,7 +182,7 @@ class Settings(BaseSettings):
         url = urlsplit(value)
         if url.scheme and not (url.scheme == "https" or (url.scheme == "http" and is_local(f"{url.hostname}:0"))):
             raise ValueError("keys over plain http:// could be replaced on the way: use https://, or a file")
-        return value
+        return str(absolute(Path(value))) if value and not url.scheme else value
 
     @field_validator("certificate_roles")
     @classmethod
@@ -197,12 +199,12 @@ class Settings(BaseSettings):
     @field_validator("tokens_file", "tls_cert", "tls_key", "tls_client_ca")
     @classmethod
     def _absolute_if_given(cls, value: Path | None) -> Path | None:
-        return value.expanduser().absolute() if value is not None else None
+        return absolute(value) if value is not None else None
 
     @field_validator("data_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+        return absolute(value)
 
     @field_validator("listen")
     @classmethod
@@ -284,6 +286,8 @@ def load(argv: Sequence[str] = ()) -> Settings:
         errors.SetupError: a setting is missing, unknown or invalid. The text is a single line.
         SystemExit: after `--help`.
     """
+    if (fault := not_utf8(argv, os.environ, ENV_PREFIX)) is not None:
+        raise errors.SetupError(f"{fault} is not UTF-8")
     unknown = sorted(
         name for name in os.environ if name.startswith(ENV_PREFIX) and name not in _environment_variables()
     )

@@ -20,7 +20,8 @@ class DataPlaneError(Exception):
 class EngineStartError(DataPlaneError):
     """An engine could not be started.
 
-    Reasons: SOURCE_NOT_FOUND, ENGINE_ARGS_INVALID, ENGINE_START_FAILED, OUT_OF_MEMORY.
+    Reasons: SOURCE_NOT_FOUND, ENGINE_ARGS_INVALID, ENGINE_CERTIFICATE_INVALID, ENGINE_START_FAILED,
+    OUT_OF_MEMORY.
     """
 
     reason = "ENGINE_START_FAILED"

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 
+from dataplane.cluster_settings import ClusterSettings
 from protocol.addresses import host_of, is_local
+from protocol.arguments import not_utf8
 from protocol.engine_args import allowed_name
 from protocol.names import RESOURCE_ID_PATTERN
 from protocol.transport.credentials import Credentials
+from protocol.transport.home import absolute
 
 ENV_PREFIX = "BROADSHEET_DATAPLANE_"
 _HELD_BODY_BYTES = 512 * 1024 * 1024
+_Settings = TypeVar("_Settings", bound=BaseSettings)
 _ORIGIN = re.compile(
     r"(?!http://[^/]*:80$|https://[^/]*:443$)[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
 )
@@ -32,7 +37,7 @@ def _default_data_dir() -> Path:
     return Path(base) / "broadsheet" / "dataplane"
 
 
-class LoadSettings(BaseSettings):
+class LoadSettings(ClusterSettings):
     """Of the settings, those that share out what a data plane has among its callers."""
 
     max_body_bytes: int = Field(
@@ -149,9 +154,6 @@ class Settings(LoadSettings):
         default_factory=_default_data_dir,
         description="Directory of the last-known-good snapshot and of verified adapters.",
     )
-    ray_address: str = Field(
-        default="", description="Ray cluster to join (`auto`, or HOST:PORT). Empty: start Ray on this machine."
-    )
     ingress_replicas: int = Field(default=2, ge=1, le=64, description="Number of ingress replicas.")
     allowed_sources: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("file:///", "hf://"),
@@ -258,7 +260,7 @@ class Settings(LoadSettings):
     @field_validator("data_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+        return absolute(value)
 
     @field_validator("controlplane", "http")
     @classmethod
@@ -284,10 +286,13 @@ class Settings(LoadSettings):
         "controlplane_tls_key",
         "http_tls_cert",
         "http_tls_key",
+        "engine_tls_cert",
+        "engine_tls_key",
+        "engine_tls_ca",
     )
     @classmethod
     def _absolute_if_given(cls, value: Path | None) -> Path | None:
-        return value.expanduser().absolute() if value is not None else None
+        return absolute(value) if value is not None else None
 
     @model_validator(mode="after")
     def _https_is_complete(self) -> Settings:
@@ -340,7 +345,7 @@ class SettingsError(Exception):
     """
 
 
-def parse(argv: list[str]) -> Settings:
+def parse(argv: Sequence[str]) -> Settings:
     """Settings from flags and environment.
 
     Raises:
@@ -352,8 +357,20 @@ def parse(argv: list[str]) -> Settings:
     unknown = sorted(name for name in os.environ if name.startswith(ENV_PREFIX) and name not in known)
     if unknown:
         raise SettingsError(f"unknown environment variable {unknown[0]}; known are {', '.join(sorted(known))}")
+    return parsed(Settings, argv)
+
+
+def parsed(kind: type[_Settings], argv: Sequence[str]) -> _Settings:
+    """The settings of the data plane, or those of a command about it.
+
+    Raises:
+        SettingsError: a value is not allowed.
+        SystemExit: after `--help` (0), or for an unknown flag (2).
+    """
+    if (fault := not_utf8(argv, os.environ, ENV_PREFIX)) is not None:
+        raise SettingsError(f"{fault} is not UTF-8")
     try:
-        return CliApp.run(Settings, cli_args=argv)
+        return CliApp.run(kind, cli_args=list(argv))
     except ValidationError as error:
         raise SettingsError("; ".join(_describe(details) for details in error.errors())) from None
 

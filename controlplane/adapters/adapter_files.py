@@ -21,7 +21,7 @@ from controlplane.adapters import hub_cache, safetensors_file
 from controlplane.adapters.refusals import WEIGHTS_FILE, invalid_config, invalid_weights, refused
 from protocol.finite_weights import FiniteWeights
 from protocol.safetensors_header import Tensor
-from protocol.source_files import open_regular
+from protocol.transport.source_files import open_regular
 from protocol.validation import FieldViolation
 
 CONFIG_BYTES_MAX = 1024 * 1024

@@ -14,7 +14,7 @@ from broadsheet.v1 import model_pb2
 from controlplane.adapters.safetensors_file import tensors_of
 from protocol import sources
 from protocol.safetensors_header import Tensor
-from protocol.source_files import open_regular, read_limited
+from protocol.transport.source_files import open_regular, read_limited
 
 _SINGLE_FILE = "model.safetensors"
 _INDEX_FILE = "model.safetensors.index.json"

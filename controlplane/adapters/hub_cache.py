@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from protocol.source_files import open_regular
+from protocol.transport.source_files import open_regular
 
 _REPOSITORY_PREFIX = "models--"
 _SNAPSHOTS = "snapshots"

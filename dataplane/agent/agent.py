@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import time
 import uuid
+from functools import partial
 from importlib.metadata import version
 
 import structlog
@@ -29,6 +30,8 @@ from dataplane.agent.status import Statuses, adapter_statuses, draining_models, 
 from dataplane.agent.steady_clock import steady_clock
 from dataplane.engine.replica import ReplicaSettings
 from dataplane.logs import configure_logging
+from dataplane.node import keep_serve_on_node
+from dataplane.relay.actor import open_relay
 from dataplane.relay.relay import Relay
 from dataplane.relay.topics import AGENT, Key, Topic
 from dataplane.settings import Settings
@@ -50,7 +53,8 @@ class Agent:
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray Serve awaits it
         configure_logging()
-        self._relay = Relay(AGENT)
+        keep_serve_on_node()
+        self._relay = Relay(AGENT, open_actor=partial(open_relay, settings.data_plane_id))
         self._plan_due = asyncio.Event()
         self._ledger = Ledger.empty(
             drain_s=settings.drain_s,
@@ -61,9 +65,13 @@ class Agent:
         )
         self._serve = RayServe(
             ReplicaSettings(
+                data_plane_id=settings.data_plane_id,
                 adapter_dir=settings.data_dir / "adapters",
+                home_dir=settings.data_dir / "home",
                 drain_s=settings.drain_s,
                 liveness_timeout_s=settings.engine_liveness_timeout_s,
+                tls_cert=settings.engine_tls_cert,
+                tls_key=settings.engine_tls_key,
             )
         )
         self._clock = steady_clock(wall=time.time, monotonic=time.monotonic)

@@ -17,9 +17,9 @@ from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus
 
 from broadsheet.v1 import model_pb2, snapshot_pb2
-from dataplane.agent.desired import APPLICATION_NAME_PREFIX
 from dataplane.agent.resources import Resources
 from dataplane.agent.serve_api import ServeApi, ServeState, ServeStatus
+from dataplane.cluster_names import in_data_plane, on_cluster
 from dataplane.engine.out_of_memory import start_failure_reason
 from dataplane.engine.replica import EngineReplica, ReplicaSettings
 from dataplane.relay.messages import ApplicationRecord
@@ -28,9 +28,6 @@ AGENT_APPLICATION = "broadsheet-agent"
 INGRESS_APPLICATION = "broadsheet-ingress"
 INGRESS_DEPLOYMENT = "ingress"
 SYSTEM_APPLICATIONS = frozenset({AGENT_APPLICATION, INGRESS_APPLICATION})
-
-_INGRESS_ACTOR = f"SERVE_REPLICA::{INGRESS_APPLICATION}#{INGRESS_DEPLOYMENT}#"
-"""How Ray Serve names the actor of an ingress replica, before the replica's id."""
 
 _HEALTH_CHECK_PERIOD_S = 2.0
 _HEALTH_CHECK_TIMEOUT_S = 30.0
@@ -49,7 +46,10 @@ _STATES = {
 
 
 class RayServe(ServeApi):
-    """Ray Serve of the cluster that this process has joined."""
+    """One data plane's applications in Ray Serve of the cluster that this process has joined.
+
+    On the cluster, every name ends with the data plane's id. It does so nowhere else.
+    """
 
     def __init__(self, settings: ReplicaSettings) -> None:
         """
@@ -57,6 +57,7 @@ class RayServe(ServeApi):
             settings: For the replicas of all applications.
         """
         self._settings = settings
+        self._id = settings.data_plane_id
 
     def deploy(self, record: ApplicationRecord) -> None:
         entry = snapshot_pb2.ModelEntry.FromString(record.entry)
@@ -75,11 +76,12 @@ class RayServe(ServeApi):
         deployment = deployment.options(_internal=True, version=record.name)
         target = deployment.bind(record.name, record.entry, record.secret, self._settings)
         serve.run_many(
-            [serve.RunTarget(target=target, name=record.name, route_prefix=None)], wait_for_applications_running=False
+            [serve.RunTarget(target=target, name=on_cluster(record.name, self._id), route_prefix=None)],
+            wait_for_applications_running=False,
         )
 
     def delete(self, application: str) -> None:
-        serve.delete(application, _blocking=False)
+        delete_application(application, self._id)
 
     def observe(self) -> Mapping[str, ServeStatus]:
         # `serve.status()` is not used. It builds the whole configuration of every application, here
@@ -87,7 +89,8 @@ class RayServe(ServeApi):
         # the whole process, which makes `deploy` fail in another thread.
         found = {}
         for overview in _get_global_client().list_serve_statuses():
-            if not overview.name.startswith(APPLICATION_NAME_PREFIX) or overview.name in SYSTEM_APPLICATIONS:
+            name = in_data_plane(overview.name, self._id)
+            if name is None or name in SYSTEM_APPLICATIONS:
                 continue
             application = overview.app_status
             # The messages of the deployments say more than that of the application.
@@ -95,27 +98,70 @@ class RayServe(ServeApi):
             message = "\n".join(messages) or application.message
             state = _STATES[application.status]
             reason = start_failure_reason(message) if state is ServeState.FAILED else ""
-            found[overview.name] = ServeStatus(state=state, message=message, reason=reason)
+            found[name] = ServeStatus(state=state, message=message, reason=reason)
         return found
 
     def ingress_replicas(self) -> frozenset[str]:
         # Ray drops the name of an actor when its process has ended.
-        names = ray.util.list_named_actors(all_namespaces=True)
-        found = (actor["name"] for actor in names if actor["namespace"] == SERVE_NAMESPACE)
-        return frozenset(name.removeprefix(_INGRESS_ACTOR) for name in found if name.startswith(_INGRESS_ACTOR))
+        return live_ingress_replicas(self._id)
 
     def stop_ingress_replica(self, replica_id: str) -> None:
         with contextlib.suppress(ValueError):  # it has ended by itself
-            ray.kill(ray.get_actor(_INGRESS_ACTOR + replica_id, namespace=SERVE_NAMESPACE))
+            ray.kill(ray.get_actor(_ingress_actor(self._id) + replica_id, namespace=SERVE_NAMESPACE))
 
     def free_resources(self) -> Resources:
         free: Resources = ray.available_resources()
         return free
 
 
-def deploy_system(application: str, deployment: Any, *arguments: Any) -> None:
-    """Deploy the agent or the ingress. Returns when it runs."""
-    serve.run(deployment.bind(*arguments), name=application, route_prefix=None)
+def live_ingress_replicas(data_plane_id: str) -> frozenset[str]:
+    """Ids of the ingress replicas whose processes live or start."""
+    names = ray.util.list_named_actors(all_namespaces=True)
+    found = (actor["name"] for actor in names if actor["namespace"] == SERVE_NAMESPACE)
+    beginning = _ingress_actor(data_plane_id)
+    return frozenset(name.removeprefix(beginning) for name in found if name.startswith(beginning))
+
+
+def application_states(data_plane_id: str) -> dict[str, str]:
+    """Ray Serve's word for each application of a data plane, by name within it."""
+    client = _get_global_client(raise_if_no_controller_running=False)
+    found = {}
+    for overview in client.list_serve_statuses() if client is not None else ():
+        name = in_data_plane(overview.name, data_plane_id)
+        if name is not None:
+            found[name] = overview.app_status.status.value
+    return found
+
+
+def any_system_application_failed(data_plane_id: str) -> bool:
+    """Whether Ray Serve has given up to deploy the agent or the ingress."""
+    states = application_states(data_plane_id)
+    return any(states.get(name) == ApplicationStatus.DEPLOY_FAILED.value for name in SYSTEM_APPLICATIONS)
+
+
+def delete_application(name: str, data_plane_id: str) -> None:
+    """Request the deletion of an application. Returns at once; its replicas drain first."""
+    serve.delete(on_cluster(name, data_plane_id), _blocking=False)
+
+
+def _ingress_actor(data_plane_id: str) -> str:
+    """How Ray Serve names the actor of an ingress replica, before the replica's id."""
+    return f"SERVE_REPLICA::{on_cluster(INGRESS_APPLICATION, data_plane_id)}#{INGRESS_DEPLOYMENT}#"
+
+
+def deploy_system(targets: Mapping[str, Any], data_plane_id: str) -> None:
+    """Deploy the agent and the ingress. Returns when both run.
+
+    Args:
+        targets: Bound deployments, by application.
+        data_plane_id: Whose they are.
+    """
+    serve.run_many(
+        [
+            serve.RunTarget(target=target, name=on_cluster(name, data_plane_id), route_prefix=None)
+            for name, target in targets.items()
+        ]
+    )
 
 
 def _actor_options(spec: model_pb2.ModelSpec) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from protocol import safetensors_header, sources
 from protocol.adapter_digest import weights_digest
 from protocol.finite_weights import FiniteWeights
 from protocol.lora_scale import check_scales
-from protocol.source_files import open_regular
+from protocol.transport.source_files import open_regular
 
 _CONFIG_BYTES_MAX = 1024 * 1024
 

@@ -8,14 +8,22 @@ import socket
 import uvicorn
 
 from dataplane.openai.asgi import AsgiApp
+from dataplane.openai.tls import ServerTls
 
 _BACKLOG = 1024
 """Connections that wait to be accepted."""
 _START_POLL_S = 0.01
 
 
-async def serve_http(app: AsgiApp, host: str) -> tuple[uvicorn.Server, str, asyncio.Task[None]]:
+async def serve_http(
+    app: AsgiApp, host: str, tls: ServerTls | None = None
+) -> tuple[uvicorn.Server, str, asyncio.Task[None]]:
     """Serve `app` on a free port of `host`. Returns when it accepts connections.
+
+    Args:
+        app: The app.
+        host: Address to listen on, without brackets.
+        tls: Its certificate. None: HTTP without TLS.
 
     Returns:
         The server, its URL, and the task that serves until `should_exit` is set.
@@ -30,6 +38,7 @@ async def serve_http(app: AsgiApp, host: str) -> tuple[uvicorn.Server, str, asyn
     listener.listen(_BACKLOG)
     config = uvicorn.Config(
         app,
+        ssl_context_factory=(lambda config, default: tls.context) if tls is not None else None,
         log_config=None,
         access_log=False,
         lifespan="off",
@@ -45,4 +54,5 @@ async def serve_http(app: AsgiApp, host: str) -> tuple[uvicorn.Server, str, asyn
             raise RuntimeError("the HTTP server ended while it started")
         await asyncio.sleep(_START_POLL_S)
     shown = f"[{host}]" if family is socket.AF_INET6 else host
-    return server, f"http://{shown}:{listener.getsockname()[1]}", serving
+    scheme = "http" if tls is None else "https"
+    return server, f"{scheme}://{shown}:{listener.getsockname()[1]}", serving

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import ray
@@ -29,10 +31,15 @@ from dataplane.engine.simulated import app as simulated
 from dataplane.engine.vllm import engine as vllm_engine
 from dataplane.errors import AdapterError, EngineStartError
 from dataplane.logs import configure_logging
+from dataplane.node import keep_serve_on_node, node_address
+from dataplane.openai.tls import ServerTls
+from dataplane.relay.actor import open_relay
 from dataplane.relay.messages import EngineReport, LiveAdapters, ReplicaPlaced, SleepOrder, StartFailure
 from dataplane.relay.relay import Relay
 from dataplane.relay.topics import Key, Role, Topic, Writer, engine_key
 from dataplane.snapshot.snapshot import model_of
+from protocol.transport.home import substitutes
+from protocol.transport.tls_files import TlsFilesError
 
 REPORT_INTERVAL_S = 2.0
 """How often a replica renews its report."""
@@ -48,12 +55,32 @@ _log = structlog.get_logger("dataplane.engine.replica")
 class ReplicaSettings:
     """What an engine replica has to know beyond its model."""
 
+    data_plane_id: str
     adapter_dir: Path
     """Where verified adapters are kept."""
+    home_dir: Path
+    """Home directory of an engine whose user has none."""
     drain_s: float
     """How long its requests may go on when it is asked to stop."""
     liveness_timeout_s: float
     """After this long without an answer the engine is taken for hung, and killed."""
+    tls_cert: Path | None = None
+    """PEM file with the certificate chain to listen with, on each node. None: HTTP without TLS."""
+    tls_key: Path | None = None
+    """PEM file with its key."""
+
+    def server_tls(self) -> ServerTls | None:
+        """The certificate to listen with.
+
+        Raises:
+            EngineStartError: It cannot be used.
+        """
+        if self.tls_cert is None or self.tls_key is None:
+            return None
+        try:
+            return ServerTls(self.tls_cert, self.tls_key)
+        except TlsFilesError as error:
+            raise EngineStartError(str(error), reason="ENGINE_CERTIFICATE_INVALID") from error
 
 
 class EngineReplica:
@@ -63,12 +90,15 @@ class EngineReplica:
         self, application: str, entry: bytes, secret: str, settings: ReplicaSettings
     ) -> None:
         configure_logging()
+        keep_serve_on_node()
         self._application = application
         self._entry = snapshot_pb2.ModelEntry.FromString(entry)
         self._settings = settings
         self._replica_id = serve.get_replica_context().replica_id.unique_id
         self._log = _log.bind(application=application, replica=self._replica_id)
-        self._relay = Relay(Writer(Role.ENGINE, self._replica_id))
+        self._relay = Relay(
+            Writer(Role.ENGINE, self._replica_id), open_actor=partial(open_relay, settings.data_plane_id)
+        )
         # A directory of its own: another replica must not lose files that this one removes.
         self._adapter_dir = settings.adapter_dir / self._replica_id
         self._adapters = ReplicaAdapters(
@@ -88,8 +118,11 @@ class EngineReplica:
         self._stopping = False
         placed = ReplicaPlaced(application=application, replica_id=self._replica_id)
         await self._relay.send([placed])
+        _give_home(settings.home_dir)
+        os.environ.setdefault("VLLM_HOST_IP", node_address())  # where the parts of a parallel engine listen
         started = time.monotonic()
         try:
+            tls = settings.server_tls()
             self._engine = await self._start_engine()
         except EngineStartError as error:
             await self._report_failure(error)
@@ -101,13 +134,14 @@ class EngineReplica:
             ensure_adapter=self._adapters.ensure,
             is_alive=lambda: self._engine.is_alive,
         )
-        self._server, self._url, self._serving = await serve_http(self._app, ray.util.get_node_ip_address())
+        self._server, self._url, self._serving = await serve_http(self._app, node_address(), tls)
         self._tasks = (
             asyncio.create_task(self._keep_reported(), name="report"),
             asyncio.create_task(self._follow_agent(), name="relay"),
             asyncio.create_task(self._carry_out_sleep_orders(), name="sleep"),
             asyncio.create_task(self._unload_stale_adapters(), name="adapters"),
             asyncio.create_task(self._new_adapters.run(), name="new adapters"),
+            *((asyncio.create_task(tls.keep_current(), name="certificate"),) if tls is not None else ()),
         )
         self._liveness = asyncio.create_task(self._kill_when_silent(), name="liveness")
         self._log.info("engine_ready", url=self._url, start_s=round(self._start_s, 1), weights_s=self._engine.weights_s)
@@ -278,6 +312,14 @@ class EngineReplica:
         self._engine.shutdown()
         await asyncio.to_thread(shutil.rmtree, self._adapter_dir, ignore_errors=True)
         self._log.info("engine_stopped")
+
+
+def _give_home(directory: Path) -> None:
+    """Let vLLM and its libraries work for a user without a home directory, or without a name."""
+    missing = substitutes(directory)
+    if "HOME" in missing:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.environ.update(missing)
 
 
 def _urgent_part(report: EngineReport) -> tuple[object, ...]:

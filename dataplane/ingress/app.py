@@ -21,6 +21,7 @@ from dataplane.ingress.admission.admission import Admission
 from dataplane.ingress.admission.load import ModelUsage
 from dataplane.ingress.body import ClientGone
 from dataplane.ingress.cors import allow_origins
+from dataplane.ingress.engine_trust import EngineTrust
 from dataplane.ingress.inference import Inference
 from dataplane.ingress.limits import IngressSettings
 from dataplane.ingress.models.list import ModelsList
@@ -28,6 +29,7 @@ from dataplane.ingress.models.model_object import encode_model
 from dataplane.ingress.models.page import PageQuery, encode_page, page_query
 from dataplane.ingress.request_context import CLIENT_CLOSED_REQUEST, RequestContext
 from dataplane.ingress.streams.error_event import error_event
+from dataplane.ingress.upstream import Upstream
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.openai import errors as openai_errors
 from dataplane.openai.asgi import JSON, Receive, Scope, Send, answer_lifespan, header
@@ -55,6 +57,7 @@ class IngressApp:
         time_of_day: Callable[[], float],
         monotonic: Callable[[], float],
         replica: str,
+        engine_trust: EngineTrust | None = None,
     ) -> None:
         """
         Args:
@@ -66,6 +69,7 @@ class IngressApp:
             time_of_day: Seconds since the epoch, for the expiry of keys.
             monotonic: Seconds on a clock that never steps, for `usage`.
             replica: Id of this ingress replica, in its metrics.
+            engine_trust: How engine replicas are verified. None: they speak HTTP without TLS.
         """
         self._views = views
         self._settings = settings
@@ -93,6 +97,7 @@ class IngressApp:
             admission=self._admission,
             held_bodies=self._held_bodies,
             metrics=self._metrics,
+            upstream=Upstream(settings, engine_trust),
         )
         self._answer = allow_origins(
             self._http, settings.cors_allow_origins, credentials=settings.cors_allow_credentials

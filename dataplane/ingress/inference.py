@@ -72,6 +72,7 @@ class Inference:
         admission: Admission,
         held_bodies: HeldBodies,
         metrics: IngressMetrics,
+        upstream: Upstream,
     ) -> None:
         """
         Args:
@@ -82,6 +83,7 @@ class Inference:
             admission: Grants room at engine replicas.
             held_bodies: Bounds the bytes of bodies.
             metrics: Counts retries, fallbacks and times.
+            upstream: Connects to engine replicas. It is closed with this.
         """
         self._views = views
         self._settings = settings
@@ -90,7 +92,7 @@ class Inference:
         self._admission = admission
         self._held_bodies = held_bodies
         self._metrics = metrics
-        self._upstream = Upstream(settings)
+        self._upstream = upstream
 
     async def aclose(self) -> None:
         """Close all connections to engine replicas."""
@@ -118,9 +120,8 @@ class Inference:
         if context.api_key is not None:
             self._key_access.check_name(context.api_key, body.model)
             context.limit_headers = self._key_access.count_request(context.api_key)
-        key = context.api_key
-        if key is not None and key.tokens_per_minute:
-            context.meter = RequestMeter(route.path, body)
+            if context.api_key.tokens_per_minute:
+                context.meter = RequestMeter(route.path, body)
         guard = CancelOnDisconnect(context.receive)
         complete = False
         async with guard:

@@ -13,6 +13,7 @@ import random
 import socket
 import time
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 
 import ray
@@ -22,12 +23,15 @@ from ray import serve
 
 from dataplane.ingress.access.rate_limits import Used
 from dataplane.ingress.app import IngressApp
+from dataplane.ingress.engine_trust import EngineTrust
 from dataplane.ingress.http_protocol import protocol_class
 from dataplane.ingress.limits import IngressSettings
 from dataplane.ingress.relayed_view import RelayedView
-from dataplane.ingress.tls import IngressTls
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.logs import configure_logging
+from dataplane.node import keep_serve_on_node
+from dataplane.openai.tls import ServerTls
+from dataplane.relay.actor import open_relay
 from dataplane.relay.messages import IngressReport, ModelUsageReport, Wake
 from dataplane.relay.relay import Relay
 from dataplane.relay.topics import Key, Role, Topic, Writer
@@ -54,14 +58,18 @@ class IngressReplica:
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray Serve awaits it
         configure_logging()
+        keep_serve_on_node()
         self._settings = settings
         self._replica_id = serve.get_replica_context().replica_id.unique_id
-        self._relay = Relay(Writer(Role.INGRESS, self._replica_id))
+        self._relay = Relay(
+            Writer(Role.INGRESS, self._replica_id), open_actor=partial(open_relay, settings.data_plane_id)
+        )
         self._views = ViewHolder()
         self._wakes: asyncio.Queue[str] = asyncio.Queue(_WAKES_MAX)
         self._report_due = asyncio.Event()
         self._stopping = False
         limits = _limits(settings)
+        trust = _engine_trust(settings)
         self._app = IngressApp(
             views=self._views,
             wake=self._wake,
@@ -70,6 +78,7 @@ class IngressReplica:
             time_of_day=time.time,
             monotonic=time.monotonic,
             replica=self._replica_id,
+            engine_trust=trust,
         )
         tls = _tls(settings)
         config = uvicorn.Config(
@@ -95,6 +104,7 @@ class IngressReplica:
             asyncio.create_task(self._keep_reported(), name="report"),
             asyncio.create_task(self._share_limits(), name="limits"),
             *((asyncio.create_task(tls.keep_current(), name="certificate"),) if tls is not None else ()),
+            *((asyncio.create_task(trust.keep_current(), name="authorities"),) if trust is not None else ()),
         )
         _log.info("ingress_listening", replica=self._replica_id, http=settings.http)
 
@@ -217,10 +227,16 @@ def _limits(settings: Settings) -> IngressSettings:
     )
 
 
-def _tls(settings: Settings) -> IngressTls | None:
+def _tls(settings: Settings) -> ServerTls | None:
     if settings.http_tls_cert is None or settings.http_tls_key is None:
         return None
-    return IngressTls(settings.http_tls_cert, settings.http_tls_key)
+    return ServerTls(settings.http_tls_cert, settings.http_tls_key)
+
+
+def _engine_trust(settings: Settings) -> EngineTrust | None:
+    if settings.engine_tls_ca is None:
+        return None
+    return EngineTrust(settings.engine_tls_ca, settings.engine_tls_server_name)
 
 
 def _shared_listener(host: str, port: int) -> socket.socket:

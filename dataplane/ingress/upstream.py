@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 import io
 import socket
+import ssl
 from collections.abc import Iterable
+from typing import TypedDict
 
 import aiohttp
 import yarl
 
 from broadsheet.v1 import snapshot_pb2
+from dataplane.ingress.engine_trust import EngineTrust
 from dataplane.ingress.limits import IngressSettings
 from dataplane.openai import errors as openai_errors
 from dataplane.openai import wire
@@ -90,6 +93,13 @@ class UpstreamSilent(UpstreamFailed):
         super().__init__("silent for too long", refused=False)
 
 
+class _Tls(TypedDict, total=False):
+    """How one request verifies the engine replica."""
+
+    ssl: ssl.SSLContext
+    server_hostname: str | None
+
+
 class Answer:
     """An engine's answer: status, headers and the first piece of the body have arrived."""
 
@@ -134,8 +144,14 @@ class Answer:
 class Upstream:
     """Pooled connections to engine replicas. Admission bounds how many there are."""
 
-    def __init__(self, settings: IngressSettings) -> None:
+    def __init__(self, settings: IngressSettings, trust: EngineTrust | None = None) -> None:
+        """
+        Args:
+            settings: Limits.
+            trust: How engine replicas are verified. None: they speak HTTP without TLS.
+        """
         self._settings = settings
+        self._trust = trust
         self._session: aiohttp.ClientSession | None = None
 
     async def start(
@@ -151,13 +167,17 @@ class Upstream:
             UpstreamFailed: there is no answer.
             openai_errors.AdapterFailed: the engine could not load the adapter.
         """
+        trust = self._trust
+        if trust is not None and not endpoint.url.startswith("https:"):
+            raise UpstreamFailed("engine without TLS", refused=True)
+        tls: _Tls = {} if trust is None else {"ssl": trust.context, "server_hostname": trust.server_name}
         url = _url(endpoint.url, path)
         if query:
             url = yarl.URL(f"{endpoint.url}{path}?{query.decode('latin-1')}", encoded=True)
         data = body if len(body) <= _WHOLE_WRITE_BYTES_MAX else io.BytesIO(body)
         response: aiohttp.ClientResponse | None = None
         try:
-            response = await self._open_session().post(url, data=data, headers=headers)
+            response = await self._open_session().post(url, data=data, headers=headers, **tls)
             if response.status == 401:
                 # The secret was wrong, so another process has taken over the port. It says nothing
                 # about the caller, whose key the ingress has checked.

@@ -14,9 +14,10 @@ from typing import Any
 import ray
 import ray.actor
 
+from dataplane.cluster_names import on_cluster
 from dataplane.relay.service import RelayService
 
-RELAY_ACTOR_NAME = "broadsheet-relay"
+_RELAY_ACTOR_NAME = "broadsheet-relay"
 RAY_NAMESPACE = "broadsheet"
 
 _CALLS_MAX = 10_000
@@ -61,15 +62,24 @@ def dumped(value: object) -> bytes:
     return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
 
 
-def open_relay() -> ray.actor.ActorHandle[Any]:
-    """The cluster's relay, made if there is none. Blocks."""
+def open_relay(data_plane_id: str) -> ray.actor.ActorHandle[Any]:
+    """The relay of a data plane, made if there is none. Blocks."""
     actor_class = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(RelayActor)
     handle: ray.actor.ActorHandle[Any] = actor_class.options(
-        name=RELAY_ACTOR_NAME,
+        name=on_cluster(_RELAY_ACTOR_NAME, data_plane_id),
         namespace=RAY_NAMESPACE,
         lifetime="detached",
         get_if_exists=True,
         max_concurrency=_CALLS_MAX,
         enable_task_events=False,  # Ray's dashboard would be sent an event for each heartbeat
     ).remote()
+    return handle
+
+
+def find_relay(data_plane_id: str) -> ray.actor.ActorHandle[Any] | None:
+    """The relay of a data plane. None: there is none. Blocks."""
+    try:
+        handle: ray.actor.ActorHandle[Any] = ray.get_actor(on_cluster(_RELAY_ACTOR_NAME, data_plane_id), RAY_NAMESPACE)
+    except ValueError:
+        return None
     return handle

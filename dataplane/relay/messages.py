@@ -141,7 +141,7 @@ class EngineReport:
     """
 
     url: str
-    """`http://{host}:{port}`."""
+    """`http://{host}:{port}`, or `https` if it has a certificate."""
     in_flight: int
     """Requests in the engine."""
     adapters: tuple[str, ...]

@@ -15,7 +15,7 @@ from typing import Any
 import ray
 import structlog
 
-from dataplane.relay.actor import dumped, open_relay, pack_call
+from dataplane.relay.actor import dumped, pack_call
 from dataplane.relay.errors import RelayFullError
 from dataplane.relay.mailbox import Mail
 from dataplane.relay.messages import Message
@@ -53,10 +53,11 @@ class Relay:
 
     Args:
         writer: How this process writes; None: it only reads.
-        open_actor: Returns a handle of the actor, and starts it if there is none. It may block.
+        open_actor: Returns a handle of the actor. It may start it, and may block: `open_relay` of
+            the data plane.
     """
 
-    def __init__(self, writer: Writer | None, *, open_actor: Callable[[], Any] = open_relay) -> None:
+    def __init__(self, writer: Writer | None, *, open_actor: Callable[[], Any]) -> None:
         self._writer = writer
         self._claiming = asyncio.Lock()
         self._open_actor = open_actor

@@ -31,7 +31,7 @@ class Endpoint:
     replica_id: str
     """Ray Serve's id of the replica, unique in the cluster."""
     url: str
-    """`http://{host}:{port}`, without a slash at the end."""
+    """`http://{host}:{port}`, or `https` if it has a certificate, without a slash at the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

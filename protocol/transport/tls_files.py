@@ -1,4 +1,4 @@
-"""A server's certificate and key on disk: checked when read, and read again when replaced.
+"""Certificates and keys on disk: checked when read, and read again when replaced.
 
 Both planes use this. Files are replaced one after the other, so for a moment certificate and key
 may not match. A pair that does not match is never used; the previous pair stays in use.
@@ -102,6 +102,41 @@ class TlsFiles:
 
     def _identity(self) -> object:
         return tuple(_identity(file) for file in (self._cert, self._key, self._client_ca) if file is not None)
+
+
+class AuthoritiesFile:
+    """The authorities that a client verifies servers with."""
+
+    def __init__(self, file: Path) -> None:
+        """Store the path; nothing is read yet.
+
+        Args:
+            file: PEM file.
+        """
+        self._file = file
+        self._seen: object = None
+
+    def read(self) -> bytes:
+        """The current content: PEM.
+
+        Raises:
+            TlsFilesError: It cannot be used.
+        """
+        self._seen = _identity(self._file)
+        content = _content(self._file)
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=content.decode("ascii"))
+        except (ssl.SSLError, ValueError) as error:
+            raise TlsFilesError(f"{self._file} holds no certificate in PEM form") from error
+        return content
+
+    def changed(self) -> bytes | None:
+        """The current content if it changed since the last call, else None.
+
+        Raises:
+            TlsFilesError: It changed and cannot be used. Raised once for each change.
+        """
+        return None if _identity(self._file) == self._seen else self.read()
 
 
 def _content(file: Path) -> bytes:

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import psutil
 import ray
@@ -27,7 +28,7 @@ from rich.table import Table
 from dataplane.engine.replica import REPORT_INTERVAL_S
 from dataplane.ingress.replica import LIMITS_PACE_S
 from dataplane.ingress.replica import REPORT_INTERVAL_S as INGRESS_REPORT_INTERVAL_S
-from dataplane.relay.actor import RAY_NAMESPACE, RELAY_ACTOR_NAME
+from dataplane.relay.actor import RAY_NAMESPACE, find_relay, open_relay
 from dataplane.relay.messages import (
     ApplicationRecord,
     EngineReport,
@@ -39,6 +40,8 @@ from dataplane.relay.messages import (
 from dataplane.relay.relay import Relay
 from dataplane.relay.topics import AGENT, Key, Role, Topic, Watched, Writer, engine_key
 
+DATA_PLANE = "bench"
+OPEN_RELAY = partial(open_relay, DATA_PLANE)
 REPLICAS = (50, 100, 200, 400, 800)
 INGRESSES = 2
 AGENT_PACE_S = 0.05
@@ -85,7 +88,7 @@ class Cluster:
         """Reports that the agent has received."""
 
     async def start(self) -> None:
-        agent = Relay(AGENT)
+        agent = Relay(AGENT, open_actor=OPEN_RELAY)
         for made in self._records:
             adapters = LiveAdapters(catalog_revision=1, names=frozenset({"a@0123456789abcdef0123456789abcdef"}))
             await agent.put(
@@ -97,12 +100,12 @@ class Cluster:
             )
         self._go(self._agent(agent))
         for number in range(INGRESSES):
-            relay = Relay(Writer(Role.INGRESS, f"ingress{number}"))
+            relay = Relay(Writer(Role.INGRESS, f"ingress{number}"), open_actor=OPEN_RELAY)
             self._go(self._ingress(relay, Key(Topic.INGRESSES, f"ingress{number}")))
             self._go(self._follow(relay, [Topic.SNAPSHOT, Topic.ACTIVATION]))
             self._go(self._follow(relay, [Topic.RATE_LIMITS], LIMITS_PACE_S))
         for number, made in enumerate(self._records):
-            relay = Relay(Writer(Role.ENGINE, f"replica{number}"))
+            relay = Relay(Writer(Role.ENGINE, f"replica{number}"), open_actor=OPEN_RELAY)
             self._go(self._engine(relay, engine_key(made.name, f"replica{number}")))
             self._go(self._follow(relay, [Key(Topic.SLEEP_ORDERS, made.name), Key(Topic.ADAPTERS, made.name)]))
 
@@ -222,7 +225,7 @@ def run(replicas: int, seconds: float) -> Cost:
     try:
         return asyncio.run(measure(replicas, seconds))
     finally:
-        ray.kill(ray.get_actor(RELAY_ACTOR_NAME, RAY_NAMESPACE))
+        ray.kill(find_relay(DATA_PLANE))
         ray.shutdown()
 
 

@@ -12,20 +12,23 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import ray
 from ray import serve
 from ray.serve.context import _get_global_client
 
-from dataplane.relay.actor import RAY_NAMESPACE
+from dataplane.cluster_names import in_data_plane
+from dataplane.relay.actor import RAY_NAMESPACE, open_relay
 from dataplane.relay.relay import Relay
 from dataplane.relay.topics import Topic, engine_of
 
 
 def _applications() -> Mapping[str, Any]:
+    """By name within the data plane `local`."""
     found: Mapping[str, Any] = _get_global_client().get_serve_details()["applications"]
-    return found
+    return {own: found[name] for name in found if (own := in_data_plane(name, "local")) is not None}
 
 
 def replicas() -> dict[str, list[str]]:
@@ -65,7 +68,7 @@ def process(application: str) -> int:
 
 def engines(model: str) -> list[tuple[str, str]]:
     """Where the engine replicas of a model listen, and their secrets."""
-    found = asyncio.run(Relay(None).read([Topic.APPLICATIONS, Topic.ENGINES]))
+    found = asyncio.run(Relay(None, open_actor=partial(open_relay, "local")).read([Topic.APPLICATIONS, Topic.ENGINES]))
     records = found.values(Topic.APPLICATIONS)
     of_replicas = ((records[engine_of(name)[0]], report.url) for name, report in found.values(Topic.ENGINES).items())
     return [(url, record.secret) for record, url in of_replicas if record.model == model]

@@ -23,7 +23,7 @@ import openai
 import psutil
 
 from broadsheet import Client
-from dataplane.__main__ import RAY_TOKEN_FILE
+from dataplane.launch.environment import LOOPBACK_RAY, RAY_TOKEN_FILE
 from tests.death_signal import sent_at_our_death
 
 START_S = 90.0
@@ -211,7 +211,12 @@ class Stack:
         The address is appended to its arguments.
         """
         token_file = str(self.directory / "dataplane" / RAY_TOKEN_FILE)
-        environment = {**self.environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token_file}
+        environment = {
+            **self.environment,
+            **LOOPBACK_RAY,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": token_file,
+        }
         return [sys.executable, *program, self._ray_address()], environment
 
     def look(self, *look: str) -> Any:

@@ -23,8 +23,8 @@ from controlplane import errors
 from controlplane.access.permissions import Role
 from controlplane.principal import Principal
 from controlplane.rpc.tls import server_credentials
-from dataplane.ingress.tls import IngressTls
 from dataplane.openai.asgi import JSON, Receive, Scope, Send, send_whole
+from dataplane.openai.tls import ServerTls
 from dataplane.sync.channel import channel_for
 from protocol.transport.credentials import Credentials
 from protocol.transport.tls_files import TlsFiles, TlsFilesError
@@ -180,7 +180,7 @@ async def test_the_ingress_uses_a_replaced_certificate(tmp_path: Path, authority
 
     files = authority.issue()
     first = files.serial
-    tls = IngressTls(files.cert, files.key)
+    tls = ServerTls(files.cert, files.key)
     config = uvicorn.Config(
         app,
         log_config=None,

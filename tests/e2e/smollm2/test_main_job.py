@@ -21,6 +21,7 @@ from broadsheet.errors import ServingFailed
 from broadsheet.types import ColdStart
 from protocol import safetensors_header
 from tests.adapter_directories import safetensors_bytes
+from tests.e2e.listeners import outward_listeners
 from tests.e2e.real_model import CAPITAL, ENGINE, ENGINE_ARGS, SEA, STATE, ask, register_smollm2, state_of
 from tests.e2e.stack import Stack, until
 
@@ -43,6 +44,10 @@ def test_registered_model_and_adapter_are_listed_and_nothing_runs(
 def test_first_request_starts_the_model_and_is_answered(stack: Stack) -> None:
     assert "Paris" in ask(stack, "smollm2")
     assert len(stack.engine_replicas("smollm2")) == 1
+
+
+def test_vllm_too_listens_on_loopback_only(stack: Stack) -> None:
+    assert outward_listeners(stack, with_process="ray::ServeReplica:broadsheet-smollm2") == set()
 
 
 def test_the_start_from_zero_is_timed(client: Client) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from controlplane import __main__ as program
-from controlplane import errors, settings
+from controlplane import backup_command, errors, settings
 
 
 @pytest.fixture(autouse=True)
@@ -104,3 +105,33 @@ def test_without_a_home_the_data_directory_is_asked_for(monkeypatch: pytest.Monk
     with pytest.raises(errors.SetupError, match="no home directory; give --data-dir"):
         settings.load([])
     assert str(settings.load(["--data-dir", "/data"]).data_dir) == "/data"
+
+
+def test_a_tilde_in_a_path_is_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    oidc = ["--oidc-issuer", "i", "--oidc-audience", "a", "--oidc-jwks", "~/keys.json"]
+    loaded = settings.load(["--data-dir", "~/x", "--tokens-file", "~/tokens.yaml", *oidc])
+    found = (loaded.data_dir, loaded.tokens_file, loaded.oidc_jwks)
+    assert [str(path) for path in found] == ["/home/ada/x", "/home/ada/tokens.yaml", "/home/ada/keys.json"]
+
+
+def test_a_tilde_without_a_home_is_refused_with_the_name_of_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    with pytest.raises(errors.SetupError, match=r"data-dir.*~/x.*that home directory is not known"):
+        settings.load(["--data-dir", "~/x"])
+    with pytest.raises(errors.SetupError, match=r"^FILE: got ~/b: that home directory is not known"):
+        backup_command.run("backup", ["~/b", "--data-dir", "/data"])
+
+
+def test_what_is_not_utf8_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = os.fsdecode(b"/data/\xff")
+    with pytest.raises(errors.SetupError, match=r"^argument 1 \(--data-dir\) is not UTF-8$"):
+        settings.load([f"--data-dir={broken}"])
+    with pytest.raises(errors.SetupError, match=r"^argument 1 is not UTF-8$"):
+        backup_command.run("backup", [broken, "--data-dir", "/data"])
+    monkeypatch.setenv("BROADSHEET_CONTROLPLANE_DATA_DIR", broken)
+    with pytest.raises(
+        errors.SetupError, match=r"^environment variable BROADSHEET_CONTROLPLANE_DATA_DIR is not UTF-8$"
+    ):
+        settings.load([])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from dataplane.settings import SettingsError, parse
@@ -65,6 +67,11 @@ def test_sources_are_comma_separated_prefixes() -> None:
         (["--cors-allow-origins", "*, https://a.example"], ["cors_allow_origins", "alone"]),
         (["--cors-allow-origins", "*", "--cors-allow-credentials"], ["cors-allow-credentials", "cors-allow-origins"]),
         (["--cors-allow-credentials"], ["cors-allow-credentials", "cors-allow-origins"]),
+        (["--detach"], ["detach", "--ray-address"]),
+        (["--ray-address", "ray://host:10001"], ["ray_address", "ray://host:10001", "HOST:PORT"]),
+        (["--ray-address", "local"], ["ray_address", "local", "auto"]),
+        (["--engine-tls-cert", "c", "--engine-tls-key", "k"], ["engine-tls-ca", "together"]),
+        (["--engine-tls-server-name", "engines"], ["engine-tls-server-name", "engine-tls-cert"]),
     ],
 )
 def test_value_that_is_not_allowed_is_refused(argv: list[str], words: list[str]) -> None:
@@ -124,3 +131,33 @@ def test_without_a_home_the_data_directory_is_asked_for(monkeypatch: pytest.Monk
     with pytest.raises(SettingsError, match="no home directory; give --data-dir"):
         parse([])
     assert str(parse(["--data-dir", "/data"]).data_dir) == "/data"
+
+
+def test_a_tilde_in_a_path_is_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    flags = ("--controlplane-token-file", "--controlplane-tls-ca", "--data-dir")
+    parsed = parse([word for flag in flags for word in (flag, "~/x")])
+    found = (parsed.controlplane_token_file, parsed.controlplane_tls_ca, parsed.data_dir)
+    assert [str(path) for path in found] == ["/home/ada/x"] * 3
+    tls = ("cert", "key", "ca")
+    engines = parse([word for name in tls for word in (f"--engine-tls-{name}", "~/x")])
+    of_engines = (engines.engine_tls_cert, engines.engine_tls_key, engines.engine_tls_ca)
+    assert [str(path) for path in of_engines] == ["/home/ada/x"] * 3
+
+
+def test_a_tilde_without_a_home_is_refused_with_the_name_of_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    with pytest.raises(SettingsError, match=r"data_dir.*~/x.*that home directory is not known"):
+        parse(["--data-dir", "~/x"])
+    with pytest.raises(SettingsError, match=r"http_tls_cert.*~/x.*that home directory is not known"):
+        parse(["--data-dir", "/data", "--http-tls-cert", "~/x"])
+
+
+def test_what_is_not_utf8_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = os.fsdecode(b"/data/\xff")
+    with pytest.raises(SettingsError, match=r"^argument 2 \(--data-dir\) is not UTF-8$"):
+        parse(["--data-dir", broken])
+    monkeypatch.setenv("BROADSHEET_DATAPLANE_DATA_DIR", broken)
+    with pytest.raises(SettingsError, match=r"^environment variable BROADSHEET_DATAPLANE_DATA_DIR is not UTF-8$"):
+        parse([])

@@ -17,6 +17,7 @@ from rich.console import Console
 from broadsheet._connection.options import DEFAULT_ENDPOINT
 from broadsheet.client import Client
 from protocol.transport.credentials import Credentials, CredentialsError
+from protocol.transport.home import absolute
 
 PIPE_WIDTH = 200
 """Columns of a table that goes into a pipe or a file, unless COLUMNS is set: rich would use 80."""
@@ -110,7 +111,14 @@ def _credentials(chosen: Mapping[str, object]) -> Credentials:
     }
     return Credentials(
         token=token,
-        token_file=Path(str(token_file)) if token_file is not None else None,
-        **{name: Path(str(value)) for name, value in files.items() if value},
+        token_file=_path(token_file) if token_file is not None else None,
+        **{name: _path(value) for name, value in files.items() if value},
         insecure=bool(chosen["insecure"]) or os.environ.get("BROADSHEET_INSECURE") == "1",
     )
+
+
+def _path(given: object) -> Path:
+    try:
+        return absolute(Path(str(given)))
+    except ValueError as error:
+        raise CredentialsError(str(error)) from error

@@ -103,7 +103,9 @@ class ResourceStatus(_message.Message):
     ready_replicas: _builtins.int
     """Replicas that answer requests."""
     application: _builtins.str
-    """The Ray Serve application that runs it. Empty: none does."""
+    """The application that runs it. Ray Serve knows it by this name, `@` and the data plane's id.
+    Empty: none does.
+    """
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it entered this state."""

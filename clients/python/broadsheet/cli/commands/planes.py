@@ -18,7 +18,10 @@ def controlplane(context: typer.Context) -> None:
 
 
 def dataplane(context: typer.Context) -> None:
-    """Run a data plane. `broadsheet dataplane --help` lists its flags."""
+    """Run a data plane, or show (`status`) or end (`stop`) one on a Ray cluster.
+
+    `broadsheet dataplane --help` lists its flags; so does `--help` after `status` and `stop`.
+    """
     _run("dataplane", context.args)
 
 

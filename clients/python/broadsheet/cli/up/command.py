@@ -21,7 +21,9 @@ from broadsheet.cli.up.local import (
     check_installed,
     check_ports,
     default_data_dir,
+    give_home,
     local_planes,
+    prepare_data_dir,
     report,
     start,
 )
@@ -60,7 +62,9 @@ def up(
         if demo:
             status = run_demo(screen, listen=listen, http=http, data_dir=data_dir, stop_after=exit_)
         else:
-            planes = local_planes(listen=listen, http=http, data_dir=(data_dir or default_data_dir()).absolute())
+            folder = prepare_data_dir(data_dir or default_data_dir())
+            give_home(folder, screen)
+            planes = local_planes(listen=listen, http=http, data_dir=folder)
             status = run(planes, screen, stop_after=exit_, banner=_banner(listen, http))
     except StartError as error:
         print_failure(console(sys.stderr), str(error))

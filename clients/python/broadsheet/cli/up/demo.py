@@ -24,7 +24,7 @@ from rich.text import Text
 
 from broadsheet.cli.openai_http import AnswerError, http_client
 from broadsheet.cli.report import EXIT_FAILED, print_error, print_failure
-from broadsheet.cli.up.local import NotReady, check_ports, local_planes, report, start
+from broadsheet.cli.up.local import NotReady, check_ports, give_home, local_planes, prepare_data_dir, report, start
 from broadsheet.cli.up.supervisor import ChildEnded, Interrupted, Supervisor
 from broadsheet.cli.view.progress import say, spinner
 from broadsheet.client import Client
@@ -101,9 +101,10 @@ def run_demo(screen: Console, *, listen: str, http: str, data_dir: Path | None, 
     Raises:
         StartError: A port is taken.
     """
-    folder = data_dir.absolute() if data_dir is not None else Path(tempfile.mkdtemp(prefix="broadsheet-demo-"))
+    folder = prepare_data_dir(data_dir) if data_dir is not None else Path(tempfile.mkdtemp(prefix="broadsheet-demo-"))
     status = EXIT_FAILED
     try:
+        give_home(folder, screen)
         status = _run(screen, listen=listen, http=http, folder=folder, stop_after=stop_after)
     finally:
         if data_dir is None and (status != EXIT_FAILED or not any(folder.iterdir())):

@@ -21,6 +21,7 @@ from broadsheet.cli.openai_http import http_client
 from broadsheet.cli.report import print_failure
 from broadsheet.cli.up.supervisor import Child, ChildEnded, Supervisor
 from broadsheet.cli.view.progress import say, spinner
+from protocol.transport.home import absolute, substitutes
 
 CONTROLPLANE_START_TIMEOUT_S = 60.0
 DATAPLANE_START_TIMEOUT_S = 300.0
@@ -191,8 +192,49 @@ def dataplane_ready(url: str) -> bool:
 
 
 def default_data_dir() -> Path:
-    """`$XDG_DATA_HOME/broadsheet`, by default `~/.local/share/broadsheet`."""
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "broadsheet"
+    """`$XDG_DATA_HOME/broadsheet`, by default `~/.local/share/broadsheet`.
+
+    Raises:
+        StartError: This user has no home directory.
+    """
+    try:
+        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    except RuntimeError as error:
+        raise StartError("this user has no home directory\n  hint: give --data-dir DIR") from error
+    return base / "broadsheet"
+
+
+def prepare_data_dir(data_dir: Path) -> Path:
+    """Make the directory of everything that the planes keep. Returns it as an absolute path.
+
+    Raises:
+        StartError: It cannot be made or written.
+    """
+    try:
+        directory = absolute(data_dir)
+    except ValueError as error:
+        raise StartError(f"--data-dir: {error}") from error
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        writable = os.access(directory, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise StartError(f"--data-dir: got {directory}: {error.strerror}") from error
+    if not writable:
+        raise StartError(f"--data-dir: got {directory}: this user cannot write there")
+    return directory
+
+
+def give_home(data_dir: Path, screen: Console) -> None:
+    """Let this process and the planes work for a user without a home directory, or without a name.
+
+    Without a home, a plane finds no token of the other, and there is no place for the demo's model.
+    """
+    missing = substitutes(data_dir / "home")
+    if "HOME" in missing:
+        (data_dir / "home").mkdir(exist_ok=True, mode=0o700)
+        home = missing["HOME"]
+        say(screen, f"no home directory that can be written: HOME={home} is taken instead; set it for other commands")
+    os.environ.update(missing)
 
 
 def _module(name: str, *arguments: str) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.source_files import open_regular, read_limited
+from protocol.transport.source_files import open_regular, read_limited
 
 pytestmark = pytest.mark.timeout(10)
 

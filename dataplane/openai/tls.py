@@ -1,4 +1,4 @@
-"""HTTPS of an ingress replica: the certificate is reloaded when its files are replaced."""
+"""A certificate of an HTTP server, which is reloaded when its files are replaced."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from protocol.transport.tls_files import TlsFiles, TlsFilesError
 RELOAD_INTERVAL_S = 2.0
 """How often the files are checked for changes."""
 
-_log = structlog.get_logger("dataplane.ingress.tls")
+_log = structlog.get_logger("dataplane.openai.tls")
 
 
-class IngressTls:
-    """The certificate of an ingress replica."""
+class ServerTls:
+    """The certificate of an ingress replica or an engine replica."""
 
     def __init__(self, cert: Path, key: Path) -> None:
         """
