@@ -8,9 +8,21 @@ import socket
 import uvicorn
 
 from dataplane.openai.asgi import AsgiApp
+from dataplane.openai.http_limits import HttpLimits
+from dataplane.openai.http_protocol import protocol_class
+from dataplane.openai.listening import listener_on
 
-_BACKLOG = 1024
-"""Connections that wait to be accepted."""
+_LIMITS = HttpLimits(
+    max_header_bytes=2 * 1024 * 1024,
+    max_header_fields=256,
+    max_url_bytes=64 * 1024,
+    max_connections_per_address=4096,
+    max_unread_bytes=512 * 1024 * 1024,
+    max_unread_bytes_per_address=512 * 1024 * 1024,
+    write_timeout_s=600.0,
+)
+"""Its callers are ingress replicas, a few addresses with many connections. They add headers to
+those of their callers, and read an answer as slowly as their callers do."""
 _START_POLL_S = 0.01
 
 
@@ -23,13 +35,11 @@ async def serve_http(app: AsgiApp, host: str) -> tuple[uvicorn.Server, str, asyn
     Raises:
         RuntimeError: the server ended while it started.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it: a token waits for no ACK
-    listener.bind((host, 0))
-    listener.listen(_BACKLOG)
+    listener = listener_on(host, 0, write_timeout_s=_LIMITS.write_timeout_s)
     config = uvicorn.Config(
         app,
+        http=protocol_class(_LIMITS, count_refusal=lambda code: None),
+        ws="none",
         log_config=None,
         access_log=False,
         lifespan="off",
@@ -44,5 +54,5 @@ async def serve_http(app: AsgiApp, host: str) -> tuple[uvicorn.Server, str, asyn
             await serving
             raise RuntimeError("the HTTP server ended while it started")
         await asyncio.sleep(_START_POLL_S)
-    shown = f"[{host}]" if family is socket.AF_INET6 else host
+    shown = f"[{host}]" if listener.family is socket.AF_INET6 else host
     return server, f"http://{shown}:{listener.getsockname()[1]}", serving

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import socket
 import time
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -22,12 +21,13 @@ from ray import serve
 
 from dataplane.ingress.access.rate_limits import Used
 from dataplane.ingress.app import IngressApp
-from dataplane.ingress.http_protocol import protocol_class
 from dataplane.ingress.limits import IngressSettings
 from dataplane.ingress.relayed_view import RelayedView
 from dataplane.ingress.tls import IngressTls
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.logs import configure_logging
+from dataplane.openai.http_protocol import protocol_class
+from dataplane.openai.listening import listener_on
 from dataplane.relay.messages import IngressReport, ModelUsageReport, Wake
 from dataplane.relay.relay import Relay
 from dataplane.relay.topics import Key, Role, Topic, Writer
@@ -39,7 +39,6 @@ from dataplane.snapshot.validation import validation_rules
 REPORT_INTERVAL_S = 1.0
 """How often a replica renews its report. A new snapshot or activation is reported at once."""
 
-_LISTEN_BACKLOG = 2048
 _WAKES_MAX = 10_000
 """Models that wait to be reported as requested."""
 LIMITS_PACE_S = 0.2
@@ -87,7 +86,9 @@ class IngressReplica:
             timeout_graceful_shutdown=max(1, int(settings.drain_s)),
         )
         self._server = uvicorn.Server(config)
-        listener = _shared_listener(settings.http_host, settings.http_port)
+        listener = listener_on(
+            settings.http_host, settings.http_port, write_timeout_s=limits.write_timeout_s, shared=True
+        )
         self._tasks = (
             asyncio.create_task(self._server.serve(sockets=[listener]), name="http"),
             asyncio.create_task(self._follow_relay(), name="relay"),
@@ -216,14 +217,3 @@ def _tls(settings: Settings) -> IngressTls | None:
     if settings.http_tls_cert is None or settings.http_tls_key is None:
         return None
     return IngressTls(settings.http_tls_cert, settings.http_tls_key)
-
-
-def _shared_listener(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it: a token waits for no ACK
-    listener.bind((host, port))
-    listener.listen(_LISTEN_BACKLOG)
-    return listener

@@ -142,6 +142,20 @@ class HeadersTooLarge(IngressError):
         super().__init__(f"The request headers are larger than the {limit_bytes} bytes that are allowed.")
 
 
+class TooManyHeaders(IngressError):
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The request has more headers than the {limit} that are allowed.")
+
+
+class TooManyUnfinished(IngressError):
+    """Its head was not complete when the server held as much of unfinished ones as it may."""
+
+    retry_after_s = 1.0
+
+    def __init__(self) -> None:
+        super().__init__("The server holds too many unfinished requests, and this was one of the oldest.")
+
+
 class UrlTooLong(IngressError):
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(f"The request URL is longer than the {limit_bytes} bytes that are allowed.")
@@ -280,9 +294,11 @@ _TABLE: Mapping[type[IngressError], tuple[int, _Type, str]] = {
     RequestsLimited: (429, _Type.REQUESTS, "rate_limit_exceeded"),
     TokensLimited: (429, _Type.TOKENS, "rate_limit_exceeded"),
     HeadersTooLarge: (431, _Type.CALLER, "headers_too_large"),
+    TooManyHeaders: (431, _Type.CALLER, "too_many_headers"),
     InternalError: (500, _Type.SERVER, "internal_error"),
     EngineBroke: (502, _Type.SERVER, "engine_disconnected"),
     TooManyConnections: (503, _Type.SERVER, "too_many_connections"),
+    TooManyUnfinished: (503, _Type.SERVER, "too_many_unfinished_requests"),
     NotReady: (503, _Type.SERVER, "not_ready"),
     ShuttingDown: (503, _Type.SERVER, "shutting_down"),
     ModelFailed: (503, _Type.SERVER, "model_failed"),
@@ -302,6 +318,8 @@ _CLOSES_CONNECTION = (
     InvalidHttp,
     ShuttingDown,
     TooManyConnections,
+    TooManyHeaders,
+    TooManyUnfinished,
     UrlTooLong,
 )
 """The rest of such a request is not read, so its connection cannot be used again."""

@@ -27,6 +27,8 @@ EXAMPLES: list[IngressError] = [
     openai_errors.MethodNotAllowed("PUT", "GET, HEAD"),
     openai_errors.BodyTooLarge(10),
     openai_errors.HeadersTooLarge(10),
+    openai_errors.TooManyHeaders(128),
+    openai_errors.TooManyUnfinished(),
     openai_errors.BodyTimeout(1.5),
     openai_errors.UrlTooLong(10),
     openai_errors.HeadTimeout(1.5),
