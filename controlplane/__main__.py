@@ -94,7 +94,10 @@ async def run(settings: Settings) -> None:
         fan_out = FanOut(fleet, now=_now)
         store.commits.subscribe(fan_out.publish)
         server = Server(
-            message_bytes_max=settings.message_bytes_max, streams_max=settings.streams_max, admit=authenticator.admit
+            message_bytes_max=settings.message_bytes_max,
+            streams_max=settings.streams_max,
+            connections_max=settings.connections_max,
+            admit=authenticator.admit,
         )
         registry = Registry(
             store=store,

@@ -24,7 +24,15 @@ from controlplane.rpc.interceptors import Admit, StatusInterceptor
 RPCS_MAX = 20_000
 """Concurrent RPCs; a Sync stream is one. Others are refused with RESOURCE_EXHAUSTED."""
 
+CONNECTIONS_MAX = 2048
+"""Open connections of all clients. An idle one costs 10 KiB of memory, and one with all of the
+metadata that is accepted 50 KiB. Each data plane and each client has one."""
+
 _METADATA_BYTES_MAX = 16 * 1024
+
+_NO_COMPRESSION = 1 << 0
+"""A message is unpacked before its caller is known, and 60 KB become 60 MB. Compressed messages are
+refused with UNIMPLEMENTED."""
 
 SERVICES = (
     registry_service_pb2.DESCRIPTOR.services_by_name["RegistryService"].full_name,
@@ -37,12 +45,15 @@ SERVICES = (
 class Server:
     """A gRPC server with Broadsheet's services, health and reflection."""
 
-    def __init__(self, *, message_bytes_max: int, streams_max: int, admit: Admit) -> None:
+    def __init__(
+        self, *, message_bytes_max: int, streams_max: int, admit: Admit, connections_max: int = CONNECTIONS_MAX
+    ) -> None:
         """
         Args:
             message_bytes_max: Bytes of the largest message that is accepted.
             streams_max: Concurrent RPCs of one connection.
             admit: Authenticates and authorises each call.
+            connections_max: Open connections; another one is closed at once.
         """
         self._health = health.aio.HealthServicer()
         self._stopping: asyncio.Task[None] | None = None
@@ -55,6 +66,8 @@ class Server:
                 ("grpc.max_receive_message_length", message_bytes_max),
                 ("grpc.max_concurrent_streams", streams_max),
                 ("grpc.max_metadata_size", _METADATA_BYTES_MAX),
+                ("grpc.max_allowed_incoming_connections", connections_max),
+                ("grpc.compression_enabled_algorithms_bitset", _NO_COMPRESSION),
                 # Without this, a second process on the port would silently get some of the calls
                 # instead of failing to start.
                 ("grpc.so_reuseport", 0),
