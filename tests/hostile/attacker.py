@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+ATTACK_S = float(os.environ.get("BROADSHEET_TEST_ATTACK_S", "1"))
+"""How long an attack goes on that has no end of its own."""
 PAUSE_S = 0.01
 """Between two steps of an attack. It leaves processor time to the server and the neighbour."""
 
-_REFUSED = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN)
+_CLOSED_BY_OTHERS = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN)
 
 
 class Connection:
@@ -38,7 +41,7 @@ class Connection:
             except BlockingIOError:
                 return False
             except OSError as error:
-                if error.errno not in _REFUSED:
+                if error.errno not in _CLOSED_BY_OTHERS:
                     raise
                 self.closed = True
                 return True
@@ -69,7 +72,7 @@ class Connection:
 
 
 class Attacker:
-    """Opens connections to one listener, and closes them at the end of the attack."""
+    """Opens connections to one listener, and closes them at its end."""
 
     def __init__(self, host: str, port: int, *, key: str = "") -> None:
         """
@@ -147,9 +150,9 @@ class Attacker:
                 return
             await asyncio.sleep(min(left_s, PAUSE_S))
 
-    async def steps(self, seconds: float, pause_s: float = PAUSE_S) -> AsyncIterator[int]:
-        """Count steps for so long, with a pause after each."""
-        ends_at = time.monotonic() + seconds
+    async def steps(self, pause_s: float = PAUSE_S) -> AsyncIterator[int]:
+        """Count steps for as long as an attack goes on, with a pause after each."""
+        ends_at = time.monotonic() + ATTACK_S
         number = 0
         while time.monotonic() < ends_at:
             yield number

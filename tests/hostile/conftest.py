@@ -9,12 +9,19 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
+from dataplane.settings import Settings
 from tests.e2e.stack import Stack, until
 from tests.hostile.measuring import Listener
 from tests.hostile.neighbour import CHAT, REGISTRY, Neighbour
 
 MODEL = "m"
 _WARM_UP_S = 1.0
+_DATA_PLANE = ("--ingress-replicas", "1", "--max-body-bytes", str(4 * 1024 * 1024))
+"""With one ingress replica, attackers and their neighbour share a process. What callers with a key
+may make it hold is a setting, so it is set to less than the memory that is allowed."""
+_HELD_BODIES = (
+    ("--max-held-body-bytes", str(16 * 1024 * 1024)) if "max_held_body_bytes" in Settings.model_fields else ()
+)
 
 
 @pytest.fixture(scope="session")
@@ -38,8 +45,8 @@ def key(stack: Stack) -> str:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Both planes. With one ingress replica, attackers and their neighbour share a process."""
-    made = Stack(tmp_path_factory.mktemp("hostile"), dataplane_arguments=("--ingress-replicas", "1"))
+    """Both planes."""
+    made = Stack(tmp_path_factory.mktemp("hostile"), dataplane_arguments=(*_DATA_PLANE, *_HELD_BODIES))
     try:
         made.start()
         yield made
