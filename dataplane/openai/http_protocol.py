@@ -12,7 +12,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
 from typing import ClassVar
 
 import httptools
@@ -22,12 +21,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from dataplane.openai import errors as openai_errors
 from dataplane.openai.held_bytes import HeldBytes
 from dataplane.openai.http_limits import HttpLimits
+from dataplane.openai.networks import network_of
 
 _LINGER_S = 1.0
 """How long a refused connection is still read. Closing it with unread bytes resets it, and the
 client would lose the answer."""
-_IPV6_NETWORK_BYTES = 8
-"""One customer usually has a whole /64, so its addresses count as one."""
 _HEADER_OBJECT_BYTES = 128
 """What Python keeps for a header besides its text."""
 _PIPELINED_OBJECT_BYTES = 4096
@@ -44,7 +42,7 @@ class _Server:
     limits: HttpLimits
     count_refusal: Callable[[str], None]
     by_network: Counter[object]
-    """Open connections, by `_network`; without zeros."""
+    """Open connections, by `network_of`; without zeros."""
     small_head_bytes: int
     """A head of at most so many bytes is within every limit of bytes."""
     unfinished: HeldBytes[BoundProtocol]
@@ -105,7 +103,7 @@ class BoundProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
-        self._network = _network(self.client[0]) if self.client else None
+        self._network = network_of(self.client[0]) if self.client else None
         counts = self.shared.by_network
         counts[self._network] += 1
         limits = self.shared.limits
@@ -295,17 +293,6 @@ class BoundProtocol(HttpToolsProtocol):
         if self.transport.can_write_eof():  # not with TLS
             self.transport.write_eof()
         self.loop.call_later(_LINGER_S, self.transport.close)
-
-
-def _network(address: str) -> object:
-    """What counts as one address."""
-    try:
-        parsed = ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
-        return parsed.packed[:_IPV6_NETWORK_BYTES]
-    return parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else parsed
 
 
 def _without_chunks(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:
