@@ -28,11 +28,11 @@ CONNECTIONS_MAX = 2048
 """Open connections of all clients. An idle one costs 10 KiB of memory, and one with all of the
 metadata that is accepted 50 KiB. Each data plane and each client has one."""
 
-_METADATA_BYTES_MAX = 16 * 1024
-
 _NO_COMPRESSION = 1 << 0
 """A message is unpacked before its caller is known, and 60 KB become 60 MB. Compressed messages are
 refused with UNIMPLEMENTED."""
+
+_METADATA_BYTES_MAX = 16 * 1024
 
 SERVICES = (
     registry_service_pb2.DESCRIPTOR.services_by_name["RegistryService"].full_name,
@@ -63,11 +63,11 @@ class Server:
             maximum_concurrent_rpcs=RPCS_MAX,
             options=(
                 *SERVER_OPTIONS,
+                ("grpc.max_allowed_incoming_connections", connections_max),
+                ("grpc.compression_enabled_algorithms_bitset", _NO_COMPRESSION),
                 ("grpc.max_receive_message_length", message_bytes_max),
                 ("grpc.max_concurrent_streams", streams_max),
                 ("grpc.max_metadata_size", _METADATA_BYTES_MAX),
-                ("grpc.max_allowed_incoming_connections", connections_max),
-                ("grpc.compression_enabled_algorithms_bitset", _NO_COMPRESSION),
                 # Without this, a second process on the port would silently get some of the calls
                 # instead of failing to start.
                 ("grpc.so_reuseport", 0),
