@@ -30,6 +30,8 @@ _HEADER_OBJECT_BYTES = 128
 """What Python keeps for a header besides its text."""
 _PIPELINED_OBJECT_BYTES = 4096
 """What Python keeps for a request that waits, besides its text."""
+_PARSED_AT_ONCE_BYTES = 16 * 1024
+"""The parser cannot be stopped within what it is given."""
 _UNREAD_BYTES_COUNTED = 128 * 1024
 """Of an answer that nobody reads, no more is counted. The rest is a list of models, which is the
 same object in all answers: everything else is written in pieces, each when the last one is read."""
@@ -132,12 +134,18 @@ class BoundProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._unread_bytes += len(data)
         try:
-            self._parse(data)
+            if len(data) <= _PARSED_AT_ONCE_BYTES:
+                self._parse(data)
+            else:
+                self._parse_in_slices(memoryview(data))
+            if (self._unread_bytes or self._in_head or self.pipeline) and not self._hold(len(data)):
+                return
         except httptools.HttpParserError as error:
             cause = error.__context__
             self._refuse(cause if isinstance(cause, openai_errors.IngressError) else openai_errors.InvalidHttp())
             return
-        if (self._unread_bytes or self._in_head or self.pipeline) and not self._hold(len(data)):
+        except openai_errors.TooManyHeaders as error:
+            self._refuse(error)
             return
         if self._unread_bytes > self.shared.limits.max_header_bytes + self.shared.limits.max_url_bytes:
             self._refuse(openai_errors.HeadersTooLarge(self.shared.limits.max_header_bytes))
@@ -148,7 +156,11 @@ class BoundProtocol(HttpToolsProtocol):
         """Count what this connection holds that no app has seen, after a read of so many bytes.
 
         Returns False if it has to give way, and was refused.
+
+        Raises:
+            openai_errors.TooManyHeaders: It has too many headers or trailers.
         """
+        self._check_header_fields()
         if self._in_head and not self._unread_bytes:
             self._bytes_before = read_bytes
         held_bytes = self._bytes_before + self._unread_bytes + _HEADER_OBJECT_BYTES * len(self.headers or ())
@@ -168,14 +180,21 @@ class BoundProtocol(HttpToolsProtocol):
         self._in_head = True
         super().on_message_begin()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if len(self.headers) >= self.shared.limits.max_header_fields:  # of a trailer too
+    def _parse_in_slices(self, data: memoryview) -> None:
+        # So that a read with thousands of headers is given up before it takes milliseconds.
+        for start in range(0, len(data), _PARSED_AT_ONCE_BYTES):
+            self._parse(data[start : start + _PARSED_AT_ONCE_BYTES])
+            self._check_header_fields()
+
+    def _check_header_fields(self) -> None:
+        # Trailers are among them. There are none before the first request.
+        if len(self.headers or ()) > self.shared.limits.max_header_fields:
             raise openai_errors.TooManyHeaders(self.shared.limits.max_header_fields)
-        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if self._unread_bytes > self.shared.small_head_bytes:  # at least as much as this head
             self._check_head()
+        self._check_header_fields()
         self._unread_bytes = self._bytes_before = 0
         self._in_head = False
         if self._head_timer is not None:
@@ -222,7 +241,7 @@ class BoundProtocol(HttpToolsProtocol):
         # Asked only about heads with `Upgrade`: uvicorn then leaves them to `_parse`.
         return True
 
-    def _parse(self, data: bytes) -> None:
+    def _parse(self, data: bytes | memoryview) -> None:
         """Parse, and answer requests for another protocol over HTTP/1.1 (RFC 9110 §7.8).
 
         The parser takes all that follows `Upgrade` for the other protocol, so it would lose the
