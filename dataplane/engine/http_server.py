@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import socket
 
 import uvicorn
@@ -11,6 +12,7 @@ from dataplane.openai.asgi import AsgiApp
 from dataplane.openai.http_limits import HttpLimits
 from dataplane.openai.http_protocol import protocol_class
 from dataplane.openai.listening import listener_on
+from protocol.transport.open_files import allow_connections
 
 _LIMITS = HttpLimits(
     max_header_bytes=2 * 1024 * 1024,
@@ -35,10 +37,11 @@ async def serve_http(app: AsgiApp, host: str) -> tuple[uvicorn.Server, str, asyn
     Raises:
         RuntimeError: the server ended while it started.
     """
+    limits = dataclasses.replace(_LIMITS, max_connections=allow_connections(_LIMITS.max_connections))
     listener = listener_on(host, 0, write_timeout_s=_LIMITS.write_timeout_s)
     config = uvicorn.Config(
         app,
-        http=protocol_class(_LIMITS, count_refusal=lambda code: None),
+        http=protocol_class(limits, count_refusal=lambda code: None),
         ws="none",
         log_config=None,
         access_log=False,

@@ -35,6 +35,7 @@ from dataplane.settings import Settings
 from dataplane.snapshot.policy import Policy
 from dataplane.snapshot.snapshot import Position
 from dataplane.snapshot.validation import validation_rules
+from protocol.transport.open_files import allow_connections
 
 REPORT_INTERVAL_S = 1.0
 """How often a replica renews its report. A new snapshot or activation is reported at once."""
@@ -203,7 +204,7 @@ def _limits(settings: Settings) -> IngressSettings:
         max_body_bytes=settings.max_body_bytes,
         max_header_bytes=settings.max_header_bytes,
         head_read_timeout_s=settings.head_read_timeout_s,
-        max_connections=settings.max_connections,
+        max_connections=_max_connections(settings),
         max_connections_per_address=settings.max_connections_per_address,
         body_read_timeout_s=settings.body_read_timeout_s,
         request_timeout_s=settings.request_timeout_s,
@@ -211,6 +212,14 @@ def _limits(settings: Settings) -> IngressSettings:
         cors_allow_credentials=settings.cors_allow_credentials,
         require_api_key=settings.api_key_required,
     )
+
+
+def _max_connections(settings: Settings) -> int:
+    # Each of them may have one to an engine.
+    allowed = max(1, allow_connections(2 * settings.max_connections) // 2)
+    if allowed < settings.max_connections:
+        _log.warning("open_files_limit_is_low", max_connections=settings.max_connections, connections_allowed=allowed)
+    return allowed
 
 
 def _tls(settings: Settings) -> IngressTls | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
@@ -15,6 +16,8 @@ from tests.hostile.measuring import Listener
 from tests.hostile.neighbour import CHAT, REGISTRY, Neighbour
 
 MODEL = "m"
+_OPEN_FILES = 1024
+"""The limit of open files that most systems start a process with."""
 _WARM_UP_S = 1.0
 _DATA_PLANE = ("--ingress-replicas", "1", "--max-body-bytes", str(4 * 1024 * 1024))
 """With one ingress replica, attackers and their neighbour share a process. What callers with a key
@@ -47,8 +50,11 @@ def key(stack: Stack) -> str:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Both planes."""
     made = Stack(tmp_path_factory.mktemp("hostile"), dataplane_arguments=(*_DATA_PLANE, *_HELD_BODIES))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, hard))
     try:
         made.start()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the attackers open thousands
         yield made
     finally:
         made.stop()
