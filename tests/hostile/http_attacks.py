@@ -30,7 +30,7 @@ async def unfinished_heads(attacker: Attacker) -> None:
 
 async def unfinished_heads_of_tiny_headers(attacker: Attacker) -> None:
     """A header of a few bytes takes a hundred in memory."""
-    await attacker.open_many(300, _GET + b"a:\r\n" * 15_000, at_once=1)
+    await attacker.open_many(300, _GET + b"a:\r\n" * 15_000, at_once=5)
     await attacker.rest(_HOLD_S)
 
 

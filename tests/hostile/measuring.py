@@ -24,7 +24,7 @@ TRIES = 3
 """How often an attack is measured until the latency is good: other processes disturb it. The bound
 on memory holds in each."""
 
-_QUIET_S = 0.5
+_QUIET_S = 0.4
 _SAMPLE_S = 0.02
 _RELEASE_S = 5.0
 """Within which connections that the attacker has closed are gone from the server."""
@@ -96,9 +96,11 @@ async def assert_withstands(listener: Listener, neighbour: Neighbour, attack: At
         before = listener.connections()
         with Memory(listener.process) as memory:
             neighbour.begin(listener.probe)
-            with attacker:
-                await attack(attacker)
-            attacked = await asyncio.to_thread(neighbour.end)
+            try:
+                with attacker:
+                    await attack(attacker)
+            finally:
+                attacked = await asyncio.to_thread(neighbour.end)
             await _released(listener, before)
         assert attacker.opened
         assert attacker.sent_bytes or attacker.silent, "the attack has sent nothing"

@@ -6,6 +6,7 @@ line, it writes a line of JSON: the seconds of each answer, or what failed.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import subprocess
@@ -20,6 +21,7 @@ INTERVAL_S = 0.01
 """Between two requests. One that takes longer delays the next."""
 
 TIMEOUT_S = 20.0
+_FAILURES = (OSError, http.client.HTTPException, errors.BroadsheetError)
 
 CHAT = "chat"
 """A chat completion with an API key: through the ingress, by an engine."""
@@ -68,12 +70,12 @@ class Neighbour:
 def chat(address: str, key: str, model: str) -> Callable[[], None]:
     """A function that asks the model over a connection that is kept."""
     connection = http.client.HTTPConnection(address, timeout=TIMEOUT_S)
-    connection.auto_open = 0  # so that a lost connection is a failure
-    connection.connect()
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 2})
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
 
     def ask() -> None:
+        if connection.sock is None:  # at first, and after a failure
+            connection.connect()
         connection.request("POST", "/v1/chat/completions", body, headers)
         answer = connection.getresponse()
         answer.read()
@@ -109,11 +111,13 @@ class Asking:
         return {"seconds": self._seconds, "failures": self._failures}
 
     def _run(self) -> None:
+        with contextlib.suppress(*_FAILURES):  # the server may have closed an idle connection
+            self._ask()
         while not self._stop.is_set():
             began = time.monotonic()
             try:
                 self._ask()
-            except (OSError, http.client.HTTPException, errors.BroadsheetError) as error:
+            except _FAILURES as error:
                 self._failures.append(repr(error))
                 return
             took_s = time.monotonic() - began
