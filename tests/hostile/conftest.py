@@ -47,6 +47,15 @@ def key(stack: Stack) -> str:
 
 
 @pytest.fixture(scope="session")
+def attackers_key(stack: Stack, key: str) -> str:
+    """Another valid API key: what is shared out among keys is not the neighbour's to lose."""
+    with stack.client() as client:
+        made = client.create_api_key("attacker", allowed_served_names=["*"])
+        client.wait_for_revision(made.catalog_revision, timeout_s=60)
+    return made.key
+
+
+@pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Both planes."""
     made = Stack(tmp_path_factory.mktemp("hostile"), dataplane_arguments=(*_DATA_PLANE, *_HELD_BODIES))
@@ -71,7 +80,7 @@ def neighbour(stack: Stack, key: str) -> Iterator[Neighbour]:
 
 
 @pytest.fixture(scope="session")
-def listeners(stack: Stack, key: str, neighbour: Neighbour) -> Mapping[str, Listener]:
+def listeners(stack: Stack, attackers_key: str, neighbour: Neighbour) -> Mapping[str, Listener]:
     """The listening ports of Broadsheet. Ray has others, on which only Ray listens."""
     assert stack.controlplane.popen is not None
     ((engine_url, _),) = stack.look("engines", f"models/{MODEL}")
@@ -82,7 +91,7 @@ def listeners(stack: Stack, key: str, neighbour: Neighbour) -> Mapping[str, List
     assert engine.port is not None
     return {
         "control plane": Listener(rpc_host, rpc_port, psutil.Process(stack.controlplane.popen.pid), REGISTRY),
-        "ingress": Listener(host, port, stack.process("ray::ServeReplica:broadsheet-ingress"), CHAT, key=key),
+        "ingress": Listener(host, port, stack.process("ray::ServeReplica:broadsheet-ingress"), CHAT, key=attackers_key),
         "engine": Listener(engine.hostname, engine.port, stack.process(f"ray::ServeReplica:broadsheet-{MODEL}-"), CHAT),
     }
 
