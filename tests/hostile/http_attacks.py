@@ -75,7 +75,7 @@ def repeated(requests: Sequence[bytes], *, connections: int = 4, each_s: float =
     return attack
 
 
-def pipelined(sent: bytes, connections: int = 4, *, unread: bool = False) -> Attack:
+def pipelined(sent: bytes, connections: int = 8, *, unread: bool = False) -> Attack:
     """Send requests without waiting for answers, which are read or not."""
 
     async def attack(attacker: Attacker) -> None:
