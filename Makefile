@@ -27,8 +27,13 @@ demo: install ## Run both planes here and ask a real model (ARGS=--exit: end aft
 	@exec $(BIN)/broadsheet up --demo $(ARGS)
 
 .PHONY: test
-test: install ## Run all tests in two processes (ARGS="-m 'not e2e'": without Ray and vLLM)
-	$(BIN)/pytest -n 2 $(ARGS)
+test: install ## Run all tests, hostile clients last (ARGS="-m 'not e2e'": without Ray, vLLM and hostile clients)
+	$(BIN)/pytest -n 2 --ignore=tests/hostile $(ARGS)
+	$(if $(ARGS),,$(BIN)/pytest tests/hostile)
+
+.PHONY: test-hostile
+test-hostile: install ## Attack each listening port for 10 s an attack, and show what that costs (15 minutes)
+	BROADSHEET_TEST_ATTACK_S=10 $(BIN)/pytest -q --log-cli-level=INFO tests/hostile $(ARGS)
 
 .PHONY: check
 check: check-format check-lint check-types check-protos check-breaking check-generated check-imports check-sizes ## Run every static check

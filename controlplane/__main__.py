@@ -28,6 +28,7 @@ from controlplane.store.store import Store
 from controlplane.upkeep import audit_retention, rollouts
 from controlplane.upkeep.purging import purge_for_ever
 from controlplane.upkeep.retention import run_compaction
+from protocol.transport.open_files import allow_connections
 
 EXIT_SETUP = 1
 """The process could not start; for example, the port is taken."""
@@ -72,6 +73,13 @@ def _complain(error: BaseException, status: int) -> int:
     return status
 
 
+def _connections_max(settings: Settings) -> int:
+    allowed = allow_connections(settings.connections_max)
+    if allowed < settings.connections_max:
+        _log.warning("open_files_limit_is_low", connections_max=settings.connections_max, connections_allowed=allowed)
+    return allowed
+
+
 async def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain.
 
@@ -96,6 +104,7 @@ async def run(settings: Settings) -> None:
         server = Server(
             message_bytes_max=settings.message_bytes_max,
             streams_max=settings.streams_max,
+            connections_max=_connections_max(settings),
             admit=authenticator.admit,
             holder_of=store.holder_of,
         )

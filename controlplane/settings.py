@@ -107,6 +107,9 @@ class Settings(BaseSettings):
     streams_max: int = Field(
         default=1000, ge=1, le=100_000, description="Concurrent RPCs of a connection; more of them wait."
     )
+    connections_max: int = Field(
+        default=2048, ge=1, le=1_000_000, description="Open connections of all clients; more are closed at once."
+    )
     adapter_bytes_max: int = Field(
         default=2 * 1024**3, ge=1, description="Largest adapter that is accepted: bytes of all its files."
     )

@@ -11,7 +11,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.postgres_server import PostgresServer, running_server
 
-END_TO_END = "tests/e2e/"
+END_TO_END = ("tests/e2e/", "tests/hostile/")
 
 
 def pytest_configure() -> None:

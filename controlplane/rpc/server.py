@@ -24,6 +24,18 @@ from controlplane.rpc.interceptors import Admit, HolderOf, StatusInterceptor, no
 RPCS_MAX = 20_000
 """Concurrent RPCs; a Sync stream is one. Others are refused with RESOURCE_EXHAUSTED."""
 
+CONNECTIONS_MAX = 2048
+"""Open connections of all clients. An idle one costs 10 KiB of memory, and one with all of the
+metadata that is accepted 50 KiB. Each data plane and each client has one."""
+
+_NO_COMPRESSION = 1 << 0
+"""A message is unpacked before its caller is known, and 60 KB become 60 MB. Compressed messages are
+refused with UNIMPLEMENTED."""
+
+_NO_WINDOW_GROWTH = 0
+"""Of a call that its handler does not read yet, gRPC takes 64 KiB. It would take megabytes from a
+fast client, so that 200 calls without credentials held 400 MiB."""
+
 _METADATA_BYTES_MAX = 16 * 1024
 
 SERVICES = (
@@ -37,13 +49,22 @@ SERVICES = (
 class Server:
     """A gRPC server with Broadsheet's services, health and reflection."""
 
-    def __init__(self, *, message_bytes_max: int, streams_max: int, admit: Admit, holder_of: HolderOf = nobody) -> None:
+    def __init__(
+        self,
+        *,
+        message_bytes_max: int,
+        streams_max: int,
+        admit: Admit,
+        holder_of: HolderOf = nobody,
+        connections_max: int = CONNECTIONS_MAX,
+    ) -> None:
         """
         Args:
             message_bytes_max: Bytes of the largest message that is accepted.
             streams_max: Concurrent RPCs of one connection.
             admit: Authenticates and authorises each call.
             holder_of: Finds the resource that is served under a name. Default: none is known.
+            connections_max: Open connections; another one is closed at once.
         """
         self._health = health.aio.HealthServicer()
         self._stopping: asyncio.Task[None] | None = None
@@ -53,6 +74,9 @@ class Server:
             maximum_concurrent_rpcs=RPCS_MAX,
             options=(
                 *SERVER_OPTIONS,
+                ("grpc.max_allowed_incoming_connections", connections_max),
+                ("grpc.http2.bdp_probe", _NO_WINDOW_GROWTH),
+                ("grpc.compression_enabled_algorithms_bitset", _NO_COMPRESSION),
                 ("grpc.max_receive_message_length", message_bytes_max),
                 ("grpc.max_concurrent_streams", streams_max),
                 ("grpc.max_metadata_size", _METADATA_BYTES_MAX),

@@ -16,8 +16,8 @@ import msgspec
 
 from broadsheet.v1 import snapshot_pb2
 from dataplane.errors import AdapterError
+from dataplane.openai import error_answers, wire
 from dataplane.openai import errors as openai_errors
-from dataplane.openai import wire
 from dataplane.openai.adapter_names import engine_adapter_name
 from dataplane.openai.asgi import JSON, AsgiApp, Receive, Scope, Send, send_whole
 
@@ -139,7 +139,7 @@ class ReplicaApp:
                 message=str(error),
                 retry_after_s=error.retry_after_s,
             )
-            answer = openai_errors.answer_for(failed)
+            answer = error_answers.answer_for(failed)
             await send_whole(send, answer.status, [*answer.headers, _ADAPTER_FAILED], answer.body)
             return False
         return True

@@ -31,6 +31,7 @@ from dataplane.ingress.request_context import CLIENT_CLOSED_REQUEST, RequestCont
 from dataplane.ingress.streams.error_event import error_event
 from dataplane.ingress.upstream import Upstream
 from dataplane.ingress.view_holder import ViewHolder
+from dataplane.openai import error_answers
 from dataplane.openai import errors as openai_errors
 from dataplane.openai.asgi import JSON, Receive, Scope, Send, answer_lifespan, header
 from dataplane.openai.routes import INFERENCE_ROUTES
@@ -166,12 +167,12 @@ class IngressApp:
             self._metrics.count_request(context.route, context.kind, context.status)
 
     async def _refuse(self, context: RequestContext, error: openai_errors.IngressError) -> None:
-        answer = openai_errors.answer_for(error, anthropic=context.anthropic)
+        answer = error_answers.answer_for(error, anthropic=context.anthropic)
         self._metrics.count_refusal(answer.code)
         if context.begun:  # a comment was sent while the request waited
             event = error_event(answer.body, INFERENCE_ROUTES[context.route])
             await context.send({"type": "http.response.body", "body": event, "more_body": False})
-        elif isinstance(error, openai_errors.BODY_UNREAD):
+        elif isinstance(error, error_answers.BODY_UNREAD):
             await context.send_and_linger(answer.status, answer.headers, answer.body)
         else:
             await context.send_whole(answer.status, answer.headers, answer.body)

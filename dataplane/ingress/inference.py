@@ -30,6 +30,7 @@ from dataplane.ingress.streams.streaming import asks_for_events
 from dataplane.ingress.tokens.request_meter import RequestMeter
 from dataplane.ingress.upstream import Answer, Upstream, UpstreamFailed, UpstreamSilent, engine_headers
 from dataplane.ingress.view_holder import ViewHolder
+from dataplane.openai import error_answers
 from dataplane.openai import errors as openai_errors
 from dataplane.openai.adapter_names import engine_adapter_name
 from dataplane.openai.asgi import CancelOnDisconnect, header
@@ -78,7 +79,7 @@ class Inference:
         Args:
             views: Holds the current view.
             settings: Limits.
-            random: For the choice between targets of a route.
+            random: Chooses between targets of a route.
             key_access: Checks API keys.
             admission: Grants room at engine replicas.
             held_bodies: Bounds the bytes of bodies.
@@ -122,18 +123,16 @@ class Inference:
             context.limit_headers = self._key_access.count_request(context.api_key)
             if context.api_key.tokens_per_minute:
                 context.meter = RequestMeter(route.path, body)
+        kept_open = self._settings.stream_heartbeat_s and asks_for_events(route.path, body)
         guard = CancelOnDisconnect(context.receive)
         complete = False
         async with guard:
             try:
-                if self._settings.stream_heartbeat_s and asks_for_events(route.path, body):
-                    complete = await self._forward_kept_open(context, route, body)
-                else:
-                    complete = await self._forward(context, route, body)
+                complete = await (self._forward_kept_open if kept_open else self._forward)(context, route, body)
             finally:
                 # Also when the caller leaves: the engine has done this work for the key.
-                if key is not None and context.meter is not None:
-                    self._key_access.charge_tokens(key, context.meter.tokens())
+                if context.api_key is not None and context.meter is not None:
+                    self._key_access.charge_tokens(context.api_key, context.meter.tokens())
         if guard.disconnected:
             context.status = CLIENT_CLOSED_REQUEST
         elif complete:
@@ -295,7 +294,7 @@ class Inference:
             if isinstance(failure, UpstreamSilent):
                 ended = openai_errors.EngineSilent(served_name, self._settings.request_timeout_s)
             last = b"" if meter is None else meter.end()
-            last += openai_errors.event_for(ended, anthropic=context.anthropic)
+            last += error_answers.event_for(ended, anthropic=context.anthropic)
         if last:
             await context.send({"type": "http.response.body", "body": last, "more_body": True})
         return True

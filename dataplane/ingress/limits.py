@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dataplane.openai.http_limits import HttpLimits
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IngressSettings:
+class IngressSettings(HttpLimits):
     """Limits of one ingress replica. Limits per model are in its `Admission`."""
 
     max_body_bytes: int = 32 * 1024 * 1024
@@ -15,17 +17,6 @@ class IngressSettings:
     max_held_body_bytes: int = 512 * 1024 * 1024
     """Bytes of the bodies of all requests in progress; see `HeldBodies` for what one caller may
     hold of them. More are answered 503 or 429."""
-    max_header_bytes: int = 64 * 1024
-    """Bytes of all request headers together; more are answered 431, complete or not."""
-    max_url_bytes: int = 8 * 1024
-    """Bytes of a request's URL; a longer one is answered 414. A served name has 256 characters."""
-    head_read_timeout_s: float = 30.0
-    """How long a client may take to send the headers of a request, and how long a new connection
-    may stay without a request. Browsers and load balancers open some ahead of time."""
-    max_connections: int = 8192
-    """Open connections of all callers; one more is answered 503 and closed."""
-    max_connections_per_address: int = 2048
-    """The same for one IPv4 address or one IPv6 /64. A proxy's address has many callers."""
     body_read_timeout_s: float = 120.0
     """How long a client may take to send its whole body; a slower one is answered 408."""
     request_timeout_s: float = 600.0

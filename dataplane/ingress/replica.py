@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import socket
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -24,12 +23,13 @@ from ray import serve
 from dataplane.ingress.access.rate_limits import Used
 from dataplane.ingress.app import IngressApp
 from dataplane.ingress.engine_trust import EngineTrust
-from dataplane.ingress.http_protocol import protocol_class
 from dataplane.ingress.limits import IngressSettings
 from dataplane.ingress.relayed_view import RelayedView
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.logs import configure_logging
 from dataplane.node import keep_serve_on_node
+from dataplane.openai.http_protocol import protocol_class
+from dataplane.openai.listening import listener_on
 from dataplane.openai.tls import ServerTls
 from dataplane.relay.actor import open_relay
 from dataplane.relay.messages import IngressReport, ModelUsageReport, Wake
@@ -39,11 +39,11 @@ from dataplane.settings import Settings
 from dataplane.snapshot.policy import Policy
 from dataplane.snapshot.snapshot import Position
 from dataplane.snapshot.validation import validation_rules
+from protocol.transport.open_files import allow_connections
 
 REPORT_INTERVAL_S = 1.0
 """How often a replica renews its report. A new snapshot or activation is reported at once."""
 
-_LISTEN_BACKLOG = 2048
 _WAKES_MAX = 10_000
 """Models that wait to be reported as requested."""
 LIMITS_PACE_S = 0.2
@@ -96,7 +96,9 @@ class IngressReplica:
             timeout_graceful_shutdown=max(1, int(settings.drain_s)),
         )
         self._server = uvicorn.Server(config)
-        listener = _shared_listener(settings.http_host, settings.http_port)
+        listener = listener_on(
+            settings.http_host, settings.http_port, write_timeout_s=limits.write_timeout_s, shared=True
+        )
         self._tasks = (
             asyncio.create_task(self._server.serve(sockets=[listener]), name="http"),
             asyncio.create_task(self._follow_relay(), name="relay"),
@@ -216,7 +218,7 @@ def _limits(settings: Settings) -> IngressSettings:
         max_held_body_bytes=settings.held_body_bytes_max,
         max_header_bytes=settings.max_header_bytes,
         head_read_timeout_s=settings.head_read_timeout_s,
-        max_connections=settings.max_connections,
+        max_connections=_max_connections(settings),
         max_connections_per_address=settings.max_connections_per_address,
         body_read_timeout_s=settings.body_read_timeout_s,
         request_timeout_s=settings.request_timeout_s,
@@ -225,6 +227,14 @@ def _limits(settings: Settings) -> IngressSettings:
         cors_allow_credentials=settings.cors_allow_credentials,
         require_api_key=settings.api_key_required,
     )
+
+
+def _max_connections(settings: Settings) -> int:
+    # Each of them may have one to an engine.
+    allowed = max(1, allow_connections(2 * settings.max_connections) // 2)
+    if allowed < settings.max_connections:
+        _log.warning("open_files_limit_is_low", max_connections=settings.max_connections, connections_allowed=allowed)
+    return allowed
 
 
 def _tls(settings: Settings) -> ServerTls | None:
@@ -237,14 +247,3 @@ def _engine_trust(settings: Settings) -> EngineTrust | None:
     if settings.engine_tls_ca is None:
         return None
     return EngineTrust(settings.engine_tls_ca, settings.engine_tls_server_name)
-
-
-def _shared_listener(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it: a token waits for no ACK
-    listener.bind((host, port))
-    listener.listen(_LISTEN_BACKLOG)
-    return listener

@@ -15,8 +15,8 @@ import yarl
 from broadsheet.v1 import snapshot_pb2
 from dataplane.ingress.engine_trust import EngineTrust
 from dataplane.ingress.limits import IngressSettings
+from dataplane.openai import error_answers, wire
 from dataplane.openai import errors as openai_errors
-from dataplane.openai import wire
 from dataplane.openai.asgi import Headers
 from dataplane.snapshot.activation import Endpoint
 
@@ -246,7 +246,7 @@ def _open_socket(host_timeout_s: int, address: aiohttp.AddrInfoType) -> socket.s
 async def _adapter_failure(response: aiohttp.ClientResponse) -> openai_errors.AdapterFailed:
     """The error that a replica sent because its engine could not load the adapter."""
     try:
-        message = openai_errors.parse(await response.content.read(_ERROR_BYTES_MAX))
+        message = error_answers.parse(await response.content.read(_ERROR_BYTES_MAX))
         retry_after_s = float(response.headers["retry-after"])
     except (KeyError, ValueError) as error:
         raise UpstreamFailed("an error that is none", refused=True) from error

@@ -19,10 +19,10 @@ import yarl
 
 from dataplane.engine.simulated.app import SimulatedEngine, SimulatedSettings, build_app
 from dataplane.ingress.app import IngressApp
-from dataplane.ingress.http_protocol import protocol_class
 from dataplane.ingress.limits import IngressSettings
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.openai.asgi import JSON, Receive, Scope, Send, send_whole
+from dataplane.openai.http_protocol import protocol_class
 from dataplane.snapshot.activation import ModelActivation, View
 from dataplane.snapshot.snapshot import Snapshot
 from tests import views

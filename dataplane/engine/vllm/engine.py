@@ -18,6 +18,7 @@ from dataplane.engine.vllm.command_line import command_line
 from dataplane.engine.vllm.flags import Argument, Flag, Takes, arguments, refused
 from dataplane.engine.vllm.start_log import cause_in, error_message, kill_message, log_since, log_sizes, weights_seconds
 from dataplane.errors import AdapterError, EngineStartError
+from dataplane.openai import error_answers
 from dataplane.openai import errors as openai_errors
 from dataplane.openai.asgi import AsgiApp
 from dataplane.openai.routes import INFERENCE_ROUTES
@@ -320,7 +321,7 @@ def _explain_missing_routes(app: Any, tasks: Sequence[str]) -> None:
         call, path = CURRENT_CALL.get(), request.url.path
         route = INFERENCE_ROUTES.get(path)
         refusal = openai_errors.TaskUnsupported(call.served_name if call else "", path, tasks)
-        answer = openai_errors.answer_for(refusal, anthropic=route is not None and route.anthropic)
+        answer = error_answers.answer_for(refusal, anthropic=route is not None and route.anthropic)
         return Response(answer.body, answer.status, media_type="application/json")
 
     app.add_exception_handler(HTTPException, explain)

@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 
 from dataplane.openai import errors as openai_errors
-from dataplane.openai.errors import IngressError, answer_for, event_for
+from dataplane.openai.error_answers import answer_for, event_for
+from dataplane.openai.errors import IngressError
 
 EXAMPLES: list[IngressError] = [
     openai_errors.InvalidJson("invalid character (byte 3)"),
@@ -29,6 +30,8 @@ EXAMPLES: list[IngressError] = [
     openai_errors.BodiesFull(1000, 10),
     openai_errors.BodiesOfCallerFull(1000, 10),
     openai_errors.HeadersTooLarge(10),
+    openai_errors.TooManyHeaders(128),
+    openai_errors.TooManyUnfinished(),
     openai_errors.BodyTimeout(1.5),
     openai_errors.UrlTooLong(10),
     openai_errors.HeadTimeout(1.5),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataplane.ingress.access.caller import caller_of, network_of
+from dataplane.ingress.access.caller import caller_of
+from dataplane.openai.networks import network_of
 from dataplane.snapshot.api_key import ApiKey
 from tests import views
 

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from dataplane.ingress.streams.error_event import error_event
+from dataplane.openai import error_answers
 from dataplane.openai import errors as openai_errors
 from dataplane.openai.routes import INFERENCE_ROUTES
 
@@ -24,18 +25,18 @@ def event(path: str, body: bytes) -> tuple[list[str], dict[str, object], str]:
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/audio/transcriptions"])
 def test_openais_streams_end_with_an_error_and_their_mark(path: str) -> None:
-    body = openai_errors.answer_for(QUEUE_FULL).body
+    body = error_answers.answer_for(QUEUE_FULL).body
     assert event(path, body) == ([], {"error": CONTENT}, "data: [DONE]\n\n")
 
 
 def test_anthropics_streams_end_with_an_error_event() -> None:
-    body = openai_errors.answer_for(QUEUE_FULL, anthropic=True).body
+    body = error_answers.answer_for(QUEUE_FULL, anthropic=True).body
     assert event("/v1/messages", body) == (["event: error"], {"type": "error", "error": CONTENT}, "")
 
 
 def test_streams_of_responses_end_with_an_error_event_of_their_own() -> None:
     expected = {"type": "error", "code": "queue_full", "message": str(QUEUE_FULL), "param": None, "sequence_number": 0}
-    body = openai_errors.answer_for(QUEUE_FULL).body
+    body = error_answers.answer_for(QUEUE_FULL).body
     assert event("/v1/responses", body) == (["event: error"], expected | {"error": CONTENT}, "")
 
 

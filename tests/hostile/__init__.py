@@ -1,0 +1,1 @@
+"""Hostile clients against real processes, while a well-behaved neighbour is served."""
