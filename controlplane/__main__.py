@@ -82,7 +82,7 @@ async def run(settings: Settings) -> None:
     credentials = None
     if settings.tls_cert is not None and settings.tls_key is not None:
         credentials = tls.server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-    authenticator, generated = access.configured(settings, now=_now)
+    admitted = access.configured(settings, now=_now)
     opening = Store.open(
         settings.store_url,
         connections_max=settings.database_connections_max,
@@ -94,8 +94,11 @@ async def run(settings: Settings) -> None:
         fan_out = FanOut(fleet, now=_now)
         store.commits.subscribe(fan_out.publish)
         server = Server(
-            message_bytes_max=settings.message_bytes_max, streams_max=settings.streams_max, admit=authenticator.admit
+            message_bytes_max=settings.message_bytes_max,
+            streams_max=settings.streams_max,
+            admit=admitted.authenticator.admit,
         )
+        sync = SyncHandler(fan_out, ChunkCache(store), identify=admitted.identities.identify)
         registry = Registry(
             store=store,
             adapter_verifier=verifier,
@@ -104,11 +107,12 @@ async def run(settings: Settings) -> None:
         )
         server.add(
             RegistryServicer(registry),
-            SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(store))),
+            SnapshotServicer(registry, sync),
             FleetServicer(store, fleet),
         )
         try:
             address = await server.start(settings.listen, credentials)
+            generated = admitted.generated
             with generated.left_for(address) if generated is not None else contextlib.nullcontext():
                 await _serve(settings, store, server, fleet, fan_out, address, stop)
             _log.info("stopped")

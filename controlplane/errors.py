@@ -154,6 +154,11 @@ class Reason(enum.StrEnum):
     DATA_PLANE_MISMATCH = "DATA_PLANE_MISMATCH"
     """These credentials are for another data plane. Use those of this data plane, or correct its
     id."""
+    DATA_PLANE_BOUND = "DATA_PLANE_BOUND"
+    """The data plane has a credential of its own, and these are others. Use its own."""
+    DATA_PLANE_UNBOUND = "DATA_PLANE_UNBOUND"
+    """These credentials are for no data plane in particular, and the operator does not accept such.
+    Ask for a token or certificate that is for this data plane."""
     IDENTITY_PROVIDER_UNAVAILABLE = "IDENTITY_PROVIDER_UNAVAILABLE"
     """The keys that verify tokens cannot be fetched at the moment. Try again later."""
 

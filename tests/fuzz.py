@@ -34,7 +34,7 @@ from controlplane.push.sync import SyncHandler
 from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import SERVICES, Server
 from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
-from tests.access import everybody_is_admin
+from tests.access import everybody_is_admin, everybody_is_known
 from tests.adapter_directories import write_adapter
 from tests.postgres_server import running_server
 from tests.registry_world import START, open_world
@@ -301,7 +301,10 @@ async def fuzz(url: str, directory: Path, *, count: int, seed: int) -> Fuzzer:
         registry = Registry(store=world.store, adapter_verifier=world.verifier, resource_statuses=fleet.statuses.of)
         server.add(
             RegistryServicer(registry),
-            SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(world.store), limits=limits, watch_s=0.1)),
+            SnapshotServicer(
+                registry,
+                SyncHandler(fan_out, ChunkCache(world.store), identify=everybody_is_known, limits=limits, watch_s=0.1),
+            ),
             FleetServicer(world.store, fleet),
         )
         address = await server.start("127.0.0.1:0")

@@ -167,17 +167,3 @@ def authorize(principal: Principal, method: str) -> None:
             "allowedRoles": ",".join(allowed),
         },
     )
-
-
-def check_speaks_for(principal: Principal, data_plane_id: str) -> None:
-    """Check that `principal` may connect as this data plane.
-
-    Raises:
-        errors.PermissionDenied: its credentials name another data plane.
-    """
-    if principal.data_plane and principal.data_plane != data_plane_id:
-        raise errors.PermissionDenied(
-            errors.Reason.DATA_PLANE_MISMATCH,
-            f"{principal.name} is for the data plane {principal.data_plane}, not for {data_plane_id}",
-            metadata={"principal": principal.name, "dataPlane": principal.data_plane},
-        )

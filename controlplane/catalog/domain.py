@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -45,6 +46,17 @@ class Entry:
     digest: bytes
     """SHA-256 of the blob, 32 bytes."""
     blob: bytes
+
+
+class Identity(enum.StrEnum):
+    """How sure it is that a data plane is the one that it says it is."""
+
+    BOUND = "bound"
+    """Its credential is for this data plane only."""
+    LOCAL = "local"
+    """It has the token that a control plane made for its own machine."""
+    SHARED = "shared"
+    """Whoever has its credential can speak for other data planes, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

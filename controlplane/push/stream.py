@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
-from controlplane.catalog.domain import Head
+from controlplane.catalog.domain import Head, Identity
 from controlplane.push.subscription.goodbyes import SUPERSEDED
 from controlplane.push.subscription.machine import Subscription
 
@@ -20,6 +20,8 @@ class Stream:
     def __init__(self, subscription: Subscription) -> None:
         self.subscription = subscription
         self.wake = asyncio.Event()
+        self.identity = Identity.SHARED
+        """How sure it is whose stream it is. Set before it is attached."""
 
     @property
     def hello(self) -> pb.Hello:

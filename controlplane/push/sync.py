@@ -11,7 +11,7 @@ import structlog
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane import principal
-from controlplane.access.permissions import check_speaks_for
+from controlplane.catalog.domain import Identity
 from controlplane.errors import FailedPrecondition, InvalidArgument, Reason, Unavailable
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
@@ -38,6 +38,9 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 WATCH_S = 5.0
 """How often to check for a stuck writer, and how long a stream has for its Goodbye. Seconds."""
 
+Identify = Callable[[principal.Principal, str], Identity]
+"""How sure it is that a caller is the data plane of this id; refuses with PermissionDenied."""
+
 Context = grpc.aio.ServicerContext[pb.SyncRequest, pb.SyncResponse]
 
 _log = structlog.get_logger("controlplane.push.sync")
@@ -51,6 +54,7 @@ class SyncHandler:
         fan_out: FanOut,
         chunks: ChunkCache,
         *,
+        identify: Identify,
         limits: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
         watch_s: float = WATCH_S,
@@ -59,12 +63,14 @@ class SyncHandler:
         Args:
             fan_out: Where commits come from, and reports go.
             chunks: Snapshots to send.
+            identify: Decides which data planes a caller may speak for.
             limits: How long things may take.
             clock: Seconds of a clock that does not go back.
             watch_s: How often to check for a stuck writer. Seconds.
         """
         self._fan_out = fan_out
         self._chunks = chunks
+        self._identify = identify
         self._limits = limits or Limits()
         self._clock = clock
         self._watch_s = watch_s
@@ -74,7 +80,7 @@ class SyncHandler:
 
         Raises:
             InvalidArgument: a message is invalid.
-            PermissionDenied: the credentials are for another data plane.
+            PermissionDenied: the credentials may not speak for this data plane.
             FailedPrecondition: a message came at the wrong time.
             Unavailable: the client does not read or speak, or the control plane is stopping.
         """
@@ -101,11 +107,11 @@ class SyncHandler:
         async for request in requests:
             change = subscription.receive(request, self._clock())
             if not attached.is_set():
-                check_speaks_for(principal.current(), stream.data_plane_id)
+                stream.identity = self._identify(principal.current(), stream.data_plane_id)
                 session = await self._fan_out.prepare(stream.data_plane_id)
                 self._fan_out.attach(stream, session)
                 attached.set()
-                _log.info("sync_stream_began", data_plane=stream.data_plane_id)
+                _log.info("sync_stream_began", data_plane=stream.data_plane_id, identity=stream.identity.value)
             else:
                 self._fan_out.received(stream, change)
             stream.wake.set()

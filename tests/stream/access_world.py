@@ -23,6 +23,7 @@ from grpc_reflection.v1alpha import reflection
 from structlog.testing import capture_logs
 
 from controlplane.access.authentication import Authenticator, TokenSource
+from controlplane.access.identities import DataPlaneIdentities
 from controlplane.access.permissions import Role
 from controlplane.access.tokens_file import TokensFile
 from controlplane.adapters.verification import AdapterVerifier
@@ -99,6 +100,7 @@ async def guarded_plane(
     """A control plane with the tokens of this module, and those of `more`."""
     file = write_tokens(directory / "tokens.yaml", entries())
     source = TokensFile(file, now=lambda: datetime.now(UTC))
+    identities = DataPlaneIdentities([source.bound_ids], allows_unbound=True)
     async with Store.open(f"sqlite+aiosqlite:///{directory}/registry.db") as store:
         verifier = AdapterVerifier(size_bytes_max=1024, allowed_sources=())
         fleet = fleet_of(store, head=await store.head())
@@ -110,7 +112,7 @@ async def guarded_plane(
         registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses.of)
         server.add(
             RegistryServicer(registry),
-            SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(store))),
+            SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(store), identify=identities.identify)),
             FleetServicer(store, fleet),
         )
         address = await server.start("127.0.0.1:0", tls)

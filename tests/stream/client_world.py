@@ -28,7 +28,7 @@ from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import Server
 from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
 from controlplane.store.store import Store
-from tests.access import everybody_is_admin
+from tests.access import everybody_is_admin, everybody_is_known
 
 START_TIMEOUT_S = 30.0
 
@@ -50,7 +50,7 @@ def running_control_plane(directory: Path) -> Iterator[str]:
             registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses.of)
             server.add(
                 RegistryServicer(registry),
-                SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(store))),
+                SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(store), identify=everybody_is_known)),
                 FleetServicer(store, fleet),
             )
             writing = asyncio.create_task(fleet.writer.run())

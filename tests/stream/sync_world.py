@@ -37,7 +37,7 @@ from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.sync.client import Connection, SyncClient, Timing
 from dataplane.sync.events import Accepted, Identity, Rejected
 from tests import full_catalog
-from tests.access import everybody_is_admin
+from tests.access import everybody_is_admin, everybody_is_known
 from tests.raw import POLICY
 from tests.registry_world import spec
 
@@ -129,7 +129,10 @@ async def control_plane(
         registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses.of)
         server.add(
             RegistryServicer(registry),
-            SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(wrapped), limits=limits, watch_s=watch_s)),
+            SnapshotServicer(
+                registry,
+                SyncHandler(fan_out, ChunkCache(wrapped), identify=everybody_is_known, limits=limits, watch_s=watch_s),
+            ),
             FleetServicer(store, fleet),
         )
         address = await server.start(listen)
