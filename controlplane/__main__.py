@@ -18,6 +18,7 @@ from controlplane.fleet.fleet import Fleet, fleet_of
 from controlplane.fleet.shared_database import sharing_of
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
+from controlplane.push.reported_names import CatalogNames
 from controlplane.push.sync import SyncHandler
 from controlplane.rpc import tls
 from controlplane.rpc.handlers.registry import Registry
@@ -98,7 +99,9 @@ async def run(settings: Settings) -> None:
             streams_max=settings.streams_max,
             admit=admitted.authenticator.admit,
         )
-        sync = SyncHandler(fan_out, ChunkCache(store), identify=admitted.identities.identify)
+        sync = SyncHandler(
+            fan_out, ChunkCache(store), CatalogNames(store.reported_names), identify=admitted.identities.identify
+        )
         registry = Registry(
             store=store,
             adapter_verifier=verifier,

@@ -7,7 +7,6 @@ from typing import Any
 import grpc.aio
 
 from controlplane.access.permissions import Role
-from controlplane.catalog.domain import Identity
 from controlplane.principal import Principal
 
 TESTER = Principal(name="tester", role=Role.ADMIN, authentication="none")
@@ -16,8 +15,3 @@ TESTER = Principal(name="tester", role=Role.ADMIN, authentication="none")
 async def everybody_is_admin(method: str, context: grpc.aio.ServicerContext[Any, Any]) -> Principal:
     """The `admit` of a `Server`."""
     return TESTER
-
-
-def everybody_is_known(caller: Principal, data_plane_id: str) -> Identity:
-    """The `identify` of a `SyncHandler`."""
-    return Identity.BOUND

@@ -27,17 +27,16 @@ from grpc_status import rpc_status
 
 from controlplane.errors import Reason
 from controlplane.fleet.fleet import fleet_of
-from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
 from controlplane.push.subscription.timing import Limits
-from controlplane.push.sync import SyncHandler
 from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import SERVICES, Server
 from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
-from tests.access import everybody_is_admin, everybody_is_known
+from tests.access import everybody_is_admin
 from tests.adapter_directories import write_adapter
 from tests.postgres_server import running_server
 from tests.registry_world import START, open_world
+from tests.sync_handler import sync_handler
 
 CONCURRENCY = 32
 
@@ -303,7 +302,7 @@ async def fuzz(url: str, directory: Path, *, count: int, seed: int) -> Fuzzer:
             RegistryServicer(registry),
             SnapshotServicer(
                 registry,
-                SyncHandler(fan_out, ChunkCache(world.store), identify=everybody_is_known, limits=limits, watch_s=0.1),
+                sync_handler(fan_out, world.store, limits=limits, watch_s=0.1),
             ),
             FleetServicer(world.store, fleet),
         )

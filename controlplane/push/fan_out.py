@@ -7,13 +7,13 @@ reader therefore costs a pointer and a chunk, and blocks no other stream.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
 
-from controlplane.catalog.domain import Head
+from controlplane.catalog.domain import Head, Position
 from controlplane.errors import Reason, Unavailable
 from controlplane.fleet.data_plane import Session
 from controlplane.fleet.fleet import Fleet
@@ -64,6 +64,17 @@ class FanOut:
         """The oldest catalog revision that a data plane is being sent here, if any."""
         in_flight = (stream.subscription.in_flight for stream in self._streams)
         return min((head.position.revision for head in in_flight if head is not None), default=None)
+
+    def oldest_of(self, *served: Position | None) -> int:
+        """The lowest catalog revision among the head and those snapshots that are of its store."""
+        head = self.head.position
+        own = (position for position in served if position is not None and position.store_uid == head.store_uid)
+        return min((head.revision, *(position.revision for position in own)))
+
+    def reported_by(self, stream: Stream) -> Container[str]:
+        """Names of the resources whose statuses are kept of the data plane of a stream."""
+        known = self._fleet.state.get(stream.data_plane_id)
+        return known.resources.keys() if known is not None else ()
 
     def publish(self, head: Head) -> None:
         """Point every stream to a newer snapshot. Heads may come in any order."""

@@ -22,6 +22,8 @@ class Stream:
         self.wake = asyncio.Event()
         self.identity = Identity.SHARED
         """How sure it is whose stream it is. Set before it is attached."""
+        self.statuses_dropped = 0
+        """Statuses of names that are not in the catalog."""
 
     @property
     def hello(self) -> pb.Hello:

@@ -13,8 +13,10 @@ from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane import principal
 from controlplane.catalog.domain import Identity
 from controlplane.errors import FailedPrecondition, InvalidArgument, Reason, Unavailable
+from controlplane.fleet.progress import ResourceChange
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
+from controlplane.push.reported_names import CatalogNames
 from controlplane.push.stream import Stream
 from controlplane.push.subscription.machine import Subscription
 from controlplane.push.subscription.states import State
@@ -53,6 +55,7 @@ class SyncHandler:
         self,
         fan_out: FanOut,
         chunks: ChunkCache,
+        names: CatalogNames,
         *,
         identify: Identify,
         limits: Limits | None = None,
@@ -63,6 +66,7 @@ class SyncHandler:
         Args:
             fan_out: Where commits come from, and reports go.
             chunks: Snapshots to send.
+            names: Tells names of the catalog from made-up ones.
             identify: Decides which data planes a caller may speak for.
             limits: How long things may take.
             clock: Seconds of a clock that does not go back.
@@ -70,6 +74,7 @@ class SyncHandler:
         """
         self._fan_out = fan_out
         self._chunks = chunks
+        self._names = names
         self._identify = identify
         self._limits = limits or Limits()
         self._clock = clock
@@ -100,11 +105,17 @@ class SyncHandler:
             raise self._translate(stream, _first(group_error)) from None
         finally:
             self._fan_out.detach(stream)
-            _log.info("sync_stream_ended", data_plane=stream.data_plane_id, state=stream.subscription.state.value)
+            _log.info(
+                "sync_stream_ended",
+                data_plane=stream.data_plane_id,
+                state=stream.subscription.state.value,
+                statuses_dropped=stream.statuses_dropped,
+            )
 
     async def _read(self, stream: Stream, requests: AsyncIterable[pb.SyncRequest], attached: asyncio.Event) -> None:
         subscription = stream.subscription
         async for request in requests:
+            served_before = subscription.progress.serving
             change = subscription.receive(request, self._clock())
             if not attached.is_set():
                 stream.identity = self._identify(principal.current(), stream.data_plane_id)
@@ -113,8 +124,19 @@ class SyncHandler:
                 attached.set()
                 _log.info("sync_stream_began", data_plane=stream.data_plane_id, identity=stream.identity.value)
             else:
-                self._fan_out.received(stream, change)
+                since = self._fan_out.oldest_of(served_before, subscription.progress.serving)
+                self._fan_out.received(stream, await self._known_part(stream, change, since))
             stream.wake.set()
+
+    async def _known_part(self, stream: Stream, change: ResourceChange, since_revision: int) -> ResourceChange:
+        held = self._fan_out.reported_by(stream)
+        known = await self._names.known_part(change, held=held, since_revision=since_revision)
+        dropped = len(change.updated) - len(known.updated)
+        if dropped and not stream.statuses_dropped:
+            # Once for each stream: a data plane may make up any number of names.
+            _log.warning("statuses_of_unknown_names_dropped", data_plane=stream.data_plane_id, statuses=dropped)
+        stream.statuses_dropped += dropped
+        return known
 
     async def _write(self, stream: Stream, context: Context, attached: asyncio.Event) -> None:
         await attached.wait()

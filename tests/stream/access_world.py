@@ -29,13 +29,12 @@ from controlplane.access.tokens_file import TokensFile
 from controlplane.adapters.verification import AdapterVerifier
 from controlplane.fleet.fleet import fleet_of
 from controlplane.principal import Principal
-from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
-from controlplane.push.sync import SyncHandler
 from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import SERVICES, Server
 from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
 from controlplane.store.store import Store
+from tests.sync_handler import sync_handler
 
 TOKENS = {role: secrets.token_urlsafe(32) for role in Role}
 """A valid token of each role."""
@@ -112,7 +111,10 @@ async def guarded_plane(
         registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses.of)
         server.add(
             RegistryServicer(registry),
-            SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(store), identify=identities.identify)),
+            SnapshotServicer(
+                registry,
+                sync_handler(fan_out, store, identify=identities.identify),
+            ),
             FleetServicer(store, fleet),
         )
         address = await server.start("127.0.0.1:0", tls)

@@ -21,14 +21,13 @@ from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import snapshot_service_pb2_grpc
 from controlplane.adapters.verification import AdapterVerifier
 from controlplane.fleet.fleet import fleet_of
-from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
-from controlplane.push.sync import SyncHandler
 from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import Server
 from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
 from controlplane.store.store import Store
-from tests.access import everybody_is_admin, everybody_is_known
+from tests.access import everybody_is_admin
+from tests.sync_handler import sync_handler
 
 START_TIMEOUT_S = 30.0
 
@@ -50,7 +49,10 @@ def running_control_plane(directory: Path) -> Iterator[str]:
             registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses.of)
             server.add(
                 RegistryServicer(registry),
-                SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(store), identify=everybody_is_known)),
+                SnapshotServicer(
+                    registry,
+                    sync_handler(fan_out, store),
+                ),
                 FleetServicer(store, fleet),
             )
             writing = asyncio.create_task(fleet.writer.run())

@@ -20,14 +20,13 @@ from broadsheet.v1 import (
     snapshot_service_pb2_grpc,
 )
 from controlplane.fleet.fleet import fleet_of
-from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
-from controlplane.push.sync import SyncHandler
 from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import Server
 from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
-from tests.access import everybody_is_admin, everybody_is_known
+from tests.access import everybody_is_admin
 from tests.registry_world import START, World, open_world, spec
+from tests.sync_handler import sync_handler
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ async def registry_plane(directory: Path) -> AsyncIterator[ControlPlane]:
         world.store.commits.subscribe(fan_out.publish)
         server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=100, admit=everybody_is_admin)
         registry = Registry(store=world.store, adapter_verifier=world.verifier, resource_statuses=fleet.statuses.of)
-        sync = SyncHandler(fan_out, ChunkCache(world.store), identify=everybody_is_known)
+        sync = sync_handler(fan_out, world.store)
         server.add(RegistryServicer(registry), SnapshotServicer(registry, sync), FleetServicer(world.store, fleet))
         address = await server.start("127.0.0.1:0")
         async with grpc.aio.insecure_channel(address) as channel:

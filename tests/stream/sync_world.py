@@ -22,10 +22,8 @@ from controlplane.adapters.verification import AdapterVerifier
 from controlplane.fleet.fleet import fleet_of
 from controlplane.fleet.shared_database import SharingSettings, sharing_of
 from controlplane.fleet.state import FleetLimits
-from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut, ShutdownSettings
 from controlplane.push.subscription.timing import Limits
-from controlplane.push.sync import SyncHandler
 from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import Server
 from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
@@ -37,9 +35,10 @@ from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.sync.client import Connection, SyncClient, Timing
 from dataplane.sync.events import Accepted, Identity, Rejected
 from tests import full_catalog
-from tests.access import everybody_is_admin, everybody_is_known
+from tests.access import everybody_is_admin
 from tests.raw import POLICY
 from tests.registry_world import spec
+from tests.sync_handler import sync_handler
 
 LIMITS = Limits(heartbeat_s=0.1, hello_timeout_s=0.5, answer_timeout_s=5.0, silence_timeout_s=5.0)
 FLEET_LIMITS = FleetLimits(last_seen_write_s=0.2)
@@ -131,7 +130,7 @@ async def control_plane(
             RegistryServicer(registry),
             SnapshotServicer(
                 registry,
-                SyncHandler(fan_out, ChunkCache(wrapped), identify=everybody_is_known, limits=limits, watch_s=watch_s),
+                sync_handler(fan_out, store, entries=wrapped, limits=limits, watch_s=watch_s),
             ),
             FleetServicer(store, fleet),
         )
