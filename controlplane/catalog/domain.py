@@ -58,6 +58,12 @@ class Identity(enum.StrEnum):
     SHARED = "shared"
     """Whoever has its credential can speak for other data planes, too."""
 
+    @property
+    def votes(self) -> bool:
+        """Whether rollouts go by what the data plane reports. An id that anybody could have made up
+        must not revert them."""
+        return self is not Identity.SHARED
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataPlaneRecord:
@@ -83,6 +89,8 @@ class DataPlaneRecord:
     """When its current or latest stream began (UTC, aware)."""
     last_seen_time: datetime
     """When its last message arrived (UTC, aware)."""
+    identity: Identity = Identity.SHARED
+    """How sure the identity of its current or latest stream is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

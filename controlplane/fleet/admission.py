@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from controlplane.errors import Reason, ResourceExhausted
+from controlplane.catalog.domain import Identity
+from controlplane.errors import PermissionDenied, Reason, ResourceExhausted
 from controlplane.fleet.data_plane import Session
 from controlplane.fleet.database import FleetDatabase
 from controlplane.fleet.own_database import RecordStore
@@ -23,13 +24,18 @@ class Admission:
         self._records = records
         self._database = database
 
-    async def admit(self, data_plane_id: str) -> Session:
+    async def admit(self, data_plane_id: str, identity: Identity = Identity.SHARED) -> Session:
         """Load the record of a data plane, and number its new stream.
+
+        Args:
+            data_plane_id: Its id.
+            identity: By the credential of the stream.
 
         Returns:
             The session, for `FleetState.attach`.
 
         Raises:
+            PermissionDenied: it has connected with a credential of its own, and this is another.
             ResourceExhausted: there are too many data planes.
             Unavailable: the database failed.
         """
@@ -39,7 +45,16 @@ class Admission:
             record = await self._records.get_data_plane(data_plane_id)
             if record is not None:
                 self._state.remember(record)
-        if self._state.get(data_plane_id) is None and self._state.is_full:
+        known = self._state.view(data_plane_id)
+        if known is not None and known.record.identity is Identity.BOUND is not identity:
+            # An identity provider does not list the data planes that it has named.
+            raise PermissionDenied(
+                Reason.DATA_PLANE_BOUND,
+                f"{data_plane_id} has connected with a credential of its own, and this one is for no data plane in "
+                f"particular; to let it speak for {data_plane_id}: broadsheet fleet remove {data_plane_id}",
+                metadata={"dataPlane": data_plane_id},
+            )
+        if known is None and self._state.is_full:
             count = len(self._state.ids)
             raise ResourceExhausted(
                 Reason.TOO_MANY_DATA_PLANES, f"{count} data planes have connected, and no more are let in"

@@ -41,10 +41,10 @@ class ReportedStatuses:
         return statuses
 
     def observed(self, name: str) -> Sequence[Observed]:
-        """What each connected data plane has reported about a model revision, by data plane id."""
+        """What each connected data plane that votes has reported about a model revision, by id."""
         observed = []
         for data_plane_id, known in self._state.items():
-            if known.connected:
+            if known.connected and known.record.identity.votes:
                 status = known.resources.get(name, _NOT_REPORTED)
                 observed.append(
                     Observed(

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import status_pb2
-from controlplane.catalog.domain import DataPlaneRecord, Head
+from controlplane.catalog.domain import DataPlaneRecord, Head, Identity
 from controlplane.fleet.data_plane import Connection, DataPlane, Session
 from controlplane.fleet.merging import merge
 from controlplane.fleet.progress import Progress, ResourceChange, progress_in, record_of, record_with
@@ -91,10 +91,17 @@ class FleetState:
             self._data_planes[record.id] = DataPlane(record=record, progress=progress_in(record), stored=record)
 
     def attach(
-        self, hello: pb.Hello, progress: Progress, connection: Connection, session: Session, *, now: datetime
+        self,
+        hello: pb.Hello,
+        progress: Progress,
+        connection: Connection,
+        session: Session,
+        *,
+        now: datetime,
+        identity: Identity = Identity.SHARED,
     ) -> None:
         """A stream has begun. Of two streams of a data plane, the older session is superseded."""
-        record = record_of(hello, progress, now=now)
+        record = record_of(hello, progress, now=now, identity=identity)
         known = self._data_planes.get(hello.data_plane)
         if known is None:
             known = self._data_planes[hello.data_plane] = DataPlane(record=record, progress=progress)

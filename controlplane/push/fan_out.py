@@ -13,7 +13,7 @@ from datetime import datetime
 
 import structlog
 
-from controlplane.catalog.domain import Head, Position
+from controlplane.catalog.domain import Head, Identity, Position
 from controlplane.errors import Reason, Unavailable
 from controlplane.fleet.data_plane import Session
 from controlplane.fleet.fleet import Fleet
@@ -82,19 +82,24 @@ class FanOut:
             for stream in self._streams:
                 stream.publish(head)
 
-    async def prepare(self, data_plane_id: str) -> Session:
+    async def prepare(self, data_plane_id: str, identity: Identity = Identity.SHARED) -> Session:
         """Admit a new stream of a data plane, right before it is attached.
+
+        Args:
+            data_plane_id: Whose stream it is.
+            identity: How sure that is.
 
         Returns:
             The session, for `attach`.
 
         Raises:
+            PermissionDenied: the data plane has connected with a credential of its own before.
             ResourceExhausted: there are too many data planes.
             Unavailable: the control plane is stopping, or the database failed.
         """
         if self._closing:
             raise Unavailable(Reason.SHUTTING_DOWN, "this control plane is stopping")
-        return await self._fleet.admission.admit(data_plane_id)
+        return await self._fleet.admission.admit(data_plane_id, identity)
 
     def attach(self, stream: Stream, session: Session) -> None:
         """A stream has said Hello. An older stream of the same data plane is superseded."""
@@ -106,7 +111,8 @@ class FanOut:
         # Since its first message the head may have moved.
         stream.publish(state.head)
         self._streams[stream] = None
-        state.attach(hello, stream.subscription.progress, stream, session, now=self._now())
+        progress = stream.subscription.progress
+        state.attach(hello, progress, stream, session, now=self._now(), identity=stream.identity)
         if self._closing:
             stream.end(SHUTTING_DOWN, reconnect_after_s=self._settings.reconnect_after_s)
 

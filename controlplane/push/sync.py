@@ -119,7 +119,7 @@ class SyncHandler:
             change = subscription.receive(request, self._clock())
             if not attached.is_set():
                 stream.identity = self._identify(principal.current(), stream.data_plane_id)
-                session = await self._fan_out.prepare(stream.data_plane_id)
+                session = await self._fan_out.prepare(stream.data_plane_id, stream.identity)
                 self._fan_out.attach(stream, session)
                 attached.set()
                 _log.info("sync_stream_began", data_plane=stream.data_plane_id, identity=stream.identity.value)

@@ -304,6 +304,8 @@ data_planes = Table(
     Column("software_version", String(64), nullable=False),
     Column("connect_time_us", BigInteger, nullable=False),
     Column("last_seen_time_us", BigInteger, nullable=False),
+    # controlplane.catalog.domain.Identity, by the credential of its latest stream.
+    Column("identity", String(16), nullable=False, server_default="shared"),
 )
 
 # What control planes on one database share. On SQLite there is only one control plane, so these

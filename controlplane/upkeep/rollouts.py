@@ -23,7 +23,8 @@ _ROLLOUTS = principal.Principal(name="rollouts", role="", authentication="none")
 _log = structlog.get_logger("controlplane.upkeep.rollouts")
 
 Observe = Callable[[str], Sequence[rollout.Observed]]
-"""The state of a model revision, given by resource name, on each connected data plane."""
+"""The state of a model revision, given by resource name, on each connected data plane that
+votes."""
 
 
 async def advance_for_ever(

@@ -104,6 +104,7 @@ class ScriptedDataPlane:
         self._rejects = rejects
         self._requests: queue.Queue[pb.SyncRequest | None] = queue.Queue()
         self._serving: Position | None = None
+        self._reported: Sequence[ResourceStatus] = ()
         self._channel = grpc.insecure_channel(endpoint)
         hello = pb.Hello(data_plane=data_plane, instance_uid="1", http_address="http://127.0.0.1:1")
         self._requests.put(pb.SyncRequest(hello=hello))
@@ -116,7 +117,9 @@ class ScriptedDataPlane:
         assert self._connected.wait(START_TIMEOUT_S)
 
     def report(self, *resources: ResourceStatus, removed: Sequence[str] = ()) -> None:
-        """Report states. They hold until the next report."""
+        """Report states. They hold until the next report, and are said again for each snapshot: the
+        control plane drops what is said of a name before the name is in the catalog."""
+        self._reported = resources
         self._requests.put(
             pb.SyncRequest(status=pb.Status(serving=self._serving, resources=resources, removed=removed))
         )
@@ -142,7 +145,7 @@ class ScriptedDataPlane:
                 target=target, serving=self._serving, phase=Phase.PHASE_REJECTED, reason=self._rejects, message="no"
             )
         self._serving = target
-        return pb.Status(target=target, serving=target, phase=Phase.PHASE_ACTIVE)
+        return pb.Status(target=target, serving=target, phase=Phase.PHASE_ACTIVE, resources=self._reported)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from broadsheet.v1 import fleet_service_pb2 as pb
 from broadsheet.v1 import snapshot_pb2, status_pb2
 from controlplane.catalog.convert import position_to_proto, timestamp_to_proto
-from controlplane.catalog.domain import Position
+from controlplane.catalog.domain import Identity, Position
 from controlplane.errors import data_plane_not_found
 from controlplane.fleet.fleet import Fleet
 from controlplane.fleet.outcomes import DataPlaneOutcome, Outcome
@@ -34,6 +34,14 @@ _OUTCOMES: Mapping[Outcome, pb.DataPlaneOutcome.Outcome.ValueType] = MappingProx
         Outcome.REJECTED: pb.DataPlaneOutcome.OUTCOME_REJECTED,
         Outcome.PENDING: pb.DataPlaneOutcome.OUTCOME_PENDING,
         Outcome.MISSING: pb.DataPlaneOutcome.OUTCOME_MISSING,
+    }
+)
+
+_IDENTITIES: Mapping[Identity, pb.DataPlane.Identity.ValueType] = MappingProxyType(
+    {
+        Identity.BOUND: pb.DataPlane.IDENTITY_BOUND,
+        Identity.LOCAL: pb.DataPlane.IDENTITY_LOCAL,
+        Identity.SHARED: pb.DataPlane.IDENTITY_SHARED,
     }
 )
 
@@ -125,6 +133,8 @@ def _data_plane(view: DataPlaneView) -> pb.DataPlane:
         software_version=record.software_version,
         connect_time=timestamp_to_proto(record.connect_time),
         last_seen_time=timestamp_to_proto(record.last_seen_time),
+        identity=_IDENTITIES[record.identity],
+        votes=record.identity.votes,
     )
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import status_pb2
 from controlplane.catalog.convert import position_to_proto
-from controlplane.catalog.domain import DataPlaneRecord, Head, Position
+from controlplane.catalog.domain import DataPlaneRecord, Head, Identity, Position
 from controlplane.fleet.fleet import Fleet, fleet_of
 from controlplane.fleet.state import FleetLimits
 from controlplane.push.fan_out import FanOut, ShutdownSettings
@@ -83,12 +83,18 @@ class World:
         return Stream(Subscription(head=self.fan_out.head, limits=Limits(), now_s=0))
 
     async def connect(
-        self, data_plane_id: str = "dp", *, have: Position | None = None, rejected: Sequence[Position] = ()
+        self,
+        data_plane_id: str = "dp",
+        *,
+        have: Position | None = None,
+        rejected: Sequence[Position] = (),
+        identity: Identity = Identity.BOUND,
     ) -> Stream:
         """A stream that has said Hello, and is attached."""
         stream = self.stream()
+        stream.identity = identity
         stream.subscription.receive(hello(data_plane_id, have=have, rejected=rejected), 0)
-        self.fan_out.attach(stream, await self.fan_out.prepare(data_plane_id))
+        self.fan_out.attach(stream, await self.fan_out.prepare(data_plane_id, identity))
         return stream
 
     def say(self, stream: Stream, status: pb.Status) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import status_pb2
 from controlplane.catalog.convert import position_to_proto
+from controlplane.catalog.domain import Identity
 from tests.unit.controlplane.fleet_world import World, at, resource
 
 
@@ -46,3 +47,21 @@ async def test_only_connected_data_planes_are_observed() -> None:
     ]
     world.fan_out.detach(silent)
     assert [seen.data_plane for seen in world.fleet.statuses.observed("models/m")] == ["dataPlanes/a"]
+
+
+async def test_a_data_plane_that_anybody_could_have_made_up_does_not_vote() -> None:
+    world = World()
+    for identity in Identity:
+        stream = await world.connect(identity.value, identity=identity)
+        world.say(stream, pb.Status(resources=[resource("models/m")]))
+    voters = [seen.data_plane for seen in world.fleet.statuses.observed("models/m")]
+    assert voters == ["dataPlanes/bound", "dataPlanes/local"]
+    assert len(world.fleet.statuses.of("models/m")) == 3
+
+
+async def test_the_vote_goes_with_the_credential_of_the_newest_stream() -> None:
+    world = World()
+    await world.connect(identity=Identity.SHARED)
+    assert not world.fleet.statuses.observed("models/m")
+    await world.connect(identity=Identity.BOUND)
+    assert len(world.fleet.statuses.observed("models/m")) == 1
