@@ -79,7 +79,7 @@ class Reason(enum.StrEnum):
     ADAPTER_NOT_FOUND = "ADAPTER_NOT_FOUND"
     """There is no such adapter. Check the id, or register it."""
     DATA_PLANE_NOT_FOUND = "DATA_PLANE_NOT_FOUND"
-    """No data plane of this id has ever connected."""
+    """No data plane of this id has ever connected, or it was removed."""
     API_KEY_NOT_FOUND = "API_KEY_NOT_FOUND"
     """There is no such API key. Check the id, or create it."""
     API_KEY_EXISTS = "API_KEY_EXISTS"
@@ -134,7 +134,10 @@ class Reason(enum.StrEnum):
     DATA_PLANE_SILENT = "DATA_PLANE_SILENT"
     """A data plane did not read or send anything for too long. It reconnects by itself."""
     TOO_MANY_DATA_PLANES = "TOO_MANY_DATA_PLANES"
-    """The limit of data planes is reached. Look for a data plane whose id changes at each start."""
+    """The limit of data planes is reached. Remove those that are gone, and look for one whose id
+    changes at each start."""
+    DATA_PLANE_CONNECTED = "DATA_PLANE_CONNECTED"
+    """The data plane is connected. Stop it first, or remove it with `force`."""
     TOO_MANY_WAITERS = "TOO_MANY_WAITERS"
     """Too many calls already wait for revisions. Try again later."""
 
@@ -281,7 +284,13 @@ def revision_of_resource_not_found(name: str, number: int, newest: int) -> NotFo
 
 def data_plane_not_found(name: str) -> NotFound:
     """There is no data plane of this resource name."""
-    return NotFound(Reason.DATA_PLANE_NOT_FOUND, f"{name} has never connected", metadata={"resource": name})
+    message = f"{name} has never connected, or was removed"
+    return NotFound(Reason.DATA_PLANE_NOT_FOUND, message, metadata={"resource": name})
+
+
+def data_plane_connected(name: str) -> FailedPrecondition:
+    message = f"{name} is connected; stop it first, or give force to end its stream"
+    return FailedPrecondition(Reason.DATA_PLANE_CONNECTED, message, metadata={"resource": name})
 
 
 def revision_not_found(revision: int, oldest: int, newest: int) -> NotFound:

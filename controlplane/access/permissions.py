@@ -37,6 +37,7 @@ class Permission(enum.StrEnum):
     CATALOG_WRITE = "catalog.write"
     CATALOG_ROLL_BACK = "catalog.roll-back"
     FLEET_READ = "fleet.read"
+    FLEET_REMOVE = "fleet.remove"
     AUDIT_READ = "audit.read"
     KEYS_READ = "keys.read"
     KEYS_REVOKE = "keys.revoke"
@@ -112,6 +113,7 @@ _FLEET: Mapping[str, Permission] = {
     "ListDataPlanes": Permission.FLEET_READ,
     "GetDataPlane": Permission.FLEET_READ,
     "WaitForRevision": Permission.FLEET_READ,
+    "RemoveDataPlane": Permission.FLEET_REMOVE,
 }
 
 PERMISSION_OF_METHOD: Mapping[str, Permission] = MappingProxyType(

@@ -57,6 +57,8 @@ class Admission:
         if known is None and self._state.is_full:
             count = len(self._state.ids)
             raise ResourceExhausted(
-                Reason.TOO_MANY_DATA_PLANES, f"{count} data planes have connected, and no more are let in"
+                Reason.TOO_MANY_DATA_PLANES,
+                f"{count} data planes are known, and no more are let in; to remove one that is gone: "
+                "broadsheet fleet remove DATA_PLANE",
             )
         return await self._database.claim(data_plane_id)

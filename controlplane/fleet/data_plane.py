@@ -28,6 +28,9 @@ class Connection(Protocol):
     def supersede(self) -> None:
         """End it: a newer stream of the same data plane has taken its place."""
 
+    def dismiss(self) -> None:
+        """End it: an operator has removed the data plane."""
+
 
 @dataclass(slots=True)
 class UnsharedChanges:

@@ -146,6 +146,22 @@ class FleetState:
             known.connection = None
             self._mark_unwritten(data_plane_id)
 
+    def forget(self, data_plane_id: str, *, session: Session | None = None) -> None:
+        """A data plane is removed. Its stream here is ended.
+
+        Args:
+            data_plane_id: Its id.
+            session: Only if this is its newest session. None: whatever its session is.
+        """
+        known = self._data_planes.get(data_plane_id)
+        if known is None or session not in (None, known.session):
+            return
+        del self._data_planes[data_plane_id]
+        self._unwritten.pop(data_plane_id, None)
+        if known.connection is not None:
+            known.connection.dismiss()
+        self._on_change()
+
     # -- transitions: the database -----------------------------------------------------------------
 
     def learn(self, changes: Sequence[FleetChange]) -> None:
@@ -174,14 +190,16 @@ class FleetState:
     def written(self, reports: Sequence[FleetReport]) -> None:
         """The database has these reports."""
         for report in reports:
-            self._data_planes[report.record.id].stored = report.record
+            known = self._data_planes.get(report.record.id)
+            if known is not None:
+                known.stored = report.record
 
     def not_written(self, reports: Sequence[FleetReport]) -> None:
         """The database failed. What these reports held is to be written later."""
         for report in reports:
-            known = self._data_planes[report.record.id]
+            known = self._data_planes.get(report.record.id)
             # A report of an earlier session is of no use to anybody.
-            if known.session == report.session:
+            if known is not None and known.session == report.session:
                 known.unshared.prepend(report)
                 self._mark_unwritten(report.record.id)
 
@@ -234,6 +252,10 @@ class FleetState:
             for data_plane_id, known in self._data_planes.items()
             if known.elsewhere is not None
         }
+
+    def sessions(self) -> Mapping[str, Session]:
+        """The newest session of each data plane that is known, by id."""
+        return {data_plane_id: known.session for data_plane_id, known in self._data_planes.items()}
 
     @property
     def _last_seen_write(self) -> timedelta:

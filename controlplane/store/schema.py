@@ -92,6 +92,23 @@ audit_changes = Table(
     Index("ix_audit_changes_name", "name", "catalog_revision"),
 )
 
+audit_operations = Table(
+    "audit_operations",
+    metadata,
+    # Operations that change no catalog, such as RemoveDataPlane: the newest revision at that time,
+    # and how many operations there were after it.
+    Column("catalog_revision", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("create_time_us", BigInteger, nullable=False, index=True),
+    Column("principal", String(256), nullable=False),
+    Column("role", String(64), nullable=False),
+    Column("authentication", String(64), nullable=False),
+    Column("address", String(256), nullable=False),
+    Column("request_id", String(256), nullable=False),
+    Column("method", String(64), nullable=False),
+    Column("resource", String(256), nullable=False),
+)
+
 blobs = Table(
     "blobs",
     metadata,

@@ -52,6 +52,7 @@ EXCEPTIONS = {
     "RevokeApiKey": OPERATORS,
     "ListAuditEvents": OPERATORS,
     "RollbackCatalog": OPERATORS,
+    "RemoveDataPlane": {Role.ADMIN},
 }
 
 

@@ -11,12 +11,14 @@ from broadsheet.v1 import fleet_service_pb2 as pb
 from broadsheet.v1 import snapshot_pb2, status_pb2
 from controlplane.catalog.convert import position_to_proto, timestamp_to_proto
 from controlplane.catalog.domain import Identity, Position
-from controlplane.errors import data_plane_not_found
+from controlplane.errors import data_plane_connected, data_plane_not_found
 from controlplane.fleet.fleet import Fleet
 from controlplane.fleet.outcomes import DataPlaneOutcome, Outcome
 from controlplane.fleet.state import DataPlaneView
 from controlplane.listing import paging
-from controlplane.store.fleet.data_planes import DataPlanes
+from controlplane.rpc.handlers import idempotency
+from controlplane.store.store import Store
+from controlplane.store.transactions import WriteTransaction
 from protocol.names import data_plane_name, parse_data_plane
 
 WAIT_TIMEOUT_DEFAULT_S = 30.0
@@ -47,15 +49,19 @@ _IDENTITIES: Mapping[Identity, pb.DataPlane.Identity.ValueType] = MappingProxyTy
 
 
 class FleetHandler:
-    """Reads the fleet, and waits for it. Its state in memory is newer than the stored records."""
+    """Reads the fleet, waits for it, and removes data planes.
 
-    def __init__(self, data_planes: DataPlanes, fleet: Fleet) -> None:
+    Its state in memory is newer than the stored records.
+    """
+
+    def __init__(self, store: Store, fleet: Fleet) -> None:
         """
         Args:
-            data_planes: Holds the records of all data planes that ever connected.
+            store: Holds the records of all data planes that have connected and were not removed.
             fleet: What data planes have reported.
         """
-        self._data_planes = data_planes
+        self._store = store
+        self._data_planes = store.data_planes
         self._fleet = fleet
 
     async def list_data_planes(self, request: pb.ListDataPlanesRequest) -> pb.ListDataPlanesResponse:
@@ -103,6 +109,33 @@ class FleetHandler:
             # Without any data plane the revision is active nowhere, not everywhere.
             active_everywhere=bool(active) and all(active),
         )
+
+    async def remove_data_plane(self, request: pb.RemoveDataPlaneRequest) -> pb.RemoveDataPlaneResponse:
+        data_plane_id = parse_data_plane(request.name)
+        await self._fleet.database.catch_up()
+        await self._remember(data_plane_id)
+        is_first = False
+
+        async def work(transaction: WriteTransaction) -> pb.RemoveDataPlaneResponse:
+            nonlocal is_first
+            view = self._fleet.state.view(data_plane_id)
+            if view is None:
+                raise data_plane_not_found(request.name)
+            if view.connected and not request.force:
+                raise data_plane_connected(request.name)
+            await transaction.data_planes.remove(data_plane_id)
+            is_first = True
+            return pb.RemoveDataPlaneResponse(data_plane=_data_plane(view))
+
+        def forget() -> None:
+            # A repeat must not end the stream of a data plane that has come back since.
+            if is_first:
+                self._fleet.state.forget(data_plane_id)
+
+        async with self._fleet.writer.paused():
+            return await idempotency.commit(
+                self._store, request, pb.RemoveDataPlaneResponse, work, resource=request.name, on_commit=forget
+            )
 
     async def _remember(self, data_plane_id: str) -> None:
         if self._fleet.state.view(data_plane_id) is None:

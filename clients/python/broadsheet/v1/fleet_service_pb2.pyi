@@ -244,6 +244,66 @@ class GetDataPlaneResponse(_message.Message):
 Global___GetDataPlaneResponse: _TypeAlias = GetDataPlaneResponse  # noqa: Y015
 
 @_typing.final
+class RemoveDataPlaneRequest(_message.Message):
+    """Request of RemoveDataPlane."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`dataPlanes/{data_plane}`."""
+    force: _builtins.bool
+    """Remove it even if it is connected. Its stream ends."""
+    request_id: _builtins.str
+    """UUID4 of this request. Within 24 hours, the same request with the same id changes nothing and
+    gets the first answer.
+    """
+    validate_only: _builtins.bool
+    """Run every check and answer as if it were removed, but write nothing."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        force: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveDataPlaneRequest: _TypeAlias = RemoveDataPlaneRequest  # noqa: Y015
+
+@_typing.final
+class RemoveDataPlaneResponse(_message.Message):
+    """Response of RemoveDataPlane."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_PLANE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def data_plane(self) -> Global___DataPlane:
+        """The data plane as it was, without the states of its resources."""
+
+    def __init__(
+        self,
+        *,
+        data_plane: Global___DataPlane | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data_plane", b"data_plane"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_plane", b"data_plane"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveDataPlaneResponse: _TypeAlias = RemoveDataPlaneResponse  # noqa: Y015
+
+@_typing.final
 class WaitForRevisionRequest(_message.Message):
     """Request of WaitForRevision."""
 

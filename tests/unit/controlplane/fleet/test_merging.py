@@ -15,15 +15,19 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Peer:
-    """A connection that notes whether it was superseded."""
+    """A connection that notes whether it was ended, and why."""
 
     settled_revision = 5
 
     def __init__(self) -> None:
         self.superseded = False
+        self.dismissed = False
 
     def supersede(self) -> None:
         self.superseded = True
+
+    def dismiss(self) -> None:
+        self.dismissed = True
 
 
 def change(
