@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Container, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
@@ -44,6 +45,8 @@ class CatalogNames:
         self._confirmed: dict[str, None] = {}
         """Names that were in the catalog when they were looked up, oldest look first. One stays
         after its resource is deleted: it is no made-up name."""
+        self._looking = asyncio.Lock()
+        self._failed_looks = 0
 
     async def known_part(self, change: ResourceChange, *, held: Container[str], since_revision: int) -> ResourceChange:
         """The part of a change that is about names of the catalog.
@@ -56,21 +59,32 @@ class CatalogNames:
             held: Names that the data plane has reported before, and that were kept.
             since_revision: Names of snapshots from this catalog revision on count.
         """
-        fresh = [
-            status.name
-            for status in change.updated
-            if status.name not in self._confirmed and (change.replace or status.name not in held)
-        ]
-        if not fresh:
+        fresh = [status.name for status in change.updated if change.replace or status.name not in held]
+        made_up = await self._made_up(fresh, since_revision) if self._unconfirmed(fresh) else ()
+        if not made_up:
             return change
-        try:
-            found = await self._source.in_catalog(fresh, since_revision)
-        except Unavailable as error:
-            _log.warning("reported_names_not_checked", names=len(fresh), reason=error.reason.value)
-            return change
-        self._confirm(found)
-        made_up = set(fresh) - found
         return replace(change, updated=tuple(status for status in change.updated if status.name not in made_up))
+
+    async def _made_up(self, fresh: Sequence[str], since_revision: int) -> AbstractSet[str]:
+        failed_looks = self._failed_looks
+        # A single look at a time: a whole fleet reports a new model at the same moment, and all but
+        # the first find its name confirmed.
+        async with self._looking:
+            unconfirmed = self._unconfirmed(fresh)
+            if not unconfirmed or self._failed_looks != failed_looks:
+                # Where a look has failed meanwhile, the others do not wait for their own to fail.
+                return frozenset()
+            try:
+                found = await self._source.in_catalog(unconfirmed, since_revision)
+            except Unavailable as error:
+                self._failed_looks += 1
+                _log.warning("reported_names_not_checked", names=len(unconfirmed), reason=error.reason.value)
+                return frozenset()
+            self._confirm(found)
+            return set(unconfirmed) - found
+
+    def _unconfirmed(self, names: Sequence[str]) -> Sequence[str]:
+        return [name for name in names if name not in self._confirmed]
 
     def _confirm(self, found: AbstractSet[str]) -> None:
         self._confirmed.update(dict.fromkeys(found))

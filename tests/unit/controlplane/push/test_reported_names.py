@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
@@ -19,6 +20,7 @@ class Catalog:
 
     async def in_catalog(self, reported: Sequence[str], since_revision: int) -> AbstractSet[str]:
         self.asked.extend(reported)
+        await asyncio.sleep(0)
         if self.away:
             raise Unavailable(Reason.STORE_UNAVAILABLE, "away")
         return self.names & set(reported)
@@ -74,3 +76,20 @@ async def test_nothing_is_lost_while_the_database_is_away() -> None:
     assert await kept(catalog, change("models/a")) == ["models/a"]
     source.away = False
     assert await kept(catalog, change("models/x")) == []
+
+
+async def test_a_fleet_that_reports_a_new_name_at_once_needs_one_look() -> None:
+    source = Catalog("models/a")
+    catalog = CatalogNames(source)
+    reports = await asyncio.gather(*(kept(catalog, change("models/a", f"models/x{number}")) for number in range(50)))
+    assert reports == [["models/a"]] * 50
+    assert source.asked.count("models/a") == 1
+
+
+async def test_when_the_database_is_away_a_fleet_waits_for_one_look() -> None:
+    source = Catalog("models/a")
+    catalog = CatalogNames(source)
+    source.away = True
+    reports = await asyncio.gather(*(kept(catalog, change("models/a")) for _ in range(50)))
+    assert reports == [["models/a"]] * 50
+    assert source.asked == ["models/a"]
