@@ -42,6 +42,11 @@ class DataPlaneView:
     progress: Progress
     connected: bool
 
+    @classmethod
+    def of_stored(cls, record: DataPlaneRecord) -> DataPlaneView:
+        """What is known of a data plane that only the database has."""
+        return cls(record=record, progress=progress_in(record), connected=False)
+
 
 class FleetState:
     """What is known of all data planes. Transitions change it; questions do not.
@@ -56,14 +61,15 @@ class FleetState:
         head: Head,
         shares_statuses: bool,
         limits: FleetLimits | None = None,
-        on_change: Callable[[], None] = lambda: None,
+        on_change: Callable[[str | None], None] = lambda _: None,
     ) -> None:
         """
         Args:
             head: The newest snapshot at start.
             shares_statuses: Whether reports carry resource statuses, for other control planes.
             limits: Bounds.
-            on_change: Called after each transition. Must not block or raise.
+            on_change: Called after each transition with the id of the data plane; with None when
+                the head has changed. Must not block or raise.
         """
         self._head = head
         self._shares_statuses = shares_statuses
@@ -83,7 +89,7 @@ class FleetState:
             return False
         self._head = head
         self._entries_seen = max(self._entries_seen, head.entry_count)
-        self._on_change()
+        self._on_change(None)
         return True
 
     def remember(self, record: DataPlaneRecord, *, make_room: bool = False) -> bool:
@@ -173,17 +179,14 @@ class FleetState:
 
     def learn(self, changes: Sequence[FleetChange]) -> None:
         """Take what the shared database has that `report_numbers` lacks."""
-        changed = False
         # First those that are known: the others may take the place of one that has disconnected.
         for item in sorted(changes, key=lambda item: item.record.id not in self._data_planes):
             self.remember(item.record, make_room=item.connected)
             known = self._data_planes.get(item.record.id)
             if known is not None and known.elsewhere != item:
-                changed = True
                 if merge(known, item, has_unwritten_report=item.record.id in self._unwritten):
                     self._unwritten.pop(item.record.id, None)
-        if changed:
-            self._on_change()
+                self._on_change(item.record.id)
 
     def take_reports(self, limit: int) -> Sequence[FleetReport]:
         """Reports of up to `limit` data planes that are to be written now, oldest change first.
@@ -292,4 +295,4 @@ class FleetState:
 
     def _mark_unwritten(self, data_plane_id: str) -> None:
         self._unwritten[data_plane_id] = None
-        self._on_change()
+        self._on_change(data_plane_id)

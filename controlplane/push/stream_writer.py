@@ -23,14 +23,12 @@ class StreamWriter:
 
     def __init__(self, write: Write) -> None:
         self._write = write
-        self._writing: asyncio.Task[None] | None = None
+        self._writing: asyncio.Task[bool] | None = None
 
     async def write(self, response: pb.SyncResponse) -> None:
         """Write a message. The one before it must have ended."""
         self._writing = asyncio.create_task(self._write_once(response))
-        try:
-            await asyncio.shield(self._writing)
-        except grpc.aio.InternalError:
+        if not await asyncio.shield(self._writing):
             # The client is gone, and grpc.aio is about to cancel this handler. To return would
             # raise again when the status is sent, so wait for the cancellation.
             await asyncio.Event().wait()
@@ -45,5 +43,10 @@ class StreamWriter:
             await asyncio.wait((self._writing,), timeout=timeout_s)
             self._writing.cancel()
 
-    async def _write_once(self, response: pb.SyncResponse) -> None:
-        await self._write(response)
+    async def _write_once(self, response: pb.SyncResponse) -> bool:
+        """Returns whether the client is still there. Perhaps nobody asks any more."""
+        try:
+            await self._write(response)
+        except grpc.aio.InternalError:
+            return False
+        return True

@@ -7,9 +7,10 @@ from broadsheet.v1 import status_pb2
 from controlplane.catalog.domain import DataPlaneRecord
 from controlplane.fleet.data_plane import Session
 from controlplane.fleet.progress import Progress, ResourceChange
-from controlplane.fleet.state import FleetState
+from controlplane.fleet.reported_statuses import ReportedStatuses
+from controlplane.fleet.state import FleetLimits, FleetState
 from controlplane.store.fleet.reports import FleetChange
-from tests.unit.controlplane.fleet_world import at, head, resource
+from tests.unit.controlplane.fleet_world import at, head, record, resource
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -177,3 +178,13 @@ def test_statuses_from_elsewhere_are_removed_and_replaced() -> None:
     assert [status.name for status in state.resources("dp")] == ["models/b"]
     state.learn([change(1, number=3, replace=True, statuses={"models/c": resource("models/c")})])
     assert [status.name for status in state.resources("dp")] == ["models/c"]
+
+
+def test_a_data_plane_that_connects_elsewhere_is_learned_while_the_memory_is_full() -> None:
+    state = FleetState(head=head(5), shares_statuses=True, limits=FleetLimits(data_planes_max=1))
+    state.remember(record("gone"))
+    state.learn([change(1, number=1, connected=False)])
+    assert list(state.ids) == ["gone"]
+    state.learn([change(1, number=1, statuses={"models/a": resource("models/a")})])
+    assert list(state.ids) == ["dp"]
+    assert [seen.data_plane for seen in ReportedStatuses(state).observed("models/a")] == ["dataPlanes/dp"]
