@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -11,6 +11,7 @@ from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import status_pb2
 from controlplane.catalog.domain import DataPlaneRecord, Head
 from controlplane.fleet.data_plane import Connection, DataPlane, Session
+from controlplane.fleet.known import KnownDataPlanes
 from controlplane.fleet.merging import merge
 from controlplane.fleet.progress import Progress, ResourceChange, progress_in, record_of, record_with
 from controlplane.store.fleet.reports import FleetChange, FleetReport
@@ -77,7 +78,7 @@ class FleetState:
         self._on_change = on_change
         self._entries_seen = head.entry_count
         """Entries of the largest head so far."""
-        self._data_planes: dict[str, DataPlane] = {}
+        self._data_planes = KnownDataPlanes()
         self._unwritten: dict[str, None] = {}
         """Ids of data planes that changed since their last report, oldest change first."""
 
@@ -115,7 +116,7 @@ class FleetState:
     ) -> None:
         """A stream has begun. Of two streams of a data plane, the older session is superseded."""
         record = record_of(hello, progress, now=now)
-        known = self._data_planes.get(hello.data_plane)
+        known = self._data_planes.get_known(hello.data_plane)
         if known is None:
             known = self._data_planes[hello.data_plane] = DataPlane(record=record, progress=progress)
         if session < known.session:
@@ -164,7 +165,7 @@ class FleetState:
 
         To the shared database it is the newest, and connected. So it is reported as disconnected.
         """
-        known = self._data_planes.get(data_plane_id)
+        known = self._data_planes.get_known(data_plane_id)
         if known is None or session < known.session:
             return
         if known.connection is not None:
@@ -182,7 +183,7 @@ class FleetState:
         # First those that are known: the others may take the place of one that has disconnected.
         for item in sorted(changes, key=lambda item: item.record.id not in self._data_planes):
             self.remember(item.record, make_room=item.connected)
-            known = self._data_planes.get(item.record.id)
+            known = self._data_planes.get_known(item.record.id)
             if known is not None and known.elsewhere != item:
                 if merge(known, item, has_unwritten_report=item.record.id in self._unwritten):
                     self._unwritten.pop(item.record.id, None)
@@ -201,14 +202,14 @@ class FleetState:
     def written(self, reports: Sequence[FleetReport]) -> None:
         """The database has these reports."""
         for report in reports:
-            known = self._data_planes.get(report.record.id)
+            known = self._data_planes.get_known(report.record.id)
             if known is not None:
                 known.stored = report.record
 
     def not_written(self, reports: Sequence[FleetReport]) -> None:
         """The database failed. What these reports held is to be written later."""
         for report in reports:
-            known = self._data_planes.get(report.record.id)
+            known = self._data_planes.get_known(report.record.id)
             # A report of an earlier session is of no use to anybody.
             if known is not None and known.session == report.session:
                 known.unshared.prepend(report)
@@ -234,26 +235,27 @@ class FleetState:
     @property
     def ids(self) -> Sequence[str]:
         """Ids of the data planes that are known, in order."""
-        return sorted(self._data_planes)
+        return self._data_planes.ids
 
     def get(self, data_plane_id: str) -> DataPlane | None:
         """All that is known of a data plane, to read only; None: nothing."""
-        return self._data_planes.get(data_plane_id)
+        return self._data_planes.get_known(data_plane_id)
 
-    def items(self) -> Iterator[tuple[str, DataPlane]]:
-        """All data planes by id, in order, to read only."""
-        return iter(sorted(self._data_planes.items()))
+    @property
+    def by_name(self) -> Sequence[tuple[str, DataPlane]]:
+        """All data planes by resource name, in the order of ids, to read only."""
+        return self._data_planes.by_name
 
     def view(self, data_plane_id: str) -> DataPlaneView | None:
         """What is known of a data plane that has connected, or was remembered; None: neither."""
-        known = self._data_planes.get(data_plane_id)
+        known = self._data_planes.get_known(data_plane_id)
         if known is None:
             return None
         return DataPlaneView(record=known.record, progress=known.progress, connected=known.connected)
 
     def resources(self, data_plane_id: str) -> Sequence[status_pb2.ResourceStatus]:
         """What a data plane has reported, by resource name. The messages are to read only."""
-        known = self._data_planes.get(data_plane_id)
+        known = self._data_planes.get_known(data_plane_id)
         return [status for _, status in sorted(known.resources.items())] if known is not None else ()
 
     def report_numbers(self) -> Mapping[str, int]:
@@ -283,7 +285,7 @@ class FleetState:
         return replace(change, updated=tuple(updated), removed=removed)
 
     def _connected_by(self, data_plane_id: str, connection: Connection) -> DataPlane | None:
-        known = self._data_planes.get(data_plane_id)
+        known = self._data_planes.get_known(data_plane_id)
         return known if known is not None and known.connection is connection else None
 
     def _forget_one(self) -> None:

@@ -13,8 +13,8 @@ from controlplane.catalog.convert import position_to_proto, timestamp_to_proto
 from controlplane.catalog.domain import DataPlaneRecord, Position
 from controlplane.errors import data_plane_not_found
 from controlplane.fleet.fleet import Fleet
-from controlplane.fleet.outcomes import DataPlaneOutcome, Outcome
 from controlplane.fleet.state import DataPlaneView
+from controlplane.fleet.waiting.outcomes import DataPlaneOutcome, Outcome
 from controlplane.listing import paging
 from controlplane.store.fleet.data_planes import DataPlanes
 from protocol.names import data_plane_name, parse_data_plane

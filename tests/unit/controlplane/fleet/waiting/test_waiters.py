@@ -8,11 +8,11 @@ from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane.catalog.convert import position_to_proto
 from controlplane.catalog.domain import Position
 from controlplane.errors import InvalidArgument, ResourceExhausted
-from controlplane.fleet import waiters as fleet_waiters
 from controlplane.fleet.data_plane import DataPlane
-from controlplane.fleet.outcomes import Outcome, pending_from
-from controlplane.fleet.outcomes import outcome_of as outcome_for
 from controlplane.fleet.progress import ResourceChange
+from controlplane.fleet.waiting import waiters as fleet_waiters
+from controlplane.fleet.waiting.outcomes import Outcome, pending_from
+from controlplane.fleet.waiting.outcomes import outcome_of as outcome_for
 from controlplane.push.fan_out import ShutdownSettings
 from controlplane.push.stream import Stream
 from tests.unit.controlplane.fleet_world import World, at, head, record, settle

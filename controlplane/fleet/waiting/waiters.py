@@ -9,9 +9,9 @@ from types import MappingProxyType
 from controlplane.catalog.domain import DataPlaneRecord
 from controlplane.errors import InvalidArgument, Reason, ResourceExhausted
 from controlplane.fleet.changed import Changed
-from controlplane.fleet.outcomes import DataPlaneOutcome, missing, outcome_of, pending_from
 from controlplane.fleet.state import FleetState
-from controlplane.fleet.watches import Watch, Watches
+from controlplane.fleet.waiting.outcomes import DataPlaneOutcome, missing, outcome_of, pending_from
+from controlplane.fleet.waiting.watches import Watch, Watches
 
 WAITERS_MAX = 1000
 """Calls at a time."""

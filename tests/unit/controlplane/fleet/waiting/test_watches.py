@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from controlplane.fleet.watches import Watch, Watches
+from controlplane.fleet.waiting.watches import Watch, Watches
 
 
 class Fleet:
