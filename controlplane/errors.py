@@ -137,6 +137,9 @@ class Reason(enum.StrEnum):
     """The limit of data planes is reached. Look for a data plane whose id changes at each start."""
     TOO_MANY_WAITERS = "TOO_MANY_WAITERS"
     """Too many calls already wait for revisions. Try again later."""
+    TOO_MANY_UNKNOWN_CALLERS = "TOO_MANY_UNKNOWN_CALLERS"
+    """There are too many health watches, or calls whose caller is not known yet, from this address
+    or in all. End some, or try again later."""
 
     TOKEN_MISSING = "TOKEN_MISSING"  # noqa: S105  # no password
     """The call carries no credentials. Send `authorization: Bearer TOKEN`, or show a client
