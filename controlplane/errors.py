@@ -127,7 +127,7 @@ class Reason(enum.StrEnum):
     """A route in that snapshot pins a revision of a resource that is deleted now. Choose another
     snapshot."""
     CATALOG_FULL = "CATALOG_FULL"
-    """The catalog has as many entries as a snapshot may have. Delete some."""
+    """The catalog has as many entries, or bytes, as a snapshot may have. Delete some resources."""
 
     PROTOCOL_VIOLATION = "PROTOCOL_VIOLATION"
     """A message on a Sync stream was illegal at that time. A bug in the data plane."""

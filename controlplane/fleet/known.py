@@ -21,7 +21,7 @@ class KnownDataPlanes(UserDict[str, DataPlane]):
     def ids(self) -> Sequence[str]:
         """All ids, in order."""
         if self._ids is None:
-            self._ids = tuple(sorted(self.data))
+            self._ids = sorted(self.data)
         return self._ids
 
     @property

@@ -69,13 +69,17 @@ class WriteTransaction:
         """Allocate the revision of what was changed, and log it. None: nothing was changed.
 
         Raises:
-            errors.ResourceExhausted: the catalog would have too many entries.
+            errors.ResourceExhausted: the catalog would grow beyond what data planes take.
         """
         if self.entries.count == 0:
             return None
         if self.entries.digest.entry_count > self.head.entry_count:
             snapshot.check_entry_count(self.entries.digest.entry_count)
-        new_head = await self._revision.allocate(self.entries.digest, method=method, resource=resource)
+        if self.entries.bytes > self._revision.entry_bytes:
+            snapshot.check_bytes(self.entries.bytes)
+        new_head = await self._revision.allocate(
+            self.entries.digest, self.entries.bytes, method=method, resource=resource
+        )
         await self._audit.append(
             audit.AuditEvent(
                 catalog_revision=self.stamp.catalog_revision,
