@@ -105,7 +105,7 @@ async def run(settings: Settings) -> None:
         registry = Registry(
             store=store,
             adapter_verifier=verifier,
-            resource_statuses=fleet.statuses.of,
+            resource_statuses=fleet.statuses,
             allowed_engine_args=settings.allowed_engine_args,
         )
         server.add(

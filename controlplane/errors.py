@@ -127,7 +127,7 @@ class Reason(enum.StrEnum):
     """A route in that snapshot pins a revision of a resource that is deleted now. Choose another
     snapshot."""
     CATALOG_FULL = "CATALOG_FULL"
-    """The catalog has as many entries as a snapshot may have. Delete some."""
+    """The catalog has as many entries, or bytes, as a snapshot may have. Delete some resources."""
 
     PROTOCOL_VIOLATION = "PROTOCOL_VIOLATION"
     """A message on a Sync stream was illegal at that time. A bug in the data plane."""
@@ -140,6 +140,9 @@ class Reason(enum.StrEnum):
     """The data plane is connected. Stop it first, or remove it with `force`."""
     TOO_MANY_WAITERS = "TOO_MANY_WAITERS"
     """Too many calls already wait for revisions. Try again later."""
+    TOO_MANY_UNKNOWN_CALLERS = "TOO_MANY_UNKNOWN_CALLERS"
+    """There are too many health watches, or calls whose caller is not known yet, from this address
+    or in all. End some, or try again later."""
 
     TOKEN_MISSING = "TOKEN_MISSING"  # noqa: S105  # no password
     """The call carries no credentials. Send `authorization: Bearer TOKEN`, or show a client

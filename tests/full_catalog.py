@@ -13,6 +13,7 @@ from broadsheet.v1 import adapter_pb2, model_pb2
 from controlplane import principal
 from controlplane.catalog import audit, domain, registration, snapshot, spec
 from controlplane.store.resources import adapter_rows, model_rows
+from controlplane.store.revisions import count_entry_bytes
 from controlplane.store.schema import (
     adapter_revisions,
     adapters,
@@ -29,6 +30,7 @@ from controlplane.store.schema import (
 from controlplane.store.store import Store
 from controlplane.store.times import to_us
 from protocol.catalog_digest import CatalogDigest
+from protocol.snapshot_limits import entry_bytes
 
 Draft = registration.ModelDraft | registration.AdapterDraft
 
@@ -94,12 +96,15 @@ async def _fill(store: Store, drafts: Iterable[Draft]) -> int:
         head = (await connection.execute(select(catalog).with_for_update())).one()
         digest = CatalogDigest.from_bytes(head.digest_state, head.entry_count)
         revision: int = head.revision
+        is_counted = head.entry_bytes_revision == revision
+        size_bytes = head.entry_bytes if is_counted else await count_entry_bytes(connection)
         rows = defaultdict[Table, list[Mapping[str, object]]](list)
         for draft in drafts:
             revision += 1
             stamp = domain.Stamp(uid=store._new_uid(), now=store._clock(), catalog_revision=revision)
             resource, entry, of_resource = _registered(draft, stamp)
             digest = digest.added(entry.name, entry.type, entry.digest)
+            size_bytes += entry_bytes(entry.name, entry.type, len(entry.blob))
             for table, values in itertools.chain(
                 of_resource,
                 _of_entry(entry, resource.served_name, revision),
@@ -110,7 +115,13 @@ async def _fill(store: Store, drafts: Iterable[Draft]) -> int:
         for table, of_table in rows.items():
             await connection.execute(insert(table), of_table)
         await connection.execute(
-            update(catalog).values(revision=revision, digest_state=digest.to_bytes(), entry_count=digest.entry_count)
+            update(catalog).values(
+                revision=revision,
+                digest_state=digest.to_bytes(),
+                entry_count=digest.entry_count,
+                entry_bytes=size_bytes,
+                entry_bytes_revision=revision,
+            )
         )
     return revision
 

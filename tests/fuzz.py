@@ -297,7 +297,7 @@ async def fuzz(url: str, directory: Path, *, count: int, seed: int) -> Fuzzer:
         world.store.commits.subscribe(fan_out.publish)
         server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=1000, admit=everybody_is_admin)
         limits = Limits(heartbeat_s=0.2, hello_timeout_s=0.2, answer_timeout_s=0.5, silence_timeout_s=0.5)
-        registry = Registry(store=world.store, adapter_verifier=world.verifier, resource_statuses=fleet.statuses.of)
+        registry = Registry(store=world.store, adapter_verifier=world.verifier, resource_statuses=fleet.statuses)
         server.add(
             RegistryServicer(registry),
             SnapshotServicer(

@@ -88,6 +88,12 @@ class DataPlane:
             return self.connection.settled_revision
         return self.elsewhere.settled_revision if self.elsewhere is not None else None
 
+    def end_stream(self) -> None:
+        """Another stream has taken the place of the one at this control plane, if it has one."""
+        if self.connection is not None:
+            self.connection.supersede()
+            self.connection = None
+
     def apply(self, change: ResourceChange) -> None:
         """Take a change of its resources."""
         if change.replace:

@@ -42,6 +42,10 @@ catalog = Table(
     # State of protocol.catalog_digest.CatalogDigest, 512 bytes.
     Column("digest_state", LargeBinary, nullable=False),
     Column("entry_count", BigInteger, nullable=False),
+    # Bytes of the entries of the newest snapshot (protocol.snapshot_limits.entry_bytes), and the
+    # revision at which they were counted. If that is not the newest, they are counted again.
+    Column("entry_bytes", BigInteger, nullable=False, server_default=text("0")),
+    Column("entry_bytes_revision", BigInteger, nullable=False, server_default=text("-1")),
     CheckConstraint("id = 1", name="one_row"),
 )
 

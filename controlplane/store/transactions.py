@@ -72,7 +72,7 @@ class WriteTransaction:
         """Allocate the revision of what was changed, and log it. None: the catalog is as before.
 
         Raises:
-            errors.ResourceExhausted: the catalog would have too many entries.
+            errors.ResourceExhausted: the catalog would grow beyond what data planes take.
         """
         if self.entries.count == 0:
             if self.data_planes.count:
@@ -80,7 +80,11 @@ class WriteTransaction:
             return None
         if self.entries.digest.entry_count > self.head.entry_count:
             snapshot.check_entry_count(self.entries.digest.entry_count)
-        new_head = await self._revision.allocate(self.entries.digest, method=method, resource=resource)
+        if self.entries.bytes > self._revision.entry_bytes:
+            snapshot.check_bytes(self.entries.bytes)
+        new_head = await self._revision.allocate(
+            self.entries.digest, self.entries.bytes, method=method, resource=resource
+        )
         event = self._event(self.stamp.catalog_revision, method, resource)
         changes = await self._audit.read_changes(self.entries.changes)
         await self._audit.append(dataclasses.replace(event, changes=changes, change_count=self.entries.count))

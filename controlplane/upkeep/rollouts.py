@@ -58,7 +58,11 @@ async def advance(store: Store, observe: Observe, *, now: datetime) -> None:
     for model in await store.models.list_rollouts():
         decision = rollout.decide(model, observe(names.model_revision_name(model.id, model.revision.number)), now)
         if decision is not None:
-            await move(store, model, decision)
+            try:
+                await move(store, model, decision)
+            except errors.ResourceExhausted as error:
+                # It is tried again. An operator makes room, or reverts it, which needs none.
+                _log.error("rollout_not_moved", model=model.name, move=decision.move.name, error=error.message)
 
 
 async def move(store: Store, decided_from: domain.Model, decision: rollout.Decision) -> None:

@@ -108,7 +108,7 @@ async def guarded_plane(
         server = Server(
             message_bytes_max=1 << 20, streams_max=100, admit=Authenticator([source, *more], certificates).admit
         )
-        registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses.of)
+        registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses)
         server.add(
             RegistryServicer(registry),
             SnapshotServicer(

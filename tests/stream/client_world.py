@@ -46,7 +46,7 @@ def running_control_plane(directory: Path) -> Iterator[str]:
             fan_out = FanOut(fleet, now=lambda: datetime.now(UTC))
             store.commits.subscribe(fan_out.publish)
             server = Server(message_bytes_max=4 << 20, streams_max=100, admit=everybody_is_admin)
-            registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses.of)
+            registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses)
             server.add(
                 RegistryServicer(registry),
                 SnapshotServicer(

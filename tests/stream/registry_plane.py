@@ -48,7 +48,7 @@ async def registry_plane(directory: Path) -> AsyncIterator[ControlPlane]:
         fan_out = FanOut(fleet, now=lambda: START)
         world.store.commits.subscribe(fan_out.publish)
         server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=100, admit=everybody_is_admin)
-        registry = Registry(store=world.store, adapter_verifier=world.verifier, resource_statuses=fleet.statuses.of)
+        registry = Registry(store=world.store, adapter_verifier=world.verifier, resource_statuses=fleet.statuses)
         sync = sync_handler(fan_out, world.store)
         server.add(RegistryServicer(registry), SnapshotServicer(registry, sync), FleetServicer(world.store, fleet))
         address = await server.start("127.0.0.1:0")

@@ -125,7 +125,7 @@ async def control_plane(
         fan_out = FanOut(fleet, now=lambda: datetime.now(UTC), settings=SHUTDOWN_SETTINGS)
         store.commits.subscribe(fan_out.publish)
         server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=1000, admit=everybody_is_admin)
-        registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses.of)
+        registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses)
         server.add(
             RegistryServicer(registry),
             SnapshotServicer(

@@ -7,9 +7,9 @@ import pytest
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane.errors import Reason, ResourceExhausted
 from controlplane.fleet.data_plane import Session
-from controlplane.fleet.outcomes import Outcome
 from controlplane.fleet.progress import Progress
 from controlplane.fleet.state import FleetLimits, FleetState
+from controlplane.fleet.waiting.outcomes import Outcome
 from tests.unit.controlplane.fleet.test_merging import Peer
 from tests.unit.controlplane.fleet_world import World, head
 
