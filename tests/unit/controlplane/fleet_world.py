@@ -88,7 +88,7 @@ class World:
         *,
         have: Position | None = None,
         rejected: Sequence[Position] = (),
-        identity: Identity = Identity.BOUND,
+        identity: Identity = Identity.LOCAL,
     ) -> Stream:
         """A stream that has said Hello, and is attached."""
         stream = self.stream()
