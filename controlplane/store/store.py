@@ -168,7 +168,6 @@ class Store:
         method: str,
         resource: str,
         dry_run: bool = False,
-        on_commit: Callable[[], None] = lambda: None,
     ) -> T:
         """Run `work` in a transaction, and commit what it changed as one catalog revision.
 
@@ -180,7 +179,6 @@ class Store:
             method: The call that makes the change, for the history, such as `RegisterModel`.
             resource: Name of the resource that changes, for the history.
             dry_run: Run every check, then roll back.
-            on_commit: Called when the transaction is durable. Must not block or raise.
 
         Raises:
             errors.Unavailable: the database failed.
@@ -200,8 +198,6 @@ class Store:
         def committed(outcome: tuple[T, domain.Head | None]) -> None:
             if outcome[1] is not None:
                 self.commits.publish(outcome[1])
-            if not dry_run:
-                on_commit()
 
         result, _ = await self._catalog_door.run(change, on_commit=committed)
         return result

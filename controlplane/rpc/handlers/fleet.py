@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
@@ -65,6 +66,8 @@ class FleetHandler:
         self._fleet = fleet
         self._answered: tuple[Sequence[DataPlaneOutcome], pb.WaitForRevisionResponse] | None = None
         """The last answer to WaitForRevision, and what it was made of."""
+        self._removals: set[asyncio.Task[pb.RemoveDataPlaneResponse]] = set()
+        """Under way; asyncio itself keeps no reference to a task."""
 
     async def list_data_planes(self, request: pb.ListDataPlanesRequest) -> pb.ListDataPlanesResponse:
         size = paging.page_size(request.page_size)
@@ -105,6 +108,13 @@ class FleetHandler:
         return self._answered[1]
 
     async def remove_data_plane(self, request: pb.RemoveDataPlaneRequest) -> pb.RemoveDataPlaneResponse:
+        # It goes on when the caller is gone: what is deleted must be forgotten, too.
+        removal = asyncio.create_task(self._remove(request))
+        self._removals.add(removal)
+        removal.add_done_callback(self._removals.discard)
+        return await asyncio.shield(removal)
+
+    async def _remove(self, request: pb.RemoveDataPlaneRequest) -> pb.RemoveDataPlaneResponse:
         data_plane_id = parse_data_plane(request.name)
         await self._fleet.database.catch_up()
         stored = await self._only_stored([data_plane_id])
@@ -121,15 +131,14 @@ class FleetHandler:
             is_first = True
             return pb.RemoveDataPlaneResponse(data_plane=_data_plane(view))
 
-        def forget() -> None:
-            # A repeat must not end the stream of a data plane that has come back since.
-            if is_first:
-                self._fleet.state.forget(data_plane_id)
-
         async with self._fleet.writer.paused():
-            return await idempotency.commit(
-                self._store, request, pb.RemoveDataPlaneResponse, work, resource=request.name, on_commit=forget
+            answer = await idempotency.commit(
+                self._store, request, pb.RemoveDataPlaneResponse, work, resource=request.name
             )
+            # A repeat must not end the stream of a data plane that has come back since.
+            if is_first and not request.validate_only:
+                self._fleet.state.forget(data_plane_id)
+        return answer
 
     def _view(self, data_plane_id: str, stored: Mapping[str, DataPlaneRecord]) -> DataPlaneView:
         """What is known of a data plane that is in memory, or else in `stored`."""

@@ -39,7 +39,6 @@ async def commit(
     *,
     resource: str,
     kept: Callable[[R], R] = lambda answer: answer,
-    on_commit: Callable[[], None] = lambda: None,
 ) -> R:
     """Carry out `request` in a transaction of its own, unless that was done before.
 
@@ -57,7 +56,6 @@ async def commit(
         resource: Name of the resource that changes, for the history.
         kept: The answer to store for repeats. Differs from the first one where that holds a
             secret.
-        on_commit: Called when the answer is durable, also of a repeat. Must not block or raise.
 
     Raises:
         errors.InvalidArgument: The request id belongs to another request.
@@ -77,9 +75,7 @@ async def commit(
             await transaction.request_ids.keep(answered, request_ids.RETENTION)
         return answer, False
 
-    answer, is_repeat = await store.write(
-        once, method=call.method, resource=resource, dry_run=call.validate_only, on_commit=on_commit
-    )
+    answer, is_repeat = await store.write(once, method=call.method, resource=resource, dry_run=call.validate_only)
     _log.info(
         "request_repeated" if is_repeat else "change_made",
         method=call.method,
