@@ -105,7 +105,7 @@ class FleetState:
         """
         if record.id not in self._data_planes:
             if self.is_full and make_room:
-                self._forget_one()
+                self._data_planes.make_room(kept=self._unwritten)
             if self.is_full:
                 return False
             self._data_planes[record.id] = DataPlane(record=record, progress=progress_in(record), stored=record)
@@ -138,7 +138,7 @@ class FleetState:
         known = self._connected_by(data_plane_id, connection)
         if known is None:
             return
-        change = self._bounded(known, change)
+        change = known.bounded(change, statuses_max=STATUSES_PER_ENTRY * self._entries_seen + SPARE_STATUSES)
         known.apply(change)
         if progress != known.progress:
             known.progress = progress
@@ -260,40 +260,15 @@ class FleetState:
 
     def report_numbers(self) -> Mapping[str, int]:
         """`FleetChange.number` of what is known from the shared database, by data plane id."""
-        return {
-            data_plane_id: known.elsewhere.number
-            for data_plane_id, known in self._data_planes.items()
-            if known.elsewhere is not None
-        }
+        return self._data_planes.report_numbers
 
     @property
     def _last_seen_write(self) -> timedelta:
         return timedelta(seconds=self._limits.last_seen_write_s)
 
-    def _bounded(self, known: DataPlane, change: ResourceChange) -> ResourceChange:
-        """The part of a change that is kept: a data plane may make names up."""
-        held = {} if change.replace else known.resources
-        room = STATUSES_PER_ENTRY * self._entries_seen + SPARE_STATUSES - len(held)
-        updated = []
-        for status in change.updated:
-            is_new = status.name not in held
-            if room > 0 or not is_new:
-                updated.append(status)
-            room -= is_new
-        names = {status.name for status in updated}
-        removed = tuple(name for name in change.removed if name in held or name in names)
-        return replace(change, updated=tuple(updated), removed=removed)
-
     def _connected_by(self, data_plane_id: str, connection: Connection) -> DataPlane | None:
         known = self._data_planes.get_known(data_plane_id)
         return known if known is not None and known.connection is connection else None
-
-    def _forget_one(self) -> None:
-        """Forget a data plane of which the database has all that is needed, if there is one."""
-        for data_plane_id, known in self._data_planes.items():
-            if not known.connected and known.stored is not None and data_plane_id not in self._unwritten:
-                del self._data_planes[data_plane_id]
-                return
 
     def _mark_unwritten(self, data_plane_id: str) -> None:
         self._unwritten[data_plane_id] = None
