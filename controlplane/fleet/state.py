@@ -146,7 +146,8 @@ class FleetState:
             is_due = True
         else:
             known.record = replace(known.record, last_seen_time=now)
-            is_due = known.stored is None or now - known.stored.last_seen_time >= self._last_seen_write
+            last_seen_write = timedelta(seconds=self._limits.last_seen_write_s)
+            is_due = known.stored is None or now - known.stored.last_seen_time >= last_seen_write
         if self._shares_statuses and not change.is_empty:
             known.unshared.add(change)
             is_due = True
@@ -261,10 +262,6 @@ class FleetState:
     def report_numbers(self) -> Mapping[str, int]:
         """`FleetChange.number` of what is known from the shared database, by data plane id."""
         return self._data_planes.report_numbers
-
-    @property
-    def _last_seen_write(self) -> timedelta:
-        return timedelta(seconds=self._limits.last_seen_write_s)
 
     def _connected_by(self, data_plane_id: str, connection: Connection) -> DataPlane | None:
         known = self._data_planes.get_known(data_plane_id)
