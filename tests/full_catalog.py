@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime
 
 from sqlalchemy import Table, insert, select, update
 
@@ -108,7 +107,7 @@ async def _fill(store: Store, drafts: Iterable[Draft]) -> int:
             for table, values in itertools.chain(
                 of_resource,
                 _of_entry(entry, resource.served_name, revision),
-                _of_commit(draft, entry, digest, stamp.now, revision),
+                _of_commit(draft, entry, digest, stamp, size_bytes),
             ):
                 rows[table].append(values)
         # In the order of first use, so that rows come after those that they refer to.
@@ -151,14 +150,16 @@ def _of_entry(entry: domain.Entry, served_name: str, revision: int) -> _Rows:
     yield entries, {"name": entry.name, "type": entry.type, "digest": entry.digest, "from_revision": revision}
 
 
-def _of_commit(draft: Draft, entry: domain.Entry, digest: CatalogDigest, now: datetime, revision: int) -> _Rows:
+def _of_commit(draft: Draft, entry: domain.Entry, digest: CatalogDigest, stamp: domain.Stamp, size_bytes: int) -> _Rows:
+    revision = stamp.catalog_revision
     commit = {
-        "create_time_us": to_us(now),
+        "create_time_us": to_us(stamp.now),
         "method": "RegisterModel" if isinstance(draft, registration.ModelDraft) else "RegisterAdapter",
         "resource": entry.name,
     }
     root = digest.root()
-    yield catalog_revisions, {**commit, "revision": revision, "root_digest": root, "entry_count": digest.entry_count}
+    counted = {"root_digest": root, "entry_count": digest.entry_count, "entry_bytes": size_bytes}
+    yield catalog_revisions, {**commit, "revision": revision, **counted}
     yield (
         audit_events,
         {

@@ -103,6 +103,9 @@ class Commit:
     """The method that made it, such as `RegisterModel`. Empty for revision 0."""
     resource: str
     """Resource name that the method was called with. Empty for revision 0."""
+    size_bytes: int | None
+    """Bytes of the snapshot's entries, as `protocol.snapshot_limits` counts them. None: a release
+    made it that did not count them."""
 
 
 REPLACE = rollout_pb2.RolloutPolicy(strategy=rollout_pb2.RolloutPolicy.STRATEGY_REPLACE)

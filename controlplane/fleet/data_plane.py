@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NewType, Protocol
 
 from broadsheet.v1 import status_pb2
@@ -93,6 +93,20 @@ class DataPlane:
         if self.connection is not None:
             self.connection.supersede()
             self.connection = None
+
+    def bounded(self, change: ResourceChange, *, statuses_max: int) -> ResourceChange:
+        """The part of a change that is kept of at most so many statuses: names may be made up."""
+        held = {} if change.replace else self.resources
+        room = statuses_max - len(held)
+        updated = []
+        for status in change.updated:
+            is_new = status.name not in held
+            if room > 0 or not is_new:
+                updated.append(status)
+            room -= is_new
+        names = {status.name for status in updated}
+        removed = tuple(name for name in change.removed if name in held or name in names)
+        return replace(change, updated=tuple(updated), removed=removed)
 
     def apply(self, change: ResourceChange) -> None:
         """Take a change of its resources."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import UserDict
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 
-from controlplane.fleet.data_plane import DataPlane
+from controlplane.fleet.data_plane import DataPlane, Session
 from protocol.names import data_plane_name
 
 
@@ -38,6 +38,31 @@ class KnownDataPlanes(UserDict[str, DataPlane]):
     def __delitem__(self, data_plane_id: str) -> None:
         super().__delitem__(data_plane_id)
         self._ids = self._by_name = None
+
+    @property
+    def report_numbers(self) -> Mapping[str, int]:
+        """`FleetChange.number` of what is known from the shared database, by id."""
+        return {
+            data_plane_id: known.elsewhere.number
+            for data_plane_id, known in self.data.items()
+            if known.elsewhere is not None
+        }
+
+    @property
+    def sessions(self) -> Mapping[str, Session]:
+        """The newest session of each, by id."""
+        return {data_plane_id: known.session for data_plane_id, known in self.data.items()}
+
+    def make_room(self, *, kept: Container[str]) -> None:
+        """Forget one that is not connected and that the database has, if there is such a one.
+
+        Args:
+            kept: Ids of those that have something to write.
+        """
+        for data_plane_id, known in self.data.items():
+            if not known.connected and known.stored is not None and data_plane_id not in kept:
+                del self[data_plane_id]
+                return
 
     def get_known(self, data_plane_id: str) -> DataPlane | None:
         """The data plane with this id; None: it is not known."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -42,25 +41,6 @@ class ResourceChange:
     def is_empty(self) -> bool:
         """Whether nothing changes."""
         return not (self.replace or self.updated or self.removed)
-
-    def within(self, names_max: int, *, held: Mapping[str, status_pb2.ResourceStatus]) -> ResourceChange:
-        """The part of the change that is kept: a data plane may make names up.
-
-        Args:
-            names_max: Names that are kept of a data plane.
-            held: What is kept of it now, by name.
-        """
-        before = {} if self.replace else held
-        room = names_max - len(before)
-        updated = []
-        for status in self.updated:
-            is_new = status.name not in before
-            if room > 0 or not is_new:
-                updated.append(status)
-            room -= is_new
-        names = {status.name for status in updated}
-        removed = tuple(name for name in self.removed if name in before or name in names)
-        return replace(self, updated=tuple(updated), removed=removed)
 
 
 NO_CHANGE = ResourceChange()

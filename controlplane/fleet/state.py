@@ -111,7 +111,7 @@ class FleetState:
         """
         if record.id not in self._data_planes:
             if self.is_full and make_room:
-                self._forget_one()
+                self._data_planes.make_room(kept=self._unwritten)
             if self.is_full:
                 return False
             self._data_planes[record.id] = DataPlane(record=record, progress=progress_in(record), stored=record)
@@ -150,7 +150,7 @@ class FleetState:
         known = self._connected_by(data_plane_id, connection)
         if known is None:
             return
-        change = change.within(STATUSES_PER_ENTRY * self._entries_seen + SPARE_STATUSES, held=known.resources)
+        change = known.bounded(change, statuses_max=STATUSES_PER_ENTRY * self._entries_seen + SPARE_STATUSES)
         known.apply(change)
         if progress != known.progress:
             known.progress = progress
@@ -158,7 +158,8 @@ class FleetState:
             is_due = True
         else:
             known.record = replace(known.record, last_seen_time=now)
-            is_due = known.stored is None or now - known.stored.last_seen_time >= self._last_seen_write
+            last_seen_write = timedelta(seconds=self._limits.last_seen_write_s)
+            is_due = known.stored is None or now - known.stored.last_seen_time >= last_seen_write
         if self._shares_statuses and not change.is_empty:
             known.unshared.add(change)
             is_due = True
@@ -279,26 +280,15 @@ class FleetState:
 
     def report_numbers(self) -> Mapping[str, int]:
         """`FleetChange.number` of what is known from the shared database, by data plane id."""
-        return {
-            data_plane_id: known.elsewhere.number
-            for data_plane_id, known in self._data_planes.items()
-            if known.elsewhere is not None
-        }
+        return self._data_planes.report_numbers
 
     def sessions(self) -> Mapping[str, Session]:
         """The newest session of each data plane that is known, by id."""
-        return {data_plane_id: known.session for data_plane_id, known in self._data_planes.items()}
+        return self._data_planes.sessions
 
     def _connected_by(self, data_plane_id: str, connection: Connection) -> DataPlane | None:
         known = self._data_planes.get_known(data_plane_id)
         return known if known is not None and known.connection is connection else None
-
-    def _forget_one(self) -> None:
-        """Forget a data plane of which the database has all that is needed, if there is one."""
-        for data_plane_id, known in self._data_planes.items():
-            if not known.connected and known.stored is not None and data_plane_id not in self._unwritten:
-                del self._data_planes[data_plane_id]
-                return
 
     def _mark_unwritten(self, data_plane_id: str) -> None:
         self._unwritten[data_plane_id] = None

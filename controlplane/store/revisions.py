@@ -148,6 +148,7 @@ class NextRevision:
                 create_time_us=to_us(self.stamp.now),
                 method=method,
                 resource=resource,
+                entry_bytes=entry_bytes,
             )
         )
         position = dataclasses.replace(self.head.position, revision=revision, digest=root)
@@ -175,7 +176,13 @@ async def make_catalog_if_absent(connection: AsyncConnection, *, store_uid: str,
     )
     await connection.execute(
         insert(catalog_revisions).values(
-            revision=0, root_digest=empty.root(), entry_count=0, create_time_us=to_us(now), method="", resource=""
+            revision=0,
+            root_digest=empty.root(),
+            entry_count=0,
+            create_time_us=to_us(now),
+            method="",
+            resource="",
+            entry_bytes=0,
         )
     )
 
@@ -187,4 +194,5 @@ def _commit(row: Row[Any], store_uid: str) -> domain.Commit:
         create_time=from_us(row.create_time_us),
         method=row.method,
         resource=row.resource,
+        size_bytes=row.entry_bytes,
     )

@@ -58,6 +58,8 @@ catalog_revisions = Table(
     Column("create_time_us", BigInteger, nullable=False),
     Column("method", String(64), nullable=False),
     Column("resource", String(256), nullable=False),
+    # Bytes of the entries. NULL: a release made it that did not count them.
+    Column("entry_bytes", BigInteger),
 )
 
 audit_events = Table(

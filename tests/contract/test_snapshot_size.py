@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select, update
 from structlog.testing import capture_logs
 
+from broadsheet.v1.snapshot_service_pb2 import ListSnapshotsRequest
 from controlplane import errors
 from controlplane.catalog import domain
 from controlplane.catalog.convert import entry_to_proto
@@ -21,7 +22,7 @@ from tests.contract import test_rollouts
 from tests.contract.resource_calls import undelete_model
 from tests.contract.test_api_keys import create, revoke
 from tests.contract.test_rollback import roll_back, set_route
-from tests.registry_world import World, spec
+from tests.registry_world import NO_CONTEXT, World, spec
 
 LIMIT = "controlplane.catalog.snapshot.SNAPSHOT_BYTES_MAX"
 
@@ -70,6 +71,10 @@ async def test_the_bytes_of_the_snapshot_are_counted_with_every_change(world: Wo
     await world.delete_model("m", force=True)
     await undelete_model(world)
     assert await counted(world) == size_of(await world.entries()) > 0
+    listed = (await world.snapshots.ListSnapshots(ListSnapshotsRequest(), NO_CONTEXT)).snapshots
+    for summary in listed:
+        assert summary.size_bytes == size_of(await world.entries(summary.position.revision))
+    assert listed[-1].HasField("size_bytes")
 
 
 async def test_a_snapshot_that_data_planes_would_refuse_is_not_made(

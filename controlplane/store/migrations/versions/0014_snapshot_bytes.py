@@ -1,4 +1,4 @@
-"""The bytes of the newest snapshot. The first change of the catalog after this counts them."""
+"""The bytes of snapshots. The first change of the catalog after this counts them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ def upgrade() -> None:
     op.add_column(
         "catalog", sa.Column("entry_bytes_revision", sa.BigInteger(), nullable=False, server_default=sa.text("-1"))
     )
+    op.add_column("catalog_revisions", sa.Column("entry_bytes", sa.BigInteger(), nullable=True))
 
 
 def downgrade() -> None:
+    op.drop_column("catalog_revisions", "entry_bytes")
     op.drop_column("catalog", "entry_bytes_revision")
     op.drop_column("catalog", "entry_bytes")

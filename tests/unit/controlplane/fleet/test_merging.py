@@ -192,4 +192,4 @@ def test_a_data_plane_that_connects_elsewhere_is_learned_while_the_memory_is_ful
     assert list(state.ids) == ["gone"]
     state.learn([change(1, number=1, statuses={"models/a": resource("models/a")})])
     assert list(state.ids) == ["dp"]
-    assert [seen.data_plane for seen in ReportedStatuses(state).observed("models/a")] == ["dataPlanes/dp"]
+    assert [shown.data_plane for shown in ReportedStatuses(state).of("models/a")] == ["dataPlanes/dp"]
