@@ -18,6 +18,7 @@ from controlplane.fleet.fleet import Fleet, fleet_of
 from controlplane.fleet.shared_database import sharing_of
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
+from controlplane.push.reported_names import CatalogNames
 from controlplane.push.sync import SyncHandler
 from controlplane.rpc import tls
 from controlplane.rpc.handlers.registry import Registry
@@ -90,7 +91,7 @@ async def run(settings: Settings) -> None:
     credentials = None
     if settings.tls_cert is not None and settings.tls_key is not None:
         credentials = tls.server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-    authenticator, generated = access.configured(settings, now=_now)
+    admitted = access.configured(settings, now=_now)
     opening = Store.open(
         settings.store_url,
         connections_max=settings.database_connections_max,
@@ -105,22 +106,26 @@ async def run(settings: Settings) -> None:
             message_bytes_max=settings.message_bytes_max,
             streams_max=settings.streams_max,
             connections_max=_connections_max(settings),
-            admit=authenticator.admit,
+            admit=admitted.authenticator.admit,
             holder_of=store.holder_of,
+        )
+        sync = SyncHandler(
+            fan_out, ChunkCache(store), CatalogNames(store.reported_names), identify=admitted.identities.identify
         )
         registry = Registry(
             store=store,
             adapter_verifier=verifier,
-            resource_statuses=fleet.statuses.of,
+            resource_statuses=fleet.statuses,
             allowed_engine_args=settings.allowed_engine_args,
         )
         server.add(
             RegistryServicer(registry),
-            SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(store))),
+            SnapshotServicer(registry, sync),
             FleetServicer(store, fleet),
         )
         try:
             address = await server.start(settings.listen, credentials)
+            generated = admitted.generated
             with generated.left_for(address) if generated is not None else contextlib.nullcontext():
                 await _serve(settings, store, server, fleet, fan_out, address, stop)
             _log.info("stopped")

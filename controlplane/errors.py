@@ -79,7 +79,7 @@ class Reason(enum.StrEnum):
     ADAPTER_NOT_FOUND = "ADAPTER_NOT_FOUND"
     """There is no such adapter. Check the id, or register it."""
     DATA_PLANE_NOT_FOUND = "DATA_PLANE_NOT_FOUND"
-    """No data plane of this id has ever connected."""
+    """No data plane of this id has ever connected, or it was removed."""
     API_KEY_NOT_FOUND = "API_KEY_NOT_FOUND"
     """There is no such API key. Check the id, or create it."""
     API_KEY_EXISTS = "API_KEY_EXISTS"
@@ -127,16 +127,22 @@ class Reason(enum.StrEnum):
     """A route in that snapshot pins a revision of a resource that is deleted now. Choose another
     snapshot."""
     CATALOG_FULL = "CATALOG_FULL"
-    """The catalog has as many entries as a snapshot may have. Delete some."""
+    """The catalog has as many entries, or bytes, as a snapshot may have. Delete some resources."""
 
     PROTOCOL_VIOLATION = "PROTOCOL_VIOLATION"
     """A message on a Sync stream was illegal at that time. A bug in the data plane."""
     DATA_PLANE_SILENT = "DATA_PLANE_SILENT"
     """A data plane did not read or send anything for too long. It reconnects by itself."""
     TOO_MANY_DATA_PLANES = "TOO_MANY_DATA_PLANES"
-    """The limit of data planes is reached. Look for a data plane whose id changes at each start."""
+    """The limit of data planes is reached. Remove those that are gone, and look for one whose id
+    changes at each start."""
+    DATA_PLANE_CONNECTED = "DATA_PLANE_CONNECTED"
+    """The data plane is connected. Stop it first, or remove it with `force`."""
     TOO_MANY_WAITERS = "TOO_MANY_WAITERS"
     """Too many calls already wait for revisions. Try again later."""
+    TOO_MANY_UNKNOWN_CALLERS = "TOO_MANY_UNKNOWN_CALLERS"
+    """There are too many health watches, or calls whose caller is not known yet, from this address
+    or in all. End some, or try again later."""
 
     TOKEN_MISSING = "TOKEN_MISSING"  # noqa: S105  # no password
     """The call carries no credentials. Send `authorization: Bearer TOKEN`, or show a client
@@ -154,6 +160,11 @@ class Reason(enum.StrEnum):
     DATA_PLANE_MISMATCH = "DATA_PLANE_MISMATCH"
     """These credentials are for another data plane. Use those of this data plane, or correct its
     id."""
+    DATA_PLANE_BOUND = "DATA_PLANE_BOUND"
+    """The data plane has a credential of its own, and these are others. Use its own."""
+    DATA_PLANE_UNBOUND = "DATA_PLANE_UNBOUND"
+    """These credentials are for no data plane in particular, and the operator does not accept such.
+    Ask for a token or certificate that is for this data plane."""
     IDENTITY_PROVIDER_UNAVAILABLE = "IDENTITY_PROVIDER_UNAVAILABLE"
     """The keys that verify tokens cannot be fetched at the moment. Try again later."""
 
@@ -276,7 +287,13 @@ def revision_of_resource_not_found(name: str, number: int, newest: int) -> NotFo
 
 def data_plane_not_found(name: str) -> NotFound:
     """There is no data plane of this resource name."""
-    return NotFound(Reason.DATA_PLANE_NOT_FOUND, f"{name} has never connected", metadata={"resource": name})
+    message = f"{name} has never connected, or was removed"
+    return NotFound(Reason.DATA_PLANE_NOT_FOUND, message, metadata={"resource": name})
+
+
+def data_plane_connected(name: str) -> FailedPrecondition:
+    message = f"{name} is connected; stop it first, or give force to end its stream"
+    return FailedPrecondition(Reason.DATA_PLANE_CONNECTED, message, metadata={"resource": name})
 
 
 def revision_not_found(revision: int, oldest: int, newest: int) -> NotFound:

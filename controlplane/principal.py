@@ -24,7 +24,9 @@ class Principal:
     authentication: str
     """How it authenticated: `none`, `token`, `oidc`, `mtls`."""
     data_plane: str = ""
-    """The only data plane that it may speak for. Empty: any."""
+    """The only data plane that it may speak for. Empty: none in particular."""
+    is_local: bool = False
+    """Whether its credential was made by this control plane, for this machine alone."""
 
 
 ANONYMOUS = Principal(name="anonymous", role="", authentication="none")

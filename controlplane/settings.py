@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +25,7 @@ from protocol import sources
 from protocol.addresses import UNIX, is_local
 from protocol.arguments import not_utf8
 from protocol.engine_args import ALL, allowed_name
+from protocol.names import RESOURCE_ID_PATTERN
 from protocol.transport.home import absolute
 
 ENV_PREFIX = "BROADSHEET_CONTROLPLANE_"
@@ -140,6 +142,11 @@ class Settings(BaseSettings):
         description="YAML file with the hashes of bearer tokens and the role of each; read again when it changes. "
         "Without it and without OIDC: tokens are generated at the first start, in the data directory.",
     )
+    allow_unbound_data_planes: bool = Field(
+        default=False,
+        description="Let credentials that name no data plane speak for every data plane that has none of its own. "
+        "On an address of this machine they always may.",
+    )
     oidc_issuer: str = Field(default="", description="Issuer (`iss`) whose JWTs are accepted. Empty: none.")
     oidc_audience: str = Field(default="", description="Audience (`aud`) that the JWTs must have.")
     oidc_jwks: str = Field(default="", description="The issuer's keys: an https:// URL, or a file.")
@@ -192,8 +199,9 @@ class Settings(BaseSettings):
     def _name_roles(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for pair in value:
             name, _, granted = pair.rpartition("=")
-            role, _, data_plane = granted.partition(":")
-            if not name or role not in set(Role) or (data_plane and role != Role.DATA_PLANE):
+            role, colon, data_plane = granted.partition(":")
+            is_bound = role == Role.DATA_PLANE and re.fullmatch(RESOURCE_ID_PATTERN, data_plane) is not None
+            if not name or role not in set(Role) or (colon and not is_bound):
                 raise ValueError(
                     f"got {pair!r}; expected NAME=ROLE, where ROLE is one of {', '.join(Role)}, or NAME=data-plane:ID"
                 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime
 
 from sqlalchemy import Table, insert, select, update
 
@@ -13,6 +12,7 @@ from broadsheet.v1 import adapter_pb2, model_pb2
 from controlplane import principal
 from controlplane.catalog import audit, domain, registration, snapshot, spec
 from controlplane.store.resources import adapter_rows, model_rows
+from controlplane.store.revisions import count_entry_bytes
 from controlplane.store.schema import (
     adapter_revisions,
     adapters,
@@ -29,6 +29,7 @@ from controlplane.store.schema import (
 from controlplane.store.store import Store
 from controlplane.store.times import to_us
 from protocol.catalog_digest import CatalogDigest
+from protocol.snapshot_limits import entry_bytes
 
 Draft = registration.ModelDraft | registration.AdapterDraft
 
@@ -94,23 +95,32 @@ async def _fill(store: Store, drafts: Iterable[Draft]) -> int:
         head = (await connection.execute(select(catalog).with_for_update())).one()
         digest = CatalogDigest.from_bytes(head.digest_state, head.entry_count)
         revision: int = head.revision
+        is_counted = head.entry_bytes_revision == revision
+        size_bytes = head.entry_bytes if is_counted else await count_entry_bytes(connection)
         rows = defaultdict[Table, list[Mapping[str, object]]](list)
         for draft in drafts:
             revision += 1
             stamp = domain.Stamp(uid=store._new_uid(), now=store._clock(), catalog_revision=revision)
             resource, entry, of_resource = _registered(draft, stamp)
             digest = digest.added(entry.name, entry.type, entry.digest)
+            size_bytes += entry_bytes(entry.name, entry.type, len(entry.blob))
             for table, values in itertools.chain(
                 of_resource,
                 _of_entry(entry, resource.served_name, revision),
-                _of_commit(draft, entry, digest, stamp.now, revision),
+                _of_commit(draft, entry, digest, stamp, size_bytes),
             ):
                 rows[table].append(values)
         # In the order of first use, so that rows come after those that they refer to.
         for table, of_table in rows.items():
             await connection.execute(insert(table), of_table)
         await connection.execute(
-            update(catalog).values(revision=revision, digest_state=digest.to_bytes(), entry_count=digest.entry_count)
+            update(catalog).values(
+                revision=revision,
+                digest_state=digest.to_bytes(),
+                entry_count=digest.entry_count,
+                entry_bytes=size_bytes,
+                entry_bytes_revision=revision,
+            )
         )
     return revision
 
@@ -140,14 +150,16 @@ def _of_entry(entry: domain.Entry, served_name: str, revision: int) -> _Rows:
     yield entries, {"name": entry.name, "type": entry.type, "digest": entry.digest, "from_revision": revision}
 
 
-def _of_commit(draft: Draft, entry: domain.Entry, digest: CatalogDigest, now: datetime, revision: int) -> _Rows:
+def _of_commit(draft: Draft, entry: domain.Entry, digest: CatalogDigest, stamp: domain.Stamp, size_bytes: int) -> _Rows:
+    revision = stamp.catalog_revision
     commit = {
-        "create_time_us": to_us(now),
+        "create_time_us": to_us(stamp.now),
         "method": "RegisterModel" if isinstance(draft, registration.ModelDraft) else "RegisterAdapter",
         "resource": entry.name,
     }
     root = digest.root()
-    yield catalog_revisions, {**commit, "revision": revision, "root_digest": root, "entry_count": digest.entry_count}
+    counted = {"root_digest": root, "entry_count": digest.entry_count, "entry_bytes": size_bytes}
+    yield catalog_revisions, {**commit, "revision": revision, **counted}
     yield (
         audit_events,
         {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ from broadsheet.v1 import (
 )
 from controlplane.adapters.verification import AdapterVerifier
 from controlplane.catalog import domain
-from controlplane.rpc.handlers.registry import Registry, ResourceStatuses
+from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.servicers import Context, RegistryServicer, SnapshotServicer
 from controlplane.store.store import Store
 from protocol.catalog_digest import CatalogDigest, blob_digest
@@ -47,6 +47,20 @@ async def no_sync(requests: AsyncIterator[snapshot_service_pb2.SyncRequest], con
     await context.abort(grpc.StatusCode.UNIMPLEMENTED)
 
 
+class _Statuses:
+    """What a world says that data planes have reported."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def of(self, name: str, **asked: Any) -> Sequence[status_pb2.DataPlaneResourceStatus]:
+        return self._world.resource_statuses(name, **asked)
+
+    def states_of(self, name: str, **asked: Any) -> Collection[status_pb2.ResourceState.ValueType]:
+        states = {status.status.state for status in self.of(name, **asked) if status.connected}
+        return states - {status_pb2.RESOURCE_STATE_UNSPECIFIED}
+
+
 class World:
     """A registry and its snapshots, with short methods for tests."""
 
@@ -61,11 +75,11 @@ class World:
         self.published: list[domain.Head] = []
         store.commits.subscribe(self.published.append)
         self.verifier = AdapterVerifier(size_bytes_max=1024 * 1024, allowed_sources=())
-        self.resource_statuses: ResourceStatuses = no_statuses
+        self.resource_statuses: Callable[..., Sequence[status_pb2.DataPlaneResourceStatus]] = no_statuses
         registry = Registry(
             store=store,
             adapter_verifier=self.verifier,
-            resource_statuses=lambda name, **asked: self.resource_statuses(name, **asked),
+            resource_statuses=_Statuses(self),
         )
         self.registry = RegistryServicer(registry)
         self.snapshots = SnapshotServicer(registry, no_sync)

@@ -1,5 +1,8 @@
 """Who may do what: `authentication.py` finds out who calls, `permissions.py` what they may do.
 
+`identities.py` decides which data planes they may speak for.
+
 It owns the ways to authenticate (tokens, client certificates, OpenID Connect) and the table from
-RPC to permission. It may import `controlplane.principal`, `controlplane.errors` and `protocol`.
+RPC to permission. It may import `controlplane.catalog.domain`, `controlplane.principal`,
+`controlplane.errors` and `protocol`.
 """

@@ -45,11 +45,17 @@ class GeneratedTokens:
         except (OSError, ValueError) as error:
             raise errors.SetupError(f"the generated tokens cannot be used: {error}") from error
 
-    def source(self) -> FixedTokens:
-        """The tokens as a source of principals."""
+    def source(self, *, is_local: bool) -> FixedTokens:
+        """The tokens as a source of principals.
+
+        Args:
+            is_local: Whether only this machine can reach the control plane.
+        """
         return FixedTokens(
             {
-                sha256(token): Principal(name=f"local-{kind}", role=ROLES[kind], authentication="token")
+                sha256(token): Principal(
+                    name=f"local-{kind}", role=ROLES[kind], authentication="token", is_local=is_local
+                )
                 for kind, token in self._tokens.items()
             }
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from controlplane.access.permissions import Role, highest
 from controlplane.access.watched_file import WatchedFile
 from controlplane.principal import Principal
 from protocol.addresses import is_loopback
+from protocol.names import RESOURCE_ID_PATTERN
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Signatures that are accepted. With a symmetric one, such as HS256, anybody who can read the key
@@ -192,13 +194,18 @@ class OidcTokens:
                 f"{subject} has no role here: the claim {settings.role_claim} holds {', '.join(given) or 'nothing'}",
                 metadata={"principal": subject, "role": "", "claim": settings.role_claim},
             )
-        data_plane = _claim(claims, settings.data_plane_claim) if role is Role.DATA_PLANE else None
-        return Principal(
-            name=subject,
-            role=role,
-            authentication="oidc",
-            data_plane=data_plane if isinstance(data_plane, str) else "",
-        )
+        data_plane = self._data_plane(claims) if role is Role.DATA_PLANE else ""
+        return Principal(name=subject, role=role, authentication="oidc", data_plane=data_plane)
+
+    def _data_plane(self, claims: Mapping[str, Any]) -> str:
+        claim = self._settings.data_plane_claim
+        given = _claim(claims, claim)
+        if given is None:
+            return ""
+        # A claim that cannot be read must not make the token one that is for any data plane.
+        if not isinstance(given, str) or re.fullmatch(RESOURCE_ID_PATTERN, given) is None:
+            raise _invalid(f"its claim {claim} is no id of a data plane: {str(given)[:64]!r}")
+        return given
 
 
 def parse_keys(content: bytes) -> Keys:

@@ -37,6 +37,7 @@ class Permission(enum.StrEnum):
     CATALOG_WRITE = "catalog.write"
     CATALOG_ROLL_BACK = "catalog.roll-back"
     FLEET_READ = "fleet.read"
+    FLEET_REMOVE = "fleet.remove"
     AUDIT_READ = "audit.read"
     KEYS_READ = "keys.read"
     KEYS_REVOKE = "keys.revoke"
@@ -112,6 +113,7 @@ _FLEET: Mapping[str, Permission] = {
     "ListDataPlanes": Permission.FLEET_READ,
     "GetDataPlane": Permission.FLEET_READ,
     "WaitForRevision": Permission.FLEET_READ,
+    "RemoveDataPlane": Permission.FLEET_REMOVE,
 }
 
 PERMISSION_OF_METHOD: Mapping[str, Permission] = MappingProxyType(
@@ -167,17 +169,3 @@ def authorize(principal: Principal, method: str) -> None:
             "allowedRoles": ",".join(allowed),
         },
     )
-
-
-def check_speaks_for(principal: Principal, data_plane_id: str) -> None:
-    """Check that `principal` may connect as this data plane.
-
-    Raises:
-        errors.PermissionDenied: its credentials name another data plane.
-    """
-    if principal.data_plane and principal.data_plane != data_plane_id:
-        raise errors.PermissionDenied(
-            errors.Reason.DATA_PLANE_MISMATCH,
-            f"{principal.name} is for the data plane {principal.data_plane}, not for {data_plane_id}",
-            metadata={"principal": principal.name, "dataPlane": principal.data_plane},
-        )

@@ -9,7 +9,7 @@ tokens:
     expire_time: 2027-01-01T00:00:00Z   # optional
   - name: gpu-1
     role: data-plane
-    data_plane: gpu-1                   # optional: the only data plane that it is for
+    data_plane: gpu-1                   # the only data plane that it is for
     sha256: …
 """
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -41,6 +42,14 @@ class _Known:
     expire_time: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    tokens: Mapping[str, _Known]
+    """By the SHA-256 of the token."""
+    bound_ids: AbstractSet[str]
+    """Data planes that a token is for, even if it has expired."""
+
+
 class _Token(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -50,7 +59,7 @@ class _Token(BaseModel):
     # password.
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     expire_time: AwareDatetime | None = None
-    data_plane: Annotated[str, Field(pattern=f"^({RESOURCE_ID_PATTERN})?$")] = ""
+    data_plane: Annotated[str, Field(pattern=f"^{RESOURCE_ID_PATTERN}$")] = ""
 
     @model_validator(mode="after")
     def _only_data_planes_have_a_data_plane(self) -> _Token:
@@ -99,7 +108,7 @@ class TokensFile:
         """
         # The time of the lookup may reveal how much a hash agrees with a known hash, but that says
         # nothing about the known token.
-        known = self._file.current().get(sha256(token))
+        known = self._file.current().tokens.get(sha256(token))
         if known is None:
             return None
         if known.expire_time is not None and self._now() >= known.expire_time:
@@ -109,6 +118,10 @@ class TokensFile:
                 metadata={"expireTime": known.expire_time.isoformat()},
             )
         return known.principal
+
+    def bound_ids(self) -> AbstractSet[str]:
+        """The data planes that have a token of their own."""
+        return self._file.current().bound_ids
 
 
 class FixedTokens:
@@ -131,7 +144,7 @@ def sha256(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def _parse(content: bytes) -> Mapping[str, _Known]:
+def _parse(content: bytes) -> _Parsed:
     try:
         # Editors and generators end a file with `---`, which begins a document without content.
         documents = [document for document in yaml.safe_load_all(content) if document is not None]
@@ -144,7 +157,10 @@ def _parse(content: bytes) -> Mapping[str, _Known]:
         parsed = _File.model_validate(documents[0] if documents else None)
     except ValidationError as error:
         raise ValueError(_lines(error)) from None
-    return {token.sha256: _Known(_principal(token), token.expire_time) for token in parsed.tokens}
+    return _Parsed(
+        tokens={token.sha256: _Known(_principal(token), token.expire_time) for token in parsed.tokens},
+        bound_ids=frozenset(token.data_plane for token in parsed.tokens if token.data_plane),
+    )
 
 
 def _principal(token: _Token) -> Principal:

@@ -19,8 +19,8 @@ from broadsheet.v1 import adapter_pb2
 from controlplane import errors
 from controlplane.adapters import hub_cache, safetensors_file
 from controlplane.adapters.refusals import WEIGHTS_FILE, invalid_config, invalid_weights, refused
-from protocol.finite_weights import FiniteWeights
-from protocol.safetensors_header import Tensor
+from protocol.adapters.finite_weights import FiniteWeights
+from protocol.adapters.safetensors_header import Tensor
 from protocol.transport.source_files import open_regular
 from protocol.validation import FieldViolation
 

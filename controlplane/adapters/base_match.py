@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from controlplane.adapters.lora_config import LoraConfig
 from controlplane.adapters.refusals import base_mismatch
-from protocol.safetensors_header import FLOAT_DTYPES, Tensor
+from protocol.adapters.safetensors_header import FLOAT_DTYPES, Tensor
 from protocol.validation import shorten
 
 _COMPARABLE_DTYPES = FLOAT_DTYPES | {"F8_E4M3", "F8_E5M2"}

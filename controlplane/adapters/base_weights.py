@@ -13,7 +13,7 @@ from pathlib import Path
 from broadsheet.v1 import model_pb2
 from controlplane.adapters.safetensors_file import tensors_of
 from protocol import sources
-from protocol.safetensors_header import Tensor
+from protocol.adapters.safetensors_header import Tensor
 from protocol.transport.source_files import open_regular, read_limited
 
 _SINGLE_FILE = "model.safetensors"

@@ -16,7 +16,7 @@ from google.protobuf import json_format, struct_pb2
 
 from broadsheet.v1 import model_pb2
 from controlplane.adapters.refusals import CONFIG_FILE, invalid_weights, unsupported_config, unsupported_weights
-from protocol.safetensors_header import FLOAT_DTYPES, Tensor
+from protocol.adapters.safetensors_header import FLOAT_DTYPES, Tensor
 from protocol.validation import shorten
 
 HEADS = frozenset({"classifier", "score"})

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from controlplane.adapters.classification import HEADS
 from controlplane.adapters.module_patterns import compiled
 from controlplane.adapters.refusals import invalid_config, unsupported_config
-from protocol.lora_scale import check_scales
+from protocol.adapters.lora_scale import check_scales
 from protocol.validation import shorten
 
 _RANK_LIMIT = 65_536

@@ -15,7 +15,7 @@ from controlplane.adapters.classification import BaseHead, check_head, check_out
 from controlplane.adapters.lora_config import LoraConfig
 from controlplane.adapters.module_patterns import compiled, work
 from controlplane.adapters.refusals import CONFIG_FILE, invalid_weights, unsupported_weights
-from protocol.safetensors_header import FLOAT_DTYPES, Tensor
+from protocol.adapters.safetensors_header import FLOAT_DTYPES, Tensor
 from protocol.validation import shorten
 
 _PATTERN_WORK_MAX = 5_000_000

@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import BinaryIO
 
-from protocol import safetensors_header
-from protocol.safetensors_header import Tensor
+from protocol.adapters import safetensors_header
+from protocol.adapters.safetensors_header import Tensor
 
 
 def tensors_of(file: BinaryIO) -> Mapping[str, Tensor]:

@@ -5,7 +5,7 @@ and small enough (`adapter_files.py`); the configuration can be served (`lora_co
 is one that the model serves; a classification head is one that the base can have
 (`classification.py`); the other tensors are pairs of LoRA matrices (`lora_weights.py`); they fit
 the base model, if its weights are at hand (`base_match.py`); and every value is finite
-(`protocol.finite_weights`).
+(`protocol.adapters.finite_weights`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from controlplane.adapters.lora_config import parse_config
 from controlplane.adapters.lora_weights import check_tensors
 from controlplane.adapters.refusals import CONFIG_FILE, WEIGHTS_FILE, refused
 from protocol import sources
-from protocol.adapter_digest import weights_digest
-from protocol.finite_weights import FiniteWeights
+from protocol.adapters.adapter_digest import weights_digest
+from protocol.adapters.finite_weights import FiniteWeights
 from protocol.validation import FieldViolation, shorten
 
 THREADS = 4

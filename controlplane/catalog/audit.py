@@ -22,11 +22,19 @@ A page of events must stay far below what gRPC clients accept in one message, an
 twice as large as the blob."""
 
 
+EventKey = tuple[int, int]
+"""`AuditEvent.key`: events are in this order."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
-    """Who made a catalog revision, and what changed."""
+    """Who made a catalog revision, and what changed; or who did what else."""
 
     catalog_revision: int
+    """The revision that was made. Of an operation: the newest at that time."""
+    operation: int = 0
+    """Counts the operations after that revision that changed no catalog, from 1. 0: the event of
+    the revision itself."""
     create_time: datetime
     principal: Principal
     origin: Origin
@@ -37,6 +45,11 @@ class AuditEvent:
     """In the order of resource names; at most CHANGES_MAX."""
     change_count: int
     """Resources that changed, including those left out of `changes`."""
+
+    @property
+    def key(self) -> EventKey:
+        """Where it is in the log."""
+        return self.catalog_revision, self.operation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +145,7 @@ def event_to_proto(event: AuditEvent) -> audit_pb2.AuditEvent:
         resource=event.resource,
         changes=event.changes,
         change_count=event.change_count,
+        operation=event.operation,
     )
 
 

@@ -162,4 +162,5 @@ def commit_to_proto(commit: domain.Commit) -> snapshot_service_pb2.SnapshotSumma
         entry_count=commit.head.entry_count,
         method=commit.method,
         resource=commit.resource,
+        size_bytes=commit.size_bytes,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -47,6 +48,23 @@ class Entry:
     blob: bytes
 
 
+class Identity(enum.StrEnum):
+    """How sure it is that a data plane is the one that it says it is."""
+
+    BOUND = "bound"
+    """Its credential is for this data plane only."""
+    LOCAL = "local"
+    """It has the token that a control plane made for its own machine."""
+    SHARED = "shared"
+    """Whoever has its credential can speak for other data planes, too."""
+
+    @property
+    def votes(self) -> bool:
+        """Whether rollouts go by what the data plane reports. An id that anybody could have made up
+        must not revert them."""
+        return self is not Identity.SHARED
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataPlaneRecord:
     """What is stored of a data plane, so that it survives restarts of the control plane."""
@@ -71,6 +89,8 @@ class DataPlaneRecord:
     """When its current or latest stream began (UTC, aware)."""
     last_seen_time: datetime
     """When its last message arrived (UTC, aware)."""
+    identity: Identity = Identity.SHARED
+    """How sure the identity of its current or latest stream is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +103,9 @@ class Commit:
     """The method that made it, such as `RegisterModel`. Empty for revision 0."""
     resource: str
     """Resource name that the method was called with. Empty for revision 0."""
+    size_bytes: int | None
+    """Bytes of the snapshot's entries, as `protocol.snapshot_limits` counts them. None: a release
+    made it that did not count them."""
 
 
 REPLACE = rollout_pb2.RolloutPolicy(strategy=rollout_pb2.RolloutPolicy.STRATEGY_REPLACE)

@@ -144,8 +144,8 @@ def decide(model: domain.Model, observed: Sequence[Observed], now: datetime) -> 
 
     Args:
         model: The model that is rolled out.
-        observed: The state on every connected data plane. With none connected the health is
-            unknown, and nothing moves.
+        observed: The state on every connected data plane that votes. With none connected the
+            health is unknown, and nothing moves.
         now: The time (UTC, aware).
     """
     rollout, policy = model.rollout, model.rollout_policy

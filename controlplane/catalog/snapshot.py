@@ -9,15 +9,10 @@ from controlplane import errors
 from controlplane.catalog import convert, domain, rollout
 from controlplane.catalog.routes import Route
 from protocol import catalog_digest, names
+from protocol.snapshot_limits import BLOB_BYTES_MAX, ENTRIES_MAX, SNAPSHOT_BYTES_MAX
 
 MODEL_ENTRY = snapshot_pb2.ModelEntry.DESCRIPTOR.full_name
 ADAPTER_ENTRY = snapshot_pb2.AdapterEntry.DESCRIPTOR.full_name
-
-BLOB_BYTES_MAX = 256 * 1024
-"""A chunk of the Sync stream holds 1 MiB and one blob. It must stay far below gRPC's 4 MiB."""
-
-ENTRIES_MAX = 1_000_000
-"""About 1 GB of blobs, which a data plane can hold in memory."""
 
 
 def model_entry(model: domain.Model) -> domain.Entry:
@@ -134,6 +129,22 @@ def check_entry_count(entry_count: int) -> None:
     if entry_count > ENTRIES_MAX:
         raise errors.ResourceExhausted(
             errors.Reason.CATALOG_FULL,
-            f"the catalog holds {ENTRIES_MAX} models, adapters and routes, which is as many as it may",
-            metadata={"entryCountMax": str(ENTRIES_MAX)},
+            f"the catalog would have {entry_count} models, adapters, routes and keys; at most {ENTRIES_MAX} are "
+            "allowed; delete some",
+            metadata={"entryCount": str(entry_count), "entryCountMax": str(ENTRIES_MAX)},
+        )
+
+
+def check_bytes(size_bytes: int) -> None:
+    """Refuse a catalog with more bytes than a snapshot may have.
+
+    Raises:
+        errors.ResourceExhausted: There are too many.
+    """
+    if size_bytes > SNAPSHOT_BYTES_MAX:
+        raise errors.ResourceExhausted(
+            errors.Reason.CATALOG_FULL,
+            f"the snapshot would have {size_bytes} bytes; at most {SNAPSHOT_BYTES_MAX} are allowed; delete resources, "
+            "or shorten their cards, labels and engine arguments",
+            metadata={"sizeBytes": str(size_bytes), "sizeBytesMax": str(SNAPSHOT_BYTES_MAX)},
         )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from controlplane.errors import Reason, ResourceExhausted
+import asyncio
+import functools
+
+from controlplane.catalog.domain import Identity
+from controlplane.errors import PermissionDenied, Reason, ResourceExhausted
 from controlplane.fleet.data_plane import Session
 from controlplane.fleet.database import FleetDatabase
 from controlplane.fleet.own_database import RecordStore
@@ -22,14 +26,21 @@ class Admission:
         self._state = state
         self._records = records
         self._database = database
+        self._claims: set[asyncio.Task[Session]] = set()
+        """Under way; asyncio itself keeps no reference to a task."""
 
-    async def admit(self, data_plane_id: str) -> Session:
+    async def admit(self, data_plane_id: str, identity: Identity = Identity.SHARED) -> Session:
         """Load the record of a data plane, and number its new stream.
+
+        Args:
+            data_plane_id: Its id.
+            identity: By the credential of the stream.
 
         Returns:
             The session, for `FleetState.attach`.
 
         Raises:
+            PermissionDenied: it has connected with a credential of its own, and this is another.
             ResourceExhausted: there are too many data planes.
             Unavailable: the database failed.
         """
@@ -37,11 +48,37 @@ class Admission:
         await self._database.catch_up()
         if self._state.get(data_plane_id) is None:
             record = await self._records.get_data_plane(data_plane_id)
-            if record is not None:
-                self._state.remember(record)
-        if self._state.get(data_plane_id) is None and self._state.is_full:
-            count = len(self._state.ids)
-            raise ResourceExhausted(
-                Reason.TOO_MANY_DATA_PLANES, f"{count} data planes have connected, and no more are let in"
+            is_known = self._state.remember(record, make_room=True) if record is not None else not self._state.is_full
+            if not is_known:
+                count = len(self._state.ids)
+                raise ResourceExhausted(
+                    Reason.TOO_MANY_DATA_PLANES,
+                    f"{count} data planes are known, and no more are let in; to remove one that is gone: "
+                    "broadsheet fleet remove DATA_PLANE",
+                )
+        known = self._state.view(data_plane_id)
+        if known is not None and known.record.identity is Identity.BOUND is not identity:
+            # An identity provider does not list the data planes that it has named.
+            raise PermissionDenied(
+                Reason.DATA_PLANE_BOUND,
+                f"{data_plane_id} has connected with a credential of its own, and this one is for no data plane in "
+                f"particular; to let it speak for {data_plane_id}: broadsheet fleet remove {data_plane_id}",
+                metadata={"dataPlane": data_plane_id},
             )
-        return await self._database.claim(data_plane_id)
+        return await self._claim(data_plane_id)
+
+    async def _claim(self, data_plane_id: str) -> Session:
+        """Number the new stream. What was claimed for a stream that has ended is given up."""
+        claiming = asyncio.create_task(self._database.claim(data_plane_id))
+        self._claims.add(claiming)
+        claiming.add_done_callback(self._claims.discard)
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            # The database may have numbered the stream, or is about to.
+            claiming.add_done_callback(functools.partial(self._give_up, data_plane_id))
+            raise
+
+    def _give_up(self, data_plane_id: str, claimed: asyncio.Task[Session]) -> None:
+        if not claimed.cancelled() and claimed.exception() is None:
+            self._state.abandon(data_plane_id, claimed.result())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NewType, Protocol
 
 from broadsheet.v1 import status_pb2
@@ -27,6 +27,9 @@ class Connection(Protocol):
 
     def supersede(self) -> None:
         """End it: a newer stream of the same data plane has taken its place."""
+
+    def dismiss(self) -> None:
+        """End it: an operator has removed the data plane."""
 
 
 @dataclass(slots=True)
@@ -84,6 +87,26 @@ class DataPlane:
         if self.connection is not None:
             return self.connection.settled_revision
         return self.elsewhere.settled_revision if self.elsewhere is not None else None
+
+    def end_stream(self) -> None:
+        """Another stream has taken the place of the one at this control plane, if it has one."""
+        if self.connection is not None:
+            self.connection.supersede()
+            self.connection = None
+
+    def bounded(self, change: ResourceChange, *, statuses_max: int) -> ResourceChange:
+        """The part of a change that is kept of at most so many statuses: names may be made up."""
+        held = {} if change.replace else self.resources
+        room = statuses_max - len(held)
+        updated = []
+        for status in change.updated:
+            is_new = status.name not in held
+            if room > 0 or not is_new:
+                updated.append(status)
+            room -= is_new
+        names = {status.name for status in updated}
+        removed = tuple(name for name in change.removed if name in held or name in names)
+        return replace(change, updated=tuple(updated), removed=removed)
 
     def apply(self, change: ResourceChange) -> None:
         """Take a change of its resources."""

@@ -12,7 +12,7 @@ from controlplane.fleet.own_database import OwnDatabase, RecordStore
 from controlplane.fleet.reported_statuses import ReportedStatuses
 from controlplane.fleet.shared_database import SharedDatabase, Sharing
 from controlplane.fleet.state import FleetLimits, FleetState
-from controlplane.fleet.waiters import Waiters
+from controlplane.fleet.waiting.waiters import Waiters
 from controlplane.fleet.writing import FleetWriter, WritingSettings
 
 SHARED_WRITE_PAUSE_S = 0.05

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import status_pb2
-from controlplane.catalog.domain import DataPlaneRecord, Position
+from controlplane.catalog.domain import DataPlaneRecord, Identity, Position
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,9 @@ class ResourceChange:
 NO_CHANGE = ResourceChange()
 
 
-def record_of(hello: pb.Hello, progress: Progress, *, now: datetime) -> DataPlaneRecord:
+def record_of(
+    hello: pb.Hello, progress: Progress, *, now: datetime, identity: Identity = Identity.SHARED
+) -> DataPlaneRecord:
     """The record of a data plane that connects now."""
     return DataPlaneRecord(
         id=hello.data_plane,
@@ -60,6 +62,7 @@ def record_of(hello: pb.Hello, progress: Progress, *, now: datetime) -> DataPlan
         software_version=hello.software_version,
         connect_time=now,
         last_seen_time=now,
+        identity=identity,
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from broadsheet.v1 import status_pb2
 from controlplane.catalog.rollout import Observed
+from controlplane.fleet.data_plane import DataPlane
 from controlplane.fleet.state import FleetState
-from protocol.names import data_plane_name
 
 _NOT_REPORTED = status_pb2.ResourceStatus()
 
@@ -27,28 +27,29 @@ class ReportedStatuses:
                 planes do not report adapters that are IDLE, so a data plane that serves this
                 revision and has reported no status has the adapter IDLE.
         """
-        statuses = []
-        for data_plane_id, known in self._state.items():
-            status = known.resources.get(name)
-            if status is None and idle_since_revision is not None and known.progress.serves(idle_since_revision):
-                status = status_pb2.ResourceStatus(name=name, state=status_pb2.RESOURCE_STATE_IDLE)
-            if status is not None:
-                statuses.append(
-                    status_pb2.DataPlaneResourceStatus(
-                        data_plane=data_plane_name(data_plane_id), connected=known.connected, status=status
-                    )
-                )
-        return statuses
+        return [
+            status_pb2.DataPlaneResourceStatus(data_plane=data_plane, connected=known.connected, status=status)
+            for data_plane, known, status in self._reported(name, idle_since_revision)
+        ]
+
+    def states_of(
+        self, name: str, *, idle_since_revision: int | None = None
+    ) -> Collection[status_pb2.ResourceState.ValueType]:
+        """The states of a model or adapter at the connected data planes. The arguments are as in
+        `of`, which costs ten times as much."""
+        return {status.state for _, known, status in self._reported(name, idle_since_revision) if known.connected} - {
+            status_pb2.RESOURCE_STATE_UNSPECIFIED
+        }
 
     def observed(self, name: str) -> Sequence[Observed]:
-        """What each connected data plane has reported about a model revision, by data plane id."""
+        """What each connected data plane that votes has reported about a model revision, by id."""
         observed = []
-        for data_plane_id, known in self._state.items():
-            if known.connected:
+        for data_plane, known in self._state.by_name:
+            if known.connected and known.record.identity.votes:
                 status = known.resources.get(name, _NOT_REPORTED)
                 observed.append(
                     Observed(
-                        data_plane=data_plane_name(data_plane_id),
+                        data_plane=data_plane,
                         state=status.state,
                         reason=status.reason,
                         message=status.message,
@@ -56,3 +57,14 @@ class ReportedStatuses:
                     )
                 )
         return observed
+
+    def _reported(
+        self, name: str, idle_since_revision: int | None
+    ) -> Iterator[tuple[str, DataPlane, status_pb2.ResourceStatus]]:
+        idle = status_pb2.ResourceStatus(name=name, state=status_pb2.RESOURCE_STATE_IDLE)
+        for data_plane, known in self._state.by_name:
+            status = known.resources.get(name)
+            if status is None and idle_since_revision is not None and known.progress.serves(idle_since_revision):
+                status = idle
+            if status is not None:
+                yield data_plane, known, status

@@ -60,8 +60,14 @@ class Follower(Protocol):
     def report_numbers(self) -> Mapping[str, int]:
         """`FleetChange.number` of what is known, by data plane id."""
 
+    def sessions(self) -> Mapping[str, Session]:
+        """The newest session of each data plane that is known, by id."""
+
     def learn(self, changes: Sequence[FleetChange]) -> None:
         """Take what has changed about data planes."""
+
+    def forget(self, data_plane_id: str, *, session: Session | None = None) -> None:
+        """A data plane is removed, unless it has had another session since."""
 
 
 class SharedDatabase:
@@ -114,8 +120,13 @@ class SharedDatabase:
                 return
             self._looks_begun += 1
             self._commits.publish(await self._read_head())
+            # What is known before the look has been in the database: a session begins there.
+            sessions = self._follower.sessions()
             known = self._follower.report_numbers()
-            self._follower.learn(await self._tables.changes_since(known, self._settings.lease_s))
+            reading = await self._tables.changes_since(known, self._settings.lease_s)
+            self._follower.learn(reading.changes)
+            for data_plane_id in sessions.keys() - reading.ids:
+                self._follower.forget(data_plane_id, session=sessions[data_plane_id])
 
     async def run(self, oldest_in_use: Callable[[], int | None]) -> None:
         """Look whenever there may be something new, and send heartbeats. Ends by being cancelled.

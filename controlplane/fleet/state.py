@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import status_pb2
-from controlplane.catalog.domain import DataPlaneRecord, Head
+from controlplane.catalog.domain import DataPlaneRecord, Head, Identity
 from controlplane.fleet.data_plane import Connection, DataPlane, Session
+from controlplane.fleet.known import KnownDataPlanes
 from controlplane.fleet.merging import merge
 from controlplane.fleet.progress import Progress, ResourceChange, progress_in, record_of, record_with
 from controlplane.store.fleet.reports import FleetChange, FleetReport
@@ -28,7 +29,8 @@ class FleetLimits:
     """Bounds of the state."""
 
     data_planes_max: int = 10_000
-    """Data planes that are remembered. A bound is needed because clients choose their own ids."""
+    """Data planes in memory. A bound is needed because clients choose their own ids. Those that are
+    not connected are also in the database, and give way to those that are."""
     last_seen_write_s: float = 30.0
     """How often a data plane is written of which only `last_seen_time` has changed. Seconds."""
 
@@ -40,6 +42,16 @@ class DataPlaneView:
     record: DataPlaneRecord
     progress: Progress
     connected: bool
+
+    @classmethod
+    def of(cls, known: DataPlane) -> DataPlaneView:
+        """What is known of a data plane in memory."""
+        return cls(record=known.record, progress=known.progress, connected=known.connected)
+
+    @classmethod
+    def of_stored(cls, record: DataPlaneRecord) -> DataPlaneView:
+        """What is known of a data plane that only the database has."""
+        return cls(record=record, progress=progress_in(record), connected=False)
 
 
 class FleetState:
@@ -55,22 +67,24 @@ class FleetState:
         head: Head,
         shares_statuses: bool,
         limits: FleetLimits | None = None,
-        on_change: Callable[[], None] = lambda: None,
+        on_change: Callable[[str | None], None] = lambda _: None,
     ) -> None:
         """
         Args:
             head: The newest snapshot at start.
             shares_statuses: Whether reports carry resource statuses, for other control planes.
             limits: Bounds.
-            on_change: Called after each transition. Must not block or raise.
+            on_change: Called after each transition with the id of the data plane; with None when
+                the head has changed. Must not block or raise.
         """
         self._head = head
         self._shares_statuses = shares_statuses
         self._limits = limits or FleetLimits()
+        self._last_seen_write = timedelta(seconds=self._limits.last_seen_write_s)
         self._on_change = on_change
         self._entries_seen = head.entry_count
         """Entries of the largest head so far."""
-        self._data_planes: dict[str, DataPlane] = {}
+        self._data_planes = KnownDataPlanes()
         self._unwritten: dict[str, None] = {}
         """Ids of data planes that changed since their last report, oldest change first."""
 
@@ -82,27 +96,46 @@ class FleetState:
             return False
         self._head = head
         self._entries_seen = max(self._entries_seen, head.entry_count)
-        self._on_change()
+        self._on_change(None)
         return True
 
-    def remember(self, record: DataPlaneRecord) -> None:
-        """Take a record from the database, unless the data plane is known already."""
-        if record.id not in self._data_planes and not self.is_full:
+    def remember(self, record: DataPlaneRecord, *, make_room: bool = False) -> bool:
+        """Take a record from the database, unless the data plane is known already.
+
+        Args:
+            record: Of a data plane that is not connected here.
+            make_room: When the memory is full, forget one that is not connected and is stored.
+
+        Returns:
+            Whether the data plane is known now. If not, the memory is full.
+        """
+        if record.id not in self._data_planes:
+            if self.is_full and make_room:
+                self._data_planes.make_room(kept=self._unwritten)
+            if self.is_full:
+                return False
             self._data_planes[record.id] = DataPlane(record=record, progress=progress_in(record), stored=record)
+        return True
 
     def attach(
-        self, hello: pb.Hello, progress: Progress, connection: Connection, session: Session, *, now: datetime
+        self,
+        hello: pb.Hello,
+        progress: Progress,
+        connection: Connection,
+        session: Session,
+        *,
+        now: datetime,
+        identity: Identity = Identity.SHARED,
     ) -> None:
         """A stream has begun. Of two streams of a data plane, the older session is superseded."""
-        record = record_of(hello, progress, now=now)
-        known = self._data_planes.get(hello.data_plane)
+        record = record_of(hello, progress, now=now, identity=identity)
+        known = self._data_planes.get_known(hello.data_plane)
         if known is None:
             known = self._data_planes[hello.data_plane] = DataPlane(record=record, progress=progress)
         if session < known.session:
             connection.supersede()
             return
-        if known.connection is not None:
-            known.connection.supersede()
+        known.end_stream()
         known.record, known.progress = record, progress
         known.connection, known.session = connection, session
         self._mark_unwritten(hello.data_plane)
@@ -117,7 +150,7 @@ class FleetState:
         known = self._connected_by(data_plane_id, connection)
         if known is None:
             return
-        change = self._bounded(known, change)
+        change = known.bounded(change, statuses_max=STATUSES_PER_ENTRY * self._entries_seen + SPARE_STATUSES)
         known.apply(change)
         if progress != known.progress:
             known.progress = progress
@@ -125,7 +158,8 @@ class FleetState:
             is_due = True
         else:
             known.record = replace(known.record, last_seen_time=now)
-            is_due = known.stored is None or now - known.stored.last_seen_time >= self._last_seen_write
+            last_seen_write = timedelta(seconds=self._limits.last_seen_write_s)
+            is_due = known.stored is None or now - known.stored.last_seen_time >= last_seen_write
         if self._shares_statuses and not change.is_empty:
             known.unshared.add(change)
             is_due = True
@@ -139,20 +173,43 @@ class FleetState:
             known.connection = None
             self._mark_unwritten(data_plane_id)
 
+    def forget(self, data_plane_id: str, *, session: Session | None = None) -> None:
+        """A data plane is removed; with a session, only if that is its newest. Its stream ends."""
+        known = self._data_planes.get_known(data_plane_id)
+        if known is None or session not in (None, known.session):
+            return
+        del self._data_planes[data_plane_id]
+        self._unwritten.pop(data_plane_id, None)
+        if known.connection is not None:
+            known.connection.dismiss()
+        self._on_change(data_plane_id)
+
+    def abandon(self, data_plane_id: str, session: Session) -> None:
+        """A stream has ended after its session was claimed, and before it was attached.
+
+        To the shared database it is the newest, and connected. So it is reported as disconnected.
+        """
+        known = self._data_planes.get_known(data_plane_id)
+        if known is None or session < known.session:
+            return
+        known.end_stream()
+        known.session = session
+        if known.elsewhere is not None:
+            known.elsewhere = replace(known.elsewhere, connected=False)
+        self._mark_unwritten(data_plane_id)
+
     # -- transitions: the database -----------------------------------------------------------------
 
     def learn(self, changes: Sequence[FleetChange]) -> None:
         """Take what the shared database has that `report_numbers` lacks."""
-        changed = False
-        for item in changes:
-            self.remember(item.record)
-            known = self._data_planes.get(item.record.id)
+        # First those that are known: the others may take the place of one that has disconnected.
+        for item in sorted(changes, key=lambda item: item.record.id not in self._data_planes):
+            self.remember(item.record, make_room=item.connected)
+            known = self._data_planes.get_known(item.record.id)
             if known is not None and known.elsewhere != item:
-                changed = True
                 if merge(known, item, has_unwritten_report=item.record.id in self._unwritten):
                     self._unwritten.pop(item.record.id, None)
-        if changed:
-            self._on_change()
+                self._on_change(item.record.id)
 
     def take_reports(self, limit: int) -> Sequence[FleetReport]:
         """Reports of up to `limit` data planes that are to be written now, oldest change first.
@@ -167,14 +224,16 @@ class FleetState:
     def written(self, reports: Sequence[FleetReport]) -> None:
         """The database has these reports."""
         for report in reports:
-            self._data_planes[report.record.id].stored = report.record
+            known = self._data_planes.get_known(report.record.id)
+            if known is not None:
+                known.stored = report.record
 
     def not_written(self, reports: Sequence[FleetReport]) -> None:
         """The database failed. What these reports held is to be written later."""
         for report in reports:
-            known = self._data_planes[report.record.id]
+            known = self._data_planes.get_known(report.record.id)
             # A report of an earlier session is of no use to anybody.
-            if known.session == report.session:
+            if known is not None and known.session == report.session:
                 known.unshared.prepend(report)
                 self._mark_unwritten(report.record.id)
 
@@ -198,58 +257,39 @@ class FleetState:
     @property
     def ids(self) -> Sequence[str]:
         """Ids of the data planes that are known, in order."""
-        return sorted(self._data_planes)
+        return self._data_planes.ids
 
     def get(self, data_plane_id: str) -> DataPlane | None:
         """All that is known of a data plane, to read only; None: nothing."""
-        return self._data_planes.get(data_plane_id)
+        return self._data_planes.get_known(data_plane_id)
 
-    def items(self) -> Iterator[tuple[str, DataPlane]]:
-        """All data planes by id, in order, to read only."""
-        return iter(sorted(self._data_planes.items()))
+    @property
+    def by_name(self) -> Sequence[tuple[str, DataPlane]]:
+        """All data planes by resource name, in the order of ids, to read only."""
+        return self._data_planes.by_name
 
     def view(self, data_plane_id: str) -> DataPlaneView | None:
         """What is known of a data plane that has connected, or was remembered; None: neither."""
-        known = self._data_planes.get(data_plane_id)
-        if known is None:
-            return None
-        return DataPlaneView(record=known.record, progress=known.progress, connected=known.connected)
+        known = self._data_planes.get_known(data_plane_id)
+        return DataPlaneView.of(known) if known is not None else None
 
     def resources(self, data_plane_id: str) -> Sequence[status_pb2.ResourceStatus]:
         """What a data plane has reported, by resource name. The messages are to read only."""
-        known = self._data_planes.get(data_plane_id)
+        known = self._data_planes.get_known(data_plane_id)
         return [status for _, status in sorted(known.resources.items())] if known is not None else ()
 
     def report_numbers(self) -> Mapping[str, int]:
         """`FleetChange.number` of what is known from the shared database, by data plane id."""
-        return {
-            data_plane_id: known.elsewhere.number
-            for data_plane_id, known in self._data_planes.items()
-            if known.elsewhere is not None
-        }
+        return self._data_planes.report_numbers
 
-    @property
-    def _last_seen_write(self) -> timedelta:
-        return timedelta(seconds=self._limits.last_seen_write_s)
-
-    def _bounded(self, known: DataPlane, change: ResourceChange) -> ResourceChange:
-        """The part of a change that is kept: a data plane may make names up."""
-        held = {} if change.replace else known.resources
-        room = STATUSES_PER_ENTRY * self._entries_seen + SPARE_STATUSES - len(held)
-        updated = []
-        for status in change.updated:
-            is_new = status.name not in held
-            if room > 0 or not is_new:
-                updated.append(status)
-            room -= is_new
-        names = {status.name for status in updated}
-        removed = tuple(name for name in change.removed if name in held or name in names)
-        return replace(change, updated=tuple(updated), removed=removed)
+    def sessions(self) -> Mapping[str, Session]:
+        """The newest session of each data plane that is known, by id."""
+        return self._data_planes.sessions
 
     def _connected_by(self, data_plane_id: str, connection: Connection) -> DataPlane | None:
-        known = self._data_planes.get(data_plane_id)
+        known = self._data_planes.get_known(data_plane_id)
         return known if known is not None and known.connection is connection else None
 
     def _mark_unwritten(self, data_plane_id: str) -> None:
         self._unwritten[data_plane_id] = None
-        self._on_change()
+        self._on_change(data_plane_id)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,6 +64,7 @@ class FleetWriter:
         self._changed = changed
         self._store = store
         self._settings = settings or WritingSettings()
+        self._writing = asyncio.Lock()
 
     async def run(self) -> None:
         """Write reports as they come. Ends by being cancelled."""
@@ -79,11 +81,19 @@ class FleetWriter:
 
         A report that the database refuses is put last, so that it holds up no other.
         """
-        while reports := self._state.take_reports(self._settings.reports_per_write):
-            if left := await self._write(reports):
+        while True:
+            async with self._writing:
+                reports = self._state.take_reports(self._settings.reports_per_write)
+                left = await self._write(reports) if reports else ()
                 self._state.not_written(left)
-                return False
-        return True
+            if left or not reports:
+                return not left
+
+    @asynccontextmanager
+    async def paused(self) -> AsyncIterator[None]:
+        """Write no report within the block: it would bring back a data plane that is removed."""
+        async with self._writing:
+            yield
 
     async def _write(self, reports: Sequence[FleetReport]) -> Sequence[FleetReport]:
         """Write reports together, or else one by one.

@@ -84,17 +84,17 @@ def cursor_types(order: Order, name_parts: int) -> Sequence[type[str] | type[int
     return (*(SORTED_BY[field.name] for field in order[:-1]), *[str] * name_parts)
 
 
-Statuses = Callable[[], Sequence[status_pb2.DataPlaneResourceStatus]]
-"""Reads the states of a resource on all data planes. Called only for filters with a state."""
+States = Callable[[], Collection[status_pb2.ResourceState.ValueType]]
+"""Reads the states of a resource on connected data planes. Called only for filters with a state."""
 
 
-def model_values(model: domain.Model, statuses: Statuses) -> filters.Values:
+def model_values(model: domain.Model, states: States) -> filters.Values:
     """The values of a model's fields, for filters."""
     texts = {"model_id": model.id, "served_name": model.served_name, "owner": model.revision.card.owned_by}
-    return _values(texts, model.labels, statuses)
+    return _values(texts, model.labels, states)
 
 
-def adapter_values(adapter: domain.Adapter, statuses: Statuses) -> filters.Values:
+def adapter_values(adapter: domain.Adapter, states: States) -> filters.Values:
     """The values of an adapter's fields, for filters."""
     texts = {
         "model_id": adapter.model_id,
@@ -102,19 +102,15 @@ def adapter_values(adapter: domain.Adapter, statuses: Statuses) -> filters.Value
         "served_name": adapter.served_name,
         "owner": adapter.revision.card.owned_by,
     }
-    return _values(texts, adapter.labels, statuses)
+    return _values(texts, adapter.labels, states)
 
 
-def _values(texts: Mapping[str, str], labels: Mapping[str, str], statuses: Statuses) -> filters.Values:
+def _values(texts: Mapping[str, str], labels: Mapping[str, str], states: States) -> filters.Values:
     def values(field: str, key: str) -> Collection[str]:
         if field == filters.LABELS:
             return (labels[key],) if key in labels else ()
         if field == filters.STATE:
-            return {
-                status_pb2.ResourceState.Name(reported.status.state).removeprefix(filters.STATE_PREFIX)
-                for reported in statuses()
-                if reported.connected and reported.status.state != status_pb2.RESOURCE_STATE_UNSPECIFIED
-            }
+            return {status_pb2.ResourceState.Name(state).removeprefix(filters.STATE_PREFIX) for state in states()}
         return (texts[field],)
 
     return values

@@ -33,11 +33,17 @@ SCANNED_MAX = 2000
 """Items tested against a filter for one page. It bounds a call whose filter matches nothing: the
 page ends short, and the next one continues from there."""
 
+PAUSE_BYTES = 64 * 1024
+"""Built of a page between two pauses. It takes a few milliseconds of the event loop."""
+
 _VERSION = 1
 _REQUEST_HASH_CHARACTERS = 16
 
 R = TypeVar("R")
 M = TypeVar("M", bound=protobuf_message.Message)
+
+Pause = Callable[[], Awaitable[None]]
+"""Lets other tasks run."""
 
 Cursor = tuple[str | int, ...]
 """The key of the last item before a page."""
@@ -72,6 +78,7 @@ async def page(
     to_proto: Callable[[R], M],
     size_default: int = PAGE_SIZE_DEFAULT,
     matches: Callable[[R], bool] | None = None,
+    pause: Pause | None = None,
 ) -> Page[M]:
     """The page that a list request asks for.
 
@@ -83,6 +90,7 @@ async def page(
         to_proto: Makes the message of an item.
         size_default: Items of a page whose size the request leaves open.
         matches: Which of the items belong to the list. None: all.
+        pause: Called between items, for lists whose items are many or large. None: nothing is.
 
     Raises:
         errors.InvalidArgument: The page token was not given for such a request.
@@ -95,6 +103,7 @@ async def page(
         cursor(request, asked.page_token, *key_types),
         page_size(asked.page_size, default=size_default),
         matches,
+        pause,
     )
     return Page(items=messages, next_page_token=token(request, following) if following is not None else "")
 
@@ -204,6 +213,7 @@ async def read_page(
     first: Cursor | None,
     size: int,
     matches: Callable[[R], bool] | None = None,
+    pause: Pause | None = None,
 ) -> tuple[list[M], Cursor | None]:
     """Read items until the page has `size` items or PAGE_BYTES_MAX, or SCANNED_MAX were tested.
 
@@ -214,12 +224,13 @@ async def read_page(
         first: The cursor to begin after. None: begin with the first item.
         size: Items at most.
         matches: Which of the items belong to the list. None: all.
+        pause: Called whenever PAUSE_BYTES have been built. None: nothing is.
 
     Returns:
         The page, and the cursor that the next page begins after; None: this is the last page.
     """
     page: list[M] = []
-    page_bytes = 0
+    page_bytes = paused_at_bytes = 0
     scanned = 0
     cursor = first
     while True:
@@ -233,6 +244,9 @@ async def read_page(
                 if len(page) == size or (page and page_bytes > PAGE_BYTES_MAX):
                     return page, cursor
                 page.append(message)
+                if pause is not None and page_bytes - paused_at_bytes >= PAUSE_BYTES:
+                    paused_at_bytes = page_bytes
+                    await pause()
             cursor = key(item)
         if len(items) < limit:
             return page, None

@@ -10,9 +10,7 @@ from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane.catalog.convert import entry_to_proto
 from controlplane.catalog.domain import Entry, Position
 from controlplane.push.subscription.transfer import ChunkRequest
-
-CHUNK_BYTES_MAX = 1024 * 1024
-"""A larger entry is a chunk of its own."""
+from protocol.snapshot_limits import CHUNK_BYTES_MAX
 
 CACHED_SNAPSHOTS_MAX = 2
 """The newest, and its predecessor for streams that are still sending it. Slower streams read from

@@ -7,13 +7,13 @@ reader therefore costs a pointer and a chunk, and blocks no other stream.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
 
-from controlplane.catalog.domain import Head
+from controlplane.catalog.domain import Head, Identity, Position
 from controlplane.errors import Reason, Unavailable
 from controlplane.fleet.data_plane import Session
 from controlplane.fleet.fleet import Fleet
@@ -65,25 +65,41 @@ class FanOut:
         in_flight = (stream.subscription.in_flight for stream in self._streams)
         return min((head.position.revision for head in in_flight if head is not None), default=None)
 
+    def oldest_of(self, *served: Position | None) -> int:
+        """The lowest catalog revision among the head and those snapshots that are of its store."""
+        head = self.head.position
+        own = (position for position in served if position is not None and position.store_uid == head.store_uid)
+        return min((head.revision, *(position.revision for position in own)))
+
+    def reported_by(self, stream: Stream) -> Container[str]:
+        """Names of the resources whose statuses are kept of the data plane of a stream."""
+        known = self._fleet.state.get(stream.data_plane_id)
+        return known.resources.keys() if known is not None else ()
+
     def publish(self, head: Head) -> None:
         """Point every stream to a newer snapshot. Heads may come in any order."""
         if self._fleet.state.publish(head):
             for stream in self._streams:
                 stream.publish(head)
 
-    async def prepare(self, data_plane_id: str) -> Session:
+    async def prepare(self, data_plane_id: str, identity: Identity = Identity.SHARED) -> Session:
         """Admit a new stream of a data plane, right before it is attached.
+
+        Args:
+            data_plane_id: Whose stream it is.
+            identity: How sure that is.
 
         Returns:
             The session, for `attach`.
 
         Raises:
+            PermissionDenied: the data plane has connected with a credential of its own before.
             ResourceExhausted: there are too many data planes.
             Unavailable: the control plane is stopping, or the database failed.
         """
         if self._closing:
             raise Unavailable(Reason.SHUTTING_DOWN, "this control plane is stopping")
-        return await self._fleet.admission.admit(data_plane_id)
+        return await self._fleet.admission.admit(data_plane_id, identity)
 
     def attach(self, stream: Stream, session: Session) -> None:
         """A stream has said Hello. An older stream of the same data plane is superseded."""
@@ -95,7 +111,8 @@ class FanOut:
         # Since its first message the head may have moved.
         stream.publish(state.head)
         self._streams[stream] = None
-        state.attach(hello, stream.subscription.progress, stream, session, now=self._now())
+        progress = stream.subscription.progress
+        state.attach(hello, progress, stream, session, now=self._now(), identity=stream.identity)
         if self._closing:
             stream.end(SHUTTING_DOWN, reconnect_after_s=self._settings.reconnect_after_s)
 

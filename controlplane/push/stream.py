@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
-from controlplane.catalog.domain import Head
-from controlplane.push.subscription.goodbyes import SUPERSEDED
+from controlplane.catalog.domain import Head, Identity
+from controlplane.push.subscription.goodbyes import REMOVED, SUPERSEDED
 from controlplane.push.subscription.machine import Subscription
 
 SUPERSEDED_RECONNECT_AFTER_S = 30.0
 """Asked of a client whose place another stream has taken: two data planes with the same id should
 not supersede each other all the time. Seconds."""
+
+REMOVED_RECONNECT_AFTER_S = 30.0
+"""Asked of a data plane that an operator has removed while it was connected. Seconds."""
 
 
 class Stream:
@@ -20,6 +23,10 @@ class Stream:
     def __init__(self, subscription: Subscription) -> None:
         self.subscription = subscription
         self.wake = asyncio.Event()
+        self.identity = Identity.SHARED
+        """How sure it is whose stream it is. Set before it is attached."""
+        self.statuses_dropped = 0
+        """Statuses of names that are not in the catalog."""
 
     @property
     def hello(self) -> pb.Hello:
@@ -47,6 +54,10 @@ class Stream:
     def supersede(self) -> None:
         """End it: a newer stream of the same data plane has taken its place."""
         self.end(SUPERSEDED, reconnect_after_s=SUPERSEDED_RECONNECT_AFTER_S)
+
+    def dismiss(self) -> None:
+        """End it: an operator has removed the data plane."""
+        self.end(REMOVED, reconnect_after_s=REMOVED_RECONNECT_AFTER_S)
 
     def end(self, reason: str, *, reconnect_after_s: float) -> None:
         """Say Goodbye next."""

@@ -11,11 +11,14 @@ import structlog
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane import principal
-from controlplane.access.permissions import check_speaks_for
+from controlplane.catalog.domain import Identity
 from controlplane.errors import FailedPrecondition, InvalidArgument, Reason, Unavailable
+from controlplane.fleet.progress import ResourceChange
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
+from controlplane.push.reported_names import CatalogNames
 from controlplane.push.stream import Stream
+from controlplane.push.stream_writer import StreamWriter
 from controlplane.push.subscription.machine import Subscription
 from controlplane.push.subscription.states import State
 from controlplane.push.subscription.timing import Limits
@@ -38,6 +41,9 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 WATCH_S = 5.0
 """How often to check for a stuck writer, and how long a stream has for its Goodbye. Seconds."""
 
+Identify = Callable[[principal.Principal, str], Identity]
+"""How sure it is that a caller is the data plane of this id; refuses with PermissionDenied."""
+
 Context = grpc.aio.ServicerContext[pb.SyncRequest, pb.SyncResponse]
 
 _log = structlog.get_logger("controlplane.push.sync")
@@ -50,7 +56,9 @@ class SyncHandler:
         self,
         fan_out: FanOut,
         chunks: ChunkCache,
+        names: CatalogNames,
         *,
+        identify: Identify,
         limits: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
         watch_s: float = WATCH_S,
@@ -59,12 +67,16 @@ class SyncHandler:
         Args:
             fan_out: Where commits come from, and reports go.
             chunks: Snapshots to send.
+            names: Tells names of the catalog from made-up ones.
+            identify: Decides which data planes a caller may speak for.
             limits: How long things may take.
             clock: Seconds of a clock that does not go back.
             watch_s: How often to check for a stuck writer. Seconds.
         """
         self._fan_out = fan_out
         self._chunks = chunks
+        self._names = names
+        self._identify = identify
         self._limits = limits or Limits()
         self._clock = clock
         self._watch_s = watch_s
@@ -74,43 +86,71 @@ class SyncHandler:
 
         Raises:
             InvalidArgument: a message is invalid.
-            PermissionDenied: the credentials are for another data plane.
+            PermissionDenied: the credentials may not speak for this data plane.
             FailedPrecondition: a message came at the wrong time.
             Unavailable: the client does not read or speak, or the control plane is stopping.
         """
         stream = Stream(Subscription(head=self._fan_out.head, limits=self._limits, now_s=self._clock()))
-        attached = asyncio.Event()
+        writer = StreamWriter(context.write)
+        failure: BaseException | None = None
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._read(stream, requests, attached)),
-                    group.create_task(self._write(stream, context, attached)),
-                    group.create_task(self._watch(stream)),
-                ]
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in tasks:
-                    task.cancel()
+            await self._serve(stream, requests, writer)
         except BaseExceptionGroup as group_error:
-            raise self._translate(stream, _first(group_error)) from None
+            failure = self._translate(stream, _first(group_error))
         finally:
             self._fan_out.detach(stream)
-            _log.info("sync_stream_ended", data_plane=stream.data_plane_id, state=stream.subscription.state.value)
+            _log.info(
+                "sync_stream_ended",
+                data_plane=stream.data_plane_id,
+                state=stream.subscription.state.value,
+                statuses_dropped=stream.statuses_dropped,
+            )
+        await writer.finish(self._watch_s)
+        if failure is not None:
+            raise failure
+
+    async def _serve(self, stream: Stream, requests: AsyncIterable[pb.SyncRequest], writer: StreamWriter) -> None:
+        attached = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._read(stream, requests, attached)),
+                group.create_task(self._write(stream, writer, attached)),
+                group.create_task(self._watch(stream)),
+            ]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                task.cancel()
 
     async def _read(self, stream: Stream, requests: AsyncIterable[pb.SyncRequest], attached: asyncio.Event) -> None:
         subscription = stream.subscription
         async for request in requests:
+            served_before = subscription.progress.serving
             change = subscription.receive(request, self._clock())
+            if subscription.state is State.CLOSED:
+                # It crossed the Goodbye, and means nothing any more.
+                continue
             if not attached.is_set():
-                check_speaks_for(principal.current(), stream.data_plane_id)
-                session = await self._fan_out.prepare(stream.data_plane_id)
+                stream.identity = self._identify(principal.current(), stream.data_plane_id)
+                session = await self._fan_out.prepare(stream.data_plane_id, stream.identity)
                 self._fan_out.attach(stream, session)
                 attached.set()
-                _log.info("sync_stream_began", data_plane=stream.data_plane_id)
+                _log.info("sync_stream_began", data_plane=stream.data_plane_id, identity=stream.identity.value)
             else:
-                self._fan_out.received(stream, change)
+                since = self._fan_out.oldest_of(served_before, subscription.progress.serving)
+                self._fan_out.received(stream, await self._known_part(stream, change, since))
             stream.wake.set()
 
-    async def _write(self, stream: Stream, context: Context, attached: asyncio.Event) -> None:
+    async def _known_part(self, stream: Stream, change: ResourceChange, since_revision: int) -> ResourceChange:
+        held = self._fan_out.reported_by(stream)
+        known = await self._names.known_part(change, held=held, since_revision=since_revision)
+        dropped = len(change.updated) - len(known.updated)
+        if dropped and not stream.statuses_dropped:
+            # Once for each stream: a data plane may make up any number of names.
+            _log.warning("statuses_of_unknown_names_dropped", data_plane=stream.data_plane_id, statuses=dropped)
+        stream.statuses_dropped += dropped
+        return known
+
+    async def _write(self, stream: Stream, writer: StreamWriter, attached: asyncio.Event) -> None:
         await attached.wait()
         subscription = stream.subscription
         while subscription.state is not State.CLOSED:
@@ -120,10 +160,10 @@ class SyncHandler:
                 await self._wait(stream)
             elif isinstance(output, ChunkRequest):
                 response = await self._chunks.get(output)
-                await _send(context, response)
+                await writer.write(response)
                 subscription.chunk_written(response.chunk)
             else:
-                await _send(context, output)
+                await writer.write(output)
 
     async def _wait(self, stream: Stream) -> None:
         """Wait until there may be something to send."""
@@ -150,15 +190,6 @@ class SyncHandler:
         if error.violations:
             return InvalidArgument.of_fields(error.violations)
         return FailedPrecondition(Reason.PROTOCOL_VIOLATION, error.message)
-
-
-async def _send(context: Context, response: pb.SyncResponse) -> None:
-    try:
-        await context.write(response)
-    except grpc.aio.InternalError:
-        # The client is gone, and grpc.aio is about to cancel this handler. To return would raise
-        # again when the status is sent, so wait for the cancellation. `_watch` is the bound.
-        await asyncio.Event().wait()
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -18,6 +18,7 @@ from grpc_status import rpc_status
 
 from controlplane import errors, principal
 from controlplane.rpc import status
+from controlplane.rpc.places import Places, peer_address
 from protocol.name_advice import served_name_in
 from protocol.validation import FieldViolation, nul_violations, violations_of
 
@@ -31,6 +32,20 @@ _HOLDERS_MAX = 4
 
 _WATCH_GRACE_S = 0.2
 """Time for a health watch to report that the service stops."""
+
+WATCHES_MAX = 1000
+WATCHES_PER_PEER_MAX = 100
+"""Streams without credentials, which are health watches: one for each channel of a client that
+balances its load. They may last for ever."""
+
+UNKNOWN_MAX = 5000
+UNKNOWN_PER_PEER_MAX = 500
+"""Calls whose caller is not known: until their credentials are verified, which may take a fetch of
+the issuer's keys, and unary calls without credentials. With the watches they are a third of all
+RPCs, so that those of known callers always have the rest."""
+
+REQUEST_TIMEOUT_S = 30.0
+"""From the admission of a unary call to its message. 4 MiB take so long at 1 Mbit/s."""
 
 HolderOf = Callable[[str], Awaitable[str | None]]
 """Finds the resource that is served under a name; None: there is none."""
@@ -62,6 +77,12 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         self._new_error_id = new_error_id
         self._admit = admit
         self._holder_of = holder_of
+        self._watches = Places(
+            "health watches without credentials", in_all_max=WATCHES_MAX, per_peer_max=WATCHES_PER_PEER_MAX
+        )
+        self._unknown = Places(
+            "calls whose caller is not known", in_all_max=UNKNOWN_MAX, per_peer_max=UNKNOWN_PER_PEER_MAX
+        )
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -87,24 +108,24 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         has_rules = method.startswith(_OWN_PACKAGE)
         deserializer = _deferred(handler.request_deserializer) if has_rules else handler.request_deserializer
+        # Every handler reads its own messages. gRPC would read that of a unary call before it calls
+        # the handler, and let callers hold calls, and send megabytes, before they are known.
         if handler.unary_unary is not None:
             wrapped = self._unary(method, handler.unary_unary, has_rules=has_rules)
             # Maps have no order. Without a fixed one, the repeat of an answer could differ.
             serializer = _deterministic if has_rules else handler.response_serializer
-            return grpc.unary_unary_rpc_method_handler(wrapped, deserializer, serializer)
-        if handler.stream_unary is not None:
-            wrapped = self._unary(method, handler.stream_unary, has_rules=False)
-            return grpc.stream_unary_rpc_method_handler(wrapped, deserializer, handler.response_serializer)
+            return grpc.stream_unary_rpc_method_handler(wrapped, deserializer, serializer)
         if handler.unary_stream is not None:
-            streaming = self._stream(method, handler.unary_stream, has_rules=has_rules)
-            return grpc.unary_stream_rpc_method_handler(streaming, deserializer, handler.response_serializer)
-        assert handler.stream_stream is not None, "a handler is of one of four kinds"
-        streaming = self._stream(method, handler.stream_stream, has_rules=False)
+            streaming = self._stream(method, handler.unary_stream, one_request=True)
+            return grpc.stream_stream_rpc_method_handler(streaming, deserializer, handler.response_serializer)
+        assert handler.stream_stream is not None, "no service has a method with many requests and one response"
+        streaming = self._stream(method, handler.stream_stream, one_request=False)
         return grpc.stream_stream_rpc_method_handler(streaming, deserializer, handler.response_serializer)
 
     def _unary(self, method: str, handler: Callable[..., Any], *, has_rules: bool) -> Callable[..., Awaitable[Any]]:
-        async def wrapped(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            async with self._guarded(method, context), self._admitted(method, context):
+        async def wrapped(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            async with self._guarded(method, context), self._admitted(method, context, streaming=False):
+                request = await _only(requests)
                 try:
                     if has_rules:
                         request = request()
@@ -118,19 +139,16 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
 
         return wrapped
 
-    def _stream(self, method: str, handler: Callable[..., Any], *, has_rules: bool) -> Callable[..., Awaitable[None]]:
+    def _stream(self, method: str, handler: Callable[..., Any], *, one_request: bool) -> Callable[..., Awaitable[None]]:
         # grpc.aio accepts handlers that yield and handlers that call `context.write`. The wrapper
         # is of the second kind, and can wrap both.
-        async def wrapped(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-            async with self._guarded(method, context), self._admitted(method, context):
-                if has_rules:
-                    request = request()
-                    check(request)
-                elif method.startswith(_OWN_PACKAGE):
-                    request = _each_parsed(request)
+        async def wrapped(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            async with self._guarded(method, context), self._admitted(method, context, streaming=True):
                 if method.startswith(_OWN_PACKAGE):
-                    await _run_stream(handler, request, context)
+                    assert not one_request, "the handler of a stream checks its messages itself"
+                    await _run_stream(handler, _each_parsed(requests), context)
                 else:
+                    request = await _only(requests) if one_request else requests
                     await self._until_ending(_run_stream(handler, request, context))
 
         return wrapped
@@ -168,10 +186,22 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
             self._count(-1 if counted else 0)
 
     @contextlib.asynccontextmanager
-    async def _admitted(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
-        # Before the request is checked, so that callers without permission learn nothing from it.
-        with principal.acting_as(await self._admit(method, context)):
-            yield
+    async def _admitted(
+        self, method: str, context: grpc.aio.ServicerContext[Any, Any], *, streaming: bool
+    ) -> AsyncIterator[None]:
+        # Before the request is read, so that callers without permission learn nothing from it, and
+        # hold nothing by not sending it.
+        peer = peer_address(unquote(context.peer()))
+        with contextlib.ExitStack() as place:
+            place.enter_context(self._unknown.hold(peer))
+            caller = await self._admit(method, context)
+            if caller is not principal.ANONYMOUS:
+                place.close()
+            elif streaming:
+                place.close()
+                place.enter_context(self._watches.hold(peer))
+            with principal.acting_as(caller):
+                yield
 
     def _count(self, change: int) -> None:
         self._running += change
@@ -203,6 +233,18 @@ def _parsed(parse: Callable[[bytes], Any], content: bytes) -> Any:
         raise errors.InvalidArgument(
             errors.Reason.UNREADABLE_MESSAGE, "the request's bytes are no message of its type; update the client"
         ) from None
+
+
+async def _only(requests: AsyncIterator[Any]) -> Any:
+    """The message of a call that has one."""
+    try:
+        async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            return await anext(requests)
+    except TimeoutError:
+        description = f"the call sent no message within {REQUEST_TIMEOUT_S:g} s"
+    except StopAsyncIteration:
+        description = "the call ended without a message"
+    raise errors.InvalidArgument(errors.Reason.UNREADABLE_MESSAGE, description)
 
 
 async def _each_parsed(requests: AsyncIterator[Callable[[], Any]]) -> AsyncIterator[Any]:

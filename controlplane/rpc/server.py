@@ -38,6 +38,13 @@ fast client, so that 200 calls without credentials held 400 MiB."""
 
 _METADATA_BYTES_MAX = 16 * 1024
 
+HANDSHAKE_TIMEOUT_MS = 20_000
+"""From the start of a connection until its TLS and its HTTP/2 settings. By default, it is 2
+minutes."""
+
+IDLE_TIMEOUT_MS = 5 * 60_000
+"""How long a connection may stay without an RPC. Clients connect again when they need to."""
+
 SERVICES = (
     registry_service_pb2.DESCRIPTOR.services_by_name["RegistryService"].full_name,
     snapshot_service_pb2.DESCRIPTOR.services_by_name["SnapshotService"].full_name,
@@ -80,6 +87,8 @@ class Server:
                 ("grpc.max_receive_message_length", message_bytes_max),
                 ("grpc.max_concurrent_streams", streams_max),
                 ("grpc.max_metadata_size", _METADATA_BYTES_MAX),
+                ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
+                ("grpc.max_connection_idle_ms", IDLE_TIMEOUT_MS),
                 # Without this, a second process on the port would silently get some of the calls
                 # instead of failing to start.
                 ("grpc.so_reuseport", 0),

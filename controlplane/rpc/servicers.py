@@ -198,7 +198,7 @@ class FleetServicer(FleetServiceServicer):
     """FleetService: the data planes, and what they serve."""
 
     def __init__(self, store: Store, fleet: Fleet) -> None:
-        self._fleet = FleetHandler(store.data_planes, fleet)
+        self._fleet = FleetHandler(store, fleet)
 
     async def ListDataPlanes(
         self, request: fleet_service_pb2.ListDataPlanesRequest, context: Context
@@ -214,3 +214,8 @@ class FleetServicer(FleetServiceServicer):
         self, request: fleet_service_pb2.WaitForRevisionRequest, context: Context
     ) -> fleet_service_pb2.WaitForRevisionResponse:
         return await self._fleet.wait_for_revision(request)
+
+    async def RemoveDataPlane(
+        self, request: fleet_service_pb2.RemoveDataPlaneRequest, context: Context
+    ) -> fleet_service_pb2.RemoveDataPlaneResponse:
+        return await self._fleet.remove_data_plane(request)

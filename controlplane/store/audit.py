@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, delete, insert, or_, select
+from sqlalchemy import Row, Select, Table, delete, func, insert, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broadsheet.v1 import change_pb2
 from controlplane.catalog import audit
 from controlplane.principal import Origin, Principal
 from controlplane.store.reading import Reading
-from controlplane.store.schema import audit_changes, audit_events, blobs
+from controlplane.store.schema import audit_changes, audit_events, audit_operations, blobs
 from controlplane.store.times import from_us, to_us
 
 _TEXT_CHARACTERS_MAX = 256
@@ -32,17 +32,25 @@ class AuditEvents:
         self._reading = reading
 
     async def list(
-        self, matching: audit.EventFilter, *, before_revision: int | None, limit: int
+        self, matching: audit.EventFilter, *, before: audit.EventKey | None, limit: int
     ) -> Sequence[audit.AuditEvent]:
-        """Up to `limit` events, newest first; if given, only those before `before_revision`."""
-        query = _matching(select(audit_events), matching)
-        if before_revision is not None:
-            query = query.where(audit_events.c.catalog_revision < before_revision)
-        query = query.order_by(audit_events.c.catalog_revision.desc()).limit(limit)
+        """Up to `limit` events, newest first; if given, only those before `before`."""
+        of_revisions = _matching(select(audit_events), audit_events, matching)
+        of_operations = _matching(select(audit_operations), audit_operations, matching)
+        if before is not None:
+            # The event of a revision comes before the operations after it.
+            of_revisions = of_revisions.where(audit_events.c.catalog_revision < before[0] + (before[1] > 0))
+            key = tuple_(audit_operations.c.catalog_revision, audit_operations.c.number)
+            of_operations = of_operations.where(key < tuple_(*before))
+        of_revisions = of_revisions.order_by(audit_events.c.catalog_revision.desc()).limit(limit)
+        newest_first = (audit_operations.c.catalog_revision.desc(), audit_operations.c.number.desc())
         async with self._reading.begin() as connection:
-            rows = (await connection.execute(query)).all()
+            rows = (await connection.execute(of_revisions)).all()
+            operations = (await connection.execute(of_operations.order_by(*newest_first).limit(limit))).all()
             changes = await _changes_of(connection, [row.catalog_revision for row in rows])
-        return [_event(row, tuple(changes[row.catalog_revision])) for row in rows]
+        events = [_event(row, tuple(changes[row.catalog_revision])) for row in rows]
+        events += [_operation(row) for row in operations]
+        return sorted(events, key=lambda event: event.key, reverse=True)[:limit]
 
 
 class AuditLog:
@@ -63,26 +71,24 @@ class AuditLog:
 
     async def append(self, event: audit.AuditEvent) -> None:
         """Add the event of the catalog revision that the transaction makes."""
-        await self._connection.execute(
-            insert(audit_events).values(
-                catalog_revision=event.catalog_revision,
-                create_time_us=to_us(event.create_time),
-                principal=_shortened(event.principal.name),
-                role=event.principal.role,
-                authentication=event.principal.authentication,
-                address=_shortened(event.origin.address),
-                request_id=_shortened(event.origin.request_id),
-                method=event.method,
-                resource=event.resource,
-                change_count=event.change_count,
-            )
-        )
+        values = _values(event)
+        await self._connection.execute(insert(audit_events).values(**values, change_count=event.change_count))
         changes = [
             {"catalog_revision": event.catalog_revision, "name": change.name, "change": change.SerializeToString()}
             for change in event.changes
         ]
         if changes:
             await self._connection.execute(insert(audit_changes), changes)
+
+    async def append_operation(self, event: audit.AuditEvent) -> None:
+        """Add the event of an operation that changes no catalog, and number it.
+
+        The transaction holds the lock on the catalog, so numbers are unique.
+        """
+        columns = audit_operations.c
+        of_revision = columns.catalog_revision == event.catalog_revision
+        newest = (await self._connection.execute(select(func.max(columns.number)).where(of_revision))).scalar_one()
+        await self._connection.execute(insert(audit_operations).values(**_values(event), number=(newest or 0) + 1))
 
     async def delete(self, *, before: datetime, limit: int) -> int:
         """Delete up to `limit` of the oldest events from before this time. Returns how many.
@@ -100,7 +106,21 @@ class AuditLog:
         revisions = (await self._connection.execute(old)).scalars().all()
         if revisions:
             await self._connection.execute(delete(audit_events).where(audit_events.c.catalog_revision.in_(revisions)))
-        return len(revisions)
+        return len(revisions) or await self._delete_operations(before=before, limit=limit)
+
+    async def _delete_operations(self, *, before: datetime, limit: int) -> int:
+        key = (audit_operations.c.catalog_revision, audit_operations.c.number)
+        old = (
+            select(*key)
+            .where(audit_operations.c.create_time_us < to_us(before))
+            .order_by(*key)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        keys = [tuple(row) for row in await self._connection.execute(old)]
+        if keys:
+            await self._connection.execute(delete(audit_operations).where(tuple_(*key).in_(keys)))
+        return len(keys)
 
 
 async def _changes_of(
@@ -117,9 +137,26 @@ async def _changes_of(
     return changes
 
 
-def _matching(query: Select[Any], matching: audit.EventFilter) -> Select[Any]:
-    columns = audit_events.c
-    if matching.resource:
+def _values(event: audit.AuditEvent) -> Mapping[str, object]:
+    """The columns that both tables of events have."""
+    return {
+        "catalog_revision": event.catalog_revision,
+        "create_time_us": to_us(event.create_time),
+        "principal": _shortened(event.principal.name),
+        "role": event.principal.role,
+        "authentication": event.principal.authentication,
+        "address": _shortened(event.origin.address),
+        "request_id": _shortened(event.origin.request_id),
+        "method": event.method,
+        "resource": event.resource,
+    }
+
+
+def _matching(query: Select[Any], table: Table, matching: audit.EventFilter) -> Select[Any]:
+    columns = table.c
+    if matching.resource and table is audit_operations:
+        query = query.where(columns.resource == matching.resource)
+    elif matching.resource:
         changing = select(audit_changes.c.catalog_revision).where(audit_changes.c.name == matching.resource)
         query = query.where(or_(columns.resource == matching.resource, columns.catalog_revision.in_(changing)))
     if matching.principal:
@@ -147,6 +184,20 @@ def _event(row: Row[Any], changes: tuple[change_pb2.ResourceChange, ...]) -> aud
         resource=row.resource,
         changes=changes,
         change_count=row.change_count,
+    )
+
+
+def _operation(row: Row[Any]) -> audit.AuditEvent:
+    return audit.AuditEvent(
+        catalog_revision=row.catalog_revision,
+        operation=row.number,
+        create_time=from_us(row.create_time_us),
+        principal=Principal(name=row.principal, role=row.role, authentication=row.authentication),
+        origin=Origin(address=row.address, request_id=row.request_id),
+        method=row.method,
+        resource=row.resource,
+        changes=(),
+        change_count=0,
     )
 
 

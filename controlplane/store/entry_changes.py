@@ -13,12 +13,13 @@ from controlplane.store.entries import Entries
 from controlplane.store.reading import Reading
 from controlplane.store.revisions import NextRevision
 from controlplane.store.schema import blobs, entries
+from protocol.snapshot_limits import entry_bytes
 
 
 class EntryChanges(Entries):
     """The entries of the snapshot that a write transaction makes.
 
-    Invariant: `digest` is that of the entries after the statements so far.
+    Invariant: `digest` and `bytes` are those of the entries after the statements so far.
     """
 
     def __init__(self, connection: AsyncConnection, revision: NextRevision) -> None:
@@ -27,6 +28,7 @@ class EntryChanges(Entries):
         self._revision = revision.stamp.catalog_revision
         self._changes: dict[str, audit.EntryChange] = {}
         self.digest = revision.digest
+        self.bytes = revision.entry_bytes
         self.count = 0
         """Names whose entry was set. 0: the catalog is unchanged."""
 
@@ -45,12 +47,14 @@ class EntryChanges(Entries):
         if before is not None:
             await self._connection.execute(update(entries).where(current).values(to_revision=self._revision))
             self.digest = self.digest.removed(name, before.type, before.digest)
+            self.bytes -= entry_bytes(name, before.type, before.size_bytes)
         if entry is not None:
             await self._put_blob(entry)
             await self._connection.execute(
                 insert(entries).values(name=name, from_revision=self._revision, type=entry.type, digest=entry.digest)
             )
             self.digest = self.digest.added(name, entry.type, entry.digest)
+            self.bytes += entry_bytes(name, entry.type, len(entry.blob))
         self._record(
             name,
             audit.EntryRef(type=before.type, digest=before.digest, size_bytes=before.size_bytes) if before else None,

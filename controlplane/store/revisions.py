@@ -15,7 +15,7 @@ from controlplane.catalog import domain
 from controlplane.catalog.domain import Stamp
 from controlplane.store.databases.postgres import CATALOG_CHANNEL
 from controlplane.store.reading import Reading
-from controlplane.store.schema import catalog, catalog_revisions
+from controlplane.store.schema import blobs, catalog, catalog_revisions, entries
 from controlplane.store.times import from_us, to_us
 from protocol.catalog_digest import CatalogDigest
 
@@ -82,12 +82,22 @@ class NextRevision:
     catalog change at a time among all processes, and numbers have no gaps.
     """
 
-    def __init__(self, connection: AsyncConnection, head: domain.Head, digest: CatalogDigest, stamp: Stamp) -> None:
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        head: domain.Head,
+        *,
+        digest: CatalogDigest,
+        entry_bytes: int,
+        stamp: Stamp,
+    ) -> None:
         self._connection = connection
         self.head = head
         """The newest committed snapshot."""
         self.digest = digest
         """The digest of its entries."""
+        self.entry_bytes = entry_bytes
+        """Bytes of its entries, as `protocol.snapshot_limits` counts them."""
         self.stamp = stamp
         """What the change is marked with; `catalog_revision` is the number that it gets."""
 
@@ -103,20 +113,27 @@ class NextRevision:
             entry_count=row.entry_count,
         )
         stamp = Stamp(uid=uid, now=now, catalog_revision=row.revision + 1, deleted_retention=deleted_retention)
-        return cls(connection, newest, digest, stamp)
+        is_counted = row.entry_bytes_revision == row.revision
+        entry_bytes = row.entry_bytes if is_counted else await count_entry_bytes(connection)
+        return cls(connection, newest, digest=digest, entry_bytes=entry_bytes, stamp=stamp)
 
-    async def allocate(self, digest: CatalogDigest, *, method: str, resource: str) -> domain.Head:
+    async def allocate(self, digest: CatalogDigest, entry_bytes: int, *, method: str, resource: str) -> domain.Head:
         """Write the revision as the newest one.
 
         Args:
             digest: The digest of the entries after the change.
+            entry_bytes: Their bytes.
             method: The call that made the change, such as `RegisterModel`.
             resource: Name of the resource that was changed.
         """
         revision = self.stamp.catalog_revision
         root = digest.root()
         advance = update(catalog).values(
-            revision=revision, digest_state=digest.to_bytes(), entry_count=digest.entry_count
+            revision=revision,
+            digest_state=digest.to_bytes(),
+            entry_count=digest.entry_count,
+            entry_bytes=entry_bytes,
+            entry_bytes_revision=revision,
         )
         if self._connection.dialect.name == "postgresql":
             # The commit notifies the other control planes. As part of this statement it costs no
@@ -131,10 +148,22 @@ class NextRevision:
                 create_time_us=to_us(self.stamp.now),
                 method=method,
                 resource=resource,
+                entry_bytes=entry_bytes,
             )
         )
         position = dataclasses.replace(self.head.position, revision=revision, digest=root)
         return domain.Head(position=position, entry_count=digest.entry_count)
+
+
+async def count_entry_bytes(connection: AsyncConnection) -> int:
+    """The bytes of the newest snapshot. Its cost is in proportion to the catalog."""
+    of_entry = func.length(entries.c.name) + func.length(entries.c.type) + blobs.c.size_bytes
+    query = (
+        select(func.coalesce(func.sum(of_entry), 0))
+        .select_from(entries.join(blobs, blobs.c.digest == entries.c.digest))
+        .where(entries.c.to_revision.is_(None))
+    )
+    return int((await connection.execute(query)).scalar_one())
 
 
 async def make_catalog_if_absent(connection: AsyncConnection, *, store_uid: str, now: datetime) -> None:
@@ -147,7 +176,13 @@ async def make_catalog_if_absent(connection: AsyncConnection, *, store_uid: str,
     )
     await connection.execute(
         insert(catalog_revisions).values(
-            revision=0, root_digest=empty.root(), entry_count=0, create_time_us=to_us(now), method="", resource=""
+            revision=0,
+            root_digest=empty.root(),
+            entry_count=0,
+            create_time_us=to_us(now),
+            method="",
+            resource="",
+            entry_bytes=0,
         )
     )
 
@@ -159,4 +194,5 @@ def _commit(row: Row[Any], store_uid: str) -> domain.Commit:
         create_time=from_us(row.create_time_us),
         method=row.method,
         resource=row.resource,
+        size_bytes=row.entry_bytes,
     )

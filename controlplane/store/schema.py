@@ -42,6 +42,10 @@ catalog = Table(
     # State of protocol.catalog_digest.CatalogDigest, 512 bytes.
     Column("digest_state", LargeBinary, nullable=False),
     Column("entry_count", BigInteger, nullable=False),
+    # Bytes of the entries of the newest snapshot (protocol.snapshot_limits.entry_bytes), and the
+    # revision at which they were counted. If that is not the newest, they are counted again.
+    Column("entry_bytes", BigInteger, nullable=False, server_default=text("0")),
+    Column("entry_bytes_revision", BigInteger, nullable=False, server_default=text("-1")),
     CheckConstraint("id = 1", name="one_row"),
 )
 
@@ -54,6 +58,8 @@ catalog_revisions = Table(
     Column("create_time_us", BigInteger, nullable=False),
     Column("method", String(64), nullable=False),
     Column("resource", String(256), nullable=False),
+    # Bytes of the entries. NULL: a release made it that did not count them.
+    Column("entry_bytes", BigInteger),
 )
 
 audit_events = Table(
@@ -90,6 +96,23 @@ audit_changes = Table(
     # Serialised broadsheet.v1.ResourceChange, without secrets.
     Column("change", LargeBinary, nullable=False),
     Index("ix_audit_changes_name", "name", "catalog_revision"),
+)
+
+audit_operations = Table(
+    "audit_operations",
+    metadata,
+    # Operations that change no catalog, such as RemoveDataPlane: the newest revision at that time,
+    # and how many operations there were after it.
+    Column("catalog_revision", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("create_time_us", BigInteger, nullable=False, index=True),
+    Column("principal", String(256), nullable=False),
+    Column("role", String(64), nullable=False),
+    Column("authentication", String(64), nullable=False),
+    Column("address", String(256), nullable=False),
+    Column("request_id", String(256), nullable=False),
+    Column("method", String(64), nullable=False),
+    Column("resource", String(256), nullable=False),
 )
 
 blobs = Table(
@@ -304,6 +327,8 @@ data_planes = Table(
     Column("software_version", String(64), nullable=False),
     Column("connect_time_us", BigInteger, nullable=False),
     Column("last_seen_time_us", BigInteger, nullable=False),
+    # controlplane.catalog.domain.Identity, by the credential of its latest stream.
+    Column("identity", String(16), nullable=False, server_default="shared"),
 )
 
 # What control planes on one database share. On SQLite there is only one control plane, so these

@@ -27,6 +27,7 @@ from controlplane.store.databases.failures import database_errors
 from controlplane.store.doors import WriteDoor
 from controlplane.store.entries import Entries
 from controlplane.store.fleet.data_planes import DataPlaneRecords, DataPlanes
+from controlplane.store.fleet.reported_names import ReportedNames
 from controlplane.store.fleet.tables import FleetTables
 from controlplane.store.reading import Reading
 from controlplane.store.request_ids import AnsweredRequests
@@ -83,6 +84,7 @@ class Store:
         self.audit = AuditEvents(reading)
         self.request_ids = AnsweredRequests(reading)
         self.data_planes = DataPlanes(reading)
+        self.reported_names = ReportedNames(reading)
 
     @classmethod
     @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -10,6 +11,7 @@ from controlplane import principal
 from controlplane.catalog import audit, domain, snapshot
 from controlplane.store.audit import AuditLog
 from controlplane.store.entry_changes import EntryChanges
+from controlplane.store.fleet.removal import DataPlaneRemovals
 from controlplane.store.reading import Reading
 from controlplane.store.request_ids import AnsweredRequestChanges
 from controlplane.store.resources.adapters import AdapterChanges
@@ -43,6 +45,7 @@ class WriteTransaction:
         self.models = ModelChanges(change, self.adapters)
         self.routes = RouteChanges(change)
         self.api_keys = ApiKeyChanges(change)
+        self.data_planes = DataPlaneRemovals(connection)
         self.request_ids = AnsweredRequestChanges(connection, Reading.within(connection, self.stamp.now))
 
     @classmethod
@@ -66,26 +69,35 @@ class WriteTransaction:
         return cls(connection, revision)
 
     async def finish(self, *, method: str, resource: str) -> domain.Head | None:
-        """Allocate the revision of what was changed, and log it. None: nothing was changed.
+        """Allocate the revision of what was changed, and log it. None: the catalog is as before.
 
         Raises:
-            errors.ResourceExhausted: the catalog would have too many entries.
+            errors.ResourceExhausted: the catalog would grow beyond what data planes take.
         """
         if self.entries.count == 0:
+            if self.data_planes.count:
+                await self._audit.append_operation(self._event(self.head.position.revision, method, resource))
             return None
         if self.entries.digest.entry_count > self.head.entry_count:
             snapshot.check_entry_count(self.entries.digest.entry_count)
-        new_head = await self._revision.allocate(self.entries.digest, method=method, resource=resource)
-        await self._audit.append(
-            audit.AuditEvent(
-                catalog_revision=self.stamp.catalog_revision,
-                create_time=self.stamp.now,
-                principal=principal.current(),
-                origin=principal.origin(),
-                method=method,
-                resource=resource,
-                changes=await self._audit.read_changes(self.entries.changes),
-                change_count=self.entries.count,
-            )
+        if self.entries.bytes > self._revision.entry_bytes:
+            snapshot.check_bytes(self.entries.bytes)
+        new_head = await self._revision.allocate(
+            self.entries.digest, self.entries.bytes, method=method, resource=resource
         )
+        event = self._event(self.stamp.catalog_revision, method, resource)
+        changes = await self._audit.read_changes(self.entries.changes)
+        await self._audit.append(dataclasses.replace(event, changes=changes, change_count=self.entries.count))
         return new_head
+
+    def _event(self, catalog_revision: int, method: str, resource: str) -> audit.AuditEvent:
+        return audit.AuditEvent(
+            catalog_revision=catalog_revision,
+            create_time=self.stamp.now,
+            principal=principal.current(),
+            origin=principal.origin(),
+            method=method,
+            resource=resource,
+            changes=(),
+            change_count=0,
+        )

@@ -23,7 +23,8 @@ _ROLLOUTS = principal.Principal(name="rollouts", role="", authentication="none")
 _log = structlog.get_logger("controlplane.upkeep.rollouts")
 
 Observe = Callable[[str], Sequence[rollout.Observed]]
-"""The state of a model revision, given by resource name, on each connected data plane."""
+"""The state of a model revision, given by resource name, on each connected data plane that
+votes."""
 
 
 async def advance_for_ever(
@@ -57,7 +58,11 @@ async def advance(store: Store, observe: Observe, *, now: datetime) -> None:
     for model in await store.models.list_rollouts():
         decision = rollout.decide(model, observe(names.model_revision_name(model.id, model.revision.number)), now)
         if decision is not None:
-            await move(store, model, decision)
+            try:
+                await move(store, model, decision)
+            except errors.ResourceExhausted as error:
+                # It is tried again. An operator makes room, or reverts it, which needs none.
+                _log.error("rollout_not_moved", model=model.name, move=decision.move.name, error=error.message)
 
 
 async def move(store: Store, decided_from: domain.Model, decision: rollout.Decision) -> None:

@@ -20,10 +20,11 @@ from pathlib import Path
 
 from broadsheet.v1 import adapter_pb2, snapshot_pb2
 from dataplane.errors import AdapterError
-from protocol import safetensors_header, sources
-from protocol.adapter_digest import weights_digest
-from protocol.finite_weights import FiniteWeights
-from protocol.lora_scale import check_scales
+from protocol import sources
+from protocol.adapters import safetensors_header
+from protocol.adapters.adapter_digest import weights_digest
+from protocol.adapters.finite_weights import FiniteWeights
+from protocol.adapters.lora_scale import check_scales
 from protocol.transport.source_files import open_regular
 
 _CONFIG_BYTES_MAX = 1024 * 1024

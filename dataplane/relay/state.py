@@ -12,6 +12,7 @@ from dataplane.relay.errors import NotOwnerError, RelayFullError
 from dataplane.relay.topic_log import Entry, LogChanges, TopicLog
 from dataplane.relay.topics import ROLE_OF, Key, Role, Topic, Watched, Writer
 from dataplane.relay.writers import WriterRecord, Writers
+from protocol.snapshot_limits import SNAPSHOT_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,8 +21,9 @@ class Limits:
 
     keys_max: int = 200_000
     """Over all topics."""
-    bytes_max: int = 2 * 1024**3
-    """Of all values together; a snapshot of 100,000 entries has some 100 MB."""
+    bytes_max: int = SNAPSHOT_BYTES_MAX + 1024**3
+    """Of all values together: the largest snapshot, and 1 GiB for the digests of its entries and
+    for everything else. A snapshot of 100,000 entries has some 100 MB."""
     name_characters_max: int = 512
     """Of a key's name; application names and replica ids are under 200."""
     writers_max: int = 20_000

@@ -9,6 +9,7 @@ from dataplane.snapshot.integrity import not_ordered
 from dataplane.snapshot.policy import Limits
 from dataplane.snapshot.rejection import BLOB_TOO_LARGE, ENTRY_COUNT_MISMATCH, SNAPSHOT_TOO_LARGE, Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry
+from protocol.snapshot_limits import entry_bytes
 from protocol.validation import shorten
 
 
@@ -58,7 +59,7 @@ class Assembler:
                 reason=BLOB_TOO_LARGE,
                 message=f"{shorten(entry.name)} has {len(entry.blob)} bytes, allowed are {self._limits.blob_bytes_max}",
             )
-        self._bytes += len(entry.name) + len(entry.type) + len(entry.blob)
+        self._bytes += entry_bytes(entry.name, entry.type, len(entry.blob))
         if self._bytes > self._limits.total_bytes_max:
             return Rejection(
                 reason=SNAPSHOT_TOO_LARGE, message=f"it has more than {self._limits.total_bytes_max} bytes"

@@ -6,19 +6,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from protocol import sources
+from protocol.snapshot_limits import BLOB_BYTES_MAX, ENTRIES_MAX, SNAPSHOT_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Bounds of one snapshot.
 
-    They are far above what the control plane accepts at registration. They keep a corrupt snapshot
-    from exhausting memory.
+    The control plane lets in no more. They keep a corrupt snapshot from exhausting memory.
     """
 
-    entries_max: int = 1_000_000
-    blob_bytes_max: int = 1024 * 1024
-    total_bytes_max: int = 2 * 1024**3
+    entries_max: int = ENTRIES_MAX
+    blob_bytes_max: int = BLOB_BYTES_MAX
+    total_bytes_max: int = SNAPSHOT_BYTES_MAX
     """Names, types and blobs of all entries together."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grpc
 import grpc.aio
 
+from protocol.snapshot_limits import SYNC_MESSAGE_BYTES_MAX
 from protocol.transport.channels import proxy_option
 from protocol.transport.credentials import Credentials
 
@@ -17,8 +18,7 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     # Without its own pool a new channel would inherit the connection backoff of the previous one,
     # on top of the backoff of the Sync client.
     ("grpc.use_local_subchannel_pool", 1),
-    # A chunk has up to 1 MiB, and then one more blob of up to 1 MiB.
-    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    ("grpc.max_receive_message_length", SYNC_MESSAGE_BYTES_MAX),
 )
 
 Metadata = tuple[tuple[str, str], ...]

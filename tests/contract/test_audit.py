@@ -25,7 +25,7 @@ ALL = audit.EventFilter()
 
 
 async def events(world: World, matching: audit.EventFilter = ALL) -> list[audit.AuditEvent]:
-    return list(await world.store.audit.list(matching, before_revision=None, limit=1000))
+    return list(await world.store.audit.list(matching, before=None, limit=1000))
 
 
 async def revisions(world: World, **matching: Any) -> list[int]:
@@ -219,3 +219,49 @@ async def test_nothing_of_an_api_key_reaches_the_log(world: World) -> None:
     assert event.changes[0].after["key_hash"] == "[redacted]"
     assert answer.key not in str(event)
     assert key_hash.hex() not in str(event)
+
+
+async def operate(world: World, resource: str) -> None:
+    async def work(transaction: WriteTransaction) -> None:
+        await transaction.data_planes.remove(resource)
+
+    await world.store.write(work, method="RemoveDataPlane", resource=f"dataPlanes/{resource}")
+
+
+async def test_operations_are_events_beside_the_revisions(world: World) -> None:
+    await operate(world, "a")
+    await world.register_model("m")
+    with principal.acting_as(ALICE), principal.called_from(DESK):
+        await operate(world, "b")
+        await operate(world, "c")
+    await world.register_model("n")
+    assert [event.key for event in await events(world)] == [(2, 0), (1, 2), (1, 1), (1, 0), (0, 1)]
+    (event,) = await events(world, dataclasses.replace(ALL, resource="dataPlanes/c"))
+    assert (event.principal, event.origin, event.method) == (ALICE, DESK, "RemoveDataPlane")
+    assert await revisions(world, method="RemoveDataPlane", principal="alice") == [1, 1]
+    assert await world.revision() == 2
+
+
+async def test_pages_of_events_end_at_operations_too(world: World) -> None:
+    await world.register_model("m")
+    for resource in ("a", "b", "c"):
+        await operate(world, resource)
+    await world.register_model("n")
+    request = audit_pb2.ListAuditEventsRequest(page_size=1)
+    seen = []
+    while True:
+        page = await world.registry.ListAuditEvents(request, NO_CONTEXT)
+        seen += [(event.catalog_revision, event.operation) for event in page.events]
+        if not page.next_page_token:
+            break
+        request.page_token = page.next_page_token
+    assert seen == [(2, 0), (1, 3), (1, 2), (1, 1), (1, 0)]
+
+
+async def test_old_operations_are_deleted_too(world: World) -> None:
+    await world.register_model("m")
+    await operate(world, "a")
+    await operate(world, "b")
+    last = (await events(world))[0].create_time
+    assert await audit_retention.delete_expired(world.store, timedelta(), now=lambda: last) == 2
+    assert [event.key for event in await events(world)] == [(1, 2)]

@@ -15,7 +15,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 
-from broadsheet.v1 import snapshot_service_pb2
+from broadsheet.v1 import snapshot_service_pb2, status_pb2
 from controlplane import errors
 from controlplane.fleet.fleet import fleet_of
 from controlplane.fleet.progress import Progress
@@ -23,9 +23,11 @@ from controlplane.fleet.shared_database import sharing_of
 from controlplane.store.databases import database
 from controlplane.store.databases import postgres as store_postgres
 from controlplane.store.doors import WRITE_ATTEMPTS_MAX
+from controlplane.store.fleet.reports import FleetReport
 from controlplane.store.schema import metadata
 from controlplane.store.store import Store
 from controlplane.store.transactions import WriteTransaction
+from tests.contract.test_upkeep import RECORD
 from tests.postgres_server import PostgresServer
 from tests.registry_world import World, open_world
 
@@ -37,6 +39,9 @@ class Unsettled:
 
     def supersede(self) -> None:
         raise AssertionError("there is a single stream")
+
+    def dismiss(self) -> None:
+        raise AssertionError("it is not removed")
 
 
 @pytest.fixture
@@ -229,6 +234,38 @@ async def test_readers_find_a_connection_while_writers_wait(url: str, tmp_path: 
         await asyncio.gather(*writing)
         assert await world.revision() == 10
         world.verifier.close()
+
+
+async def test_a_removed_data_plane_comes_back_as_a_newer_one(url: str) -> None:
+    def report(session: int, name: str) -> FleetReport:
+        return FleetReport(
+            record=RECORD,
+            session=session,
+            connected=True,
+            settled_revision=None,
+            replace=False,
+            statuses={name: status_pb2.ResourceStatus(name=name)},
+        )
+
+    async def remove(transaction: WriteTransaction) -> None:
+        await transaction.data_planes.remove(RECORD.id)
+
+    async with Store.open(url) as store:
+        tables = store.fleet_tables()
+        assert tables is not None
+        first = await tables.claim(RECORD.id, "here")
+        await tables.put([report(first, "models/a")])
+        (before,) = (await tables.changes_since({}, 10)).changes
+        await store.write(remove, method="RemoveDataPlane", resource="dataPlanes/edge")
+        assert (await tables.changes_since({}, 10)).ids == frozenset()
+        second = await tables.claim(RECORD.id, "here")
+        reading = await tables.changes_since({}, 10)
+        assert (reading.changes, reading.ids) == ([], {RECORD.id})
+        await tables.put([report(first, "models/late"), report(second, "models/b")])
+        # As a control plane reads that has not noticed the removal.
+        (after,) = (await tables.changes_since({RECORD.id: before.number}, 10)).changes
+        assert second > first
+        assert (after.session, after.replace, list(after.statuses)) == (second, True, ["models/b"])
 
 
 async def test_a_report_that_it_refuses_hides_no_other_from_other_control_planes(url: str) -> None:

@@ -186,7 +186,7 @@ async def test_the_audit_event_of_a_rollback_has_its_changes(world: World) -> No
     await world.register_model("a")
     await world.register_model("b")
     await roll_back(world, 0)
-    (event,) = await world.store.audit.list(audit.EventFilter(), before_revision=None, limit=1)
+    (event,) = await world.store.audit.list(audit.EventFilter(), before=None, limit=1)
     assert (event.method, event.resource, event.change_count) == ("RollbackCatalog", "snapshots/0", 2)
 
 

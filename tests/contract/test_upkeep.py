@@ -32,6 +32,7 @@ RECORD = domain.DataPlaneRecord(
     software_version="0.1.0",
     connect_time=START,
     last_seen_time=datetime(2026, 1, 1, 0, 0, 0, 123456, tzinfo=UTC),
+    identity=domain.Identity.BOUND,
 )
 
 

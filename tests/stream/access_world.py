@@ -23,18 +23,18 @@ from grpc_reflection.v1alpha import reflection
 from structlog.testing import capture_logs
 
 from controlplane.access.authentication import Authenticator, TokenSource
+from controlplane.access.identities import DataPlaneIdentities
 from controlplane.access.permissions import Role
 from controlplane.access.tokens_file import TokensFile
 from controlplane.adapters.verification import AdapterVerifier
 from controlplane.fleet.fleet import fleet_of
 from controlplane.principal import Principal
-from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
-from controlplane.push.sync import SyncHandler
 from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import SERVICES, Server
 from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
 from controlplane.store.store import Store
+from tests.sync_handler import sync_handler
 
 TOKENS = {role: secrets.token_urlsafe(32) for role in Role}
 """A valid token of each role."""
@@ -99,6 +99,7 @@ async def guarded_plane(
     """A control plane with the tokens of this module, and those of `more`."""
     file = write_tokens(directory / "tokens.yaml", entries())
     source = TokensFile(file, now=lambda: datetime.now(UTC))
+    identities = DataPlaneIdentities([source.bound_ids], allows_unbound=True)
     async with Store.open(f"sqlite+aiosqlite:///{directory}/registry.db") as store:
         verifier = AdapterVerifier(size_bytes_max=1024, allowed_sources=())
         fleet = fleet_of(store, head=await store.head())
@@ -107,10 +108,13 @@ async def guarded_plane(
         server = Server(
             message_bytes_max=1 << 20, streams_max=100, admit=Authenticator([source, *more], certificates).admit
         )
-        registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses.of)
+        registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses)
         server.add(
             RegistryServicer(registry),
-            SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(store))),
+            SnapshotServicer(
+                registry,
+                sync_handler(fan_out, store, identify=identities.identify),
+            ),
             FleetServicer(store, fleet),
         )
         address = await server.start("127.0.0.1:0", tls)

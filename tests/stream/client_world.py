@@ -21,14 +21,13 @@ from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import snapshot_service_pb2_grpc
 from controlplane.adapters.verification import AdapterVerifier
 from controlplane.fleet.fleet import fleet_of
-from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
-from controlplane.push.sync import SyncHandler
 from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import Server
 from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
 from controlplane.store.store import Store
 from tests.access import everybody_is_admin
+from tests.sync_handler import sync_handler
 
 START_TIMEOUT_S = 30.0
 
@@ -49,10 +48,13 @@ def running_control_plane(directory: Path) -> Iterator[str]:
             server = Server(
                 message_bytes_max=4 << 20, streams_max=100, admit=everybody_is_admin, holder_of=store.holder_of
             )
-            registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses.of)
+            registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses)
             server.add(
                 RegistryServicer(registry),
-                SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(store))),
+                SnapshotServicer(
+                    registry,
+                    sync_handler(fan_out, store),
+                ),
                 FleetServicer(store, fleet),
             )
             writing = asyncio.create_task(fleet.writer.run())
@@ -104,6 +106,7 @@ class ScriptedDataPlane:
         self._rejects = rejects
         self._requests: queue.Queue[pb.SyncRequest | None] = queue.Queue()
         self._serving: Position | None = None
+        self._reported: Sequence[ResourceStatus] = ()
         self._channel = grpc.insecure_channel(endpoint)
         hello = pb.Hello(data_plane=data_plane, instance_uid="1", http_address="http://127.0.0.1:1")
         self._requests.put(pb.SyncRequest(hello=hello))
@@ -116,7 +119,9 @@ class ScriptedDataPlane:
         assert self._connected.wait(START_TIMEOUT_S)
 
     def report(self, *resources: ResourceStatus, removed: Sequence[str] = ()) -> None:
-        """Report states. They hold until the next report."""
+        """Report states. They hold until the next report, and are said again for each snapshot: the
+        control plane drops what is said of a name before the name is in the catalog."""
+        self._reported = resources
         self._requests.put(
             pb.SyncRequest(status=pb.Status(serving=self._serving, resources=resources, removed=removed))
         )
@@ -142,7 +147,7 @@ class ScriptedDataPlane:
                 target=target, serving=self._serving, phase=Phase.PHASE_REJECTED, reason=self._rejects, message="no"
             )
         self._serving = target
-        return pb.Status(target=target, serving=target, phase=Phase.PHASE_ACTIVE)
+        return pb.Status(target=target, serving=target, phase=Phase.PHASE_ACTIVE, resources=self._reported)
 
 
 @contextmanager

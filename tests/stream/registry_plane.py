@@ -20,14 +20,13 @@ from broadsheet.v1 import (
     snapshot_service_pb2_grpc,
 )
 from controlplane.fleet.fleet import fleet_of
-from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
-from controlplane.push.sync import SyncHandler
 from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import Server
 from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
 from tests.access import everybody_is_admin
 from tests.registry_world import START, World, open_world, spec
+from tests.sync_handler import sync_handler
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,8 @@ async def registry_plane(directory: Path) -> AsyncIterator[ControlPlane]:
             admit=everybody_is_admin,
             holder_of=world.store.holder_of,
         )
-        registry = Registry(store=world.store, adapter_verifier=world.verifier, resource_statuses=fleet.statuses.of)
-        sync = SyncHandler(fan_out, ChunkCache(world.store))
+        registry = Registry(store=world.store, adapter_verifier=world.verifier, resource_statuses=fleet.statuses)
+        sync = sync_handler(fan_out, world.store)
         server.add(RegistryServicer(registry), SnapshotServicer(registry, sync), FleetServicer(world.store, fleet))
         address = await server.start("127.0.0.1:0")
         async with grpc.aio.insecure_channel(address) as channel:

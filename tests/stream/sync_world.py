@@ -22,10 +22,8 @@ from controlplane.adapters.verification import AdapterVerifier
 from controlplane.fleet.fleet import fleet_of
 from controlplane.fleet.shared_database import SharingSettings, sharing_of
 from controlplane.fleet.state import FleetLimits
-from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut, ShutdownSettings
 from controlplane.push.subscription.timing import Limits
-from controlplane.push.sync import SyncHandler
 from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import Server
 from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
@@ -40,6 +38,7 @@ from tests import full_catalog
 from tests.access import everybody_is_admin
 from tests.raw import POLICY
 from tests.registry_world import spec
+from tests.sync_handler import sync_handler
 
 LIMITS = Limits(heartbeat_s=0.1, hello_timeout_s=0.5, answer_timeout_s=5.0, silence_timeout_s=5.0)
 FLEET_LIMITS = FleetLimits(last_seen_write_s=0.2)
@@ -126,10 +125,13 @@ async def control_plane(
         fan_out = FanOut(fleet, now=lambda: datetime.now(UTC), settings=SHUTDOWN_SETTINGS)
         store.commits.subscribe(fan_out.publish)
         server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=1000, admit=everybody_is_admin)
-        registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses.of)
+        registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses)
         server.add(
             RegistryServicer(registry),
-            SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(wrapped), limits=limits, watch_s=watch_s)),
+            SnapshotServicer(
+                registry,
+                sync_handler(fan_out, store, entries=wrapped, limits=limits, watch_s=watch_s),
+            ),
             FleetServicer(store, fleet),
         )
         address = await server.start(listen)

@@ -33,6 +33,7 @@ from tests.stream.access_world import (
     guarded_plane,
     methods,
     path,
+    sha256,
     write_tokens,
 )
 from tests.stream.registry_plane import model_request
@@ -51,6 +52,7 @@ EXCEPTIONS = {
     "RevokeApiKey": OPERATORS,
     "ListAuditEvents": OPERATORS,
     "RollbackCatalog": OPERATORS,
+    "RemoveDataPlane": {Role.ADMIN},
 }
 
 
@@ -151,23 +153,34 @@ async def test_a_refusal_names_the_role_and_the_permission(plane: Plane) -> None
         assert word in details
 
 
-async def test_credentials_of_a_data_plane_are_refused_for_another(plane: Plane) -> None:
-    async def hello(data_plane: str, token: str) -> Any:
-        stream = SnapshotServiceStub(plane.channel).Sync(metadata=bearer(token))
-        request = snapshot_service_pb2.Hello(data_plane=data_plane, instance_uid="1")
+async def hello(plane: Plane, data_plane: str, token: str) -> str:
+    """Say Hello as a data plane; the reason of the refusal, or empty."""
+    stream = SnapshotServiceStub(plane.channel).Sync(metadata=bearer(token))
+    request = snapshot_service_pb2.Hello(data_plane=data_plane, instance_uid="1")
+    try:
         await stream.write(snapshot_service_pb2.SyncRequest(hello=request))
-        answer = await stream.read()
+        await stream.read()
+    except grpc.aio.AioRpcError as error:
+        return reason_of(error)
+    finally:
         stream.cancel()
-        return answer
+    return ""
 
-    assert (await hello("dp-1", DATA_PLANE_1_TOKEN)).HasField("intent")
-    assert (await hello("dp-2", TOKENS[Role.DATA_PLANE])).HasField("intent")
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await hello("dp-2", DATA_PLANE_1_TOKEN)
-    assert (caught.value.code(), reason_of(caught.value)) == (
-        grpc.StatusCode.PERMISSION_DENIED,
-        "DATA_PLANE_MISMATCH",
-    )
+
+async def test_a_data_plane_is_spoken_for_by_its_own_credentials_only(plane: Plane) -> None:
+    assert await hello(plane, "dp-1", DATA_PLANE_1_TOKEN) == ""
+    assert await hello(plane, "dp-2", DATA_PLANE_1_TOKEN) == "DATA_PLANE_MISMATCH"
+    assert await hello(plane, "dp-2", TOKENS[Role.DATA_PLANE]) == ""
+    for role in (Role.DATA_PLANE, Role.ADMIN):
+        assert await hello(plane, "dp-1", TOKENS[role]) == "DATA_PLANE_BOUND"
+
+
+async def test_a_new_token_takes_its_data_plane_from_those_without_one(plane: Plane) -> None:
+    assert await hello(plane, "dp-2", TOKENS[Role.DATA_PLANE]) == ""
+    bound = {"name": "dp-2", "role": "data-plane", "data_plane": "dp-2", "sha256": sha256("of dp-2")}
+    write_tokens(plane.tokens_file, [*entries(), bound])
+    assert await hello(plane, "dp-2", TOKENS[Role.DATA_PLANE]) == "DATA_PLANE_BOUND"
+    assert await hello(plane, "dp-2", "of dp-2") == ""
 
 
 @pytest.mark.parametrize("role", [Role.VIEWER, Role.PUBLISHER, Role.OPERATOR, Role.ADMIN])

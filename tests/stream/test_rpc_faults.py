@@ -151,6 +151,7 @@ def _valid(path: str) -> bytes:
         "GetApiKey": api_key_pb2.GetApiKeyRequest(name="apiKeys/k"),
         "RevokeApiKey": api_key_pb2.RevokeApiKeyRequest(name="apiKeys/k"),
         "GetDataPlane": fleet_service_pb2.GetDataPlaneRequest(name="dataPlanes/d"),
+        "RemoveDataPlane": fleet_service_pb2.RemoveDataPlaneRequest(name="dataPlanes/d"),
     }
     request = requests.get(path.rpartition("/")[2])
     return bytes(request.SerializeToString()) if request is not None else b""

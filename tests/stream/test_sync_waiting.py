@@ -11,11 +11,14 @@ import grpc.aio
 import pytest
 
 from broadsheet.v1 import fleet_service_pb2
+from controlplane.fleet.state import FleetLimits
 from dataplane.snapshot.snapshot import Position
+from tests.stream import sync_world
 from tests.stream.sync_conditions import (
     is_connected,
 )
 from tests.stream.sync_world import ControlPlane, DataPlane, control_plane, eventually, hello
+from tests.unit.controlplane.fleet_world import at, record
 
 Outcome = fleet_service_pb2.DataPlaneOutcome
 
@@ -90,3 +93,38 @@ async def test_data_planes_are_listed_in_pages(plane: ControlPlane) -> None:
     assert listed == [f"dataPlanes/{data_plane_id}" for data_plane_id in ids]
     for call in calls:
         call.cancel()
+
+
+async def test_stored_data_planes_are_found_while_the_memory_is_full_of_connected_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync_world, "FLEET_LIMITS", FleetLimits(data_planes_max=1))
+    async with control_plane(tmp_path / "registry") as plane:
+        for data_plane_id in ("a-stored", "z-stored"):
+            await plane.store.upsert_data_plane(record(data_plane_id, serving=at(0)))
+        data_plane = DataPlane()
+        async with data_plane.running(plane.address, "live"):
+            await data_plane.active(0)
+            await eventually(lambda: is_connected(plane, True, "live"))
+            assert (await plane.data_plane("a-stored")).instance_uid == "stored"
+            pages: list[list[tuple[str, bool]]] = []
+            token = ""
+            while token or not pages:
+                request = fleet_service_pb2.ListDataPlanesRequest(page_size=1, page_token=token)
+                page = await plane.fleet.ListDataPlanes(request)
+                pages.append([(shown.name, shown.connected) for shown in page.data_planes])
+                token = page.next_page_token
+            assert pages == [
+                [("dataPlanes/a-stored", False)],
+                [("dataPlanes/live", True)],
+                [("dataPlanes/z-stored", False)],
+            ]
+            named = await plane.wait_for(0, "z-stored")
+            assert [(outcome.outcome, outcome.HasField("serving")) for outcome in named.outcomes] == [
+                (Outcome.OUTCOME_MISSING, True)
+            ]
+            everywhere = await plane.wait_for(0)
+            assert [outcome.data_plane for outcome in everywhere.outcomes] == [name for ((name, _),) in pages]
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await plane.data_plane("unheard-of")
+            assert raised.value.code() is grpc.StatusCode.NOT_FOUND

@@ -13,7 +13,12 @@ from broadsheet.v1.api_key_pb2 import (
 from broadsheet.v1.audit_pb2 import AuditEvent, Principal
 from broadsheet.v1.change_pb2 import FieldChange, ResourceChange
 from broadsheet.v1.diff_pb2 import DiffSnapshotsResponse
-from broadsheet.v1.fleet_service_pb2 import DataPlane, DataPlaneOutcome, WaitForRevisionResponse
+from broadsheet.v1.fleet_service_pb2 import (
+    DataPlane,
+    DataPlaneOutcome,
+    RemoveDataPlaneResponse,
+    WaitForRevisionResponse,
+)
 from broadsheet.v1.model_pb2 import (
     Admission,
     Engine,
@@ -110,6 +115,7 @@ __all__ = [
     "RegisterAdapterResponse",
     "RegisterModelRequest",
     "RegisterModelResponse",
+    "RemoveDataPlaneResponse",
     "ResourceChange",
     "ResourceState",
     "ResourceStatus",

@@ -9,6 +9,7 @@ from broadsheet.v1 import snapshot_service_pb2 as pb
 # Reasons of Goodbye. Part of the API.
 SHUTTING_DOWN = "SHUTTING_DOWN"
 SUPERSEDED = "SUPERSEDED"
+REMOVED = "REMOVED"
 ANSWER_TIMEOUT = "ANSWER_TIMEOUT"
 SILENT = "SILENT"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,8 +92,10 @@ class AdapterHandler:
             return await self._registry.store.adapters.list(model_id, query, after=cursor, limit=limit)
 
         def matches(adapter: domain.Adapter) -> bool:
-            statuses = functools.partial(self._statuses, adapter)
-            return filters.matches(query.wanted, listing.adapter_values(adapter, statuses))
+            states = functools.partial(
+                self._registry.resource_statuses.states_of, adapter.name, idle_since_revision=_idle_since(adapter)
+            )
+            return filters.matches(query.wanted, listing.adapter_values(adapter, states))
 
         page = await paging.page(
             request,
@@ -101,6 +104,7 @@ class AdapterHandler:
             key_types=listing.cursor_types(query.order, listing.ADAPTER_NAME_PARTS),
             to_proto=lambda adapter: convert.adapter_to_proto(adapter, self._statuses(adapter)),
             matches=matches if request.filter else None,
+            pause=functools.partial(asyncio.sleep, 0),
         )
         return pb.ListAdaptersResponse(adapters=page.items, next_page_token=page.next_page_token)
 
@@ -229,8 +233,7 @@ class AdapterHandler:
         )
 
     def _statuses(self, adapter: domain.Adapter) -> Sequence[status_pb2.DataPlaneResourceStatus]:
-        idle_since_revision = adapter.catalog_revision if adapter.delete_time is None else None
-        return self._registry.resource_statuses(adapter.name, idle_since_revision=idle_since_revision)
+        return self._registry.resource_statuses.of(adapter.name, idle_since_revision=_idle_since(adapter))
 
     async def _read_files(
         self, model_id: str, source: model_pb2.Source
@@ -289,3 +292,8 @@ async def _write(
         await transaction.adapters.put(adapter, current)
     created = current is None or current.revision.number != adapter.revision.number
     return _Written(adapter, consistency.revision_with(transaction, changed=changed), created=created)
+
+
+def _idle_since(adapter: domain.Adapter) -> int | None:
+    """From which catalog revision on a data plane that reports nothing has the adapter IDLE."""
+    return adapter.catalog_revision if adapter.delete_time is None else None

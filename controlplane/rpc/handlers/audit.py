@@ -33,10 +33,11 @@ class AuditHandler:
             )
         matching = audit.filter_from_proto(request)
 
-        async def read(before: int | None, limit: int) -> Sequence[audit.AuditEvent]:
-            return await self._registry.store.audit.list(matching, before_revision=before, limit=limit)
+        async def read(cursor: paging.Cursor | None, limit: int) -> Sequence[audit.AuditEvent]:
+            before = (int(cursor[0]), int(cursor[1])) if cursor is not None else None
+            return await self._registry.store.audit.list(matching, before=before, limit=limit)
 
-        page = await paging.page_newest_first(
-            request, read, key=lambda event: event.catalog_revision, to_proto=audit.event_to_proto
+        page = await paging.page(
+            request, read, key=lambda event: event.key, key_types=(int, int), to_proto=audit.event_to_proto
         )
         return audit_pb2.ListAuditEventsResponse(events=page.items, next_page_token=page.next_page_token)

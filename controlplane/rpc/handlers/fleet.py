@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from types import MappingProxyType
 
 from broadsheet.v1 import fleet_service_pb2 as pb
 from broadsheet.v1 import snapshot_pb2, status_pb2
 from controlplane.catalog.convert import position_to_proto, timestamp_to_proto
-from controlplane.catalog.domain import Position
-from controlplane.errors import data_plane_not_found
+from controlplane.catalog.domain import DataPlaneRecord, Identity, Position
+from controlplane.errors import data_plane_connected, data_plane_not_found
 from controlplane.fleet.fleet import Fleet
-from controlplane.fleet.outcomes import DataPlaneOutcome, Outcome
 from controlplane.fleet.state import DataPlaneView
+from controlplane.fleet.waiting.outcomes import DataPlaneOutcome, Outcome
 from controlplane.listing import paging
-from controlplane.store.fleet.data_planes import DataPlanes
+from controlplane.rpc.handlers import idempotency
+from controlplane.store.store import Store
+from controlplane.store.transactions import WriteTransaction
 from protocol.names import data_plane_name, parse_data_plane
 
 WAIT_TIMEOUT_DEFAULT_S = 30.0
@@ -37,77 +40,136 @@ _OUTCOMES: Mapping[Outcome, pb.DataPlaneOutcome.Outcome.ValueType] = MappingProx
     }
 )
 
+_IDENTITIES: Mapping[Identity, pb.DataPlane.Identity.ValueType] = MappingProxyType(
+    {
+        Identity.BOUND: pb.DataPlane.IDENTITY_BOUND,
+        Identity.LOCAL: pb.DataPlane.IDENTITY_LOCAL,
+        Identity.SHARED: pb.DataPlane.IDENTITY_SHARED,
+    }
+)
+
 
 class FleetHandler:
-    """Reads the fleet, and waits for it. Its state in memory is newer than the stored records."""
+    """Reads the fleet, waits for it, and removes data planes.
 
-    def __init__(self, data_planes: DataPlanes, fleet: Fleet) -> None:
+    Its state in memory is newer than the stored records.
+    """
+
+    def __init__(self, store: Store, fleet: Fleet) -> None:
         """
         Args:
-            data_planes: Holds the records of all data planes that ever connected.
+            store: Holds the records of all data planes that have connected and were not removed.
             fleet: What data planes have reported.
         """
-        self._data_planes = data_planes
+        self._store = store
+        self._data_planes = store.data_planes
         self._fleet = fleet
+        self._answered: tuple[Sequence[DataPlaneOutcome], pb.WaitForRevisionResponse] | None = None
+        """The last answer to WaitForRevision, and what it was made of."""
+        self._removals: set[asyncio.Task[pb.RemoveDataPlaneResponse]] = set()
+        """Under way; asyncio itself keeps no reference to a task."""
 
     async def list_data_planes(self, request: pb.ListDataPlanesRequest) -> pb.ListDataPlanesResponse:
         size = paging.page_size(request.page_size)
         cursor = paging.cursor(request, request.page_token, str)
         after_id = str(cursor[0]) if cursor is not None else ""
         await self._fleet.database.catch_up()
-        for record in await self._data_planes.list(after_id=after_id, limit=size + 1):
-            self._fleet.state.remember(record)
-        ids = self._fleet.state.ids
-        first = bisect_right(ids, after_id)
-        views = [self._fleet.state.view(data_plane_id) for data_plane_id in ids[first : first + size]]
-        more = len(ids) > first + size
+        stored = {record.id: record for record in await self._data_planes.list(after_id=after_id, limit=size + 1)}
+        known = self._fleet.state.ids
+        ids = sorted({*stored, *known[bisect_right(known, after_id) :][: size + 1]})
         return pb.ListDataPlanesResponse(
-            data_planes=[_data_plane(view) for view in views if view is not None],
-            next_page_token=paging.token(request, (ids[first + size - 1],)) if more else "",
+            data_planes=[_data_plane(self._view(data_plane_id, stored)) for data_plane_id in ids[:size]],
+            next_page_token=paging.token(request, (ids[size - 1],)) if len(ids) > size else "",
         )
 
     async def get_data_plane(self, request: pb.GetDataPlaneRequest) -> pb.GetDataPlaneResponse:
         data_plane_id = parse_data_plane(request.name)
         await self._fleet.database.catch_up()
-        await self._remember(data_plane_id)
-        view = self._fleet.state.view(data_plane_id)
-        if view is None:
+        stored = await self._only_stored([data_plane_id])
+        if not stored and self._fleet.state.get(data_plane_id) is None:
             raise data_plane_not_found(request.name)
-        data_plane = _data_plane(view)
+        data_plane = _data_plane(self._view(data_plane_id, stored))
         data_plane.resources.extend(_fitting(self._fleet.state.resources(data_plane_id)))
         return pb.GetDataPlaneResponse(data_plane=data_plane)
 
     async def wait_for_revision(self, request: pb.WaitForRevisionRequest) -> pb.WaitForRevisionResponse:
-        ids = [parse_data_plane(name) for name in request.data_planes]
+        named = [parse_data_plane(name) for name in request.data_planes]
         await self._fleet.database.catch_up()
-        for data_plane_id in ids:
-            await self._remember(data_plane_id)
-        if not ids:
-            await self._remember_all()
-            ids = list(self._fleet.state.ids)
+        stored = await (self._only_stored(named) if named else self._all_only_stored())
         timeout_s = WAIT_TIMEOUT_DEFAULT_S
         if request.HasField("timeout"):
             timeout_s = request.timeout.seconds + request.timeout.nanos / 1e9
-        outcomes = await self._fleet.waiters.wait_for_revision(request.revision, ids, timeout_s)
-        active = [outcome.outcome in (Outcome.ACTIVE, Outcome.ACTIVE_WITH_ERRORS) for outcome in outcomes]
-        return pb.WaitForRevisionResponse(
-            outcomes=[_outcome(outcome) for outcome in outcomes],
-            # Without any data plane the revision is active nowhere, not everywhere.
-            active_everywhere=bool(active) and all(active),
+        outcomes = await self._fleet.waiters.wait_for_revision(
+            request.revision, named or [*self._fleet.state.ids, *stored], timeout_s, stored
         )
+        # Callers that have waited for the same share the outcomes, and then the answer.
+        if self._answered is None or self._answered[0] is not outcomes:
+            self._answered = outcomes, _wait_response(outcomes)
+        return self._answered[1]
 
-    async def _remember(self, data_plane_id: str) -> None:
-        if self._fleet.state.view(data_plane_id) is None:
-            record = await self._data_planes.find(data_plane_id)
-            if record is not None:
-                self._fleet.state.remember(record)
+    async def remove_data_plane(self, request: pb.RemoveDataPlaneRequest) -> pb.RemoveDataPlaneResponse:
+        # It goes on when the caller is gone: what is deleted must be forgotten, too.
+        removal = asyncio.create_task(self._remove(request))
+        self._removals.add(removal)
+        removal.add_done_callback(self._removals.discard)
+        return await asyncio.shield(removal)
 
-    async def _remember_all(self) -> None:
+    async def _remove(self, request: pb.RemoveDataPlaneRequest) -> pb.RemoveDataPlaneResponse:
+        data_plane_id = parse_data_plane(request.name)
+        await self._fleet.database.catch_up()
+        stored = await self._only_stored([data_plane_id])
+        is_first = False
+
+        async def work(transaction: WriteTransaction) -> pb.RemoveDataPlaneResponse:
+            nonlocal is_first
+            if not stored and self._fleet.state.get(data_plane_id) is None:
+                raise data_plane_not_found(request.name)
+            view = self._view(data_plane_id, stored)
+            if view.connected and not request.force:
+                raise data_plane_connected(request.name)
+            await transaction.data_planes.remove(data_plane_id)
+            is_first = True
+            return pb.RemoveDataPlaneResponse(data_plane=_data_plane(view))
+
+        async with self._fleet.writer.paused():
+            answer = await idempotency.commit(
+                self._store, request, pb.RemoveDataPlaneResponse, work, resource=request.name
+            )
+            # A repeat must not end the stream of a data plane that has come back since.
+            if is_first and not request.validate_only:
+                self._fleet.state.forget(data_plane_id)
+        return answer
+
+    def _view(self, data_plane_id: str, stored: Mapping[str, DataPlaneRecord]) -> DataPlaneView:
+        """What is known of a data plane that is in memory, or else in `stored`."""
+        return self._fleet.state.view(data_plane_id) or DataPlaneView.of_stored(stored[data_plane_id])
+
+    async def _only_stored(self, ids: Iterable[str]) -> Mapping[str, DataPlaneRecord]:
+        """The records of those data planes that the database has and the full memory has not."""
+        stored = {}
+        for data_plane_id in ids:
+            if self._fleet.state.get(data_plane_id) is None:
+                record = await self._data_planes.find(data_plane_id)
+                if record is not None and not self._fleet.state.remember(record):
+                    stored[data_plane_id] = record
+        return stored
+
+    async def _all_only_stored(self) -> Mapping[str, DataPlaneRecord]:
+        stored = {}
         after_id = ""
         while page := await self._data_planes.list(after_id=after_id, limit=_STORE_PAGE):
-            for record in page:
-                self._fleet.state.remember(record)
+            stored.update({record.id: record for record in page if not self._fleet.state.remember(record)})
             after_id = page[-1].id
+        return stored
+
+
+def _wait_response(outcomes: Sequence[DataPlaneOutcome]) -> pb.WaitForRevisionResponse:
+    active = [outcome.outcome in (Outcome.ACTIVE, Outcome.ACTIVE_WITH_ERRORS) for outcome in outcomes]
+    return pb.WaitForRevisionResponse(
+        outcomes=[_outcome(outcome) for outcome in outcomes],
+        # Without any data plane the revision is active nowhere, not everywhere.
+        active_everywhere=bool(active) and all(active),
+    )
 
 
 def _data_plane(view: DataPlaneView) -> pb.DataPlane:
@@ -125,6 +187,8 @@ def _data_plane(view: DataPlaneView) -> pb.DataPlane:
         software_version=record.software_version,
         connect_time=timestamp_to_proto(record.connect_time),
         last_seen_time=timestamp_to_proto(record.last_seen_time),
+        identity=_IDENTITIES[record.identity],
+        votes=record.identity.votes,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class ModelHandler:
 
     async def get_model(self, request: pb.GetModelRequest) -> pb.GetModelResponse:
         model = await self._registry.store.models.get_any(names.parse_model(request.name))
-        statuses = self._registry.resource_statuses(request.name)
+        statuses = self._registry.resource_statuses.of(request.name)
         return pb.GetModelResponse(model=convert.model_to_proto(model, statuses))
 
     async def list_models(self, request: pb.ListModelsRequest) -> pb.ListModelsResponse:
@@ -74,16 +75,17 @@ class ModelHandler:
             return await self._registry.store.models.list(query, after=cursor, limit=limit)
 
         def matches(model: domain.Model) -> bool:
-            statuses = functools.partial(self._registry.resource_statuses, model.name)
-            return filters.matches(query.wanted, listing.model_values(model, statuses))
+            states = functools.partial(self._registry.resource_statuses.states_of, model.name)
+            return filters.matches(query.wanted, listing.model_values(model, states))
 
         page = await paging.page(
             request,
             read,
             key=functools.partial(store_lists.cursor_of, query.order),
             key_types=listing.cursor_types(query.order, listing.MODEL_NAME_PARTS),
-            to_proto=lambda model: convert.model_to_proto(model, self._registry.resource_statuses(model.name)),
+            to_proto=lambda model: convert.model_to_proto(model, self._registry.resource_statuses.of(model.name)),
             matches=matches if request.filter else None,
+            pause=functools.partial(asyncio.sleep, 0),
         )
         return pb.ListModelsResponse(models=page.items, next_page_token=page.next_page_token)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,9 +15,7 @@ from protocol.engine_args import ALL
 class ResourceStatuses(Protocol):
     """The state of a model or adapter on each data plane, by data plane id."""
 
-    def __call__(
-        self, name: str, *, idle_since_revision: int | None = None
-    ) -> Sequence[status_pb2.DataPlaneResourceStatus]:
+    def of(self, name: str, *, idle_since_revision: int | None = None) -> Sequence[status_pb2.DataPlaneResourceStatus]:
         """The states that were reported.
 
         Args:
@@ -26,6 +24,11 @@ class ResourceStatuses(Protocol):
                 planes do not report idle adapters: one that serves this revision and reports
                 nothing else has the adapter IDLE.
         """
+
+    def states_of(
+        self, name: str, *, idle_since_revision: int | None = None
+    ) -> Collection[status_pb2.ResourceState.ValueType]:
+        """The states at the connected data planes. The arguments are as in `of`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

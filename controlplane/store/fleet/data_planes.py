@@ -74,6 +74,7 @@ def data_plane(row: Row[Any]) -> domain.DataPlaneRecord:
         software_version=row.software_version,
         connect_time=from_us(row.connect_time_us),
         last_seen_time=from_us(row.last_seen_time_us),
+        identity=domain.Identity(row.identity),
     )
 
 
@@ -91,6 +92,7 @@ def data_plane_values(record: domain.DataPlaneRecord) -> Mapping[str, object]:
         "software_version": record.software_version,
         "connect_time_us": to_us(record.connect_time),
         "last_seen_time_us": to_us(record.last_seen_time),
+        "identity": record.identity.value,
     }
 
 

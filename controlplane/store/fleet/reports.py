@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from broadsheet.v1 import status_pb2
@@ -42,3 +43,14 @@ class FleetChange:
     replace: bool
     """`statuses` has all statuses, not only those that changed."""
     statuses: Mapping[str, status_pb2.ResourceStatus | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetReading:
+    """What the database has about data planes, as of one moment."""
+
+    changes: Sequence[FleetChange]
+    """By id."""
+    ids: AbstractSet[str]
+    """Ids of all data planes in the database, also of those without a change. Others that were
+    there before are removed."""

@@ -18,7 +18,7 @@ from broadsheet.v1 import status_pb2
 from controlplane.store.databases.failures import database_errors
 from controlplane.store.databases.postgres import CATALOG_CHANNEL, PostgresDatabase
 from controlplane.store.fleet.data_planes import DataPlaneRecords, data_plane
-from controlplane.store.fleet.reports import FleetChange, FleetReport
+from controlplane.store.fleet.reports import FleetChange, FleetReading, FleetReport
 from controlplane.store.schema import data_plane_reports, data_planes, replicas, resource_statuses
 
 FLEET_CHANNEL = "broadsheet_fleet"
@@ -83,7 +83,7 @@ class FleetTables:
         with database_errors():
             async with self._database.begin_write() as connection:
                 await connection.execute(delete(replicas).where(replicas.c.uid == replica_uid))
-                await _notify(connection)
+                await notify(connection)
 
     async def claim(self, data_plane_id: str, replica_uid: str) -> int:
         """Number a new stream of a data plane. Its earlier streams are ignored from now on.
@@ -92,9 +92,6 @@ class FleetTables:
             The number, for `FleetReport.session`.
         """
         row = data_plane_reports.c
-        claim = insert(data_plane_reports).values(
-            data_plane_id=data_plane_id, session=1, replica_uid=replica_uid, connected=True, number=1, replaced_number=0
-        )
         changes = {
             "session": row.session + 1,
             "replica_uid": replica_uid,
@@ -102,11 +99,22 @@ class FleetTables:
             "settled_revision": None,
             "number": row.number + 1,
         }
-        statement = claim.on_conflict_do_update(index_elements=["data_plane_id"], set_=changes).returning(row.session)
         with database_errors():
             async with self._database.begin_write() as connection:
-                session: int = (await connection.execute(statement)).scalar_one()
-                await _notify(connection)
+                # A data plane that was removed may come back. A control plane that has not noticed
+                # its removal must take the numbers for newer than those it knows, and read all.
+                now_us: int = (await connection.execute(select(_NOW_US))).scalar_one()
+                claim = insert(data_plane_reports).values(
+                    data_plane_id=data_plane_id,
+                    session=now_us,
+                    replica_uid=replica_uid,
+                    connected=True,
+                    number=now_us,
+                    replaced_number=now_us,
+                )
+                claim = claim.on_conflict_do_update(index_elements=["data_plane_id"], set_=changes)
+                session: int = (await connection.execute(claim.returning(row.session))).scalar_one()
+                await notify(connection)
         return session
 
     async def put(self, reports: Sequence[FleetReport]) -> None:
@@ -116,30 +124,35 @@ class FleetTables:
                 # Always in this order, so that two transactions cannot deadlock.
                 for report in sorted(reports, key=lambda report: report.record.id):
                     await _put(connection, report)
-                await _notify(connection)
+                await notify(connection)
 
-    async def changes_since(self, known: Mapping[str, int], lease_s: float) -> Sequence[FleetChange]:
-        """The state of each data plane, with the statuses that changed since `known`.
+    async def changes_since(self, known: Mapping[str, int], lease_s: float) -> FleetReading:
+        """The state of each data plane that has a report, with the statuses changed since `known`.
 
         Args:
             known: `FleetChange.number` of the last read, by data plane id.
             lease_s: A control plane without a heartbeat for so many seconds counts as gone.
-
-        Returns:
-            One for each data plane that has a report, by id.
         """
         lease_us = round(lease_s * 1_000_000)
         alive = func.coalesce(replicas.c.heartbeat_time_us > _NOW_US - lease_us, False)
         query = (
             select(data_plane_reports, data_planes, alive.label("replica_alive"))
-            .join(data_planes, data_planes.c.id == data_plane_reports.c.data_plane_id)
+            # Full, because one that connects has no record yet, and one from before has no report.
+            .join(data_planes, data_planes.c.id == data_plane_reports.c.data_plane_id, full=True)
             .outerjoin(replicas, replicas.c.uid == data_plane_reports.c.replica_uid)
             .order_by(data_plane_reports.c.data_plane_id)
         )
         with database_errors():
             async with self._database.engine.begin() as connection:
                 rows = (await connection.execute(query)).all()
-                return [await _change(connection, row, known.get(row.data_plane_id, 0)) for row in rows]
+                return FleetReading(
+                    changes=[
+                        await _change(connection, row, known.get(row.data_plane_id, 0))
+                        for row in rows
+                        if row.data_plane_id is not None and row.id is not None
+                    ],
+                    ids=frozenset(row.data_plane_id or row.id for row in rows),
+                )
 
 
 async def _put(connection: AsyncConnection, report: FleetReport) -> None:
@@ -201,5 +214,6 @@ async def _change(connection: AsyncConnection, row: Row[Any], known: int) -> Fle
     )
 
 
-async def _notify(connection: AsyncConnection) -> None:
+async def notify(connection: AsyncConnection) -> None:
+    """Wake the other control planes when this transaction commits."""
     await connection.execute(select(func.pg_notify(FLEET_CHANNEL, "")))

@@ -19,7 +19,7 @@ from openai.types.chat import ChatCompletionChunk
 from broadsheet import Client
 from broadsheet.errors import ServingFailed
 from broadsheet.types import ColdStart
-from protocol import safetensors_header
+from protocol.adapters import safetensors_header
 from tests.adapter_directories import safetensors_bytes
 from tests.e2e.listeners import outward_listeners
 from tests.e2e.real_model import CAPITAL, ENGINE, ENGINE_ARGS, SEA, STATE, ask, register_smollm2, state_of

@@ -64,6 +64,7 @@ CALLS: Mapping[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
     "ListDataPlanes": ("list_data_planes", (), {}),
     "GetDataPlane": ("get_data_plane", ("local",), {}),
     "WaitForRevision": ("wait_for_revision", (1,), {}),
+    "RemoveDataPlane": ("remove_data_plane", ("local",), {}),
 }
 """The method, arguments and options that send each RPC."""
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import status_pb2
 from controlplane.catalog.convert import position_to_proto
-from controlplane.catalog.domain import DataPlaneRecord, Head, Position
+from controlplane.catalog.domain import DataPlaneRecord, Head, Identity, Position
 from controlplane.fleet.fleet import Fleet, fleet_of
 from controlplane.fleet.state import FleetLimits
 from controlplane.push.fan_out import FanOut, ShutdownSettings
@@ -31,6 +31,24 @@ class Records:
 
     async def get_data_plane(self, data_plane_id: str) -> DataPlaneRecord | None:
         return self.records.get(data_plane_id)
+
+
+def record(data_plane_id: str, *, serving: Position | None = None) -> DataPlaneRecord:
+    """What the database has of a data plane that connected once."""
+    then = datetime(2025, 12, 1, tzinfo=UTC)
+    return DataPlaneRecord(
+        id=data_plane_id,
+        instance_uid="stored",
+        serving=serving,
+        target=serving,
+        phase=pb.PHASE_ACTIVE if serving else pb.PHASE_UNSPECIFIED,
+        reason="",
+        message="",
+        http_address="",
+        software_version="",
+        connect_time=then,
+        last_seen_time=then,
+    )
 
 
 class Clock:
@@ -82,13 +100,26 @@ class World:
         """A stream that has yet to say Hello."""
         return Stream(Subscription(head=self.fan_out.head, limits=Limits(), now_s=0))
 
-    async def connect(
+    def greeted(
         self, data_plane_id: str = "dp", *, have: Position | None = None, rejected: Sequence[Position] = ()
     ) -> Stream:
-        """A stream that has said Hello, and is attached."""
+        """A stream that has said Hello, and is yet to be attached."""
         stream = self.stream()
         stream.subscription.receive(hello(data_plane_id, have=have, rejected=rejected), 0)
-        self.fan_out.attach(stream, await self.fan_out.prepare(data_plane_id))
+        return stream
+
+    async def connect(
+        self,
+        data_plane_id: str = "dp",
+        *,
+        have: Position | None = None,
+        rejected: Sequence[Position] = (),
+        identity: Identity = Identity.LOCAL,
+    ) -> Stream:
+        """A stream that has said Hello, and is attached."""
+        stream = self.greeted(data_plane_id, have=have, rejected=rejected)
+        stream.identity = identity
+        self.fan_out.attach(stream, await self.fan_out.prepare(data_plane_id, identity))
         return stream
 
     def say(self, stream: Stream, status: pb.Status) -> None:

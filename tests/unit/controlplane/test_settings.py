@@ -76,6 +76,8 @@ def test_listening_beyond_this_machine_needs_tls_or_insecure(listen: str) -> Non
         (["--tls-cert", "cert.pem"], "tls-cert and tls-key belong together"),
         (["--tls-client-ca", "ca.pem"], "tls-client-ca needs tls-cert"),
         (["--certificate-roles", "gpu-1=viewer:x"], "NAME=data-plane:ID"),
+        (["--certificate-roles", "gpu-1=data-plane:"], "NAME=data-plane:ID"),
+        (["--certificate-roles", "gpu-1=data-plane:GPU 1"], "NAME=data-plane:ID"),
         (["--certificate-roles", "gpu-1=viewer"], "certificate-roles needs tls-client-ca"),
         (["--oidc-roles", "admins=king"], "viewer, publisher, operator, admin, data-plane"),
         (["--oidc-jwks", "http://elsewhere/keys"], "https://"),

@@ -1,4 +1,4 @@
-"""Data planes: which exist, what they serve, and waiting for a catalog revision."""
+"""Data planes: which exist, what they serve, waiting for a catalog revision, and removal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from broadsheet._connection.asynchronous import AsyncConnection
 from broadsheet._connection.options import DEFAULT_TIMEOUT_S, WAIT_GRACE_S
 from broadsheet._requests.fields import duration
 from broadsheet._requests.names import data_plane_resource
-from broadsheet.types import DataPlane, WaitForRevisionResponse
+from broadsheet.types import DataPlane, RemoveDataPlaneResponse, WaitForRevisionResponse
 from broadsheet.v1 import fleet_service_pb2 as pb
 
 
@@ -25,7 +25,7 @@ class AsyncFleet(AsyncConnection):
         """Get a data plane with the state of each of its resources.
 
         Raises:
-            NotFound: No data plane of that id has ever connected.
+            NotFound: No data plane of that id has ever connected, or it was removed.
         """
         request = pb.GetDataPlaneRequest(name=data_plane_resource(data_plane))
         return (await self._call(self._fleet.GetDataPlane, request, timeout_s)).data_plane
@@ -51,3 +51,29 @@ class AsyncFleet(AsyncConnection):
             timeout=duration(timeout_s),
         )
         return await self._call(self._fleet.WaitForRevision, request, timeout_s + WAIT_GRACE_S)
+
+    async def remove_data_plane(
+        self,
+        data_plane: str,
+        *,
+        force: bool = False,
+        validate_only: bool = False,
+        request_id: str = "",
+        timeout_s: float | None = None,
+    ) -> RemoveDataPlaneResponse:
+        """Forget a data plane. It comes back when it connects with a valid credential.
+
+        Args:
+            force: Remove it even if it is connected. Its stream ends.
+            validate_only: Check everything, and write nothing.
+            request_id: UUID4 of the request; a repeat returns the first answer. Default: fresh.
+            timeout_s: Deadline in seconds. None: that of the client.
+
+        Raises:
+            NotFound: No data plane of that id has ever connected, or it was removed.
+            FailedPrecondition: It is connected, and `force` is not given.
+        """
+        request = pb.RemoveDataPlaneRequest(
+            name=data_plane_resource(data_plane), force=force, validate_only=validate_only, request_id=request_id
+        )
+        return await self._call(self._fleet.RemoveDataPlane, request, timeout_s)

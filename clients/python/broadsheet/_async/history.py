@@ -117,7 +117,7 @@ class AsyncHistory(AsyncConnection):
         end_time: datetime | None = None,
         timeout_s: float | None = None,
     ) -> AsyncIterator[AuditEvent]:
-        """List who changed what, one event per catalog revision, newest first.
+        """List who changed what, newest first: an event per catalog revision or operation.
 
         An event is listed if it matches every argument that is given.
 

@@ -50,6 +50,7 @@ HINTS: Mapping[str, str] = {
     "REQUEST_ID_REUSED": "send a fresh UUID4 with each request",
     "MODEL_NOT_FOUND": "broadsheet model list shows what there is",
     "ADAPTER_NOT_FOUND": "broadsheet adapter list shows what there is",
+    "DATA_PLANE_CONNECTED": "stop the data plane first, or add --force",
     "DATA_PLANE_NOT_FOUND": "broadsheet fleet list shows what there is",
     "REVISION_NOT_FOUND": "broadsheet snapshot list shows what there is",
     "SERVED_NAME_TAKEN": "choose another --served-name, or delete the one that has it",

@@ -22,7 +22,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class AuditEvent(_message.Message):
-    """Who changed what. Each catalog revision has an event, written in its transaction."""
+    """Who changed what. Each catalog revision has an event, written in its transaction. So does each
+    operation that changes something else, such as RemoveDataPlane.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -35,8 +37,9 @@ class AuditEvent(_message.Message):
     RESOURCE_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     CHANGE_COUNT_FIELD_NUMBER: _builtins.int
+    OPERATION_FIELD_NUMBER: _builtins.int
     catalog_revision: _builtins.int
-    """The catalog revision that the change made."""
+    """The catalog revision that the change made. Of an operation: the newest at that time."""
     address: _builtins.str
     """Where the call came from: `host:port` or `unix:/path`. Empty: the control plane made the
     change.
@@ -49,6 +52,10 @@ class AuditEvent(_message.Message):
     """Name of the resource that the method was called with."""
     change_count: _builtins.int
     """How many resources changed."""
+    operation: _builtins.int
+    """Counts the operations after that catalog revision, from 1. 0: the event is that of the revision
+    itself.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the change was made."""
@@ -75,10 +82,11 @@ class AuditEvent(_message.Message):
         resource: _builtins.str = ...,
         changes: _abc.Iterable[_change_pb2.ResourceChange] | None = ...,
         change_count: _builtins.int = ...,
+        operation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "principal", b"principal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "catalog_revision", b"catalog_revision", "change_count", b"change_count", "changes", b"changes", "create_time", b"create_time", "method", b"method", "principal", b"principal", "request_id", b"request_id", "resource", b"resource"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "catalog_revision", b"catalog_revision", "change_count", b"change_count", "changes", b"changes", "create_time", b"create_time", "method", b"method", "operation", b"operation", "principal", b"principal", "request_id", b"request_id", "resource", b"resource"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,6 +30,33 @@ class DataPlane(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Identity:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _IdentityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[DataPlane._Identity.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        IDENTITY_UNSPECIFIED: DataPlane._Identity.ValueType  # 0
+        """Not set."""
+        IDENTITY_BOUND: DataPlane._Identity.ValueType  # 1
+        """Its credential is for this data plane only."""
+        IDENTITY_LOCAL: DataPlane._Identity.ValueType  # 2
+        """It has the token that the control plane made for its own machine."""
+        IDENTITY_SHARED: DataPlane._Identity.ValueType  # 3
+        """Whoever has its credential can speak for other data planes, too."""
+
+    class Identity(_Identity, metaclass=_IdentityEnumTypeWrapper):
+        """How sure it is that it is the data plane that it says it is."""
+
+    IDENTITY_UNSPECIFIED: DataPlane.Identity.ValueType  # 0
+    """Not set."""
+    IDENTITY_BOUND: DataPlane.Identity.ValueType  # 1
+    """Its credential is for this data plane only."""
+    IDENTITY_LOCAL: DataPlane.Identity.ValueType  # 2
+    """It has the token that the control plane made for its own machine."""
+    IDENTITY_SHARED: DataPlane.Identity.ValueType  # 3
+    """Whoever has its credential can speak for other data planes, too."""
+
     NAME_FIELD_NUMBER: _builtins.int
     CONNECTED_FIELD_NUMBER: _builtins.int
     INSTANCE_UID_FIELD_NUMBER: _builtins.int
@@ -43,6 +70,8 @@ class DataPlane(_message.Message):
     CONNECT_TIME_FIELD_NUMBER: _builtins.int
     LAST_SEEN_TIME_FIELD_NUMBER: _builtins.int
     RESOURCES_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    VOTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `dataPlanes/{data_plane}`."""
     connected: _builtins.bool
@@ -61,6 +90,12 @@ class DataPlane(_message.Message):
     """Address of its OpenAI API."""
     software_version: _builtins.str
     """Version of Broadsheet that it runs."""
+    identity: Global___DataPlane.Identity.ValueType
+    """How sure its identity is, by the credential of its current or latest stream."""
+    votes: _builtins.bool
+    """Whether rollouts go by what it reports: they do with IDENTITY_BOUND and IDENTITY_LOCAL. Others
+    could have been made up.
+    """
     @_builtins.property
     def serving(self) -> _snapshot_pb2.Position:
         """The snapshot that it serves. Absent: none."""
@@ -99,10 +134,12 @@ class DataPlane(_message.Message):
         connect_time: _timestamp_pb2.Timestamp | None = ...,
         last_seen_time: _timestamp_pb2.Timestamp | None = ...,
         resources: _abc.Iterable[_status_pb2.ResourceStatus] | None = ...,
+        identity: Global___DataPlane.Identity.ValueType = ...,
+        votes: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "last_seen_time", b"last_seen_time", "serving", b"serving", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "connected", b"connected", "http_address", b"http_address", "instance_uid", b"instance_uid", "last_seen_time", b"last_seen_time", "message", b"message", "name", b"name", "phase", b"phase", "reason", b"reason", "resources", b"resources", "serving", b"serving", "software_version", b"software_version", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "connected", b"connected", "http_address", b"http_address", "identity", b"identity", "instance_uid", b"instance_uid", "last_seen_time", b"last_seen_time", "message", b"message", "name", b"name", "phase", b"phase", "reason", b"reason", "resources", b"resources", "serving", b"serving", "software_version", b"software_version", "target", b"target", "votes", b"votes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -207,6 +244,66 @@ class GetDataPlaneResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetDataPlaneResponse: _TypeAlias = GetDataPlaneResponse  # noqa: Y015
+
+@_typing.final
+class RemoveDataPlaneRequest(_message.Message):
+    """Request of RemoveDataPlane."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`dataPlanes/{data_plane}`."""
+    force: _builtins.bool
+    """Remove it even if it is connected. Its stream ends."""
+    request_id: _builtins.str
+    """UUID4 of this request. Within 24 hours, the same request with the same id changes nothing and
+    gets the first answer.
+    """
+    validate_only: _builtins.bool
+    """Run every check and answer as if it were removed, but write nothing."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        force: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveDataPlaneRequest: _TypeAlias = RemoveDataPlaneRequest  # noqa: Y015
+
+@_typing.final
+class RemoveDataPlaneResponse(_message.Message):
+    """Response of RemoveDataPlane."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_PLANE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def data_plane(self) -> Global___DataPlane:
+        """The data plane as it was, without the states of its resources."""
+
+    def __init__(
+        self,
+        *,
+        data_plane: Global___DataPlane | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data_plane", b"data_plane"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_plane", b"data_plane"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveDataPlaneResponse: _TypeAlias = RemoveDataPlaneResponse  # noqa: Y015
 
 @_typing.final
 class WaitForRevisionRequest(_message.Message):

@@ -50,6 +50,11 @@ class FleetServiceStub:
                 request_serializer=broadsheet_dot_v1_dot_fleet__service__pb2.WaitForRevisionRequest.SerializeToString,
                 response_deserializer=broadsheet_dot_v1_dot_fleet__service__pb2.WaitForRevisionResponse.FromString,
                 _registered_method=True)
+        self.RemoveDataPlane = channel.unary_unary(
+                '/broadsheet.v1.FleetService/RemoveDataPlane',
+                request_serializer=broadsheet_dot_v1_dot_fleet__service__pb2.RemoveDataPlaneRequest.SerializeToString,
+                response_deserializer=broadsheet_dot_v1_dot_fleet__service__pb2.RemoveDataPlaneResponse.FromString,
+                _registered_method=True)
 
 
 class FleetServiceServicer:
@@ -77,6 +82,14 @@ class FleetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RemoveDataPlane(self, request, context):
+        """Forgets a data plane: what it has reported, and that a credential of its own was needed. It
+        comes back when it connects with a valid credential.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +107,11 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.WaitForRevision,
                     request_deserializer=broadsheet_dot_v1_dot_fleet__service__pb2.WaitForRevisionRequest.FromString,
                     response_serializer=broadsheet_dot_v1_dot_fleet__service__pb2.WaitForRevisionResponse.SerializeToString,
+            ),
+            'RemoveDataPlane': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveDataPlane,
+                    request_deserializer=broadsheet_dot_v1_dot_fleet__service__pb2.RemoveDataPlaneRequest.FromString,
+                    response_serializer=broadsheet_dot_v1_dot_fleet__service__pb2.RemoveDataPlaneResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +196,33 @@ class FleetService:
             '/broadsheet.v1.FleetService/WaitForRevision',
             broadsheet_dot_v1_dot_fleet__service__pb2.WaitForRevisionRequest.SerializeToString,
             broadsheet_dot_v1_dot_fleet__service__pb2.WaitForRevisionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveDataPlane(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broadsheet.v1.FleetService/RemoveDataPlane',
+            broadsheet_dot_v1_dot_fleet__service__pb2.RemoveDataPlaneRequest.SerializeToString,
+            broadsheet_dot_v1_dot_fleet__service__pb2.RemoveDataPlaneResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,10 @@ class FleetServiceStub:
     """Gets a data plane with the state of each of its resources."""
     WaitForRevision: _grpc.UnaryUnaryMultiCallable[_fleet_service_pb2.WaitForRevisionRequest, _fleet_service_pb2.WaitForRevisionResponse]
     """Waits until data planes serve or reject a catalog revision."""
+    RemoveDataPlane: _grpc.UnaryUnaryMultiCallable[_fleet_service_pb2.RemoveDataPlaneRequest, _fleet_service_pb2.RemoveDataPlaneResponse]
+    """Forgets a data plane: what it has reported, and that a credential of its own was needed. It
+    comes back when it connects with a valid credential.
+    """
 
 @_typing.type_check_only
 class FleetServiceAsyncStub(FleetServiceStub):
@@ -51,6 +55,10 @@ class FleetServiceAsyncStub(FleetServiceStub):
     """Gets a data plane with the state of each of its resources."""
     WaitForRevision: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.WaitForRevisionRequest, _fleet_service_pb2.WaitForRevisionResponse]  # type: ignore[assignment]
     """Waits until data planes serve or reject a catalog revision."""
+    RemoveDataPlane: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.RemoveDataPlaneRequest, _fleet_service_pb2.RemoveDataPlaneResponse]  # type: ignore[assignment]
+    """Forgets a data plane: what it has reported, and that a credential of its own was needed. It
+    comes back when it connects with a valid credential.
+    """
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
     """The data planes, and what they serve."""
@@ -78,5 +86,15 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_service_pb2.WaitForRevisionResponse, _abc.Awaitable[_fleet_service_pb2.WaitForRevisionResponse]]:
         """Waits until data planes serve or reject a catalog revision."""
+
+    @_abc_1.abstractmethod
+    def RemoveDataPlane(
+        self,
+        request: _fleet_service_pb2.RemoveDataPlaneRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_service_pb2.RemoveDataPlaneResponse, _abc.Awaitable[_fleet_service_pb2.RemoveDataPlaneResponse]]:
+        """Forgets a data plane: what it has reported, and that a credential of its own was needed. It
+        comes back when it connects with a valid credential.
+        """
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -387,7 +387,7 @@ class Goodbye(_message.Message):
     RECONNECT_AFTER_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """UPPER_SNAKE reason: SHUTTING_DOWN, SUPERSEDED."""
+    """UPPER_SNAKE reason: SHUTTING_DOWN, SUPERSEDED, REMOVED."""
     @_builtins.property
     def reconnect_after(self) -> _duration_pb2.Duration:
         """Wait at least this long."""
@@ -541,12 +541,17 @@ class SnapshotSummary(_message.Message):
     ENTRY_COUNT_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
     RESOURCE_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
     entry_count: _builtins.int
     """How many entries it has."""
     method: _builtins.str
     """The method that made it, such as `RegisterModel`. Empty for revision 0."""
     resource: _builtins.str
     """Name of the resource that the method was called with. Empty for revision 0."""
+    size_bytes: _builtins.int
+    """Bytes of the names, types and contents of its entries: at most 2 GiB. Unset if a release made it
+    that did not count them.
+    """
     @_builtins.property
     def position(self) -> _snapshot_pb2.Position:
         """The snapshot."""
@@ -563,11 +568,14 @@ class SnapshotSummary(_message.Message):
         entry_count: _builtins.int = ...,
         method: _builtins.str = ...,
         resource: _builtins.str = ...,
+        size_bytes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "position", b"position"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "create_time", b"create_time", "position", b"position", "size_bytes", b"size_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "entry_count", b"entry_count", "method", b"method", "position", b"position", "resource", b"resource"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "create_time", b"create_time", "entry_count", b"entry_count", "method", b"method", "position", b"position", "resource", b"resource", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__size_bytes: _TypeAlias = _typing.Literal["size_bytes"]  # noqa: Y015
+    _WhichOneofArgType__size_bytes: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__size_bytes) -> _WhichOneofReturnType__size_bytes | None: ...
 
 Global___SnapshotSummary: _TypeAlias = SnapshotSummary  # noqa: Y015

@@ -68,6 +68,12 @@ async def test_a_claim_may_name_the_data_plane(tmp_path: Path) -> None:
     assert (principal.role, principal.data_plane) == (Role.DATA_PLANE, "gpu-1")
 
 
+@pytest.mark.parametrize("claim", ["", "GPU 1", ["gpu-1"], 1, False])
+async def test_a_claim_that_names_no_data_plane_makes_the_token_invalid(tmp_path: Path, claim: Any) -> None:
+    with pytest.raises(errors.Unauthenticated, match="data_plane is no id of a data plane"):
+        await tokens(tmp_path).principal_of(token(roles=["data-plane"], data_plane=claim))
+
+
 async def test_tokens_of_other_issuers_are_left_to_other_sources(tmp_path: Path) -> None:
     source = tokens(tmp_path)
     assert await source.principal_of("no JWT at all") is None

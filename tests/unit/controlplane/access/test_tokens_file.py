@@ -40,6 +40,7 @@ async def test_a_token_is_accepted_until_it_expires(tmp_path: Path) -> None:
         ({"sha256": "secret in the wrong place"}, "tokens.0.sha256"),
         ({"name": ""}, "tokens.0.name"),
         ({"data_plane": "gpu-1"}, "data_plane is for the role data-plane"),
+        ({"role": "data-plane", "data_plane": ""}, "tokens.0.data_plane"),
         ({"expire_time": "2026-01-01T00:00:00"}, "timezone"),
         ({"password": "x"}, "password"),
     ],
@@ -50,6 +51,13 @@ def test_errors_omit_the_content_of_an_entry(tmp_path: Path, entry: dict[str, st
         opened(write_tokens(tmp_path / "tokens", [good | entry]))
     assert expected in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_an_expired_token_still_keeps_others_from_its_data_plane(tmp_path: Path) -> None:
+    entry = {"name": "gpu-1", "role": "data-plane", "data_plane": "gpu-1", "sha256": HASH}
+    other = {"name": "any", "role": "data-plane", "sha256": sha256("x")}
+    file = write_tokens(tmp_path / "tokens", [entry | {"expire_time": "2020-01-01T00:00:00Z"}, other])
+    assert opened(file).bound_ids() == {"gpu-1"}
 
 
 @pytest.mark.parametrize("twice", ["name", "sha256"])

@@ -11,7 +11,7 @@ import pytest
 
 from controlplane import errors
 from controlplane.adapters.lora_config import LoraConfig, parse_config
-from protocol.safetensors_header import Tensor
+from protocol.adapters.safetensors_header import Tensor
 from tests.adapter_directories import BASE_SHAPES, adapter_config
 
 

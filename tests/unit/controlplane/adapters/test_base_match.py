@@ -6,7 +6,7 @@ import pytest
 
 from controlplane import errors
 from controlplane.adapters.lora_weights import check_tensors
-from protocol.safetensors_header import Tensor
+from protocol.adapters.safetensors_header import Tensor
 from tests.adapter_directories import BASE_SHAPES, lora_shapes
 from tests.unit.controlplane.adapters.described import BASE, config, refused, tensors
 

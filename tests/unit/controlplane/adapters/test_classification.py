@@ -10,7 +10,7 @@ from broadsheet.v1 import model_pb2
 from controlplane import errors
 from controlplane.adapters.classification import BaseHead, base_head, generates
 from controlplane.adapters.lora_weights import check_tensors
-from protocol.safetensors_header import Tensor
+from protocol.adapters.safetensors_header import Tensor
 from tests.adapter_directories import lora_shapes
 from tests.unit.controlplane.adapters.described import BASE, config, refused, tensors
 

@@ -18,7 +18,7 @@ from broadsheet.v1 import model_pb2
 from controlplane import errors
 from controlplane.adapters import adapter_files
 from controlplane.adapters.verification import AdapterVerifier
-from protocol.adapter_digest import weights_digest
+from protocol.adapters.adapter_digest import weights_digest
 from tests.adapter_directories import BASE_SHAPES, lora_shapes, safetensors_bytes, write_adapter, write_base
 
 CONFIG = "adapter_config.json"

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import pytest
+
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import status_pb2
 from controlplane.catalog.convert import position_to_proto
+from controlplane.catalog.domain import Identity
+from controlplane.fleet import known as fleet_known
 from tests.unit.controlplane.fleet_world import World, at, resource
 
 
@@ -46,3 +50,55 @@ async def test_only_connected_data_planes_are_observed() -> None:
     ]
     world.fan_out.detach(silent)
     assert [seen.data_plane for seen in world.fleet.statuses.observed("models/m")] == ["dataPlanes/a"]
+
+
+async def test_a_data_plane_that_anybody_could_have_made_up_does_not_vote() -> None:
+    world = World()
+    for identity in Identity:
+        stream = await world.connect(identity.value, identity=identity)
+        world.say(stream, pb.Status(resources=[resource("models/m")]))
+    voters = [seen.data_plane for seen in world.fleet.statuses.observed("models/m")]
+    assert voters == ["dataPlanes/bound", "dataPlanes/local"]
+    assert len(world.fleet.statuses.of("models/m")) == 3
+
+
+async def test_the_vote_goes_with_the_credential_of_the_newest_stream() -> None:
+    world = World()
+    await world.connect(identity=Identity.SHARED)
+    assert not world.fleet.statuses.observed("models/m")
+    await world.connect(identity=Identity.BOUND)
+    assert len(world.fleet.statuses.observed("models/m")) == 1
+
+
+async def test_the_states_of_a_resource_are_those_at_connected_data_planes() -> None:
+    world = World(revision=9)
+    first, second = await world.connect("a", have=at(9)), await world.connect("b", have=at(4))
+    failed = status_pb2.ResourceStatus(name="models/m", state=status_pb2.RESOURCE_STATE_FAILED)
+    world.say(first, pb.Status(serving=position_to_proto(at(9)), resources=[resource("models/m")]))
+    world.say(second, pb.Status(serving=position_to_proto(at(4)), resources=[failed]))
+    states = world.fleet.statuses.states_of
+    assert states("models/m") == {status_pb2.RESOURCE_STATE_READY, status_pb2.RESOURCE_STATE_FAILED}
+    assert states("models/m/adapters/a", idle_since_revision=7) == {status_pb2.RESOURCE_STATE_IDLE}
+    world.fan_out.detach(second)
+    assert states("models/m") == {status_pb2.RESOURCE_STATE_READY}
+    assert states("models/unreported") == set()
+
+
+async def test_the_order_of_the_fleet_is_computed_when_it_changes_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[str] = []
+
+    def counted(data_plane_id: str) -> str:
+        named.append(data_plane_id)
+        return f"dataPlanes/{data_plane_id}"
+
+    monkeypatch.setattr(fleet_known, "data_plane_name", counted)
+    world = World()
+    for number in range(50):
+        world.say(await world.connect(f"dp-{number:02d}"), pb.Status(resources=[resource("models/m")]))
+    for _ in range(100):
+        assert len(world.fleet.statuses.of("models/m")) == 50
+        assert world.fleet.statuses.states_of("models/m") == {status_pb2.RESOURCE_STATE_READY}
+    assert len(named) == 50
+    await world.connect("another")
+    world.fleet.statuses.of("models/m")
+    assert len(named) == 50 + 51

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, cast
 
 from controlplane.catalog.domain import Head
 from controlplane.commit_feed import CommitFeed
 from controlplane.fleet.shared_database import SharedDatabase, Sharing, SharingSettings
 from controlplane.fleet.state import FleetState
-from controlplane.store.fleet.reports import FleetChange
+from controlplane.store.fleet.reports import FleetReading
 from controlplane.store.fleet.tables import FleetTables
 from tests.unit.controlplane.fleet_world import head
 
@@ -19,10 +19,10 @@ class Tables:
     def __init__(self) -> None:
         self.looks = 0
 
-    async def changes_since(self, known: Mapping[str, int], lease_s: float) -> Sequence[FleetChange]:
+    async def changes_since(self, known: Mapping[str, int], lease_s: float) -> FleetReading:
         self.looks += 1
         await asyncio.sleep(0)
-        return ()
+        return FleetReading(changes=(), ids=frozenset())
 
 
 def shared(tables: Tables, commits: CommitFeed, newest: Head) -> SharedDatabase:

@@ -85,6 +85,9 @@ class Peer:
     def supersede(self) -> None:
         raise AssertionError("there is a single stream")
 
+    def dismiss(self) -> None:
+        """It ends."""
+
 
 async def test_a_report_that_could_not_be_written_goes_before_later_changes() -> None:
     state = FleetState(head=head(5), shares_statuses=True)
@@ -129,3 +132,16 @@ async def test_a_database_that_is_away_is_asked_a_few_times_only() -> None:
         state.attach(pb.Hello(data_plane=data_plane_id), Progress(), Peer(), Session(1), now=now)
     assert not await writer.flush()
     assert store.calls == 1 + SINGLE_FAILURES_MAX
+
+
+async def test_nothing_is_written_while_a_data_plane_is_removed() -> None:
+    state = FleetState(head=head(5), shares_statuses=True)
+    store = FailingStore()
+    writer = FleetWriter(state, Changed(), store, WritingSettings(reports_per_write=50))
+    state.attach(pb.Hello(data_plane="dp"), Progress(), Peer(), Session(1), now=Clock().now)
+    async with writer.paused():
+        flushing = asyncio.create_task(writer.flush())
+        await settle()
+        state.forget("dp")
+    assert await flushing
+    assert store.reports == []

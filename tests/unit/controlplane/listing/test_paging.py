@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -137,3 +138,25 @@ async def test_pages_of_revisions_begin_with_the_newest() -> None:
             break
         request.page_token = page.next_page_token
     assert listed == [7, 6, 5, 4, 3, 2, 1]
+
+
+async def test_a_large_page_lets_other_tasks_run_while_it_is_built() -> None:
+    built: list[int] = []
+    pauses: list[int] = []
+
+    async def read(after: paging.Cursor | None, limit: int) -> list[int]:
+        first = int(after[0]) + 1 if after else 0
+        return list(range(first, min(first + limit, 1000)))
+
+    def to_proto(number: int) -> model_pb2.Model:
+        built.append(number)
+        return model_pb2.Model(name="m" * 8 * 1024)
+
+    async def pause() -> None:
+        pauses.append(len(built))
+
+    page, _ = await paging.read_page(read, lambda number: (number,), to_proto, None, 1000, pause=pause)
+    steps = [after - before for before, after in pairwise([0, *pauses, len(page)])]
+    # No more than PAUSE_BYTES and one item come between two pauses.
+    assert max(steps) <= paging.PAUSE_BYTES // (8 * 1024) + 1
+    assert len(pauses) >= paging.PAGE_BYTES_MAX // paging.PAUSE_BYTES - 1

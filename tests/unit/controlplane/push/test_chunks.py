@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane.catalog.domain import Entry, Position
-from controlplane.push.chunks import CACHED_SNAPSHOTS_MAX, CHUNK_BYTES_MAX, ChunkCache
+from controlplane.push.chunks import CACHED_SNAPSHOTS_MAX, ChunkCache
 from controlplane.push.subscription.transfer import ChunkRequest
+from protocol.snapshot_limits import CHUNK_BYTES_MAX
 
 MIB = 1024 * 1024
 

@@ -13,7 +13,7 @@ import pytest
 from broadsheet.v1 import adapter_pb2, snapshot_pb2
 from dataplane.engine.adapters import AdapterCache
 from dataplane.errors import AdapterError
-from protocol.adapter_digest import weights_digest
+from protocol.adapters.adapter_digest import weights_digest
 from tests.adapter_directories import adapter_config, lora_shapes, safetensors_bytes
 
 CONFIG = "adapter_config.json"

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Annotated
 
 import typer
@@ -54,18 +54,18 @@ def audit(
             )
 
         # Read before the events, so that an event between the two calls is not missed.
-        newest = _head(client) if follow else 0
+        newest = (_head(client), 0) if follow else (0, 0)
         events = list(islice(matching(since_revision), limit))
         if not follow:
             results.show(session, results.to_list("events", events), events_table(events))
             return
-        newest = events[0].catalog_revision if events else newest
+        newest = _key(events[0]) if events else newest
         _print(session, events[::-1])
         while True:
             time.sleep(FOLLOW_INTERVAL_S)
-            events = list(matching(newest + 1))
+            events = _after(newest, matching(newest[0]))
             _print(session, events[::-1])
-            newest = events[0].catalog_revision if events else newest
+            newest = _key(events[0]) if events else newest
 
 
 def events_table(events: Sequence[AuditEvent]) -> RenderableType:
@@ -83,6 +83,16 @@ def _cells(event: AuditEvent) -> tuple[Text, ...]:
     made = event.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M:%SZ")
     facts = (str(event.catalog_revision), made, who, event.address or "-", event.method, event.resource or "-")
     return (*map(Text, facts), changes.summary(event.changes, event.change_count))
+
+
+def _key(event: AuditEvent) -> tuple[int, int]:
+    """Where an event is in the log."""
+    return event.catalog_revision, event.operation
+
+
+def _after(key: tuple[int, int], newest_first: Iterator[AuditEvent]) -> list[AuditEvent]:
+    """The events that are later in the log."""
+    return list(takewhile(lambda event: _key(event) > key, newest_first))
 
 
 def _head(client: Client) -> int:

@@ -16,6 +16,8 @@ group = typer.Typer(
     no_args_is_help=True, rich_markup_mode="markdown", help="Data planes: who is connected, and what each serves."
 )
 
+DataPlaneArgument = Annotated[str, typer.Argument(metavar="DATA_PLANE", help="Data plane id, or dataPlanes/ID.")]
+
 
 @command(group, "list", example="broadsheet fleet list")
 def list_(session: Session) -> None:
@@ -26,10 +28,7 @@ def list_(session: Session) -> None:
 
 
 @command(group, "get", example="broadsheet fleet get local")
-def get(
-    session: Session,
-    data_plane: Annotated[str, typer.Argument(metavar="DATA_PLANE", help="Data plane id, or dataPlanes/ID.")],
-) -> None:
+def get(session: Session, data_plane: DataPlaneArgument) -> None:
     """Show a data plane with the state of each model and adapter, and the reasons."""
     with session.client() as client:
         plane = client.get_data_plane(data_plane)
@@ -57,3 +56,19 @@ def wait(
     if not response.active_everywhere:
         session.say(f"catalog revision {revision} is not served everywhere")
         raise typer.Exit(EXIT_FAILED)
+
+
+@command(group, "remove", example="broadsheet fleet remove gpu-7")
+def remove(
+    session: Session,
+    data_plane: DataPlaneArgument,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Also if it is connected; its stream ends.")] = False,
+    validate_only: Annotated[bool, typer.Option("--validate-only", help="Check everything, change nothing.")] = False,
+) -> None:
+    """Forget a data plane that is gone. It comes back if it connects again: withdraw its credential
+    first."""
+    with session.client() as client:
+        response = client.remove_data_plane(data_plane, force=force, validate_only=validate_only)
+    done = "would be removed; nothing was written" if validate_only else "removed"
+    results.show(session, results.to_json(response), f"{response.data_plane.name} {done}")

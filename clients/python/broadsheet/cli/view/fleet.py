@@ -14,12 +14,13 @@ from broadsheet.types import DataPlane, DataPlaneOutcome, Phase, Position
 
 def data_planes_table(data_planes: Iterable[DataPlane]) -> RenderableType:
     """Data planes, one per line."""
-    table = new_table("DATA PLANE", "STREAM", "SERVING", "TARGET", "PHASE", "HTTP", "LAST SEEN", "REASON")
+    table = new_table("DATA PLANE", "STREAM", "VOTES", "SERVING", "TARGET", "PHASE", "HTTP", "LAST SEEN", "REASON")
     for plane in data_planes:
         add_row(
             table,
             plane.name.removeprefix("dataPlanes/"),
             styled("connected" if plane.connected else "gone"),
+            "yes" if plane.votes else "no",
             _position(plane, "serving"),
             _position(plane, "target"),
             styled(Phase.Name(plane.phase).removeprefix("PHASE_")),
@@ -35,6 +36,8 @@ def data_plane_view(plane: DataPlane) -> RenderableType:
     facts = Table.grid(padding=(0, 2))
     add_row(facts, "Name", plane.name)
     add_row(facts, "Stream", styled("connected" if plane.connected else "gone"))
+    identity = DataPlane.Identity.Name(plane.identity).removeprefix("IDENTITY_")
+    add_row(facts, "Identity", f"{identity}, {'votes' if plane.votes else 'does not vote'} on rollouts")
     add_row(facts, "Serving", _position(plane, "serving"))
     add_row(facts, "Target", _position(plane, "target"))
     add_row(facts, "Phase", styled(Phase.Name(plane.phase).removeprefix("PHASE_")))

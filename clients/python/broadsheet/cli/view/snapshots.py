@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from broadsheet.cli.view.parts import DIGEST_DIGITS, add_row, age, new_table, section
+from broadsheet.cli.view.parts import DIGEST_DIGITS, add_row, age, byte_size, new_table, section
 from broadsheet.cli.view.results import to_json
 from broadsheet.types import (
     AdapterEntry,
@@ -19,6 +19,7 @@ from broadsheet.types import (
     RouteEntry,
     SnapshotSummary,
 )
+from protocol.snapshot_limits import SNAPSHOT_BYTES_MAX
 
 _Content = ModelEntry | AdapterEntry | RouteEntry | ModelRevisionEntry | AdapterRevisionEntry | ApiKeyEntry
 
@@ -30,18 +31,24 @@ _ENTRIES: Mapping[str, type[_Content]] = {
 
 def snapshots_table(snapshots: Iterable[SnapshotSummary]) -> RenderableType:
     """Snapshots, newest first."""
-    table = new_table("REVISION", "DIGEST", "ENTRIES", "METHOD", "RESOURCE", "COMMITTED")
+    table = new_table("REVISION", "DIGEST", "ENTRIES", "SIZE", "METHOD", "RESOURCE", "COMMITTED")
     for snapshot in snapshots:
         add_row(
             table,
             str(snapshot.position.revision),
             snapshot.position.digest.hex()[:DIGEST_DIGITS],
             str(snapshot.entry_count),
+            _share(snapshot.size_bytes) if snapshot.HasField("size_bytes") else "?",
             snapshot.method or "-",
             snapshot.resource or "-",
             age(snapshot.create_time),
         )
     return table
+
+
+def _share(size_bytes: int) -> str:
+    """A size, and how much that is of what a snapshot may have."""
+    return f"{byte_size(size_bytes)} ({size_bytes / SNAPSHOT_BYTES_MAX:.1%})"
 
 
 def snapshot_view(snapshot: FetchSnapshotResponse) -> RenderableType:

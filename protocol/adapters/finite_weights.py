@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from protocol.safetensors_header import Tensor
+from protocol.adapters.safetensors_header import Tensor
 
 LIMIT = 2**17
 """Values of this size or more are refused: they are infinite in float16, in which an engine may

@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from broadsheet.v1 import adapter_pb2
-from protocol.adapter_digest import weights_digest
+from protocol.adapters.adapter_digest import weights_digest
 
 
 def file(path: str, content: bytes = b"x") -> adapter_pb2.AdapterFile:

@@ -5,8 +5,8 @@ import struct
 
 import pytest
 
-from protocol import safetensors_header
-from protocol.finite_weights import FiniteWeights
+from protocol.adapters import safetensors_header
+from protocol.adapters.finite_weights import FiniteWeights
 from tests.adapter_directories import safetensors_bytes
 
 SHAPES = {"first": (2, 3), "none": (0, 4), "second": (5,), "last": (1,)}

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import safetensors_header
-from protocol.safetensors_header import HEADER_BYTES_MAX, Tensor
+from protocol.adapters import safetensors_header
+from protocol.adapters.safetensors_header import HEADER_BYTES_MAX, Tensor
 from tests.adapter_directories import safetensors_bytes
 
 

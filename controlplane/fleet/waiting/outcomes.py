@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, replace
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
-from controlplane.catalog.domain import Position
+from controlplane.catalog.domain import DataPlaneRecord, Position
 from controlplane.fleet.data_plane import DataPlane
 from controlplane.fleet.progress import Progress
 
@@ -32,17 +33,33 @@ class DataPlaneOutcome:
     message: str = ""
 
 
-def outcome_of(data_plane_id: str, known: DataPlane | None, revision: int, head: Position) -> DataPlaneOutcome:
+def missing(data_plane_id: str, record: DataPlaneRecord | None) -> DataPlaneOutcome:
+    """The outcome at a data plane that is not in memory, with what the database has of it."""
+    serving = record.serving if record is not None else None
+    return DataPlaneOutcome(data_plane_id=data_plane_id, outcome=Outcome.MISSING, serving=serving)
+
+
+def pending_from(known: DataPlane | None, head: Position) -> float:
+    """The lowest revision that is PENDING at a data plane, as are all higher ones.
+
+    Returns:
+        It; infinity: no revision is PENDING.
+    """
+    if known is None or not known.connected or known.settled_revision == head.revision:
+        return math.inf
+    serving = known.progress.serving
+    return serving.revision + 1 if serving is not None and _is_in_history_of(head, serving) else 0
+
+
+def outcome_of(data_plane_id: str, known: DataPlane, revision: int, head: Position) -> DataPlaneOutcome:
     """What a data plane did with `revision`.
 
     Args:
         data_plane_id: Its id.
-        known: What is known of it; None: nothing.
+        known: What is known of it.
         revision: Of the catalog, at most that of `head`.
         head: The newest snapshot.
     """
-    if known is None:
-        return DataPlaneOutcome(data_plane_id=data_plane_id, outcome=Outcome.MISSING)
     progress = known.progress
     answer = DataPlaneOutcome(data_plane_id=data_plane_id, outcome=Outcome.PENDING, serving=progress.serving)
     if not known.connected:

@@ -1,0 +1,32 @@
+"""Makes the handler of Sync streams, for tests that are not about access."""
+
+from __future__ import annotations
+
+from controlplane.catalog.domain import Identity
+from controlplane.principal import Principal
+from controlplane.push.chunks import ChunkCache, EntrySource
+from controlplane.push.fan_out import FanOut
+from controlplane.push.reported_names import CatalogNames
+from controlplane.push.subscription.timing import Limits
+from controlplane.push.sync import WATCH_S, Identify, SyncHandler
+from controlplane.store.store import Store
+
+
+def everybody_is_known(caller: Principal, data_plane_id: str) -> Identity:
+    """Anybody may speak for any data plane, as if with a credential of its own."""
+    return Identity.BOUND
+
+
+def sync_handler(
+    fan_out: FanOut,
+    store: Store,
+    *,
+    entries: EntrySource | None = None,
+    identify: Identify = everybody_is_known,
+    limits: Limits | None = None,
+    watch_s: float = WATCH_S,
+) -> SyncHandler:
+    """The handler of the streams of `fan_out`, which sends what `entries` or the store has."""
+    chunks = ChunkCache(entries if entries is not None else store)
+    names = CatalogNames(store.reported_names)
+    return SyncHandler(fan_out, chunks, names, identify=identify, limits=limits, watch_s=watch_s)
