@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
 
 from broadsheet.v1 import status_pb2
 from controlplane.catalog.rollout import Observed
@@ -12,13 +13,23 @@ from controlplane.fleet.state import FleetState
 _NOT_REPORTED = status_pb2.ResourceStatus()
 
 
+class Reported(NamedTuple):
+    """What a data plane has reported about a resource."""
+
+    data_plane: str
+    """Its resource name."""
+    connected: bool
+    status: status_pb2.ResourceStatus
+    """To read only."""
+
+
 class ReportedStatuses:
     """Statuses of resources across the fleet."""
 
     def __init__(self, state: FleetState) -> None:
         self._state = state
 
-    def of(self, name: str, *, idle_since_revision: int | None = None) -> Sequence[status_pb2.DataPlaneResourceStatus]:
+    def of(self, name: str, *, idle_since_revision: int | None = None) -> Sequence[Reported]:
         """The status of a model or adapter at each data plane that has one, by data plane id.
 
         Args:
@@ -28,7 +39,7 @@ class ReportedStatuses:
                 revision and has reported no status has the adapter IDLE.
         """
         return [
-            status_pb2.DataPlaneResourceStatus(data_plane=data_plane, connected=known.connected, status=status)
+            Reported(data_plane, known.connected, status)
             for data_plane, known, status in self._reported(name, idle_since_revision)
         ]
 

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from broadsheet.v1 import adapter_pb2, model_pb2, status_pb2
+from broadsheet.v1 import adapter_pb2, model_pb2
 from broadsheet.v1 import registry_service_pb2 as pb
 from controlplane import errors
 from controlplane.catalog import convert, domain, etags, registration, spec
@@ -232,7 +232,7 @@ class AdapterHandler:
             self._registry.store, request, pb.UndeleteAdapterResponse, work, resource=request.name
         )
 
-    def _statuses(self, adapter: domain.Adapter) -> Sequence[status_pb2.DataPlaneResourceStatus]:
+    def _statuses(self, adapter: domain.Adapter) -> Sequence[convert.ReportedStatus]:
         return self._registry.resource_statuses.of(adapter.name, idle_since_revision=_idle_since(adapter))
 
     async def _read_files(

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from broadsheet.v1 import status_pb2
 from controlplane.adapters.verification import AdapterVerifier
+from controlplane.catalog.convert import ReportedStatus
 from controlplane.store.store import Store
 from protocol.engine_args import ALL
 
@@ -15,7 +16,7 @@ from protocol.engine_args import ALL
 class ResourceStatuses(Protocol):
     """The state of a model or adapter on each data plane, by data plane id."""
 
-    def of(self, name: str, *, idle_since_revision: int | None = None) -> Sequence[status_pb2.DataPlaneResourceStatus]:
+    def of(self, name: str, *, idle_since_revision: int | None = None) -> Sequence[ReportedStatus]:
         """The states that were reported.
 
         Args:
