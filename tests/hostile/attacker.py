@@ -10,7 +10,7 @@ import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-ATTACK_S = float(os.environ.get("BROADSHEET_TEST_ATTACK_S", "0.7"))
+ATTACK_S = float(os.environ.get("BROADSHEET_TEST_ATTACK_S", "0.5"))
 """How long an attack goes on that has no end of its own."""
 PAUSE_S = 0.01
 """Between two steps of an attack. It leaves processor time to the server and the neighbour."""

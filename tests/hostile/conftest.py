@@ -18,7 +18,7 @@ from tests.hostile.neighbour import CHAT, REGISTRY, Neighbour
 MODEL = "m"
 _OPEN_FILES = 1024
 """The limit of open files that most systems start a process with."""
-_WARM_UP_S = 1.0
+_WARM_UP_S = 0.5
 _DATA_PLANE = ("--ingress-replicas", "1", "--max-body-bytes", str(4 * 1024 * 1024))
 """With one ingress replica, attackers and their neighbour share a process. What callers with a key
 may make it hold is a setting, so it is set to less than the memory that is allowed."""

@@ -24,7 +24,7 @@ TRIES = 3
 """How often an attack is measured until the latency is good: other processes disturb it. The bound
 on memory holds in each."""
 
-_QUIET_S = 0.4
+_QUIET_S = 0.33
 _SAMPLE_S = 0.02
 _RELEASE_S = 5.0
 """Within which connections that the attacker has closed are gone from the server."""
