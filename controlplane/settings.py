@@ -62,6 +62,11 @@ class Settings(BaseSettings):
         description="Where the gRPC API listens: HOST:PORT, or unix:/path. Port 0: any free port.",
         pattern=r"^(\S+:\d{1,5}|unix:/\S+)$",
     )
+    metrics_listen: str = Field(
+        default="",
+        description="Where Prometheus reads metrics: HOST:PORT, in plain HTTP. Port 0: any free port. Empty: nowhere.",
+        pattern=r"^(\S+:\d{1,5})?$",
+    )
     insecure: bool = Field(
         default=False,
         description="Listen beyond this machine without TLS: anybody on the network path can read tokens and data.",
@@ -204,10 +209,10 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
-    @field_validator("listen")
+    @field_validator("listen", "metrics_listen")
     @classmethod
     def _valid_port(cls, value: str) -> str:
-        if not value.startswith(UNIX) and int(value.rpartition(":")[2]) > 65535:
+        if value and not value.startswith(UNIX) and int(value.rpartition(":")[2]) > 65535:
             raise ValueError(f"got {value}; ports go up to 65535")
         return value
 

@@ -13,6 +13,8 @@ from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane import principal
 from controlplane.access.permissions import check_speaks_for
 from controlplane.errors import FailedPrecondition, InvalidArgument, Reason, Unavailable
+from controlplane.fleet.progress import Progress
+from controlplane.metrics.metrics import Metrics
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
 from controlplane.push.stream import Stream
@@ -52,6 +54,7 @@ class SyncHandler:
         chunks: ChunkCache,
         *,
         limits: Limits | None = None,
+        metrics: Metrics | None = None,
         clock: Callable[[], float] = time.monotonic,
         watch_s: float = WATCH_S,
     ) -> None:
@@ -60,12 +63,14 @@ class SyncHandler:
             fan_out: Where commits come from, and reports go.
             chunks: Snapshots to send.
             limits: How long things may take.
+            metrics: Where snapshots are counted; None: in metrics that nothing shows.
             clock: Seconds of a clock that does not go back.
             watch_s: How often to check for a stuck writer. Seconds.
         """
         self._fan_out = fan_out
         self._chunks = chunks
         self._limits = limits or Limits()
+        self._metrics = metrics or Metrics(clock=clock)
         self._clock = clock
         self._watch_s = watch_s
 
@@ -99,6 +104,7 @@ class SyncHandler:
     async def _read(self, stream: Stream, requests: AsyncIterable[pb.SyncRequest], attached: asyncio.Event) -> None:
         subscription = stream.subscription
         async for request in requests:
+            before = subscription.progress
             change = subscription.receive(request, self._clock())
             if not attached.is_set():
                 check_speaks_for(principal.current(), stream.data_plane_id)
@@ -108,6 +114,7 @@ class SyncHandler:
                 _log.info("sync_stream_began", data_plane=stream.data_plane_id)
             else:
                 self._fan_out.received(stream, change)
+                self._measure(before, subscription.progress)
             stream.wake.set()
 
     async def _write(self, stream: Stream, context: Context, attached: asyncio.Event) -> None:
@@ -122,8 +129,15 @@ class SyncHandler:
                 response = await self._chunks.get(output)
                 await _send(context, response)
                 subscription.chunk_written(response.chunk)
+                self._metrics.sent("FULL", response.ByteSize())
             else:
                 await _send(context, output)
+
+    def _measure(self, before: Progress, after: Progress) -> None:
+        if after.serving is not None and after.serving != before.serving:
+            self._metrics.served(after.serving.revision)
+        if after.phase == pb.PHASE_REJECTED and (before.phase, before.target) != (after.phase, after.target):
+            self._metrics.rejected()
 
     async def _wait(self, stream: Stream) -> None:
         """Wait until there may be something to send."""

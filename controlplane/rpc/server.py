@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 
 import grpc
@@ -18,8 +19,10 @@ from broadsheet.v1 import (
     snapshot_service_pb2_grpc,
 )
 from controlplane import errors
+from controlplane.metrics.metrics import Metrics
 from controlplane.push.sync import SERVER_OPTIONS
 from controlplane.rpc.interceptors import Admit, StatusInterceptor
+from controlplane.rpc.measuring import MeasuringInterceptor
 
 RPCS_MAX = 20_000
 """Concurrent RPCs; a Sync stream is one. Others are refused with RESOURCE_EXHAUSTED."""
@@ -37,18 +40,24 @@ SERVICES = (
 class Server:
     """A gRPC server with Broadsheet's services, health and reflection."""
 
-    def __init__(self, *, message_bytes_max: int, streams_max: int, admit: Admit) -> None:
+    def __init__(
+        self, *, message_bytes_max: int, streams_max: int, admit: Admit, metrics: Metrics | None = None
+    ) -> None:
         """
         Args:
             message_bytes_max: Bytes of the largest message that is accepted.
             streams_max: Concurrent RPCs of one connection.
             admit: Authenticates and authorises each call.
+            metrics: Where RPCs are counted; None: in metrics that nothing shows.
         """
         self._health = health.aio.HealthServicer()
         self._stopping: asyncio.Task[None] | None = None
         self._interceptor = StatusInterceptor(new_error_id=lambda: uuid.uuid4().hex, admit=admit)
         self._server = grpc.aio.server(
-            interceptors=(self._interceptor,),
+            interceptors=(
+                MeasuringInterceptor(metrics or Metrics(clock=time.monotonic), clock=time.monotonic),
+                self._interceptor,
+            ),
             maximum_concurrent_rpcs=RPCS_MAX,
             options=(
                 *SERVER_OPTIONS,

@@ -4,6 +4,7 @@ client."""
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from controlplane.adapters.verification import AdapterVerifier
 from controlplane.fleet.fleet import fleet_of
 from controlplane.fleet.shared_database import SharingSettings, sharing_of
 from controlplane.fleet.state import FleetLimits
+from controlplane.metrics.metrics import Metrics
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut, ShutdownSettings
 from controlplane.push.subscription.timing import Limits
@@ -52,11 +54,20 @@ PATIENCE_S = 10.0
 class ControlPlane:
     """A running control plane, and stubs of its services."""
 
-    def __init__(self, store: Store, fan_out: FanOut, server: Server, address: str, channel: grpc.aio.Channel) -> None:
+    def __init__(
+        self,
+        store: Store,
+        fan_out: FanOut,
+        server: Server,
+        address: str,
+        channel: grpc.aio.Channel,
+        metrics: Metrics,
+    ) -> None:
         self.store = store
         self.fan_out = fan_out
         self.server = server
         self.address = address
+        self.metrics = metrics
         self.registry = RegistryServiceStub(channel)
         self.fleet = FleetServiceStub(channel)
         self.snapshots = SnapshotServiceStub(channel)
@@ -124,12 +135,17 @@ async def control_plane(
             write_retry_s=WRITE_RETRY_S,
         )
         fan_out = FanOut(fleet, now=lambda: datetime.now(UTC), settings=SHUTDOWN_SETTINGS)
+        metrics = Metrics(clock=time.monotonic)
+        store.commits.subscribe(lambda head: metrics.announced(head.position.revision))
         store.commits.subscribe(fan_out.publish)
         server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=1000, admit=everybody_is_admin)
         registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses.of)
         server.add(
             RegistryServicer(registry),
-            SnapshotServicer(registry, SyncHandler(fan_out, ChunkCache(wrapped), limits=limits, watch_s=watch_s)),
+            SnapshotServicer(
+                registry,
+                SyncHandler(fan_out, ChunkCache(wrapped), limits=limits, metrics=metrics, watch_s=watch_s),
+            ),
             FleetServicer(store, fleet),
         )
         address = await server.start(listen)
@@ -139,7 +155,7 @@ async def control_plane(
         ]
         try:
             async with grpc.aio.insecure_channel(address) as channel:
-                yield ControlPlane(store, fan_out, server, address, channel)
+                yield ControlPlane(store, fan_out, server, address, channel, metrics)
         finally:
             if orderly:
                 await fan_out.shutdown()
