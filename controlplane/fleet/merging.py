@@ -12,8 +12,9 @@ from controlplane.store.fleet.reports import FleetChange
 def merge(known: DataPlane, change: FleetChange, *, has_unwritten_report: bool) -> bool:
     """Take what the shared database says of a data plane.
 
-    The newest session decides. Its stream may be at another control plane, which then knows more;
-    a stream of an older session at this control plane is superseded.
+    The newest session decides, in whatever order looks and claims return. Its stream may be at
+    another control plane, which then knows more; a stream of an older session at this control plane
+    is superseded.
 
     Args:
         known: Changed in place.
@@ -24,9 +25,12 @@ def merge(known: DataPlane, change: FleetChange, *, has_unwritten_report: bool) 
         Whether `change` has replaced what was known. An unwritten report is then about an older
         stream, and is to be dropped.
     """
+    if change.session < known.session:
+        # It was read before the newest session was claimed.
+        return False
     known.elsewhere = replace(change, replace=False, statuses={})
     if known.connection is not None:
-        if change.session <= known.session:
+        if change.session == known.session:
             # The report is this process's own.
             return False
         known.connection.supersede()

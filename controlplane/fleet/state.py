@@ -28,7 +28,8 @@ class FleetLimits:
     """Bounds of the state."""
 
     data_planes_max: int = 10_000
-    """Data planes that are remembered. A bound is needed because clients choose their own ids."""
+    """Data planes in memory. A bound is needed because clients choose their own ids. Those that are
+    not connected are also in the database, and give way to those that are."""
     last_seen_write_s: float = 30.0
     """How often a data plane is written of which only `last_seen_time` has changed. Seconds."""
 
@@ -85,10 +86,23 @@ class FleetState:
         self._on_change()
         return True
 
-    def remember(self, record: DataPlaneRecord) -> None:
-        """Take a record from the database, unless the data plane is known already."""
-        if record.id not in self._data_planes and not self.is_full:
+    def remember(self, record: DataPlaneRecord, *, make_room: bool = False) -> bool:
+        """Take a record from the database, unless the data plane is known already.
+
+        Args:
+            record: Of a data plane that is not connected here.
+            make_room: When the memory is full, forget one that is not connected and is stored.
+
+        Returns:
+            Whether the data plane is known now. If not, the memory is full.
+        """
+        if record.id not in self._data_planes:
+            if self.is_full and make_room:
+                self._forget_one()
+            if self.is_full:
+                return False
             self._data_planes[record.id] = DataPlane(record=record, progress=progress_in(record), stored=record)
+        return True
 
     def attach(
         self, hello: pb.Hello, progress: Progress, connection: Connection, session: Session, *, now: datetime
@@ -139,13 +153,30 @@ class FleetState:
             known.connection = None
             self._mark_unwritten(data_plane_id)
 
+    def abandon(self, data_plane_id: str, session: Session) -> None:
+        """A stream has ended after its session was claimed, and before it was attached.
+
+        To the shared database it is the newest, and connected. So it is reported as disconnected.
+        """
+        known = self._data_planes.get(data_plane_id)
+        if known is None or session < known.session:
+            return
+        if known.connection is not None:
+            known.connection.supersede()
+            known.connection = None
+        known.session = session
+        if known.elsewhere is not None:
+            known.elsewhere = replace(known.elsewhere, connected=False)
+        self._mark_unwritten(data_plane_id)
+
     # -- transitions: the database -----------------------------------------------------------------
 
     def learn(self, changes: Sequence[FleetChange]) -> None:
         """Take what the shared database has that `report_numbers` lacks."""
         changed = False
-        for item in changes:
-            self.remember(item.record)
+        # First those that are known: the others may take the place of one that has disconnected.
+        for item in sorted(changes, key=lambda item: item.record.id not in self._data_planes):
+            self.remember(item.record, make_room=item.connected)
             known = self._data_planes.get(item.record.id)
             if known is not None and known.elsewhere != item:
                 changed = True
@@ -167,14 +198,16 @@ class FleetState:
     def written(self, reports: Sequence[FleetReport]) -> None:
         """The database has these reports."""
         for report in reports:
-            self._data_planes[report.record.id].stored = report.record
+            known = self._data_planes.get(report.record.id)
+            if known is not None:
+                known.stored = report.record
 
     def not_written(self, reports: Sequence[FleetReport]) -> None:
         """The database failed. What these reports held is to be written later."""
         for report in reports:
-            known = self._data_planes[report.record.id]
+            known = self._data_planes.get(report.record.id)
             # A report of an earlier session is of no use to anybody.
-            if known.session == report.session:
+            if known is not None and known.session == report.session:
                 known.unshared.prepend(report)
                 self._mark_unwritten(report.record.id)
 
@@ -249,6 +282,13 @@ class FleetState:
     def _connected_by(self, data_plane_id: str, connection: Connection) -> DataPlane | None:
         known = self._data_planes.get(data_plane_id)
         return known if known is not None and known.connection is connection else None
+
+    def _forget_one(self) -> None:
+        """Forget a data plane of which the database has all that is needed, if there is one."""
+        for data_plane_id, known in self._data_planes.items():
+            if not known.connected and known.stored is not None and data_plane_id not in self._unwritten:
+                del self._data_planes[data_plane_id]
+                return
 
     def _mark_unwritten(self, data_plane_id: str) -> None:
         self._unwritten[data_plane_id] = None

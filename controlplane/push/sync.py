@@ -18,6 +18,7 @@ from controlplane.metrics.metrics import Metrics
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
 from controlplane.push.stream import Stream
+from controlplane.push.stream_writer import StreamWriter
 from controlplane.push.subscription.machine import Subscription
 from controlplane.push.subscription.states import State
 from controlplane.push.subscription.timing import Limits
@@ -84,28 +85,39 @@ class SyncHandler:
             Unavailable: the client does not read or speak, or the control plane is stopping.
         """
         stream = Stream(Subscription(head=self._fan_out.head, limits=self._limits, now_s=self._clock()))
-        attached = asyncio.Event()
+        writer = StreamWriter(context.write)
+        failure: BaseException | None = None
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._read(stream, requests, attached)),
-                    group.create_task(self._write(stream, context, attached)),
-                    group.create_task(self._watch(stream)),
-                ]
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in tasks:
-                    task.cancel()
+            await self._serve(stream, requests, writer)
         except BaseExceptionGroup as group_error:
-            raise self._translate(stream, _first(group_error)) from None
+            failure = self._translate(stream, _first(group_error))
         finally:
             self._fan_out.detach(stream)
             _log.info("sync_stream_ended", data_plane=stream.data_plane_id, state=stream.subscription.state.value)
+        await writer.finish(self._watch_s)
+        if failure is not None:
+            raise failure
+
+    async def _serve(self, stream: Stream, requests: AsyncIterable[pb.SyncRequest], writer: StreamWriter) -> None:
+        attached = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._read(stream, requests, attached)),
+                group.create_task(self._write(stream, writer, attached)),
+                group.create_task(self._watch(stream)),
+            ]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                task.cancel()
 
     async def _read(self, stream: Stream, requests: AsyncIterable[pb.SyncRequest], attached: asyncio.Event) -> None:
         subscription = stream.subscription
         async for request in requests:
             before = subscription.progress
             change = subscription.receive(request, self._clock())
+            if subscription.state is State.CLOSED:
+                # It crossed the Goodbye, and means nothing any more.
+                continue
             if not attached.is_set():
                 check_speaks_for(principal.current(), stream.data_plane_id)
                 session = await self._fan_out.prepare(stream.data_plane_id)
@@ -117,7 +129,7 @@ class SyncHandler:
                 self._measure(before, subscription.progress)
             stream.wake.set()
 
-    async def _write(self, stream: Stream, context: Context, attached: asyncio.Event) -> None:
+    async def _write(self, stream: Stream, writer: StreamWriter, attached: asyncio.Event) -> None:
         await attached.wait()
         subscription = stream.subscription
         while subscription.state is not State.CLOSED:
@@ -127,11 +139,11 @@ class SyncHandler:
                 await self._wait(stream)
             elif isinstance(output, ChunkRequest):
                 response = await self._chunks.get(output)
-                await _send(context, response)
+                await writer.write(response)
                 subscription.chunk_written(response.chunk)
                 self._metrics.sent("FULL", response.ByteSize())
             else:
-                await _send(context, output)
+                await writer.write(output)
 
     def _measure(self, before: Progress, after: Progress) -> None:
         if after.serving is not None and after.serving != before.serving:
@@ -164,15 +176,6 @@ class SyncHandler:
         if error.violations:
             return InvalidArgument.of_fields(error.violations)
         return FailedPrecondition(Reason.PROTOCOL_VIOLATION, error.message)
-
-
-async def _send(context: Context, response: pb.SyncResponse) -> None:
-    try:
-        await context.write(response)
-    except grpc.aio.InternalError:
-        # The client is gone, and grpc.aio is about to cancel this handler. To return would raise
-        # again when the status is sent, so wait for the cancellation. `_watch` is the bound.
-        await asyncio.Event().wait()
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

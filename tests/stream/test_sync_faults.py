@@ -86,6 +86,20 @@ async def test_an_illegal_status_ends_the_stream(plane: ControlPlane) -> None:
     await eventually(lambda: is_connected(plane, False))
 
 
+async def test_a_violation_while_the_first_message_is_written_ends_the_stream_with_its_status(
+    plane: ControlPlane,
+) -> None:
+    # gRPC once failed to send a status in one of ten such streams.
+    async with asyncio.timeout(30):
+        for _ in range(100):
+            call = plane.snapshots.Sync()
+            await call.write(hello())
+            await call.write(hello())
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await read_to_the_end(call)
+            assert raised.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+
+
 async def test_a_silent_client_is_disconnected(plane: ControlPlane) -> None:
     call = plane.snapshots.Sync()
     async with asyncio.timeout(LIMITS.hello_timeout_s + 5):

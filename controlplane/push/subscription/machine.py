@@ -181,7 +181,7 @@ class Subscription:
     # -- what the client sends ---------------------------------------------------------------------
 
     def receive(self, request: pb.SyncRequest, now_s: float) -> ResourceChange:
-        """Take a message.
+        """Take a message. After Goodbye it changes nothing.
 
         Raises:
             ProtocolViolation: it is invalid, or illegal now. Nothing was changed.
@@ -189,6 +189,9 @@ class Subscription:
         violations = nul_violations(request) or violations_of(request)
         if violations:
             raise ProtocolViolation("the message is invalid", violations)
+        if self.state is State.CLOSED:
+            # The client sent it before it could read the Goodbye.
+            return NO_CHANGE
         if request.WhichOneof("message") == "hello":
             self._receive_hello(request.hello)
             change = NO_CHANGE

@@ -52,8 +52,6 @@ def read_status(status: pb.Status, stream: Received) -> Report:
     """
     if stream.state is State.HELLO_EXPECTED:
         refuse("the first message must be Hello", "hello")
-    if stream.state is State.CLOSED:
-        refuse("a Status came after Goodbye")
     serving = checked_position("status.serving", status.serving) if status.HasField("serving") else None
     for resource in status.resources:
         check_resource(resource)

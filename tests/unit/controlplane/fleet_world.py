@@ -33,6 +33,24 @@ class Records:
         return self.records.get(data_plane_id)
 
 
+def record(data_plane_id: str, *, serving: Position | None = None) -> DataPlaneRecord:
+    """What the database has of a data plane that connected once."""
+    then = datetime(2025, 12, 1, tzinfo=UTC)
+    return DataPlaneRecord(
+        id=data_plane_id,
+        instance_uid="stored",
+        serving=serving,
+        target=serving,
+        phase=pb.PHASE_ACTIVE if serving else pb.PHASE_UNSPECIFIED,
+        reason="",
+        message="",
+        http_address="",
+        software_version="",
+        connect_time=then,
+        last_seen_time=then,
+    )
+
+
 class Clock:
     """A time that moves when a test moves it."""
 
@@ -82,12 +100,19 @@ class World:
         """A stream that has yet to say Hello."""
         return Stream(Subscription(head=self.fan_out.head, limits=Limits(), now_s=0))
 
+    def greeted(
+        self, data_plane_id: str = "dp", *, have: Position | None = None, rejected: Sequence[Position] = ()
+    ) -> Stream:
+        """A stream that has said Hello, and is yet to be attached."""
+        stream = self.stream()
+        stream.subscription.receive(hello(data_plane_id, have=have, rejected=rejected), 0)
+        return stream
+
     async def connect(
         self, data_plane_id: str = "dp", *, have: Position | None = None, rejected: Sequence[Position] = ()
     ) -> Stream:
         """A stream that has said Hello, and is attached."""
-        stream = self.stream()
-        stream.subscription.receive(hello(data_plane_id, have=have, rejected=rejected), 0)
+        stream = self.greeted(data_plane_id, have=have, rejected=rejected)
         self.fan_out.attach(stream, await self.fan_out.prepare(data_plane_id))
         return stream
 

@@ -120,6 +120,56 @@ def test_a_report_of_an_older_session_is_not_written_again() -> None:
     assert not state.has_unwritten
 
 
+def test_a_look_that_is_older_than_a_stream_here_changes_nothing() -> None:
+    peer = Peer()
+    state = fleet_with(peer, 3)
+    state.detach("dp", peer)
+    # It was read from the database before session 3 was claimed.
+    state.learn([change(2, number=6)])
+    view = state.view("dp")
+    assert view is not None
+    assert (view.connected, view.record.instance_uid) == (False, "here")
+    (report,) = state.take_reports(10)
+    assert (report.session, report.connected) == (3, False)
+
+
+def test_a_stream_here_is_superseded_by_a_newer_session_that_was_learned_before() -> None:
+    peer = Peer()
+    state = FleetState(head=head(5), shares_statuses=True)
+    state.learn([change(4, number=7)])
+    state.attach(pb.Hello(data_plane="dp", instance_uid="here"), Progress(), peer, Session(3), now=NOW)
+    assert peer.superseded
+    state.report("dp", peer, Progress(), ResourceChange(updated=(resource("models/a"),)), now=NOW)
+    state.detach("dp", peer)
+    assert (instance_of(state), state.resources("dp"), state.has_unwritten) == ("elsewhere", [], False)
+
+
+def test_a_stream_that_ended_before_it_was_attached_is_reported_as_disconnected() -> None:
+    peer = Peer()
+    state = fleet_with(peer, 3)
+    state.take_reports(10)
+    state.learn([change(3, number=7)])
+    # The database says that session 4 is connected here since it was claimed.
+    state.abandon("dp", Session(4))
+    assert peer.superseded
+    view = state.view("dp")
+    assert view is not None
+    assert not view.connected
+    (report,) = state.take_reports(10)
+    assert (report.session, report.connected) == (4, False)
+
+
+def test_a_claim_that_was_given_up_late_ends_no_newer_stream() -> None:
+    peer = Peer()
+    state = fleet_with(peer, 3)
+    state.abandon("dp", Session(2))
+    state.abandon("unknown", Session(2))
+    assert not peer.superseded
+    view = state.view("dp")
+    assert view is not None
+    assert view.connected
+
+
 def test_statuses_from_elsewhere_are_removed_and_replaced() -> None:
     state = FleetState(head=head(5), shares_statuses=True)
     state.learn([change(1, number=1, statuses={name: resource(name) for name in ("models/a", "models/b")})])

@@ -142,3 +142,20 @@ def test_a_snapshot_of_another_store_is_replaced_by_the_head() -> None:
 
 def test_a_higher_revision_is_replaced_by_the_head() -> None:
     assert send_all(greeted(3, have=at(9))) == ["intent", "chunk", "commit"]
+
+
+def test_a_status_that_crosses_the_goodbye_is_no_violation_and_changes_nothing() -> None:
+    subscription = greeted(1)
+    send_all(subscription)
+    subscription.end("SHUTTING_DOWN", reconnect_after_s=1)
+    subscription.take_output(0)
+    before = subscription.progress
+    assert subscription.receive(active(at(1)), 0).is_empty
+    assert (subscription.state, subscription.progress) == (State.CLOSED, before)
+
+
+def test_a_hello_that_crosses_the_goodbye_is_no_violation_and_changes_nothing() -> None:
+    subscription = Subscription(head=head(1), limits=LIMITS, now_s=0)
+    assert isinstance(subscription.take_output(LIMITS.hello_timeout_s), pb.SyncResponse)
+    assert subscription.receive(hello(), LIMITS.hello_timeout_s).is_empty
+    assert subscription.hello is None
