@@ -64,8 +64,8 @@ class FanOut:
     @property
     def oldest_in_use(self) -> int | None:
         """The oldest catalog revision that a data plane is being sent here, if any."""
-        in_flight = (stream.subscription.in_flight for stream in self._streams)
-        return min((head.position.revision for head in in_flight if head is not None), default=None)
+        oldest = (stream.subscription.oldest_in_use for stream in self._streams)
+        return min((revision for revision in oldest if revision is not None), default=None)
 
     def streams_by_state(self) -> Mapping[str, int]:
         """How many streams are in each state of `subscription.states`."""

@@ -22,7 +22,7 @@ from controlplane.push.stream_writer import StreamWriter
 from controlplane.push.subscription.machine import Subscription
 from controlplane.push.subscription.states import State
 from controlplane.push.subscription.timing import Limits
-from controlplane.push.subscription.transfer import ChunkRequest
+from controlplane.push.subscription.transfer import ChangeRequest, ChunkRequest
 from controlplane.push.subscription.violations import ProtocolViolation
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
@@ -138,12 +138,21 @@ class SyncHandler:
             if output is None:
                 await self._wait(stream)
             elif isinstance(output, ChunkRequest):
-                response = await self._chunks.get(output)
-                await writer.write(response)
-                subscription.chunk_written(response.chunk)
-                self._metrics.sent("FULL", response.ByteSize())
+                await self._write_chunk(subscription, output, writer)
+            elif isinstance(output, ChangeRequest):
+                can_send_change = await self._chunks.can_send(output)
+                await writer.write(subscription.announce(output, can_send_change=can_send_change))
             else:
                 await writer.write(output)
+
+    async def _write_chunk(self, subscription: Subscription, request: ChunkRequest, writer: StreamWriter) -> None:
+        response = await self._chunks.get(request)
+        if response is None:
+            subscription.change_written()
+            return
+        await writer.write(response)
+        subscription.chunk_written(response.chunk)
+        self._metrics.sent("FULL" if request.base is None else "DELTA", response.ByteSize())
 
     def _measure(self, before: Progress, after: Progress) -> None:
         if after.serving is not None and after.serving != before.serving:

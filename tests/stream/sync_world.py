@@ -33,11 +33,12 @@ from controlplane.rpc.server import Server
 from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
 from controlplane.store.store import Store
 from dataplane.snapshot.accept import accept
+from dataplane.snapshot.change import Change, changed
 from dataplane.snapshot.policy import Policy
-from dataplane.snapshot.rejection import Rejection
+from dataplane.snapshot.rejection import ROOT_DIGEST_MISMATCH, Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.sync.client import Connection, SyncClient, Timing
-from dataplane.sync.events import Accepted, Identity, Rejected
+from dataplane.sync.events import Accepted, Diverged, Identity, Rejected
 from tests import full_catalog
 from tests.access import everybody_is_admin
 from tests.raw import POLICY
@@ -178,6 +179,8 @@ class DataPlane:
         """Revisions that it rejects."""
         self.offered: list[int] = []
         self.activated: list[int] = []
+        self.changes: list[tuple[int, int]] = []
+        """Revisions between which changes have come."""
         self.rejected: list[Rejected] = []
         self.connections: list[Connection] = []
         self.client: SyncClient | None = None
@@ -197,6 +200,14 @@ class DataPlane:
         self.activated.append(position.revision)
         self._notify()
         return Accepted(with_errors=bool(outcome.quarantined))
+
+    async def on_change(self, position: Position, change: Change) -> Accepted | Rejection | Diverged:
+        assert self.snapshot is not None
+        assert self.snapshot.position == change.base
+        self.changes.append((change.base.revision, position.revision))
+        outcome = await self.on_snapshot(position, changed(self.snapshot.entries, change))
+        is_wrong = isinstance(outcome, Rejection) and outcome.reason == ROOT_DIGEST_MISMATCH
+        return Diverged() if is_wrong else outcome
 
     async def on_rejected(self, rejected: Rejected) -> None:
         self.rejected.append(rejected)
