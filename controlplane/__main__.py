@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -16,6 +17,8 @@ from controlplane.access import setup as access
 from controlplane.adapters.verification import AdapterVerifier
 from controlplane.fleet.fleet import Fleet, fleet_of
 from controlplane.fleet.shared_database import sharing_of
+from controlplane.metrics.endpoint import MetricsEndpoint
+from controlplane.metrics.metrics import Metrics
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
 from controlplane.push.reported_names import CatalogNames
@@ -101,6 +104,8 @@ async def run(settings: Settings) -> None:
         verifier = AdapterVerifier(size_bytes_max=settings.adapter_bytes_max, allowed_sources=settings.allowed_sources)
         fleet = fleet_of(store, head=await store.head(), sharing=sharing_of(store))
         fan_out = FanOut(fleet, now=_now)
+        metrics = _metrics(fan_out)
+        store.commits.subscribe(lambda head: metrics.announced(head.position.revision))
         store.commits.subscribe(fan_out.publish)
         server = Server(
             message_bytes_max=settings.message_bytes_max,
@@ -108,9 +113,14 @@ async def run(settings: Settings) -> None:
             connections_max=_connections_max(settings),
             admit=admitted.authenticator.admit,
             holder_of=store.holder_of,
+            metrics=metrics,
         )
         sync = SyncHandler(
-            fan_out, ChunkCache(store), CatalogNames(store.reported_names), identify=admitted.identities.identify
+            fan_out,
+            ChunkCache(store),
+            CatalogNames(store.reported_names),
+            identify=admitted.identities.identify,
+            metrics=metrics,
         )
         registry = Registry(
             store=store,
@@ -127,7 +137,8 @@ async def run(settings: Settings) -> None:
             address = await server.start(settings.listen, credentials)
             generated = admitted.generated
             with generated.left_for(address) if generated is not None else contextlib.nullcontext():
-                await _serve(settings, store, server, fleet, fan_out, address, stop)
+                async with _shown(metrics, settings.metrics_listen):
+                    await _serve(settings, store, server, fleet, fan_out, address, stop)
             _log.info("stopped")
         finally:
             # Also after a failure: an RPC must not outlive the store.
@@ -162,6 +173,24 @@ async def _serve(
         for task in background:
             task.cancel()
     await fleet.database.leave()
+
+
+def _metrics(fan_out: FanOut) -> Metrics:
+    metrics = Metrics(clock=time.monotonic)
+    metrics.begin_at(fan_out.head.position.revision)
+    metrics.count_streams(fan_out.streams_by_state)
+    metrics.count_data_planes(fan_out.data_planes_by_phase)
+    return metrics
+
+
+@contextlib.asynccontextmanager
+async def _shown(metrics: Metrics, listen: str) -> AsyncIterator[None]:
+    if not listen:
+        yield
+        return
+    async with MetricsEndpoint(metrics.registry).listening(listen) as address:
+        _log.info("metrics_listening", address=address)
+        yield
 
 
 async def _drain(server: Server, fan_out: FanOut, drain_s: float) -> None:

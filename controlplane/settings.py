@@ -66,6 +66,11 @@ class Settings(BaseSettings):
         description="Where the gRPC API listens: HOST:PORT, or unix:/path. Port 0: any free port.",
         pattern=r"^(\S+:\d{1,5}|unix:/\S+)$",
     )
+    metrics_listen: str = Field(
+        default="",
+        pattern=r"^(\S+:\d{1,5})?$",
+        description="Where Prometheus reads metrics: HOST:PORT. Empty: nowhere.",
+    )
     insecure: bool = Field(
         default=False,
         description="Listen beyond this machine without TLS: anybody on the network path can read tokens and data.",
@@ -217,10 +222,10 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return absolute(value)
 
-    @field_validator("listen")
+    @field_validator("listen", "metrics_listen")
     @classmethod
     def _valid_port(cls, value: str) -> str:
-        if not value.startswith(UNIX) and int(value.rpartition(":")[2]) > 65535:
+        if value and not value.startswith(UNIX) and int(value.rpartition(":")[2]) > 65535:
             raise ValueError(f"got {value}; ports go up to 65535")
         return value
 

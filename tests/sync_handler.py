@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from controlplane.catalog.domain import Identity
+from controlplane.metrics.metrics import Metrics
 from controlplane.principal import Principal
-from controlplane.push.chunks import ChunkCache, EntrySource
+from controlplane.push.chunks import ChunkCache
+from controlplane.push.cutting import EntrySource
 from controlplane.push.fan_out import FanOut
 from controlplane.push.reported_names import CatalogNames
 from controlplane.push.subscription.timing import Limits
@@ -24,9 +26,10 @@ def sync_handler(
     entries: EntrySource | None = None,
     identify: Identify = everybody_is_known,
     limits: Limits | None = None,
+    metrics: Metrics | None = None,
     watch_s: float = WATCH_S,
 ) -> SyncHandler:
     """The handler of the streams of `fan_out`, which sends what `entries` or the store has."""
     chunks = ChunkCache(entries if entries is not None else store)
     names = CatalogNames(store.reported_names)
-    return SyncHandler(fan_out, chunks, names, identify=identify, limits=limits, watch_s=watch_s)
+    return SyncHandler(fan_out, chunks, names, identify=identify, limits=limits, metrics=metrics, watch_s=watch_s)

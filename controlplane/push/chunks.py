@@ -1,131 +1,106 @@
-"""Snapshots cut into chunks, read from the store once for all streams."""
+"""Chunks of snapshots and of changes, read from the store once for all streams."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections import OrderedDict
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
-from controlplane.catalog.convert import entry_to_proto
-from controlplane.catalog.domain import Entry, Position
-from controlplane.push.subscription.transfer import ChunkRequest
-from protocol.snapshot_limits import CHUNK_BYTES_MAX
+from controlplane.catalog.domain import Position
+from controlplane.errors import NotFound
+from controlplane.push.cutting import Cutter, EntrySource
+from controlplane.push.subscription.transfer import ChangeRequest, ChunkRequest
 
 CACHED_SNAPSHOTS_MAX = 2
 """The newest, and its predecessor for streams that are still sending it. Slower streams read from
 the store."""
 
-_PAGE_ENTRIES_MIN = 16
-_PAGE_ENTRIES_MAX = 2000
-_ENTRY_OVERHEAD_BYTES = 64
-"""Digest, lengths and tags of an entry on the wire."""
+CACHED_CHANGES_MAX = 64
+"""Changes that are kept, those used last. Streams that are a few commits behind differ in where
+their change begins, and all change to the newest snapshot."""
+
+CHANGE_CHUNKS_MAX = 1
+"""Chunks of a change that are kept. Few changes have more; streams read those from the store."""
 
 
-class EntrySource(Protocol):
-    """The part of the store that snapshots are read from."""
+class _Cached:
+    """Chunks of a snapshot or a change, cut when the fastest stream asks for them."""
 
-    async def read_entries(self, revision: int, *, after_name: str, limit: int) -> Sequence[Entry]:
-        """Up to `limit` entries of the snapshot at `revision` after `after_name`, by name."""
-
-
-class _Cutter:
-    """Cuts the entries of a snapshot into chunks, and reads at most a page ahead.
-
-    The end of a chunk depends on the entries alone: cut again from the same place, it is the same.
-    """
-
-    def __init__(self, source: EntrySource, revision: int, after_name: str) -> None:
-        self._source = source
-        self._revision = revision
-        self._after_name = after_name
-        self._pending: list[Entry] = []
-        self._page_entries = _PAGE_ENTRIES_MIN
-        self._exhausted = False
-
-    async def next_chunk(self) -> pb.SyncResponse | None:
-        """The next chunk; None after the last."""
-        while not self._exhausted and sum(map(_size, self._pending)) <= CHUNK_BYTES_MAX:
-            await self._read_page()
-        count = _chunk_length(self._pending)
-        if count == 0:
-            return None
-        chunk = pb.Chunk(entries=map(entry_to_proto, self._pending[:count]))
-        del self._pending[:count]
-        return pb.SyncResponse(chunk=chunk)
-
-    async def _read_page(self) -> None:
-        page = await self._source.read_entries(self._revision, after_name=self._after_name, limit=self._page_entries)
-        self._pending.extend(page)
-        self._exhausted = len(page) < self._page_entries
-        if page:
-            self._after_name = page[-1].name
-            # About a chunk for each page: an entry may be of 500 bytes or of 256 KiB.
-            mean_bytes = sum(map(_size, page)) // len(page)
-            self._page_entries = min(max(CHUNK_BYTES_MAX // mean_bytes, _PAGE_ENTRIES_MIN), _PAGE_ENTRIES_MAX)
-
-
-def _size(entry: Entry) -> int:
-    return len(entry.name) + len(entry.type) + len(entry.blob) + _ENTRY_OVERHEAD_BYTES
-
-
-def _chunk_length(entries: Iterable[Entry]) -> int:
-    """How many of `entries` go into a chunk; at least 1, unless there are none."""
-    size = 0
-    count = 0
-    for entry in entries:
-        size += _size(entry)
-        if count and size > CHUNK_BYTES_MAX:
-            break
-        count += 1
-    return count
-
-
-class _CachedSnapshot:
-    """The chunks of a snapshot, cut when the fastest stream asks for them."""
-
-    def __init__(self, source: EntrySource, revision: int) -> None:
-        self._cutter = _Cutter(source, revision, after_name="")
+    def __init__(self, cutter: Cutter, chunks_max: int | None) -> None:
+        self._cutter = cutter
+        self._chunks_max = chunks_max
         self._chunks: list[pb.SyncResponse] = []
+        self._ended = False
         self._cutting = asyncio.Lock()
 
+    def has_place_for(self, index: int) -> bool:
+        return self._chunks_max is None or index < self._chunks_max or (self._ended and index == len(self._chunks))
+
     async def get(self, index: int) -> pb.SyncResponse | None:
-        while index >= len(self._chunks):
+        while index >= len(self._chunks) and not self._ended:
             async with self._cutting:
-                if index >= len(self._chunks):
+                if index >= len(self._chunks) and not self._ended:
                     chunk = await self._cutter.next_chunk()
-                    if chunk is None:
-                        return None
-                    self._chunks.append(chunk)
-        return self._chunks[index]
+                    if chunk is not None:
+                        self._chunks.append(chunk)
+                    self._ended = self._cutter.is_done
+        return self._chunks[index] if index < len(self._chunks) else None
 
 
 class ChunkCache:
-    """Chunks of snapshots, shared by all streams. Those of the newest two snapshots are kept.
+    """Chunks of the newest snapshots and changes, shared by all streams.
 
     The messages that it returns belong to it: they are read only.
     """
 
     def __init__(self, source: EntrySource) -> None:
         self._source = source
-        self._snapshots: dict[Position, _CachedSnapshot] = {}
+        self._snapshots: dict[Position, _Cached] = {}
+        self._changes: OrderedDict[tuple[Position, Position], _Cached] = OrderedDict()
+        """By where they begin and end, those used last at the end."""
 
-    async def get(self, request: ChunkRequest) -> pb.SyncResponse:
-        """The chunk that a stream asks for.
+    async def can_send(self, request: ChangeRequest) -> bool:
+        """Whether the change can be read: it begins at a snapshot that is kept."""
+        if (request.base, request.head.position) in self._changes:
+            return True
+        return await self._source.holds(request.base)
+
+    async def get(self, request: ChunkRequest) -> pb.SyncResponse | None:
+        """The chunk that a stream asks for; None: the change has no more.
 
         Raises:
-            LookupError: the snapshot has fewer entries than its head says.
+            LookupError: the snapshot has fewer entries than its head says, or it is not kept any
+                more.
         """
-        cached = self._cached(request.position)
-        if cached is not None:
-            chunk = await cached.get(request.index)
-        else:
-            chunk = await _Cutter(self._source, request.position.revision, request.after_name).next_chunk()
-        if chunk is None:
+        cached = self._cached(request)
+        try:
+            if cached is not None and cached.has_place_for(request.index):
+                chunk = await cached.get(request.index)
+            else:
+                revision, after_name = request.position.revision, request.after_name
+                chunk = await Cutter(self._source, request.base, revision, after_name=after_name).next_chunk()
+        except NotFound as error:
+            raise LookupError(error.message) from None
+        if chunk is None and request.base is None:
             raise LookupError(f"revision {request.position.revision} ends after {request.after_name!r}")
         return chunk
 
-    def _cached(self, position: Position) -> _CachedSnapshot | None:
+    def _cached(self, request: ChunkRequest) -> _Cached | None:
+        return self._cached_snapshot(request.position) if request.base is None else self._cached_change(request)
+
+    def _cached_change(self, request: ChunkRequest) -> _Cached:
+        assert request.base is not None, "it is a change"
+        key = (request.base, request.position)
+        cached = self._changes.get(key)
+        if cached is None:
+            cached = _Cached(Cutter(self._source, request.base, request.position.revision), CHANGE_CHUNKS_MAX)
+            self._changes[key] = cached
+            if len(self._changes) > CACHED_CHANGES_MAX:
+                self._changes.popitem(last=False)
+        self._changes.move_to_end(key)
+        return cached
+
+    def _cached_snapshot(self, position: Position) -> _Cached | None:
         cached = self._snapshots.get(position)
         if cached is not None:
             return cached
@@ -134,6 +109,6 @@ class ChunkCache:
             if position.revision < oldest.revision:
                 return None
             del self._snapshots[oldest]
-        cached = _CachedSnapshot(self._source, position.revision)
+        cached = _Cached(Cutter(self._source, None, position.revision), None)
         self._snapshots[position] = cached
         return cached

@@ -7,12 +7,14 @@ reader therefore costs a pointer and a chunk, and blocks no other stream.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Container
+from collections import Counter
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
 
+from broadsheet.v1.snapshot_service_pb2 import Phase
 from controlplane.catalog.domain import Head, Identity, Position
 from controlplane.errors import Reason, Unavailable
 from controlplane.fleet.data_plane import Session
@@ -62,8 +64,17 @@ class FanOut:
     @property
     def oldest_in_use(self) -> int | None:
         """The oldest catalog revision that a data plane is being sent here, if any."""
-        in_flight = (stream.subscription.in_flight for stream in self._streams)
-        return min((head.position.revision for head in in_flight if head is not None), default=None)
+        oldest = (stream.subscription.oldest_in_use for stream in self._streams)
+        return min((revision for revision in oldest if revision is not None), default=None)
+
+    def streams_by_state(self) -> Mapping[str, int]:
+        """How many streams are in each state of `subscription.states`."""
+        return Counter(stream.subscription.state.value for stream in self._streams)
+
+    def data_planes_by_phase(self) -> Mapping[str, int]:
+        """How many streams report each phase of the snapshot that they target."""
+        phases = (Phase.Name(stream.subscription.progress.phase) for stream in self._streams)
+        return Counter(phase.removeprefix("PHASE_") for phase in phases)
 
     def oldest_of(self, *served: Position | None) -> int:
         """The lowest catalog revision among the head and those snapshots that are of its store."""

@@ -13,7 +13,8 @@ from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane import principal
 from controlplane.catalog.domain import Identity
 from controlplane.errors import FailedPrecondition, InvalidArgument, Reason, Unavailable
-from controlplane.fleet.progress import ResourceChange
+from controlplane.fleet.progress import Progress, ResourceChange
+from controlplane.metrics.metrics import Metrics
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
 from controlplane.push.reported_names import CatalogNames
@@ -22,7 +23,7 @@ from controlplane.push.stream_writer import StreamWriter
 from controlplane.push.subscription.machine import Subscription
 from controlplane.push.subscription.states import State
 from controlplane.push.subscription.timing import Limits
-from controlplane.push.subscription.transfer import ChunkRequest
+from controlplane.push.subscription.transfer import ChangeRequest, ChunkRequest
 from controlplane.push.subscription.violations import ProtocolViolation
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
@@ -60,6 +61,7 @@ class SyncHandler:
         *,
         identify: Identify,
         limits: Limits | None = None,
+        metrics: Metrics | None = None,
         clock: Callable[[], float] = time.monotonic,
         watch_s: float = WATCH_S,
     ) -> None:
@@ -70,6 +72,7 @@ class SyncHandler:
             names: Tells names of the catalog from made-up ones.
             identify: Decides which data planes a caller may speak for.
             limits: How long things may take.
+            metrics: Where snapshots are counted; None: in metrics that nothing shows.
             clock: Seconds of a clock that does not go back.
             watch_s: How often to check for a stuck writer. Seconds.
         """
@@ -78,6 +81,7 @@ class SyncHandler:
         self._names = names
         self._identify = identify
         self._limits = limits or Limits()
+        self._metrics = metrics or Metrics(clock=clock)
         self._clock = clock
         self._watch_s = watch_s
 
@@ -124,7 +128,7 @@ class SyncHandler:
     async def _read(self, stream: Stream, requests: AsyncIterable[pb.SyncRequest], attached: asyncio.Event) -> None:
         subscription = stream.subscription
         async for request in requests:
-            served_before = subscription.progress.serving
+            before = subscription.progress
             change = subscription.receive(request, self._clock())
             if subscription.state is State.CLOSED:
                 # It crossed the Goodbye, and means nothing any more.
@@ -136,8 +140,9 @@ class SyncHandler:
                 attached.set()
                 _log.info("sync_stream_began", data_plane=stream.data_plane_id, identity=stream.identity.value)
             else:
-                since = self._fan_out.oldest_of(served_before, subscription.progress.serving)
+                since = self._fan_out.oldest_of(before.serving, subscription.progress.serving)
                 self._fan_out.received(stream, await self._known_part(stream, change, since))
+                self._measure(before, subscription.progress)
             stream.wake.set()
 
     async def _known_part(self, stream: Stream, change: ResourceChange, since_revision: int) -> ResourceChange:
@@ -159,11 +164,27 @@ class SyncHandler:
             if output is None:
                 await self._wait(stream)
             elif isinstance(output, ChunkRequest):
-                response = await self._chunks.get(output)
-                await writer.write(response)
-                subscription.chunk_written(response.chunk)
+                await self._write_chunk(subscription, output, writer)
+            elif isinstance(output, ChangeRequest):
+                can_send_change = await self._chunks.can_send(output)
+                await writer.write(subscription.announce(output, can_send_change=can_send_change))
             else:
                 await writer.write(output)
+
+    async def _write_chunk(self, subscription: Subscription, request: ChunkRequest, writer: StreamWriter) -> None:
+        response = await self._chunks.get(request)
+        if response is None:
+            subscription.change_written()
+            return
+        await writer.write(response)
+        subscription.chunk_written(response.chunk)
+        self._metrics.sent("FULL" if request.base is None else "DELTA", response.ByteSize())
+
+    def _measure(self, before: Progress, after: Progress) -> None:
+        if after.serving is not None and after.serving != before.serving:
+            self._metrics.served(after.serving.revision)
+        if after.phase == pb.PHASE_REJECTED and (before.phase, before.target) != (after.phase, after.target):
+            self._metrics.rejected()
 
     async def _wait(self, stream: Stream) -> None:
         """Wait until there may be something to send."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 
 import grpc
@@ -18,8 +19,10 @@ from broadsheet.v1 import (
     snapshot_service_pb2_grpc,
 )
 from controlplane import errors
+from controlplane.metrics.metrics import Metrics
 from controlplane.push.sync import SERVER_OPTIONS
 from controlplane.rpc.interceptors import Admit, HolderOf, StatusInterceptor, nobody
+from controlplane.rpc.measuring import MeasuringInterceptor
 
 RPCS_MAX = 20_000
 """Concurrent RPCs; a Sync stream is one. Others are refused with RESOURCE_EXHAUSTED."""
@@ -64,6 +67,7 @@ class Server:
         admit: Admit,
         holder_of: HolderOf = nobody,
         connections_max: int = CONNECTIONS_MAX,
+        metrics: Metrics | None = None,
     ) -> None:
         """
         Args:
@@ -72,12 +76,16 @@ class Server:
             admit: Authenticates and authorises each call.
             holder_of: Finds the resource that is served under a name. Default: none is known.
             connections_max: Open connections; another one is closed at once.
+            metrics: Where RPCs are counted; None: in metrics that nothing shows.
         """
         self._health = health.aio.HealthServicer()
         self._stopping: asyncio.Task[None] | None = None
         self._interceptor = StatusInterceptor(new_error_id=lambda: uuid.uuid4().hex, admit=admit, holder_of=holder_of)
         self._server = grpc.aio.server(
-            interceptors=(self._interceptor,),
+            interceptors=(
+                MeasuringInterceptor(metrics or Metrics(clock=time.monotonic), clock=time.monotonic),
+                self._interceptor,
+            ),
             maximum_concurrent_rpcs=RPCS_MAX,
             options=(
                 *SERVER_OPTIONS,

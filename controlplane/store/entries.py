@@ -24,6 +24,15 @@ class Difference:
     after: domain.Entry | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryChange:
+    """What one name has in a later snapshot."""
+
+    name: str
+    entry: domain.Entry | None
+    """None: the later snapshot does not have it."""
+
+
 class Entries:
     """The entry history.
 
@@ -62,6 +71,33 @@ class Entries:
             )
             rows = await connection.execute(query)
             return [domain.Entry(name=row.name, type=row.type, digest=row.digest, blob=row.blob) for row in rows]
+
+    async def changes_between(
+        self, base: domain.Position, to_revision: int, *, after_name: str, limit: int
+    ) -> Sequence[EntryChange]:
+        """What leads from the snapshot `base` to that at `to_revision`, ordered by name.
+
+        Takes time in proportion to what changed between them.
+
+        Args:
+            base: A kept snapshot.
+            to_revision: Catalog revision of a later one.
+            after_name: Leave out names up to and including this one. Empty: from the first.
+            limit: Changes at most.
+
+        Raises:
+            errors.NotFound: there is no such revision, or it is not kept any more.
+        """
+        async with self._reading.begin() as connection:
+            kept = Revisions(self._reading.on(connection))
+            await kept.commit_at(base.revision)
+            await kept.commit_at(to_revision)
+            rows = (await connection.execute(_differing(base.revision, to_revision, after_name, limit))).all()
+            contents = await _contents(connection, sorted({row.after_digest for row in rows} - {None}))
+        return [
+            EntryChange(name=row.name, entry=_entry(row.name, row.after_type, row.after_digest, contents))
+            for row in rows
+        ]
 
     async def differences(
         self, from_revision: int, to_revision: int, *, after_name: str, limit: int

@@ -25,7 +25,7 @@ from controlplane.store.databases import database
 from controlplane.store.databases import postgres as store_postgres
 from controlplane.store.databases.failures import database_errors
 from controlplane.store.doors import WriteDoor
-from controlplane.store.entries import Entries
+from controlplane.store.entries import Entries, EntryChange
 from controlplane.store.fleet.data_planes import DataPlaneRecords, DataPlanes
 from controlplane.store.fleet.reported_names import ReportedNames
 from controlplane.store.fleet.tables import FleetTables
@@ -160,6 +160,19 @@ class Store:
     ) -> Sequence[domain.Entry]:
         """`Entries.read`."""
         return await self.entries.read(revision, after_name=after_name, limit=limit, bytes_max=bytes_max)
+
+    async def read_changes(
+        self, base: domain.Position, to_revision: int, *, after_name: str, limit: int
+    ) -> Sequence[EntryChange]:
+        """`Entries.changes_between`."""
+        return await self.entries.changes_between(base, to_revision, after_name=after_name, limit=limit)
+
+    async def holds(self, position: domain.Position) -> bool:
+        """Whether `position` is that of a snapshot of this store that is kept."""
+        try:
+            return await self.revisions.position_at(position.revision) == position
+        except errors.NotFound:
+            return False
 
     async def get_data_plane(self, data_plane_id: str) -> domain.DataPlaneRecord | None:
         """`DataPlanes.find`."""

@@ -27,15 +27,15 @@ def refuse_form(entries: Sequence[RawEntry], limits: Limits) -> Rejection | None
         return Rejection(reason=SNAPSHOT_TOO_LARGE, message=f"it has more than {limits.entries_max} entries")
     for before, entry in pairwise(entries):
         if before.name >= entry.name:
-            return not_ordered(before, entry)
+            return not_ordered(before.name, entry.name)
     return None
 
 
-def not_ordered(before: RawEntry, entry: RawEntry) -> Rejection:
-    """The rejection for an entry whose name does not come after that of the one before it."""
+def not_ordered(before: str, name: str) -> Rejection:
+    """The rejection for a name that does not come after the one before it."""
     return Rejection(
         reason=ENTRIES_NOT_ORDERED,
-        message=f"{shorten(entry.name)} comes after {shorten(before.name)}; names must increase",
+        message=f"{shorten(name)} comes after {shorten(before)}; names must increase",
     )
 
 

@@ -15,11 +15,12 @@ import structlog
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import status_pb2
 from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
+from dataplane.snapshot.change import Change
 from dataplane.snapshot.policy import Policy
 from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry
 from dataplane.sync.channel import Metadata, insecure_channel
-from dataplane.sync.events import Accepted, Candidate, Ended, Identity, Refused, Rejected
+from dataplane.sync.events import Accepted, Candidate, Diverged, Ended, Identity, Refused, Rejected
 from dataplane.sync.subscriber import Subscriber
 from dataplane.sync.transitions import ProtocolViolation
 
@@ -39,8 +40,11 @@ class Handlers(Protocol):
         must not block the event loop. An exception counts as a rejection with DECISION_FAILED.
         """
 
+    async def on_change(self, position: Position, change: Change) -> Accepted | Rejection | Diverged:
+        """Do the same with the snapshot in service and what differs from it."""
+
     async def on_rejected(self, rejected: Rejected) -> None:
-        """Remember across restarts that a snapshot was rejected, by `on_snapshot` or before it."""
+        """Remember across restarts that a snapshot was rejected, here or before."""
 
     def on_connection(self, connection: Connection) -> None:
         """The connection changed."""
@@ -297,21 +301,12 @@ class SyncClient:
             if isinstance(pending, Rejected):
                 await self._remember(pending)
             else:
-                rejected = self._subscriber.decided(await self._decide_candidate(pending))
+                rejected = self._subscriber.decided(await _decide(self._handlers, pending))
                 self._output_due.set()
                 self._decided.set()
                 if rejected is not None:
                     await self._remember(rejected)
             self._pending.task_done()
-
-    async def _decide_candidate(self, candidate: Candidate) -> Accepted | Rejection:
-        try:
-            return await self._handlers.on_snapshot(candidate.position, candidate.entries)
-        except Exception as error:
-            # The previous snapshot keeps serving. The fleet shows the rejection; the traceback is
-            # in this log only.
-            _log.exception("snapshot_decision_failed", revision=candidate.position.revision)
-            return Rejection(reason=DECISION_FAILED, message=f"the agent failed ({type(error).__name__}); see its log")
 
     async def _remember(self, rejected: Rejected) -> None:
         _log.warning(
@@ -326,6 +321,18 @@ class SyncClient:
         except Exception:
             # It is remembered in memory until this agent stops.
             _log.exception("rejection_not_remembered", revision=rejected.position.revision)
+
+
+async def _decide(handlers: Handlers, candidate: Candidate) -> Accepted | Rejection | Diverged:
+    try:
+        if isinstance(candidate.content, Change):
+            return await handlers.on_change(candidate.position, candidate.content)
+        return await handlers.on_snapshot(candidate.position, candidate.content)
+    except Exception as error:
+        # The previous snapshot keeps serving. The fleet shows the rejection; the traceback is in
+        # this log only.
+        _log.exception("snapshot_decision_failed", revision=candidate.position.revision)
+        return Rejection(reason=DECISION_FAILED, message=f"the agent failed ({type(error).__name__}); see its log")
 
 
 SyncCall = grpc.aio.StreamStreamCall[pb.SyncRequest, pb.SyncResponse]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dataplane.snapshot.change import Change
 from dataplane.snapshot.snapshot import Position, RawEntry
 
 
@@ -41,11 +42,20 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Diverged:
+    """The agent's decision that a change did not lead to the announced snapshot.
+
+    It is sent again, as a whole. That is no rejection: the snapshot may be good.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """A complete snapshot. The shell asks the agent to decide about it, then calls `decided`."""
 
     position: Position
-    entries: tuple[RawEntry, ...]
+    content: tuple[RawEntry, ...] | Change
+    """All entries, or what differs from the snapshot in service."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,14 +12,15 @@ import structlog
 from broadsheet.v1 import status_pb2
 from dataplane.settings import Settings
 from dataplane.snapshot.accept import accept
+from dataplane.snapshot.change import Change, changed
 from dataplane.snapshot.policy import Policy
 from dataplane.snapshot.position_check import is_behind
-from dataplane.snapshot.rejection import Rejection
+from dataplane.snapshot.rejection import ROOT_DIGEST_MISMATCH, Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.sync.channel import channel_for
 from dataplane.sync.client import Connection, SyncClient
 from dataplane.sync.directory import CRASHED_REPEATEDLY, DiskError, SnapshotDirectory, Verify
-from dataplane.sync.events import Accepted, Identity, Rejected
+from dataplane.sync.events import Accepted, Diverged, Identity, Rejected
 from dataplane.sync.snapshot_file import StoredSnapshot
 from protocol.transport import local_tokens
 
@@ -196,8 +197,26 @@ class SnapshotKeeper:
     async def on_snapshot(self, position: Position, entries: Sequence[RawEntry]) -> Accepted | Rejection:
         """Check a snapshot, keep it on disk, put it into service."""
         accepted = await asyncio.to_thread(accept, position, entries, held=self.snapshot, policy=self._policy)
-        if isinstance(accepted, Rejection):
-            return accepted
+        return accepted if isinstance(accepted, Rejection) else await self._take(accepted)
+
+    async def on_change(self, position: Position, change: Change) -> Accepted | Rejection | Diverged:
+        """Apply a change to the snapshot in service, then do the same."""
+        held = self.snapshot
+        assert held is not None, "a change begins at the snapshot in service"
+        assert held.position == change.base, "a change begins at the snapshot in service"
+        accepted = await asyncio.to_thread(self._changed, position, held, change)
+        if not isinstance(accepted, Rejection):
+            return await self._take(accepted)
+        if accepted.reason == ROOT_DIGEST_MISMATCH:
+            _log.error("change_did_not_come_out", revision=position.revision, base=change.base.revision)
+            return Diverged()
+        return accepted
+
+    def _changed(self, position: Position, held: Snapshot, change: Change) -> Snapshot | Rejection:
+        return accept(position, changed(held.entries, change), held=held, policy=self._policy)
+
+    async def _take(self, accepted: Snapshot) -> Accepted:
+        position = accepted.position
         # On disk first: after a crash no request is served by an older snapshot.
         await self._save(accepted)
         self.snapshot = accepted

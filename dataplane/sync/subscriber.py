@@ -20,7 +20,7 @@ from dataplane.snapshot.policy import Policy
 from dataplane.snapshot.position_check import is_behind, refuse_position
 from dataplane.snapshot.rejection import STORE_UID_MISMATCH, Rejection
 from dataplane.snapshot.snapshot import Position
-from dataplane.sync.events import Accepted, Candidate, Ended, Event, Identity, Refused, Rejected
+from dataplane.sync.events import Accepted, Candidate, Diverged, Ended, Event, Identity, Refused, Rejected
 from dataplane.sync.rejections import Rejections
 from dataplane.sync.resource_report import TEXT_CHARACTERS_MAX, ResourceReport
 from dataplane.sync.transitions import Input, ProtocolViolation, State, next_state
@@ -81,6 +81,7 @@ class Subscriber:
         self._hello_due = False
         self._replace_due = False
         self._heartbeat_answer_due = False
+        self._want_due: Position | None = None
         self._phase_reports: list[_PhaseReport] = []
         self._resources = ResourceReport()
 
@@ -101,6 +102,7 @@ class Subscriber:
         assert self._deciding is None, "Hello must name the snapshot in service"
         self.state = next_state(self.state, Input.OPEN)
         self._hello_due, self._replace_due, self._heartbeat_answer_due = True, True, False
+        self._want_due = None
         self._resources.restart()
         self._phase_reports = [] if self.serving is None else [self._active_report(self.serving)]
         newest = self._rejections.newest
@@ -148,11 +150,10 @@ class Subscriber:
                 raise ProtocolViolation("an Intent says that nothing is new, but names a snapshot that is not served")
             self.state, self.head = following, position
             return None
-        following = next_state(self.state, Input.INTENT_FULL)
-        if intent.mode != pb.Intent.MODE_FULL:
-            raise ProtocolViolation(f"an Intent has mode {intent.mode}, which this release does not know")
+        following = next_state(self.state, _announcement(intent.mode))
+        base = _base(intent, self.serving)
         self.head = position
-        assembler = Assembler(position, intent.entry_count, self._policy.limits)
+        assembler = Assembler(position, intent.entry_count, self._policy.limits, base=base)
         rejection = self._refuse_announced(position) or assembler.refuse_announcement()
         if rejection is not None:
             return self._refuse(position, rejection, Input.INTENT_REFUSED)
@@ -169,7 +170,7 @@ class Subscriber:
         self.state = next_state(self.state, Input.CHUNK)
         if self._assembler is None:  # DISCARDING
             return None
-        rejection = self._assembler.add(chunk.entries)
+        rejection = self._assembler.add(chunk)
         return None if rejection is None else self._refuse(self._assembler.position, rejection, Input.CHUNK_REFUSED)
 
     def _receive_commit(self, commit: pb.Commit) -> Event | None:
@@ -180,13 +181,13 @@ class Subscriber:
         position = self._assembler.position
         if Position.from_proto(commit.to) != position:
             raise ProtocolViolation("a Commit names a snapshot other than the announced one")
-        entries = self._assembler.complete()
-        if isinstance(entries, Rejection):
-            return self._refuse(position, entries, Input.COMMIT_REFUSED)
+        content = self._assembler.complete()
+        if isinstance(content, Rejection):
+            return self._refuse(position, content, Input.COMMIT_REFUSED)
         self.state, self._assembler = following, None
         self._deciding = position
         self._phase_reports.append(_PhaseReport(target=position, serving=self.serving, phase=pb.PHASE_RECEIVED))
-        return Candidate(position=position, entries=entries)
+        return Candidate(position=position, content=content)
 
     def _refuse(self, position: Position, rejection: Rejection, taken: Input) -> Refused:
         """Refuse the announced snapshot before it is complete."""
@@ -205,7 +206,7 @@ class Subscriber:
         self._phase_reports = [report for report in self._phase_reports if report.phase != pb.PHASE_PREPARED]
         self._phase_reports.append(_waiting_report(self._deciding, self.serving, message))
 
-    def decided(self, outcome: Accepted | Rejection) -> Rejected | None:
+    def decided(self, outcome: Accepted | Rejection | Diverged) -> Rejected | None:
         """Take the agent's decision about the candidate. Returns the rejection to remember."""
         position = self._deciding
         assert position is not None, "there is no candidate"
@@ -214,17 +215,18 @@ class Subscriber:
         self._deciding = None
         # RECEIVED may not follow the final phase.
         self._phase_reports = [report for report in self._phase_reports if report.target != position]
+        if isinstance(outcome, Diverged):
+            self._want_due = position if reports_due else None
+            return None
         rejected = None
         if isinstance(outcome, Accepted):
-            self.serving, self.with_errors = position, outcome.with_errors
-            self._warning = outcome.warning
+            self.serving, self.with_errors, self._warning = position, outcome.with_errors, outcome.warning
             self._rejections.discard(position)
-            report = self._active_report(position)
         else:
             rejected = Rejected(position=position, reason=outcome.reason, message=outcome.message)
             self._rejections.add(rejected)
-            report = _rejected_report(rejected, self.serving)
         if reports_due:
+            report = _rejected_report(rejected, self.serving) if rejected else self._active_report(position)
             self._phase_reports.append(report)
         return rejected
 
@@ -268,6 +270,9 @@ class Subscriber:
         if self._hello_due:
             self._hello_due = False
             return pb.SyncRequest(hello=_hello(self._identity, self.serving, self._rejections))
+        if self._want_due is not None:
+            wanted, self._want_due = self._want_due, None
+            return pb.SyncRequest(want=pb.Want(to=wanted.to_proto()))
         if not (self._phase_reports or self._replace_due or self._resources.is_due or self._heartbeat_answer_due):
             return None
         status = pb.Status(replace=self._replace_due)
@@ -298,7 +303,33 @@ def _hello(identity: Identity, serving: Position | None, rejections: Rejections)
         rejected=[rejected.position.to_proto() for rejected in rejections],
         http_address=identity.http_address,
         software_version=identity.software_version,
+        features=[pb.FEATURE_DELTA],
     )
+
+
+def _base(intent: pb.Intent, serving: Position | None) -> Position | None:
+    """Where an announced change begins; None: a whole snapshot follows.
+
+    Raises:
+        ProtocolViolation: It is not what is served.
+    """
+    if intent.mode != pb.Intent.MODE_DELTA:
+        return None
+    if Position.from_proto(intent.base) != serving:
+        raise ProtocolViolation("a change does not begin at the snapshot that is served")
+    return serving
+
+
+def _announcement(mode: pb.Intent.Mode.ValueType) -> Input:
+    """
+    Raises:
+        ProtocolViolation: This release does not know the mode.
+    """
+    if mode == pb.Intent.MODE_FULL:
+        return Input.INTENT_FULL
+    if mode == pb.Intent.MODE_DELTA:
+        return Input.INTENT_DELTA
+    raise ProtocolViolation(f"an Intent has mode {mode}, which this release does not know")
 
 
 def _waiting_report(target: Position, serving: Position | None, message: str) -> _PhaseReport:

@@ -5,6 +5,7 @@
     CLOSED      DECIDED            CLOSED       a decision outlives its stream
     IDLE        INTENT_NONE        IDLE
     IDLE        INTENT_FULL        RECEIVING
+    IDLE        INTENT_DELTA       RECEIVING
     IDLE        INTENT_REFUSED     DISCARDING
     RECEIVING   CHUNK              RECEIVING
     RECEIVING   CHUNK_REFUSED      DISCARDING
@@ -53,6 +54,7 @@ class Input(enum.Enum):
     """The agent has decided about the candidate."""
     INTENT_NONE = "Intent NONE"
     INTENT_FULL = "Intent FULL"
+    INTENT_DELTA = "Intent DELTA"
     INTENT_REFUSED = "Intent of a refused snapshot"
     CHUNK = "Chunk"
     CHUNK_REFUSED = "Chunk beyond a limit"
@@ -81,6 +83,7 @@ TRANSITIONS: Mapping[tuple[State, Input], State] = MappingProxyType(
     }
     | {(state, Input.INTENT_NONE): State.IDLE for state in (State.IDLE, State.DISCARDING)}
     | {(state, Input.INTENT_FULL): State.RECEIVING for state in (State.IDLE, State.DISCARDING)}
+    | {(state, Input.INTENT_DELTA): State.RECEIVING for state in (State.IDLE, State.DISCARDING)}
     | {(state, Input.INTENT_REFUSED): State.DISCARDING for state in (State.IDLE, State.DISCARDING)}
     | {(state, Input.HEARTBEAT): state for state in _OPEN_STATES}
     | {(state, Input.GOODBYE): State.CLOSED for state in _OPEN_STATES}

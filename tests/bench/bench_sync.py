@@ -39,7 +39,7 @@ async def measure(count: int, directory: Path) -> None:
             began = time.perf_counter()
             await plane.register("one-more")
             await until_active(data_plane, 2)
-            print_time("FULL again after one change", began)
+            print_time("DELTA after one change: check, index", began)
             second = DataPlane()
             began = time.perf_counter()
             async with second.running(plane.address, "second"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -78,6 +79,37 @@ async def test_the_diff_of_any_two_snapshots_is_that_of_their_entries(world: Wor
         expected |= {name: "REMOVED" for name in old if name not in new}
         expected |= {name: "CHANGED" for name in old if name in new and old[name] != new[name]}
         assert kinds(await diff(world, begin, end)) == expected, (begin, end)
+        if begin < end:
+            await check_change(world, begin, end)
+
+
+async def check_change(world: World, begin: int, end: int) -> None:
+    """Check that what a data plane is sent leads from one snapshot to the other, also in pages."""
+    entries = {entry.name: entry for entry in await world.entries(begin)}
+    base = await world.store.revisions.position_at(begin)
+    assert await world.store.holds(base)
+    after_name = ""
+    while page := await world.store.read_changes(base, end, after_name=after_name, limit=2):
+        for change in page:
+            assert change.name > after_name
+            after_name = change.name
+            assert change.entry != entries.pop(change.name, None), "it does not differ"
+            if change.entry is not None:
+                entries[change.name] = change.entry
+    assert sorted(entries.values(), key=lambda entry: entry.name) == await world.entries(end)
+
+
+async def test_a_position_that_is_not_of_this_store_or_not_kept_is_not_held(world: World) -> None:
+    await world.register_model("a")
+    position = await world.store.revisions.position_at(1)
+    assert await world.store.holds(position)
+    for other in (
+        dataclasses.replace(position, store_uid="another"),
+        dataclasses.replace(position, digest=bytes(32)),
+        dataclasses.replace(position, revision=2),
+        dataclasses.replace(position, revision=1 << 62),
+    ):
+        assert not await world.store.holds(other)
 
 
 async def test_all_pages_of_a_diff_are_of_the_same_snapshots(world: World) -> None:

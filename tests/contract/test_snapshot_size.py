@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select, update
 from structlog.testing import capture_logs
 
-from broadsheet.v1.snapshot_service_pb2 import ListSnapshotsRequest
+from broadsheet.v1.snapshot_service_pb2 import Chunk, ListSnapshotsRequest
 from controlplane import errors
 from controlplane.catalog import domain
 from controlplane.catalog.convert import entry_to_proto
@@ -42,7 +42,7 @@ async def counted(world: World) -> int:
 def taken_by_data_plane(entries: Sequence[domain.Entry], total_bytes_max: int) -> bool:
     position = Position(store_uid="s", revision=1, digest=b"")
     assembler = Assembler(position, len(entries), Limits(total_bytes_max=total_bytes_max))
-    rejection = assembler.add(map(entry_to_proto, entries))
+    rejection = assembler.add(Chunk(entries=map(entry_to_proto, entries)))
     assert rejection is None or rejection.reason == SNAPSHOT_TOO_LARGE
     return rejection is None
 

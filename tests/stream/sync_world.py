@@ -4,6 +4,7 @@ client."""
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from controlplane.adapters.verification import AdapterVerifier
 from controlplane.fleet.fleet import fleet_of
 from controlplane.fleet.shared_database import SharingSettings, sharing_of
 from controlplane.fleet.state import FleetLimits
+from controlplane.metrics.metrics import Metrics
 from controlplane.push.fan_out import FanOut, ShutdownSettings
 from controlplane.push.subscription.timing import Limits
 from controlplane.rpc.handlers.registry import Registry
@@ -29,11 +31,12 @@ from controlplane.rpc.server import Server
 from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
 from controlplane.store.store import Store
 from dataplane.snapshot.accept import accept
+from dataplane.snapshot.change import Change, changed
 from dataplane.snapshot.policy import Policy
-from dataplane.snapshot.rejection import Rejection
+from dataplane.snapshot.rejection import ROOT_DIGEST_MISMATCH, Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.sync.client import Connection, SyncClient, Timing
-from dataplane.sync.events import Accepted, Identity, Rejected
+from dataplane.sync.events import Accepted, Diverged, Identity, Rejected
 from tests import full_catalog
 from tests.access import everybody_is_admin
 from tests.raw import POLICY
@@ -51,11 +54,20 @@ PATIENCE_S = 10.0
 class ControlPlane:
     """A running control plane, and stubs of its services."""
 
-    def __init__(self, store: Store, fan_out: FanOut, server: Server, address: str, channel: grpc.aio.Channel) -> None:
+    def __init__(
+        self,
+        store: Store,
+        fan_out: FanOut,
+        server: Server,
+        address: str,
+        channel: grpc.aio.Channel,
+        metrics: Metrics,
+    ) -> None:
         self.store = store
         self.fan_out = fan_out
         self.server = server
         self.address = address
+        self.metrics = metrics
         self.registry = RegistryServiceStub(channel)
         self.fleet = FleetServiceStub(channel)
         self.snapshots = SnapshotServiceStub(channel)
@@ -123,6 +135,8 @@ async def control_plane(
             write_retry_s=WRITE_RETRY_S,
         )
         fan_out = FanOut(fleet, now=lambda: datetime.now(UTC), settings=SHUTDOWN_SETTINGS)
+        metrics = Metrics(clock=time.monotonic)
+        store.commits.subscribe(lambda head: metrics.announced(head.position.revision))
         store.commits.subscribe(fan_out.publish)
         server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=1000, admit=everybody_is_admin)
         registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses)
@@ -130,7 +144,7 @@ async def control_plane(
             RegistryServicer(registry),
             SnapshotServicer(
                 registry,
-                sync_handler(fan_out, store, entries=wrapped, limits=limits, watch_s=watch_s),
+                sync_handler(fan_out, store, entries=wrapped, limits=limits, metrics=metrics, watch_s=watch_s),
             ),
             FleetServicer(store, fleet),
         )
@@ -141,7 +155,7 @@ async def control_plane(
         ]
         try:
             async with grpc.aio.insecure_channel(address) as channel:
-                yield ControlPlane(store, fan_out, server, address, channel)
+                yield ControlPlane(store, fan_out, server, address, channel, metrics)
         finally:
             if orderly:
                 await fan_out.shutdown()
@@ -164,6 +178,8 @@ class DataPlane:
         """Revisions that it rejects."""
         self.offered: list[int] = []
         self.activated: list[int] = []
+        self.changes: list[tuple[int, int]] = []
+        """Revisions between which changes have come."""
         self.rejected: list[Rejected] = []
         self.connections: list[Connection] = []
         self.client: SyncClient | None = None
@@ -183,6 +199,14 @@ class DataPlane:
         self.activated.append(position.revision)
         self._notify()
         return Accepted(with_errors=bool(outcome.quarantined))
+
+    async def on_change(self, position: Position, change: Change) -> Accepted | Rejection | Diverged:
+        assert self.snapshot is not None
+        assert self.snapshot.position == change.base
+        self.changes.append((change.base.revision, position.revision))
+        outcome = await self.on_snapshot(position, changed(self.snapshot.entries, change))
+        is_wrong = isinstance(outcome, Rejection) and outcome.reason == ROOT_DIGEST_MISMATCH
+        return Diverged() if is_wrong else outcome
 
     async def on_rejected(self, rejected: Rejected) -> None:
         self.rejected.append(rejected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from google.protobuf import duration_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -40,9 +42,10 @@ STOP_TIMEOUT_S = 8
 class Process:
     """A running control plane."""
 
-    def __init__(self, process: asyncio.subprocess.Process, listening: dict[str, Any]) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, listening: dict[str, Any], metrics_address: str) -> None:
         self.process = process
         self.address: str = listening["address"]
+        self.metrics_address = metrics_address
         self.store_uid: str = listening["store_uid"]
         self.catalog_revision: int = listening["catalog_revision"]
 
@@ -80,10 +83,14 @@ async def running(data_dir: Path, *flags: str) -> AsyncIterator[Process]:
     process = await start(data_dir, "--listen", "127.0.0.1:0", *flags)
     try:
         assert process.stderr is not None
+        metrics_address = ""
         async with asyncio.timeout(START_TIMEOUT_S):
             listening = json.loads(await process.stderr.readline())
+            if listening["event"] == "metrics_listening":
+                metrics_address = listening["address"]
+                listening = json.loads(await process.stderr.readline())
         assert listening["event"] == "listening", listening
-        yield Process(process, listening)
+        yield Process(process, listening, metrics_address)
     finally:
         if process.returncode is None:
             process.kill()
@@ -123,6 +130,41 @@ async def test_open_calls_and_streams_are_answered_before_the_process_ends(tmp_p
         assert not answer.active_everywhere
         said = [message.WhichOneof("message") async for message in messages]
         assert said[-1] == "goodbye"
+
+
+async def test_metrics_show_calls_streams_and_the_newest_revision(tmp_path: Path) -> None:
+    async with (
+        running(tmp_path, "--metrics-listen", "127.0.0.1:0") as plane,
+        grpc.aio.insecure_channel(plane.address) as channel,
+        httpx.AsyncClient(base_url=f"http://{plane.metrics_address}") as http,
+    ):
+        registry = registry_service_pb2_grpc.RegistryServiceStub(channel)
+        for model_id in ("m", "n", "M!"):
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                request = registry_service_pb2.RegisterModelRequest(model_id=model_id, spec=spec())
+                await registry.RegisterModel(request, metadata=plane.metadata)
+        stream = snapshot_service_pb2_grpc.SnapshotServiceStub(channel).Sync(metadata=plane.metadata)
+        hello = snapshot_service_pb2.Hello(data_plane="d", instance_uid="one")
+        await stream.write(snapshot_service_pb2.SyncRequest(hello=hello))
+        async for message in stream:
+            if message.HasField("commit"):
+                break
+        shown = (await http.get("/metrics")).text.splitlines()
+        stream.cancel()
+    register = 'method="broadsheet.v1.RegistryService/RegisterModel"'
+    for line in (
+        f'broadsheet_controlplane_rpcs_total{{code="OK",{register}}} 2.0',
+        f'broadsheet_controlplane_rpcs_total{{code="INVALID_ARGUMENT",{register}}} 1.0',
+        f"broadsheet_controlplane_rpc_seconds_count{{{register}}} 3.0",
+        "broadsheet_controlplane_commits_total 2.0",
+        "broadsheet_controlplane_catalog_revision 2.0",
+        'broadsheet_controlplane_streams{state="ANSWER_EXPECTED"} 1.0',
+        'broadsheet_controlplane_data_planes{phase="UNSPECIFIED"} 1.0',
+    ):
+        assert line in shown
+    sent = [line for line in shown if line.startswith('broadsheet_controlplane_sent_bytes_total{mode="FULL"}')]
+    assert len(sent) == 1
+    assert float(sent[0].split()[1]) > 100
 
 
 async def test_acknowledged_changes_survive_a_kill(tmp_path: Path) -> None:

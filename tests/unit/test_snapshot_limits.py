@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import pytest
+
 from controlplane.catalog.domain import Entry, Position
 from controlplane.push.chunks import ChunkCache
+from controlplane.push.cutting import Change
 from controlplane.push.subscription.transfer import ChunkRequest
+from controlplane.store.entries import EntryChange
 from dataplane.relay.state import Limits as RelayLimits
 from dataplane.snapshot.policy import Limits
 from dataplane.sync.channel import channel_options
@@ -39,9 +45,19 @@ class LargeEntries:
             if name > after_name
         ][:limit]
 
+    async def read_changes(self, base: Position, to_revision: int, *, after_name: str, limit: int) -> Sequence[Change]:
+        entries = await self.read_entries(to_revision, after_name=after_name, limit=limit)
+        return [EntryChange(name=entry.name, entry=entry) for entry in entries]
 
-async def test_a_data_plane_reads_the_largest_message() -> None:
+    async def holds(self, position: Position) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("base", [None, Position(store_uid="s", revision=0, digest=bytes(32))])
+async def test_a_data_plane_reads_the_largest_message(base: Position | None) -> None:
     position = Position(store_uid="s", revision=1, digest=bytes(32))
-    chunk = await ChunkCache(LargeEntries()).get(ChunkRequest(position=position, index=0, after_name=""))
+    request = ChunkRequest(position=position, base=base, index=0, after_name="")
+    chunk = await ChunkCache(LargeEntries()).get(request)
+    assert chunk is not None
     read_max = dict(channel_options("127.0.0.1:1"))["grpc.max_receive_message_length"]
     assert BLOB_BYTES_MAX < chunk.ByteSize() <= CHUNK_BYTES_MAX + BLOB_BYTES_MAX < read_max

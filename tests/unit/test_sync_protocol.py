@@ -18,10 +18,11 @@ from controlplane.fleet.progress import Progress
 from controlplane.push.subscription.machine import Subscription
 from controlplane.push.subscription.states import State
 from controlplane.push.subscription.timing import Limits
-from controlplane.push.subscription.transfer import ChunkRequest
+from controlplane.push.subscription.transfer import ChangeRequest, ChunkRequest
+from dataplane.snapshot.change import Change, changed
 from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry
-from dataplane.sync.events import Accepted, Candidate, Ended, Identity, Refused, Rejected
+from dataplane.sync.events import Accepted, Candidate, Diverged, Ended, Identity, Refused, Rejected
 from dataplane.sync.subscriber import Subscriber
 from tests.raw import POLICY, entry_proto, model, position, raws
 
@@ -40,13 +41,44 @@ def to_server(at: Position) -> domain.Position:
     return domain.Position(store_uid=at.store_uid, revision=at.revision, digest=at.digest)
 
 
+def cut(base: tuple[RawEntry, ...] | None, entries: tuple[RawEntry, ...], after_name: str) -> pb.Chunk | None:
+    """The next two names of a snapshot, or of what differs from `base`; None: there are no more."""
+    content, removed = {entry.name: entry for entry in entries}, set[str]()
+    if base is not None:
+        before = {entry.name: entry for entry in base}
+        removed = before.keys() - content.keys()
+        content = {name: entry for name, entry in content.items() if before.get(name) != entry}
+    names = sorted(name for name in content.keys() | removed if name > after_name)[:2]
+    assert names or base is not None, "the snapshot has fewer entries than announced"
+    if not names:
+        return None
+    return pb.Chunk(
+        entries=[entry_proto(content[name]) for name in names if name in content],
+        removed=[name for name in names if name in removed],
+    )
+
+
+Commits = dict[int, tuple[Position, tuple[RawEntry, ...]]]
+
+
+def check_content(candidate: Candidate, commits: Commits, serving: Position | None) -> bool:
+    """Check that what has arrived is what was committed. Returns whether it is a change."""
+    content, committed = candidate.content, commits[candidate.position.revision][1]
+    if not isinstance(content, Change):
+        assert content == committed
+        return False
+    assert content.base == serving
+    assert changed(commits[content.base.revision][1], content) == committed
+    return True
+
+
 class SyncProtocol(RuleBasedStateMachine):
     """Messages travel in two queues, as in a stream; a disconnect drops both."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now_s = 0.0
-        self.commits: dict[int, tuple[Position, tuple[RawEntry, ...]]] = {}
+        self.commits: Commits = {}
         self.doomed: set[int] = set()
         """Revisions that the agent rejects."""
         self.server: Subscription | None = None
@@ -128,8 +160,9 @@ class SyncProtocol(RuleBasedStateMachine):
             self.client.close()
 
     @precondition(lambda self: self.server is not None)
-    @rule(passing_s=st.sampled_from([0.0, 1.0, 11.0]))
-    def server_writes(self, passing_s: float) -> None:
+    @rule(passing_s=st.sampled_from([0.0, 1.0, 11.0]), kept=st.booleans())
+    def server_writes(self, passing_s: float, kept: bool) -> None:
+        """`kept`: whether the snapshot at which a change begins is kept."""
         self.now_s += passing_s
         server = self.server
         assert server is not None
@@ -138,16 +171,24 @@ class SyncProtocol(RuleBasedStateMachine):
             return
         output = server.take_output(self.now_s)
         if isinstance(output, ChunkRequest):
-            entries = self.commits[output.position.revision][1]
-            following = [entry for entry in entries if entry.name > output.after_name]
-            chunk = pb.Chunk(entries=map(entry_proto, following[:2]))
-            self.to_client.append(pb.SyncResponse(chunk=chunk))
-            server.chunk_written(chunk)
-        elif output is not None:
-            if output.WhichOneof("message") == "intent" and output.intent.mode == pb.Intent.MODE_FULL:
+            self._write_chunk(server, output)
+            return
+        if isinstance(output, ChangeRequest):
+            output = server.announce(output, can_send_change=kept)
+        if output is not None:
+            if output.WhichOneof("message") == "intent" and output.intent.mode != pb.Intent.MODE_NONE:
                 assert Position.from_proto(output.intent.to) not in self.nacked, "a rejected snapshot is sent again"
                 assert position_from_proto(output.intent.to) == self.head.position, "what is sent is not the newest"
             self.to_client.append(output)
+
+    def _write_chunk(self, server: Subscription, request: ChunkRequest) -> None:
+        base = self.commits[request.base.revision][1] if request.base is not None else None
+        chunk = cut(base, self.commits[request.position.revision][1], request.after_name)
+        if chunk is None:
+            server.change_written()
+        else:
+            self.to_client.append(pb.SyncResponse(chunk=chunk))
+            server.chunk_written(chunk)
 
     @precondition(lambda self: self.to_client and self.client.state is not self.client.state.CLOSED)
     @rule()
@@ -162,10 +203,14 @@ class SyncProtocol(RuleBasedStateMachine):
             self._close()
 
     @precondition(lambda self: self.candidate is not None)
-    @rule(errors=st.booleans())
-    def agent_decides(self, errors: bool) -> None:
+    @rule(errors=st.booleans(), damaged=st.booleans())
+    def agent_decides(self, errors: bool, damaged: bool) -> None:
+        """`damaged`: what the agent holds is not what it should be; a change does not come out."""
         candidate, self.candidate = self.candidate, None
         assert candidate is not None
+        if check_content(candidate, self.commits, self.client.serving) and damaged:
+            assert self.client.decided(Diverged()) is None
+            return
         if candidate.position.revision in self.doomed:
             rejected = self.client.decided(Rejection(reason="DOOMED", message="the test rejects it"))
             assert rejected is not None
@@ -192,7 +237,7 @@ class SyncProtocol(RuleBasedStateMachine):
             server.recall(self.known, same_instance=self.known_instance == request.hello.instance_uid)
             self.known_instance = request.hello.instance_uid
             self.nacked |= {Position.from_proto(position) for position in request.hello.rejected}
-        elif request.status.phase == pb.PHASE_REJECTED:
+        elif request.HasField("status") and request.status.phase == pb.PHASE_REJECTED:
             self.nacked.add(Position.from_proto(request.status.target))
         if change.replace:
             self.seen_by_server = {}
@@ -210,7 +255,7 @@ class SyncProtocol(RuleBasedStateMachine):
     def the_client_only_reads(self, steps: int) -> None:
         for _ in range(steps):
             if self.server is not None:
-                self.server_writes(passing_s=0.0)
+                self.server_writes(passing_s=0.0, kept=True)
             if self.to_client and self.server is not None:
                 self.client_reads()
 
@@ -268,9 +313,9 @@ class SyncProtocol(RuleBasedStateMachine):
 
     def _step(self) -> None:
         if self.candidate is not None:
-            self.agent_decides(errors=False)
+            self.agent_decides(errors=False, damaged=False)
         if self.server is not None:
-            self.server_writes(passing_s=0.0)
+            self.server_writes(passing_s=0.0, kept=True)
         if self.to_client and self.server is not None:
             self.client_reads()
         if self.server is not None:

@@ -20,7 +20,7 @@ from controlplane.push.subscription.rejections import Rejections
 from controlplane.push.subscription.reports import Received, read_status
 from controlplane.push.subscription.states import TRANSITIONS, Event, State
 from controlplane.push.subscription.timing import Limits, Timers
-from controlplane.push.subscription.transfer import ChunkRequest, Transfer
+from controlplane.push.subscription.transfer import ChangeRequest, ChunkRequest, Transfer
 from controlplane.push.subscription.violations import ProtocolViolation, checked_position, refuse
 from protocol.validation import nul_violations, violations_of
 
@@ -51,6 +51,8 @@ class Subscription:
         self._transfer: Transfer | None = None
         self._announced: Position | None = None
         """The head in the last Intent or Heartbeat."""
+        self._whole_due = False
+        """The client has asked for the whole snapshot: a change did not come out."""
         self._rejections = Rejections()
         self._timers = Timers(limits, now_s=now_s)
         self._goodbye: pb.Goodbye | None = None
@@ -92,6 +94,13 @@ class Subscription:
         return self._transfer.head if self._transfer is not None else None
 
     @property
+    def oldest_in_use(self) -> int | None:
+        """The oldest catalog revision that the transfer is read from; None: there is none."""
+        if self._transfer is None:
+            return None
+        return (self._transfer.base or self._transfer.head.position).revision
+
+    @property
     def chunks_written(self) -> int:
         """Chunks of the snapshot in flight that are written."""
         return self._transfer.chunks_written if self._transfer is not None else 0
@@ -126,7 +135,7 @@ class Subscription:
 
     # -- what is sent to the client ----------------------------------------------------------------
 
-    def take_output(self, now_s: float) -> pb.SyncResponse | ChunkRequest | None:
+    def take_output(self, now_s: float) -> pb.SyncResponse | ChangeRequest | ChunkRequest | None:
         """What to write next; None: nothing for now. What it returns counts as written."""
         if self.state is State.CLOSED:
             return None
@@ -144,30 +153,50 @@ class Subscription:
         if self.state is State.SENDING:
             return self._continue_sending(now_s)
         if self.state is State.IDLE and self._announced != self._head.position:
-            return self._announce(now_s)
+            return self._announce_head(now_s)
         return None
+
+    def announce(self, request: ChangeRequest, *, can_send_change: bool) -> pb.SyncResponse:
+        """The Intent to write, in answer to `request`.
+
+        Args:
+            request: What `take_output` has returned.
+            can_send_change: Whether the change is known; otherwise the whole snapshot is sent.
+        """
+        return self._begin_transfer(request.head, request.base if can_send_change else None)
 
     def chunk_written(self, chunk: pb.Chunk) -> None:
         """The chunk that was asked for is written."""
         if self.state is State.SENDING and self._transfer is not None:
             self._transfer.written(chunk)
 
+    def change_written(self) -> None:
+        """The change that was asked for has no more chunks."""
+        if self.state is State.SENDING and self._transfer is not None:
+            self._transfer.change_is_written = True
+
     def _heartbeat(self, now_s: float) -> pb.SyncResponse:
         self._timers.heartbeat_sent(now_s)
         return pb.SyncResponse(heartbeat=pb.Heartbeat(head=position_to_proto(self._head.position)))
 
-    def _announce(self, now_s: float) -> pb.SyncResponse:
-        head = self._head
-        self._announced = head.position
+    def _announce_head(self, now_s: float) -> pb.SyncResponse | ChangeRequest:
+        head, serving = self._head, self.progress.serving
         if self.rejects(head.position):
+            self._announced = head.position
             return self._heartbeat(now_s)
-        mode = pb.Intent.MODE_NONE
-        if head.position != self.progress.serving:
-            mode = pb.Intent.MODE_FULL
-            self._move(Event.INTENT_FULL)
-            self._transfer = Transfer(head)
-        to = position_to_proto(head.position)
-        return pb.SyncResponse(intent=pb.Intent(mode=mode, to=to, entry_count=head.entry_count))
+        if head.position == serving:
+            self._announced = head.position
+            return _intent(pb.Intent.MODE_NONE, head)
+        takes_changes = self.hello is not None and pb.FEATURE_DELTA in self.hello.features
+        if serving is not None and takes_changes and not self._whole_due and _is_before(serving, head.position):
+            return ChangeRequest(base=serving, head=head)
+        return self._begin_transfer(head, None)
+
+    def _begin_transfer(self, head: Head, base: Position | None) -> pb.SyncResponse:
+        self._move(Event.INTENT)
+        self._announced, self._whole_due = head.position, False
+        self._transfer = Transfer(head, base)
+        return _intent(pb.Intent.MODE_FULL if base is None else pb.Intent.MODE_DELTA, head, base)
 
     def _continue_sending(self, now_s: float) -> pb.SyncResponse | ChunkRequest:
         assert self._transfer is not None, "SENDING has a transfer"
@@ -192,11 +221,14 @@ class Subscription:
         if self.state is State.CLOSED:
             # The client sent it before it could read the Goodbye.
             return NO_CHANGE
-        if request.WhichOneof("message") == "hello":
-            self._receive_hello(request.hello)
-            change = NO_CHANGE
-        else:
-            change = self._receive_status(request.status)
+        change = NO_CHANGE
+        match request.WhichOneof("message"):
+            case "hello":
+                self._receive_hello(request.hello)
+            case "want":
+                self._receive_want(request.want)
+            case _:
+                change = self._receive_status(request.status)
         self._timers.received(now_s)
         return change
 
@@ -229,5 +261,26 @@ class Subscription:
         self.progress = report.progress
         return report.change
 
+    def _receive_want(self, want: pb.Want) -> None:
+        transfer = self._transfer
+        if self.state is not State.ANSWER_EXPECTED or transfer is None or transfer.base is None:
+            refuse("Want answers the Commit of a change, and came at another time", "want")
+        if checked_position("want.to", want.to) != transfer.head.position:
+            refuse("it is not the snapshot that was sent last", "want.to")
+        self._move(Event.WANT)
+        self._transfer, self._announced, self._whole_due = None, None, True
+        self._timers.answered()
+
     def _move(self, event: Event) -> None:
         self.state = TRANSITIONS[self.state, event]
+
+
+def _is_before(serving: Position, to: Position) -> bool:
+    return serving.store_uid == to.store_uid and serving.revision < to.revision
+
+
+def _intent(mode: pb.Intent.Mode.ValueType, head: Head, base: Position | None = None) -> pb.SyncResponse:
+    intent = pb.Intent(mode=mode, to=position_to_proto(head.position), entry_count=head.entry_count)
+    if base is not None:
+        intent.base.CopyFrom(position_to_proto(base))
+    return pb.SyncResponse(intent=intent)

@@ -24,22 +24,26 @@ class Event(enum.Enum):
     """What moves a stream from a state to the next. GOODBYE leads to CLOSED from any state."""
 
     HELLO = enum.auto()
-    INTENT_FULL = enum.auto()
+    INTENT = enum.auto()
+    """Of a snapshot or of a change. An Intent that nothing follows moves nothing."""
     COMMIT = enum.auto()
     ACK = enum.auto()
     NACK = enum.auto()
     """A client may refuse a snapshot before its Commit."""
+    WANT = enum.auto()
+    """The change did not come out: the client asks for the whole snapshot."""
     GOODBYE = enum.auto()
 
 
 TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
     {
         (State.HELLO_EXPECTED, Event.HELLO): State.IDLE,
-        (State.IDLE, Event.INTENT_FULL): State.SENDING,
+        (State.IDLE, Event.INTENT): State.SENDING,
         (State.SENDING, Event.COMMIT): State.ANSWER_EXPECTED,
         (State.SENDING, Event.NACK): State.IDLE,
         (State.ANSWER_EXPECTED, Event.ACK): State.IDLE,
         (State.ANSWER_EXPECTED, Event.NACK): State.IDLE,
+        (State.ANSWER_EXPECTED, Event.WANT): State.IDLE,
         **{(state, Event.GOODBYE): State.CLOSED for state in State},
     }
 )

@@ -31,7 +31,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$broadsheet/v1/snapshot_service.proto\x12\rbroadsheet.v1\x1a\x18\x62roadsheet/v1/diff.proto\x1a\x1c\x62roadsheet/v1/rollback.proto\x1a\x1c\x62roadsheet/v1/snapshot.proto\x1a\x1a\x62roadsheet/v1/status.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"o\n\x0bSyncRequest\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x14.broadsheet.v1.HelloH\x00\x12\'\n\x06status\x18\x02 \x01(\x0b\x32\x15.broadsheet.v1.StatusH\x00\x42\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\x89\x02\n\x05Hello\x12@\n\ndata_plane\x18\x01 \x01(\tB,\xbaH)r\'2%^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\x1f\n\x0cinstance_uid\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12%\n\x04have\x18\x03 \x01(\x0b\x32\x17.broadsheet.v1.Position\x12\x33\n\x08rejected\x18\x04 \x03(\x0b\x32\x17.broadsheet.v1.PositionB\x08\xbaH\x05\x92\x01\x02\x10\x10\x12\x1e\n\x0chttp_address\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12!\n\x10software_version\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18@\"\xa8\x02\n\x06Status\x12\'\n\x06target\x18\x01 \x01(\x0b\x32\x17.broadsheet.v1.Position\x12(\n\x07serving\x18\x02 \x01(\x0b\x32\x17.broadsheet.v1.Position\x12-\n\x05phase\x18\x03 \x01(\x0e\x32\x14.broadsheet.v1.PhaseB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x17\n\x06reason\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x19\n\x07message\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12;\n\tresources\x18\x06 \x03(\x0b\x32\x1d.broadsheet.v1.ResourceStatusB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12\x0f\n\x07replace\x18\x07 \x01(\x08\x12\x1a\n\x07removed\x18\x08 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\"\xec\x01\n\x0cSyncResponse\x12\'\n\x06intent\x18\x01 \x01(\x0b\x32\x15.broadsheet.v1.IntentH\x00\x12%\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x14.broadsheet.v1.ChunkH\x00\x12\'\n\x06\x63ommit\x18\x03 \x01(\x0b\x32\x15.broadsheet.v1.CommitH\x00\x12-\n\theartbeat\x18\x04 \x01(\x0b\x32\x18.broadsheet.v1.HeartbeatH\x00\x12)\n\x07goodbye\x18\x05 \x01(\x0b\x32\x16.broadsheet.v1.GoodbyeH\x00\x42\t\n\x07message\"\xa8\x01\n\x06Intent\x12(\n\x04mode\x18\x01 \x01(\x0e\x32\x1a.broadsheet.v1.Intent.Mode\x12#\n\x02to\x18\x02 \x01(\x0b\x32\x17.broadsheet.v1.Position\x12\x13\n\x0b\x65ntry_count\x18\x03 \x01(\x03\":\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\r\n\tMODE_NONE\x10\x01\x12\r\n\tMODE_FULL\x10\x02\".\n\x05\x43hunk\x12%\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x14.broadsheet.v1.Entry\"-\n\x06\x43ommit\x12#\n\x02to\x18\x01 \x01(\x0b\x32\x17.broadsheet.v1.Position\"2\n\tHeartbeat\x12%\n\x04head\x18\x01 \x01(\x0b\x32\x17.broadsheet.v1.Position\"M\n\x07Goodbye\x12\x32\n\x0freconnect_after\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x02 \x01(\t\"}\n\x14\x46\x65tchSnapshotRequest\x12\x1e\n\x08revision\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x42\x0b\n\t_revision\"\x97\x01\n\x15\x46\x65tchSnapshotResponse\x12)\n\x08position\x18\x01 \x01(\x0b\x32\x17.broadsheet.v1.Position\x12%\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x14.broadsheet.v1.Entry\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\x12\x13\n\x0b\x65ntry_count\x18\x04 \x01(\x03\"P\n\x14ListSnapshotsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"c\n\x15ListSnapshotsResponse\x12\x31\n\tsnapshots\x18\x01 \x03(\x0b\x32\x1e.broadsheet.v1.SnapshotSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xcc\x01\n\x0fSnapshotSummary\x12)\n\x08position\x18\x01 \x01(\x0b\x32\x17.broadsheet.v1.Position\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x65ntry_count\x18\x03 \x01(\x03\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\x10\n\x08resource\x18\x05 \x01(\t\x12\x17\n\nsize_bytes\x18\x06 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_size_bytes*\x8a\x01\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x12\n\x0ePHASE_RECEIVED\x10\x01\x12\x12\n\x0ePHASE_PREPARED\x10\x02\x12\x10\n\x0cPHASE_ACTIVE\x10\x03\x12\x1c\n\x18PHASE_ACTIVE_WITH_ERRORS\x10\x04\x12\x12\n\x0ePHASE_REJECTED\x10\x05\x32\xcc\x03\n\x0fSnapshotService\x12\x43\n\x04Sync\x12\x1a.broadsheet.v1.SyncRequest\x1a\x1b.broadsheet.v1.SyncResponse(\x01\x30\x01\x12Z\n\rFetchSnapshot\x12#.broadsheet.v1.FetchSnapshotRequest\x1a$.broadsheet.v1.FetchSnapshotResponse\x12Z\n\rListSnapshots\x12#.broadsheet.v1.ListSnapshotsRequest\x1a$.broadsheet.v1.ListSnapshotsResponse\x12Z\n\rDiffSnapshots\x12#.broadsheet.v1.DiffSnapshotsRequest\x1a$.broadsheet.v1.DiffSnapshotsResponse\x12`\n\x0fRollbackCatalog\x12%.broadsheet.v1.RollbackCatalogRequest\x1a&.broadsheet.v1.RollbackCatalogResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$broadsheet/v1/snapshot_service.proto\x12\rbroadsheet.v1\x1a\x18\x62roadsheet/v1/diff.proto\x1a\x1c\x62roadsheet/v1/rollback.proto\x1a\x1c\x62roadsheet/v1/snapshot.proto\x1a\x1a\x62roadsheet/v1/status.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x01\n\x0bSyncRequest\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x14.broadsheet.v1.HelloH\x00\x12\'\n\x06status\x18\x02 \x01(\x0b\x32\x15.broadsheet.v1.StatusH\x00\x12#\n\x04want\x18\x03 \x01(\x0b\x32\x13.broadsheet.v1.WantH\x00\x42\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\xbd\x02\n\x05Hello\x12@\n\ndata_plane\x18\x01 \x01(\tB,\xbaH)r\'2%^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\x1f\n\x0cinstance_uid\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12%\n\x04have\x18\x03 \x01(\x0b\x32\x17.broadsheet.v1.Position\x12\x33\n\x08rejected\x18\x04 \x03(\x0b\x32\x17.broadsheet.v1.PositionB\x08\xbaH\x05\x92\x01\x02\x10\x10\x12\x1e\n\x0chttp_address\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12!\n\x10software_version\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x32\n\x08\x66\x65\x61tures\x18\x07 \x03(\x0e\x32\x16.broadsheet.v1.FeatureB\x08\xbaH\x05\x92\x01\x02\x10@\"+\n\x04Want\x12#\n\x02to\x18\x01 \x01(\x0b\x32\x17.broadsheet.v1.Position\"\xa8\x02\n\x06Status\x12\'\n\x06target\x18\x01 \x01(\x0b\x32\x17.broadsheet.v1.Position\x12(\n\x07serving\x18\x02 \x01(\x0b\x32\x17.broadsheet.v1.Position\x12-\n\x05phase\x18\x03 \x01(\x0e\x32\x14.broadsheet.v1.PhaseB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x17\n\x06reason\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x19\n\x07message\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12;\n\tresources\x18\x06 \x03(\x0b\x32\x1d.broadsheet.v1.ResourceStatusB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12\x0f\n\x07replace\x18\x07 \x01(\x08\x12\x1a\n\x07removed\x18\x08 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\"\xec\x01\n\x0cSyncResponse\x12\'\n\x06intent\x18\x01 \x01(\x0b\x32\x15.broadsheet.v1.IntentH\x00\x12%\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x14.broadsheet.v1.ChunkH\x00\x12\'\n\x06\x63ommit\x18\x03 \x01(\x0b\x32\x15.broadsheet.v1.CommitH\x00\x12-\n\theartbeat\x18\x04 \x01(\x0b\x32\x18.broadsheet.v1.HeartbeatH\x00\x12)\n\x07goodbye\x18\x05 \x01(\x0b\x32\x16.broadsheet.v1.GoodbyeH\x00\x42\t\n\x07message\"\xdf\x01\n\x06Intent\x12(\n\x04mode\x18\x01 \x01(\x0e\x32\x1a.broadsheet.v1.Intent.Mode\x12#\n\x02to\x18\x02 \x01(\x0b\x32\x17.broadsheet.v1.Position\x12\x13\n\x0b\x65ntry_count\x18\x03 \x01(\x03\x12%\n\x04\x62\x61se\x18\x04 \x01(\x0b\x32\x17.broadsheet.v1.Position\"J\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\r\n\tMODE_NONE\x10\x01\x12\r\n\tMODE_FULL\x10\x02\x12\x0e\n\nMODE_DELTA\x10\x03\"?\n\x05\x43hunk\x12%\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x14.broadsheet.v1.Entry\x12\x0f\n\x07removed\x18\x02 \x03(\t\"-\n\x06\x43ommit\x12#\n\x02to\x18\x01 \x01(\x0b\x32\x17.broadsheet.v1.Position\"2\n\tHeartbeat\x12%\n\x04head\x18\x01 \x01(\x0b\x32\x17.broadsheet.v1.Position\"M\n\x07Goodbye\x12\x32\n\x0freconnect_after\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x02 \x01(\t\"}\n\x14\x46\x65tchSnapshotRequest\x12\x1e\n\x08revision\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x42\x0b\n\t_revision\"\x97\x01\n\x15\x46\x65tchSnapshotResponse\x12)\n\x08position\x18\x01 \x01(\x0b\x32\x17.broadsheet.v1.Position\x12%\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x14.broadsheet.v1.Entry\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\x12\x13\n\x0b\x65ntry_count\x18\x04 \x01(\x03\"P\n\x14ListSnapshotsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"c\n\x15ListSnapshotsResponse\x12\x31\n\tsnapshots\x18\x01 \x03(\x0b\x32\x1e.broadsheet.v1.SnapshotSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xcc\x01\n\x0fSnapshotSummary\x12)\n\x08position\x18\x01 \x01(\x0b\x32\x17.broadsheet.v1.Position\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x65ntry_count\x18\x03 \x01(\x03\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\x10\n\x08resource\x18\x05 \x01(\t\x12\x17\n\nsize_bytes\x18\x06 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_size_bytes*5\n\x07\x46\x65\x61ture\x12\x17\n\x13\x46\x45\x41TURE_UNSPECIFIED\x10\x00\x12\x11\n\rFEATURE_DELTA\x10\x01*\x8a\x01\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x12\n\x0ePHASE_RECEIVED\x10\x01\x12\x12\n\x0ePHASE_PREPARED\x10\x02\x12\x10\n\x0cPHASE_ACTIVE\x10\x03\x12\x1c\n\x18PHASE_ACTIVE_WITH_ERRORS\x10\x04\x12\x12\n\x0ePHASE_REJECTED\x10\x05\x32\xcc\x03\n\x0fSnapshotService\x12\x43\n\x04Sync\x12\x1a.broadsheet.v1.SyncRequest\x1a\x1b.broadsheet.v1.SyncResponse(\x01\x30\x01\x12Z\n\rFetchSnapshot\x12#.broadsheet.v1.FetchSnapshotRequest\x1a$.broadsheet.v1.FetchSnapshotResponse\x12Z\n\rListSnapshots\x12#.broadsheet.v1.ListSnapshotsRequest\x1a$.broadsheet.v1.ListSnapshotsResponse\x12Z\n\rDiffSnapshots\x12#.broadsheet.v1.DiffSnapshotsRequest\x1a$.broadsheet.v1.DiffSnapshotsResponse\x12`\n\x0fRollbackCatalog\x12%.broadsheet.v1.RollbackCatalogRequest\x1a&.broadsheet.v1.RollbackCatalogResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,6 +50,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HELLO'].fields_by_name['http_address']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_HELLO'].fields_by_name['software_version']._loaded_options = None
   _globals['_HELLO'].fields_by_name['software_version']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_HELLO'].fields_by_name['features']._loaded_options = None
+  _globals['_HELLO'].fields_by_name['features']._serialized_options = b'\272H\005\222\001\002\020@'
   _globals['_STATUS'].fields_by_name['phase']._loaded_options = None
   _globals['_STATUS'].fields_by_name['phase']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_STATUS'].fields_by_name['reason']._loaded_options = None
@@ -70,38 +72,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTSNAPSHOTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_LISTSNAPSHOTSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTSNAPSHOTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
-  _globals['_PHASE']._serialized_start=2251
-  _globals['_PHASE']._serialized_end=2389
-  _globals['_SYNCREQUEST']._serialized_start=263
-  _globals['_SYNCREQUEST']._serialized_end=374
-  _globals['_HELLO']._serialized_start=377
-  _globals['_HELLO']._serialized_end=642
-  _globals['_STATUS']._serialized_start=645
-  _globals['_STATUS']._serialized_end=941
-  _globals['_SYNCRESPONSE']._serialized_start=944
-  _globals['_SYNCRESPONSE']._serialized_end=1180
-  _globals['_INTENT']._serialized_start=1183
-  _globals['_INTENT']._serialized_end=1351
-  _globals['_INTENT_MODE']._serialized_start=1293
-  _globals['_INTENT_MODE']._serialized_end=1351
-  _globals['_CHUNK']._serialized_start=1353
-  _globals['_CHUNK']._serialized_end=1399
-  _globals['_COMMIT']._serialized_start=1401
-  _globals['_COMMIT']._serialized_end=1446
-  _globals['_HEARTBEAT']._serialized_start=1448
-  _globals['_HEARTBEAT']._serialized_end=1498
-  _globals['_GOODBYE']._serialized_start=1500
-  _globals['_GOODBYE']._serialized_end=1577
-  _globals['_FETCHSNAPSHOTREQUEST']._serialized_start=1579
-  _globals['_FETCHSNAPSHOTREQUEST']._serialized_end=1704
-  _globals['_FETCHSNAPSHOTRESPONSE']._serialized_start=1707
-  _globals['_FETCHSNAPSHOTRESPONSE']._serialized_end=1858
-  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=1860
-  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=1940
-  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=1942
-  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=2041
-  _globals['_SNAPSHOTSUMMARY']._serialized_start=2044
-  _globals['_SNAPSHOTSUMMARY']._serialized_end=2248
-  _globals['_SNAPSHOTSERVICE']._serialized_start=2392
-  _globals['_SNAPSHOTSERVICE']._serialized_end=2852
+  _globals['_FEATURE']._serialized_start=2457
+  _globals['_FEATURE']._serialized_end=2510
+  _globals['_PHASE']._serialized_start=2513
+  _globals['_PHASE']._serialized_end=2651
+  _globals['_SYNCREQUEST']._serialized_start=264
+  _globals['_SYNCREQUEST']._serialized_end=412
+  _globals['_HELLO']._serialized_start=415
+  _globals['_HELLO']._serialized_end=732
+  _globals['_WANT']._serialized_start=734
+  _globals['_WANT']._serialized_end=777
+  _globals['_STATUS']._serialized_start=780
+  _globals['_STATUS']._serialized_end=1076
+  _globals['_SYNCRESPONSE']._serialized_start=1079
+  _globals['_SYNCRESPONSE']._serialized_end=1315
+  _globals['_INTENT']._serialized_start=1318
+  _globals['_INTENT']._serialized_end=1541
+  _globals['_INTENT_MODE']._serialized_start=1467
+  _globals['_INTENT_MODE']._serialized_end=1541
+  _globals['_CHUNK']._serialized_start=1543
+  _globals['_CHUNK']._serialized_end=1606
+  _globals['_COMMIT']._serialized_start=1608
+  _globals['_COMMIT']._serialized_end=1653
+  _globals['_HEARTBEAT']._serialized_start=1655
+  _globals['_HEARTBEAT']._serialized_end=1705
+  _globals['_GOODBYE']._serialized_start=1707
+  _globals['_GOODBYE']._serialized_end=1784
+  _globals['_FETCHSNAPSHOTREQUEST']._serialized_start=1786
+  _globals['_FETCHSNAPSHOTREQUEST']._serialized_end=1911
+  _globals['_FETCHSNAPSHOTRESPONSE']._serialized_start=1914
+  _globals['_FETCHSNAPSHOTRESPONSE']._serialized_end=2065
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=2067
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=2147
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=2149
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=2248
+  _globals['_SNAPSHOTSUMMARY']._serialized_start=2251
+  _globals['_SNAPSHOTSUMMARY']._serialized_end=2455
+  _globals['_SNAPSHOTSERVICE']._serialized_start=2654
+  _globals['_SNAPSHOTSERVICE']._serialized_end=3114
 # @@protoc_insertion_point(module_scope)

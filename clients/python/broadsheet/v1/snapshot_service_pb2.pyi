@@ -23,6 +23,26 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Feature:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FeatureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Feature.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FEATURE_UNSPECIFIED: _Feature.ValueType  # 0
+    """Not set."""
+    FEATURE_DELTA: _Feature.ValueType  # 1
+    """Intents of MODE_DELTA, and Want."""
+
+class Feature(_Feature, metaclass=_FeatureEnumTypeWrapper):
+    """What a data plane understands. Without it, the control plane does without it."""
+
+FEATURE_UNSPECIFIED: Feature.ValueType  # 0
+"""Not set."""
+FEATURE_DELTA: Feature.ValueType  # 1
+"""Intents of MODE_DELTA, and Want."""
+Global___Feature: _TypeAlias = Feature  # noqa: Y015
+
 class _Phase:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -67,6 +87,7 @@ class SyncRequest(_message.Message):
 
     HELLO_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    WANT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """The first message, sent only once."""
@@ -75,17 +96,22 @@ class SyncRequest(_message.Message):
     def status(self) -> Global___Status:
         """Sent after each snapshot, and whenever something changes."""
 
+    @_builtins.property
+    def want(self) -> Global___Want:
+        """Answers the Commit of a DELTA that did not come out."""
+
     def __init__(
         self,
         *,
         hello: Global___Hello | None = ...,
         status: Global___Status | None = ...,
+        want: Global___Want | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "message", b"message", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "message", b"message", "status", b"status", "want", b"want"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "message", b"message", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "message", b"message", "status", b"status", "want", b"want"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "status"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "status", "want"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -103,6 +129,7 @@ class Hello(_message.Message):
     REJECTED_FIELD_NUMBER: _builtins.int
     HTTP_ADDRESS_FIELD_NUMBER: _builtins.int
     SOFTWARE_VERSION_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
     data_plane: _builtins.str
     """Id of the data plane."""
     instance_uid: _builtins.str
@@ -121,6 +148,10 @@ class Hello(_message.Message):
     def rejected(self) -> _containers.RepeatedCompositeFieldContainer[_snapshot_pb2.Position]:
         """The newest snapshots that it has rejected, at most 16. They are not sent again."""
 
+    @_builtins.property
+    def features(self) -> _containers.RepeatedScalarFieldContainer[Global___Feature.ValueType]:
+        """What this release understands beyond the first one. Unknown values are ignored."""
+
     def __init__(
         self,
         *,
@@ -130,14 +161,41 @@ class Hello(_message.Message):
         rejected: _abc.Iterable[_snapshot_pb2.Position] | None = ...,
         http_address: _builtins.str = ...,
         software_version: _builtins.str = ...,
+        features: _abc.Iterable[Global___Feature.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["have", b"have"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_plane", b"data_plane", "have", b"have", "http_address", b"http_address", "instance_uid", b"instance_uid", "rejected", b"rejected", "software_version", b"software_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_plane", b"data_plane", "features", b"features", "have", b"have", "http_address", b"http_address", "instance_uid", b"instance_uid", "rejected", b"rejected", "software_version", b"software_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Hello: _TypeAlias = Hello  # noqa: Y015
+
+@_typing.final
+class Want(_message.Message):
+    """Asks for a snapshot again, as a whole: the change did not lead to the announced root digest. It is
+    no rejection. What follows is an Intent of MODE_FULL, perhaps of a newer snapshot.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TO_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def to(self) -> _snapshot_pb2.Position:
+        """The snapshot, as in the Commit."""
+
+    def __init__(
+        self,
+        *,
+        to: _snapshot_pb2.Position | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["to", b"to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Want: _TypeAlias = Want  # noqa: Y015
 
 @_typing.final
 class Status(_message.Message):
@@ -269,6 +327,8 @@ class Intent(_message.Message):
         """The client has the newest snapshot; nothing follows."""
         MODE_FULL: Intent._Mode.ValueType  # 2
         """Every entry follows."""
+        MODE_DELTA: Intent._Mode.ValueType  # 3
+        """What differs from the snapshot `base` follows. Only for clients with FEATURE_DELTA."""
 
     class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
         """Ways to send a snapshot."""
@@ -279,17 +339,24 @@ class Intent(_message.Message):
     """The client has the newest snapshot; nothing follows."""
     MODE_FULL: Intent.Mode.ValueType  # 2
     """Every entry follows."""
+    MODE_DELTA: Intent.Mode.ValueType  # 3
+    """What differs from the snapshot `base` follows. Only for clients with FEATURE_DELTA."""
 
     MODE_FIELD_NUMBER: _builtins.int
     TO_FIELD_NUMBER: _builtins.int
     ENTRY_COUNT_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
     mode: Global___Intent.Mode.ValueType
     """How the snapshot is sent."""
     entry_count: _builtins.int
-    """Entries that will follow."""
+    """Entries of the snapshot. In MODE_FULL, as many follow."""
     @_builtins.property
     def to(self) -> _snapshot_pb2.Position:
         """The snapshot."""
+
+    @_builtins.property
+    def base(self) -> _snapshot_pb2.Position:
+        """MODE_DELTA: the snapshot that the change begins at. The client serves it."""
 
     def __init__(
         self,
@@ -297,10 +364,11 @@ class Intent(_message.Message):
         mode: Global___Intent.Mode.ValueType = ...,
         to: _snapshot_pb2.Position | None = ...,
         entry_count: _builtins.int = ...,
+        base: _snapshot_pb2.Position | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["to", b"to"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "to", b"to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry_count", b"entry_count", "mode", b"mode", "to", b"to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "entry_count", b"entry_count", "mode", b"mode", "to", b"to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -313,18 +381,26 @@ class Chunk(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTRIES_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_snapshot_pb2.Entry]:
-        """Entries, ordered by name over all chunks."""
+        """Entries, ordered by name over all chunks. In MODE_DELTA: those that are new or different."""
+
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """MODE_DELTA: names of entries of the base that the snapshot does not have, ordered over all
+        chunks.
+        """
 
     def __init__(
         self,
         *,
         entries: _abc.Iterable[_snapshot_pb2.Entry] | None = ...,
+        removed: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "removed", b"removed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

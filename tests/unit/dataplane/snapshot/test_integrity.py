@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from dataplane.snapshot.accept import accept
 from dataplane.snapshot.assembler import Assembler
+from dataplane.snapshot.change import Change
 from dataplane.snapshot.policy import Limits
 from dataplane.snapshot.rejection import BLOB_DIGEST_MISMATCH, ENTRIES_NOT_ORDERED, ROOT_DIGEST_MISMATCH, Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
@@ -55,10 +56,11 @@ def _receive(at: Position, chunks: list[bytes]) -> Snapshot | Rejection | None:
             message = pb.Chunk.FromString(chunk)
         except DecodeError:
             return None
-        rejection = assembler.add(message.entries)
+        rejection = assembler.add(message)
         if rejection is not None:
             return rejection
     entries = assembler.complete()
+    assert not isinstance(entries, Change)
     return entries if isinstance(entries, Rejection) else accept(at, entries, held=None, policy=POLICY)
 
 

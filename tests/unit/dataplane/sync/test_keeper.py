@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from dataplane.settings import Settings
+from dataplane.snapshot.change import Change
 from dataplane.snapshot.snapshot import Snapshot
 from dataplane.sync.directory import CRASHES_MAX, SnapshotDirectory
-from dataplane.sync.events import Accepted
+from dataplane.sync.events import Accepted, Diverged
 from dataplane.sync.keeper import ActivationFailed, SnapshotKeeper
 from dataplane.sync.snapshot_file import StoredSnapshot
 from tests.disk import ONE, TWO, become_read_only, raise_disk_full, snapshot
@@ -165,5 +166,34 @@ async def test_the_warning_of_a_full_disk_ends_with_the_snapshot_that_is_kept_ag
         assert isinstance(accepted, Accepted)
         assert "revision 1 could not be kept: [Errno 28] No space left on device" in accepted.warning
     assert await started.on_snapshot(TWO.position, TWO.entries) == Accepted(with_errors=False)
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_a_change_is_applied_kept_on_disk_and_put_into_service(tmp_path: Path) -> None:
+    await save(tmp_path, ONE)
+    activated: list[Snapshot] = []
+    started = keeper(tmp_path, activated)
+    await started.load()
+    running = asyncio.create_task(started.run())
+    await asyncio.sleep(0)
+    change = Change(base=ONE.position, entries=(TWO.entries[0],), removed=frozenset())
+    assert await started.on_change(TWO.position, change) == Accepted(with_errors=False)
+    assert [snapshot.position for snapshot in activated] == [ONE.position, TWO.position]
+    assert activated[-1].entries == TWO.entries
+    running.cancel()
+    await asyncio.wait([running])
+    assert await loaded(tmp_path, ONE) == TWO
+
+
+async def test_a_change_with_another_root_digest_is_not_put_into_service_and_not_rejected(tmp_path: Path) -> None:
+    await save(tmp_path, ONE)
+    started = keeper(tmp_path, [])
+    await started.load()
+    running = asyncio.create_task(started.run())
+    await asyncio.sleep(0)
+    change = Change(base=ONE.position, entries=(), removed=frozenset())
+    assert await started.on_change(TWO.position, change) == Diverged()
+    assert started.snapshot == ONE
     running.cancel()
     await asyncio.wait([running])

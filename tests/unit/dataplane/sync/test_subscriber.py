@@ -85,6 +85,7 @@ def test_a_stream_begins_with_hello_and_then_the_whole_state() -> None:
         rejected=[other.position.to_proto()],
         http_address="http://here",
         software_version="1.2.3",
+        features=[pb.FEATURE_DELTA],
     )
     assert active.status.replace
     assert active.status.phase == pb.PHASE_ACTIVE
@@ -108,7 +109,7 @@ def test_a_complete_snapshot_is_a_candidate_until_it_is_decided() -> None:
     subscriber = opened()
     sent_messages(subscriber)
     candidate = deliver(subscriber, at)
-    assert candidate == Candidate(position=at, entries=CATALOG)
+    assert candidate == Candidate(position=at, content=CATALOG)
     assert (subscriber.serving, subscriber.deciding) == (None, True)
     assert [item.status.phase for item in sent_messages(subscriber)] == [pb.PHASE_RECEIVED]
     assert subscriber.decided(Accepted(with_errors=True)) is None

@@ -29,6 +29,7 @@ CLOSE            CLOSED     CLOSED      CLOSED      CLOSED      CLOSED
 DECIDED          CLOSED     -           -           -           IDLE
 INTENT_NONE      -          IDLE        -           IDLE        -
 INTENT_FULL      -          RECEIVING   -           RECEIVING   -
+INTENT_DELTA     -          RECEIVING   -           RECEIVING   -
 INTENT_REFUSED   -          DISCARDING  -           DISCARDING  -
 CHUNK            -          -           RECEIVING   DISCARDING  -
 CHUNK_REFUSED    -          -           DISCARDING  -           -
@@ -46,8 +47,9 @@ def expected() -> dict[tuple[State, Input], State]:
     return {(state, taken): State[cell] for state, taken, cell in cells if cell != "-"}
 
 
-def intent(at: Position, mode: pb.Intent.Mode.ValueType) -> pb.SyncResponse:
-    return pb.SyncResponse(intent=pb.Intent(mode=mode, to=at.to_proto(), entry_count=len(ENTRIES)))
+def intent(at: Position, mode: pb.Intent.Mode.ValueType, *, base: Position | None = None) -> pb.SyncResponse:
+    made = pb.Intent(mode=mode, to=at.to_proto(), entry_count=len(ENTRIES), base=base.to_proto() if base else None)
+    return pb.SyncResponse(intent=made)
 
 
 def chunk(*, blob: bytes | None = None, count: int = len(ENTRIES)) -> pb.SyncResponse:
@@ -64,6 +66,7 @@ INTENT_REFUSED = intent(BEHIND, pb.Intent.MODE_FULL)
 MESSAGES = {
     Input.INTENT_NONE: intent(SERVING, pb.Intent.MODE_NONE),
     Input.INTENT_FULL: INTENT_FULL,
+    Input.INTENT_DELTA: intent(NEXT, pb.Intent.MODE_DELTA, base=SERVING),
     Input.INTENT_REFUSED: INTENT_REFUSED,
     Input.CHUNK: chunk(),
     Input.CHUNK_REFUSED: chunk(blob=b"x" * 201),

@@ -10,7 +10,7 @@ from controlplane.catalog.convert import position_to_proto
 from controlplane.catalog.domain import Head, Position
 from controlplane.push.subscription.machine import Subscription
 from controlplane.push.subscription.timing import Limits
-from controlplane.push.subscription.transfer import ChunkRequest
+from controlplane.push.subscription.transfer import ChangeRequest, ChunkRequest
 from controlplane.push.subscription.violations import ProtocolViolation
 
 LIMITS = Limits(heartbeat_s=10, hello_timeout_s=10, answer_timeout_s=120, silence_timeout_s=60)
@@ -24,15 +24,22 @@ def head(revision: int, entry_count: int = 1) -> Head:
     return Head(position=at(revision), entry_count=entry_count)
 
 
-def hello(have: Position | None = None, rejected: tuple[Position, ...] = ()) -> pb.SyncRequest:
+def hello(
+    have: Position | None = None, rejected: tuple[Position, ...] = (), *, takes_changes: bool = False
+) -> pb.SyncRequest:
     return pb.SyncRequest(
         hello=pb.Hello(
             data_plane="dp",
             instance_uid="i",
             have=position_to_proto(have) if have else None,
             rejected=[position_to_proto(position) for position in rejected],
+            features=[pb.FEATURE_DELTA] if takes_changes else [],
         )
     )
+
+
+def want(position: Position) -> pb.SyncRequest:
+    return pb.SyncRequest(want=pb.Want(to=position_to_proto(position)))
 
 
 def status(
@@ -68,7 +75,12 @@ def send_all(subscription: Subscription, now_s: float = 0) -> list[str]:
     """Write until there is nothing to send; returns the kinds of messages."""
     kinds = []
     while (output := subscription.take_output(now_s)) is not None:
-        if isinstance(output, ChunkRequest):
+        if isinstance(output, ChangeRequest):
+            subscription.announce(output, can_send_change=True)
+            kinds.append("change")
+        elif isinstance(output, ChunkRequest) and output.base is not None and output.index == 2:
+            subscription.change_written()
+        elif isinstance(output, ChunkRequest):
             entry = snapshot_pb2.Entry(ref=snapshot_pb2.EntryRef(name=f"{output.index:04}"))
             subscription.chunk_written(pb.Chunk(entries=[entry]))
             kinds.append("chunk")

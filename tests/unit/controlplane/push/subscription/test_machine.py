@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import pytest
+
 from broadsheet.v1 import snapshot_pb2
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane.catalog.convert import position_to_proto
-from controlplane.catalog.domain import Head
+from controlplane.catalog.domain import Head, Position
 from controlplane.fleet.progress import Progress
 from controlplane.push.subscription.machine import Subscription
 from controlplane.push.subscription.states import State
-from controlplane.push.subscription.transfer import ChunkRequest
+from controlplane.push.subscription.transfer import ChangeRequest, ChunkRequest
 from tests.unit.controlplane.push.subscription.client import (
     LIMITS,
     active,
@@ -15,8 +17,10 @@ from tests.unit.controlplane.push.subscription.client import (
     greeted,
     head,
     hello,
+    refused,
     send_all,
     status,
+    want,
 )
 
 
@@ -159,3 +163,82 @@ def test_a_hello_that_crosses_the_goodbye_is_no_violation_and_changes_nothing() 
     assert isinstance(subscription.take_output(LIMITS.hello_timeout_s), pb.SyncResponse)
     assert subscription.receive(hello(), LIMITS.hello_timeout_s).is_empty
     assert subscription.hello is None
+
+
+def served(revision: int) -> Subscription:
+    """A client that serves `revision`, takes changes, and has been told so."""
+    subscription = Subscription(head=head(revision), limits=LIMITS, now_s=0)
+    subscription.receive(hello(at(revision), takes_changes=True), 0)
+    assert send_all(subscription) == ["intent"]
+    return subscription
+
+
+def test_a_client_that_takes_changes_is_sent_what_differs() -> None:
+    subscription = served(1)
+    subscription.publish(head(4))
+    request = ChangeRequest(base=at(1), head=head(4))
+    assert subscription.take_output(0) == request
+    subscription.publish(head(5))
+    intent = subscription.announce(request, can_send_change=True).intent
+    assert (intent.mode, intent.to) == (pb.Intent.MODE_DELTA, position_to_proto(at(4)))
+    assert intent.base == position_to_proto(at(1))
+    assert subscription.take_output(0) == ChunkRequest(position=at(4), base=at(1), index=0, after_name="")
+    entries = [snapshot_pb2.Entry(ref=snapshot_pb2.EntryRef(name="b"))]
+    subscription.chunk_written(pb.Chunk(entries=entries, removed=["a", "c"]))
+    assert subscription.take_output(0) == ChunkRequest(position=at(4), base=at(1), index=1, after_name="c")
+    assert subscription.oldest_in_use == 1
+    subscription.change_written()
+    commit = subscription.take_output(0)
+    assert isinstance(commit, pb.SyncResponse)
+    assert commit.commit.to == position_to_proto(at(4))
+    subscription.receive(active(at(4)), 0)
+    assert subscription.take_output(0) == ChangeRequest(base=at(4), head=head(5))
+
+
+def test_a_change_that_cannot_be_sent_is_replaced_by_the_whole_snapshot() -> None:
+    subscription = served(1)
+    subscription.publish(head(4))
+    request = subscription.take_output(0)
+    assert isinstance(request, ChangeRequest)
+    assert subscription.announce(request, can_send_change=False).intent.mode == pb.Intent.MODE_FULL
+    assert send_all(subscription) == ["chunk", "commit"]
+
+
+@pytest.mark.parametrize("have", [None, at(9), at(1, store_uid="other")])
+def test_a_change_begins_at_an_earlier_snapshot_of_the_same_store(have: Position | None) -> None:
+    subscription = Subscription(head=head(3), limits=LIMITS, now_s=0)
+    subscription.receive(hello(have, takes_changes=True), 0)
+    assert send_all(subscription) == ["intent", "chunk", "commit"]
+
+
+def test_a_client_that_does_not_take_changes_is_sent_none() -> None:
+    subscription = greeted(3, have=at(2))
+    assert send_all(subscription) == ["intent", "chunk", "commit"]
+
+
+def test_a_change_that_did_not_come_out_is_followed_by_the_whole_newest_snapshot() -> None:
+    subscription = served(1)
+    subscription.publish(head(2))
+    assert send_all(subscription) == ["change", "chunk", "chunk", "commit"]
+    subscription.publish(head(3))
+    subscription.receive(want(at(2)), 0)
+    assert not subscription.rejects(at(2))
+    intent = subscription.take_output(0)
+    assert isinstance(intent, pb.SyncResponse)
+    assert (intent.intent.mode, intent.intent.to) == (pb.Intent.MODE_FULL, position_to_proto(at(3)))
+    assert send_all(subscription) == ["chunk", "commit"]
+    subscription.receive(active(at(3)), 0)
+    subscription.publish(head(4))
+    assert send_all(subscription)[0] == "change", "later changes are sent as changes again"
+
+
+def test_want_is_legal_only_in_answer_to_a_change() -> None:
+    idle = served(1)
+    assert "another time" in refused(idle, want(at(1))).message
+    whole = greeted(2)
+    send_all(whole)
+    assert "another time" in refused(whole, want(at(2))).message
+    change = served(1)
+    change.publish(head(2))
+    send_all(change)
+    assert "sent last" in refused(change, want(at(1))).message

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from controlplane.metrics.metrics import ANNOUNCED_MAX, Metrics
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(f"broadsheet_controlplane_{name}", labels)
+
+
+def test_rpcs_are_counted_by_method_and_code_and_unary_ones_are_timed() -> None:
+    metrics = Metrics(clock=Clock())
+    metrics.rpc_ended("S/Get", "OK", 0.25)
+    metrics.rpc_ended("S/Get", "OK", 0.5)
+    metrics.rpc_ended("S/Get", "NOT_FOUND", 0.5)
+    metrics.rpc_ended("S/Sync", "OK", None)
+    assert value(metrics, "rpcs_total", method="S/Get", code="OK") == 2
+    assert value(metrics, "rpcs_total", method="S/Get", code="NOT_FOUND") == 1
+    assert value(metrics, "rpc_seconds_sum", method="S/Get") == 1.25
+    assert value(metrics, "rpcs_total", method="S/Sync", code="OK") == 1
+    assert value(metrics, "rpc_seconds_count", method="S/Sync") is None
+
+
+def test_each_revision_counts_as_a_commit_once_in_any_order() -> None:
+    metrics = Metrics(clock=Clock())
+    metrics.begin_at(7)
+    assert (value(metrics, "commits_total"), value(metrics, "catalog_revision")) == (0, 7)
+    for revision in (8, 10, 9, 10):
+        metrics.announced(revision)
+    assert (value(metrics, "commits_total"), value(metrics, "catalog_revision")) == (3, 10)
+
+
+def test_convergence_is_from_the_announcement_to_the_report_of_each_data_plane() -> None:
+    clock = Clock()
+    metrics = Metrics(clock=clock)
+    metrics.announced(1)
+    clock.now_s += 0.5
+    metrics.served(1)
+    clock.now_s += 1
+    metrics.served(1)
+    assert value(metrics, "convergence_seconds_count") == 2
+    assert value(metrics, "convergence_seconds_sum") == 2.0
+
+
+def test_revisions_that_were_not_announced_here_are_not_measured() -> None:
+    metrics = Metrics(clock=Clock())
+    metrics.begin_at(5)
+    metrics.served(5)
+    assert value(metrics, "convergence_seconds_count") == 0
+
+
+def test_times_of_old_revisions_are_forgotten() -> None:
+    metrics = Metrics(clock=Clock())
+    for revision in range(1, ANNOUNCED_MAX + 2):
+        metrics.announced(revision)
+    metrics.served(1)
+    assert value(metrics, "convergence_seconds_count") == 0
+    metrics.served(2)
+    assert value(metrics, "convergence_seconds_count") == 1
+
+
+def test_states_are_counted_when_somebody_asks() -> None:
+    metrics = Metrics(clock=Clock())
+    counts = {"IDLE": 1}
+    metrics.count_streams(lambda: counts)
+    assert value(metrics, "streams", state="IDLE") == 1
+    counts["IDLE"], counts["SENDING"] = 2, 1
+    assert value(metrics, "streams", state="IDLE") == 2
+    assert value(metrics, "streams", state="SENDING") == 1
