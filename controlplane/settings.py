@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     metrics_listen: str = Field(
         default="",
         pattern=r"^(\S+:\d{1,5})?$",
-        description="Where Prometheus reads metrics: HOST:PORT. Empty: nowhere.",
+        description="Where Prometheus reads metrics: HOST:PORT. Default: nowhere.",
     )
     insecure: bool = Field(
         default=False,
