@@ -67,9 +67,7 @@ class Settings(BaseSettings):
         pattern=r"^(\S+:\d{1,5}|unix:/\S+)$",
     )
     metrics_listen: str = Field(
-        default="",
-        pattern=r"^(\S+:\d{1,5})?$",
-        description="Where Prometheus reads metrics: HOST:PORT. Default: nowhere.",
+        default="", pattern=r"^(\S+:\d{1,5})?$", description="Prometheus reads metrics at HOST:PORT. Default: nowhere."
     )
     insecure: bool = Field(
         default=False,
