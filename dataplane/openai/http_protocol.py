@@ -139,8 +139,11 @@ class BoundProtocol(HttpToolsProtocol):
                 self._parse(data)
             else:
                 self._parse_in_slices(memoryview(data))
-            if (self._unread_bytes or self._in_head or self.pipeline) and not self._hold(len(data)):
-                return
+            if self._unread_bytes or self._in_head or self.pipeline:
+                if not self._hold(len(data)):
+                    return
+            elif self._holds:
+                self._release()
         except httptools.HttpParserError as error:
             cause = error.__context__
             self._refuse(cause if isinstance(cause, openai_errors.IngressError) else openai_errors.InvalidHttp())

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from dataplane.settings import Settings
 from tests.e2e.stack import Stack, until
 from tests.hostile.measuring import Listener
 from tests.hostile.neighbour import CHAT, REGISTRY, Neighbour
@@ -19,12 +18,16 @@ MODEL = "m"
 _OPEN_FILES = 1024
 """The limit of open files that most systems start a process with."""
 _WARM_UP_S = 0.5
-_DATA_PLANE = ("--ingress-replicas", "1", "--max-body-bytes", str(4 * 1024 * 1024))
+_DATA_PLANE = (
+    "--ingress-replicas",
+    "1",
+    "--max-body-bytes",
+    str(4 * 1024 * 1024),
+    "--max-held-body-bytes",
+    str(16 * 1024 * 1024),
+)
 """With one ingress replica, attackers and their neighbour share a process. What callers with a key
 may make it hold is a setting, so it is set to less than the memory that is allowed."""
-_HELD_BODIES = (
-    ("--max-held-body-bytes", str(16 * 1024 * 1024)) if "max_held_body_bytes" in Settings.model_fields else ()
-)
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +61,7 @@ def attackers_key(stack: Stack, key: str) -> str:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Both planes."""
-    made = Stack(tmp_path_factory.mktemp("hostile"), dataplane_arguments=(*_DATA_PLANE, *_HELD_BODIES))
+    made = Stack(tmp_path_factory.mktemp("hostile"), dataplane_arguments=_DATA_PLANE)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, hard))
     try:

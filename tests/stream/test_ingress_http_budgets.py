@@ -59,6 +59,21 @@ async def test_the_oldest_unfinished_head_goes_when_all_together_are_too_large(
         assert (await later.answer())[0] == 200
 
 
+async def test_a_body_that_arrives_in_pieces_is_no_unfinished_head() -> None:
+    async with serving_with(IngressSettings(max_unfinished_bytes_per_address=60_000)) as (world, connections):
+        world.show(CATALOG, m=ready(await world.serve(Recorder())))
+        slow = await connections.open()
+        chunked = CHAT.replace(b"content-length: 13", b"transfer-encoding: chunked") + b"\r\n"
+        for piece in (chunked + b"1\r\n{\r\n", b"c", b"\r\n" + BODY[1:] + b"\r\n"):
+            await slow.send(piece)
+            await asyncio.sleep(0.05)
+        for _ in range(2):
+            await (await connections.open()).send(HEALTH[:-2] + b"x-name: " + b"a" * 40_000)
+            await asyncio.sleep(0.05)
+        await slow.send(b"0\r\n\r\n")
+        assert (await slow.answer())[0] == 200
+
+
 @pytest.mark.parametrize("end", [b"\r\n", b""], ids=["complete", "unfinished"])
 async def test_too_many_headers_are_refused_however_short_they_are(connections: Connections, end: bytes) -> None:
     connection = await connections.open()
@@ -99,19 +114,29 @@ async def test_pipelined_requests_count_as_unfinished() -> None:
 
 async def test_the_client_that_has_not_read_for_longest_goes_when_all_hold_too_much() -> None:
     async with serving_with(IngressSettings(max_unread_bytes_per_address=200_000)) as (world, connections):
-        pieces = 160  # 10 MiB, more than the kernel takes
+        pieces = 128  # 8 MiB, more than the kernel takes
+        begun = 0  # pieces of all answers
+
+        async def until_nothing_moves(since: int) -> None:
+            before, quiet = begun, 0
+            while quiet < 6 or begun == since:
+                await asyncio.sleep(0.1)
+                before, quiet = begun, quiet + 1 if begun == before else 0
 
         async def flood(scope: Scope, receive: Receive, send: Send) -> None:
             await send({"type": "http.response.start", "status": 200, "headers": []})
+            nonlocal begun
             for _ in range(pieces):
+                begun += 1
                 await send({"type": "http.response.body", "body": b"a" * 65536, "more_body": True})
 
         world.show(CATALOG, m=ready(await world.serve(Recorder(flood))))
         opened = []
         for _ in range(3):
+            before = begun
             opened.append(await connections.open())
             await opened[-1].send(CHAT + b"connection: close\r\n\r\n" + BODY)
-            await asyncio.sleep(0.2)
-        lost = [len(await connection.read_to_end()) < pieces * 65536 for connection in opened]
+            await until_nothing_moves(before)
+        lost = [len(await connection.read_to_end(timeout_s=20)) < pieces * 65536 for connection in opened]
         assert lost[0]
         assert not lost[-1]
