@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, delete, insert, or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Row, Select, delete, or_, select
 
 from broadsheet.v1 import change_pb2
 from controlplane.catalog import audit
 from controlplane.principal import Origin, Principal
+from controlplane.store.databases.connection import Statements, WriteConnection
 from controlplane.store.reading import Reading
 from controlplane.store.schema import audit_changes, audit_events, blobs
 from controlplane.store.times import from_us, to_us
@@ -48,41 +48,46 @@ class AuditEvents:
 class AuditLog:
     """Writes the audit log, on a connection that may write."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: WriteConnection) -> None:
         self._connection = connection
 
-    async def read_changes(self, entry_changes: Iterable[audit.EntryChange]) -> tuple[change_pb2.ResourceChange, ...]:
-        """These changes as the log keeps them. Blobs that are not shown are not read."""
+    async def read_changes(
+        self, entry_changes: Iterable[audit.EntryChange], known: Mapping[bytes, bytes]
+    ) -> tuple[change_pb2.ResourceChange, ...]:
+        """These changes as the log keeps them.
+
+        Args:
+            entry_changes: The changes.
+            known: Blobs by digest. Others are read, unless they are not shown.
+        """
         differing = sorted(
             (change for change in entry_changes if change.before != change.after), key=lambda change: change.name
         )
         digests = {ref.digest for change in audit.shown(differing) for ref in change.refs}
-        query = select(blobs.c.digest, blobs.c.blob).where(blobs.c.digest.in_(digests))
-        rows = await self._connection.execute(query) if digests else ()
-        return audit.kept_changes(differing, {row.digest: row.blob for row in rows})
+        unknown = digests - known.keys()
+        query = select(blobs.c.digest, blobs.c.blob).where(blobs.c.digest.in_(unknown))
+        rows = await self._connection.execute(query) if unknown else ()
+        return audit.kept_changes(differing, {**known, **{row.digest: row.blob for row in rows}})
 
     async def append(self, event: audit.AuditEvent) -> None:
         """Add the event of the catalog revision that the transaction makes."""
-        await self._connection.execute(
-            insert(audit_events).values(
-                catalog_revision=event.catalog_revision,
-                create_time_us=to_us(event.create_time),
-                principal=_shortened(event.principal.name),
-                role=event.principal.role,
-                authentication=event.principal.authentication,
-                address=_shortened(event.origin.address),
-                request_id=_shortened(event.origin.request_id),
-                method=event.method,
-                resource=event.resource,
-                change_count=event.change_count,
-            )
-        )
-        changes = [
-            {"catalog_revision": event.catalog_revision, "name": change.name, "change": change.SerializeToString()}
-            for change in event.changes
-        ]
-        if changes:
-            await self._connection.execute(insert(audit_changes), changes)
+        values = {
+            "catalog_revision": event.catalog_revision,
+            "create_time_us": to_us(event.create_time),
+            "principal": _shortened(event.principal.name),
+            "role": event.principal.role,
+            "authentication": event.principal.authentication,
+            "address": _shortened(event.origin.address),
+            "request_id": _shortened(event.origin.request_id),
+            "method": event.method,
+            "resource": event.resource,
+            "change_count": event.change_count,
+        }
+        await self._connection.insert(audit_events, values)
+        for change in event.changes:
+            content = change.SerializeToString()
+            row = {"catalog_revision": event.catalog_revision, "name": change.name, "change": content}
+            await self._connection.insert(audit_changes, row)
 
     async def delete(self, *, before: datetime, limit: int) -> int:
         """Delete up to `limit` of the oldest events from before this time. Returns how many.
@@ -104,7 +109,7 @@ class AuditLog:
 
 
 async def _changes_of(
-    connection: AsyncConnection, revisions: Sequence[int]
+    connection: Statements, revisions: Sequence[int]
 ) -> Mapping[int, Sequence[change_pb2.ResourceChange]]:
     changes = defaultdict[int, list[change_pb2.ResourceChange]](list)
     query = (

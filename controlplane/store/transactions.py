@@ -1,14 +1,11 @@
-"""The write transaction: one change of the catalog, with a repository for each resource."""
+"""One change of the catalog in a write transaction, with a repository for each resource."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from controlplane import principal
-from controlplane.catalog import audit, domain, snapshot
+from controlplane.catalog import audit, snapshot
+from controlplane.principal import Origin, Principal
 from controlplane.store.audit import AuditLog
+from controlplane.store.databases.connection import WriteConnection
 from controlplane.store.entry_changes import EntryChanges
 from controlplane.store.reading import Reading
 from controlplane.store.request_ids import AnsweredRequestChanges
@@ -18,7 +15,7 @@ from controlplane.store.resources.change import CatalogChange
 from controlplane.store.resources.models import ModelChanges
 from controlplane.store.resources.routes import RouteChanges
 from controlplane.store.resources.served_names import ServedNames
-from controlplane.store.revisions import NextRevision
+from controlplane.store.revisions import NextRevision, Tip
 
 
 class WriteTransaction:
@@ -27,11 +24,11 @@ class WriteTransaction:
     Its repositories read what the transaction has written so far.
     """
 
-    def __init__(self, connection: AsyncConnection, revision: NextRevision) -> None:
+    def __init__(self, connection: WriteConnection, revision: NextRevision) -> None:
         self._revision = revision
         self._audit = AuditLog(connection)
-        self.head = revision.head
-        """The newest committed snapshot."""
+        self.head = revision.tip.head
+        """The snapshot before the change."""
         self.stamp = revision.stamp
         """What the change is marked with."""
         self.entries = EntryChanges(connection, revision)
@@ -45,28 +42,14 @@ class WriteTransaction:
         self.api_keys = ApiKeyChanges(change)
         self.request_ids = AnsweredRequestChanges(connection, Reading.within(connection, self.stamp.now))
 
-    @classmethod
-    async def begin(
-        cls,
-        connection: AsyncConnection,
-        *,
-        now: datetime,
-        uid: str,
-        deleted_retention: timedelta = domain.DELETED_RETENTION,
-    ) -> WriteTransaction:
-        """Take the lock on the catalog.
+    async def finish(self, *, method: str, resource: str, principal: Principal, origin: Origin) -> Tip | None:
+        """Allocate the revision of what was changed, and log it. None: nothing was changed.
 
         Args:
-            connection: In a transaction that may write.
-            now: The time of the change in UTC, aware.
-            uid: Identity of the resource that the change may create.
-            deleted_retention: How long what the change deletes can be undeleted.
-        """
-        revision = await NextRevision.lock(connection, now=now, uid=uid, deleted_retention=deleted_retention)
-        return cls(connection, revision)
-
-    async def finish(self, *, method: str, resource: str) -> domain.Head | None:
-        """Allocate the revision of what was changed, and log it. None: nothing was changed.
+            method: The call that makes the change.
+            resource: Name of the resource that it was called with.
+            principal: On whose behalf.
+            origin: Where the call came from.
 
         Raises:
             errors.ResourceExhausted: the catalog would have too many entries.
@@ -75,17 +58,17 @@ class WriteTransaction:
             return None
         if self.entries.digest.entry_count > self.head.entry_count:
             snapshot.check_entry_count(self.entries.digest.entry_count)
-        new_head = await self._revision.allocate(self.entries.digest, method=method, resource=resource)
+        tip = await self._revision.allocate(self.entries.digest, method=method, resource=resource)
         await self._audit.append(
             audit.AuditEvent(
                 catalog_revision=self.stamp.catalog_revision,
                 create_time=self.stamp.now,
-                principal=principal.current(),
-                origin=principal.origin(),
+                principal=principal,
+                origin=origin,
                 method=method,
                 resource=resource,
-                changes=await self._audit.read_changes(self.entries.changes),
+                changes=await self._audit.read_changes(self.entries.changes, self.entries.blobs),
                 change_count=self.entries.count,
             )
         )
-        return new_head
+        return tip

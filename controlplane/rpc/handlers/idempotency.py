@@ -72,7 +72,7 @@ async def commit(
         answer = await work(transaction)
         if call.request_id:
             answered = _answered(call, kept(answer), transaction.stamp)
-            await transaction.request_ids.keep(answered, request_ids.RETENTION)
+            await transaction.request_ids.keep(answered)
         return answer, False
 
     answer, is_repeat = await store.write(once, method=call.method, resource=resource, dry_run=call.validate_only)

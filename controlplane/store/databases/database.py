@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from controlplane import errors
 from controlplane.store.databases import postgres as store_postgres
 from controlplane.store.databases import sqlite as store_sqlite
+from controlplane.store.databases.connection import WriteConnection
 
 
 class Database(Protocol):
@@ -34,7 +35,7 @@ class Database(Protocol):
     def engine(self) -> AsyncEngine:
         """For reads. All statements of one transaction see one state."""
 
-    def begin_write(self) -> AbstractAsyncContextManager[AsyncConnection]:
+    def begin_write(self) -> AbstractAsyncContextManager[WriteConnection]:
         """A transaction that may write. Commits at the end of the block, or rolls back."""
 
     def begin_setup(self) -> AbstractAsyncContextManager[AsyncConnection]:
@@ -97,7 +98,7 @@ async def open_database(url: str, *, connections_max: int, only_read: bool = Fal
             try:
                 yield sqlite
             finally:
-                await sqlite.engine.dispose()
+                await sqlite.close()
         return
     postgres = store_postgres.PostgresDatabase(parsed, connections_max=connections_max)
     try:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 from sqlalchemy import text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
@@ -20,6 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from controlplane import errors
+from controlplane.store.databases.connection import WriteConnection
+from controlplane.store.databases.postgres_connection import PostgresConnection
 
 DRIVER = "postgresql+asyncpg"
 
@@ -109,9 +112,13 @@ class PostgresDatabase:
         return create_async_engine(self._url, poolclass=NullPool, connect_args=_connect_args())
 
     @asynccontextmanager
-    async def begin_write(self) -> AsyncIterator[AsyncConnection]:
+    async def begin_write(self) -> AsyncIterator[WriteConnection]:
         async with self._writing.begin() as connection:
-            yield connection
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert isinstance(driver, asyncpg.Connection), "the pool has connections of this driver"
+            opened = PostgresConnection(connection, driver)
+            yield opened
+            await opened.flush()
 
     @asynccontextmanager
     async def begin_setup(self) -> AsyncIterator[AsyncConnection]:
