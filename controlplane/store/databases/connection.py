@@ -110,6 +110,7 @@ class WriteConnection(ABC):
         """The change goes into the commit."""
         if self._has_savepoint:
             await self._release_savepoint()
+        self._pending.mark()
         self._in_change = self._has_savepoint = False
 
     async def undo_change(self) -> None:
