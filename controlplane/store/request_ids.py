@@ -43,11 +43,10 @@ class AnsweredRequests:
 
     async def find(self, request_id: str, retention: timedelta) -> AnsweredRequest | None:
         """The request that was carried out under this id within the last `retention`, if any."""
-        async with self._reading.begin() as connection:
-            row = (await connection.execute(_BY_ID.statement, {"request_id": request_id})).one_or_none()
-        if row is None or row.create_time_us <= to_us(self._reading.now() - retention):
+        rows = await self._reading.fetch(_BY_ID, request_id=request_id)
+        if not rows or rows[0].create_time_us <= to_us(self._reading.now() - retention):
             return None
-        return _answered(row)
+        return _answered(rows[0])
 
 
 class AnsweredRequestChanges(AnsweredRequests):

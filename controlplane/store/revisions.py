@@ -14,14 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from controlplane import errors
 from controlplane.catalog import domain
 from controlplane.catalog.domain import Stamp
-from controlplane.store.databases.connection import WriteConnection
+from controlplane.store.databases.connection import Query, WriteConnection
 from controlplane.store.databases.postgres import CATALOG_CHANNEL
 from controlplane.store.reading import Reading
 from controlplane.store.schema import catalog, catalog_revisions
 from controlplane.store.times import from_us, to_us
 from protocol.catalog_digest import CatalogDigest
 
-_LOCK_CATALOG = select(catalog).with_for_update()
+_LOCK_CATALOG = Query(select(catalog).with_for_update(), catalog)
 _ADVANCE = update(catalog)
 # The commit notifies the other control planes. As part of this statement it costs no round trip.
 _ADVANCE_AND_NOTIFY = update(catalog).returning(
@@ -95,7 +95,7 @@ class Tip:
     @classmethod
     async def lock(cls, connection: WriteConnection) -> Tip:
         """Lock the catalog's row, then read the newest snapshot. Waits for other changes."""
-        row = (await connection.execute(_LOCK_CATALOG)).one()
+        (row,) = await connection.fetch(_LOCK_CATALOG)
         digest = CatalogDigest.from_bytes(row.digest_state, row.entry_count)
         position = domain.Position(store_uid=row.store_uid, revision=row.revision, digest=digest.root())
         return cls(head=domain.Head(position=position, entry_count=row.entry_count), digest=digest)

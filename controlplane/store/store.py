@@ -10,9 +10,10 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from alembic.util import CommandError
+from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
 
 from controlplane import errors, principal
@@ -22,7 +23,7 @@ from controlplane.store import revisions
 from controlplane.store.audit import AuditEvents, AuditLog
 from controlplane.store.databases import database
 from controlplane.store.databases import postgres as store_postgres
-from controlplane.store.databases.connection import Statements, WriteConnection
+from controlplane.store.databases.connection import Query, Statements, WriteConnection
 from controlplane.store.databases.failures import database_errors
 from controlplane.store.doors import WriteDoor
 from controlplane.store.entries import Entries
@@ -74,7 +75,7 @@ class Store:
         self.commits = CommitFeed()
         """Announces each catalog revision that this store commits."""
         self._groups = GroupCommit(self._catalog_door, self._new_stamp, self.commits.publish)
-        reading = Reading(begin=self._begin_read, now=clock)
+        reading = Reading(begin=self._begin_read, fetch=self._fetch, now=clock)
         self.models = Models(reading)
         self.adapters = Adapters(reading)
         self.routes = Routes(reading)
@@ -133,6 +134,10 @@ class Store:
         with database_errors():
             async with self._database.engine.begin() as connection:
                 yield connection
+
+    async def _fetch(self, query: Query, **key: object) -> Sequence[Row[Any]]:
+        with database_errors():
+            return await self._database.fetch(query, key)
 
     def fleet_tables(self) -> FleetTables | None:
         """What control planes on one database share. None: an SQLite database has only one."""

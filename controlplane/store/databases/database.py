@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from controlplane import errors
 from controlplane.store.databases import postgres as store_postgres
 from controlplane.store.databases import sqlite as store_sqlite
-from controlplane.store.databases.connection import WriteConnection
+from controlplane.store.databases.connection import Query, WriteConnection
 
 
 class Database(Protocol):
@@ -34,6 +34,9 @@ class Database(Protocol):
     @property
     def engine(self) -> AsyncEngine:
         """For reads. All statements of one transaction see one state."""
+
+    async def fetch(self, query: Query, key: Mapping[str, object]) -> Sequence[Row[Any]]:
+        """The rows with this key, as they are now."""
 
     def begin_write(self) -> AbstractAsyncContextManager[WriteConnection]:
         """A transaction that may write. Commits at the end of the block, or rolls back."""

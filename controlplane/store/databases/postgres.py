@@ -9,20 +9,19 @@ ONLY: the statements of one transaction see one state, and never wait for writes
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import asyncpg
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from controlplane import errors
-from controlplane.store.databases.connection import WriteConnection
-from controlplane.store.databases.postgres_connection import PostgresConnection
+from controlplane.store.databases.connection import Query, WriteConnection
+from controlplane.store.databases.postgres_connection import PostgresConnection, driver_of, fetch
 
 DRIVER = "postgresql+asyncpg"
 
@@ -111,12 +110,15 @@ class PostgresDatabase:
         """An engine without a pool, for a task that keeps a connection for long."""
         return create_async_engine(self._url, poolclass=NullPool, connect_args=_connect_args())
 
+    async def fetch(self, query: Query, key: Mapping[str, object]) -> Sequence[Row[Any]]:
+        # A single statement sees one state also without a transaction around it.
+        async with self._pool.connect() as connection:
+            return await fetch(await driver_of(connection), query, key, connection.dialect)
+
     @asynccontextmanager
     async def begin_write(self) -> AsyncIterator[WriteConnection]:
         async with self._writing.begin() as connection:
-            driver = (await connection.get_raw_connection()).driver_connection
-            assert isinstance(driver, asyncpg.Connection), "the pool has connections of this driver"
-            opened = PostgresConnection(connection, driver)
+            opened = PostgresConnection(connection, await driver_of(connection))
             yield opened
             await opened.flush()
 

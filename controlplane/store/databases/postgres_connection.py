@@ -43,7 +43,7 @@ class PostgresConnection(WriteConnection):
     def __init__(self, connection: AsyncConnection, driver: asyncpg.Connection) -> None:
         """
         Args:
-            connection: Its transaction has begun on the server: a statement was run.
+            connection: In a transaction.
             driver: The driver's connection below it.
         """
         super().__init__()
@@ -55,11 +55,10 @@ class PostgresConnection(WriteConnection):
         return await self._connection.execute(statement, parameters)
 
     async def _fetch(self, query: Query, key: Mapping[str, object]) -> Sequence[Row[Any]]:
-        compiled = _compiled(query.statement, (), self.dialect)
-        assert self._driver.is_in_transaction(), "otherwise the driver would commit each statement"
-        with _driver_errors(compiled.sql):
-            records = await self._driver.fetch(compiled.sql, *compiled.arguments(key))
-        return [compiled.row(tuple(record)) for record in records]
+        if not self._driver.is_in_transaction():
+            # SQLAlchemy begins the transaction with the first statement that it runs.
+            return (await self._execute(query.statement, key)).all()
+        return await fetch(self._driver, query, key, self.dialect)
 
     async def _write_rows(self, statement: Executable, rows: Sequence[Mapping[str, Any]]) -> None:
         compiled = _compiled(statement, tuple(rows[0]), self.dialect)
@@ -75,6 +74,23 @@ class PostgresConnection(WriteConnection):
 
     async def _rollback_to_savepoint(self) -> None:
         await self._connection.exec_driver_sql("ROLLBACK TO SAVEPOINT change")
+
+
+async def driver_of(connection: AsyncConnection) -> asyncpg.Connection:
+    """The driver's connection below `connection`."""
+    driver = (await connection.get_raw_connection()).driver_connection
+    assert isinstance(driver, asyncpg.Connection), "the pool has connections of this driver"
+    return driver
+
+
+async def fetch(
+    driver: asyncpg.Connection, query: Query, key: Mapping[str, object], dialect: Dialect
+) -> Sequence[Row[Any]]:
+    """The rows with this key."""
+    compiled = _compiled(query.statement, (), dialect)
+    with _driver_errors(compiled.sql):
+        records = await driver.fetch(compiled.sql, *compiled.arguments(key))
+    return [compiled.row(tuple(record)) for record in records]
 
 
 @lru_cache(_COMPILED_MAX)

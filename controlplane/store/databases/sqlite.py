@@ -7,20 +7,20 @@ import fcntl
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, NullPool, event
+from sqlalchemy import Connection, Engine, NullPool, Row, event
 from sqlalchemy import create_engine as create_sync_engine
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from controlplane import errors
-from controlplane.store.databases.connection import WriteConnection
+from controlplane.store.databases.connection import Query, WriteConnection
 from controlplane.store.databases.sqlite_connection import in_thread, transaction
 
 DRIVER = "sqlite+aiosqlite"
@@ -128,8 +128,8 @@ def create_engine(path: Path) -> AsyncEngine:
     return engine
 
 
-def create_writer(path: Path) -> Engine:
-    """An engine for the connection of the writer, with the driver of the standard library."""
+def create_plain_engine(path: Path) -> Engine:
+    """The same without a thread for each connection, and without a pool."""
     url = URL.create("sqlite+pysqlite", database=str(path))
     engine = create_sync_engine(url, poolclass=NullPool, connect_args={"check_same_thread": False})
     _configure(engine)
@@ -173,6 +173,7 @@ class SqliteDatabase:
         self._writing = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
         self._writer: Connection | None = None
+        self._reader: Connection | None = None
 
     @property
     def name(self) -> str:
@@ -181,6 +182,17 @@ class SqliteDatabase:
     @property
     def engine(self) -> AsyncEngine:
         return self._engine
+
+    async def fetch(self, query: Query, key: Mapping[str, object]) -> Sequence[Row[Any]]:
+        # Here and not in a thread, for the reason that `sqlite_connection.py` gives.
+        if self._reader is None or self._reader.closed:
+            self._reader = create_plain_engine(self._path).connect()
+        try:
+            with self._reader.begin():
+                return self._reader.execute(query.statement, key).all()
+        except BaseException:
+            self._reader.close()
+            raise
 
     @asynccontextmanager
     async def begin_write(self) -> AsyncIterator[WriteConnection]:
@@ -191,7 +203,7 @@ class SqliteDatabase:
                 yield connection
 
     def _connect_writer(self) -> Connection:
-        return create_writer(self._path).connect().execution_options(**{WRITE: True})
+        return create_plain_engine(self._path).connect().execution_options(**{WRITE: True})
 
     @asynccontextmanager
     async def begin_setup(self) -> AsyncIterator[AsyncConnection]:
@@ -202,8 +214,9 @@ class SqliteDatabase:
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._writer is not None:
-            await in_thread(self._thread, self._writer.close)
+        for connection in (self._reader, self._writer):
+            if connection is not None:
+                await in_thread(self._thread, connection.close)
         self._thread.shutdown()
         await self._engine.dispose()
 

@@ -11,7 +11,7 @@ from controlplane import errors
 from controlplane.catalog import domain, snapshot
 from controlplane.listing import paging
 from controlplane.listing.listing import EVERYTHING, ListQuery
-from controlplane.store.databases.connection import Query, Statements
+from controlplane.store.databases.connection import Query
 from controlplane.store.reading import Reading
 from controlplane.store.resources import adapter_rows, deletion, lists
 from controlplane.store.resources.adapter_rows import SELECT_ADAPTERS
@@ -22,6 +22,14 @@ from protocol import names
 
 NAMED_MAX = 5
 """Adapters that `with_rank_above` names. Error messages give the number of the others."""
+
+
+_BY_ID = Query(
+    SELECT_ADAPTERS.where(adapters.c.model_id == bindparam("model_id"), adapters.c.id == bindparam("id")),
+    adapters,
+    "model_id",
+    "id",
+)
 
 
 class Adapters:
@@ -35,14 +43,13 @@ class Adapters:
 
     async def find(self, model_id: str, adapter_id: str) -> domain.Adapter | None:
         """The adapter of this model and id. None: there is none, or it is deleted."""
-        async with self._reading.begin() as connection:
-            found = await self._row(connection, model_id, adapter_id)
+        found = await self._find(model_id, adapter_id)
         return found if found is not None and found.delete_time is None else None
 
     async def find_any(self, model_id: str, adapter_id: str) -> domain.Adapter | None:
         """The adapter of this id, deleted or not. None: there is none, or it is purged."""
-        async with self._reading.begin() as connection:
-            return await self._unpurged(connection, model_id, adapter_id)
+        found = await self._find(model_id, adapter_id)
+        return found if found is not None and not deletion.is_purged(found, self._reading.now()) else None
 
     async def get(self, model_id: str, adapter_id: str) -> domain.Adapter:
         """The adapter of this model and id.
@@ -176,22 +183,9 @@ class Adapters:
             await Adapters(self._reading.on(connection)).get_any(model_id, adapter_id)
             return [adapter_rows.adapter_revision(row) for row in await connection.execute(query)]
 
-    async def _row(self, connection: Statements, model_id: str, adapter_id: str) -> domain.Adapter | None:
-        query = SELECT_ADAPTERS.where(adapters.c.model_id == model_id, adapters.c.id == adapter_id)
-        row = (await connection.execute(query)).one_or_none()
-        return adapter_rows.adapter(row) if row is not None else None
-
-    async def _unpurged(self, connection: Statements, model_id: str, adapter_id: str) -> domain.Adapter | None:
-        found = await self._row(connection, model_id, adapter_id)
-        return found if found is not None and not deletion.is_purged(found, self._reading.now()) else None
-
-
-_BY_ID = Query(
-    SELECT_ADAPTERS.where(adapters.c.model_id == bindparam("model_id"), adapters.c.id == bindparam("id")),
-    adapters,
-    "model_id",
-    "id",
-)
+    async def _find(self, model_id: str, adapter_id: str) -> domain.Adapter | None:
+        rows = await self._reading.fetch(_BY_ID, model_id=model_id, id=adapter_id)
+        return adapter_rows.adapter(rows[0]) if rows else None
 
 
 class AdapterChanges(Adapters):
@@ -203,19 +197,12 @@ class AdapterChanges(Adapters):
         self._connection = change.connection
         self._purgeable: set[tuple[str, str]] = set()
 
-    async def find(self, model_id: str, adapter_id: str) -> domain.Adapter | None:
-        """The adapter of this model and id. None: there is none, or it is deleted."""
-        rows = await self._connection.fetch(_BY_ID, model_id=model_id, id=adapter_id)
-        found = adapter_rows.adapter(rows[0]) if rows else None
-        return found if found is not None and found.delete_time is None else None
-
     async def find_any(self, model_id: str, adapter_id: str) -> domain.Adapter | None:
         """The adapter of this model and id, deleted or not. None: there is none, or it is purged.
 
         A deleted adapter is locked until the transaction ends, so that no purge removes it.
         """
-        rows = await self._connection.fetch(_BY_ID, model_id=model_id, id=adapter_id)
-        found = adapter_rows.adapter(rows[0]) if rows else None
+        found = await self._find(model_id, adapter_id)
         if found is None or found.delete_time is None:
             return found
         if deletion.is_purged(found, self._change.stamp.now):

@@ -10,7 +10,7 @@ from controlplane import errors
 from controlplane.catalog import domain, snapshot
 from controlplane.listing import paging
 from controlplane.listing.listing import EVERYTHING, ListQuery
-from controlplane.store.databases.connection import Query, Statements
+from controlplane.store.databases.connection import Query
 from controlplane.store.reading import Reading
 from controlplane.store.resources import deletion, lists, model_rows
 from controlplane.store.resources.adapters import AdapterChanges
@@ -19,6 +19,8 @@ from controlplane.store.resources.model_rows import SELECT_MODELS
 from controlplane.store.resources.purging import Purge
 from controlplane.store.schema import model_revisions, models
 from protocol import names
+
+_BY_ID = Query(SELECT_MODELS.where(models.c.id == bindparam("id")), models, "id")
 
 
 class Models:
@@ -32,14 +34,13 @@ class Models:
 
     async def find(self, model_id: str) -> domain.Model | None:
         """The model of this id. None: there is none, or it is deleted."""
-        async with self._reading.begin() as connection:
-            found = await self._row(connection, model_id)
+        found = await self._find(model_id)
         return found if found is not None and found.delete_time is None else None
 
     async def find_any(self, model_id: str) -> domain.Model | None:
         """The model of this id, deleted or not. None: there is none, or it is purged."""
-        async with self._reading.begin() as connection:
-            return await self._unpurged(connection, model_id)
+        found = await self._find(model_id)
+        return found if found is not None and not deletion.is_purged(found, self._reading.now()) else None
 
     async def get(self, model_id: str) -> domain.Model:
         """The model of this id.
@@ -120,16 +121,9 @@ class Models:
             await Models(self._reading.on(connection)).get_any(model_id)
             return [model_rows.model_revision(row) for row in await connection.execute(query)]
 
-    async def _row(self, connection: Statements, model_id: str) -> domain.Model | None:
-        row = (await connection.execute(SELECT_MODELS.where(models.c.id == model_id))).one_or_none()
-        return model_rows.model(row) if row is not None else None
-
-    async def _unpurged(self, connection: Statements, model_id: str) -> domain.Model | None:
-        found = await self._row(connection, model_id)
-        return found if found is not None and not deletion.is_purged(found, self._reading.now()) else None
-
-
-_BY_ID = Query(SELECT_MODELS.where(models.c.id == bindparam("id")), models, "id")
+    async def _find(self, model_id: str) -> domain.Model | None:
+        rows = await self._reading.fetch(_BY_ID, id=model_id)
+        return model_rows.model(rows[0]) if rows else None
 
 
 class ModelChanges(Models):
@@ -142,19 +136,12 @@ class ModelChanges(Models):
         self._adapters = adapters
         self._purgeable: set[str] = set()
 
-    async def find(self, model_id: str) -> domain.Model | None:
-        """The model of this id. None: there is none, or it is deleted."""
-        rows = await self._connection.fetch(_BY_ID, id=model_id)
-        found = model_rows.model(rows[0]) if rows else None
-        return found if found is not None and found.delete_time is None else None
-
     async def find_any(self, model_id: str) -> domain.Model | None:
         """The model of this id, deleted or not. None: there is none, or it is purged.
 
         A deleted model is locked until the transaction ends, so that no purge removes it.
         """
-        rows = await self._connection.fetch(_BY_ID, id=model_id)
-        found = model_rows.model(rows[0]) if rows else None
+        found = await self._find(model_id)
         if found is None or found.delete_time is None:
             return found
         if deletion.is_purged(found, self._change.stamp.now):
