@@ -65,9 +65,10 @@ class AuditLog:
         )
         digests = {ref.digest for change in audit.shown(differing) for ref in change.refs}
         unknown = digests - known.keys()
-        query = select(blobs.c.digest, blobs.c.blob).where(blobs.c.digest.in_(unknown))
-        rows = await self._connection.execute(query) if unknown else ()
-        return audit.kept_changes(differing, {**known, **{row.digest: row.blob for row in rows}})
+        if unknown:
+            query = select(blobs.c.digest, blobs.c.blob).where(blobs.c.digest.in_(unknown))
+            known = {**known, **{row.digest: row.blob for row in await self._connection.execute(query)}}
+        return audit.kept_changes(differing, known)
 
     async def append(self, event: audit.AuditEvent) -> None:
         """Add the event of the catalog revision that the transaction makes."""

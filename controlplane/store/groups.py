@@ -36,6 +36,10 @@ TIME_MAX_S = 0.1
 """Age of a group after which it takes no further change. Other control planes wait for its lock."""
 
 
+RUN_MAX_S = 0.005
+"""How long changes are carried out before other tasks of the process have their turn."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change(Generic[T]):
     """A change that waits for its commit."""
@@ -157,14 +161,17 @@ class GroupCommit:
 
     async def _carry_out(self, connection: WriteConnection, group: _Group) -> None:
         began, size_bytes = time.monotonic(), 0
+        yield_at = began + RUN_MAX_S
         answers_kept, forget_until = 0, None
         tip = await Tip.lock(connection)
         for change in group.changes:
             if group.outcomes:
                 if size_bytes >= BYTES_MAX or time.monotonic() - began >= TIME_MAX_S:
                     break
-                # What else the process has to do goes on between two changes.
-                await asyncio.sleep(0)
+                if time.monotonic() >= yield_at:
+                    # What else the process has to do goes on.
+                    await asyncio.sleep(0)
+                    yield_at = time.monotonic() + RUN_MAX_S
             stamp = self._new_stamp(tip.head.position.revision + 1)
             transaction = WriteTransaction(connection, NextRevision(connection, tip, stamp))
             connection.begin_change()

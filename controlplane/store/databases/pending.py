@@ -104,8 +104,13 @@ class PendingWrites:
 
 
 def _keys(table: Table, row: Mapping[str, Any]) -> Iterator[tuple[Table, tuple[object, ...]]]:
-    key = tuple(row[column.name] for column in table.primary_key)
+    key = tuple([row[column] for column in _key_columns(table)])
     return ((table, key[:length]) for length in range(1, len(key) + 1))
+
+
+@cache
+def _key_columns(table: Table) -> Sequence[str]:
+    return table.primary_key.columns.keys()
 
 
 @cache
