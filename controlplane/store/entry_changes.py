@@ -19,7 +19,7 @@ _CURRENT = Query(
     .join(blobs, blobs.c.digest == entries.c.digest)
     .where(entries.c.to_revision.is_(None), entries.c.name == bindparam("name")),
     entries,
-    "name",
+    key=("name",),
 )
 _END = (
     update(entries)

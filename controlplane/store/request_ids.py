@@ -20,7 +20,7 @@ few, so that no write is slow."""
 _BY_ID = Query(
     select(answered_requests).where(answered_requests.c.request_id == bindparam("request_id")),
     answered_requests,
-    "request_id",
+    key=("request_id",),
 )
 _DELETE_EXPIRED = delete(answered_requests).where(
     answered_requests.c.request_id.in_(

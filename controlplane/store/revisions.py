@@ -21,7 +21,7 @@ from controlplane.store.schema import catalog, catalog_revisions
 from controlplane.store.times import from_us, to_us
 from protocol.catalog_digest import CatalogDigest
 
-_LOCK_CATALOG = Query(select(catalog).with_for_update(), catalog)
+_LOCK_CATALOG = Query(select(catalog).with_for_update())
 _ADVANCE = update(catalog)
 # The commit notifies the other control planes. As part of this statement it costs no round trip.
 _ADVANCE_AND_NOTIFY = update(catalog).returning(

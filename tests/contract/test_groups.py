@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
@@ -15,7 +16,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from controlplane import errors, principal
-from controlplane.catalog import audit
+from controlplane.catalog import audit, registration
 from controlplane.store import groups
 from controlplane.store.transactions import WriteTransaction
 from tests.registry_world import World, open_world, spec
@@ -299,3 +300,19 @@ async def test_a_killed_process_loses_no_acknowledged_change_of_a_group(store_ur
         assert {revision: resources.get(revision) for revision in acknowledged} == acknowledged
         assert len(await world.entries()) == newest
         await world.check_digest(newest)
+
+
+async def test_a_change_sees_a_new_revision_of_what_it_undeletes(world: World) -> None:
+    await world.register_model("m")
+    await world.delete_model("m")
+
+    async def undelete_with_other_content(transaction: WriteTransaction) -> int:
+        deleted = await transaction.models.find_any("m")
+        assert deleted is not None
+        restored = registration.undeleted(deleted, transaction.stamp)
+        revision = dataclasses.replace(restored.revision, number=2)
+        await transaction.models.put(dataclasses.replace(restored, revision=revision), deleted)
+        found = await transaction.models.find("m")
+        return found.revision.number if found is not None else 0
+
+    assert await world.store.write(undelete_with_other_content, method="X", resource="models/m") == 2

@@ -27,15 +27,16 @@ Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 class Query:
     """Asks for the rows with a given key. Made once, so that its SQL is made once."""
 
-    def __init__(self, statement: Select[Any], table: Table, *key: str) -> None:
+    def __init__(self, statement: Select[Any], *tables: Table, key: tuple[str, ...] = ()) -> None:
         """
         Args:
-            statement: Has a parameter for each column of the key, of the same name.
-            table: Where the rows are. The statement may join others, which change together with it.
-            key: Columns of the key: the first columns of the primary key.
+            statement: Has these parameters.
+            tables: Where it looks for rows with this key: the first columns of the primary key of
+                each. Rows of other tables that it joins are inserted before those of these.
+            key: Names of the parameters, in the order of the primary key.
         """
         self.statement = statement
-        self.table = table
+        self.tables = tables
         self.key = key
 
 
@@ -69,7 +70,8 @@ class WriteConnection(ABC):
 
     async def fetch(self, query: Query, **key: object) -> Sequence[Row[Any]]:
         """The rows with this key, as `execute` would find them."""
-        if self._pending.may_have(query.table, tuple(key[column] for column in query.key)):
+        values = tuple([key[name] for name in query.key])
+        if any(self._pending.has(table, values) for table in query.tables):
             await self.flush()
         return await self._fetch(query, key)
 

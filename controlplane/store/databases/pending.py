@@ -59,7 +59,7 @@ class PendingWrites:
         """Run this statement after the inserts, instead of an earlier one for the same table."""
         self._last[table] = _Last(statement, parameters)
 
-    def may_have(self, table: Table, key: tuple[object, ...]) -> bool:
+    def has(self, table: Table, key: tuple[object, ...]) -> bool:
         """Whether a row that waits has this key: values of the first columns of the primary key."""
         if self._keys is None:
             self._keys = {found for item in self._inserts for found in _keys(item.table, item.row)}

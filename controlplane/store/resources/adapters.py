@@ -27,8 +27,8 @@ NAMED_MAX = 5
 _BY_ID = Query(
     SELECT_ADAPTERS.where(adapters.c.model_id == bindparam("model_id"), adapters.c.id == bindparam("id")),
     adapters,
-    "model_id",
-    "id",
+    adapter_revisions,
+    key=("model_id", "id"),
 )
 
 

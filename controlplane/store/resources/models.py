@@ -20,7 +20,7 @@ from controlplane.store.resources.purging import Purge
 from controlplane.store.schema import model_revisions, models
 from protocol import names
 
-_BY_ID = Query(SELECT_MODELS.where(models.c.id == bindparam("id")), models, "id")
+_BY_ID = Query(SELECT_MODELS.where(models.c.id == bindparam("id")), models, model_revisions, key=("id",))
 
 
 class Models:

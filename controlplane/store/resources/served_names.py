@@ -9,7 +9,9 @@ from sqlalchemy import bindparam, delete, select, update
 from controlplane.store.databases.connection import Query, WriteConnection
 from controlplane.store.schema import served_names as table
 
-_HOLDER = Query(select(table.c.resource).where(table.c.served_name == bindparam("served_name")), table, "served_name")
+_HOLDER = Query(
+    select(table.c.resource).where(table.c.served_name == bindparam("served_name")), table, key=("served_name",)
+)
 
 
 class ServedNames:
