@@ -25,7 +25,7 @@ from controlplane.store.databases import sqlite as store_sqlite
 from controlplane.store.schema import metadata
 from controlplane.store.store import Store
 from tests.registry_world import World
-from tests.statements import between_statements, observed
+from tests.statements import observed
 
 CONNECTIONS = 4
 """Connections of each control plane to PostgreSQL."""
@@ -67,7 +67,7 @@ class Faults:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Observe all statements of all engines in the block."""
-        with observed(self._before_statement), between_statements(self._take_turns):
+        with observed(self._before_statement):
             event.listen(Engine, "commit", self._before_commit)
             try:
                 yield

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.util import greenlet_spawn
 
-from controlplane.store.databases import postgres_connection
+from controlplane.store.databases.compiled import compiled
+from controlplane.store.databases.connection import WriteConnection
 from controlplane.store.databases.postgres_connection import PostgresConnection
 from controlplane.store.databases.sqlite_connection import SqliteConnection
 
@@ -35,37 +36,18 @@ def observed(observe: Observer) -> Iterator[None]:
 
 
 def _observe_the_driver(patch: pytest.MonkeyPatch, observe: Observer) -> None:
-    """Observe what goes past SQLAlchemy to PostgreSQL's driver, so that no event tells of it."""
-    fetch, write_rows = PostgresConnection._fetch, PostgresConnection._write_rows
+    """Observe what goes past SQLAlchemy to the driver, so that no event tells of it."""
 
-    async def tell(connection: PostgresConnection, *compiled: Any) -> None:
-        sql = postgres_connection._compiled(*compiled, connection.dialect).sql
-        await greenlet_spawn(observe, connection._connection.sync_connection, sql)
+    def observed(method: Callable[..., Any], columns_of: Callable[[Any], tuple[str, ...]]) -> Callable[..., Any]:
+        async def run(self: WriteConnection, asked: Any, values: Any) -> Any:
+            sql = compiled(getattr(asked, "statement", asked), columns_of(values), self.dialect).sql
+            below: Any = self
+            connection = below._connection
+            await greenlet_spawn(observe, getattr(connection, "sync_connection", connection), sql)
+            return await method(self, asked, values)
 
-    async def observed_fetch(self: PostgresConnection, query: Any, key: Any) -> Any:
-        await tell(self, query.statement, ())
-        return await fetch(self, query, key)
+        return run
 
-    async def observed_write_rows(self: PostgresConnection, statement: Any, rows: Any) -> None:
-        await tell(self, statement, tuple(rows[0]))
-        await write_rows(self, statement, rows)
-
-    patch.setattr(PostgresConnection, "_fetch", observed_fetch)
-    patch.setattr(PostgresConnection, "_write_rows", observed_write_rows)
-
-
-@contextmanager
-def between_statements(wait: Callable[[], Any]) -> Iterator[None]:
-    """Await `wait()` before each statement of a change on SQLite."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("_fetch", "_write_rows", "_execute"):
-            patch.setattr(SqliteConnection, name, _waiting(getattr(SqliteConnection, name), wait))
-        yield
-
-
-def _waiting(method: Callable[..., Any], wait: Callable[[], Any]) -> Callable[..., Any]:
-    async def waiting(self: SqliteConnection, *arguments: Any) -> Any:
-        await wait()
-        return await method(self, *arguments)
-
-    return waiting
+    for kind in (SqliteConnection, PostgresConnection):
+        patch.setattr(kind, "_fetch", observed(kind._fetch, lambda key: ()))
+        patch.setattr(kind, "_write_rows", observed(kind._write_rows, lambda rows: tuple(rows[0])))

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from controlplane import errors
 from controlplane.store.databases.connection import Query, WriteConnection
-from controlplane.store.databases.sqlite_connection import in_thread, transaction
+from controlplane.store.databases.sqlite_connection import fetch, in_thread, transaction
 
 DRIVER = "sqlite+aiosqlite"
 
@@ -184,15 +184,11 @@ class SqliteDatabase:
         return self._engine
 
     async def fetch(self, query: Query, key: Mapping[str, object]) -> Sequence[Row[Any]]:
-        # Here and not in a thread, for the reason that `sqlite_connection.py` gives.
-        if self._reader is None or self._reader.closed:
+        # Here and not in a thread, for the reason that `sqlite_connection.py` gives. A single
+        # statement sees one state also without a transaction around it.
+        if self._reader is None:
             self._reader = create_plain_engine(self._path).connect()
-        try:
-            with self._reader.begin():
-                return self._reader.execute(query.statement, key).all()
-        except BaseException:
-            self._reader.close()
-            raise
+        return fetch(self._reader, query, key)
 
     @asynccontextmanager
     async def begin_write(self) -> AsyncIterator[WriteConnection]:

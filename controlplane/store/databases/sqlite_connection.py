@@ -9,13 +9,16 @@ statements.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Executable, Result, Row
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from controlplane.store.databases.compiled import compiled
 from controlplane.store.databases.connection import Parameters, Query, WriteConnection
 
 T = TypeVar("T")
@@ -39,10 +42,12 @@ class SqliteConnection(WriteConnection):
         return await in_thread(self._thread, run)
 
     async def _fetch(self, query: Query, key: Mapping[str, object]) -> Sequence[Row[Any]]:
-        return self._connection.execute(query.statement, key).all()
+        return fetch(self._connection, query, key)
 
     async def _write_rows(self, statement: Executable, rows: Sequence[Mapping[str, Any]]) -> None:
-        self._connection.execute(statement, rows)
+        for_driver = compiled(statement, tuple(rows[0]), self.dialect)
+        with _driver_errors(for_driver.sql):
+            _driver_of(self._connection).executemany(for_driver.sql, [for_driver.arguments(row) for row in rows])
 
     async def _savepoint(self) -> None:
         self._connection.exec_driver_sql("SAVEPOINT change")
@@ -52,6 +57,31 @@ class SqliteConnection(WriteConnection):
 
     async def _rollback_to_savepoint(self) -> None:
         self._connection.exec_driver_sql("ROLLBACK TO change")
+
+
+def fetch(connection: Connection, query: Query, key: Mapping[str, object]) -> Sequence[Row[Any]]:
+    """The rows with this key."""
+    for_driver = compiled(query.statement, (), connection.dialect)
+    with _driver_errors(for_driver.sql):
+        rows = _driver_of(connection).execute(for_driver.sql, for_driver.arguments(key)).fetchall()
+    return [for_driver.row(row) for row in rows]
+
+
+def _driver_of(connection: Connection) -> sqlite3.Connection:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection), "engines of writers have no other driver"
+    return driver
+
+
+@contextmanager
+def _driver_errors(sql: str) -> Iterator[None]:
+    """Raise what SQLAlchemy raises in place of the driver's errors."""
+    try:
+        yield
+    except sqlite3.IntegrityError as error:
+        raise IntegrityError(sql, None, error) from error
+    except sqlite3.Error as error:
+        raise DBAPIError(sql, None, error) from error
 
 
 @asynccontextmanager
