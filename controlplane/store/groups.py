@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
+from controlplane import principal
 from controlplane.catalog import domain
 from controlplane.catalog.request_ids import RETENTION
 from controlplane.principal import Origin, Principal
@@ -213,11 +214,10 @@ class _Refused:
 
 
 async def _carry_out(transaction: WriteTransaction, change: Change[T]) -> tuple[T, Tip | None]:
-    result = await change.work(transaction)
-    tip = await transaction.finish(
-        method=change.method, resource=change.resource, principal=change.principal, origin=change.origin
-    )
-    return result, tip
+    # The task is that of all changes, so it has no principal of its own.
+    with principal.acting_as(change.principal), principal.called_from(change.origin):
+        result = await change.work(transaction)
+        return result, await transaction.finish(method=change.method, resource=change.resource)
 
 
 def _end(change: Change[Any], outcome: object) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from controlplane import principal
 from controlplane.catalog import audit, snapshot
-from controlplane.principal import Origin, Principal
 from controlplane.store.audit import AuditLog
 from controlplane.store.databases.connection import WriteConnection
 from controlplane.store.entry_changes import EntryChanges
@@ -42,14 +42,8 @@ class WriteTransaction:
         self.api_keys = ApiKeyChanges(change)
         self.request_ids = AnsweredRequestChanges(connection, Reading.within(connection, self.stamp.now))
 
-    async def finish(self, *, method: str, resource: str, principal: Principal, origin: Origin) -> Tip | None:
+    async def finish(self, *, method: str, resource: str) -> Tip | None:
         """Allocate the revision of what was changed, and log it. None: nothing was changed.
-
-        Args:
-            method: The call that makes the change.
-            resource: Name of the resource that it was called with.
-            principal: On whose behalf.
-            origin: Where the call came from.
 
         Raises:
             errors.ResourceExhausted: the catalog would have too many entries.
@@ -63,8 +57,8 @@ class WriteTransaction:
             audit.AuditEvent(
                 catalog_revision=self.stamp.catalog_revision,
                 create_time=self.stamp.now,
-                principal=principal,
-                origin=origin,
+                principal=principal.current(),
+                origin=principal.origin(),
                 method=method,
                 resource=resource,
                 changes=await self._audit.read_changes(self.entries.changes, self.entries.blobs),
