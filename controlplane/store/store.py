@@ -236,15 +236,16 @@ class Store:
 
     # Upkeep: makes no catalog revision and does not wait for changes of the catalog.
 
-    async def upsert_data_plane(self, record: domain.DataPlaneRecord) -> None:
-        """Write the record of a data plane in place of an earlier one.
+    async def upsert_data_plane(self, *records: domain.DataPlaneRecord) -> None:
+        """Write records of data planes in place of earlier ones, in one transaction.
 
         Raises:
             errors.Unavailable: the database failed.
         """
 
         async def change(connection: WriteConnection) -> None:
-            await DataPlaneRecords(connection).put(record)
+            for record in records:
+                await DataPlaneRecords(connection).put(record)
 
         await self._upkeep_door.run(change)
 

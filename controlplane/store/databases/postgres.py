@@ -38,7 +38,8 @@ _STATEMENT_TIMEOUT_MS = 15_000
 """No statement of the store takes a second, so one that takes this long is stuck."""
 
 _LOCK_TIMEOUT_MS = 5_000
-"""For the catalog's row: enough for 500 changes ahead in the queue at 100 commits/s."""
+"""For the catalog's row. Each other control plane has one group of changes ahead at most, which
+takes a tenth of a second, and a rollback of the catalog."""
 
 _IDLE_IN_TRANSACTION_TIMEOUT_MS = 30_000
 """A process that is stopped in the middle of a write must not hold the row for ever."""
@@ -81,9 +82,9 @@ class PostgresDatabase:
             connections_max: Connections of this process, at least CONNECTIONS_MIN.
         """
         self._url = url
-        # Half for changes of the catalog, which mostly wait for each other, and an eighth for
-        # upkeep: readers always find a connection.
-        self.writers_max = connections_max // 2
+        # Two for changes of the catalog: one group at a time, and compaction. An eighth for upkeep,
+        # and the others for readers.
+        self.writers_max = 2
         self.upkeep_max = max(1, connections_max // 8)
         self._pool = create_async_engine(
             url,
