@@ -56,8 +56,20 @@ def _decoded(entry: domain.Entry | None) -> protobuf_message.Message | None:
 def _put(shown: dict[str, Any], into: struct_pb2.Struct) -> None:
     # Marks it as present, also without fields.
     into.Clear()
-    # A quarter of the time of json_format.
-    into.update(shown)
+    fields = into.fields
+    for key, value in shown.items():
+        # Most values are of these kinds. The library takes longer to find out which.
+        kind = type(value)
+        if kind is str:
+            fields[key].string_value = value
+        elif kind is bool:
+            fields[key].bool_value = value
+        elif kind is int or kind is float:
+            fields[key].number_value = value
+        elif kind is dict:
+            _put(value, fields[key].struct_value)
+        else:
+            into[key] = value
 
 
 def _value(value: Any) -> struct_pb2.Value | None:

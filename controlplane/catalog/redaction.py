@@ -113,6 +113,9 @@ class _Reader:
             if field.has_presence and not message.HasField(field.name):
                 continue
             value = getattr(message, field.name)
+            if field.is_plain:
+                fields[field.name] = value
+                continue
             inner = f"{path}.{field.name}" if path else field.name
             if field.is_map:
                 fields[field.name] = self._mapping({key: value[key] for key in sorted(value)}, inner)
@@ -201,6 +204,8 @@ class _Field:
     is_secret: bool
     is_message: bool
     is_uri: bool
+    is_plain: bool
+    """It is shown as it is."""
     enum_names: Mapping[object, str]
     """By number. Empty: it is no enum."""
 
@@ -212,14 +217,18 @@ def _fields_of(descriptor: Descriptor) -> Sequence[_Field]:
 
 def _field_of(descriptor: _FieldDescriptor) -> _Field:
     message_type, enum_type = descriptor.message_type, descriptor.enum_type
+    is_secret = _is_secret_field(descriptor)
+    is_uri = descriptor.name.rpartition("_")[2] in ("uri", "url")
+    is_shown = descriptor.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BOOL)
     return _Field(
         name=descriptor.name,
         has_presence=descriptor.has_presence,
         is_map=message_type is not None and bool(message_type.GetOptions().map_entry),
         is_repeated=descriptor.is_repeated,
-        is_secret=_is_secret_field(descriptor),
+        is_secret=is_secret,
         is_message=message_type is not None,
-        is_uri=descriptor.name.rpartition("_")[2] in ("uri", "url"),
+        is_uri=is_uri,
+        is_plain=is_shown and not descriptor.is_repeated and not is_secret and not is_uri,
         enum_names={} if enum_type is None else {value.number: value.name for value in enum_type.values},
     )
 
