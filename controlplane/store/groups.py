@@ -217,7 +217,8 @@ async def _carry_out(transaction: WriteTransaction, change: Change[T]) -> tuple[
     # The task is that of all changes, so it has no principal of its own.
     with principal.acting_as(change.principal), principal.called_from(change.origin):
         result = await change.work(transaction)
-        return result, await transaction.finish(method=change.method, resource=change.resource)
+        tip = await transaction.finish(method=change.method, resource=change.resource, dry_run=change.dry_run)
+        return result, tip
 
 
 def _end(change: Change[Any], outcome: object) -> None:

@@ -42,8 +42,10 @@ class WriteTransaction:
         self.api_keys = ApiKeyChanges(change)
         self.request_ids = AnsweredRequestChanges(connection, Reading.within(connection, self.stamp.now))
 
-    async def finish(self, *, method: str, resource: str) -> Tip | None:
+    async def finish(self, *, method: str, resource: str, dry_run: bool = False) -> Tip | None:
         """Allocate the revision of what was changed, and log it. None: nothing was changed.
+
+        A dry run is only checked.
 
         Raises:
             errors.ResourceExhausted: the catalog would have too many entries.
@@ -52,6 +54,8 @@ class WriteTransaction:
             return None
         if self.entries.digest.entry_count > self.head.entry_count:
             snapshot.check_entry_count(self.entries.digest.entry_count)
+        if dry_run:
+            return None
         tip = await self._revision.allocate(self.entries.digest, method=method, resource=resource)
         await self._audit.append(
             audit.AuditEvent(

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import sys
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -83,6 +84,17 @@ async def test_changes_that_wait_share_one_commit_and_each_has_its_own_revision(
     for revision in range(11):
         await world.check_digest(revision)
         assert len(await world.entries(revision)) == revision
+
+
+async def test_a_group_of_new_models_costs_two_reads_each_and_one_insert_for_each_table(world: World) -> None:
+    statements: list[str] = []
+    with observed(lambda connection, statement: statements.append(statement)):
+        await together(world, *(world.register_model(f"m{number}") for number in range(20)))
+    kinds = Counter(" ".join(statement.split()[:3]) for statement in statements if "INSERT" in statement)
+    assert len(kinds) == 8
+    assert set(kinds.values()) == {1}
+    # Besides, two transactions begin and lock the catalog, and one writes its row.
+    assert len(statements) <= 2 * 20 + 8 + 2 * 3 + 1
 
 
 async def test_each_change_of_a_group_has_its_own_audit_event(world: World) -> None:
