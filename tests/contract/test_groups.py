@@ -17,9 +17,10 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from controlplane import errors, principal
-from controlplane.catalog import audit, registration
+from controlplane.catalog import registration
 from controlplane.store import groups
 from controlplane.store.transactions import WriteTransaction
+from tests.contract.test_audit import events
 from tests.registry_world import World, open_world, spec
 from tests.statements import observed
 
@@ -104,11 +105,11 @@ async def test_each_change_of_a_group_has_its_own_audit_event(world: World) -> N
             await world.register_model(f"of-{caller}")
 
     await together(world, *(register(caller) for caller in ("ann", "bob", "eve")))
-    events = await world.store.audit.list(audit.EventFilter(), before_revision=None, limit=10)
-    seen = [(item.catalog_revision, item.principal.name, item.origin.address, item.resource) for item in events]
+    logged = await events(world)
+    seen = [(item.catalog_revision, item.principal.name, item.origin.address, item.resource) for item in logged]
     callers = ((3, "eve"), (2, "bob"), (1, "ann"))
     assert seen == [(revision, caller, caller, f"models/of-{caller}") for revision, caller in callers]
-    assert [[change.name for change in item.changes] for item in events] == [[item.resource] for item in events]
+    assert [[change.name for change in item.changes] for item in logged] == [[item.resource] for item in logged]
 
 
 async def test_a_refused_change_takes_no_other_of_its_group_with_it(world: World) -> None:
@@ -269,6 +270,7 @@ _REGISTER_UNTIL_KILLED = """
 import asyncio, itertools, sys
 from pathlib import Path
 from controlplane import logs
+from tests.contract.test_audit import events
 from tests.registry_world import open_world
 
 async def main():
