@@ -106,7 +106,7 @@ bench-models: install ## Measure 10,000 registered models, 200 of them asked, an
 	@$(BIN)/python -m tests.bench.bench_models $(ARGS)
 
 .PHONY: bench-registry
-bench-registry: install ## Time the registry on 100,000 adapters, and its commits on both databases
+bench-registry: install ## Time the registry on 100,000 adapters, `apply`, and its commits beside those of etcd
 	@$(BIN)/python -m tests.bench.bench_registry $(ARGS)
 
 .PHONY: bench-relay

@@ -28,6 +28,8 @@ class Replica:
         self._process: asyncio.subprocess.Process | None = None
         self.registry: registry_service_pb2_grpc.RegistryServiceAsyncStub | None = None
         """None: it is not running."""
+        self.address = ""
+        """Where it listens, or listened last."""
 
     async def run(self) -> None:
         """Keep it running until cancelled."""
@@ -41,8 +43,8 @@ class Replica:
                     cwd=Path(__file__).parents[1],
                 )
             try:
-                address = await self._address()
-                async with grpc.aio.insecure_channel(address) as channel:
+                self.address = await self._address()
+                async with grpc.aio.insecure_channel(self.address) as channel:
                     self.registry = registry_service_pb2_grpc.RegistryServiceStub(channel)
                     await self._process.wait()
                     self.registry = None

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from typing import Any
 
 import aiosqlite
 import pytest
+
+from controlplane.store.databases import sqlite as store_sqlite
 
 
 class _Inline:
@@ -34,6 +37,21 @@ class _NoThread:
         """Nothing to start."""
 
 
+class _InlineExecutor(Executor):
+    """Replaces the thread of the connection that writes: runs each function at once."""
+
+    def __init__(self, *arguments: object, **named: object) -> None:
+        """Nothing to prepare."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        done = Future[Any]()
+        try:
+            done.set_result(function(*arguments, **named))
+        except BaseException as error:
+            done.set_exception(error)
+        return done
+
+
 @contextmanager
 def inline_sqlite() -> Iterator[None]:
     """Let the connections that are made in the block run their statements where they are awaited.
@@ -49,4 +67,5 @@ def inline_sqlite() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(aiosqlite.Connection, "__init__", init)
+        patch.setattr(store_sqlite, "ThreadPoolExecutor", _InlineExecutor)
         yield

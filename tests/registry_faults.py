@@ -16,6 +16,7 @@ import asyncpg
 from sqlalchemy import Connection, Engine, event, make_url
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.util import await_only
+from sqlalchemy.util.concurrency import in_greenlet
 
 from controlplane.catalog import domain
 from controlplane.store import revisions
@@ -24,6 +25,7 @@ from controlplane.store.databases import sqlite as store_sqlite
 from controlplane.store.schema import metadata
 from controlplane.store.store import Store
 from tests.registry_world import World
+from tests.statements import observed
 
 CONNECTIONS = 4
 """Connections of each control plane to PostgreSQL."""
@@ -65,14 +67,12 @@ class Faults:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Observe all statements of all engines in the block."""
-        listeners = (("before_cursor_execute", self._before_statement), ("commit", self._before_commit))
-        for name, listener in listeners:
-            event.listen(Engine, name, listener)
-        try:
-            yield
-        finally:
-            for name, listener in listeners:
-                event.remove(Engine, name, listener)
+        with observed(self._before_statement):
+            event.listen(Engine, "commit", self._before_commit)
+            try:
+                yield
+            finally:
+                event.remove(Engine, "commit", self._before_commit)
 
     @contextmanager
     def armed(
@@ -113,10 +113,14 @@ class Faults:
             self.struck = Place.AFTER_COMMIT
             raise Died
 
-    def _before_statement(self, connection: Connection, cursor: object, statement: str, *more: object) -> None:
+    async def _take_turns(self) -> None:
         if self._turns is not None:
             for _ in range(self._turns.randrange(3)):
-                await_only(asyncio.sleep(0))
+                await asyncio.sleep(0)
+
+    def _before_statement(self, connection: Connection, statement: str) -> None:
+        if in_greenlet():
+            await_only(self._take_turns())
         if self._fault is None:
             return
         if self.struck is not None:

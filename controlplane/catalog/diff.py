@@ -24,9 +24,9 @@ def resource_change(before: domain.Entry | None, after: domain.Entry | None) -> 
     shown_before, shown_after = redaction.redacted(_decoded(before), _decoded(after))
     change = change_pb2.ResourceChange(name=entry.name, type=entry.type, kind=kind(before, after))
     if shown_before is not None:
-        json_format.ParseDict(shown_before, change.before)
+        _put(shown_before, change.before)
     if shown_after is not None:
-        json_format.ParseDict(shown_after, change.after)
+        _put(shown_after, change.after)
     if shown_before is not None and shown_after is not None:
         change.fields.extend(
             change_pb2.FieldChange(path=field.path, before=_value(field.before), after=_value(field.after))
@@ -51,6 +51,25 @@ def _decoded(entry: domain.Entry | None) -> protobuf_message.Message | None:
     except (KeyError, protobuf_message.DecodeError):
         # Written by a newer release, which knows more types than this one.
         return struct_pb2.Struct(fields={"digest": struct_pb2.Value(string_value=entry.digest.hex())})
+
+
+def _put(shown: dict[str, Any], into: struct_pb2.Struct) -> None:
+    # Marks it as present, also without fields.
+    into.Clear()
+    fields = into.fields
+    for key, value in shown.items():
+        # Most values are of these kinds. The library takes longer to find out which.
+        kind = type(value)
+        if kind is str:
+            fields[key].string_value = value
+        elif kind is bool:
+            fields[key].bool_value = value
+        elif kind is int or kind is float:
+            fields[key].number_value = value
+        elif kind is dict:
+            _put(value, fields[key].struct_value)
+        else:
+            into[key] = value
 
 
 def _value(value: Any) -> struct_pb2.Value | None:

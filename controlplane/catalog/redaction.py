@@ -16,12 +16,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from google.protobuf import duration_pb2, struct_pb2, timestamp_pb2
 from google.protobuf import message as protobuf_message
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from protocol import field_changes
 
@@ -107,36 +109,35 @@ class _Reader:
         if isinstance(message, struct_pb2.Struct):
             return self._mapping(_plain_struct(message), path)
         fields: dict[str, object] = {}
-        for descriptor in message.DESCRIPTOR.fields:
-            if descriptor.has_presence and not message.HasField(descriptor.name):
+        for field in _fields_of(message.DESCRIPTOR):
+            if field.has_presence and not message.HasField(field.name):
                 continue
-            value = getattr(message, descriptor.name)
-            inner = field_changes.join(path, descriptor.name)
-            if _is_map(descriptor):
-                fields[descriptor.name] = self._mapping({key: value[key] for key in sorted(value)}, inner)
-            elif descriptor.is_repeated:
-                fields[descriptor.name] = [
-                    self._field(item, descriptor, f"{inner}[{index}]") for index, item in enumerate(value)
-                ]
+            value = getattr(message, field.name)
+            if field.is_plain:
+                fields[field.name] = value
+                continue
+            inner = f"{path}.{field.name}" if path else field.name
+            if field.is_map:
+                fields[field.name] = self._mapping({key: value[key] for key in sorted(value)}, inner)
+            elif field.is_repeated:
+                fields[field.name] = [self._field(item, field, f"{inner}[{index}]") for index, item in enumerate(value)]
             else:
-                fields[descriptor.name] = self._field(value, descriptor, inner)
+                fields[field.name] = self._field(value, field, inner)
         return fields
 
-    def _field(self, value: object, descriptor: _FieldDescriptor, path: str) -> object:
-        if _is_secret_field(descriptor):
+    def _field(self, value: object, field: _Field, path: str) -> object:
+        if field.is_secret:
             return self._secret(value, path) if value else ""
-        if isinstance(value, timestamp_pb2.Timestamp | duration_pb2.Duration):
-            return value.ToJsonString()
-        if isinstance(value, protobuf_message.Message):
+        if field.is_message:
+            if isinstance(value, timestamp_pb2.Timestamp | duration_pb2.Duration):
+                return value.ToJsonString()
+            assert isinstance(value, protobuf_message.Message), "as its descriptor says"
             return self.message(value, path)
-        if descriptor.enum_type is not None and isinstance(value, int):
-            known = descriptor.enum_type.values_by_number.get(value)
-            return known.name if known is not None else value
+        if isinstance(value, str):
+            return self._text(value, path) if field.is_uri and value else value
         if isinstance(value, bytes):
             return value.hex()
-        if isinstance(value, str) and descriptor.name.rpartition("_")[2] in ("uri", "url"):
-            return self._text(value, path)
-        return _number(value)
+        return field.enum_names.get(value, value) if field.enum_names else _number(value)
 
     def _mapping(self, mapping: Mapping[str, object], path: str) -> dict[str, object]:
         return {key: self._named(key, value, field_changes.join(path, key)) for key, value in mapping.items()}
@@ -192,8 +193,44 @@ def _without_query(word: str) -> str:
     return f"{scheme}{separator}{rest[: start.start()]}?{REDACTED}" if start is not None else word
 
 
-def _is_map(descriptor: _FieldDescriptor) -> bool:
-    return descriptor.message_type is not None and bool(descriptor.message_type.GetOptions().map_entry)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Field:
+    """What is needed of a field's descriptor, which is slow to ask."""
+
+    name: str
+    has_presence: bool
+    is_map: bool
+    is_repeated: bool
+    is_secret: bool
+    is_message: bool
+    is_uri: bool
+    is_plain: bool
+    """It is shown as it is."""
+    enum_names: Mapping[object, str]
+    """By number. Empty: it is no enum."""
+
+
+@cache
+def _fields_of(descriptor: Descriptor) -> Sequence[_Field]:
+    return [_field_of(field) for field in descriptor.fields]
+
+
+def _field_of(descriptor: _FieldDescriptor) -> _Field:
+    message_type, enum_type = descriptor.message_type, descriptor.enum_type
+    is_secret = _is_secret_field(descriptor)
+    is_uri = descriptor.name.rpartition("_")[2] in ("uri", "url")
+    is_shown = descriptor.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BOOL)
+    return _Field(
+        name=descriptor.name,
+        has_presence=descriptor.has_presence,
+        is_map=message_type is not None and bool(message_type.GetOptions().map_entry),
+        is_repeated=descriptor.is_repeated,
+        is_secret=is_secret,
+        is_message=message_type is not None,
+        is_uri=is_uri,
+        is_plain=is_shown and not descriptor.is_repeated and not is_secret and not is_uri,
+        enum_names={} if enum_type is None else {value.number: value.name for value in enum_type.values},
+    )
 
 
 def _is_secret_field(descriptor: _FieldDescriptor) -> bool:

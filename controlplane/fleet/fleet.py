@@ -18,6 +18,9 @@ from controlplane.fleet.writing import FleetWriter, WritingSettings
 SHARED_WRITE_PAUSE_S = 0.05
 """Between two writes to a shared database, which wakes the other control planes each time."""
 
+REPORTS_PER_OWN_WRITE = 50
+"""Each write waits for the disk, and changes of the catalog wait meanwhile."""
+
 REPORTS_PER_SHARED_WRITE = 50
 """Data planes whose reports are a single transaction on a shared database."""
 
@@ -62,7 +65,7 @@ def fleet_of(
     database: FleetDatabase
     if sharing is None:
         database = OwnDatabase(records)
-        writing = WritingSettings(retry_s=write_retry_s)
+        writing = WritingSettings(retry_s=write_retry_s, reports_per_write=REPORTS_PER_OWN_WRITE)
     else:
         database = SharedDatabase(state, sharing)
         writing = WritingSettings(

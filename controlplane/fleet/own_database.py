@@ -15,8 +15,8 @@ from controlplane.store.fleet.reports import FleetReport
 class RecordStore(Protocol):
     """The part of the store that keeps records of data planes."""
 
-    async def upsert_data_plane(self, record: DataPlaneRecord) -> None:
-        """Keep `record`."""
+    async def upsert_data_plane(self, *records: DataPlaneRecord) -> None:
+        """Keep all of `records`, or none."""
 
     async def get_data_plane(self, data_plane_id: str) -> DataPlaneRecord | None:
         """The record of a data plane; None: it has never connected."""
@@ -43,8 +43,7 @@ class OwnDatabase:
         Raises:
             Unavailable: the database failed.
         """
-        for report in reports:
-            await self._records.upsert_data_plane(report.record)
+        await self._records.upsert_data_plane(*(report.record for report in reports))
 
     async def catch_up(self) -> None:
         """Nothing is written by others."""

@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, Select, Table, delete, func, insert, or_, select, tuple_
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broadsheet.v1 import change_pb2
 from controlplane.catalog import audit
 from controlplane.principal import Origin, Principal
+from controlplane.store.databases.connection import Statements, WriteConnection
 from controlplane.store.reading import Reading
 from controlplane.store.schema import audit_changes, audit_events, audit_operations, blobs
 from controlplane.store.times import from_us, to_us
@@ -56,29 +56,35 @@ class AuditEvents:
 class AuditLog:
     """Writes the audit log, on a connection that may write."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: WriteConnection) -> None:
         self._connection = connection
 
-    async def read_changes(self, entry_changes: Iterable[audit.EntryChange]) -> tuple[change_pb2.ResourceChange, ...]:
-        """These changes as the log keeps them. Blobs that are not shown are not read."""
+    async def read_changes(
+        self, entry_changes: Iterable[audit.EntryChange], known: Mapping[bytes, bytes]
+    ) -> tuple[change_pb2.ResourceChange, ...]:
+        """These changes as the log keeps them.
+
+        Args:
+            entry_changes: The changes.
+            known: Blobs by digest. Others are read, unless they are not shown.
+        """
         differing = sorted(
             (change for change in entry_changes if change.before != change.after), key=lambda change: change.name
         )
         digests = {ref.digest for change in audit.shown(differing) for ref in change.refs}
-        query = select(blobs.c.digest, blobs.c.blob).where(blobs.c.digest.in_(digests))
-        rows = await self._connection.execute(query) if digests else ()
-        return audit.kept_changes(differing, {row.digest: row.blob for row in rows})
+        unknown = digests - known.keys()
+        if unknown:
+            query = select(blobs.c.digest, blobs.c.blob).where(blobs.c.digest.in_(unknown))
+            known = {**known, **{row.digest: row.blob for row in await self._connection.execute(query)}}
+        return audit.kept_changes(differing, known)
 
     async def append(self, event: audit.AuditEvent) -> None:
         """Add the event of the catalog revision that the transaction makes."""
-        values = _values(event)
-        await self._connection.execute(insert(audit_events).values(**values, change_count=event.change_count))
-        changes = [
-            {"catalog_revision": event.catalog_revision, "name": change.name, "change": change.SerializeToString()}
-            for change in event.changes
-        ]
-        if changes:
-            await self._connection.execute(insert(audit_changes), changes)
+        await self._connection.insert(audit_events, {**_values(event), "change_count": event.change_count})
+        for change in event.changes:
+            content = change.SerializeToString()
+            row = {"catalog_revision": event.catalog_revision, "name": change.name, "change": content}
+            await self._connection.insert(audit_changes, row)
 
     async def append_operation(self, event: audit.AuditEvent) -> None:
         """Add the event of an operation that changes no catalog, and number it.
@@ -124,7 +130,7 @@ class AuditLog:
 
 
 async def _changes_of(
-    connection: AsyncConnection, revisions: Sequence[int]
+    connection: Statements, revisions: Sequence[int]
 ) -> Mapping[int, Sequence[change_pb2.ResourceChange]]:
     changes = defaultdict[int, list[change_pb2.ResourceChange]](list)
     query = (

@@ -13,8 +13,8 @@ from typing import TypeVar
 
 import structlog
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from controlplane.store.databases.connection import WriteConnection
 from controlplane.store.databases.database import Database
 from controlplane.store.databases.failures import database_errors
 
@@ -47,7 +47,7 @@ class WriteDoor:
         self._running: set[asyncio.Task[object]] = set()
 
     async def run(
-        self, change: Callable[[AsyncConnection], Awaitable[T]], *, on_commit: Callable[[T], None] = lambda result: None
+        self, change: Callable[[WriteConnection], Awaitable[T]], *, on_commit: Callable[[T], None] = lambda result: None
     ) -> T:
         """Run `change` in a transaction of its own, and commit it.
 
@@ -81,12 +81,13 @@ class WriteDoor:
         """Wait until the transactions that were begun have ended."""
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    async def _committed(self, change: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def _committed(self, change: Callable[[WriteConnection], Awaitable[T]]) -> T:
         for attempt in itertools.count(1):
             committing = False
             try:
                 async with self._database.begin_write() as connection:
                     result = await change(connection)
+                    await connection.flush()
                     committing = True
                 return result
             except DBAPIError as error:

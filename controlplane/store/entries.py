@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, FromClause, Select, or_, select, union
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from controlplane.catalog import domain
+from controlplane.store.databases.connection import Statements
 from controlplane.store.reading import Reading
 from controlplane.store.revisions import Revisions
 from controlplane.store.schema import blobs, entries
@@ -143,7 +143,7 @@ def _held(table: FromClause, revision: int) -> ColumnElement[bool]:
     return held
 
 
-async def _fitting(connection: AsyncConnection, wanted: ColumnElement[bool], limit: int, bytes_max: int) -> int:
+async def _fitting(connection: Statements, wanted: ColumnElement[bool], limit: int, bytes_max: int) -> int:
     """How many of the first `limit` entries fit into `bytes_max`; at least 1."""
     query = (
         select(blobs.c.size_bytes)
@@ -188,7 +188,7 @@ def _differing(from_revision: int, to_revision: int, after_name: str, limit: int
     )
 
 
-async def _contents(connection: AsyncConnection, digests: Sequence[bytes]) -> Mapping[bytes, bytes]:
+async def _contents(connection: Statements, digests: Sequence[bytes]) -> Mapping[bytes, bytes]:
     if not digests:
         return {}
     query = select(blobs.c.digest, blobs.c.blob).where(blobs.c.digest.in_(digests))

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import and_, delete, func, or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from controlplane.store.databases.connection import WriteConnection
 from controlplane.store.schema import blobs, catalog, catalog_revisions, entries, replicas
 from controlplane.store.times import to_us
 
@@ -37,7 +37,7 @@ class Retention:
 class Compaction:
     """One small step of compaction, on a connection that may write."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: WriteConnection) -> None:
         self._connection = connection
 
     async def run(self, retention: Retention, *, now: datetime, oldest_in_use: int | None) -> int:

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Row, String, cast, func, insert, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from controlplane import errors
 from controlplane.catalog import domain
 from controlplane.catalog.domain import Stamp
+from controlplane.store.databases.connection import Query, Statements, WriteConnection
 from controlplane.store.databases.postgres import CATALOG_CHANNEL
 from controlplane.store.reading import Reading
 from controlplane.store.schema import blobs, catalog, catalog_revisions, entries
 from controlplane.store.times import from_us, to_us
 from protocol.catalog_digest import CatalogDigest
+
+_LOCK_CATALOG = Query(select(catalog).with_for_update())
+_ADVANCE = update(catalog)
+# The commit notifies the other control planes. As part of this statement it costs no round trip.
+_ADVANCE_AND_NOTIFY = update(catalog).returning(
+    func.pg_notify(literal_column(f"'{CATALOG_CHANNEL}'"), cast(catalog.c.revision, String))
+)
 
 
 class Revisions:
@@ -75,49 +84,43 @@ class Revisions:
             return [_commit(row, store_uid) for row in await connection.execute(query)]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tip:
+    """The newest snapshot as a write transaction sees it, with the changes before in its group."""
+
+    head: domain.Head
+    digest: CatalogDigest
+    """The digest of its entries."""
+    entry_bytes: int
+    """Bytes of its entries, as `protocol.snapshot_limits` counts them."""
+
+    @classmethod
+    async def lock(cls, connection: WriteConnection) -> Tip:
+        """Lock the catalog's row, then read the newest snapshot. Waits for other changes."""
+        (row,) = await connection.fetch(_LOCK_CATALOG)
+        digest = CatalogDigest.from_bytes(row.digest_state, row.entry_count)
+        position = domain.Position(store_uid=row.store_uid, revision=row.revision, digest=digest.root())
+        is_counted = row.entry_bytes_revision == row.revision
+        entry_bytes = row.entry_bytes if is_counted else await count_entry_bytes(connection)
+        head = domain.Head(position=position, entry_count=row.entry_count)
+        return cls(head=head, digest=digest, entry_bytes=entry_bytes)
+
+
 class NextRevision:
-    """The revision that a write transaction makes if it changes the catalog.
+    """The revision that a change makes if it changes the catalog.
 
     While it exists, its transaction holds the lock on the catalog's one row. So there is one
     catalog change at a time among all processes, and numbers have no gaps.
     """
 
-    def __init__(
-        self,
-        connection: AsyncConnection,
-        head: domain.Head,
-        *,
-        digest: CatalogDigest,
-        entry_bytes: int,
-        stamp: Stamp,
-    ) -> None:
+    def __init__(self, connection: WriteConnection, tip: Tip, stamp: Stamp) -> None:
         self._connection = connection
-        self.head = head
-        """The newest committed snapshot."""
-        self.digest = digest
-        """The digest of its entries."""
-        self.entry_bytes = entry_bytes
-        """Bytes of its entries, as `protocol.snapshot_limits` counts them."""
+        self.tip = tip
+        """The snapshot before the change."""
         self.stamp = stamp
         """What the change is marked with; `catalog_revision` is the number that it gets."""
 
-    @classmethod
-    async def lock(
-        cls, connection: AsyncConnection, *, now: datetime, uid: str, deleted_retention: timedelta
-    ) -> NextRevision:
-        """Lock the catalog's row, then read the newest snapshot. Waits for other changes."""
-        row = (await connection.execute(select(catalog).with_for_update())).one()
-        digest = CatalogDigest.from_bytes(row.digest_state, row.entry_count)
-        newest = domain.Head(
-            position=domain.Position(store_uid=row.store_uid, revision=row.revision, digest=digest.root()),
-            entry_count=row.entry_count,
-        )
-        stamp = Stamp(uid=uid, now=now, catalog_revision=row.revision + 1, deleted_retention=deleted_retention)
-        is_counted = row.entry_bytes_revision == row.revision
-        entry_bytes = row.entry_bytes if is_counted else await count_entry_bytes(connection)
-        return cls(connection, newest, digest=digest, entry_bytes=entry_bytes, stamp=stamp)
-
-    async def allocate(self, digest: CatalogDigest, entry_bytes: int, *, method: str, resource: str) -> domain.Head:
+    async def allocate(self, digest: CatalogDigest, entry_bytes: int, *, method: str, resource: str) -> Tip:
         """Write the revision as the newest one.
 
         Args:
@@ -128,34 +131,32 @@ class NextRevision:
         """
         revision = self.stamp.catalog_revision
         root = digest.root()
-        advance = update(catalog).values(
-            revision=revision,
-            digest_state=digest.to_bytes(),
-            entry_count=digest.entry_count,
-            entry_bytes=entry_bytes,
-            entry_bytes_revision=revision,
-        )
-        if self._connection.dialect.name == "postgresql":
-            # The commit notifies the other control planes. As part of this statement it costs no
-            # round trip.
-            advance = advance.returning(func.pg_notify(CATALOG_CHANNEL, str(revision)))
-        await self._connection.execute(advance)
-        await self._connection.execute(
-            insert(catalog_revisions).values(
-                revision=revision,
-                root_digest=root,
-                entry_count=digest.entry_count,
-                create_time_us=to_us(self.stamp.now),
-                method=method,
-                resource=resource,
-                entry_bytes=entry_bytes,
-            )
-        )
-        position = dataclasses.replace(self.head.position, revision=revision, digest=root)
-        return domain.Head(position=position, entry_count=digest.entry_count)
+        is_shared = self._connection.dialect.name == "postgresql"
+        row = {
+            "revision": revision,
+            "digest_state": digest.to_bytes(),
+            "entry_count": digest.entry_count,
+            "entry_bytes": entry_bytes,
+            "entry_bytes_revision": revision,
+        }
+        # Of a group of changes, only the last one writes the row.
+        self._connection.put_last(catalog, _ADVANCE_AND_NOTIFY if is_shared else _ADVANCE, row)
+        commit = {
+            "revision": revision,
+            "root_digest": root,
+            "entry_count": digest.entry_count,
+            "create_time_us": to_us(self.stamp.now),
+            "method": method,
+            "resource": resource,
+            "entry_bytes": entry_bytes,
+        }
+        await self._connection.insert(catalog_revisions, commit)
+        position = dataclasses.replace(self.tip.head.position, revision=revision, digest=root)
+        head = domain.Head(position=position, entry_count=digest.entry_count)
+        return Tip(head=head, digest=digest, entry_bytes=entry_bytes)
 
 
-async def count_entry_bytes(connection: AsyncConnection) -> int:
+async def count_entry_bytes(connection: Statements) -> int:
     """The bytes of the newest snapshot. Its cost is in proportion to the catalog."""
     of_entry = func.length(entries.c.name) + func.length(entries.c.type) + blobs.c.size_bytes
     query = (

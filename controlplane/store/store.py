@@ -10,33 +10,35 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from alembic.util import CommandError
+from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from controlplane import errors
+from controlplane import errors, principal
 from controlplane.catalog import domain
 from controlplane.commit_feed import CommitFeed
 from controlplane.store import revisions
 from controlplane.store.audit import AuditEvents, AuditLog
 from controlplane.store.databases import database
 from controlplane.store.databases import postgres as store_postgres
+from controlplane.store.databases.connection import Query, Statements, WriteConnection
 from controlplane.store.databases.failures import database_errors
 from controlplane.store.doors import WriteDoor
 from controlplane.store.entries import Entries, EntryChange
 from controlplane.store.fleet.data_planes import DataPlaneRecords, DataPlanes
 from controlplane.store.fleet.reported_names import ReportedNames
 from controlplane.store.fleet.tables import FleetTables
+from controlplane.store.groups import Change, GroupCommit
 from controlplane.store.reading import Reading
 from controlplane.store.request_ids import AnsweredRequests
+from controlplane.store.resources import served_names
 from controlplane.store.resources.adapters import Adapters
 from controlplane.store.resources.api_keys import ApiKeys
 from controlplane.store.resources.models import Models
 from controlplane.store.resources.purging import Purge
 from controlplane.store.resources.routes import Routes
-from controlplane.store.resources.served_names import ServedNames
 from controlplane.store.retention import Compaction, Retention
 from controlplane.store.transactions import WriteTransaction
 
@@ -74,7 +76,8 @@ class Store:
         self._upkeep_door = WriteDoor(opened, opened.upkeep_max)
         self.commits = CommitFeed()
         """Announces each catalog revision that this store commits."""
-        reading = Reading(begin=self._begin_read, now=clock)
+        self._groups = GroupCommit(self._catalog_door, self._new_stamp, self.commits.publish)
+        reading = Reading(begin=self._begin_read, fetch=self._fetch, now=clock)
         self.models = Models(reading)
         self.adapters = Adapters(reading)
         self.routes = Routes(reading)
@@ -119,6 +122,7 @@ class Store:
                 yield store
             finally:
                 # The caller of a write may be gone, but the write may be durable already.
+                await store._groups.drain()
                 await store._catalog_door.drain()
                 await store._upkeep_door.drain()
 
@@ -129,10 +133,14 @@ class Store:
             await revisions.make_catalog_if_absent(connection, store_uid=self._new_uid(), now=self._clock())
 
     @asynccontextmanager
-    async def _begin_read(self) -> AsyncIterator[AsyncConnection]:
+    async def _begin_read(self) -> AsyncIterator[Statements]:
         with database_errors():
             async with self._database.engine.begin() as connection:
                 yield connection
+
+    async def _fetch(self, query: Query, **key: object) -> Sequence[Row[Any]]:
+        with database_errors():
+            return await self._database.fetch(query, key)
 
     def fleet_tables(self) -> FleetTables | None:
         """What control planes on one database share. None: an SQLite database has only one."""
@@ -146,8 +154,7 @@ class Store:
 
     async def holder_of(self, served_name: str) -> str | None:
         """Name of the resource that is served under this name. None: there is none."""
-        async with self._begin_read() as connection:
-            return await ServedNames(connection).holder_of(served_name)
+        return await served_names.holder_of(self._fetch, served_name)
 
     # For `fleet` and `push`: what their protocols `RecordStore` and `EntrySource` declare
 
@@ -187,39 +194,43 @@ class Store:
         method: str,
         resource: str,
         dry_run: bool = False,
+        is_large: bool = False,
     ) -> T:
-        """Run `work` in a transaction, and commit what it changed as one catalog revision.
+        """Run `work`, and commit what it changed as one catalog revision.
 
-        Once begun, the write goes on to its end even when the caller is cancelled: a commit cannot
-        be taken back, and must be announced in `commits`.
+        It shares its transaction with other changes that wait (`groups.py`). Once begun, the write
+        goes on to its end even when the caller is cancelled: a commit cannot be taken back, and
+        must be announced in `commits`.
 
         Args:
-            work: Makes the change. May be run several times. An exception rolls everything back.
+            work: Makes the change. May be run several times. An exception takes all of it back.
             method: The call that makes the change, for the history, such as `RegisterModel`.
             resource: Name of the resource that changes, for the history.
-            dry_run: Run every check, then roll back.
+            dry_run: Run every check, then take it back.
+            is_large: It may change thousands of resources. Other changes do not wait for it in the
+                same transaction.
 
         Raises:
             errors.Unavailable: the database failed.
         """
+        change = Change(
+            work=work,
+            method=method,
+            resource=resource,
+            principal=principal.current(),
+            origin=principal.origin(),
+            dry_run=dry_run,
+            is_large=is_large,
+        )
+        return await self._groups.commit(change)
 
-        async def change(connection: AsyncConnection) -> tuple[T, domain.Head | None]:
-            transaction = await WriteTransaction.begin(
-                connection, now=self._clock(), uid=self._new_uid(), deleted_retention=self._deleted_retention
-            )
-            result = await work(transaction)
-            new_head = await transaction.finish(method=method, resource=resource)
-            if dry_run:
-                await connection.rollback()
-                return result, None
-            return result, new_head
-
-        def committed(outcome: tuple[T, domain.Head | None]) -> None:
-            if outcome[1] is not None:
-                self.commits.publish(outcome[1])
-
-        result, _ = await self._catalog_door.run(change, on_commit=committed)
-        return result
+    def _new_stamp(self, catalog_revision: int) -> domain.Stamp:
+        return domain.Stamp(
+            uid=self._new_uid(),
+            now=self._clock(),
+            catalog_revision=catalog_revision,
+            deleted_retention=self._deleted_retention,
+        )
 
     async def compact(self, retention: Retention, oldest_in_use: int | None) -> int:
         """Remove some rows that no kept snapshot needs, in a small transaction.
@@ -238,22 +249,23 @@ class Store:
             errors.Unavailable: the database failed.
         """
 
-        async def change(connection: AsyncConnection) -> int:
+        async def change(connection: WriteConnection) -> int:
             return await Compaction(connection).run(retention, now=self._clock(), oldest_in_use=oldest_in_use)
 
         return await self._catalog_door.run(change)
 
     # Upkeep: makes no catalog revision and does not wait for changes of the catalog.
 
-    async def upsert_data_plane(self, record: domain.DataPlaneRecord) -> None:
-        """Write the record of a data plane in place of an earlier one.
+    async def upsert_data_plane(self, *records: domain.DataPlaneRecord) -> None:
+        """Write records of data planes in place of earlier ones, in one transaction.
 
         Raises:
             errors.Unavailable: the database failed.
         """
 
-        async def change(connection: AsyncConnection) -> None:
-            await DataPlaneRecords(connection).put(record)
+        async def change(connection: WriteConnection) -> None:
+            for record in records:
+                await DataPlaneRecords(connection).put(record)
 
         await self._upkeep_door.run(change)
 
@@ -267,7 +279,7 @@ class Store:
             errors.Unavailable: the database failed.
         """
 
-        async def change(connection: AsyncConnection) -> int:
+        async def change(connection: WriteConnection) -> int:
             return await Purge(connection, self._clock()).run(limit)
 
         return await self._upkeep_door.run(change)
@@ -279,7 +291,7 @@ class Store:
             errors.Unavailable: the database failed.
         """
 
-        async def change(connection: AsyncConnection) -> int:
+        async def change(connection: WriteConnection) -> int:
             return await AuditLog(connection).delete(before=before, limit=limit)
 
         return await self._upkeep_door.run(change)

@@ -1,15 +1,13 @@
-"""The write transaction: one change of the catalog, with a repository for each resource."""
+"""One change of the catalog in a write transaction, with a repository for each resource."""
 
 from __future__ import annotations
 
 import dataclasses
-from datetime import datetime, timedelta
-
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from controlplane import principal
-from controlplane.catalog import audit, domain, snapshot
+from controlplane.catalog import audit, snapshot
 from controlplane.store.audit import AuditLog
+from controlplane.store.databases.connection import WriteConnection
 from controlplane.store.entry_changes import EntryChanges
 from controlplane.store.fleet.removal import DataPlaneRemovals
 from controlplane.store.reading import Reading
@@ -20,7 +18,7 @@ from controlplane.store.resources.change import CatalogChange
 from controlplane.store.resources.models import ModelChanges
 from controlplane.store.resources.routes import RouteChanges
 from controlplane.store.resources.served_names import ServedNames
-from controlplane.store.revisions import NextRevision
+from controlplane.store.revisions import NextRevision, Tip
 
 
 class WriteTransaction:
@@ -29,11 +27,11 @@ class WriteTransaction:
     Its repositories read what the transaction has written so far.
     """
 
-    def __init__(self, connection: AsyncConnection, revision: NextRevision) -> None:
+    def __init__(self, connection: WriteConnection, revision: NextRevision) -> None:
         self._revision = revision
         self._audit = AuditLog(connection)
-        self.head = revision.head
-        """The newest committed snapshot."""
+        self.head = revision.tip.head
+        """The snapshot before the change."""
         self.stamp = revision.stamp
         """What the change is marked with."""
         self.entries = EntryChanges(connection, revision)
@@ -48,28 +46,10 @@ class WriteTransaction:
         self.data_planes = DataPlaneRemovals(connection)
         self.request_ids = AnsweredRequestChanges(connection, Reading.within(connection, self.stamp.now))
 
-    @classmethod
-    async def begin(
-        cls,
-        connection: AsyncConnection,
-        *,
-        now: datetime,
-        uid: str,
-        deleted_retention: timedelta = domain.DELETED_RETENTION,
-    ) -> WriteTransaction:
-        """Take the lock on the catalog.
-
-        Args:
-            connection: In a transaction that may write.
-            now: The time of the change in UTC, aware.
-            uid: Identity of the resource that the change may create.
-            deleted_retention: How long what the change deletes can be undeleted.
-        """
-        revision = await NextRevision.lock(connection, now=now, uid=uid, deleted_retention=deleted_retention)
-        return cls(connection, revision)
-
-    async def finish(self, *, method: str, resource: str) -> domain.Head | None:
+    async def finish(self, *, method: str, resource: str, dry_run: bool = False) -> Tip | None:
         """Allocate the revision of what was changed, and log it. None: the catalog is as before.
+
+        A dry run is only checked.
 
         Raises:
             errors.ResourceExhausted: the catalog would grow beyond what data planes take.
@@ -80,15 +60,15 @@ class WriteTransaction:
             return None
         if self.entries.digest.entry_count > self.head.entry_count:
             snapshot.check_entry_count(self.entries.digest.entry_count)
-        if self.entries.bytes > self._revision.entry_bytes:
+        if self.entries.bytes > self._revision.tip.entry_bytes:
             snapshot.check_bytes(self.entries.bytes)
-        new_head = await self._revision.allocate(
-            self.entries.digest, self.entries.bytes, method=method, resource=resource
-        )
+        if dry_run:
+            return None
+        tip = await self._revision.allocate(self.entries.digest, self.entries.bytes, method=method, resource=resource)
         event = self._event(self.stamp.catalog_revision, method, resource)
-        changes = await self._audit.read_changes(self.entries.changes)
+        changes = await self._audit.read_changes(self.entries.changes, self.entries.blobs)
         await self._audit.append(dataclasses.replace(event, changes=changes, change_count=self.entries.count))
-        return new_head
+        return tip
 
     def _event(self, catalog_revision: int, method: str, resource: str) -> audit.AuditEvent:
         return audit.AuditEvent(

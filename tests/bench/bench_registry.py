@@ -1,12 +1,13 @@
 """What a large registry costs, and how many changes it commits: `make bench-registry`.
 
     python -m tests.bench.bench_registry [--models N] [--adapters N] [--calls N] [--seconds S]
+        [--applied N]
 
 Real control plane processes, asked over gRPC from this one. A control plane with a full catalog and
 one with an empty catalog take turns, call by call, so that a noisy machine disturbs both. The
 figure to look at is the ratio of their medians. Beside each median it prints the lowest and the
 highest quartile, and beside a ratio the lowest and the highest of the rounds. Databases wait for
-the disk at each commit.
+the disk at each commit. etcd, which does much less for a commit, shows what the machine can do.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import argparse
 import asyncio
 import itertools
 import logging
+import os
 import statistics
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import psutil
@@ -36,12 +40,17 @@ from protocol.catalog_digest import CatalogDigest, blob_digest
 from tests import full_catalog
 from tests.adapter_directories import write_adapter
 from tests.control_planes import Replica, control_planes
+from tests.etcd_server import EtcdServer, running_etcd
 from tests.postgres_server import running_server
 from tests.registry_world import spec
 from tests.stream.access_world import TOKENS
 
 PAGE_SIZE = 1000
 ROUNDS = 3
+
+ETCD = "etcd"
+ETCD_VALUE_BYTES = 400
+"""About as large as the snapshot entry of the models here."""
 
 Call = Callable[[], Awaitable[None]]
 
@@ -163,20 +172,38 @@ async def compare_pages(full: Replica, count: int) -> None:
     await compare(calls, count, ratio_max=2)
 
 
-async def commits_per_second(replica: Replica, clients: int, seconds: float, numbers: Iterator[int]) -> float:
-    """Models registered per second by `clients` callers, each waiting for its answer.
+def registering_models(replica: Replica) -> Call:
+    """RegisterModel of a new model."""
+    # Registering an id again would commit nothing.
+    numbers = itertools.count()
 
-    Ids come from `numbers`: registering an id again would commit nothing.
-    """
+    async def register() -> None:
+        request = pb.RegisterModelRequest(model_id=f"commit-{next(numbers)}", spec=spec(), request_id=str(uuid.uuid4()))
+        answer = await stub(replica).RegisterModel(request, metadata=_METADATA)
+        assert answer.created, "every call commits"
+
+    return register
+
+
+def putting(server: EtcdServer) -> Call:
+    """Put of a value that is as large as the entry of a model."""
+    numbers = itertools.count()
+
+    async def put() -> None:
+        await server.put(f"commit-{next(numbers)}", bytes(ETCD_VALUE_BYTES))
+
+    return put
+
+
+async def commits_per_second(call: Call, clients: int, seconds: float) -> float:
+    """Calls per second by `clients` callers, each waiting for its answer."""
     done = 0
     end = time.perf_counter() + seconds
 
     async def client() -> None:
         nonlocal done
         while time.perf_counter() < end:
-            request = pb.RegisterModelRequest(model_id=f"commit-{next(numbers)}", spec=spec())
-            answer = await stub(replica).RegisterModel(request, metadata=_METADATA)
-            assert answer.created, "every call commits"
+            await call()
             done += 1
 
     began = time.perf_counter()
@@ -187,16 +214,56 @@ async def commits_per_second(replica: Replica, clients: int, seconds: float, num
 
 
 async def compare_databases(urls: dict[str, str], directory: Path, seconds: float) -> None:
-    """Commits per second on each database, by 1 client and then by 64."""
-    for name, url in urls.items():
-        async with control_planes(url, Path(tempfile.mkdtemp(dir=directory))) as (replica,):
-            numbers = itertools.count()
-            for clients in (1, 64):
-                rates = [await commits_per_second(replica, clients, seconds, numbers) for _ in range(ROUNDS)]
-                tell(
-                    f"{name}, {clients} client{'s' if clients > 1 else ''}".ljust(35)
-                    + f"{statistics.median(rates):.0f} commits/s ({min(rates):.0f} to {max(rates):.0f})"
-                )
+    """Commits per second on each database and of etcd, in turns, by 1 client and then by 64."""
+    async with AsyncExitStack() as stack:
+        calls: dict[str, Call] = {}
+        for name, url in urls.items():
+            own = Path(tempfile.mkdtemp(dir=directory))
+            (replica,) = await stack.enter_async_context(control_planes(url, own))
+            calls[name] = registering_models(replica)
+        etcd = await stack.enter_async_context(running_etcd(Path(tempfile.mkdtemp(dir=directory))))
+        calls[ETCD] = putting(etcd)
+        for clients in (1, 64):
+            rates: dict[str, list[float]] = {name: [] for name in calls}
+            for _ in range(ROUNDS):
+                for name, call in calls.items():
+                    rates[name].append(await commits_per_second(call, clients, seconds))
+            for name in calls:
+                tell(_rate_line(f"{name}, {clients} client{'s' if clients > 1 else ''}", rates[name], rates[ETCD]))
+
+
+def _rate_line(what: str, rates: Sequence[float], of_etcd: Sequence[float]) -> str:
+    line = what.ljust(35) + f"{statistics.median(rates):.0f} commits/s ({min(rates):.0f} to {max(rates):.0f})"
+    if rates is of_etcd:
+        return line
+    return f"{line}, {statistics.median(rates) / statistics.median(of_etcd):.2f} of etcd"
+
+
+async def time_apply(url: str, directory: Path, adapters: int) -> None:
+    """`broadsheet apply` of new adapters to a model that exists, on SQLite."""
+    source = write_adapter(directory / "applied")
+    document = f"parent: models/base\nsource: {{uri: {source.as_uri()}}}\nadapter_id: "
+    documents = (f"{document}a-{number}\n" for number in range(adapters))
+    file = directory / "adapters.yaml"
+    file.write_text("---\n".join(documents))
+    async with control_planes(url, Path(tempfile.mkdtemp(dir=directory))) as (replica,):
+        request = pb.RegisterModelRequest(model_id="base", spec=spec())
+        await stub(replica).RegisterModel(request, metadata=_METADATA)
+        environment = {
+            **os.environ,
+            "BROADSHEET_ENDPOINT": replica.address,
+            "BROADSHEET_TOKEN": TOKENS[Role.PUBLISHER],
+        }
+        for what in ("new", "there already"):
+            began = time.perf_counter()
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", "from broadsheet.cli import main; main()", "apply", "-f", str(file)),
+                env=environment,
+                stdout=asyncio.subprocess.DEVNULL,
+            )
+            assert await process.wait() == 0, "everything was applied"
+            took = time.perf_counter() - began
+            tell(f"apply of {adapters} adapters, {what}".ljust(35) + f"{took:.1f} s")
 
 
 def memory(full: Replica, empty: Replica) -> str:
@@ -223,6 +290,7 @@ async def measure(arguments: argparse.Namespace, directory: Path, postgres_url: 
         await compare_pages(full, max(2, arguments.calls // 10))
         tell("control plane, after these calls".ljust(35) + memory(full, empty))
     await compare_databases({"SQLite": commits_url, "PostgreSQL": postgres_url}, directory, arguments.seconds)
+    await time_apply(database_url(directory / "applied.db"), directory, arguments.applied)
 
 
 def tell(line: str) -> None:
@@ -235,6 +303,7 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=100, help="default: 100")
     parser.add_argument("--adapters", type=int, default=100_000, help="default: 100000")
     parser.add_argument("--calls", type=int, default=100, help="of RegisterAdapter in each of three rounds (100)")
+    parser.add_argument("--applied", type=int, default=10_000, help="adapters to apply from a file (10000)")
     parser.add_argument("--seconds", type=float, default=5.0, help="each of three rounds of commits (5)")
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))

@@ -23,7 +23,7 @@ async def test_new_store_is_at_revision_0_and_empty(world: World) -> None:
 async def test_every_change_makes_the_next_revision_in_commit_order(world: World) -> None:
     results = await asyncio.gather(*(world.register_model(f"m{index}") for index in range(20)))
     assert sorted(result.catalog_revision for result in results) == list(range(1, 21))
-    assert [head.position.revision for head in world.published] == list(range(1, 21))
+    assert sorted(head.position.revision for head in world.published) == list(range(1, 21))
     for result in results:
         commit = await world.store.revisions.commit_at(result.catalog_revision)
         assert (commit.method, commit.resource) == ("RegisterModel", result.model.name)

@@ -153,6 +153,28 @@ async def test_a_write_that_loses_its_connection_before_the_commit_is_retried(ur
         assert (attempts, await world.revision(), await world.entries()) == (2, 2, [])
 
 
+async def test_a_group_that_loses_its_connection_before_the_commit_is_retried_as_a_whole(
+    url: str, tmp_path: Path
+) -> None:
+    async with open_world(url, tmp_path) as world:
+        attempts = 0
+
+        async def work(transaction: WriteTransaction) -> int:
+            nonlocal attempts
+            attempts += 1
+            if attempts == 1:
+                await _cut_connections(url)
+            return transaction.stamp.catalog_revision
+
+        first = asyncio.create_task(world.store.write(work, method="X", resource="x"))
+        tasks = [asyncio.create_task(world.register_model(f"m{number}")) for number in range(3)]
+        last = asyncio.create_task(world.store.write(work, method="X", resource="x"))
+        assert [(await task).catalog_revision for task in tasks] == [1, 2, 3]
+        assert (await first, await last, attempts) == (1, 4, 3)
+        assert [head.position.revision for head in world.published] == [3, 2, 1]
+        await world.check_digest(3)
+
+
 async def test_a_write_that_loses_its_connection_in_the_commit_is_not_retried(url: str, tmp_path: Path) -> None:
     async with open_world(url, tmp_path) as world:
         with _failing("commit", lost=True) as failures, pytest.raises(errors.Unavailable):

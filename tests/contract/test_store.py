@@ -16,6 +16,7 @@ from controlplane import errors
 from controlplane.store.store import Store
 from controlplane.store.transactions import WriteTransaction
 from tests.registry_world import World, open_world, spec
+from tests.statements import observed
 
 
 @contextmanager
@@ -26,18 +27,13 @@ def failing_statement(number: int) -> Iterator[list[str]]:
     """
     statements: list[str] = []
 
-    def fail(
-        connection: object, cursor: object, statement: str, parameters: object, context: object, executemany: bool
-    ) -> None:
+    def fail(connection: object, statement: str) -> None:
         statements.append(statement)
         if len(statements) == number:
             raise OperationalError(statement, {}, Exception("database or disk is full"))
 
-    event.listen(Engine, "before_cursor_execute", fail)
-    try:
+    with observed(fail):
         yield statements
-    finally:
-        event.remove(Engine, "before_cursor_execute", fail)
 
 
 async def _contents(world: World) -> object:

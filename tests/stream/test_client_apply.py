@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from broadsheet import applying
+from broadsheet.applying import Action, Step
 from broadsheet.client import Client
+from broadsheet.errors import InvalidArgument
+from broadsheet.types import Engine, ModelSpec, RegisterModelRequest, RegisterModelResponse
 from tests.adapter_directories import write_adapter
 from tests.stream.cli_world import Cli
 from tests.stream.client_world import running_control_plane
@@ -162,3 +169,69 @@ def test_an_export_applies_without_a_difference(cli: Cli, endpoint: str, files: 
     assert cli("model", "delete", "m", "--force") == 0
     assert cli("apply", "-f", str(exported)) == 0
     assert cli("apply", "-f", str(exported), "--dry-run", "--exit-code") == 0
+
+
+def creations(*requests: RegisterModelRequest) -> list[Step]:
+    """Steps that register these models."""
+    return [Step(action=Action.CREATE, name=f"models/{item.model_id}", request=item) for item in requests]
+
+
+def model(model_id: str, served_name: str = "", **spec: ModelSpec) -> RegisterModelRequest:
+    """A model that is registered without files."""
+    simulated = ModelSpec(engine=Engine(kind=Engine.KIND_SIMULATED))
+    return RegisterModelRequest(model_id=model_id, served_name=served_name, spec=spec.get("spec", simulated))
+
+
+def test_steps_that_do_not_refer_to_each_other_are_carried_out_together(endpoint: str) -> None:
+    all_here = threading.Barrier(applying.IN_FLIGHT_MAX, timeout=20)
+
+    class Meeting(Client):
+        def register_model(self, *arguments: Any, **fields: Any) -> RegisterModelResponse:
+            all_here.wait()
+            return super().register_model(*arguments, **fields)
+
+    steps = creations(*(model(f"m{number:03}") for number in range(applying.IN_FLIGHT_MAX)))
+    done: list[Step] = []
+    with Meeting(endpoint) as client:
+        applying.carry_out(client, steps, on_done=done.append)
+    assert done == steps, "in their order"
+    assert revision(endpoint) == len(steps)
+
+
+def test_a_step_that_needs_what_one_before_it_frees_is_repeated_after_it(endpoint: str) -> None:
+    tried = threading.Event()
+
+    class Slow(Client):
+        def register_model(self, model_id: str, **fields: Any) -> RegisterModelResponse:
+            if model_id == "a":
+                tried.wait(20)
+            try:
+                return super().register_model(model_id, **fields)
+            finally:
+                if model_id == "b":
+                    tried.set()
+
+    with Client(endpoint) as client:
+        client.register_model("a", spec=model("a").spec, served_name="best")
+    done: list[Step] = []
+    with Slow(endpoint) as client:
+        applying.carry_out(client, creations(model("a", "old"), model("b", "best")), on_done=done.append)
+        assert [step.name for step in done] == ["models/a", "models/b"]
+        assert client.get_model("b").served_name == "best"
+
+
+def test_after_a_step_that_failed_no_other_is_begun(endpoint: str) -> None:
+    class Counting(Client):
+        begun = 0
+
+        def register_model(self, model_id: str, **fields: Any) -> RegisterModelResponse:
+            Counting.begun += 1
+            if model_id != "wrong":
+                time.sleep(0.2)
+            return super().register_model(model_id, **fields)
+
+    steps = creations(model("wrong", spec=ModelSpec()), *(model(f"m{number}") for number in range(200)))
+    with Counting(endpoint) as client, pytest.raises(InvalidArgument):
+        applying.carry_out(client, steps, on_done=lambda step: None)
+    assert Counting.begun <= 2 * applying.IN_FLIGHT_MAX
+    assert revision(endpoint) == Counting.begun - 1

@@ -115,10 +115,10 @@ class FailingStore:
         self.get_data_plane = store.get_data_plane
         self.read_entries = store.read_entries
 
-    async def upsert_data_plane(self, record: DataPlaneRecord) -> None:
+    async def upsert_data_plane(self, *records: DataPlaneRecord) -> None:
         if self.failing:
             raise OSError("the disk is full")
-        await self._store.upsert_data_plane(record)
+        await self._store.upsert_data_plane(*records)
 
 
 async def test_a_failing_store_ends_no_stream_and_catches_up(tmp_path: Path) -> None:

@@ -8,17 +8,27 @@ the file states are compared.
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from broadsheet.client import Client
-from broadsheet.errors import BroadsheetError, FailedPrecondition, InvalidArgument
+from broadsheet.errors import AlreadyExists, BroadsheetError, FailedPrecondition, InvalidArgument
 from broadsheet.exporting import Resource, fields_of, request_of
 from broadsheet.specs.declared import Declared
 from broadsheet.specs.requests import OWNER_LABEL, Request
 from broadsheet.types import Adapter, Model, RegisterAdapterRequest, RegisterModelRequest
 from protocol.field_changes import FieldChange, field_changes
+
+IN_FLIGHT_MAX = 32
+"""Calls at a time. The control plane commits together what arrives together."""
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 class Action(enum.StrEnum):
@@ -71,8 +81,8 @@ class Problem:
 
 def registered(client: Client) -> dict[str, Resource]:
     """Everything that files can declare, by resource name."""
-    found: list[Resource] = [*client.list_models(), *client.list_adapters(), *client.list_routes()]
-    return {resource.name: resource for resource in found}
+    live, _ = _found(client)
+    return live
 
 
 def plan(
@@ -88,8 +98,7 @@ def plan(
         owner: Who applies: value of the label that `Prune.OWN` goes by.
         prune: Which undeclared resources are deleted.
     """
-    live = registered(client)
-    deleted = _deleted(client)
+    live, deleted = _found(client)
     steps: list[Step] = []
     pending = _Pending(made=set(), changed=set())
     wanted = sorted(declared, key=lambda resource: (_rank(resource.name), resource.name))
@@ -97,30 +106,39 @@ def plan(
     deletions = [name for name in live if name not in names and _is_pruned(live[name], owner, prune)]
     pending.made.update(deletions)
     problems = list(_still_needed(live, wanted, frozenset(deletions)))
-    for resource in wanted:
+
+    def step_of(resource: Declared) -> Step | Problem:
         name, place = resource.name, resource.place()
         try:
             if name in deleted:
                 request = _labelled(resource.request, owner)
-                step = Step(action=Action.CREATE, name=name, request=request, place=place, is_deleted=True)
-            else:
-                step = _step(client, resource, live.get(name), owner=owner, pending=pending)
+                return Step(action=Action.CREATE, name=name, request=request, place=place, is_deleted=True)
+            return _step(client, resource, live.get(name), owner=owner, pending=pending)
         except BroadsheetError as error:
-            problems.append(Problem(place=place, name=name, error=error))
-            pending.made.add(name)
-            continue
-        if step.action is Action.CREATE:
-            pending.made.add(name)
-        elif step.action is Action.CHANGE:
-            pending.changed.add(name)
-        steps.append(step)
+            return Problem(place=place, name=name, error=error)
+
+    for _, of_rank in itertools.groupby(wanted, key=lambda resource: _rank(resource.name)):
+        # Resources of one rank do not refer to each other, so `pending` may wait until all are
+        # planned.
+        with _in_parallel(step_of, list(of_rank)) as running:
+            outcomes = [future.result() for future in running]
+        for planned in outcomes:
+            if isinstance(planned, Problem):
+                problems.append(planned)
+                pending.made.add(planned.name)
+                continue
+            steps.append(planned)
+            if planned.action is Action.CREATE:
+                pending.made.add(planned.name)
+            elif planned.action is Action.CHANGE:
+                pending.changed.add(planned.name)
     deletions.sort(key=lambda name: (-_rank(name), name))
     steps += [Step(action=Action.DELETE, name=name) for name in deletions]
     return steps, problems
 
 
 def carry_out(client: Client, steps: Iterable[Step], *, on_done: Callable[[Step], None]) -> None:
-    """Carry out steps in their order.
+    """Carry out steps in their order, several at a time where they do not refer to each other.
 
     Args:
         client: Sends the requests.
@@ -128,17 +146,60 @@ def carry_out(client: Client, steps: Iterable[Step], *, on_done: Callable[[Step]
         on_done: Called after each step that changed something.
 
     Raises:
-        BroadsheetError: A step failed. Those before it are done; repeating all of them is safe.
+        BroadsheetError: A step failed. Those before it are done, and perhaps some after it;
+            repeating all of them is safe.
     """
-    for step in steps:
-        if step.action is Action.DELETE:
-            _delete(client, step.name)
-        elif step.request is not None:
-            if step.is_deleted:
-                _undelete(client, step.name)
-            _register(client, step.request, validate_only=False)
+
+    def done(step: Step) -> None:
         if step.action is not Action.KEEP:
             on_done(step)
+
+    for _, alike in itertools.groupby(steps, key=lambda step: (step.action is Action.DELETE, _rank(step.name))):
+        for step in _carry_out_together(client, list(alike), on_done=done):
+            # In their order and alone: a step may need the served name that one before it frees.
+            _carry_out_one(client, step)
+            done(step)
+
+
+def _carry_out_together(client: Client, steps: Sequence[Step], *, on_done: Callable[[Step], None]) -> Sequence[Step]:
+    """Carry out steps that do not refer to each other. Returns those to be repeated alone.
+
+    Raises:
+        BroadsheetError: A step failed, and would fail alone too.
+    """
+    left: list[Step] = []
+    with _in_parallel(lambda step: _carry_out_one(client, step), steps) as running:
+        for step, future in zip(steps, running, strict=True):
+            try:
+                future.result()
+            except (AlreadyExists, FailedPrecondition):
+                # Another step, which was under way, may have been in its way.
+                left.append(step)
+            else:
+                on_done(step)
+    return left
+
+
+def _carry_out_one(client: Client, step: Step) -> None:
+    if step.action is Action.DELETE:
+        _delete(client, step.name)
+    elif step.request is not None:
+        if step.is_deleted:
+            _undelete(client, step.name)
+        _register(client, step.request, validate_only=False)
+
+
+@contextlib.contextmanager
+def _in_parallel(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> Iterator[Sequence[Future[_Result]]]:
+    """Call `function` with each item, IN_FLIGHT_MAX at a time, until the block ends.
+
+    Calls that are under way then are waited for, and no others are begun.
+    """
+    pool = ThreadPoolExecutor(IN_FLIGHT_MAX, thread_name_prefix="apply")
+    try:
+        yield [pool.submit(function, item) for item in items]
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,10 +334,12 @@ def _register(client: Client, request: Request, *, validate_only: bool) -> Resou
     ).route
 
 
-def _deleted(client: Client) -> frozenset[str]:
-    """Models and adapters that are deleted and not yet purged."""
+def _found(client: Client) -> tuple[dict[str, Resource], frozenset[str]]:
+    """What is registered, by resource name; and what is deleted and not yet purged."""
     found: list[Model | Adapter] = [*client.list_models(show_deleted=True), *client.list_adapters(show_deleted=True)]
-    return frozenset(resource.name for resource in found if resource.HasField("delete_time"))
+    deleted = frozenset(resource.name for resource in found if resource.HasField("delete_time"))
+    live: list[Resource] = [*(resource for resource in found if resource.name not in deleted), *client.list_routes()]
+    return {resource.name: resource for resource in live}, deleted
 
 
 def _undelete(client: Client, name: str) -> None:

@@ -39,6 +39,7 @@ async def commit(
     *,
     resource: str,
     kept: Callable[[R], R] = lambda answer: answer,
+    is_large: bool = False,
 ) -> R:
     """Carry out `request` in a transaction of its own, unless that was done before.
 
@@ -56,6 +57,7 @@ async def commit(
         resource: Name of the resource that changes, for the history.
         kept: The answer to store for repeats. Differs from the first one where that holds a
             secret.
+        is_large: It may change thousands of resources, see `Store.write`.
 
     Raises:
         errors.InvalidArgument: The request id belongs to another request.
@@ -72,10 +74,12 @@ async def commit(
         answer = await work(transaction)
         if call.request_id:
             answered = _answered(call, kept(answer), transaction.stamp)
-            await transaction.request_ids.keep(answered, request_ids.RETENTION)
+            await transaction.request_ids.keep(answered)
         return answer, False
 
-    answer, is_repeat = await store.write(once, method=call.method, resource=resource, dry_run=call.validate_only)
+    answer, is_repeat = await store.write(
+        once, method=call.method, resource=resource, dry_run=call.validate_only, is_large=is_large
+    )
     _log.info(
         "request_repeated" if is_repeat else "change_made",
         method=call.method,

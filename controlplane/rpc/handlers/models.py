@@ -183,7 +183,7 @@ class ModelHandler:
             )
 
         return await idempotency.commit(
-            self._registry.store, request, pb.DeleteModelResponse, work, resource=request.name
+            self._registry.store, request, pb.DeleteModelResponse, work, resource=request.name, is_large=request.force
         )
 
     async def undelete_model(self, request: pb.UndeleteModelRequest) -> pb.UndeleteModelResponse:
@@ -211,7 +211,7 @@ class ModelHandler:
             )
 
         return await idempotency.commit(
-            self._registry.store, request, pb.UndeleteModelResponse, work, resource=request.name
+            self._registry.store, request, pb.UndeleteModelResponse, work, resource=request.name, is_large=True
         )
 
 

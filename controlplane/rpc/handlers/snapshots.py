@@ -106,6 +106,7 @@ class SnapshotHandler:
             rollback_pb2.RollbackCatalogResponse,
             work,
             resource=f"snapshots/{request.to_revision}",
+            is_large=True,
         )
 
     async def list_snapshots(self, request: pb.ListSnapshotsRequest) -> pb.ListSnapshotsResponse:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from controlplane import errors
 from controlplane.store.databases import postgres as store_postgres
 from controlplane.store.databases import sqlite as store_sqlite
+from controlplane.store.databases.connection import Query, WriteConnection
 
 
 class Database(Protocol):
@@ -34,7 +35,10 @@ class Database(Protocol):
     def engine(self) -> AsyncEngine:
         """For reads. All statements of one transaction see one state."""
 
-    def begin_write(self) -> AbstractAsyncContextManager[AsyncConnection]:
+    async def fetch(self, query: Query, key: Mapping[str, object]) -> Sequence[Row[Any]]:
+        """The rows with this key, as they are now."""
+
+    def begin_write(self) -> AbstractAsyncContextManager[WriteConnection]:
         """A transaction that may write. Commits at the end of the block, or rolls back."""
 
     def begin_setup(self) -> AbstractAsyncContextManager[AsyncConnection]:
@@ -97,7 +101,7 @@ async def open_database(url: str, *, connections_max: int, only_read: bool = Fal
             try:
                 yield sqlite
             finally:
-                await sqlite.engine.dispose()
+                await sqlite.close()
         return
     postgres = store_postgres.PostgresDatabase(parsed, connections_max=connections_max)
     try:

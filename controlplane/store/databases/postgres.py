@@ -9,17 +9,19 @@ ONLY: the statements of one transaction see one state, and never wait for writes
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from controlplane import errors
+from controlplane.store.databases.connection import Query, WriteConnection
+from controlplane.store.databases.postgres_connection import PostgresConnection, driver_of, fetch
 
 DRIVER = "postgresql+asyncpg"
 
@@ -36,7 +38,8 @@ _STATEMENT_TIMEOUT_MS = 15_000
 """No statement of the store takes a second, so one that takes this long is stuck."""
 
 _LOCK_TIMEOUT_MS = 5_000
-"""For the catalog's row: enough for 500 changes ahead in the queue at 100 commits/s."""
+"""For the catalog's row. Each other control plane has one group of changes ahead at most, which
+takes a tenth of a second, and a rollback of the catalog."""
 
 _IDLE_IN_TRANSACTION_TIMEOUT_MS = 30_000
 """A process that is stopped in the middle of a write must not hold the row for ever."""
@@ -79,9 +82,9 @@ class PostgresDatabase:
             connections_max: Connections of this process, at least CONNECTIONS_MIN.
         """
         self._url = url
-        # Half for changes of the catalog, which mostly wait for each other, and an eighth for
-        # upkeep: readers always find a connection.
-        self.writers_max = connections_max // 2
+        # Two for changes of the catalog: one group at a time, and compaction. An eighth for upkeep,
+        # and the others for readers.
+        self.writers_max = 2
         self.upkeep_max = max(1, connections_max // 8)
         self._pool = create_async_engine(
             url,
@@ -108,10 +111,17 @@ class PostgresDatabase:
         """An engine without a pool, for a task that keeps a connection for long."""
         return create_async_engine(self._url, poolclass=NullPool, connect_args=_connect_args())
 
+    async def fetch(self, query: Query, key: Mapping[str, object]) -> Sequence[Row[Any]]:
+        # A single statement sees one state also without a transaction around it.
+        async with self._pool.connect() as connection:
+            return await fetch(await driver_of(connection), query, key, connection.dialect)
+
     @asynccontextmanager
-    async def begin_write(self) -> AsyncIterator[AsyncConnection]:
+    async def begin_write(self) -> AsyncIterator[WriteConnection]:
         async with self._writing.begin() as connection:
-            yield connection
+            opened = PostgresConnection(connection, await driver_of(connection))
+            yield opened
+            await opened.flush()
 
     @asynccontextmanager
     async def begin_setup(self) -> AsyncIterator[AsyncConnection]:

@@ -7,17 +7,21 @@ import fcntl
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, Engine, NullPool, Row, event
+from sqlalchemy import create_engine as create_sync_engine
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from controlplane import errors
+from controlplane.store.databases.connection import Query, WriteConnection
+from controlplane.store.databases.sqlite_connection import fetch, in_thread, transaction
 
 DRIVER = "sqlite+aiosqlite"
 
@@ -120,8 +124,20 @@ def _close_to_others(path: Path) -> None:
 def create_engine(path: Path) -> AsyncEngine:
     """An engine whose commits are on disk when they return."""
     engine = create_async_engine(database_url(path), pool_size=CONNECTIONS_MAX, max_overflow=0)
+    _configure(engine.sync_engine)
+    return engine
 
-    @event.listens_for(engine.sync_engine, "connect")
+
+def create_plain_engine(path: Path) -> Engine:
+    """The same without a thread for each connection, and without a pool."""
+    url = URL.create("sqlite+pysqlite", database=str(path))
+    engine = create_sync_engine(url, poolclass=NullPool, connect_args={"check_same_thread": False})
+    _configure(engine)
+    return engine
+
+
+def _configure(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
     def configure(connection: DBAPIConnection, _record: object) -> None:
         # The driver itself begins transactions too late for BEGIN IMMEDIATE, and for reads that
         # see one state.
@@ -135,14 +151,12 @@ def create_engine(path: Path) -> AsyncEngine:
         cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
         cursor.close()
 
-    @event.listens_for(engine.sync_engine, "begin")
+    @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         options: dict[str, Any] = dict(connection.get_execution_options())
         # IMMEDIATE takes the write lock at once. A transaction that reads first and then writes
         # may fail half-way.
         connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(WRITE) else "BEGIN")
-
-    return engine
 
 
 class SqliteDatabase:
@@ -157,6 +171,9 @@ class SqliteDatabase:
         # SQLite has one writer at a time. This lock hands the turn on in order; SQLite itself
         # would poll, and give up after _BUSY_TIMEOUT_MS.
         self._writing = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
+        self._writer: Connection | None = None
+        self._reader: Connection | None = None
 
     @property
     def name(self) -> str:
@@ -166,17 +183,38 @@ class SqliteDatabase:
     def engine(self) -> AsyncEngine:
         return self._engine
 
+    async def fetch(self, query: Query, key: Mapping[str, object]) -> Sequence[Row[Any]]:
+        # Here and not in a thread, for the reason that `sqlite_connection.py` gives. A single
+        # statement sees one state also without a transaction around it.
+        if self._reader is None:
+            self._reader = create_plain_engine(self._path).connect()
+        return fetch(self._reader, query, key)
+
     @asynccontextmanager
-    async def begin_write(self) -> AsyncIterator[AsyncConnection]:
+    async def begin_write(self) -> AsyncIterator[WriteConnection]:
+        async with self._writing:
+            if self._writer is None or self._writer.closed:
+                self._writer = await in_thread(self._thread, self._connect_writer)
+            async with transaction(self._writer, self._thread) as connection:
+                yield connection
+
+    def _connect_writer(self) -> Connection:
+        return create_plain_engine(self._path).connect().execution_options(**{WRITE: True})
+
+    @asynccontextmanager
+    async def begin_setup(self) -> AsyncIterator[AsyncConnection]:
         async with self._writing, self._engine.connect() as plain:
             connection = await plain.execution_options(**{WRITE: True})
             async with connection.begin():
                 yield connection
 
-    @asynccontextmanager
-    async def begin_setup(self) -> AsyncIterator[AsyncConnection]:
-        async with self.begin_write() as connection:
-            yield connection
+    async def close(self) -> None:
+        """Close all connections."""
+        for connection in (self._reader, self._writer):
+            if connection is not None:
+                await in_thread(self._thread, connection.close)
+        self._thread.shutdown()
+        await self._engine.dispose()
 
     async def finish_schema(self, connection: AsyncConnection) -> None:
         """Nothing to do: SQLite compares text by its bytes by default."""

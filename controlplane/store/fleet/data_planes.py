@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy import Row, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broadsheet.v1 import snapshot_pb2, snapshot_service_pb2
 from controlplane.catalog import convert, domain
+from controlplane.store.databases.connection import WriteConnection
 from controlplane.store.reading import Reading
 from controlplane.store.schema import data_planes
 from controlplane.store.times import from_us, to_us
@@ -42,7 +42,7 @@ class DataPlanes:
 class DataPlaneRecords:
     """Writes what is known of data planes, on a connection that may write."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: WriteConnection) -> None:
         self._connection = connection
 
     async def put(self, record: domain.DataPlaneRecord) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sqlalchemy import delete
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from controlplane.store.databases.connection import WriteConnection
 from controlplane.store.fleet.tables import notify
 from controlplane.store.schema import data_plane_reports, data_planes, resource_statuses
 
@@ -12,7 +12,7 @@ from controlplane.store.schema import data_plane_reports, data_planes, resource_
 class DataPlaneRemovals:
     """The data planes that a transaction removes."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: WriteConnection) -> None:
         self._connection = connection
         self.count = 0
         """Data planes that were removed."""

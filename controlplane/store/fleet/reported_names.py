@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 from sqlalchemy import select, tuple_
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from controlplane.store.databases.connection import Statements
 from controlplane.store.reading import Reading
 from controlplane.store.schema import entries, model_revisions
 from protocol import names
@@ -35,7 +35,7 @@ class ReportedNames:
             return found | await _model_revisions(connection, rest, since_revision)
 
 
-async def _held(connection: AsyncConnection, reported: Sequence[str], since_revision: int) -> AbstractSet[str]:
+async def _held(connection: Statements, reported: Sequence[str], since_revision: int) -> AbstractSet[str]:
     query = (
         select(entries.c.name)
         .where(entries.c.name.in_(reported), entries.c.to_revision.is_(None) | (entries.c.to_revision > since_revision))
@@ -44,9 +44,7 @@ async def _held(connection: AsyncConnection, reported: Sequence[str], since_revi
     return set((await connection.execute(query)).scalars())
 
 
-async def _model_revisions(
-    connection: AsyncConnection, reported: Sequence[str], since_revision: int
-) -> AbstractSet[str]:
+async def _model_revisions(connection: Statements, reported: Sequence[str], since_revision: int) -> AbstractSet[str]:
     asked = {target.name: target for target in map(_model_revision, reported) if target is not None}
     if not asked:
         return set()
@@ -54,8 +52,8 @@ async def _model_revisions(
     keys = [(target.model_id, target.number) for target in asked.values() if target.resource in models]
     row = model_revisions.c
     query = select(row.model_id, row.number).where(tuple_(row.model_id, row.number).in_(keys))
-    found = await connection.execute(query) if keys else ()
-    return {names.model_revision_name(model_id, number) for model_id, number in found}
+    found = (await connection.execute(query)).all() if keys else ()
+    return {names.model_revision_name(held.model_id, held.number) for held in found}
 
 
 def _model_revision(name: str) -> names.Target | None:

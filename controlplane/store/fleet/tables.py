@@ -12,9 +12,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, delete, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broadsheet.v1 import status_pb2
+from controlplane.store.databases.connection import Statements, WriteConnection
 from controlplane.store.databases.failures import database_errors
 from controlplane.store.databases.postgres import CATALOG_CHANNEL, PostgresDatabase
 from controlplane.store.fleet.data_planes import DataPlaneRecords, data_plane
@@ -155,7 +155,7 @@ class FleetTables:
                 )
 
 
-async def _put(connection: AsyncConnection, report: FleetReport) -> None:
+async def _put(connection: WriteConnection, report: FleetReport) -> None:
     row = data_plane_reports.c
     changes: dict[str, Any] = {
         "connected": report.connected,
@@ -192,7 +192,7 @@ async def _put(connection: AsyncConnection, report: FleetReport) -> None:
         )
 
 
-async def _change(connection: AsyncConnection, row: Row[Any], known: int) -> FleetChange:
+async def _change(connection: Statements, row: Row[Any], known: int) -> FleetChange:
     statuses: dict[str, status_pb2.ResourceStatus | None] = {}
     replace = known < row.replaced_number
     if row.number != known:
@@ -200,8 +200,9 @@ async def _change(connection: AsyncConnection, row: Row[Any], known: int) -> Fle
             resource_statuses.c.data_plane_id == row.data_plane_id,
             resource_statuses.c.number > (0 if replace else known),
         )
-        for name, status in await connection.execute(query):
-            statuses[name] = status_pb2.ResourceStatus.FromString(status) if status is not None else None
+        for change in await connection.execute(query):
+            status = status_pb2.ResourceStatus.FromString(change.status) if change.status is not None else None
+            statuses[change.name] = status
     return FleetChange(
         record=data_plane(row),
         session=row.session,
@@ -214,6 +215,6 @@ async def _change(connection: AsyncConnection, row: Row[Any], known: int) -> Fle
     )
 
 
-async def notify(connection: AsyncConnection) -> None:
+async def notify(connection: WriteConnection) -> None:
     """Wake the other control planes when this transaction commits."""
     await connection.execute(select(func.pg_notify(FLEET_CHANNEL, "")))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import func, insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import bindparam, func, select
 
 from broadsheet.v1 import adapter_pb2
 from controlplane import errors
 from controlplane.catalog import domain, snapshot
 from controlplane.listing import paging
 from controlplane.listing.listing import EVERYTHING, ListQuery
+from controlplane.store.databases.connection import Query
 from controlplane.store.reading import Reading
 from controlplane.store.resources import adapter_rows, deletion, lists
 from controlplane.store.resources.adapter_rows import SELECT_ADAPTERS
@@ -22,6 +22,14 @@ from protocol import names
 
 NAMED_MAX = 5
 """Adapters that a list for an error message names. The message gives the number of the others."""
+
+
+_BY_ID = Query(
+    SELECT_ADAPTERS.where(adapters.c.model_id == bindparam("model_id"), adapters.c.id == bindparam("id")),
+    adapters,
+    adapter_revisions,
+    key=("model_id", "id"),
+)
 
 
 class Adapters:
@@ -35,14 +43,13 @@ class Adapters:
 
     async def find(self, model_id: str, adapter_id: str) -> domain.Adapter | None:
         """The adapter of this model and id. None: there is none, or it is deleted."""
-        async with self._reading.begin() as connection:
-            found = await self._row(connection, model_id, adapter_id)
+        found = await self._find(model_id, adapter_id)
         return found if found is not None and found.delete_time is None else None
 
     async def find_any(self, model_id: str, adapter_id: str) -> domain.Adapter | None:
         """The adapter of this id, deleted or not. None: there is none, or it is purged."""
-        async with self._reading.begin() as connection:
-            return await self._unpurged(connection, model_id, adapter_id)
+        found = await self._find(model_id, adapter_id)
+        return found if found is not None and not deletion.is_purged(found, self._reading.now()) else None
 
     async def get(self, model_id: str, adapter_id: str) -> domain.Adapter:
         """The adapter of this model and id.
@@ -203,14 +210,9 @@ class Adapters:
             await Adapters(self._reading.on(connection)).get_any(model_id, adapter_id)
             return [adapter_rows.adapter_revision(row) for row in await connection.execute(query)]
 
-    async def _row(self, connection: AsyncConnection, model_id: str, adapter_id: str) -> domain.Adapter | None:
-        query = SELECT_ADAPTERS.where(adapters.c.model_id == model_id, adapters.c.id == adapter_id)
-        row = (await connection.execute(query)).one_or_none()
-        return adapter_rows.adapter(row) if row is not None else None
-
-    async def _unpurged(self, connection: AsyncConnection, model_id: str, adapter_id: str) -> domain.Adapter | None:
-        found = await self._row(connection, model_id, adapter_id)
-        return found if found is not None and not deletion.is_purged(found, self._reading.now()) else None
+    async def _find(self, model_id: str, adapter_id: str) -> domain.Adapter | None:
+        rows = await self._reading.fetch(_BY_ID, model_id=model_id, id=adapter_id)
+        return adapter_rows.adapter(rows[0]) if rows else None
 
 
 class AdapterChanges(Adapters):
@@ -220,15 +222,19 @@ class AdapterChanges(Adapters):
         super().__init__(change.reading)
         self._change = change
         self._connection = change.connection
+        self._purgeable: set[tuple[str, str]] = set()
 
     async def find_any(self, model_id: str, adapter_id: str) -> domain.Adapter | None:
         """The adapter of this model and id, deleted or not. None: there is none, or it is purged.
 
         A deleted adapter is locked until the transaction ends, so that no purge removes it.
         """
-        found = await self._unpurged(self._connection, model_id, adapter_id)
+        found = await self._find(model_id, adapter_id)
         if found is None or found.delete_time is None:
             return found
+        if deletion.is_purged(found, self._change.stamp.now):
+            self._purgeable.add((model_id, adapter_id))
+            return None
         lock = select(adapters.c.id).where(adapters.c.model_id == model_id, adapters.c.id == adapter_id)
         is_locked = (await self._connection.execute(lock.with_for_update())).one_or_none() is not None
         return found if is_locked else None
@@ -252,16 +258,14 @@ class AdapterChanges(Adapters):
             errors.InvalidArgument: its entry is too large.
         """
         entry = snapshot.adapter_entry(adapter)
-        if previous is None:
+        if (adapter.model_id, adapter.id) in self._purgeable:
             await Purge(self._connection, self._change.stamp.now).adapter(adapter.model_id, adapter.id)
         key = {"model_id": adapter.model_id, "id": adapter.id} if previous is not None else None
         await self._change.put_row(adapters, adapter_rows.adapter_values(adapter), key)
         if previous is None or previous.revision.number != adapter.revision.number:
-            await self._connection.execute(
-                insert(adapter_revisions).values(**adapter_rows.adapter_revision_values(adapter))
-            )
+            await self._connection.insert(adapter_revisions, adapter_rows.adapter_revision_values(adapter))
         await self._change.served_names.take(adapter.name, adapter.served_name, deletion.held_name(previous))
-        await self._change.entries.set(adapter.name, entry)
+        await self._change.entries.set(adapter.name, entry, is_new=previous is None)
 
     async def delete(self, model_id: str, adapter_id: str) -> None:
         """Delete an adapter. It can be undeleted until the stamp's purge time."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Table, insert, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Table, update
 
 from controlplane.catalog.domain import Stamp
+from controlplane.store.databases.connection import WriteConnection
 from controlplane.store.entry_changes import EntryChanges
 from controlplane.store.reading import Reading
 from controlplane.store.resources.served_names import ServedNames
@@ -21,7 +21,7 @@ class CatalogChange:
     Invariant: a resource's row, its served name and its entry change together.
     """
 
-    connection: AsyncConnection
+    connection: WriteConnection
     stamp: Stamp
     """What the change is marked with."""
     entries: EntryChanges
@@ -35,7 +35,7 @@ class CatalogChange:
     async def put_row(self, table: Table, values: Mapping[str, object], key: Mapping[str, object] | None) -> None:
         """Insert a row, or update the row with this key."""
         if key is None:
-            await self.connection.execute(insert(table).values(**values))
+            await self.connection.insert(table, values)
         else:
             conditions = (table.c[column] == value for column, value in key.items())
             await self.connection.execute(update(table).where(*conditions).values(**values))

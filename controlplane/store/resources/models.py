@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import bindparam, select
 
 from controlplane import errors
 from controlplane.catalog import domain, snapshot
 from controlplane.listing import paging
 from controlplane.listing.listing import EVERYTHING, ListQuery
+from controlplane.store.databases.connection import Query
 from controlplane.store.reading import Reading
 from controlplane.store.resources import deletion, lists, model_rows
 from controlplane.store.resources.adapters import AdapterChanges
@@ -19,6 +19,8 @@ from controlplane.store.resources.model_rows import SELECT_MODELS
 from controlplane.store.resources.purging import Purge
 from controlplane.store.schema import model_revisions, models
 from protocol import names
+
+_BY_ID = Query(SELECT_MODELS.where(models.c.id == bindparam("id")), models, model_revisions, key=("id",))
 
 
 class Models:
@@ -32,14 +34,13 @@ class Models:
 
     async def find(self, model_id: str) -> domain.Model | None:
         """The model of this id. None: there is none, or it is deleted."""
-        async with self._reading.begin() as connection:
-            found = await self._row(connection, model_id)
+        found = await self._find(model_id)
         return found if found is not None and found.delete_time is None else None
 
     async def find_any(self, model_id: str) -> domain.Model | None:
         """The model of this id, deleted or not. None: there is none, or it is purged."""
-        async with self._reading.begin() as connection:
-            return await self._unpurged(connection, model_id)
+        found = await self._find(model_id)
+        return found if found is not None and not deletion.is_purged(found, self._reading.now()) else None
 
     async def get(self, model_id: str) -> domain.Model:
         """The model of this id.
@@ -120,13 +121,9 @@ class Models:
             await Models(self._reading.on(connection)).get_any(model_id)
             return [model_rows.model_revision(row) for row in await connection.execute(query)]
 
-    async def _row(self, connection: AsyncConnection, model_id: str) -> domain.Model | None:
-        row = (await connection.execute(SELECT_MODELS.where(models.c.id == model_id))).one_or_none()
-        return model_rows.model(row) if row is not None else None
-
-    async def _unpurged(self, connection: AsyncConnection, model_id: str) -> domain.Model | None:
-        found = await self._row(connection, model_id)
-        return found if found is not None and not deletion.is_purged(found, self._reading.now()) else None
+    async def _find(self, model_id: str) -> domain.Model | None:
+        rows = await self._reading.fetch(_BY_ID, id=model_id)
+        return model_rows.model(rows[0]) if rows else None
 
 
 class ModelChanges(Models):
@@ -137,15 +134,19 @@ class ModelChanges(Models):
         self._change = change
         self._connection = change.connection
         self._adapters = adapters
+        self._purgeable: set[str] = set()
 
     async def find_any(self, model_id: str) -> domain.Model | None:
         """The model of this id, deleted or not. None: there is none, or it is purged.
 
         A deleted model is locked until the transaction ends, so that no purge removes it.
         """
-        found = await self._unpurged(self._connection, model_id)
+        found = await self._find(model_id)
         if found is None or found.delete_time is None:
             return found
+        if deletion.is_purged(found, self._change.stamp.now):
+            self._purgeable.add(model_id)
+            return None
         lock = select(models.c.id).where(models.c.id == model_id).with_for_update()
         is_locked = (await self._connection.execute(lock)).one_or_none() is not None
         return found if is_locked else None
@@ -157,14 +158,14 @@ class ModelChanges(Models):
             errors.InvalidArgument: its entry is too large.
         """
         entry = snapshot.model_entry(model)
-        if previous is None:
+        if model.id in self._purgeable:
             await Purge(self._connection, self._change.stamp.now).model(model.id)
         key = {"id": model.id} if previous is not None else None
         await self._change.put_row(models, model_rows.model_values(model), key)
         if previous is None or previous.revision.number != model.revision.number:
-            await self._connection.execute(insert(model_revisions).values(**model_rows.model_revision_values(model)))
+            await self._connection.insert(model_revisions, model_rows.model_revision_values(model))
         await self._change.served_names.take(model.name, model.served_name, deletion.held_name(previous))
-        await self._change.entries.set(model.name, entry)
+        await self._change.entries.set(model.name, entry, is_new=previous is None)
 
     async def delete(self, model_id: str) -> None:
         """Delete a model and its adapters. They can be undeleted until the stamp's purge time."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from sqlalchemy import delete, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from controlplane.store.databases.connection import WriteConnection
 from controlplane.store.schema import adapter_revisions, adapters, model_revisions, models
 from controlplane.store.times import to_us
 
@@ -20,7 +20,7 @@ from controlplane.store.times import to_us
 class Purge:
     """The resources whose purge time has come, on a connection that may write."""
 
-    def __init__(self, connection: AsyncConnection, now: datetime) -> None:
+    def __init__(self, connection: WriteConnection, now: datetime) -> None:
         self._connection = connection
         self._now_us = to_us(now)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, Select, delete, insert, select
+from sqlalchemy import Row, Select, delete, select
 
 from broadsheet.v1 import route_pb2
 from controlplane.catalog import routes, snapshot
@@ -114,12 +114,12 @@ class RouteChanges(Routes):
         key = {"id": route.id} if previous is not None else None
         await self._change.put_row(table, _route_values(route), key)
         if previous is None or previous.revision.number != route.revision.number:
-            await self._connection.execute(insert(revisions).values(**_route_revision_values(route)))
+            await self._connection.insert(revisions, _route_revision_values(route))
             before = routes.references(previous.revision.spec) if previous is not None else ()
             await self._references.replace(route.id, before, routes.references(route.revision.spec))
         previous_name = previous.served_name if previous is not None else None
         await self._change.served_names.take(route.name, route.served_name, previous_name)
-        await self._change.entries.set(route.name, entry)
+        await self._change.entries.set(route.name, entry, is_new=previous is None)
 
     async def delete(self, route: Route) -> None:
         """Delete a route, and the entries of revisions that only it pinned."""

@@ -4,28 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import bindparam, delete, select, update
 
+from controlplane.store.databases.connection import Query, WriteConnection
+from controlplane.store.reading import Fetch
 from controlplane.store.schema import served_names as table
+
+_HOLDER = Query(
+    select(table.c.resource).where(table.c.served_name == bindparam("served_name")), table, key=("served_name",)
+)
+
+
+async def holder_of(fetch: Fetch, served_name: str) -> str | None:
+    """Name of the resource that holds this served name. None: it is free."""
+    rows = await fetch(_HOLDER, served_name=served_name)
+    return rows[0].resource if rows else None
 
 
 class ServedNames:
-    """The served names that resources hold, in a transaction. Changes need one that writes."""
+    """The served names that resources hold, in a transaction that writes."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: WriteConnection) -> None:
         self._connection = connection
 
     async def holder_of(self, served_name: str) -> str | None:
         """Name of the resource that holds this served name. None: it is free."""
-        query = select(table.c.resource).where(table.c.served_name == served_name)
-        holder: str | None = (await self._connection.execute(query)).scalar_one_or_none()
-        return holder
+        return await holder_of(self._connection.fetch, served_name)
 
     async def take(self, resource: str, served_name: str, previous: str | None) -> None:
         """Give a resource this served name in place of `previous`. None: it holds none."""
         if previous is None:
-            await self._connection.execute(insert(table).values(served_name=served_name, resource=resource))
+            await self._connection.insert(table, {"served_name": served_name, "resource": resource})
         elif previous != served_name:
             await self.replace(resource, served_name)
 

@@ -25,9 +25,9 @@ class Records:
         self.records: dict[str, DataPlaneRecord] = {}
         self.writes = 0
 
-    async def upsert_data_plane(self, record: DataPlaneRecord) -> None:
+    async def upsert_data_plane(self, *records: DataPlaneRecord) -> None:
         self.writes += 1
-        self.records[record.id] = record
+        self.records.update({record.id: record for record in records})
 
     async def get_data_plane(self, data_plane_id: str) -> DataPlaneRecord | None:
         return self.records.get(data_plane_id)

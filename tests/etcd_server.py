@@ -1,0 +1,107 @@
+"""An etcd server and its client, to compare the registry's commits with in `make bench-registry`.
+
+It needs neither privileges nor an installed server: without one, Debian's package is unpacked into
+a temporary directory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import grpc
+
+_PACKAGE = "etcd-server"
+_START_TIMEOUT_S = 30.0
+
+
+class EtcdServer:
+    """A running server, which waits for the disk at each commit."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._put = channel.unary_unary(
+            "/etcdserverpb.KV/Put", request_serializer=bytes, response_deserializer=lambda content: content
+        )
+
+    async def put(self, key: str, value: bytes) -> None:
+        """Commit a value."""
+        await self._put(_field(1, key.encode()) + _field(2, value))
+
+
+@asynccontextmanager
+async def running_etcd(directory: Path) -> AsyncIterator[EtcdServer]:
+    """A server with its data below `directory`, until the block ends.
+
+    Raises:
+        RuntimeError: It cannot be had or does not start; says why.
+    """
+    client, peer = (f"http://127.0.0.1:{_free_port()}" for _ in range(2))
+    log = directory / "etcd.log"
+    arguments = [
+        *(str(_binary(directory)), "--data-dir", str(directory / "etcd"), "--name", "bench"),
+        *("--listen-client-urls", client, "--advertise-client-urls", client),
+        *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"bench={peer}"),
+    ]
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(*arguments, stdout=output, stderr=output)
+    try:
+        async with grpc.aio.insecure_channel(client.removeprefix("http://")) as channel:
+            server = EtcdServer(channel)
+            await _wait_until_ready(server, process, log)
+            yield server
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def _wait_until_ready(server: EtcdServer, process: asyncio.subprocess.Process, log: Path) -> None:
+    async with asyncio.timeout(_START_TIMEOUT_S):
+        while True:
+            try:
+                return await server.put("ready", b"")
+            except grpc.aio.AioRpcError:
+                if process.returncode is not None:
+                    raise RuntimeError(f"etcd did not start; see {log}") from None
+                await asyncio.sleep(0.1)
+
+
+def _binary(directory: Path) -> Path:
+    installed = shutil.which("etcd")
+    if installed is not None:
+        return Path(installed)
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        raise RuntimeError("etcd, which the registry is compared with, is not installed; neither is apt-get to get it")
+    packages = directory / "packages"
+    packages.mkdir()
+    _run("apt-get", "-qq", "download", _PACKAGE, directory=packages)
+    (package,) = packages.glob("*.deb")
+    _run("dpkg-deb", "--extract", package.name, ".", directory=packages)
+    return packages / "usr" / "bin" / "etcd"
+
+
+def _run(*command: str, directory: Path) -> None:
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"etcd: {' '.join(command)} failed; try `apt-get update` first:\n{done.stderr}")
+
+
+def _free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A field of bytes in protobuf's encoding. etcd's own messages are not installed."""
+    length, prefix = len(content), bytes([number << 3 | 2])
+    while length > 0x7F:
+        prefix += bytes([length & 0x7F | 0x80])
+        length >>= 7
+    return prefix + bytes([length]) + content
