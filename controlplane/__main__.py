@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 
+import grpc
 import structlog
 
 from controlplane import backup_command, errors, logs, settings
@@ -91,20 +92,20 @@ async def run(settings: Settings) -> None:
         errors.SetupError: it cannot start.
     """
     stop = asyncio.Event()
-    credentials = None
-    if settings.tls_cert is not None and settings.tls_key is not None:
-        credentials = tls.server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    credentials = _credentials(settings)
     admitted = access.configured(settings, now=_now)
+    metrics = Metrics(clock=time.monotonic)
     opening = Store.open(
         settings.store_url,
         connections_max=settings.database_connections_max,
         deleted_retention=timedelta(days=settings.deleted_retention_days),
+        measure=metrics.committed,
     )
     async with _signals(stop), opening as store:
         verifier = AdapterVerifier(size_bytes_max=settings.adapter_bytes_max, allowed_sources=settings.allowed_sources)
         fleet = fleet_of(store, head=await store.head(), sharing=sharing_of(store))
         fan_out = FanOut(fleet, now=_now)
-        metrics = _metrics(fan_out)
+        _measure(metrics, fan_out)
         store.commits.subscribe(lambda head: metrics.announced(head.position.revision))
         store.commits.subscribe(fan_out.publish)
         server = Server(
@@ -128,11 +129,7 @@ async def run(settings: Settings) -> None:
             resource_statuses=fleet.statuses,
             allowed_engine_args=settings.allowed_engine_args,
         )
-        server.add(
-            RegistryServicer(registry),
-            SnapshotServicer(registry, sync),
-            FleetServicer(store, fleet),
-        )
+        server.add(RegistryServicer(registry), SnapshotServicer(registry, sync), FleetServicer(store, fleet))
         try:
             address = await server.start(settings.listen, credentials)
             generated = admitted.generated
@@ -175,12 +172,16 @@ async def _serve(
     await fleet.database.leave()
 
 
-def _metrics(fan_out: FanOut) -> Metrics:
-    metrics = Metrics(clock=time.monotonic)
+def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return tls.server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+
+
+def _measure(metrics: Metrics, fan_out: FanOut) -> None:
     metrics.begin_at(fan_out.head.position.revision)
     metrics.count_streams(fan_out.streams_by_state)
     metrics.count_data_planes(fan_out.data_planes_by_phase)
-    return metrics
 
 
 @contextlib.asynccontextmanager

@@ -176,7 +176,7 @@ class Plane:
         """Start the control plane."""
         opened = await self._stack.enter_async_context(database.open_database(self._url, connections_max=CONNECTIONS))
         # Not with Store.open, which checks for migrations every time.
-        store = Store(opened, self._clock, self._new_uid, domain.DELETED_RETENTION)
+        store = Store(opened, self._clock, self._new_uid, domain.DELETED_RETENTION, lambda revisions, seconds: None)
         store.commits.subscribe(self._on_commit)
         self.world = World(store, self._directory)
         self._stack.callback(self.world.verifier.close)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-_RPC_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_PREFIX = "broadsheet_controlplane_"
+
+_CALL_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """From a read of the catalog to a change that waits for the disk."""
+
+_GROUP_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
 _CONVERGENCE_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 """From a data plane on this machine to one whose ingress replicas lag."""
@@ -49,49 +53,34 @@ class Metrics:
         self._announced: OrderedDict[int, float] = OrderedDict()
         """When each of the newest revisions was announced in this process, oldest first."""
         ProcessCollector(registry=self.registry)
-        self._rpcs = Counter(
-            "broadsheet_controlplane_rpcs",
-            "RPCs that have ended, by method and status code. A Sync stream is one RPC.",
-            ("method", "code"),
-            registry=self.registry,
+        self._rpcs = self._counter(
+            "rpcs", "RPCs that have ended, by method and status code. A Sync stream is one RPC.", "method", "code"
         )
         self._rpc_counts: dict[tuple[str, str], Counter] = {}
         """Counters by labels. The lookup in the library costs five times as much as counting."""
-        self._rpc_seconds = Histogram(
-            "broadsheet_controlplane_rpc_seconds",
-            "Duration of unary RPCs, from the admission of the caller to the answer.",
-            ("method",),
-            buckets=_RPC_BUCKETS_S,
-            registry=self.registry,
-        )
+        text = "Duration of unary RPCs, from the admission of the caller to the answer."
+        self._rpc_seconds = self._histogram("rpc_seconds", text, _CALL_BUCKETS_S, "method")
         self._rpc_durations: dict[str, Histogram] = {}
-        self._commits = Counter(
-            "broadsheet_controlplane_commits",
-            "Catalog revisions that this process has announced: its own, and those it learned of.",
-            registry=self.registry,
-        )
-        self._revision = Gauge(
-            "broadsheet_controlplane_catalog_revision",
-            "The newest catalog revision that this process knows.",
-            registry=self.registry,
-        )
-        self._convergence = Histogram(
-            "broadsheet_controlplane_convergence_seconds",
-            "From the announcement of a catalog revision to the report of a data plane that it serves it.",
-            buckets=_CONVERGENCE_BUCKETS_S,
-            registry=self.registry,
-        )
-        self._rejections = Counter(
-            "broadsheet_controlplane_snapshot_rejections",
-            "Snapshots that data planes have rejected as a whole.",
-            registry=self.registry,
-        )
-        self._sent_bytes = Counter(
-            "broadsheet_controlplane_sent_bytes",
-            "Bytes of snapshots that were written to Sync streams, before TLS and HTTP/2, by mode.",
-            ("mode",),
-            registry=self.registry,
-        )
+        text = "Catalog revisions that this process has announced: its own, and those it learned of."
+        self._commits = self._counter("commits", text)
+        text = "Catalog revisions that became durable with one commit of the database."
+        self._group_sizes = self._histogram("commit_revisions", text, _GROUP_BUCKETS)
+        text = "Duration of such a commit, from the wait for the lock on the catalog until it is durable."
+        self._commit_seconds = self._histogram("commit_seconds", text, _CALL_BUCKETS_S)
+        name, text = f"{_PREFIX}catalog_revision", "The newest catalog revision that this process knows."
+        self._revision = Gauge(name, text, registry=self.registry)
+        text = "From the announcement of a catalog revision to the report of a data plane that it serves it."
+        self._convergence = self._histogram("convergence_seconds", text, _CONVERGENCE_BUCKETS_S)
+        text = "Snapshots that data planes have rejected as a whole."
+        self._rejections = self._counter("snapshot_rejections", text)
+        text = "Bytes of snapshots that were written to Sync streams, before TLS and HTTP/2, by mode."
+        self._sent_bytes = self._counter("sent_bytes", text, "mode")
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"{_PREFIX}{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        return Histogram(f"{_PREFIX}{name}", text, labels, buckets=buckets, registry=self.registry)
 
     # -- RPCs --------------------------------------------------------------------------------------
 
@@ -126,6 +115,11 @@ class Metrics:
         if len(self._announced) > ANNOUNCED_MAX:
             self._announced.popitem(last=False)
 
+    def committed(self, revisions: int, seconds: float) -> None:
+        """A commit of this process has made so many revisions."""
+        self._group_sizes.observe(revisions)
+        self._commit_seconds.observe(seconds)
+
     def begin_at(self, revision: int) -> None:
         """Take `revision` for the newest, without a commit: it was found at start."""
         self._newest = revision
@@ -149,11 +143,9 @@ class Metrics:
 
     def count_streams(self, by_state: Callable[[], Mapping[str, int]]) -> None:
         """Show how many Sync streams are in each state."""
-        name, text = "broadsheet_controlplane_streams", "Open Sync streams, by state."
-        self.registry.register(_States(name, text, "state", by_state))
+        self.registry.register(_States(f"{_PREFIX}streams", "Open Sync streams, by state.", "state", by_state))
 
     def count_data_planes(self, by_phase: Callable[[], Mapping[str, int]]) -> None:
         """Show how many connected data planes are in each phase of the snapshot they target."""
-        name = "broadsheet_controlplane_data_planes"
         text = "Data planes that are connected here, by what they did with the newest snapshot they were sent."
-        self.registry.register(_States(name, text, "phase", by_phase))
+        self.registry.register(_States(f"{_PREFIX}data_planes", text, "phase", by_phase))

@@ -70,6 +70,7 @@ class _Group:
     """What each returned or raised. Those without an outcome have to wait for the next group."""
     heads: list[domain.Head] = field(default_factory=list)
     """The snapshots that they made."""
+    began_s: float = field(default_factory=time.monotonic)
     spoiled: bool = False
     """One of them made the database refuse a statement, so none of them can be committed."""
 
@@ -78,17 +79,24 @@ class GroupCommit:
     """Commits changes of the catalog in groups, one group at a time."""
 
     def __init__(
-        self, door: WriteDoor, new_stamp: Callable[[int], domain.Stamp], publish: Callable[[domain.Head], None]
+        self,
+        door: WriteDoor,
+        new_stamp: Callable[[int], domain.Stamp],
+        publish: Callable[[domain.Head], None],
+        measure: Callable[[int, float], None],
     ) -> None:
         """
         Args:
             door: Where the transactions run.
             new_stamp: What a change is marked with, given its catalog revision.
             publish: Called with each new head when it is durable. Must not block or raise.
+            measure: Called after each commit that made a new head, with the number of new heads and
+                the seconds from the wait for the lock on. Must not block or raise.
         """
         self._door = door
         self._new_stamp = new_stamp
         self._publish = publish
+        self._measure = measure
         self._waiting: deque[Change[Any]] = deque()
         self._committing: asyncio.Task[None] | None = None
 
@@ -159,6 +167,8 @@ class GroupCommit:
         # The newest first: a subscriber that needs no other has nothing to do for the others.
         for head in reversed(group.heads):
             self._publish(head)
+        if group.heads:
+            self._measure(len(group.heads), time.monotonic() - group.began_s)
 
     async def _carry_out(self, connection: WriteConnection, group: _Group) -> None:
         began, size_bytes = time.monotonic(), 0

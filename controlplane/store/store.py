@@ -55,6 +55,9 @@ def _new_uid() -> str:
     return uuid.uuid4().hex
 
 
+MeasureCommit = Callable[[int, float], None]
+
+
 class Store:
     """The registry's store. Make one with `Store.open`; share it among the tasks of one event loop.
 
@@ -67,6 +70,7 @@ class Store:
         clock: Callable[[], datetime],
         new_uid: Callable[[], str],
         deleted_retention: timedelta,
+        measure: MeasureCommit,
     ) -> None:
         self._database = opened
         self._clock = clock
@@ -76,7 +80,7 @@ class Store:
         self._upkeep_door = WriteDoor(opened, opened.upkeep_max)
         self.commits = CommitFeed()
         """Announces each catalog revision that this store commits."""
-        self._groups = GroupCommit(self._catalog_door, self._new_stamp, self.commits.publish)
+        self._groups = GroupCommit(self._catalog_door, self._new_stamp, self.commits.publish, measure)
         reading = Reading(begin=self._begin_read, fetch=self._fetch, now=clock)
         self.models = Models(reading)
         self.adapters = Adapters(reading)
@@ -99,6 +103,7 @@ class Store:
         clock: Callable[[], datetime] = _now,
         new_uid: Callable[[], str] = _new_uid,
         deleted_retention: timedelta = domain.DELETED_RETENTION,
+        measure: MeasureCommit = lambda revisions, seconds: None,
     ) -> AsyncIterator[Store]:
         """Open the store at `url`. Creates it, or migrates it to the newest schema, if need be.
 
@@ -108,12 +113,14 @@ class Store:
             clock: The time in UTC, aware.
             new_uid: Makes an identity that is unique in the world.
             deleted_retention: How long deleted resources can be undeleted.
+            measure: Called after each commit of catalog changes, with the number of new revisions
+                and its seconds. Must not block or raise. Default: nothing is measured.
 
         Raises:
             errors.SetupError: it cannot be used, or another process uses it.
         """
         async with database.open_database(url, connections_max=connections_max) as opened:
-            store = cls(opened, clock, new_uid, deleted_retention)
+            store = cls(opened, clock, new_uid, deleted_retention, measure)
             try:
                 await store._prepare()
             except (CommandError, OSError, SQLAlchemyError, TimeoutError) as error:

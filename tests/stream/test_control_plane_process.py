@@ -158,6 +158,8 @@ async def test_metrics_show_calls_streams_and_the_newest_revision(tmp_path: Path
         f"broadsheet_controlplane_rpc_seconds_count{{{register}}} 3.0",
         "broadsheet_controlplane_commits_total 2.0",
         "broadsheet_controlplane_catalog_revision 2.0",
+        "broadsheet_controlplane_commit_revisions_sum 2.0",
+        "broadsheet_controlplane_commit_seconds_count 2.0",
         'broadsheet_controlplane_streams{state="ANSWER_EXPECTED"} 1.0',
         'broadsheet_controlplane_data_planes{phase="UNSPECIFIED"} 1.0',
     ):

@@ -74,3 +74,11 @@ def test_states_are_counted_when_somebody_asks() -> None:
     counts["IDLE"], counts["SENDING"] = 2, 1
     assert value(metrics, "streams", state="IDLE") == 2
     assert value(metrics, "streams", state="SENDING") == 1
+
+
+def test_revisions_that_share_a_commit_are_counted() -> None:
+    metrics = Metrics(clock=Clock())
+    metrics.committed(1, 0.25)
+    metrics.committed(40, 0.5)
+    assert (value(metrics, "commit_revisions_count"), value(metrics, "commit_revisions_sum")) == (2, 41)
+    assert value(metrics, "commit_seconds_sum") == 0.75
