@@ -7,6 +7,7 @@ One that is refused takes none with it. All of a group are acknowledged after it
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -111,7 +112,8 @@ class GroupCommit:
         """
         self._waiting.append(change)
         if self._committing is None or self._committing.done():
-            self._committing = asyncio.create_task(self._commit_all())
+            # It works for all callers, so it inherits nothing from this one.
+            self._committing = asyncio.create_task(self._commit_all(), context=contextvars.Context())
         return await change.done
 
     async def drain(self) -> None:
@@ -150,7 +152,12 @@ class GroupCommit:
 
         try:
             await self._door.run(carry_out, on_commit=self._on_commit)
-        except BaseException as error:  # also what ends a process: each caller must learn of it
+        except asyncio.CancelledError:
+            # The process ends. What has begun goes on, and nobody is told how it ended.
+            for change in changes:
+                change.done.cancel()
+            raise
+        except BaseException as error:  # whatever it is, each caller must learn of it
             if group.spoiled and len(changes) > 1:
                 # Each alone, so that only the one that cannot be committed fails.
                 for change in changes:
