@@ -55,7 +55,7 @@ class WriteTransaction:
             errors.ResourceExhausted: the catalog would grow beyond what data planes take.
         """
         if self.entries.count == 0:
-            if self.data_planes.count:
+            if self.data_planes.count and not dry_run:
                 await self._audit.append_operation(self._event(self.head.position.revision, method, resource))
             return None
         if self.entries.digest.entry_count > self.head.entry_count:
