@@ -6,7 +6,9 @@ import json
 import os
 import re
 import secrets
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -45,10 +47,21 @@ def ray_address() -> Iterator[str]:
     command += [f"--dashboard-agent-listen-port={free_port()}", "--object-store-memory=100000000"]
     with (Path(directory) / "start.log").open("ab") as log:
         ray = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    until(lambda: answers("127.0.0.2", port), 90, f"Ray to start; see {directory}")
     yield f"127.0.0.2:{port}"
     for process in (*psutil.Process(ray.pid).children(recursive=True), ray):
         process.kill()
     ray.wait(30)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def answers(host: str, port: int) -> bool:
+    """Whether something listens there."""
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 class Launcher(Process):
