@@ -44,6 +44,8 @@ from protocol.transport.open_files import allow_connections
 REPORT_INTERVAL_S = 1.0
 """How often a replica renews its report. A new snapshot or activation is reported at once."""
 
+_FIRST_VIEW_S = 5.0
+"""How long a replica waits for a snapshot before it listens without one."""
 _WAKES_MAX = 10_000
 """Models that wait to be reported as requested."""
 LIMITS_PACE_S = 0.2
@@ -96,12 +98,14 @@ class IngressReplica:
             timeout_graceful_shutdown=max(1, int(settings.drain_s)),
         )
         self._server = uvicorn.Server(config)
+        following = asyncio.create_task(self._follow_relay(), name="relay")
+        await self._first_view()
         listener = listener_on(
             settings.http_host, settings.http_port, write_timeout_s=limits.write_timeout_s, shared=True
         )
         self._tasks = (
             asyncio.create_task(self._server.serve(sockets=[listener]), name="http"),
-            asyncio.create_task(self._follow_relay(), name="relay"),
+            following,
             asyncio.create_task(self._send_wakes(), name="wakes"),
             asyncio.create_task(self._keep_reported(), name="report"),
             asyncio.create_task(self._share_limits(), name="limits"),
@@ -109,6 +113,12 @@ class IngressReplica:
             *((asyncio.create_task(trust.keep_current(), name="authorities"),) if trust is not None else ()),
         )
         _log.info("ingress_listening", replica=self._replica_id, http=settings.http)
+
+    async def _first_view(self) -> None:
+        # Replicas share the port. One without a snapshot would refuse what others can answer.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_VIEW_S):
+                await self._views.changed(None)
 
     def _wake(self, model: str) -> None:
         # A full queue drops it. The model is started all the same: the next report says that a

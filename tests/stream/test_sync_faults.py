@@ -114,6 +114,8 @@ class FailingStore:
         self.failing = True
         self.get_data_plane = store.get_data_plane
         self.read_entries = store.read_entries
+        self.read_changes = store.read_changes
+        self.holds = store.holds
 
     async def upsert_data_plane(self, *records: DataPlaneRecord) -> None:
         if self.failing:

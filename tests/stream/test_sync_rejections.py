@@ -134,9 +134,10 @@ async def test_a_snapshot_that_crashed_repeatedly_is_sent_again_after_a_while(
 
     before = await plane.register("before")
     async with running(retry_crashed_s=60):
-        await plane.wait_for(before, "dp")
+        await eventually(lambda: is_connected(plane, True))
+        await eventually(lambda: serves(plane, before))
         head = await plane.register("head")
-        await plane.wait_for(head, "dp")
+        await eventually(lambda: serves(plane, head))
     snapshots = tmp_path / "snapshots"
     crashed = {"file": (snapshots / "CURRENT").read_text().strip(), "crashes": CRASHES_MAX - 1}
     (snapshots / "PROBATION").write_text(json.dumps(crashed))
