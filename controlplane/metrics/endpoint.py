@@ -11,7 +11,6 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import h11
-import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
 from controlplane.errors import SetupError
@@ -25,8 +24,6 @@ REQUEST_TIMEOUT_S = 10.0
 HEAD_BYTES_MAX = 8 * 1024
 
 _CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
-
-_log = structlog.get_logger("controlplane.metrics.endpoint")
 
 
 class MetricsEndpoint:

@@ -18,6 +18,7 @@ from grpc_status import rpc_status
 
 from controlplane import errors, principal
 from controlplane.rpc import status
+from controlplane.rpc.measuring import Measuring
 from controlplane.rpc.places import Places, peer_address
 from protocol.name_advice import served_name_in
 from protocol.validation import FieldViolation, nul_violations, violations_of
@@ -66,17 +67,21 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
     itself, since an invalid message need not end the stream.
     """
 
-    def __init__(self, new_error_id: Callable[[], str], admit: Admit, holder_of: HolderOf) -> None:
+    def __init__(
+        self, new_error_id: Callable[[], str], admit: Admit, holder_of: HolderOf, measuring: Measuring
+    ) -> None:
         """
         Args:
             new_error_id: Makes the id of an internal error, for the log and the caller.
             admit: Returns who calls a method, or raises a domain error. Called before anything
                 else.
             holder_of: For errors about a served name in place of a resource name.
+            measuring: Measures every call.
         """
         self._new_error_id = new_error_id
         self._admit = admit
         self._holder_of = holder_of
+        self._measuring = measuring
         self._watches = Places(
             "health watches without credentials", in_all_max=WATCHES_MAX, per_peer_max=WATCHES_PER_PEER_MAX
         )
@@ -124,7 +129,11 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
 
     def _unary(self, method: str, handler: Callable[..., Any], *, has_rules: bool) -> Callable[..., Awaitable[Any]]:
         async def wrapped(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            async with self._guarded(method, context), self._admitted(method, context, streaming=False):
+            async with (
+                self._measuring.of(method, context, streaming=False),
+                self._guarded(method, context),
+                self._admitted(method, context, streaming=False),
+            ):
                 request = await _only(requests)
                 try:
                     if has_rules:
@@ -143,7 +152,11 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         # grpc.aio accepts handlers that yield and handlers that call `context.write`. The wrapper
         # is of the second kind, and can wrap both.
         async def wrapped(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> None:
-            async with self._guarded(method, context), self._admitted(method, context, streaming=True):
+            async with (
+                self._measuring.of(method, context, streaming=True),
+                self._guarded(method, context),
+                self._admitted(method, context, streaming=True),
+            ):
                 if method.startswith(_OWN_PACKAGE):
                     assert not one_request, "the handler of a stream checks its messages itself"
                     await _run_stream(handler, _each_parsed(requests), context)

@@ -1,28 +1,23 @@
-"""Measures every RPC: how it ended, and how long it took."""
+"""Measures an RPC: how it ended, and how long it took."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import grpc
 
+from controlplane.metrics.metrics import Metrics
 
-class RpcMetrics(Protocol):
-    """Where the measurements go."""
-
-    def rpc_ended(self, method: str, code: str, seconds: float | None) -> None:
-        """An RPC has ended; `seconds` is None for a stream."""
+_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
-class MeasuringInterceptor(grpc.aio.ServerInterceptor):
-    """Comes first, so that it sees the status that the caller gets.
+class Measuring:
+    """Measures the RPCs of a server."""
 
-    Methods that do not exist have no handler, and are not counted: their names are the caller's.
-    """
-
-    def __init__(self, metrics: RpcMetrics, *, clock: Callable[[], float]) -> None:
+    def __init__(self, metrics: Metrics, *, clock: Callable[[], float]) -> None:
         """
         Args:
             metrics: Where the measurements go.
@@ -31,50 +26,29 @@ class MeasuringInterceptor(grpc.aio.ServerInterceptor):
         self._metrics = metrics
         self._clock = clock
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """The handler of a method, wrapped."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        method = handler_call_details.method.removeprefix("/")
-        for kind, make in _KINDS.items():
-            function = getattr(handler, kind)
-            if function is not None:
-                # A unary call may be handled as a stream of requests: what counts is the answer.
-                measured = self._measured(method, function, is_stream=handler.response_streaming)
-                return make(measured, handler.request_deserializer, handler.response_serializer)
-        raise AssertionError("a handler is of one of four kinds")
+    @contextlib.asynccontextmanager
+    async def of(
+        self, method: str, context: grpc.aio.ServicerContext[Any, Any], *, streaming: bool
+    ) -> AsyncIterator[None]:
+        """Measure the block, which ends with the status that the caller gets.
 
-    def _measured(self, method: str, function: Callable[..., Any], *, is_stream: bool) -> Callable[..., Awaitable[Any]]:
-        async def measured(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            started_s = self._clock()
-            code = grpc.StatusCode.OK.name
-            try:
-                return await function(request, context)
-            except asyncio.CancelledError:
-                code = grpc.StatusCode.CANCELLED.name
-                raise
-            except BaseException:
-                code = _code(context)
-                raise
-            finally:
-                self._metrics.rpc_ended(method, code, None if is_stream else self._clock() - started_s)
-
-        return measured
-
-
-_KINDS: dict[str, Callable[..., grpc.RpcMethodHandler[Any, Any]]] = {
-    "unary_unary": grpc.unary_unary_rpc_method_handler,
-    "unary_stream": grpc.unary_stream_rpc_method_handler,
-    "stream_unary": grpc.stream_unary_rpc_method_handler,
-    "stream_stream": grpc.stream_stream_rpc_method_handler,
-}
-
-_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+        Args:
+            method: `/broadsheet.v1.RegistryService/RegisterModel`.
+            context: Of the call.
+            streaming: Its length says nothing, and is not measured.
+        """
+        started_s = self._clock()
+        code = grpc.StatusCode.OK.name
+        try:
+            yield
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED.name
+            raise
+        except BaseException:
+            code = _code(context)
+            raise
+        finally:
+            self._metrics.rpc_ended(method.removeprefix("/"), code, None if streaming else self._clock() - started_s)
 
 
 def _code(context: grpc.aio.ServicerContext[Any, Any]) -> str:

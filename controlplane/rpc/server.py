@@ -22,7 +22,7 @@ from controlplane import errors
 from controlplane.metrics.metrics import Metrics
 from controlplane.push.sync import SERVER_OPTIONS
 from controlplane.rpc.interceptors import Admit, HolderOf, StatusInterceptor, nobody
-from controlplane.rpc.measuring import MeasuringInterceptor
+from controlplane.rpc.measuring import Measuring
 
 RPCS_MAX = 20_000
 """Concurrent RPCs; a Sync stream is one. Others are refused with RESOURCE_EXHAUSTED."""
@@ -80,12 +80,14 @@ class Server:
         """
         self._health = health.aio.HealthServicer()
         self._stopping: asyncio.Task[None] | None = None
-        self._interceptor = StatusInterceptor(new_error_id=lambda: uuid.uuid4().hex, admit=admit, holder_of=holder_of)
+        self._interceptor = StatusInterceptor(
+            new_error_id=lambda: uuid.uuid4().hex,
+            admit=admit,
+            holder_of=holder_of,
+            measuring=Measuring(metrics or Metrics(clock=time.monotonic), clock=time.monotonic),
+        )
         self._server = grpc.aio.server(
-            interceptors=(
-                MeasuringInterceptor(metrics or Metrics(clock=time.monotonic), clock=time.monotonic),
-                self._interceptor,
-            ),
+            interceptors=(self._interceptor,),
             maximum_concurrent_rpcs=RPCS_MAX,
             options=(
                 *SERVER_OPTIONS,
