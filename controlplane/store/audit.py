@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -181,22 +182,17 @@ def _matching(query: Select[Any], table: Table, matching: audit.EventFilter) -> 
 
 
 def _event(row: Row[Any], changes: tuple[change_pb2.ResourceChange, ...]) -> audit.AuditEvent:
-    return audit.AuditEvent(
-        catalog_revision=row.catalog_revision,
-        create_time=from_us(row.create_time_us),
-        principal=Principal(name=row.principal, role=row.role, authentication=row.authentication),
-        origin=Origin(address=row.address, request_id=row.request_id),
-        method=row.method,
-        resource=row.resource,
-        changes=changes,
-        change_count=row.change_count,
-    )
+    return dataclasses.replace(_common(row), changes=changes, change_count=row.change_count)
 
 
 def _operation(row: Row[Any]) -> audit.AuditEvent:
+    return dataclasses.replace(_common(row), operation=row.number)
+
+
+def _common(row: Row[Any]) -> audit.AuditEvent:
+    """What a row of either table of events says."""
     return audit.AuditEvent(
         catalog_revision=row.catalog_revision,
-        operation=row.number,
         create_time=from_us(row.create_time_us),
         principal=Principal(name=row.principal, role=row.role, authentication=row.authentication),
         origin=Origin(address=row.address, request_id=row.request_id),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, Select, or_, select, union
+from sqlalchemy import ColumnElement, FromClause, Row, Select, or_, select, union
 
 from controlplane.catalog import domain
 from controlplane.store.databases.connection import Statements
@@ -89,10 +89,7 @@ class Entries:
             errors.NotFound: there is no such revision, or it is not kept any more.
         """
         async with self._reading.begin() as connection:
-            kept = Revisions(self._reading.on(connection))
-            await kept.commit_at(base.revision)
-            await kept.commit_at(to_revision)
-            rows = (await connection.execute(_differing(base.revision, to_revision, after_name, limit))).all()
+            rows = await self._differing_rows(connection, base.revision, to_revision, after_name, limit)
             contents = await _contents(connection, sorted({row.after_digest for row in rows} - {None}))
         return [
             EntryChange(name=row.name, entry=_entry(row.name, row.after_type, row.after_digest, contents))
@@ -117,12 +114,7 @@ class Entries:
             errors.NotFound: there is no such revision, or it is not kept any more.
         """
         async with self._reading.begin() as connection:
-            # In one transaction, so that compaction cannot remove entries between the check and the
-            # query.
-            kept = Revisions(self._reading.on(connection))
-            await kept.commit_at(from_revision)
-            await kept.commit_at(to_revision)
-            rows = (await connection.execute(_differing(from_revision, to_revision, after_name, limit))).all()
+            rows = await self._differing_rows(connection, from_revision, to_revision, after_name, limit)
             digests = {digest for row in rows for digest in (row.before_digest, row.after_digest)} - {None}
             contents = await _contents(connection, sorted(digests))
         return [
@@ -133,6 +125,16 @@ class Entries:
             )
             for row in rows
         ]
+
+    async def _differing_rows(
+        self, connection: Statements, from_revision: int, to_revision: int, after_name: str, limit: int
+    ) -> Sequence[Row[Any]]:
+        # In one transaction, so that compaction cannot remove entries between the check and the
+        # query.
+        kept = Revisions(self._reading.on(connection))
+        await kept.commit_at(from_revision)
+        await kept.commit_at(to_revision)
+        return (await connection.execute(_differing(from_revision, to_revision, after_name, limit))).all()
 
 
 def _held(table: FromClause, revision: int) -> ColumnElement[bool]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -62,20 +65,28 @@ catalog_revisions = Table(
     Column("entry_bytes", BigInteger),
 )
 
+
+def _event_columns() -> Sequence[Column[Any]]:
+    """Who did what, and when: the columns that both tables of audit events have."""
+    return (
+        Column("create_time_us", BigInteger, nullable=False, index=True),
+        Column("principal", String(256), nullable=False),
+        Column("role", String(64), nullable=False),
+        Column("authentication", String(64), nullable=False),
+        Column("address", String(256), nullable=False),
+        Column("request_id", String(256), nullable=False),
+        Column("method", String(64), nullable=False),
+        Column("resource", String(256), nullable=False),
+    )
+
+
 audit_events = Table(
     "audit_events",
     metadata,
     # One for each catalog revision. No reference to catalog_revisions: events outlive the snapshots
     # that they describe.
     Column("catalog_revision", BigInteger, primary_key=True, autoincrement=False),
-    Column("create_time_us", BigInteger, nullable=False, index=True),
-    Column("principal", String(256), nullable=False),
-    Column("role", String(64), nullable=False),
-    Column("authentication", String(64), nullable=False),
-    Column("address", String(256), nullable=False),
-    Column("request_id", String(256), nullable=False),
-    Column("method", String(64), nullable=False),
-    Column("resource", String(256), nullable=False),
+    *_event_columns(),
     Column("change_count", BigInteger, nullable=False),
     Index("ix_audit_events_principal", "principal", "catalog_revision"),
     Index("ix_audit_events_resource", "resource", "catalog_revision"),
@@ -105,14 +116,7 @@ audit_operations = Table(
     # and how many operations there were after it.
     Column("catalog_revision", BigInteger, primary_key=True, autoincrement=False),
     Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("create_time_us", BigInteger, nullable=False, index=True),
-    Column("principal", String(256), nullable=False),
-    Column("role", String(64), nullable=False),
-    Column("authentication", String(64), nullable=False),
-    Column("address", String(256), nullable=False),
-    Column("request_id", String(256), nullable=False),
-    Column("method", String(64), nullable=False),
-    Column("resource", String(256), nullable=False),
+    *_event_columns(),
 )
 
 blobs = Table(

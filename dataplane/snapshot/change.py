@@ -28,7 +28,7 @@ def changed(held: tuple[RawEntry, ...], change: Change) -> tuple[RawEntry, ...]:
         held: The entries of the base, ordered by name.
         change: What differs.
     """
-    by_name = {entry.name: entry for entry in change.entries}
-    kept = [entry for entry in held if entry.name not in change.removed and entry.name not in by_name]
+    replaced = change.removed | {entry.name for entry in change.entries}
+    kept = [entry for entry in held if entry.name not in replaced]
     # Two ordered runs: the sort merges them in time proportional to their length.
     return tuple(sorted([*kept, *change.entries], key=lambda entry: entry.name))
