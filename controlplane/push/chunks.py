@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 
-from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane.catalog.domain import Position
 from controlplane.errors import NotFound
-from controlplane.push.cutting import Cutter, EntrySource
+from controlplane.push.cutting import Cutter, EntrySource, Piece
 from controlplane.push.subscription.transfer import ChangeRequest, ChunkRequest
 
 CACHED_SNAPSHOTS_MAX = 2
@@ -29,14 +28,14 @@ class _Cached:
     def __init__(self, cutter: Cutter, chunks_max: int | None) -> None:
         self._cutter = cutter
         self._chunks_max = chunks_max
-        self._chunks: list[pb.SyncResponse] = []
+        self._chunks: list[Piece] = []
         self._ended = False
         self._cutting = asyncio.Lock()
 
     def has_place_for(self, index: int) -> bool:
         return self._chunks_max is None or index < self._chunks_max or (self._ended and index == len(self._chunks))
 
-    async def get(self, index: int) -> pb.SyncResponse | None:
+    async def get(self, index: int) -> Piece | None:
         while index >= len(self._chunks) and not self._ended:
             async with self._cutting:
                 if index >= len(self._chunks) and not self._ended:
@@ -65,7 +64,7 @@ class ChunkCache:
             return True
         return await self._source.holds(request.base)
 
-    async def get(self, request: ChunkRequest) -> pb.SyncResponse | None:
+    async def get(self, request: ChunkRequest) -> Piece | None:
         """The chunk that a stream asks for; None: the change has no more.
 
         Raises:

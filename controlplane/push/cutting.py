@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane.catalog.convert import entry_to_proto
@@ -41,6 +41,13 @@ class EntrySource(Protocol):
         """Whether changes that begin at `position` can be read."""
 
 
+class Piece(NamedTuple):
+    """A chunk, and its size. Protobuf finds the size by making the bytes, which is done once."""
+
+    response: pb.SyncResponse
+    size_bytes: int
+
+
 class Cutter:
     """Cuts a snapshot, or a change, into chunks, and reads at most a page ahead.
 
@@ -68,7 +75,7 @@ class Cutter:
         """Whether the last chunk has been cut."""
         return self._exhausted and not self._pending
 
-    async def next_chunk(self) -> pb.SyncResponse | None:
+    async def next_chunk(self) -> Piece | None:
         """The next chunk; None after the last."""
         while not self._exhausted and sum(map(_size, self._pending)) <= CHUNK_BYTES_MAX:
             await self._read_page()
@@ -82,7 +89,8 @@ class Cutter:
             else:
                 chunk.entries.append(entry_to_proto(entry))
         del self._pending[:count]
-        return pb.SyncResponse(chunk=chunk)
+        response = pb.SyncResponse(chunk=chunk)
+        return Piece(response, response.ByteSize())
 
     async def _read_page(self) -> None:
         page = await self._read(self._page_entries)

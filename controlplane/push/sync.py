@@ -172,13 +172,13 @@ class SyncHandler:
                 await writer.write(output)
 
     async def _write_chunk(self, subscription: Subscription, request: ChunkRequest, writer: StreamWriter) -> None:
-        response = await self._chunks.get(request)
-        if response is None:
+        piece = await self._chunks.get(request)
+        if piece is None:
             subscription.change_written()
             return
-        await writer.write(response)
-        subscription.chunk_written(response.chunk)
-        self._metrics.sent("FULL" if request.base is None else "DELTA", response.ByteSize())
+        await writer.write(piece.response)
+        subscription.chunk_written(piece.response.chunk)
+        self._metrics.sent("FULL" if request.base is None else "DELTA", piece.size_bytes)
 
     def _measure(self, before: Progress, after: Progress) -> None:
         if after.serving is not None and after.serving != before.serving:

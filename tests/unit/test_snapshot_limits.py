@@ -57,7 +57,7 @@ class LargeEntries:
 async def test_a_data_plane_reads_the_largest_message(base: Position | None) -> None:
     position = Position(store_uid="s", revision=1, digest=bytes(32))
     request = ChunkRequest(position=position, base=base, index=0, after_name="")
-    chunk = await ChunkCache(LargeEntries()).get(request)
-    assert chunk is not None
+    piece = await ChunkCache(LargeEntries()).get(request)
+    assert piece is not None
     read_max = dict(channel_options("127.0.0.1:1"))["grpc.max_receive_message_length"]
-    assert BLOB_BYTES_MAX < chunk.ByteSize() <= CHUNK_BYTES_MAX + BLOB_BYTES_MAX < read_max
+    assert BLOB_BYTES_MAX < piece.response.ByteSize() <= CHUNK_BYTES_MAX + BLOB_BYTES_MAX < read_max

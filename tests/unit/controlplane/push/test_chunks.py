@@ -65,9 +65,10 @@ async def all_chunks(cache: ChunkCache, revision: int, count: int) -> list[pb.Sy
     last_name, written = "", 0
     while written < count:
         request = ChunkRequest(position=at(revision), index=len(chunks), after_name=last_name)
-        chunk = await cache.get(request)
-        assert chunk is not None
-        chunks.append(chunk)
+        piece = await cache.get(request)
+        assert piece is not None
+        assert piece.size_bytes == piece.response.ByteSize()
+        chunks.append(piece.response)
         written += len(chunks[-1].chunk.entries)
         last_name = chunks[-1].chunk.entries[-1].ref.name
     return chunks
@@ -130,11 +131,11 @@ async def all_of_change(cache: ChunkCache, base: int, revision: int) -> list[pb.
     after_name = ""
     while True:
         request = ChunkRequest(position=at(revision), base=at(base), index=len(chunks), after_name=after_name)
-        chunk = await cache.get(request)
-        if chunk is None:
+        piece = await cache.get(request)
+        if piece is None:
             return chunks
-        chunks.append(chunk)
-        after_name = last_name(chunk.chunk)
+        chunks.append(piece.response)
+        after_name = last_name(piece.response.chunk)
 
 
 @settings(max_examples=60, deadline=None)
