@@ -21,6 +21,16 @@ from protocol.transport.credentials import Credentials
 from protocol.transport.home import absolute
 
 ENV_PREFIX = "BROADSHEET_DATAPLANE_"
+CLI_CONFIG = SettingsConfigDict(
+    env_prefix=ENV_PREFIX,
+    extra="forbid",
+    frozen=True,
+    cli_parse_args=False,
+    cli_kebab_case=True,
+    cli_hide_none_type=True,
+    cli_avoid_json=True,
+)
+"""How flags and environment variables are read, for all commands of the data plane."""
 _HELD_BODY_BYTES = 512 * 1024 * 1024
 _Settings = TypeVar("_Settings", bound=BaseSettings)
 _ORIGIN = re.compile(
@@ -97,17 +107,7 @@ class Settings(LoadSettings):
     A flag takes precedence over its `BROADSHEET_DATAPLANE_*` environment variable.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX,
-        extra="forbid",
-        frozen=True,
-        cli_parse_args=False,
-        cli_kebab_case=True,
-        cli_prog_name="broadsheet dataplane",
-        cli_implicit_flags=True,
-        cli_hide_none_type=True,
-        cli_avoid_json=True,
-    )
+    model_config = SettingsConfigDict(**CLI_CONFIG, cli_prog_name="broadsheet dataplane", cli_implicit_flags=True)
 
     controlplane: str = Field(
         default="127.0.0.1:8300", description="Address of the control plane: HOST:PORT.", pattern=r"^\S+:\d{1,5}$"

@@ -12,22 +12,14 @@ from rich.console import Console
 
 from dataplane.launch.errors import LaunchRefused
 from dataplane.launch.joining import join, leave
-from dataplane.settings import ENV_PREFIX, parsed
+from dataplane.settings import CLI_CONFIG, parsed
 from protocol.names import RESOURCE_ID_PATTERN
 
 COMMANDS = ("status", "stop")
 
 
 class _CommandSettings(BaseSettings):
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX,
-        extra="forbid",
-        frozen=True,
-        cli_parse_args=False,
-        cli_kebab_case=True,
-        cli_hide_none_type=True,
-        cli_avoid_json=True,
-    )
+    model_config = CLI_CONFIG
 
     ray_address: str = Field(
         default="auto",
