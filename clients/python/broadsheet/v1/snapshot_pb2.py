@@ -28,7 +28,7 @@ from broadsheet.v1 import route_pb2 as broadsheet_dot_v1_dot_route__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x62roadsheet/v1/snapshot.proto\x12\rbroadsheet.v1\x1a\x1b\x62roadsheet/v1/adapter.proto\x1a\x19\x62roadsheet/v1/model.proto\x1a\x19\x62roadsheet/v1/route.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"?\n\x08Position\x12\x11\n\tstore_uid\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"6\n\x08\x45ntryRef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\";\n\x05\x45ntry\x12$\n\x03ref\x18\x01 \x01(\x0b\x32\x17.broadsheet.v1.EntryRef\x12\x0c\n\x04\x62lob\x18\x02 \x01(\x0c\"\xad\x03\n\nModelEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x13\n\x0bserved_name\x18\x03 \x01(\t\x12\x35\n\x06labels\x18\x04 \x03(\x0b\x32%.broadsheet.v1.ModelEntry.LabelsEntry\x12.\n\x08revision\x18\x05 \x01(\x0b\x32\x1c.broadsheet.v1.ModelRevision\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\tcandidate\x18\x07 \x01(\x0b\x32\x1c.broadsheet.v1.ModelRevision\x12\x19\n\x11\x63\x61ndidate_percent\x18\x08 \x01(\x05\x12\x16\n\x0ewarm_candidate\x18\t \x01(\x08\x12.\n\nwarm_until\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0creplace_cold\x18\x0b \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x98\x02\n\x0c\x41\x64\x61pterEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x13\n\x0bserved_name\x18\x03 \x01(\t\x12\x37\n\x06labels\x18\x04 \x03(\x0b\x32\'.broadsheet.v1.AdapterEntry.LabelsEntry\x12\r\n\x05model\x18\x05 \x01(\t\x12\x30\n\x08revision\x18\x06 \x01(\x0b\x32\x1e.broadsheet.v1.AdapterRevision\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x83\x02\n\nRouteEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x13\n\x0bserved_name\x18\x03 \x01(\t\x12\x35\n\x06labels\x18\x04 \x03(\x0b\x32%.broadsheet.v1.RouteEntry.LabelsEntry\x12.\n\x08revision\x18\x05 \x01(\x0b\x32\x1c.broadsheet.v1.RouteRevision\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"t\n\x12ModelRevisionEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x11\n\tmodel_uid\x18\x03 \x01(\t\x12.\n\x08revision\x18\x04 \x01(\x0b\x32\x1c.broadsheet.v1.ModelRevision\"|\n\x14\x41\x64\x61pterRevisionEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x02 \x01(\t\x12\x13\n\x0b\x61\x64\x61pter_uid\x18\x03 \x01(\t\x12\x30\n\x08revision\x18\x04 \x01(\x0b\x32\x1e.broadsheet.v1.AdapterRevisionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x62roadsheet/v1/snapshot.proto\x12\rbroadsheet.v1\x1a\x1b\x62roadsheet/v1/adapter.proto\x1a\x19\x62roadsheet/v1/model.proto\x1a\x19\x62roadsheet/v1/route.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"?\n\x08Position\x12\x11\n\tstore_uid\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"\x7f\n\x0cSnapshotHead\x12)\n\x08position\x18\x01 \x01(\x0b\x32\x17.broadsheet.v1.Position\x12\x13\n\x0b\x65ntry_count\x18\x02 \x01(\x03\x12/\n\x0b\x63ommit_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"K\n\nSignedHead\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12,\n\nsignatures\x18\x02 \x03(\x0b\x32\x18.broadsheet.v1.Signature\".\n\tSignature\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"6\n\x08\x45ntryRef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\";\n\x05\x45ntry\x12$\n\x03ref\x18\x01 \x01(\x0b\x32\x17.broadsheet.v1.EntryRef\x12\x0c\n\x04\x62lob\x18\x02 \x01(\x0c\"\xad\x03\n\nModelEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x13\n\x0bserved_name\x18\x03 \x01(\t\x12\x35\n\x06labels\x18\x04 \x03(\x0b\x32%.broadsheet.v1.ModelEntry.LabelsEntry\x12.\n\x08revision\x18\x05 \x01(\x0b\x32\x1c.broadsheet.v1.ModelRevision\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\tcandidate\x18\x07 \x01(\x0b\x32\x1c.broadsheet.v1.ModelRevision\x12\x19\n\x11\x63\x61ndidate_percent\x18\x08 \x01(\x05\x12\x16\n\x0ewarm_candidate\x18\t \x01(\x08\x12.\n\nwarm_until\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0creplace_cold\x18\x0b \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x98\x02\n\x0c\x41\x64\x61pterEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x13\n\x0bserved_name\x18\x03 \x01(\t\x12\x37\n\x06labels\x18\x04 \x03(\x0b\x32\'.broadsheet.v1.AdapterEntry.LabelsEntry\x12\r\n\x05model\x18\x05 \x01(\t\x12\x30\n\x08revision\x18\x06 \x01(\x0b\x32\x1e.broadsheet.v1.AdapterRevision\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x83\x02\n\nRouteEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x13\n\x0bserved_name\x18\x03 \x01(\t\x12\x35\n\x06labels\x18\x04 \x03(\x0b\x32%.broadsheet.v1.RouteEntry.LabelsEntry\x12.\n\x08revision\x18\x05 \x01(\x0b\x32\x1c.broadsheet.v1.RouteRevision\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"t\n\x12ModelRevisionEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x11\n\tmodel_uid\x18\x03 \x01(\t\x12.\n\x08revision\x18\x04 \x01(\x0b\x32\x1c.broadsheet.v1.ModelRevision\"|\n\x14\x41\x64\x61pterRevisionEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x02 \x01(\t\x12\x13\n\x0b\x61\x64\x61pter_uid\x18\x03 \x01(\t\x12\x30\n\x08revision\x18\x04 \x01(\x0b\x32\x1e.broadsheet.v1.AdapterRevisionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,24 +43,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROUTEENTRY_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_POSITION']._serialized_start=163
   _globals['_POSITION']._serialized_end=226
-  _globals['_ENTRYREF']._serialized_start=228
-  _globals['_ENTRYREF']._serialized_end=282
-  _globals['_ENTRY']._serialized_start=284
-  _globals['_ENTRY']._serialized_end=343
-  _globals['_MODELENTRY']._serialized_start=346
-  _globals['_MODELENTRY']._serialized_end=775
-  _globals['_MODELENTRY_LABELSENTRY']._serialized_start=730
-  _globals['_MODELENTRY_LABELSENTRY']._serialized_end=775
-  _globals['_ADAPTERENTRY']._serialized_start=778
-  _globals['_ADAPTERENTRY']._serialized_end=1058
-  _globals['_ADAPTERENTRY_LABELSENTRY']._serialized_start=730
-  _globals['_ADAPTERENTRY_LABELSENTRY']._serialized_end=775
-  _globals['_ROUTEENTRY']._serialized_start=1061
-  _globals['_ROUTEENTRY']._serialized_end=1320
-  _globals['_ROUTEENTRY_LABELSENTRY']._serialized_start=730
-  _globals['_ROUTEENTRY_LABELSENTRY']._serialized_end=775
-  _globals['_MODELREVISIONENTRY']._serialized_start=1322
-  _globals['_MODELREVISIONENTRY']._serialized_end=1438
-  _globals['_ADAPTERREVISIONENTRY']._serialized_start=1440
-  _globals['_ADAPTERREVISIONENTRY']._serialized_end=1564
+  _globals['_SNAPSHOTHEAD']._serialized_start=228
+  _globals['_SNAPSHOTHEAD']._serialized_end=355
+  _globals['_SIGNEDHEAD']._serialized_start=357
+  _globals['_SIGNEDHEAD']._serialized_end=432
+  _globals['_SIGNATURE']._serialized_start=434
+  _globals['_SIGNATURE']._serialized_end=480
+  _globals['_ENTRYREF']._serialized_start=482
+  _globals['_ENTRYREF']._serialized_end=536
+  _globals['_ENTRY']._serialized_start=538
+  _globals['_ENTRY']._serialized_end=597
+  _globals['_MODELENTRY']._serialized_start=600
+  _globals['_MODELENTRY']._serialized_end=1029
+  _globals['_MODELENTRY_LABELSENTRY']._serialized_start=984
+  _globals['_MODELENTRY_LABELSENTRY']._serialized_end=1029
+  _globals['_ADAPTERENTRY']._serialized_start=1032
+  _globals['_ADAPTERENTRY']._serialized_end=1312
+  _globals['_ADAPTERENTRY_LABELSENTRY']._serialized_start=984
+  _globals['_ADAPTERENTRY_LABELSENTRY']._serialized_end=1029
+  _globals['_ROUTEENTRY']._serialized_start=1315
+  _globals['_ROUTEENTRY']._serialized_end=1574
+  _globals['_ROUTEENTRY_LABELSENTRY']._serialized_start=984
+  _globals['_ROUTEENTRY_LABELSENTRY']._serialized_end=1029
+  _globals['_MODELREVISIONENTRY']._serialized_start=1576
+  _globals['_MODELREVISIONENTRY']._serialized_end=1692
+  _globals['_ADAPTERREVISIONENTRY']._serialized_start=1694
+  _globals['_ADAPTERREVISIONENTRY']._serialized_end=1818
 # @@protoc_insertion_point(module_scope)

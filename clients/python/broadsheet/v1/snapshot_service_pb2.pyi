@@ -33,6 +33,10 @@ class _FeatureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Feature.Value
     """Not set."""
     FEATURE_DELTA: _Feature.ValueType  # 1
     """Intents of MODE_DELTA, and Want."""
+    FEATURE_MANIFEST: _Feature.ValueType  # 2
+    """Intents of MODE_MANIFEST, and Want with digests."""
+    FEATURE_REVOCATIONS: _Feature.ValueType  # 3
+    """Revocations."""
 
 class Feature(_Feature, metaclass=_FeatureEnumTypeWrapper):
     """What a data plane understands. Without it, the control plane does without it."""
@@ -41,6 +45,10 @@ FEATURE_UNSPECIFIED: Feature.ValueType  # 0
 """Not set."""
 FEATURE_DELTA: Feature.ValueType  # 1
 """Intents of MODE_DELTA, and Want."""
+FEATURE_MANIFEST: Feature.ValueType  # 2
+"""Intents of MODE_MANIFEST, and Want with digests."""
+FEATURE_REVOCATIONS: Feature.ValueType  # 3
+"""Revocations."""
 Global___Feature: _TypeAlias = Feature  # noqa: Y015
 
 class _Phase:
@@ -98,7 +106,7 @@ class SyncRequest(_message.Message):
 
     @_builtins.property
     def want(self) -> Global___Want:
-        """Answers the Commit of a DELTA that did not come out."""
+        """Answers the Commit of a MODE_DELTA that did not come out, and each Chunk of refs."""
 
     def __init__(
         self,
@@ -123,6 +131,26 @@ class Hello(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     DATA_PLANE_FIELD_NUMBER: _builtins.int
     INSTANCE_UID_FIELD_NUMBER: _builtins.int
     HAVE_FIELD_NUMBER: _builtins.int
@@ -130,6 +158,9 @@ class Hello(_message.Message):
     HTTP_ADDRESS_FIELD_NUMBER: _builtins.int
     SOFTWARE_VERSION_FIELD_NUMBER: _builtins.int
     FEATURES_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    REVOCATIONS_SEQUENCE_FIELD_NUMBER: _builtins.int
+    REVOCATIONS_STORE_UID_FIELD_NUMBER: _builtins.int
     data_plane: _builtins.str
     """Id of the data plane."""
     instance_uid: _builtins.str
@@ -140,6 +171,10 @@ class Hello(_message.Message):
     """Address of its OpenAI API for people to read, such as `http://127.0.0.1:8000`."""
     software_version: _builtins.str
     """Version of Broadsheet that it runs."""
+    revocations_sequence: _builtins.int
+    """The newest revocation that it keeps, by sequence. 0: none."""
+    revocations_store_uid: _builtins.str
+    """The store that revocations_sequence belongs to. Empty: none."""
     @_builtins.property
     def have(self) -> _snapshot_pb2.Position:
         """The snapshot that it serves. Absent: none."""
@@ -152,6 +187,10 @@ class Hello(_message.Message):
     def features(self) -> _containers.RepeatedScalarFieldContainer[Global___Feature.ValueType]:
         """What this release understands beyond the first one. Unknown values are ignored."""
 
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels that its operator gave it, by which waves choose data planes."""
+
     def __init__(
         self,
         *,
@@ -162,10 +201,13 @@ class Hello(_message.Message):
         http_address: _builtins.str = ...,
         software_version: _builtins.str = ...,
         features: _abc.Iterable[Global___Feature.ValueType] | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        revocations_sequence: _builtins.int = ...,
+        revocations_store_uid: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["have", b"have"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_plane", b"data_plane", "features", b"features", "have", b"have", "http_address", b"http_address", "instance_uid", b"instance_uid", "rejected", b"rejected", "software_version", b"software_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_plane", b"data_plane", "features", b"features", "have", b"have", "http_address", b"http_address", "instance_uid", b"instance_uid", "labels", b"labels", "rejected", b"rejected", "revocations_sequence", b"revocations_sequence", "revocations_store_uid", b"revocations_store_uid", "software_version", b"software_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -173,25 +215,39 @@ Global___Hello: _TypeAlias = Hello  # noqa: Y015
 
 @_typing.final
 class Want(_message.Message):
-    """Asks for a snapshot again, as a whole: the change did not lead to the announced root digest. It is
-    no rejection. What follows is an Intent of MODE_FULL, perhaps of a newer snapshot.
+    """Asks for what the data plane lacks. It is no rejection.
+
+    After the Commit of a MODE_DELTA whose change did not lead to the announced root digest, it has no
+    digests and asks for the snapshot in another way. What follows is an Intent of MODE_MANIFEST, or
+    of MODE_FULL for a client without FEATURE_MANIFEST, perhaps of a newer snapshot.
+
+    In MODE_MANIFEST, one answers each Chunk of refs. Chunks with the wanted entries follow, and then
+    the next Chunk of refs or the Commit.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TO_FIELD_NUMBER: _builtins.int
+    DIGESTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def to(self) -> _snapshot_pb2.Position:
-        """The snapshot, as in the Commit."""
+        """The snapshot, as in the Intent."""
+
+    @_builtins.property
+    def digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """MODE_MANIFEST: digests of the entries that the client lacks, of those in the last Chunk. Empty:
+        it lacks none.
+        """
 
     def __init__(
         self,
         *,
         to: _snapshot_pb2.Position | None = ...,
+        digests: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["to", b"to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["to", b"to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "to", b"to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -211,6 +267,8 @@ class Status(_message.Message):
     RESOURCES_FIELD_NUMBER: _builtins.int
     REPLACE_FIELD_NUMBER: _builtins.int
     REMOVED_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
+    REVOCATIONS_SEQUENCE_FIELD_NUMBER: _builtins.int
     phase: Global___Phase.ValueType
     """How far it got with target."""
     reason: _builtins.str
@@ -221,6 +279,8 @@ class Status(_message.Message):
     """
     replace: _builtins.bool
     """Whether resources replaces everything that was reported before."""
+    revocations_sequence: _builtins.int
+    """The newest revocation that it applies, by sequence. 0: none."""
     @_builtins.property
     def target(self) -> _snapshot_pb2.Position:
         """The snapshot that phase, reason and message are about. Absent: only resources are reported."""
@@ -239,6 +299,10 @@ class Status(_message.Message):
         that became IDLE.
         """
 
+    @_builtins.property
+    def traffic(self) -> Global___Traffic:
+        """What its ingress has answered. Absent: unchanged since the Status before."""
+
     def __init__(
         self,
         *,
@@ -250,14 +314,42 @@ class Status(_message.Message):
         resources: _abc.Iterable[_status_pb2.ResourceStatus] | None = ...,
         replace: _builtins.bool = ...,
         removed: _abc.Iterable[_builtins.str] | None = ...,
+        traffic: Global___Traffic | None = ...,
+        revocations_sequence: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["serving", b"serving", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["serving", b"serving", "target", b"target", "traffic", b"traffic"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "phase", b"phase", "reason", b"reason", "removed", b"removed", "replace", b"replace", "resources", b"resources", "serving", b"serving", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "phase", b"phase", "reason", b"reason", "removed", b"removed", "replace", b"replace", "resources", b"resources", "revocations_sequence", b"revocations_sequence", "serving", b"serving", "target", b"target", "traffic", b"traffic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Status: _TypeAlias = Status  # noqa: Y015
+
+@_typing.final
+class Traffic(_message.Message):
+    """What the ingress of a data plane has answered since its agent started. The counts only rise."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    requests: _builtins.int
+    """Requests that were answered, without those of unknown names and without credentials."""
+    failures: _builtins.int
+    """Those of them that were answered with a status of 500 or more, or not to the end."""
+    def __init__(
+        self,
+        *,
+        requests: _builtins.int = ...,
+        failures: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures", b"failures", "requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Traffic: _TypeAlias = Traffic  # noqa: Y015
 
 @_typing.final
 class SyncResponse(_message.Message):
@@ -270,6 +362,7 @@ class SyncResponse(_message.Message):
     COMMIT_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     GOODBYE_FIELD_NUMBER: _builtins.int
+    REVOCATIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def intent(self) -> Global___Intent:
         """Announces a snapshot."""
@@ -290,6 +383,10 @@ class SyncResponse(_message.Message):
     def goodbye(self) -> Global___Goodbye:
         """Ends the stream; the client connects again."""
 
+    @_builtins.property
+    def revocations(self) -> Global___Revocations:
+        """API keys that are revoked at once, whatever snapshot the client serves."""
+
     def __init__(
         self,
         *,
@@ -298,16 +395,83 @@ class SyncResponse(_message.Message):
         commit: Global___Commit | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
         goodbye: Global___Goodbye | None = ...,
+        revocations: Global___Revocations | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "commit", b"commit", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "intent", b"intent", "message", b"message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "commit", b"commit", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "intent", b"intent", "message", b"message", "revocations", b"revocations"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "commit", b"commit", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "intent", b"intent", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "commit", b"commit", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "intent", b"intent", "message", b"message", "revocations", b"revocations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["intent", "chunk", "commit", "heartbeat", "goodbye"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["intent", "chunk", "commit", "heartbeat", "goodbye", "revocations"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___SyncResponse: _TypeAlias = SyncResponse  # noqa: Y015
+
+@_typing.final
+class Revocations(_message.Message):
+    """API keys that were revoked, beside snapshots. Sent at any time to clients with
+    FEATURE_REVOCATIONS, in the order of their sequences.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    SIGNATURES_FIELD_NUMBER: _builtins.int
+    payload: _builtins.bytes
+    """A serialised RevocationBatch."""
+    @_builtins.property
+    def signatures(self) -> _containers.RepeatedCompositeFieldContainer[_snapshot_pb2.Signature]:
+        """Over payload, as described at Signature. Empty: the control plane does not sign."""
+
+    def __init__(
+        self,
+        *,
+        payload: _builtins.bytes = ...,
+        signatures: _abc.Iterable[_snapshot_pb2.Signature] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload", "signatures", b"signatures"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Revocations: _TypeAlias = Revocations  # noqa: Y015
+
+@_typing.final
+class RevocationBatch(_message.Message):
+    """What Revocations are signed over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_UID_FIELD_NUMBER: _builtins.int
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    KEY_UIDS_FIELD_NUMBER: _builtins.int
+    store_uid: _builtins.str
+    """The store that the revocations belong to."""
+    after_sequence: _builtins.int
+    """The batch follows the revocation with this sequence."""
+    last_sequence: _builtins.int
+    """The last revocation of the batch. Sequences of a store rise by one with each revocation."""
+    @_builtins.property
+    def key_uids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`uid` of each revoked key, in the order of the sequences; at most 10,000."""
+
+    def __init__(
+        self,
+        *,
+        store_uid: _builtins.str = ...,
+        after_sequence: _builtins.int = ...,
+        last_sequence: _builtins.int = ...,
+        key_uids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "key_uids", b"key_uids", "last_sequence", b"last_sequence", "store_uid", b"store_uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevocationBatch: _TypeAlias = RevocationBatch  # noqa: Y015
 
 @_typing.final
 class Intent(_message.Message):
@@ -329,6 +493,8 @@ class Intent(_message.Message):
         """Every entry follows."""
         MODE_DELTA: Intent._Mode.ValueType  # 3
         """What differs from the snapshot `base` follows. Only for clients with FEATURE_DELTA."""
+        MODE_MANIFEST: Intent._Mode.ValueType  # 4
+        """Chunks of refs follow, each answered by a Want. Only for clients with FEATURE_MANIFEST."""
 
     class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
         """Ways to send a snapshot."""
@@ -341,15 +507,18 @@ class Intent(_message.Message):
     """Every entry follows."""
     MODE_DELTA: Intent.Mode.ValueType  # 3
     """What differs from the snapshot `base` follows. Only for clients with FEATURE_DELTA."""
+    MODE_MANIFEST: Intent.Mode.ValueType  # 4
+    """Chunks of refs follow, each answered by a Want. Only for clients with FEATURE_MANIFEST."""
 
     MODE_FIELD_NUMBER: _builtins.int
     TO_FIELD_NUMBER: _builtins.int
     ENTRY_COUNT_FIELD_NUMBER: _builtins.int
     BASE_FIELD_NUMBER: _builtins.int
+    SIGNED_HEAD_FIELD_NUMBER: _builtins.int
     mode: Global___Intent.Mode.ValueType
     """How the snapshot is sent."""
     entry_count: _builtins.int
-    """Entries of the snapshot. In MODE_FULL, as many follow."""
+    """Entries of the snapshot. In MODE_FULL as many follow, and in MODE_MANIFEST as many refs."""
     @_builtins.property
     def to(self) -> _snapshot_pb2.Position:
         """The snapshot."""
@@ -358,6 +527,10 @@ class Intent(_message.Message):
     def base(self) -> _snapshot_pb2.Position:
         """MODE_DELTA: the snapshot that the change begins at. The client serves it."""
 
+    @_builtins.property
+    def signed_head(self) -> _snapshot_pb2.SignedHead:
+        """The signed head of the snapshot. Absent: the control plane does not sign."""
+
     def __init__(
         self,
         *,
@@ -365,10 +538,11 @@ class Intent(_message.Message):
         to: _snapshot_pb2.Position | None = ...,
         entry_count: _builtins.int = ...,
         base: _snapshot_pb2.Position | None = ...,
+        signed_head: _snapshot_pb2.SignedHead | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "to", b"to"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "signed_head", b"signed_head", "to", b"to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "entry_count", b"entry_count", "mode", b"mode", "to", b"to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "entry_count", b"entry_count", "mode", b"mode", "signed_head", b"signed_head", "to", b"to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -382,6 +556,7 @@ class Chunk(_message.Message):
 
     ENTRIES_FIELD_NUMBER: _builtins.int
     REMOVED_FIELD_NUMBER: _builtins.int
+    REFS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_snapshot_pb2.Entry]:
         """Entries, ordered by name over all chunks. In MODE_DELTA: those that are new or different."""
@@ -392,15 +567,22 @@ class Chunk(_message.Message):
         chunks.
         """
 
+    @_builtins.property
+    def refs(self) -> _containers.RepeatedCompositeFieldContainer[_snapshot_pb2.EntryRef]:
+        """MODE_MANIFEST: names, types and digests of entries, ordered by name over all chunks. Such a chunk
+        has nothing else.
+        """
+
     def __init__(
         self,
         *,
         entries: _abc.Iterable[_snapshot_pb2.Entry] | None = ...,
         removed: _abc.Iterable[_builtins.str] | None = ...,
+        refs: _abc.Iterable[_snapshot_pb2.EntryRef] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "removed", b"removed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "refs", b"refs", "removed", b"removed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
