@@ -10,7 +10,7 @@ entries are not.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from broadsheet.v1 import api_key_pb2, snapshot_pb2
 from dataplane.snapshot.entry_checks import check_candidate, check_key, check_versioned, decode
@@ -31,6 +31,7 @@ def accept(
     held: Snapshot | None,
     policy: Policy,
     found: Mapping[str, Quarantine] | None = None,
+    signed_head: bytes = b"",
 ) -> Snapshot | Rejection:
     """Check a whole snapshot.
 
@@ -44,6 +45,7 @@ def accept(
         found: The quarantines that `accept` of the same release found for `position` under the same
             policy, by entry name (`validation.py`). Then digests and references are checked, but
             single entries are not, except API keys. None: everything is checked.
+        signed_head: The serialised SignedHead that came with it. Empty: none did.
     """
     rejection = refuse_position(
         position, held.position if held else None, allow_new_store=policy.allow_new_store
@@ -64,7 +66,8 @@ def accept(
     if rejection is not None:
         return rejection
     served, quarantined = _separate(checked, policy)
-    return build(position, entries, digest, served.values(), quarantined)
+    snapshot = build(position, entries, digest, served.values(), quarantined)
+    return replace(snapshot, signed_head=signed_head)
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,8 @@ class Snapshot:
     has_api_keys: bool
     """Whether there is any API key entry, of any type. If so, every caller needs a key. Quarantined
     and revoked keys count: revoking the last key must not admit everybody."""
+    signed_head: bytes = b""
+    """The serialised SignedHead that it came with. Empty: the control plane does not sign."""
 
 
 def model_of(name: str) -> str:

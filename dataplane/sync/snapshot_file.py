@@ -39,6 +39,8 @@ class StoredSnapshot:
 
     position: Position
     entries: tuple[RawEntry, ...]
+    signed_head: bytes = b""
+    """The serialised SignedHead that it came with. Empty: none did."""
 
 
 def write_snapshot(file: IO[bytes], snapshot: Snapshot) -> None:
