@@ -109,6 +109,14 @@ bench-models: install ## Measure 10,000 registered models, 200 of them asked, an
 bench-registry: install ## Time the registry on 100,000 adapters, `apply`, and its commits beside those of etcd
 	@$(BIN)/python -m tests.bench.bench_registry $(ARGS)
 
+.PHONY: bench-push
+bench-push: install ## Time changes from the commit to 1,000 data planes, with their costs, and the curve to 4,000
+	@$(BIN)/python -m tests.bench.bench_push $(ARGS)
+
+.PHONY: bench-churn
+bench-churn: install ## Change a catalog for ten minutes, as much as in a day, and show the memory of each process
+	@$(BIN)/python -m tests.bench.bench_churn $(ARGS)
+
 .PHONY: bench-relay
 bench-relay: install ## Measure what the relay costs with 50 to 800 engine replicas (3 minutes)
 	@# The variable keeps Ray on loopback, as in a data plane.

@@ -20,8 +20,9 @@ _START_TIMEOUT_S = 60.0
 class Replica:
     """A control plane process that is started again whenever it ends."""
 
-    def __init__(self, url: str, directory: Path, number: int) -> None:
+    def __init__(self, url: str, directory: Path, number: int, arguments: Sequence[str] = ()) -> None:
         self._url = url
+        self._arguments = arguments
         self._directory = directory / f"replica{number}"
         self._log = directory / f"replica{number}.log"
         self._tokens = directory / "tokens.yaml"
@@ -30,6 +31,8 @@ class Replica:
         """None: it is not running."""
         self.address = ""
         """Where it listens, or listened last."""
+        self.metrics_address = ""
+        """Where it shows its metrics, if it does."""
 
     async def run(self) -> None:
         """Keep it running until cancelled."""
@@ -38,6 +41,7 @@ class Replica:
                 self._process = await asyncio.create_subprocess_exec(
                     *(sys.executable, "-m", "controlplane", "--listen", "127.0.0.1:0", "--log-format", "json"),
                     *("--data-dir", str(self._directory), "--tokens-file", str(self._tokens)),
+                    *self._arguments,
                     stderr=log,
                     env={**os.environ, "BROADSHEET_CONTROLPLANE_DATABASE_URL": self._url},
                     cwd=Path(__file__).parents[1],
@@ -70,25 +74,34 @@ class Replica:
         async with asyncio.timeout(_START_TIMEOUT_S):
             while True:
                 for line in self._log.read_text().splitlines():
-                    if '"listening"' in line and line.endswith("}"):
-                        return line.partition('"address": "')[2].partition('"')[0]
+                    if '"metrics_listening"' in line and line.endswith("}"):
+                        self.metrics_address = _address_in(line)
+                    elif '"listening"' in line and line.endswith("}"):
+                        return _address_in(line)
                 assert self._process is not None, "the process was started"
                 if self._process.returncode is not None:
                     raise RuntimeError(self._log.read_text())
                 await asyncio.sleep(0.05)
 
 
+def _address_in(line: str) -> str:
+    return line.partition('"address": "')[2].partition('"')[0]
+
+
 @asynccontextmanager
-async def control_planes(url: str, directory: Path, *, count: int = 1) -> AsyncIterator[Sequence[Replica]]:
+async def control_planes(
+    url: str, directory: Path, *, count: int = 1, arguments: Sequence[str] = ()
+) -> AsyncIterator[Sequence[Replica]]:
     """Run control plane processes on the database at `url`. All of them listen.
 
     Args:
         url: A PostgreSQL database; processes cannot share an SQLite file.
         directory: Gets their logs, tokens and data.
         count: How many processes.
+        arguments: Further arguments of each.
     """
     write_tokens(directory / "tokens.yaml", entries())
-    replicas = [Replica(url, directory, number) for number in range(count)]
+    replicas = [Replica(url, directory, number, arguments) for number in range(count)]
     tasks = [asyncio.create_task(replica.run()) for replica in replicas]
     try:
         while not all(replica.registry for replica in replicas):
