@@ -117,6 +117,10 @@ bench-push: install ## Time changes from the commit to 1,000 data planes, with t
 bench-churn: install ## Change a catalog for ten minutes, as much as in a day, and show the memory of each process
 	@$(BIN)/python -m tests.bench.bench_churn $(ARGS)
 
+.PHONY: test-push-faults
+test-push-faults: install ## Kill, stop and cut off real processes at named points while changes are pushed (5 minutes)
+	@$(BIN)/python -m tests.push_faults $(ARGS)
+
 .PHONY: bench-relay
 bench-relay: install ## Measure what the relay costs with 50 to 800 engine replicas (3 minutes)
 	@# The variable keeps Ray on loopback, as in a data plane.
