@@ -120,6 +120,7 @@ bench-churn: install ## Change a catalog for ten minutes, as much as in a day, a
 .PHONY: test-push-faults
 test-push-faults: install ## Kill, stop and cut off real processes at named points while changes are pushed (5 minutes)
 	@$(BIN)/python -m tests.push_faults $(ARGS)
+	$(if $(ARGS),,@$(BIN)/python -m tests.push_faults.with_ray)
 
 .PHONY: bench-relay
 bench-relay: install ## Measure what the relay costs with 50 to 800 engine replicas (3 minutes)
