@@ -169,8 +169,7 @@ class BootSearch:
 
 
 def _newest_first(generation: Generation) -> Iterator[tuple[Generation, int]]:
-    """The newest point, then the newest proven one before it, or else the base."""
+    """The newest point, the newest proven one before it, and the base."""
     newest = generation.newest
-    yield generation, newest
-    if newest > 0:
-        yield generation, generation.proven_before(newest) or 0
+    for number in dict.fromkeys((newest, generation.proven_before(newest) or 0, 0)):
+        yield generation, number

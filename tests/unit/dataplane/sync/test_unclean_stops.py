@@ -10,6 +10,8 @@ from dataplane.sync.events import Rejected
 from tests.cut_disk import CutDisk, Stop, cut_everywhere
 from tests.disk import ONE, THREE, TWO, Machine, booted_revision, change
 
+pytestmark = pytest.mark.usefixtures("unflushed")
+
 STOP = pytest.mark.parametrize("stop", [Stop.KILLED, Stop.POWER_CUT])
 
 
