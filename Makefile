@@ -139,6 +139,10 @@ fuzz: install ## Send random and mutated requests to every RPC, on both database
 fuzz-adapters: install ## Compare the verdict on mutated adapters with that of vLLM's loader (ARGS="COUNT SEED"; 20,000)
 	@$(BIN)/python -m tests.adapter_fuzz $(ARGS)
 
+.PHONY: fuzz-logs
+fuzz-logs: install ## Boot data planes from mutated logs of changes (ARGS="COUNT SEED"; 100,000)
+	@$(BIN)/python -m tests.log_fuzz $(ARGS)
+
 .PHONY: fuzz-args
 fuzz-args: install ## Compare random engine arguments with vLLM's own reading of them (ARGS="COUNT SEED"; 20,000)
 	@$(BIN)/python -m tests.engine_args_fuzz $(ARGS)

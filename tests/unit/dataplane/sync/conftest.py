@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,3 +16,10 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     machine.start()
     yield machine
     machine.kill()
+
+
+@pytest.fixture
+def unflushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flush nothing for real, for tests that end the process and not the machine: it takes time."""
+    for flush in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, flush, lambda _: None)

@@ -10,11 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataplane.sync.directory import (
-    CORRUPT_ON_DISK,
-)
 from dataplane.sync.events import Rejected
-from tests.disk import ONE, THREE, TWO, Machine, booted_revision
+from dataplane.sync.stored.booting import CORRUPT_ON_DISK
+from tests.disk import ONE, THREE, TWO, Machine, booted_revision, change, snapshot
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "remove", "append"])
@@ -70,13 +68,14 @@ def test_with_both_files_damaged_no_snapshot_is_booted(machine: Machine) -> None
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, bytes]:
-    """Every file of a directory with two snapshots and a rejection."""
+    """Every file of a directory with two snapshots, a change of the second, and a rejection."""
     machine = Machine(tmp_path_factory.mktemp("written") / "catalog")
     machine.start()
     machine.disk.save(ONE)
     machine.disk.save(TWO)
-    machine.disk.reject(Rejected(position=THREE.position, reason="BAD", message="words"))
-    machine.kill()
+    machine.disk.save(THREE, change(TWO, THREE))
+    machine.disk.reject(Rejected(position=snapshot(4).position, reason="BAD", message="words"))
+    machine.disk.close()
     files = (path for path in machine.directory.rglob("*") if path.is_file())
     return {path.relative_to(machine.directory): path.read_bytes() for path in files}
 
@@ -100,4 +99,6 @@ def test_a_flipped_bit_in_any_file_never_makes_another_snapshot(
     machine.kill()
     shutil.rmtree(machine.directory)
     assert boot.snapshot is not None
-    assert (boot.snapshot.position, boot.snapshot.entries) in [(item.position, item.entries) for item in (ONE, TWO)]
+    assert (boot.snapshot.position, boot.snapshot.entries) in [
+        (item.position, item.entries) for item in (ONE, TWO, THREE)
+    ]
