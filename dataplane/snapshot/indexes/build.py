@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import chain
+from typing import TypeVar
 
 from broadsheet.v1 import api_key_pb2, snapshot_pb2
 from dataplane.snapshot.api_key import ApiKey
@@ -25,6 +26,10 @@ from dataplane.snapshot.snapshot import (
 )
 from protocol.catalog_digest import CatalogDigest
 from protocol.snapshot_limits import entry_bytes
+
+_Named = TypeVar(
+    "_Named", snapshot_pb2.ModelEntry, snapshot_pb2.AdapterEntry, snapshot_pb2.RouteEntry, api_key_pb2.ApiKeyEntry
+)
 
 
 def build(
@@ -48,22 +53,11 @@ def build(
         signed_head: The serialised SignedHead that it came with. Empty: none did.
     """
     messages, withheld = tuple(messages), tuple(withheld)
-    models: dict[str, snapshot_pb2.ModelEntry] = {}
-    adapters: dict[str, snapshot_pb2.AdapterEntry] = {}
-    routes: dict[str, snapshot_pb2.RouteEntry] = {}
-    keys: dict[str, api_key_pb2.ApiKeyEntry] = {}
-    pins: list[Pin] = []
-    for message in messages:
-        if isinstance(message, snapshot_pb2.ModelEntry):
-            models[message.name] = message
-        elif isinstance(message, snapshot_pb2.AdapterEntry):
-            adapters[message.name] = message
-        elif isinstance(message, snapshot_pb2.RouteEntry):
-            routes[message.name] = message
-        elif isinstance(message, api_key_pb2.ApiKeyEntry):
-            keys[message.name] = message
-        else:
-            pins.append(message)
+    models = _named(messages, snapshot_pb2.ModelEntry)
+    adapters = _named(messages, snapshot_pb2.AdapterEntry)
+    routes = _named(messages, snapshot_pb2.RouteEntry)
+    keys = _named(messages, api_key_pb2.ApiKeyEntry)
+    pins = [message for message in messages if isinstance(message, Pin)]
     deployable = _deployable(models, pins, quarantined)
     entries = tuple(entries)
     live_keys = sorted((key.key_hash, key.name) for key in keys.values() if not key.revoked)
@@ -98,6 +92,10 @@ def build(
         ),
         signed_head=signed_head,
     )
+
+
+def _named(messages: Iterable[Message], kind: type[_Named]) -> dict[str, _Named]:
+    return {message.name: message for message in messages if isinstance(message, kind)}
 
 
 def _deployable(
