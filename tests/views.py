@@ -8,7 +8,7 @@ from google.protobuf import json_format
 
 from broadsheet.v1 import api_key_pb2, snapshot_pb2
 from dataplane.snapshot.activation import Activation, Endpoint, ModelActivation, State, View
-from dataplane.snapshot.indexes import build
+from dataplane.snapshot.indexes.build import build
 from dataplane.snapshot.snapshot import Message, Position, Snapshot
 from protocol.api_keys import key_hash
 from protocol.catalog_digest import CatalogDigest

@@ -10,15 +10,14 @@ entries are not.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 
-from broadsheet.v1 import api_key_pb2, snapshot_pb2
-from dataplane.snapshot.entry_checks import check_candidate, check_key, check_versioned, decode
-from dataplane.snapshot.indexes import build
+from broadsheet.v1 import snapshot_pb2
+from dataplane.snapshot.entry_checks import Checked, check_candidate, check_entry
+from dataplane.snapshot.indexes.build import build
 from dataplane.snapshot.integrity import digest_of, refuse_content, refuse_form, unchanged_entries
 from dataplane.snapshot.policy import Policy
 from dataplane.snapshot.position_check import refuse_position
-from dataplane.snapshot.quarantine import BASE_MODEL_QUARANTINED, Quarantine
+from dataplane.snapshot.quarantine import Quarantine, base_quarantined
 from dataplane.snapshot.references import refuse_inconsistent
 from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Message, Position, RawEntry, Snapshot, candidate_name, model_of
@@ -57,8 +56,10 @@ def accept(
     rejection = refuse_content(position, entries, unchanged, digest)
     if rejection is not None:
         return rejection
+    # Unchanged entries are the same objects as before, which shows later what differs.
+    entries = tuple(known or entry for entry, known in zip(entries, unchanged, strict=True))
     checked = {
-        entry.name: _check(entry, _message_of(held, entry.name) if held and known else None, policy, found)
+        entry.name: _check(entry, held.message_of(entry.name) if held and known else None, policy, found)
         for entry, known in zip(entries, unchanged, strict=True)
     }
     messages = {name: outcome.message for name, outcome in checked.items() if outcome.message is not None}
@@ -66,41 +67,15 @@ def accept(
     if rejection is not None:
         return rejection
     served, quarantined = _separate(checked, policy)
-    snapshot = build(position, entries, digest, served.values(), quarantined)
-    return replace(snapshot, signed_head=signed_head)
+    withheld = (message for name, message in messages.items() if name not in served)
+    return build(position, entries, digest, served.values(), quarantined, withheld, signed_head)
 
 
-@dataclass(frozen=True, slots=True)
-class _Checked:
-    """The outcome for one entry: a message, a quarantine, or both (decoded, but not served)."""
-
-    message: Message | None
-    quarantine: Quarantine | None
+def _check(entry: RawEntry, known: Message | None, policy: Policy, found: Mapping[str, Quarantine] | None) -> Checked:
+    return Checked(known, None) if known is not None else check_entry(entry, policy, found)
 
 
-def _message_of(held: Snapshot, name: str) -> Message | None:
-    """The checked message of an entry that is served by `held`.
-
-    None for quarantined entries and pins. Both are few, and are checked again.
-    """
-    return held.models.get(name) or held.adapters.get(name) or held.routes.get(name) or held.api_key_entries.get(name)
-
-
-def _check(entry: RawEntry, known: Message | None, policy: Policy, found: Mapping[str, Quarantine] | None) -> _Checked:
-    if known is not None:
-        return _Checked(known, None)
-    message = decode(entry)
-    if isinstance(message, Quarantine):
-        return _Checked(None, message)
-    if isinstance(message, api_key_pb2.ApiKeyEntry):
-        # Always checked here: a relayed result must not decide who may call.
-        return _Checked(message, check_key(message))
-    return _Checked(message, check_versioned(message, policy) if found is None else found.get(entry.name))
-
-
-def _separate(
-    checked: Mapping[str, _Checked], policy: Policy
-) -> tuple[Mapping[str, Message], Mapping[str, Quarantine]]:
+def _separate(checked: Mapping[str, Checked], policy: Policy) -> tuple[Mapping[str, Message], Mapping[str, Quarantine]]:
     """Separate what is served from what is quarantined, both by name."""
     quarantined: dict[str, Quarantine] = {}
     served: dict[str, Message] = {}
@@ -119,9 +94,5 @@ def _separate(
             continue
         if model_of(name) not in served:
             del served[name]
-            quarantined[name] = Quarantine(
-                reason=BASE_MODEL_QUARANTINED,
-                message=f"its base {model_of(name)} is quarantined",
-                revision_number=message.revision.number,
-            )
+            quarantined[name] = base_quarantined(model_of(name), message.revision.number)
     return served, quarantined

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from dataplane.snapshot.change import Change
-from dataplane.snapshot.integrity import not_ordered
+from dataplane.snapshot.integrity import not_ordered, too_large
 from dataplane.snapshot.policy import Limits
 from dataplane.snapshot.rejection import (
-    BLOB_TOO_LARGE,
     ENTRY_COUNT_MISMATCH,
     SNAPSHOT_TOO_LARGE,
     Rejection,
 )
 from dataplane.snapshot.snapshot import Position, RawEntry
 from protocol.snapshot_limits import entry_bytes
-from protocol.validation import shorten
 
 
 class Assembler:
@@ -74,10 +72,7 @@ class Assembler:
         if self._entries and self._entries[-1].name >= entry.name:
             return not_ordered(self._entries[-1].name, entry.name)
         if len(entry.blob) > self._limits.blob_bytes_max:
-            return Rejection(
-                reason=BLOB_TOO_LARGE,
-                message=f"{shorten(entry.name)} has {len(entry.blob)} bytes, allowed are {self._limits.blob_bytes_max}",
-            )
+            return too_large(entry.name, len(entry.blob), self._limits)
         return self._refuse_bytes(entry_bytes(entry.name, entry.type, len(entry.blob)))
 
     def _refuse_removal(self, name: str) -> Rejection | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dataplane.snapshot.snapshot import Position, RawEntry
@@ -19,7 +20,7 @@ class Change:
     """Names of entries of the base that the later snapshot does not have."""
 
 
-def changed(held: tuple[RawEntry, ...], change: Change) -> tuple[RawEntry, ...]:
+def changed(held: Iterable[RawEntry], change: Change) -> tuple[RawEntry, ...]:
     """The entries after `change`, ordered by name.
 
     Nothing is checked here: whether they are those of a snapshot shows in their root digest.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
 
@@ -62,6 +63,31 @@ def decode(entry: RawEntry) -> Message | Quarantine:
         return message_type.FromString(entry.blob)
     except DecodeError:
         return Quarantine(reason=BLOB_UNREADABLE, message=f"its content is not a {entry.type}")
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The outcome for one entry: a message, a quarantine, or both (decoded, but not served)."""
+
+    message: Message | None
+    quarantine: Quarantine | None
+
+
+def check_entry(entry: RawEntry, policy: Policy, found: Mapping[str, Quarantine] | None) -> Checked:
+    """Decode an entry, and find out whether it may be served.
+
+    Args:
+        entry: The entry.
+        policy: What this data plane accepts.
+        found: The quarantines that were found for the entries of its snapshot, by name. Then only
+            API keys are checked: a relayed result must not decide who may call.
+    """
+    message = decode(entry)
+    if isinstance(message, Quarantine):
+        return Checked(None, message)
+    if isinstance(message, api_key_pb2.ApiKeyEntry):
+        return Checked(message, check_key(message))
+    return Checked(message, check_versioned(message, policy) if found is None else found.get(entry.name))
 
 
 def check_key(key: api_key_pb2.ApiKeyEntry) -> Quarantine | None:

@@ -23,3 +23,15 @@ class Quarantine:
     """For operators."""
     revision_number: int = 0
     """Number of the model or adapter revision; 0 when the entry could not be decoded."""
+
+
+def base_quarantined(base: str, revision_number: int) -> Quarantine:
+    """The quarantine of an adapter whose base model is not served.
+
+    Args:
+        base: Resource name of the model.
+        revision_number: Of the adapter.
+    """
+    return Quarantine(
+        reason=BASE_MODEL_QUARANTINED, message=f"its base {base} is quarantined", revision_number=revision_number
+    )

@@ -1,12 +1,18 @@
-"""One catalog snapshot as a data plane holds it: entries, messages and indexes. Pure."""
+"""One catalog snapshot as a data plane holds it: entries, messages and indexes. Pure.
+
+Entries and indexes are persistent: the snapshot after a change shares what has not changed with the
+one before. `persistent.sorted_map` says what each operation costs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 from broadsheet.v1 import api_key_pb2, snapshot_pb2
 from dataplane.snapshot.api_key import ApiKey
+from dataplane.snapshot.persistent.sorted_map import SortedMap
 from dataplane.snapshot.quarantine import Quarantine
 from protocol.catalog_digest import CatalogDigest
 
@@ -47,6 +53,63 @@ class RawEntry:
     blob: bytes
 
 
+class Entries(Sequence[RawEntry]):
+    """All entries of a snapshot, ordered by name, and found by name."""
+
+    __slots__ = ("by_name",)
+
+    def __init__(self, by_name: SortedMap[str, RawEntry]) -> None:
+        """
+        Args:
+            by_name: The entries by their own names.
+        """
+        self.by_name = by_name
+
+    @classmethod
+    def of(cls, entries: Iterable[RawEntry]) -> Entries:
+        """These entries, in any order."""
+        return cls(SortedMap.of((entry.name, entry) for entry in entries))
+
+    def __len__(self) -> int:
+        return len(self.by_name)
+
+    def __iter__(self) -> Iterator[RawEntry]:
+        return iter(self.by_name.values())
+
+    @overload
+    def __getitem__(self, index: int) -> RawEntry: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[RawEntry, ...]: ...
+    def __getitem__(self, index: int | slice) -> RawEntry | tuple[RawEntry, ...]:
+        """One entry, in time proportional to the number of blocks; a slice walks over all."""
+        if isinstance(index, slice):
+            return tuple(self)[index]
+        return self.by_name.value_at(index + len(self) if index < 0 else index)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether `other` is a sequence of the same entries: a tuple, or `Entries`."""
+        if isinstance(other, Entries):
+            return self.by_name == other.by_name
+        return isinstance(other, tuple) and tuple(self) == other
+
+    __hash__ = None  # type: ignore[assignment]  # nothing needs it, and it would cost all entries
+
+    def __repr__(self) -> str:
+        return f"Entries({tuple(self)!r})"
+
+    def get(self, name: str) -> RawEntry | None:
+        """The entry of this name; None: there is none."""
+        return self.by_name.get(name)
+
+    def below(self, name: str) -> Iterator[RawEntry]:
+        """The entries whose names begin with `{name}/`, in order."""
+        prefix = f"{name}/"
+        for found, entry in self.by_name.items_from(prefix):
+            if not found.startswith(prefix):
+                return
+            yield entry
+
+
 def is_api_key(entry: RawEntry) -> bool:
     """Whether an entry is an API key, including types of later releases."""
     return entry.type == API_KEY_ENTRY or entry.name.startswith("apiKeys/")
@@ -75,39 +138,65 @@ class Snapshot:
     """
 
     position: Position
-    entries: tuple[RawEntry, ...]
+    entries: Entries
     """All entries, including quarantined ones, ordered by name: the content on disk and relayed."""
+    size_bytes: int
+    """Of names, types and blobs of all entries, by `entry_bytes`."""
     digest: CatalogDigest
     """Of `entries`; its root is the position's digest."""
-    models: Mapping[str, snapshot_pb2.ModelEntry]
+    models: SortedMap[str, snapshot_pb2.ModelEntry]
     """By resource name."""
-    adapters: Mapping[str, snapshot_pb2.AdapterEntry]
+    adapters: SortedMap[str, snapshot_pb2.AdapterEntry]
     """By resource name."""
-    served: Mapping[str, Resource]
+    served: SortedMap[str, Resource]
     """By served name."""
-    routes: Mapping[str, snapshot_pb2.RouteEntry]
+    routes: SortedMap[str, snapshot_pb2.RouteEntry]
     """By resource name."""
-    deployable: Mapping[str, snapshot_pb2.ModelEntry]
+    deployable: SortedMap[str, snapshot_pb2.ModelEntry]
     """Everything that may have a Serve application, by resource name: `models`, and every revision
     that is pinned or being rolled out, as a model named `models/{model}/revisions/{number}`."""
-    wanted_unasked: tuple[str, ...]
-    """Names in `deployable` that may be wanted without a request: their `min_replicas` is 1 or
+    wanted_unasked: SortedMap[str, snapshot_pb2.ModelEntry]
+    """Those in `deployable` that may be wanted without a request: their `min_replicas` is 1 or
     more, or `warm_until` is set."""
-    revisions: Mapping[str, tuple[str, ...]]
+    revisions: SortedMap[str, tuple[str, ...]]
     """Names in `deployable` that are revisions, by model. Models without one are left out."""
-    pinned_adapters: Mapping[str, snapshot_pb2.AdapterEntry]
+    pinned_adapters: SortedMap[str, snapshot_pb2.AdapterEntry]
     """Every pinned adapter revision as an adapter of its own, by its resource name."""
-    quarantined: Mapping[str, Quarantine]
+    quarantined: SortedMap[str, Quarantine]
     """By resource name."""
-    api_key_entries: Mapping[str, api_key_pb2.ApiKeyEntry]
+    api_key_entries: SortedMap[str, api_key_pb2.ApiKeyEntry]
     """By resource name, including revoked keys."""
-    api_keys: Mapping[bytes, ApiKey]
-    """Keys that are not revoked, by the hash of the key."""
-    has_api_keys: bool
-    """Whether there is any API key entry, of any type. If so, every caller needs a key. Quarantined
-    and revoked keys count: revoking the last key must not admit everybody."""
+    api_keys: SortedMap[bytes, ApiKey]
+    """Keys that are not revoked, by the hash of the key. Of several with the same hash, the last by
+    name."""
+    key_names: SortedMap[tuple[bytes, str], None]
+    """Hash and resource name of each key that is not revoked."""
+    key_entry_count: int
+    """API key entries of any type, quarantined and revoked ones included."""
+    quarantined_served_names: SortedMap[str, str]
+    """By served name: the quarantined entry that has it. No other entry may have it either."""
+    references: SortedMap[tuple[str, str], None]
+    """Referenced name and name of the entry, quarantined or not, for each reference that the name
+    of the entry does not show. The adapters and pins of a model are found by their names."""
     signed_head: bytes = b""
     """The serialised SignedHead that it came with. Empty: the control plane does not sign."""
+
+    @property
+    def has_api_keys(self) -> bool:
+        """Whether there is any API key entry, of any type. If so, every caller needs a key.
+
+        Quarantined and revoked keys count: revoking the last key must not admit everybody.
+        """
+        return self.key_entry_count > 0
+
+    def message_of(self, name: str) -> Message | None:
+        """The message of an entry that is served.
+
+        None for quarantined entries and pins. Both are few, and are decoded again when needed.
+        """
+        return (
+            self.adapters.get(name) or self.models.get(name) or self.routes.get(name) or self.api_key_entries.get(name)
+        )
 
 
 def model_of(name: str) -> str:

@@ -12,7 +12,8 @@ import structlog
 from broadsheet.v1 import status_pb2
 from dataplane.settings import Settings
 from dataplane.snapshot.accept import accept
-from dataplane.snapshot.change import Change, changed
+from dataplane.snapshot.change import Change
+from dataplane.snapshot.changes.accept_change import accept_change
 from dataplane.snapshot.policy import Policy
 from dataplane.snapshot.position_check import is_behind
 from dataplane.snapshot.rejection import ROOT_DIGEST_MISMATCH, Rejection
@@ -206,16 +207,13 @@ class SnapshotKeeper:
         held = self.snapshot
         assert held is not None, "a change begins at the snapshot in service"
         assert held.position == change.base, "a change begins at the snapshot in service"
-        accepted = await asyncio.to_thread(self._changed, position, held, change)
+        accepted = await asyncio.to_thread(accept_change, position, change, held, self._policy)
         if not isinstance(accepted, Rejection):
             return await self._take(accepted, change)
         if accepted.reason == ROOT_DIGEST_MISMATCH:
             _log.error("change_did_not_come_out", revision=position.revision, base=change.base.revision)
             return Diverged()
         return accepted
-
-    def _changed(self, position: Position, held: Snapshot, change: Change) -> Snapshot | Rejection:
-        return accept(position, changed(held.entries, change), held=held, policy=self._policy)
 
     async def _take(self, accepted: Snapshot, change: Change | None = None) -> Accepted:
         position = accepted.position

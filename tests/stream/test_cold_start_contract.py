@@ -14,7 +14,7 @@ import pytest
 
 from dataplane.ingress.limits import IngressSettings
 from dataplane.snapshot.activation import START_QUEUED, ModelActivation, State
-from dataplane.snapshot.indexes import build
+from dataplane.snapshot.indexes.build import build
 from dataplane.snapshot.quarantine import Quarantine
 from dataplane.snapshot.snapshot import Snapshot
 from tests import views

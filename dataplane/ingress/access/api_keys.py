@@ -11,6 +11,7 @@ from dataplane.openai import errors as openai_errors
 from dataplane.openai.asgi import Headers, Scope, header
 from dataplane.snapshot.activation import View
 from dataplane.snapshot.api_key import ApiKey
+from dataplane.snapshot.persistent.sorted_map import SortedMap
 from dataplane.snapshot.snapshot import Snapshot
 from protocol.api_keys import key_hash
 
@@ -30,7 +31,10 @@ class KeyAccess:
         self._require_api_key = require_api_key
         self._clock = clock
         self._limits = RateLimits()
-        self._by_uid: Mapping[str, ApiKey] = {}
+        self._keys: SortedMap[bytes, ApiKey] = SortedMap()
+        """Of the last view, by hash."""
+        self._by_uid: dict[str, ApiKey] = {}
+        """The same keys."""
 
     def authenticate(self, scope: Scope, snapshot: Snapshot) -> ApiKey | None:
         """Return the key of a request; None if no key is required.
@@ -71,9 +75,17 @@ class KeyAccess:
         self._limits.charge_tokens(key, tokens, _now())
 
     def on_view(self, view: View) -> None:
-        """Drop the counts of removed keys. A listener of the `ViewHolder`."""
-        self._by_uid = {key.uid: key for key in view.snapshot.api_keys.values()}
-        self._limits.forget_keys(self._by_uid)
+        """Drop the counts of removed keys. A listener of the `ViewHolder`.
+
+        It looks only at the keys that have changed.
+        """
+        before, self._keys = self._keys, view.snapshot.api_keys
+        changed = self._keys.changed_keys(before)
+        gone = {key.uid for key_hash in changed if (key := before.get(key_hash)) is not None}
+        for uid in gone:
+            self._by_uid.pop(uid, None)
+        self._by_uid.update({key.uid: key for key_hash in changed if (key := self._keys.get(key_hash)) is not None})
+        self._limits.forget_keys(gone - self._by_uid.keys())
 
     def used(self) -> Mapping[str, Used]:
         """What this ingress replica has admitted, for the others, by uid of the key."""

@@ -92,7 +92,9 @@ class RateLimits:
         return None
 
     def charge_tokens(self, key: ApiKey, tokens: int, now: float) -> None:
-        """Count the tokens of an admitted request."""
+        """Count the tokens of an admitted request; nothing if its key was removed meanwhile."""
+        if key.uid not in self._accounts:
+            return
         account = self._account(key, now)
         if account.tokens is not None:
             account.tokens.level -= tokens
@@ -149,10 +151,10 @@ class RateLimits:
         for replica in self._others.keys() - set(live):
             del self._others[replica]
 
-    def forget_keys(self, live: Iterable[str]) -> None:
-        """Drop the buckets of keys that are not in `live`, by uid."""
-        for uid in self._accounts.keys() - set(live):
-            del self._accounts[uid]
+    def forget_keys(self, gone: Iterable[str]) -> None:
+        """Drop the buckets of keys that were removed, by uid."""
+        for uid in gone:
+            self._accounts.pop(uid, None)
 
     def _account(self, key: ApiKey, now: float) -> _Account:
         account = self._accounts.setdefault(key.uid, _Account())

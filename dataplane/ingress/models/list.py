@@ -1,158 +1,182 @@
-"""The list of `GET /v1/models`, encoded once for each snapshot.
+"""The list of `GET /v1/models`, encoded once for each entry that changes.
 
-An entry is encoded without its state, and again when a snapshot has changed it. A list joins the
-entries, each with its current state, and is kept until the state of a model changes. A change of
-state therefore encodes nothing, a model that has never run is listed as IDLE, and no other process
-is asked.
+An entry is encoded without its state, and again when a snapshot has changed it or what it depends
+on. That costs time in proportion to the change (`depending`), and is done when somebody asks. A
+body joins the entries, each with its current state. It is kept until the entries or the state of a
+model change. No other process is asked, and a model that has never run is listed as IDLE.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import msgspec
 
-from broadsheet.v1 import snapshot_pb2
+from dataplane.ingress.models.depending import changed_served_names
 from dataplane.ingress.models.model_object import bases_of, state_of, stateless_object
 from dataplane.snapshot.activation import Activation, State, View
 from dataplane.snapshot.api_key import ApiKey
-from dataplane.snapshot.snapshot import Resource, Snapshot
+from dataplane.snapshot.persistent.sorted_map import SortedMap
+from dataplane.snapshot.snapshot import Snapshot
 
 _BODIES_MAX = 16
 """Lists that are kept for keys with different patterns. A list of a hundred thousand names has
 about 20 MB."""
 _SLICE_ENTRIES = 250
-"""Entries that are encoded before other requests get their turn: a few ms."""
+"""Entries that are encoded or joined before other requests get their turn: at most a few ms."""
 _HEAD, _END = b'{"object":"list","data":[', b"]}"
+_STATE_PIECES = {state: f',"state":"{state.value}"}}'.encode() for state in State}
+
+Patterns = tuple[str, ...]
+"""Of served names that a key may use; empty: every name."""
 
 
 class ModelsList:
     """The bodies of the list: the whole list, and the lists of keys that see a part of it."""
 
     def __init__(self) -> None:
-        self._rows: _Rows | None = None
-        """Of the last snapshot."""
+        self._rows = _Rows()
         self._lock = asyncio.Lock()
 
     async def body(self, view: View, key: ApiKey | None = None) -> bytes:
         """The list of `view` with what `key` may see; the whole list without a key."""
         patterns = () if key is None or key.sees_everything else key.patterns
-        rows = self._rows
-        if rows is None or rows.snapshot is not view.snapshot or not rows.has_selected(patterns):
-            async with self._lock:  # after a change many ask at once; the first encodes
-                rows = self._rows
-                if rows is None or rows.snapshot is not view.snapshot:
-                    rows = self._rows = await _encode(view.snapshot, rows)
-                if key is not None and not rows.has_selected(patterns):
-                    await rows.select(patterns, key)
-        return rows.body(patterns, view.activation)
+        kept = self._rows.kept_body(view, patterns)
+        if kept is not None:
+            return kept
+        async with self._lock:  # after a change many ask at once; the first encodes
+            await self._rows.follow(view.snapshot)
+            if patterns and key is not None:
+                await self._rows.select(patterns, key)
+            return await self._rows.body(patterns, view.activation)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """An entry as it is listed."""
+
+    encoded: bytes
+    """Without its state."""
+    bases: tuple[str, ...]
+    """The models that run it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Selection:
+    """What a key may see."""
+
+    key: ApiKey
+    """One of those that have these patterns."""
+    names: SortedMap[str, None]
 
 
 class _Rows:
-    """The encoded entries of one snapshot in order, each in two pieces: entry and state."""
+    """The encoded entries of one snapshot.
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        self.snapshot = snapshot
-        self._pieces: list[bytes] = []
-        """The pieces of row n are at 2n and 2n + 1."""
-        self._rows_of: dict[str, array[int]] = {}
-        """Rows by the model that runs them. A model may have thousands of adapters."""
-        self._routes: dict[int, tuple[str, ...]] = {}
-        """The models that run a route's targets, by row; only for routes with several."""
-        self._activation = Activation(sequence=-1, models={})
+    A method that awaits something may be cancelled there. So it changes nothing before its last
+    await.
+    """
+
+    def __init__(self) -> None:
+        self._snapshot: Snapshot | None = None
+        """The last one that was asked for."""
+        self._rows: dict[str, _Row] = {}
+        """By served name."""
+        self._selections: dict[Patterns, _Selection] = {}
+        self._bodies: dict[Patterns, bytes] = {}
+        """Kept as long as the entries and `_states` are the same."""
         self._states: Mapping[str, State] = {}
-        """The states that the pieces show, by model; IDLE models are left out."""
-        self._selected: dict[tuple[str, ...], array[int]] = {}
-        """Rows that a key may see, by its patterns."""
-        self._bodies: dict[tuple[str, ...], bytes] = {}
-        """Lists by the patterns of the key, with the states that the pieces show."""
+        """The states that the bodies show, by model; IDLE models are left out."""
+        self._activation: Activation | None = None
+        """The last one with these states."""
 
-    def encoded(self) -> Mapping[str, bytes]:
-        """The encoded entries without their states, by served name."""
-        return dict(zip(self.snapshot.served, itertools.islice(self._pieces, 0, None, 2), strict=True))
+    def kept_body(self, view: View, patterns: Patterns) -> bytes | None:
+        """The body that was made before; None: it has to be made."""
+        if view.snapshot is not self._snapshot or not self._is_current(view.activation):
+            return None
+        return self._bodies.get(patterns)
 
-    def append(self, entry: Resource, encoded: bytes) -> None:
-        """Add a row in the state that it has when nothing runs."""
-        row = len(self._pieces) // 2
-        bases = bases_of(self.snapshot, entry)
-        for base in set(bases):
-            self._rows_of.setdefault(base, array("I")).append(row)
-        if len(bases) > 1:
-            self._routes[row] = bases
-        self._pieces.append(encoded)
-        self._pieces.append(_STATE_PIECES[state_of(self._activation, bases)])
+    def _is_current(self, activation: Activation) -> bool:
+        if activation is not self._activation and _states_of(activation) == self._states:
+            self._activation = activation
+        return activation is self._activation
 
-    def has_selected(self, patterns: tuple[str, ...]) -> bool:
-        """Whether the rows for these patterns are known. Without patterns every row is visible."""
-        return not patterns or patterns in self._selected
-
-    async def select(self, patterns: tuple[str, ...], key: ApiKey) -> None:
-        """Find the rows that a key may see."""
-        selected = array("I")
-        for row, served_name in enumerate(self.snapshot.served):
-            if key.may_use(served_name):
-                selected.append(row)
-            if row % _SLICE_ENTRIES == 0:
+    async def follow(self, snapshot: Snapshot) -> None:
+        """Encode what has changed since the last snapshot."""
+        before = self._snapshot
+        if snapshot is before:
+            return
+        encoder = msgspec.json.Encoder()
+        changed = changed_served_names(before, snapshot)
+        rows: dict[str, _Row] = {}
+        for number, name in enumerate(changed, start=1):
+            entry = snapshot.served.get(name)
+            if entry is not None:
+                encoded = b"," + encoder.encode(stateless_object(snapshot, entry))[:-1]
+                rows[name] = _Row(encoded, bases_of(snapshot, entry))
+            if number % _SLICE_ENTRIES == 0:
                 await asyncio.sleep(0)
-        if len(self._selected) >= _BODIES_MAX:
-            self._selected.clear()
-            self._bodies.clear()
-        self._selected[patterns] = selected
+        self._snapshot = snapshot
+        for name in changed:
+            self._rows.pop(name, None)
+        self._rows.update(rows)
+        self._bodies.clear()
+        self._follow_selections(changed)
 
-    def body(self, patterns: tuple[str, ...], activation: Activation) -> bytes:
-        """The list for these patterns, which must be selected; 15 ms for 100,000 rows."""
-        if activation is not self._activation:
-            self._show(activation)
+    def _follow_selections(self, changed: Iterable[str]) -> None:
+        if len(changed := tuple(changed)) > _SLICE_ENTRIES:
+            self._selections.clear()  # they are made anew, in slices, when they are asked for
+            return
+        for patterns, known in self._selections.items():
+            visible = {name: None for name in changed if name in self._rows and known.key.may_use(name)}
+            names = known.names.updated(visible, [name for name in changed if name not in visible])
+            self._selections[patterns] = _Selection(known.key, names)
+
+    async def select(self, patterns: Patterns, key: ApiKey) -> None:
+        """Find the names that a key with these patterns may see."""
+        if patterns in self._selections:
+            return
+        visible: dict[str, None] = {}
+        for number, name in enumerate(tuple(self._rows), start=1):
+            if key.may_use(name):
+                visible[name] = None
+            if number % _SLICE_ENTRIES == 0:
+                await asyncio.sleep(0)
+        if len(self._selections) >= _BODIES_MAX:
+            self._selections.clear()
+            self._bodies.clear()
+        self._selections[patterns] = _Selection(key, SortedMap.of(visible))
+
+    async def body(self, patterns: Patterns, activation: Activation) -> bytes:
+        """The list for these patterns, which must be selected."""
+        if not self._is_current(activation):
+            self._activation, self._states = activation, _states_of(activation)
+            self._bodies.clear()
         body = self._bodies.get(patterns)
         if body is None:
-            pieces = [_HEAD, *(self._pieces if not patterns else self._selected_pieces(patterns)), _END]
-            if len(pieces) > 2:
-                pieces[1] = pieces[1][1:]  # no comma before the first
-            body = self._bodies[patterns] = b"".join(pieces)
+            body = await self._joined(
+                self._selections[patterns].names if patterns else self._rows_in_order(), activation
+            )
+            self._bodies[patterns] = body
         return body
 
-    def _selected_pieces(self, patterns: tuple[str, ...]) -> Iterator[bytes]:
-        pieces = self._pieces
-        return itertools.chain.from_iterable((pieces[2 * row], pieces[2 * row + 1]) for row in self._selected[patterns])
+    def _rows_in_order(self) -> Iterable[str]:
+        return self._snapshot.served if self._snapshot is not None else ()
 
-    def _show(self, activation: Activation) -> None:
-        states = {name: model.state for name, model in activation.models.items() if model.state is not State.IDLE}
-        changed = {name for name, _ in self._states.items() ^ states.items()}
-        for name in changed:
-            state = _STATE_PIECES[states.get(name, State.IDLE)]
-            for row in self._rows_of.get(name, ()):
-                bases = self._routes.get(row)
-                self._pieces[2 * row + 1] = state if bases is None else _STATE_PIECES[state_of(activation, bases)]
-        if changed:
-            self._bodies.clear()
-        self._activation, self._states = activation, states
-
-
-_STATE_PIECES = {state: f',"state":"{state.value}"}}'.encode() for state in State}
+    async def _joined(self, names: Iterable[str], activation: Activation) -> bytes:
+        pieces = [_HEAD]
+        for number, name in enumerate(names, start=1):
+            row = self._rows[name]
+            pieces.append(row.encoded)
+            pieces.append(_STATE_PIECES[state_of(activation, row.bases)])
+            if number % _SLICE_ENTRIES == 0:
+                await asyncio.sleep(0)
+        if len(pieces) > 1:
+            pieces[1] = pieces[1][1:]  # no comma before the first
+        return b"".join((*pieces, _END))
 
 
-async def _encode(snapshot: Snapshot, before: _Rows | None) -> _Rows:
-    """The rows of `snapshot`. Unchanged entries are taken from the rows `before`."""
-    encoder = msgspec.json.Encoder()
-    known = before.encoded() if before is not None else {}
-    rows = _Rows(snapshot)
-    for number, (name, entry) in enumerate(snapshot.served.items(), start=1):
-        if before is not None and _is_same(before.snapshot, snapshot, entry):
-            rows.append(entry, known[name])
-        else:
-            rows.append(entry, b"," + encoder.encode(stateless_object(snapshot, entry))[:-1])
-        if number % _SLICE_ENTRIES == 0:
-            await asyncio.sleep(0)
-    return rows
-
-
-def _is_same(before: Snapshot, snapshot: Snapshot, entry: Resource) -> bool:
-    """Whether an entry is certain to be encoded as before. A route depends on all its targets."""
-    if isinstance(entry, snapshot_pb2.RouteEntry) or before.served.get(entry.served_name) is not entry:
-        return False
-    return not isinstance(entry, snapshot_pb2.AdapterEntry) or (
-        before.models[entry.model] is snapshot.models[entry.model]
-    )
+def _states_of(activation: Activation) -> Mapping[str, State]:
+    return {name: model.state for name, model in activation.models.items() if model.state is not State.IDLE}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import urllib.parse
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -120,26 +119,19 @@ async def encode_page(view: View, key: ApiKey | None, query: PageQuery, *, anthr
 async def _names(snapshot: Snapshot, key: ApiKey | None, query: PageQuery) -> tuple[Sequence[str], bool]:
     """The served names of a page in order, and whether more follow in its direction."""
     names, cursor = iter(snapshot.served), query.cursor
-    end: str | None = None
+    backwards = cursor is not None and cursor.is_end
     if cursor is not None:
         if cursor.served_name not in snapshot.served or (key is not None and not key.may_use(cursor.served_name)):
             raise openai_errors.InvalidParameter(cursor.parameter, shorten(cursor.served_name), _CURSOR_ALLOWED)
-        if cursor.is_end:
-            end = cursor.served_name
-        else:
-            for name in names:
-                if name == cursor.served_name:
-                    break
-    # One more than the page has shows that more follow. Before an end the last ones are kept.
-    found: deque[str] = deque(maxlen=query.limit + 1)
+        items = snapshot.served.items_before if backwards else snapshot.served.items_from
+        names = (name for name, _ in items(cursor.served_name) if name != cursor.served_name)
+    found: list[str] = []
     for number, name in enumerate(names, start=1):
-        if name == end or (end is None and len(found) > query.limit):
-            break
         if key is None or key.may_use(name):
             found.append(name)
+        if len(found) > query.limit:  # one more than the page has shows that more follow
+            break
         if number % _SLICE_NAMES == 0:
             await asyncio.sleep(0)
-    has_more = len(found) > query.limit
-    if has_more:
-        found.popleft() if end is not None else found.pop()
-    return found, has_more
+    page = found[: query.limit]
+    return page[::-1] if backwards else page, len(found) > query.limit

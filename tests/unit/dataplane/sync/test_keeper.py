@@ -99,7 +99,7 @@ async def test_failed_activation_ends_the_agent_and_rejects_nothing(tmp_path: Pa
 
 
 def stored(content: Snapshot) -> StoredSnapshot:
-    return StoredSnapshot(position=content.position, entries=content.entries)
+    return StoredSnapshot(position=content.position, entries=tuple(content.entries))
 
 
 async def started_with(directory: Path, relayed: Snapshot) -> SnapshotKeeper:

@@ -123,7 +123,7 @@ def test_totals_of_a_key_that_comes_back_are_not_charged_again() -> None:
     limits, sixty = RateLimits(), key(requests=60)
     keys = {sixty.uid: sixty}
     limits.take_over("other", {sixty.uid: (500, 0)}, keys, 0.0)
-    limits.forget_keys([])
+    limits.forget_keys([sixty.uid])
     limits.take_over("other", {sixty.uid: (501, 0)}, {}, 0.0)
     limits.take_over("other", {sixty.uid: (502, 0)}, keys, 0.0)
     assert admitted(limits, sixty, 0.0, 100) == 59
@@ -153,5 +153,6 @@ def test_removed_keys_and_replicas_are_dropped() -> None:
     limits.admit(sixty, 0.0)
     limits.take_over("second", {sixty.uid: (1, 0)}, {sixty.uid: sixty}, 0.0)
     limits.forget_replicas([])
-    limits.forget_keys([])
+    limits.forget_keys([sixty.uid])
+    limits.charge_tokens(sixty, 5, 0.0)  # of a request that was admitted before
     assert limits.used() == {}
