@@ -21,6 +21,7 @@ from controlplane.fleet.shared_database import sharing_of
 from controlplane.metrics.endpoint import MetricsEndpoint
 from controlplane.metrics.metrics import Metrics
 from controlplane.push.chunks import ChunkCache
+from controlplane.push.credential_watch import CredentialWatch
 from controlplane.push.fan_out import FanOut
 from controlplane.push.reported_names import CatalogNames
 from controlplane.push.sync import SyncHandler
@@ -135,7 +136,7 @@ async def run(settings: Settings) -> None:
             generated = admitted.generated
             with generated.left_for(address) if generated is not None else contextlib.nullcontext():
                 async with _shown(metrics, settings.metrics_listen):
-                    await _serve(settings, store, server, fleet, fan_out, address, stop)
+                    await _serve(settings, store, server, fleet, fan_out, admitted, address, stop)
             _log.info("stopped")
         finally:
             # Also after a failure: an RPC must not outlive the store.
@@ -149,13 +150,16 @@ async def _serve(
     server: Server,
     fleet: Fleet,
     fan_out: FanOut,
+    admitted: access.Access,
     address: str,
     stop: asyncio.Event,
 ) -> None:
     position = fan_out.head.position
     _log.info("listening", address=address, store_uid=position.store_uid, catalog_revision=position.revision)
+    watch = CredentialWatch(lambda: fan_out.streams, admitted.authenticator.admit, admitted.identities.identify)
     async with asyncio.TaskGroup() as group:
         background = [
+            group.create_task(watch.run()),
             group.create_task(fleet.writer.run()),
             group.create_task(fleet.database.run(lambda: fan_out.oldest_in_use)),
             group.create_task(purge_for_ever(store)),

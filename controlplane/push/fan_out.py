@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -60,6 +60,11 @@ class FanOut:
     def head(self) -> Head:
         """The newest snapshot."""
         return self._fleet.state.head
+
+    @property
+    def streams(self) -> Collection[Stream]:
+        """The open streams that have said Hello."""
+        return self._streams.keys()
 
     @property
     def oldest_in_use(self) -> int | None:

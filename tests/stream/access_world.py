@@ -29,6 +29,7 @@ from controlplane.access.tokens_file import TokensFile
 from controlplane.adapters.verification import AdapterVerifier
 from controlplane.fleet.fleet import fleet_of
 from controlplane.principal import Principal
+from controlplane.push.credential_watch import CredentialWatch
 from controlplane.push.fan_out import FanOut
 from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import SERVICES, Server
@@ -105,9 +106,8 @@ async def guarded_plane(
         fleet = fleet_of(store, head=await store.head())
         fan_out = FanOut(fleet, now=lambda: datetime.now(UTC))
         store.commits.subscribe(fan_out.publish)
-        server = Server(
-            message_bytes_max=1 << 20, streams_max=100, admit=Authenticator([source, *more], certificates).admit
-        )
+        authenticator = Authenticator([source, *more], certificates)
+        server = Server(message_bytes_max=1 << 20, streams_max=100, admit=authenticator.admit)
         registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses)
         server.add(
             RegistryServicer(registry),
@@ -118,14 +118,16 @@ async def guarded_plane(
             FleetServicer(store, fleet),
         )
         address = await server.start("127.0.0.1:0", tls)
-        writing = asyncio.create_task(fleet.writer.run())
+        watch = CredentialWatch(lambda: fan_out.streams, authenticator.admit, identities.identify, check_s=0.05)
+        running = [asyncio.create_task(task) for task in (fleet.writer.run(), watch.run())]
         try:
             async with grpc.aio.insecure_channel(address) as channel:
                 yield Plane(address, channel, file)
         finally:
             await server.stop(0)
-            writing.cancel()
-            await asyncio.wait([writing])
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running)
             verifier.close()
 
 
