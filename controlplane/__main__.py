@@ -15,6 +15,7 @@ import structlog
 
 from controlplane import backup_command, errors, logs, settings
 from controlplane.access import setup as access
+from controlplane.access.enrolled import EnrolledDataPlanes
 from controlplane.adapters.verification import AdapterVerifier
 from controlplane.fleet.fleet import Fleet, fleet_of
 from controlplane.fleet.shared_database import sharing_of
@@ -94,7 +95,6 @@ async def run(settings: Settings) -> None:
     """
     stop = asyncio.Event()
     credentials = _credentials(settings)
-    admitted = access.configured(settings, now=_now)
     metrics = Metrics(clock=time.monotonic)
     opening = Store.open(
         settings.store_url,
@@ -103,6 +103,8 @@ async def run(settings: Settings) -> None:
         measure=metrics.committed,
     )
     async with _signals(stop), opening as store:
+        enrolled = EnrolledDataPlanes(store.enrollments, clock=time.monotonic)
+        admitted = access.configured(settings, enrolled, now=_now)
         verifier = AdapterVerifier(size_bytes_max=settings.adapter_bytes_max, allowed_sources=settings.allowed_sources)
         fleet = fleet_of(store, head=await store.head(), sharing=sharing_of(store))
         fan_out = FanOut(fleet, now=_now)
@@ -130,7 +132,7 @@ async def run(settings: Settings) -> None:
             resource_statuses=fleet.statuses,
             allowed_engine_args=settings.allowed_engine_args,
         )
-        server.add(RegistryServicer(registry), SnapshotServicer(registry, sync), FleetServicer(store, fleet))
+        server.add(RegistryServicer(registry), SnapshotServicer(registry, sync), FleetServicer(store, fleet, enrolled))
         try:
             address = await server.start(settings.listen, credentials)
             generated = admitted.generated
@@ -160,6 +162,7 @@ async def _serve(
     async with asyncio.TaskGroup() as group:
         background = [
             group.create_task(watch.run()),
+            group.create_task(admitted.enrolled.run()),
             group.create_task(fleet.writer.run()),
             group.create_task(fleet.database.run(lambda: fan_out.oldest_in_use)),
             group.create_task(purge_for_ever(store)),

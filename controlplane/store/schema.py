@@ -49,6 +49,8 @@ catalog = Table(
     # revision at which they were counted. If that is not the newest, they are counted again.
     Column("entry_bytes", BigInteger, nullable=False, server_default=text("0")),
     Column("entry_bytes_revision", BigInteger, nullable=False, server_default=text("-1")),
+    # Changes of data_plane_enrollments, by which control planes see that there was one.
+    Column("enrollment_changes", BigInteger, nullable=False, server_default=text("0")),
     CheckConstraint("id = 1", name="one_row"),
 )
 
@@ -333,6 +335,20 @@ data_planes = Table(
     Column("last_seen_time_us", BigInteger, nullable=False),
     # controlplane.catalog.domain.Identity, by the credential of its latest stream.
     Column("identity", String(16), nullable=False, server_default="shared"),
+)
+
+data_plane_enrollments = Table(
+    "data_plane_enrollments",
+    metadata,
+    Column("data_plane_id", String(63), primary_key=True),
+    # protocol.enrollment.token_hash and credential_hash. The secrets themselves are not stored.
+    Column("token_hash", LargeBinary(32), nullable=False),
+    Column("token_expire_time_us", BigInteger, nullable=False),
+    # NULL: the token is not spent.
+    Column("token_spend_time_us", BigInteger),
+    # NULL: it has no credential.
+    Column("credential_hash", LargeBinary(32)),
+    Column("enroll_time_us", BigInteger),
 )
 
 # What control planes on one database share. On SQLite there is only one control plane, so these

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
-from broadsheet.cli.view.parts import DIGEST_DIGITS, add_row, age, new_table, or_none, section, styled
+from broadsheet.cli.view.parts import DIGEST_DIGITS, add_row, age, moment, new_table, or_none, section, styled
 from broadsheet.cli.view.states import state_text
 from broadsheet.types import DataPlane, DataPlaneOutcome, Phase, Position
 
@@ -19,7 +20,7 @@ def data_planes_table(data_planes: Iterable[DataPlane]) -> RenderableType:
         add_row(
             table,
             plane.name.removeprefix("dataPlanes/"),
-            styled("connected" if plane.connected else "gone"),
+            _stream(plane),
             "yes" if plane.votes else "no",
             _position(plane, "serving"),
             _position(plane, "target"),
@@ -35,9 +36,10 @@ def data_plane_view(plane: DataPlane) -> RenderableType:
     """Everything about one data plane."""
     facts = Table.grid(padding=(0, 2))
     add_row(facts, "Name", plane.name)
-    add_row(facts, "Stream", styled("connected" if plane.connected else "gone"))
+    add_row(facts, "Stream", _stream(plane))
     identity = DataPlane.Identity.Name(plane.identity).removeprefix("IDENTITY_")
     add_row(facts, "Identity", f"{identity}, {'votes' if plane.votes else 'does not vote'} on rollouts")
+    add_row(facts, "Enrolment", _enrollment(plane))
     add_row(facts, "Serving", _position(plane, "serving"))
     add_row(facts, "Target", _position(plane, "target"))
     add_row(facts, "Phase", styled(Phase.Name(plane.phase).removeprefix("PHASE_")))
@@ -79,6 +81,22 @@ def outcomes_table(outcomes: Iterable[DataPlaneOutcome]) -> RenderableType:
             item.message,
         )
     return or_none(table, "no data plane is known")
+
+
+def _stream(plane: DataPlane) -> Text:
+    if not plane.HasField("connect_time"):
+        return styled("never")
+    return styled("connected" if plane.connected else "gone")
+
+
+def _enrollment(plane: DataPlane) -> str:
+    enrollment = plane.enrollment
+    parts = []
+    if enrollment.HasField("enroll_time"):
+        parts.append(f"enrolled {age(enrollment.enroll_time)}")
+    if enrollment.HasField("token_expire_time"):
+        parts.append(f"a token can be used until {moment(enrollment.token_expire_time)}")
+    return "; ".join(parts) or "none"
 
 
 def _position(message: DataPlane | DataPlaneOutcome, field: str) -> str:

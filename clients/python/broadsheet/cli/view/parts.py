@@ -38,6 +38,7 @@ _STYLES = {
     "MISSING": "bold red",
     "connected": "green",
     "gone": "bold red",
+    "never": "yellow",
 }
 
 
