@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,9 +23,10 @@ from controlplane.fleet.fleet import fleet_of
 from controlplane.principal import Principal, acting_as
 from controlplane.rpc.servicers import FleetServicer
 from controlplane.store import schema
+from controlplane.store.backup import backup as store_backup
 from controlplane.store.store import Store
 from protocol.enrollment import CREDENTIAL_PREFIX, TOKEN_PREFIX, credential_hash
-from tests.registry_world import NO_CONTEXT, START, World
+from tests.registry_world import NO_CONTEXT, START, World, open_world
 
 OPERATOR = Principal(name="olga", role="operator", authentication="token")
 MINE, OTHERS = f"{CREDENTIAL_PREFIX}mine", f"{CREDENTIAL_PREFIX}others"
@@ -192,7 +194,7 @@ async def test_what_is_enrolled_is_listed_before_it_has_connected(plane: Plane) 
     await plane.redeem((await plane.enroll()).enrollment_token)
     await plane.enroll("gpu-2")
     request = fleet_service_pb2.ListDataPlanesRequest(page_size=1)
-    listed = []
+    listed: list[fleet_service_pb2.DataPlane] = []
     while True:
         page = await plane.fleet.ListDataPlanes(request, NO_CONTEXT)
         listed += page.data_planes
@@ -249,3 +251,17 @@ async def test_made_up_secrets_cost_a_look_in_a_second_at_most(plane: Plane) -> 
     assert looks == 1, "what cannot be a token is not looked for"
     assert await plane.redeem("x") == "ENROLLMENT_TOKEN_INVALID"
     assert looks == 2
+
+
+async def test_a_restored_backup_has_the_credentials_and_no_token_that_waits(store_url: str, tmp_path: Path) -> None:
+    file, target = tmp_path / "a.backup", f"sqlite+aiosqlite:///{tmp_path}/target.db"
+    async with open_world(store_url, tmp_path) as world:
+        plane = await plane_on(world.store)
+        await plane.redeem((await plane.enroll()).enrollment_token)
+        waiting = (await plane.enroll("gpu-2")).enrollment_token
+        await store_backup.backup(store_url, file)
+    await store_backup.restore(target, file)
+    async with open_world(target, tmp_path) as world:
+        plane = await plane_on(world.store)
+        assert await plane.admits() == "gpu-1"
+        assert await plane.redeem(waiting, OTHERS, "gpu-2") == "ENROLLMENT_TOKEN_EXPIRED"

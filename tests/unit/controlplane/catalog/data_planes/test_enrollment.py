@@ -42,7 +42,8 @@ def test_a_spent_token_buys_nothing_else_and_a_repeat_changes_nothing() -> None:
 
 
 def test_a_token_expires() -> None:
-    assert enrollment.redeemed(issued(), "gpu-1", MINE, now=NOW + HOUR - timedelta(seconds=1))
+    in_time = enrollment.redeemed(issued(), "gpu-1", MINE, now=NOW + HOUR - timedelta(seconds=1))
+    assert in_time.credential_hash == MINE
     reason, message = refusal(issued(), now=NOW + HOUR)
     assert reason is Reason.ENROLLMENT_TOKEN_EXPIRED
     assert "2026-01-01T01:00:00+00:00" in message
