@@ -81,6 +81,10 @@ class FanOut:
         phases = (Phase.Name(stream.subscription.progress.phase) for stream in self._streams)
         return Counter(phase.removeprefix("PHASE_") for phase in phases)
 
+    def data_planes_by_lag(self) -> Mapping[str, int]:
+        """How many data planes are behind the newest snapshot, in groups by how long."""
+        return self._fleet.lags.grouped(stream.subscription.progress.serving for stream in self._streams)
+
     def oldest_of(self, *served: Position | None) -> int:
         """The lowest catalog revision among the head and those snapshots that are of its store."""
         head = self.head.position

@@ -335,20 +335,8 @@ data_planes = Table(
     Column("last_seen_time_us", BigInteger, nullable=False),
     # controlplane.catalog.domain.Identity, by the credential of its latest stream.
     Column("identity", String(16), nullable=False, server_default="shared"),
-)
-
-data_plane_enrollments = Table(
-    "data_plane_enrollments",
-    metadata,
-    Column("data_plane_id", String(63), primary_key=True),
-    # protocol.enrollment.token_hash and credential_hash. The secrets themselves are not stored.
-    Column("token_hash", LargeBinary(32), nullable=False),
-    Column("token_expire_time_us", BigInteger, nullable=False),
-    # NULL: the token is not spent.
-    Column("token_spend_time_us", BigInteger),
-    # NULL: it has no credential.
-    Column("credential_hash", LargeBinary(32)),
-    Column("enroll_time_us", BigInteger),
+    # Changes of its position so far. The newest are in data_plane_changes.
+    Column("change_count", BigInteger, nullable=False, server_default=text("0")),
 )
 
 # What control planes on one database share. On SQLite there is only one control plane, so these

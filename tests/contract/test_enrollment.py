@@ -22,8 +22,9 @@ from controlplane.errors import Reason
 from controlplane.fleet.fleet import fleet_of
 from controlplane.principal import Principal, acting_as
 from controlplane.rpc.servicers import FleetServicer
-from controlplane.store import schema
 from controlplane.store.backup import backup as store_backup
+from controlplane.store.fleet.schema import data_plane_enrollments
+from controlplane.store.schema import answered_requests, audit_operations
 from controlplane.store.store import Store
 from protocol.enrollment import CREDENTIAL_PREFIX, TOKEN_PREFIX, credential_hash
 from tests.registry_world import NO_CONTEXT, START, World, open_world
@@ -123,7 +124,7 @@ async def test_no_secret_is_in_the_database(plane: Plane) -> None:
     repeat = await plane.enroll(request_id=request_id)
     assert (repeat.name, repeat.enrollment_token) == ("dataPlanes/gpu-1", "")
     async with plane.store._begin_read() as connection:
-        for table in (schema.data_plane_enrollments, schema.answered_requests, schema.audit_operations):
+        for table in (data_plane_enrollments, answered_requests, audit_operations):
             rows = (await connection.execute(select(table))).all()
             assert rows
             for value in (value for row in rows for value in row):

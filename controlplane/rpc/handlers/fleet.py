@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import accumulate
 from types import MappingProxyType
 
@@ -14,7 +14,7 @@ from broadsheet.v1 import fleet_service_pb2 as pb
 from controlplane.access.enrolled import EnrolledDataPlanes
 from controlplane.catalog.convert import position_to_proto, timestamp_to_proto
 from controlplane.catalog.data_planes.enrollment import Enrollment
-from controlplane.catalog.domain import DataPlaneRecord, Identity, Position
+from controlplane.catalog.domain import HISTORY_MAX, DataPlaneRecord, Identity, Position, PositionChange
 from controlplane.errors import data_plane_connected, data_plane_not_found
 from controlplane.fleet.fleet import Fleet
 from controlplane.fleet.state import DataPlaneView
@@ -94,6 +94,7 @@ class FleetHandler:
         if self._view(data_plane_id, stored) is None and self._enrolled.get(data_plane_id) is None:
             raise data_plane_not_found(request.name)
         data_plane = self._shown(data_plane_id, stored)
+        data_plane.history.extend(map(_change, await self._history(data_plane_id)))
         data_plane.resources.extend(_fitting(self._fleet.state.resources(data_plane_id)))
         return pb.GetDataPlaneResponse(data_plane=data_plane)
 
@@ -159,10 +160,22 @@ class FleetHandler:
         """A data plane in an answer. It may be one that is enrolled and has never connected."""
         view = self._view(data_plane_id, stored)
         shown = _data_plane(view) if view is not None else pb.DataPlane(name=data_plane_name(data_plane_id))
+        lag = self._fleet.lags.of(view.record.serving) if view is not None else None
+        if lag is not None:
+            shown.lag.revisions = lag.revisions
+            shown.lag.duration.FromTimedelta(timedelta(seconds=lag.duration_s))
         enrollment = self._enrolled.get(data_plane_id)
         if enrollment is not None:
             shown.enrollment.CopyFrom(_enrollment(enrollment, self._store.enrollments.now()))
         return shown
+
+    async def _history(self, data_plane_id: str) -> Sequence[PositionChange]:
+        """The last changes of a data plane, newest first, also those that are yet to be written."""
+        known = self._fleet.state.get(data_plane_id)
+        unwritten = tuple(reversed(known.history.unwritten)) if known is not None else ()
+        newest = unwritten[-1].number if unwritten else None
+        stored = await self._data_planes.history(data_plane_id)
+        return [*unwritten, *(change for change in stored if newest is None or change.number < newest)][:HISTORY_MAX]
 
     async def _only_stored(self, ids: Iterable[str]) -> Mapping[str, DataPlaneRecord]:
         """The records of those data planes that the database has and the full memory has not."""
@@ -218,6 +231,16 @@ def _enrollment(enrollment: Enrollment, now: datetime) -> enrollment_pb2.Enrollm
     return enrollment_pb2.Enrollment(
         enroll_time=timestamp_to_proto(enrolled) if enrolled is not None else None,
         token_expire_time=timestamp_to_proto(enrollment.token_expire_time) if waits else None,
+    )
+
+
+def _change(change: PositionChange) -> pb.PositionChange:
+    return pb.PositionChange(
+        time=timestamp_to_proto(change.time),
+        serving=_position(change.serving),
+        phase=change.phase,
+        reason=change.reason,
+        rejected=_position(change.rejected),
     )
 
 

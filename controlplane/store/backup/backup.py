@@ -22,10 +22,11 @@ from controlplane.errors import SetupError
 from controlplane.store.backup import file as backup_file
 from controlplane.store.databases import database
 from controlplane.store.databases import postgres as store_postgres
-from controlplane.store.schema import catalog, data_plane_enrollments, entries, metadata
+from controlplane.store.fleet.schema import data_plane_enrollments
+from controlplane.store.schema import catalog, entries, metadata
 from protocol.catalog_digest import CatalogDigest
 
-_LEFT_OUT = frozenset({"data_planes", "data_plane_reports", "replicas", "resource_statuses"})
+_LEFT_OUT = frozenset({"data_planes", "data_plane_changes", "data_plane_reports", "replicas", "resource_statuses"})
 """The state of the fleet. Data planes report it again, and what they reported about the old store
 is useless."""
 

@@ -10,9 +10,9 @@ from sqlalchemy import Row, delete, func, insert, select, update
 
 from controlplane.catalog.data_planes.enrollment import Enrollment
 from controlplane.store.databases.connection import WriteConnection
+from controlplane.store.fleet.schema import data_plane_enrollments as table
 from controlplane.store.reading import Reading
 from controlplane.store.schema import catalog
-from controlplane.store.schema import data_plane_enrollments as table
 from controlplane.store.times import from_us, from_us_or_null, to_us, to_us_or_null
 
 

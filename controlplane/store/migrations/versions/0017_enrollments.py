@@ -24,8 +24,25 @@ def upgrade() -> None:
         sa.Column("enroll_time_us", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("data_plane_id", name="pk_data_plane_enrollments"),
     )
+    op.add_column(
+        "data_planes", sa.Column("change_count", sa.BigInteger(), nullable=False, server_default=sa.text("0"))
+    )
+    op.create_table(
+        "data_plane_changes",
+        sa.Column("slot", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("data_plane_id", sa.String(63), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("time_us", sa.BigInteger(), nullable=False),
+        sa.Column("serving", sa.LargeBinary(), nullable=True),
+        sa.Column("phase", sa.Integer(), nullable=False),
+        sa.Column("reason", sa.String(64), nullable=False),
+        sa.Column("rejected", sa.LargeBinary(), nullable=True),
+        sa.PrimaryKeyConstraint("slot", "data_plane_id", name="pk_data_plane_changes"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("data_plane_changes")
+    op.drop_column("data_planes", "change_count")
     op.drop_table("data_plane_enrollments")
     op.drop_column("catalog", "enrollment_changes")

@@ -11,7 +11,7 @@ from broadsheet.cli.options import ValidateOption, seconds
 from broadsheet.cli.report import EXIT_FAILED
 from broadsheet.cli.session import Output, Session
 from broadsheet.cli.view import results
-from broadsheet.cli.view.fleet import data_plane_view, data_planes_table, outcomes_table
+from broadsheet.cli.view.fleet import data_plane_view, data_planes_table, history_table, outcomes_table
 from broadsheet.cli.view.parts import moment
 
 group = typer.Typer(
@@ -35,6 +35,14 @@ def get(session: Session, data_plane: DataPlaneArgument) -> None:
     with session.client() as client:
         plane = client.get_data_plane(data_plane)
     results.show(session, results.to_json(plane), data_plane_view(plane))
+
+
+@command(group, "history", example="broadsheet fleet history local")
+def history(session: Session, data_plane: DataPlaneArgument) -> None:
+    """Show what a data plane served and rejected, and since when: the last 50 changes."""
+    with session.client() as client:
+        plane = client.get_data_plane(data_plane)
+    results.show(session, results.to_list("changes", plane.history), history_table(plane.history))
 
 
 @command(group, "wait", example="broadsheet fleet wait 12 --timeout 60")
