@@ -15,12 +15,14 @@ import structlog
 
 from controlplane import backup_command, errors, logs, settings
 from controlplane.access import setup as access
+from controlplane.access.enrolled import EnrolledDataPlanes
 from controlplane.adapters.verification import AdapterVerifier
 from controlplane.fleet.fleet import Fleet, fleet_of
 from controlplane.fleet.shared_database import sharing_of
 from controlplane.metrics.endpoint import MetricsEndpoint
 from controlplane.metrics.metrics import Metrics
 from controlplane.push.chunks import ChunkCache
+from controlplane.push.credential_watch import CredentialWatch
 from controlplane.push.fan_out import FanOut
 from controlplane.push.reported_names import CatalogNames
 from controlplane.push.sync import SyncHandler
@@ -93,7 +95,6 @@ async def run(settings: Settings) -> None:
     """
     stop = asyncio.Event()
     credentials = _credentials(settings)
-    admitted = access.configured(settings, now=_now)
     metrics = Metrics(clock=time.monotonic)
     opening = Store.open(
         settings.store_url,
@@ -102,6 +103,8 @@ async def run(settings: Settings) -> None:
         measure=metrics.committed,
     )
     async with _signals(stop), opening as store:
+        enrolled = EnrolledDataPlanes(store.enrollments, clock=time.monotonic)
+        admitted = access.configured(settings, enrolled, now=_now)
         verifier = AdapterVerifier(size_bytes_max=settings.adapter_bytes_max, allowed_sources=settings.allowed_sources)
         fleet = fleet_of(store, head=await store.head(), sharing=sharing_of(store))
         fan_out = FanOut(fleet, now=_now)
@@ -129,13 +132,13 @@ async def run(settings: Settings) -> None:
             resource_statuses=fleet.statuses,
             allowed_engine_args=settings.allowed_engine_args,
         )
-        server.add(RegistryServicer(registry), SnapshotServicer(registry, sync), FleetServicer(store, fleet))
+        server.add(RegistryServicer(registry), SnapshotServicer(registry, sync), FleetServicer(store, fleet, enrolled))
         try:
             address = await server.start(settings.listen, credentials)
             generated = admitted.generated
             with generated.left_for(address) if generated is not None else contextlib.nullcontext():
                 async with _shown(metrics, settings.metrics_listen):
-                    await _serve(settings, store, server, fleet, fan_out, address, stop)
+                    await _serve(settings, store, server, fleet, fan_out, admitted, address, stop)
             _log.info("stopped")
         finally:
             # Also after a failure: an RPC must not outlive the store.
@@ -149,13 +152,17 @@ async def _serve(
     server: Server,
     fleet: Fleet,
     fan_out: FanOut,
+    admitted: access.Access,
     address: str,
     stop: asyncio.Event,
 ) -> None:
     position = fan_out.head.position
     _log.info("listening", address=address, store_uid=position.store_uid, catalog_revision=position.revision)
+    watch = CredentialWatch(lambda: fan_out.streams, admitted.authenticator.admit, admitted.identities.identify)
     async with asyncio.TaskGroup() as group:
         background = [
+            group.create_task(watch.run()),
+            group.create_task(admitted.enrolled.run()),
             group.create_task(fleet.writer.run()),
             group.create_task(fleet.database.run(lambda: fan_out.oldest_in_use)),
             group.create_task(purge_for_ever(store)),

@@ -165,6 +165,16 @@ class Reason(enum.StrEnum):
     DATA_PLANE_UNBOUND = "DATA_PLANE_UNBOUND"
     """These credentials are for no data plane in particular, and the operator does not accept such.
     Ask for a token or certificate that is for this data plane."""
+    ALREADY_ENROLLED = "ALREADY_ENROLLED"
+    """The data plane has a credential by enrolment. Give `renew` to replace it."""
+    ENROLLMENT_TOKEN_INVALID = "ENROLLMENT_TOKEN_INVALID"  # noqa: S105  # no password
+    """The control plane does not know the enrolment token, or a newer one has replaced it."""
+    ENROLLMENT_TOKEN_EXPIRED = "ENROLLMENT_TOKEN_EXPIRED"  # noqa: S105  # no password
+    """The enrolment token has expired. Ask for a new one."""
+    ENROLLMENT_TOKEN_SPENT = "ENROLLMENT_TOKEN_SPENT"  # noqa: S105  # no password
+    """Another credential was got with the enrolment token. Ask for a new one, with `renew`."""
+    ENROLLMENT_TOKEN_MISMATCH = "ENROLLMENT_TOKEN_MISMATCH"  # noqa: S105  # no password
+    """The enrolment token is for another data plane."""
     IDENTITY_PROVIDER_UNAVAILABLE = "IDENTITY_PROVIDER_UNAVAILABLE"
     """The keys that verify tokens cannot be fetched at the moment. Try again later."""
 

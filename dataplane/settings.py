@@ -12,7 +12,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 
-from dataplane.cluster_settings import ClusterSettings
+from dataplane.enrollment_settings import EnrollmentSettings
 from protocol.addresses import host_of, is_local
 from protocol.arguments import not_utf8
 from protocol.engine_args import allowed_name
@@ -47,7 +47,7 @@ def _default_data_dir() -> Path:
     return Path(base) / "broadsheet" / "dataplane"
 
 
-class LoadSettings(ClusterSettings):
+class LoadSettings(EnrollmentSettings):
     """Of the settings, those that share out what a data plane has among its callers."""
 
     max_body_bytes: int = Field(
@@ -302,7 +302,9 @@ class Settings(LoadSettings):
 
     @model_validator(mode="after")
     def _credentials_fit(self) -> Settings:
-        _ = self.credentials
+        credentials = self.credentials
+        if self.enrollment_token_file is not None and (credentials.token or credentials.token_file is not None):
+            raise ValueError("enrollment-token-file stands in place of a controlplane-token or its file: give one")
         return self
 
     @property

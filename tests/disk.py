@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ def verify(at: Position, entries: Sequence[RawEntry], *, signed_head: bytes = b"
     return accept(at, entries, held=None, policy=POLICY, signed_head=signed_head)
 
 
-def snapshot(revision: int, *, store_uid: str = "store-a", entries: tuple[RawEntry, ...] | None = None) -> Snapshot:
-    entries = raws(model("a", number=revision), adapter("a", "x")) if entries is None else entries
-    made = verify(position(entries, revision, store_uid=store_uid), entries)
+def snapshot(revision: int, *, store_uid: str = "store-a", entries: Iterable[RawEntry] | None = None) -> Snapshot:
+    held = raws(model("a", number=revision), adapter("a", "x")) if entries is None else tuple(entries)
+    made = verify(position(held, revision, store_uid=store_uid), held)
     assert isinstance(made, Snapshot)
     return made
 

@@ -9,8 +9,9 @@ from controlplane.push.chunks import ChunkCache
 from controlplane.push.cutting import EntrySource
 from controlplane.push.fan_out import FanOut
 from controlplane.push.reported_names import CatalogNames
+from controlplane.push.stream import Identify
 from controlplane.push.subscription.timing import Limits
-from controlplane.push.sync import WATCH_S, Identify, SyncHandler
+from controlplane.push.sync import WATCH_S, SyncHandler
 from controlplane.store.store import Store
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import structlog
 
 from controlplane import errors
 from controlplane.access.permissions import Role, highest
+from controlplane.access.tokens_file import sha256
 from controlplane.access.watched_file import WatchedFile
 from controlplane.principal import Principal
 from protocol.addresses import is_loopback
@@ -35,6 +37,9 @@ KEYS_LIFETIME_S = 300.0
 
 KEYS_FETCH_INTERVAL_S = 10.0
 """Between two fetches at least, so that tokens with invented key ids cause no fetches. Seconds."""
+
+VERIFIED_MAX = 10_000
+"""Tokens that are remembered as verified: about 1 KB each. To verify one takes 150 µs."""
 
 KEYS_TIMEOUT_S = 5.0
 KEYS_BYTES_MAX = 1024 * 1024
@@ -137,12 +142,33 @@ class UrlKeys:
             self._fetched_at = self._clock()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Verified:
+    """A token whose signature and claims are good. Only time and its key can change that."""
+
+    principal: Principal
+    key_id: str
+    key: jwt.PyJWK
+    expire_s: int
+    """Its claim `exp`."""
+
+
 class OidcTokens:
     """The tokens of an identity provider."""
 
-    def __init__(self, settings: OidcSettings, keys: KeySource) -> None:
+    def __init__(self, settings: OidcSettings, keys: KeySource, *, now_s: Callable[[], float] = time.time) -> None:
+        """
+        Args:
+            settings: Which tokens are accepted.
+            keys: What they are verified with.
+            now_s: The time. Seconds since 1970.
+        """
         self._settings = settings
         self._keys = keys
+        self._now_s = now_s
+        self._verified: OrderedDict[str, _Verified] = OrderedDict()
+        """By `sha256` of the token, oldest first. The credentials of open streams are looked at
+        again and again."""
 
     async def principal_of(self, token: str) -> Principal | None:
         """The principal of a token; None: it is not a JWT of this issuer.
@@ -152,6 +178,12 @@ class OidcTokens:
             errors.PermissionDenied: it is valid, but has no role here.
             errors.Unavailable: the provider's keys cannot be fetched.
         """
+        digest = sha256(token)
+        verified = self._verified.get(digest)
+        if verified is not None and await self._keys.key(verified.key_id) is verified.key:
+            if self._now_s() >= verified.expire_s + LEEWAY_S:
+                raise _expired()
+            return verified.principal
         try:
             header = jwt.get_unverified_header(token)
             claimed = jwt.decode(token, options={"verify_signature": False})
@@ -159,10 +191,16 @@ class OidcTokens:
             return None
         if claimed.get("iss") != self._settings.issuer:
             return None
-        key = await self._keys.key(str(header.get("kid", "")))
+        key_id = str(header.get("kid", ""))
+        key = await self._keys.key(key_id)
         if key is None:
             raise _invalid("it is signed with a key that the identity provider does not have")
-        return self._principal(self._checked(token, key))
+        claims = self._checked(token, key)
+        principal = self._principal(claims)
+        self._verified[digest] = _Verified(principal=principal, key_id=key_id, key=key, expire_s=int(claims["exp"]))
+        if len(self._verified) > VERIFIED_MAX:
+            self._verified.popitem(last=False)
+        return principal
 
     def _checked(self, token: str, key: jwt.PyJWK) -> Mapping[str, Any]:
         try:
@@ -177,9 +215,7 @@ class OidcTokens:
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
         except jwt.ExpiredSignatureError:
-            raise errors.Unauthenticated(
-                errors.Reason.TOKEN_EXPIRED, "the token has expired; get a new one from the identity provider"
-            ) from None
+            raise _expired() from None
         except jwt.InvalidTokenError as error:
             raise _invalid(str(error)) from None
 
@@ -240,6 +276,12 @@ def _strings(value: object) -> Sequence[str]:
     if isinstance(value, str):
         return value.split()  # as OAuth's `scope` has them
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def _expired() -> errors.Unauthenticated:
+    return errors.Unauthenticated(
+        errors.Reason.TOKEN_EXPIRED, "the token has expired; get a new one from the identity provider"
+    )
 
 
 def _invalid(why: str) -> errors.Unauthenticated:

@@ -18,8 +18,8 @@ class Role(enum.StrEnum):
     PUBLISHER = "publisher"
     """A viewer that also changes the catalog: models, adapters, routes."""
     OPERATOR = "operator"
-    """A publisher that also rolls back the whole catalog, reads the audit log, and reads and
-    revokes API keys."""
+    """A publisher that also rolls back the whole catalog, reads the audit log, reads and revokes
+    API keys, and enrols data planes."""
     ADMIN = "admin"
     """May do everything."""
     DATA_PLANE = "data-plane"
@@ -37,6 +37,7 @@ class Permission(enum.StrEnum):
     CATALOG_WRITE = "catalog.write"
     CATALOG_ROLL_BACK = "catalog.roll-back"
     FLEET_READ = "fleet.read"
+    FLEET_ENROLL = "fleet.enroll"
     FLEET_REMOVE = "fleet.remove"
     AUDIT_READ = "audit.read"
     KEYS_READ = "keys.read"
@@ -51,6 +52,7 @@ _VIEWER = frozenset({Permission.REFLECT, Permission.CATALOG_READ, Permission.FLE
 _PUBLISHER = _VIEWER | {Permission.CATALOG_WRITE}
 _OPERATOR = _PUBLISHER | {
     Permission.CATALOG_ROLL_BACK,
+    Permission.FLEET_ENROLL,
     Permission.AUDIT_READ,
     Permission.KEYS_READ,
     Permission.KEYS_REVOKE,
@@ -114,6 +116,9 @@ _FLEET: Mapping[str, Permission] = {
     "GetDataPlane": Permission.FLEET_READ,
     "WaitForRevision": Permission.FLEET_READ,
     "RemoveDataPlane": Permission.FLEET_REMOVE,
+    "EnrollDataPlane": Permission.FLEET_ENROLL,
+    # Its caller has nothing but the enrolment token.
+    "RedeemEnrollment": Permission.OPEN,
 }
 
 PERMISSION_OF_METHOD: Mapping[str, Permission] = MappingProxyType(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from controlplane.access.authentication import Authenticator, TokenSource
+from controlplane.access.enrolled import EnrolledDataPlanes
 from controlplane.access.generated_tokens import GeneratedTokens
 from controlplane.access.identities import BoundIds, DataPlaneIdentities
 from controlplane.access.oidc import OWN_NAMES, FileKeys, OidcSettings, OidcTokens, UrlKeys
@@ -49,12 +50,14 @@ class Access:
 
     authenticator: Authenticator
     identities: DataPlaneIdentities
+    enrolled: EnrolledDataPlanes
+    """Has to run."""
     generated: GeneratedTokens | None
     """None: another way to authenticate is configured."""
 
 
-def configured(settings: AccessSettings, *, now: Callable[[], datetime]) -> Access:
-    """Who is let in by these settings.
+def configured(settings: AccessSettings, enrolled: EnrolledDataPlanes, *, now: Callable[[], datetime]) -> Access:
+    """Who is let in by these settings, or by enrolment.
 
     Raises:
         errors.SetupError: a file cannot be used.
@@ -81,8 +84,11 @@ def configured(settings: AccessSettings, *, now: Callable[[], datetime]) -> Acce
     is_alone = is_local(settings.listen)
     if generated is not None:
         sources.append(generated.source(is_local=is_alone))
+    sources.append(enrolled)
+    bound_ids.append(enrolled.bound_ids)
     return Access(
         authenticator=Authenticator(sources, certificates),
         identities=DataPlaneIdentities(bound_ids, allows_unbound=is_alone or settings.allow_unbound_data_planes),
+        enrolled=enrolled,
         generated=generated,
     )

@@ -65,6 +65,28 @@ class Identity(enum.StrEnum):
         return self is not Identity.SHARED
 
 
+HISTORY_MAX = 50
+"""Changes that are kept of each data plane."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PositionChange:
+    """A change of what a data plane serves, or of what it rejects."""
+
+    number: int
+    """Counts the changes of the data plane, from 1."""
+    time: datetime
+    """When the control plane learned of it (UTC, aware)."""
+    serving: Position | None
+    """The snapshot that it serves since then. None: none."""
+    phase: snapshot_service_pb2.Phase.ValueType
+    """ACTIVE, ACTIVE_WITH_ERRORS or REJECTED."""
+    reason: str
+    """UPPER_SNAKE reason of REJECTED. Else empty."""
+    rejected: Position | None
+    """The snapshot that it rejected. None: none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataPlaneRecord:
     """What is stored of a data plane, so that it survives restarts of the control plane."""
@@ -91,6 +113,10 @@ class DataPlaneRecord:
     """When its last message arrived (UTC, aware)."""
     identity: Identity = Identity.SHARED
     """How sure the identity of its current or latest stream is."""
+    change_count: int = 0
+    """Changes of its position so far."""
+    changes: tuple[PositionChange, ...] = ()
+    """Those that the database does not have yet, oldest first. A record that was read has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

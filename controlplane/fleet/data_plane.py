@@ -8,6 +8,7 @@ from typing import NewType, Protocol
 
 from broadsheet.v1 import status_pb2
 from controlplane.catalog.domain import DataPlaneRecord
+from controlplane.fleet.history import History
 from controlplane.fleet.progress import Progress, ResourceChange
 from controlplane.store.fleet.reports import FleetChange, FleetReport
 
@@ -75,6 +76,10 @@ class DataPlane:
     elsewhere: FleetChange | None = None
     """What the shared database said last, without statuses; None: nothing."""
     unshared: UnsharedChanges = field(default_factory=UnsharedChanges)
+    history: History = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.history = History.of(self.stored)
 
     @property
     def connected(self) -> bool:
@@ -124,9 +129,9 @@ class DataPlane:
         self.apply(ResourceChange(replace=replace, updated=updated, removed=removed))
 
     def take_report(self) -> FleetReport:
-        """What the database is to have next. The changes in it count as shared."""
+        """What the database is to have next. Changed statuses in it count as shared."""
         report = FleetReport(
-            record=self.record,
+            record=replace(self.record, change_count=self.history.count, changes=tuple(self.history.unwritten)),
             session=self.session,
             connected=self.connection is not None,
             settled_revision=self.settled_revision,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from controlplane.catalog.domain import Head
 from controlplane.fleet.admission import Admission
 from controlplane.fleet.changed import Changed
 from controlplane.fleet.database import FleetDatabase
+from controlplane.fleet.lag import Lags
 from controlplane.fleet.own_database import OwnDatabase, RecordStore
 from controlplane.fleet.reported_statuses import ReportedStatuses
 from controlplane.fleet.shared_database import SharedDatabase, Sharing
@@ -31,6 +34,8 @@ class Fleet:
 
     state: FleetState
     """What is known of the data planes."""
+    lags: Lags
+    """How far they are behind the newest snapshot."""
     statuses: ReportedStatuses
     """What they have reported about a resource."""
     waiters: Waiters
@@ -50,6 +55,7 @@ def fleet_of(
     sharing: Sharing | None = None,
     limits: FleetLimits | None = None,
     write_retry_s: float = 1.0,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Fleet:
     """A fleet that has yet to run.
 
@@ -59,9 +65,12 @@ def fleet_of(
         sharing: How to share the database with other control planes; None: there are no others.
         limits: Bounds of the state.
         write_retry_s: Wait after a write that failed. Seconds.
+        clock: Seconds of a clock that does not go back.
     """
     changed = Changed()
+    lags = Lags(head, clock=clock)
     state = FleetState(head=head, shares_statuses=sharing is not None, limits=limits, on_change=changed.notify)
+    changed.listen(lambda data_plane_id: lags.follow(state.head) if data_plane_id is None else None)
     database: FleetDatabase
     if sharing is None:
         database = OwnDatabase(records)
@@ -73,6 +82,7 @@ def fleet_of(
         )
     return Fleet(
         state=state,
+        lags=lags,
         statuses=ReportedStatuses(state),
         waiters=Waiters(state, changed),
         admission=Admission(state, records, database),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from controlplane.fleet.data_plane import DataPlane, Session, UnsharedChanges
+from controlplane.fleet.history import History
 from controlplane.fleet.progress import progress_in
 from controlplane.store.fleet.reports import FleetChange
 
@@ -46,5 +47,6 @@ def merge(known: DataPlane, change: FleetChange, *, has_unwritten_report: bool) 
         known.unshared = UnsharedChanges()
     known.record = known.stored = change.record
     known.progress = progress_in(change.record)
+    known.history = History.of(change.record)
     known.apply_shared(change.statuses, replace=change.replace)
     return True

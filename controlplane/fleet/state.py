@@ -137,6 +137,7 @@ class FleetState:
             return
         known.end_stream()
         known.record, known.progress = record, progress
+        known.history.note(progress, now)
         known.connection, known.session = connection, session
         self._mark_unwritten(hello.data_plane)
 
@@ -154,6 +155,7 @@ class FleetState:
         known.apply(change)
         if progress != known.progress:
             known.progress = progress
+            known.history.note(progress, now)
             known.record = record_with(known.record, progress, now=now)
             is_due = True
         else:
@@ -226,7 +228,8 @@ class FleetState:
         for report in reports:
             known = self._data_planes.get_known(report.record.id)
             if known is not None:
-                known.stored = report.record
+                known.stored = replace(report.record, changes=())
+                known.history.written(report.record)
 
     def not_written(self, reports: Sequence[FleetReport]) -> None:
         """The database failed. What these reports held is to be written later."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -62,6 +62,11 @@ class FanOut:
         return self._fleet.state.head
 
     @property
+    def streams(self) -> Collection[Stream]:
+        """The open streams that have said Hello."""
+        return self._streams.keys()
+
+    @property
     def oldest_in_use(self) -> int | None:
         """The oldest catalog revision that a data plane is being sent here, if any."""
         oldest = (stream.subscription.oldest_in_use for stream in self._streams)
@@ -75,6 +80,10 @@ class FanOut:
         """How many streams report each phase of the snapshot that they target."""
         phases = (Phase.Name(stream.subscription.progress.phase) for stream in self._streams)
         return Counter(phase.removeprefix("PHASE_") for phase in phases)
+
+    def data_planes_by_lag(self) -> Mapping[str, int]:
+        """How many data planes are behind the newest snapshot, in groups by how long."""
+        return self._fleet.lags.grouped(stream.subscription.progress.serving for stream in self._streams)
 
     def oldest_of(self, *served: Position | None) -> int:
         """The lowest catalog revision among the head and those snapshots that are of its store."""

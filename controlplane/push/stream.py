@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+
+import grpc.aio
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane.catalog.domain import Head, Identity
+from controlplane.principal import ANONYMOUS, Principal
 from controlplane.push.subscription.goodbyes import REMOVED, SUPERSEDED
 from controlplane.push.subscription.machine import Subscription
 
@@ -16,15 +20,32 @@ not supersede each other all the time. Seconds."""
 REMOVED_RECONNECT_AFTER_S = 30.0
 """Asked of a data plane that an operator has removed while it was connected. Seconds."""
 
+Context = grpc.aio.ServicerContext[pb.SyncRequest, pb.SyncResponse]
+
+Identify = Callable[[Principal, str], Identity]
+"""How sure it is that a caller is the data plane of this id; refuses with PermissionDenied."""
+
 
 class Stream:
     """A state machine, and the event that makes its writer look at it."""
 
-    def __init__(self, subscription: Subscription) -> None:
+    def __init__(
+        self, subscription: Subscription, *, call: Context | None = None, caller: Principal = ANONYMOUS
+    ) -> None:
+        """
+        Args:
+            subscription: The state machine.
+            call: The RPC, which has the credentials; None: they are not looked at again.
+            caller: Who makes it.
+        """
         self.subscription = subscription
+        self.call = call
+        self.caller = caller
         self.wake = asyncio.Event()
         self.identity = Identity.SHARED
         """How sure it is whose stream it is. Set before it is attached."""
+        self.is_ending = False
+        """Whether it was told to say Goodbye."""
         self.statuses_dropped = 0
         """Statuses of names that are not in the catalog."""
 
@@ -61,5 +82,6 @@ class Stream:
 
     def end(self, reason: str, *, reconnect_after_s: float) -> None:
         """Say Goodbye next."""
+        self.is_ending = True
         self.subscription.end(reason, reconnect_after_s=reconnect_after_s)
         self.wake.set()

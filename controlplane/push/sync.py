@@ -6,19 +6,17 @@ import asyncio
 import time
 from collections.abc import AsyncIterable, Callable
 
-import grpc.aio
 import structlog
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane import principal
-from controlplane.catalog.domain import Identity
 from controlplane.errors import FailedPrecondition, InvalidArgument, Reason, Unavailable
 from controlplane.fleet.progress import Progress, ResourceChange
 from controlplane.metrics.metrics import Metrics
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
 from controlplane.push.reported_names import CatalogNames
-from controlplane.push.stream import Stream
+from controlplane.push.stream import Context, Identify, Stream
 from controlplane.push.stream_writer import StreamWriter
 from controlplane.push.subscription.machine import Subscription
 from controlplane.push.subscription.states import State
@@ -41,11 +39,6 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 
 WATCH_S = 5.0
 """How often to check for a stuck writer, and how long a stream has for its Goodbye. Seconds."""
-
-Identify = Callable[[principal.Principal, str], Identity]
-"""How sure it is that a caller is the data plane of this id; refuses with PermissionDenied."""
-
-Context = grpc.aio.ServicerContext[pb.SyncRequest, pb.SyncResponse]
 
 _log = structlog.get_logger("controlplane.push.sync")
 
@@ -94,7 +87,8 @@ class SyncHandler:
             FailedPrecondition: a message came at the wrong time.
             Unavailable: the client does not read or speak, or the control plane is stopping.
         """
-        stream = Stream(Subscription(head=self._fan_out.head, limits=self._limits, now_s=self._clock()))
+        subscription = Subscription(head=self._fan_out.head, limits=self._limits, now_s=self._clock())
+        stream = Stream(subscription, call=context, caller=principal.current())
         writer = StreamWriter(context.write)
         failure: BaseException | None = None
         try:

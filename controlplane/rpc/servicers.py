@@ -5,6 +5,7 @@ Requests arrive checked by the rules in their protos; `interceptors.py` does tha
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from broadsheet.v1 import (
     api_key_pb2,
     audit_pb2,
     diff_pb2,
+    enrollment_pb2,
     fleet_service_pb2,
     rollback_pb2,
     rollout_pb2,
@@ -25,10 +27,12 @@ from broadsheet.v1 import registry_service_pb2 as pb
 from broadsheet.v1.fleet_service_pb2_grpc import FleetServiceServicer
 from broadsheet.v1.registry_service_pb2_grpc import RegistryServiceServicer
 from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceServicer
+from controlplane.access.enrolled import EnrolledDataPlanes
 from controlplane.fleet.fleet import Fleet
 from controlplane.rpc.handlers.adapters import AdapterHandler
 from controlplane.rpc.handlers.api_keys import ApiKeyHandler
 from controlplane.rpc.handlers.audit import AuditHandler
+from controlplane.rpc.handlers.enrollment import EnrollmentHandler
 from controlplane.rpc.handlers.fleet import FleetHandler
 from controlplane.rpc.handlers.models import ModelHandler
 from controlplane.rpc.handlers.registry import Registry
@@ -197,8 +201,16 @@ class SnapshotServicer(SnapshotServiceServicer):
 class FleetServicer(FleetServiceServicer):
     """FleetService: the data planes, and what they serve."""
 
-    def __init__(self, store: Store, fleet: Fleet) -> None:
-        self._fleet = FleetHandler(store, fleet)
+    def __init__(self, store: Store, fleet: Fleet, enrolled: EnrolledDataPlanes | None = None) -> None:
+        """
+        Args:
+            store: Holds what is kept of data planes.
+            fleet: What they have reported.
+            enrolled: What authentication knows of enrolments. None: no authentication goes by them.
+        """
+        enrolled = enrolled or EnrolledDataPlanes(store.enrollments, clock=time.monotonic)
+        self._fleet = FleetHandler(store, fleet, enrolled)
+        self._enrollment = EnrollmentHandler(store, enrolled)
 
     async def ListDataPlanes(
         self, request: fleet_service_pb2.ListDataPlanesRequest, context: Context
@@ -219,3 +231,13 @@ class FleetServicer(FleetServiceServicer):
         self, request: fleet_service_pb2.RemoveDataPlaneRequest, context: Context
     ) -> fleet_service_pb2.RemoveDataPlaneResponse:
         return await self._fleet.remove_data_plane(request)
+
+    async def EnrollDataPlane(
+        self, request: enrollment_pb2.EnrollDataPlaneRequest, context: Context
+    ) -> enrollment_pb2.EnrollDataPlaneResponse:
+        return await self._enrollment.enroll_data_plane(request)
+
+    async def RedeemEnrollment(
+        self, request: enrollment_pb2.RedeemEnrollmentRequest, context: Context
+    ) -> enrollment_pb2.RedeemEnrollmentResponse:
+        return await self._enrollment.redeem_enrollment(request)

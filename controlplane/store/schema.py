@@ -49,6 +49,8 @@ catalog = Table(
     # revision at which they were counted. If that is not the newest, they are counted again.
     Column("entry_bytes", BigInteger, nullable=False, server_default=text("0")),
     Column("entry_bytes_revision", BigInteger, nullable=False, server_default=text("-1")),
+    # Changes of data_plane_enrollments, by which control planes see that there was one.
+    Column("enrollment_changes", BigInteger, nullable=False, server_default=text("0")),
     CheckConstraint("id = 1", name="one_row"),
 )
 
@@ -333,6 +335,8 @@ data_planes = Table(
     Column("last_seen_time_us", BigInteger, nullable=False),
     # controlplane.catalog.domain.Identity, by the credential of its latest stream.
     Column("identity", String(16), nullable=False, server_default="shared"),
+    # Changes of its position so far. The newest are in data_plane_changes.
+    Column("change_count", BigInteger, nullable=False, server_default=text("0")),
 )
 
 # What control planes on one database share. On SQLite there is only one control plane, so these

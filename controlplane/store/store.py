@@ -28,6 +28,7 @@ from controlplane.store.databases.failures import database_errors
 from controlplane.store.doors import WriteDoor
 from controlplane.store.entries import Entries, EntryChange
 from controlplane.store.fleet.data_planes import DataPlaneRecords, DataPlanes
+from controlplane.store.fleet.enrollments import Enrollments
 from controlplane.store.fleet.reported_names import ReportedNames
 from controlplane.store.fleet.tables import FleetTables
 from controlplane.store.groups import Change, GroupCommit
@@ -91,6 +92,7 @@ class Store:
         self.audit = AuditEvents(reading)
         self.request_ids = AnsweredRequests(reading)
         self.data_planes = DataPlanes(reading)
+        self.enrollments = Enrollments(reading)
         self.reported_names = ReportedNames(reading)
 
     @classmethod
@@ -273,6 +275,7 @@ class Store:
         async def change(connection: WriteConnection) -> None:
             for record in records:
                 await DataPlaneRecords(connection).put(record)
+            await DataPlaneRecords(connection).put_changes(records)
 
         await self._upkeep_door.run(change)
 

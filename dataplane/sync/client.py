@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -80,6 +80,10 @@ class Timing:
     """A stream that lasted this long resets the backoff."""
 
 
+async def _no_metadata() -> Metadata:
+    return ()
+
+
 class SyncClient:
     """Keeps one Sync stream open for as long as `run` runs."""
 
@@ -95,7 +99,7 @@ class SyncClient:
         warning: str = "",
         rejected: Iterable[Rejected] = (),
         open_channel: Callable[[str], grpc.aio.Channel] = insecure_channel,
-        metadata: Callable[[], Metadata] = tuple,
+        metadata: Callable[[], Awaitable[Metadata]] = _no_metadata,
         timing: Timing | None = None,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -111,7 +115,7 @@ class SyncClient:
             rejected: Snapshots that were rejected before, the oldest first.
             open_channel: Opens a channel to `target`. Called inside the running loop, once per
                 stream. Raises ValueError when a file that it needs cannot be read.
-            metadata: Returns the metadata of a stream, such as a token. Called once per stream.
+            metadata: Finds the metadata of a stream, such as a token. Called once per stream.
                 Raises ValueError as `open_channel` does.
             timing: Intervals and timeouts.
             uniform: Randomness of the backoff: `random.uniform`.
@@ -195,7 +199,7 @@ class SyncClient:
     async def _run_stream(self) -> Ended:
         """Run one stream from Hello to its end."""
         try:
-            metadata = self._metadata()
+            metadata = await self._metadata()
             channel = self._open_channel(self._target)
         except ValueError as error:
             return Ended(reason=f"CREDENTIALS: {error}", reconnect_after_s=0.0)

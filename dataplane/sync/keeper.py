@@ -22,10 +22,10 @@ from dataplane.sync.channel import channel_for
 from dataplane.sync.client import Connection, SyncClient
 from dataplane.sync.directory import CRASHED_REPEATEDLY, DiskError, SnapshotDirectory
 from dataplane.sync.disk.file_disk import FileDisk
+from dataplane.sync.enrollment.redeeming import metadata_of
 from dataplane.sync.events import Accepted, Diverged, Identity, Rejected
 from dataplane.sync.snapshot_file import StoredSnapshot
 from dataplane.sync.stored.booting import Verify
-from protocol.transport import local_tokens
 
 _SETTLE_INTERVAL_S = 5.0
 
@@ -108,7 +108,6 @@ class SnapshotKeeper:
             _log.error("snapshot_unreadable", file=unreadable.file, reason=unreadable.reason)
         if relayed is not None:
             await self._take_over(relayed, verify)
-        credentials = self._settings.credentials
         self._client = SyncClient(
             self._settings.controlplane,
             identity=self._identity,
@@ -118,8 +117,8 @@ class SnapshotKeeper:
             with_errors=bool(self.snapshot and self.snapshot.quarantined),
             warning=self._warning,
             rejected=boot.rejected,
-            open_channel=functools.partial(channel_for, credentials),
-            metadata=lambda: credentials.metadata(self._settings.controlplane, local_tokens.DATA_PLANE),
+            open_channel=functools.partial(channel_for, self._settings.credentials),
+            metadata=metadata_of(self._settings),
         )
 
     async def _take_over(self, relayed: StoredSnapshot, verify: Verify) -> None:

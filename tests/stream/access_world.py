@@ -7,6 +7,7 @@ import hashlib
 import queue
 import secrets
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -23,12 +24,14 @@ from grpc_reflection.v1alpha import reflection
 from structlog.testing import capture_logs
 
 from controlplane.access.authentication import Authenticator, TokenSource
+from controlplane.access.enrolled import EnrolledDataPlanes
 from controlplane.access.identities import DataPlaneIdentities
 from controlplane.access.permissions import Role
 from controlplane.access.tokens_file import TokensFile
 from controlplane.adapters.verification import AdapterVerifier
 from controlplane.fleet.fleet import fleet_of
 from controlplane.principal import Principal
+from controlplane.push.credential_watch import CredentialWatch
 from controlplane.push.fan_out import FanOut
 from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import SERVICES, Server
@@ -99,15 +102,15 @@ async def guarded_plane(
     """A control plane with the tokens of this module, and those of `more`."""
     file = write_tokens(directory / "tokens.yaml", entries())
     source = TokensFile(file, now=lambda: datetime.now(UTC))
-    identities = DataPlaneIdentities([source.bound_ids], allows_unbound=True)
     async with Store.open(f"sqlite+aiosqlite:///{directory}/registry.db") as store:
+        enrolled = EnrolledDataPlanes(store.enrollments, clock=time.monotonic)
+        identities = DataPlaneIdentities([source.bound_ids, enrolled.bound_ids], allows_unbound=True)
         verifier = AdapterVerifier(size_bytes_max=1024, allowed_sources=())
         fleet = fleet_of(store, head=await store.head())
         fan_out = FanOut(fleet, now=lambda: datetime.now(UTC))
         store.commits.subscribe(fan_out.publish)
-        server = Server(
-            message_bytes_max=1 << 20, streams_max=100, admit=Authenticator([source, *more], certificates).admit
-        )
+        authenticator = Authenticator([source, *more, enrolled], certificates)
+        server = Server(message_bytes_max=1 << 20, streams_max=100, admit=authenticator.admit)
         registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses)
         server.add(
             RegistryServicer(registry),
@@ -115,17 +118,19 @@ async def guarded_plane(
                 registry,
                 sync_handler(fan_out, store, identify=identities.identify),
             ),
-            FleetServicer(store, fleet),
+            FleetServicer(store, fleet, enrolled),
         )
         address = await server.start("127.0.0.1:0", tls)
-        writing = asyncio.create_task(fleet.writer.run())
+        watch = CredentialWatch(lambda: fan_out.streams, authenticator.admit, identities.identify, check_s=0.05)
+        running = [asyncio.create_task(task) for task in (fleet.writer.run(), watch.run(), enrolled.run())]
         try:
             async with grpc.aio.insecure_channel(address) as channel:
                 yield Plane(address, channel, file)
         finally:
             await server.stop(0)
-            writing.cancel()
-            await asyncio.wait([writing])
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running)
             verifier.close()
 
 

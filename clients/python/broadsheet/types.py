@@ -13,9 +13,12 @@ from broadsheet.v1.api_key_pb2 import (
 from broadsheet.v1.audit_pb2 import AuditEvent, Principal
 from broadsheet.v1.change_pb2 import FieldChange, ResourceChange
 from broadsheet.v1.diff_pb2 import DiffSnapshotsResponse
+from broadsheet.v1.enrollment_pb2 import EnrollDataPlaneResponse, Enrollment
 from broadsheet.v1.fleet_service_pb2 import (
     DataPlane,
     DataPlaneOutcome,
+    Lag,
+    PositionChange,
     RemoveDataPlaneResponse,
     WaitForRevisionResponse,
 )
@@ -97,10 +100,13 @@ __all__ = [
     "DeleteRouteResponse",
     "DiffSnapshotsResponse",
     "Engine",
+    "EnrollDataPlaneResponse",
+    "Enrollment",
     "Entry",
     "EntryRef",
     "FetchSnapshotResponse",
     "FieldChange",
+    "Lag",
     "Lora",
     "Model",
     "ModelCard",
@@ -110,6 +116,7 @@ __all__ = [
     "ModelSpec",
     "Phase",
     "Position",
+    "PositionChange",
     "Principal",
     "RegisterAdapterRequest",
     "RegisterAdapterResponse",

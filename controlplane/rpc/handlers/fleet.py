@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from itertools import accumulate
 from types import MappingProxyType
 
+from broadsheet.v1 import enrollment_pb2, snapshot_pb2, status_pb2
 from broadsheet.v1 import fleet_service_pb2 as pb
-from broadsheet.v1 import snapshot_pb2, status_pb2
+from controlplane.access.enrolled import EnrolledDataPlanes
 from controlplane.catalog.convert import position_to_proto, timestamp_to_proto
-from controlplane.catalog.domain import DataPlaneRecord, Identity, Position
+from controlplane.catalog.data_planes.enrollment import Enrollment
+from controlplane.catalog.domain import HISTORY_MAX, DataPlaneRecord, Identity, Position, PositionChange
 from controlplane.errors import data_plane_connected, data_plane_not_found
 from controlplane.fleet.fleet import Fleet
 from controlplane.fleet.state import DataPlaneView
@@ -55,12 +58,14 @@ class FleetHandler:
     Its state in memory is newer than the stored records.
     """
 
-    def __init__(self, store: Store, fleet: Fleet) -> None:
+    def __init__(self, store: Store, fleet: Fleet, enrolled: EnrolledDataPlanes) -> None:
         """
         Args:
             store: Holds the records of all data planes that have connected and were not removed.
             fleet: What data planes have reported.
+            enrolled: Their enrolments.
         """
+        self._enrolled = enrolled
         self._store = store
         self._data_planes = store.data_planes
         self._fleet = fleet
@@ -75,10 +80,10 @@ class FleetHandler:
         after_id = str(cursor[0]) if cursor is not None else ""
         await self._fleet.database.catch_up()
         stored = {record.id: record for record in await self._data_planes.list(after_id=after_id, limit=size + 1)}
-        known = self._fleet.state.ids
-        ids = sorted({*stored, *known[bisect_right(known, after_id) :][: size + 1]})
+        known, enrolled = (_after(ids, after_id, size + 1) for ids in (self._fleet.state.ids, self._enrolled.ids))
+        ids = sorted({*stored, *known, *enrolled})
         return pb.ListDataPlanesResponse(
-            data_planes=[_data_plane(self._view(data_plane_id, stored)) for data_plane_id in ids[:size]],
+            data_planes=[self._shown(data_plane_id, stored) for data_plane_id in ids[:size]],
             next_page_token=paging.token(request, (ids[size - 1],)) if len(ids) > size else "",
         )
 
@@ -86,9 +91,10 @@ class FleetHandler:
         data_plane_id = parse_data_plane(request.name)
         await self._fleet.database.catch_up()
         stored = await self._only_stored([data_plane_id])
-        if not stored and self._fleet.state.get(data_plane_id) is None:
+        if self._view(data_plane_id, stored) is None and self._enrolled.get(data_plane_id) is None:
             raise data_plane_not_found(request.name)
-        data_plane = _data_plane(self._view(data_plane_id, stored))
+        data_plane = self._shown(data_plane_id, stored)
+        data_plane.history.extend(map(_change, await self._history(data_plane_id)))
         data_plane.resources.extend(_fitting(self._fleet.state.resources(data_plane_id)))
         return pb.GetDataPlaneResponse(data_plane=data_plane)
 
@@ -122,27 +128,54 @@ class FleetHandler:
 
         async def work(transaction: WriteTransaction) -> pb.RemoveDataPlaneResponse:
             nonlocal is_first
-            if not stored and self._fleet.state.get(data_plane_id) is None:
-                raise data_plane_not_found(request.name)
             view = self._view(data_plane_id, stored)
-            if view.connected and not request.force:
+            if view is not None and view.connected and not request.force:
                 raise data_plane_connected(request.name)
+            was = self._shown(data_plane_id, stored)
+            is_enrolled = await transaction.enrollments.remove(data_plane_id)
+            if view is None and not is_enrolled:
+                raise data_plane_not_found(request.name)
             await transaction.data_planes.remove(data_plane_id)
             is_first = True
-            return pb.RemoveDataPlaneResponse(data_plane=_data_plane(view))
+            return pb.RemoveDataPlaneResponse(data_plane=was)
 
         async with self._fleet.writer.paused():
             answer = await idempotency.commit(
                 self._store, request, pb.RemoveDataPlaneResponse, work, resource=request.name
             )
+            # First the credential: the data plane is not to come back by it.
+            await self._enrolled.changed()
             # A repeat must not end the stream of a data plane that has come back since.
             if is_first and not request.validate_only:
                 self._fleet.state.forget(data_plane_id)
         return answer
 
-    def _view(self, data_plane_id: str, stored: Mapping[str, DataPlaneRecord]) -> DataPlaneView:
-        """What is known of a data plane that is in memory, or else in `stored`."""
-        return self._fleet.state.view(data_plane_id) or DataPlaneView.of_stored(stored[data_plane_id])
+    def _view(self, data_plane_id: str, stored: Mapping[str, DataPlaneRecord]) -> DataPlaneView | None:
+        """What is known of a data plane that is in memory, or else in `stored`; None: neither."""
+        record = stored.get(data_plane_id)
+        stored_view = DataPlaneView.of_stored(record) if record is not None else None
+        return self._fleet.state.view(data_plane_id) or stored_view
+
+    def _shown(self, data_plane_id: str, stored: Mapping[str, DataPlaneRecord]) -> pb.DataPlane:
+        """A data plane in an answer. It may be one that is enrolled and has never connected."""
+        view = self._view(data_plane_id, stored)
+        shown = _data_plane(view) if view is not None else pb.DataPlane(name=data_plane_name(data_plane_id))
+        lag = self._fleet.lags.of(view.record.serving) if view is not None else None
+        if lag is not None:
+            shown.lag.revisions = lag.revisions
+            shown.lag.duration.FromTimedelta(timedelta(seconds=lag.duration_s))
+        enrollment = self._enrolled.get(data_plane_id)
+        if enrollment is not None:
+            shown.enrollment.CopyFrom(_enrollment(enrollment, self._store.enrollments.now()))
+        return shown
+
+    async def _history(self, data_plane_id: str) -> Sequence[PositionChange]:
+        """The last changes of a data plane, newest first, also those that are yet to be written."""
+        known = self._fleet.state.get(data_plane_id)
+        unwritten = tuple(reversed(known.history.unwritten)) if known is not None else ()
+        newest = unwritten[-1].number if unwritten else None
+        stored = await self._data_planes.history(data_plane_id)
+        return [*unwritten, *(change for change in stored if newest is None or change.number < newest)][:HISTORY_MAX]
 
     async def _only_stored(self, ids: Iterable[str]) -> Mapping[str, DataPlaneRecord]:
         """The records of those data planes that the database has and the full memory has not."""
@@ -190,6 +223,31 @@ def _data_plane(view: DataPlaneView) -> pb.DataPlane:
         identity=_IDENTITIES[record.identity],
         votes=record.identity.votes,
     )
+
+
+def _enrollment(enrollment: Enrollment, now: datetime) -> enrollment_pb2.Enrollment:
+    waits = enrollment.token_spend_time is None and now < enrollment.token_expire_time
+    enrolled = enrollment.enroll_time
+    return enrollment_pb2.Enrollment(
+        enroll_time=timestamp_to_proto(enrolled) if enrolled is not None else None,
+        token_expire_time=timestamp_to_proto(enrollment.token_expire_time) if waits else None,
+    )
+
+
+def _change(change: PositionChange) -> pb.PositionChange:
+    return pb.PositionChange(
+        time=timestamp_to_proto(change.time),
+        serving=_position(change.serving),
+        phase=change.phase,
+        reason=change.reason,
+        rejected=_position(change.rejected),
+    )
+
+
+def _after(ids: Sequence[str], after_id: str, limit: int) -> Sequence[str]:
+    """Up to `limit` of the sorted ids, only those after `after_id`."""
+    first = bisect_right(ids, after_id)
+    return ids[first : first + limit]
 
 
 def _fitting(resources: Sequence[status_pb2.ResourceStatus]) -> Sequence[status_pb2.ResourceStatus]:

@@ -22,10 +22,11 @@ from controlplane.errors import SetupError
 from controlplane.store.backup import file as backup_file
 from controlplane.store.databases import database
 from controlplane.store.databases import postgres as store_postgres
+from controlplane.store.fleet.schema import data_plane_enrollments
 from controlplane.store.schema import catalog, entries, metadata
 from protocol.catalog_digest import CatalogDigest
 
-_LEFT_OUT = frozenset({"data_planes", "data_plane_reports", "replicas", "resource_statuses"})
+_LEFT_OUT = frozenset({"data_planes", "data_plane_changes", "data_plane_reports", "replicas", "resource_statuses"})
 """The state of the fleet. Data planes report it again, and what they reported about the old store
 is useless."""
 
@@ -86,6 +87,8 @@ async def restore(url: str, path: Path) -> backup_file.Header:
         await connection.run_sync(database.migrate)
         await opened.finish_schema(connection)
         await connection.execute(update(catalog).values(store_uid=uuid.uuid4().hex))
+        # A token that was redeemed after the backup must not be redeemed again.
+        await connection.execute(update(data_plane_enrollments).values(token_expire_time_us=0))
         await _check_digest(connection, path)
     return header
 

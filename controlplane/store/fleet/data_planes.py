@@ -5,15 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import Executable, Row, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from broadsheet.v1 import snapshot_pb2, snapshot_service_pb2
 from controlplane.catalog import convert, domain
 from controlplane.store.databases.connection import WriteConnection
+from controlplane.store.fleet.schema import data_plane_changes
 from controlplane.store.reading import Reading
 from controlplane.store.schema import data_planes
 from controlplane.store.times import from_us, to_us
+
+_SLOTS = range(domain.HISTORY_MAX)
+_KEY = ("slot", "data_plane_id")
+
+
+_OTHERS = tuple(column.name for column in data_plane_changes.c if column.name not in _KEY)
+
+
+def _put_change(statement: sqlite.Insert | postgresql.Insert) -> Executable:
+    values = {name: statement.excluded[name] for name in _OTHERS}
+    return statement.on_conflict_do_update(index_elements=_KEY, set_=values)
+
+
+_PUT_CHANGE_SQLITE = _put_change(sqlite.insert(data_plane_changes))
+_PUT_CHANGE_POSTGRES = _put_change(postgresql.insert(data_plane_changes))
 
 
 class DataPlanes:
@@ -38,6 +54,13 @@ class DataPlanes:
         async with self._reading.begin() as connection:
             return [data_plane(row) for row in await connection.execute(query)]
 
+    async def history(self, data_plane_id: str) -> Sequence[domain.PositionChange]:
+        """The kept changes of a data plane, newest first."""
+        of_this = (data_plane_changes.c.data_plane_id == data_plane_id) & data_plane_changes.c.slot.in_(_SLOTS)
+        query = select(data_plane_changes).where(of_this).order_by(data_plane_changes.c.number.desc())
+        async with self._reading.begin() as connection:
+            return [_change(row) for row in await connection.execute(query)]
+
 
 class DataPlaneRecords:
     """Writes what is known of data planes, on a connection that may write."""
@@ -59,6 +82,14 @@ class DataPlaneRecords:
         )
         await self._connection.execute(statement)
 
+    async def put_changes(self, records: Sequence[domain.DataPlaneRecord]) -> None:
+        """Write the changes in these records into the histories, all in one statement."""
+        rows = [_change_values(record.id, change) for record in records for change in record.changes]
+        if not rows:
+            return
+        is_shared = self._connection.dialect.name == "postgresql"
+        await self._connection.execute(_PUT_CHANGE_POSTGRES if is_shared else _PUT_CHANGE_SQLITE, rows)
+
 
 def data_plane(row: Row[Any]) -> domain.DataPlaneRecord:
     """A row of data_planes."""
@@ -75,6 +106,7 @@ def data_plane(row: Row[Any]) -> domain.DataPlaneRecord:
         connect_time=from_us(row.connect_time_us),
         last_seen_time=from_us(row.last_seen_time_us),
         identity=domain.Identity(row.identity),
+        change_count=row.change_count,
     )
 
 
@@ -93,6 +125,31 @@ def data_plane_values(record: domain.DataPlaneRecord) -> Mapping[str, object]:
         "connect_time_us": to_us(record.connect_time),
         "last_seen_time_us": to_us(record.last_seen_time),
         "identity": record.identity.value,
+        "change_count": record.change_count,
+    }
+
+
+def _change(row: Row[Any]) -> domain.PositionChange:
+    return domain.PositionChange(
+        number=row.number,
+        time=from_us(row.time_us),
+        serving=_position(row.serving),
+        phase=snapshot_service_pb2.Phase.ValueType(row.phase),
+        reason=row.reason,
+        rejected=_position(row.rejected),
+    )
+
+
+def _change_values(data_plane_id: str, change: domain.PositionChange) -> Mapping[str, object]:
+    return {
+        "slot": change.number % domain.HISTORY_MAX,
+        "data_plane_id": data_plane_id,
+        "number": change.number,
+        "time_us": to_us(change.time),
+        "serving": _position_bytes(change.serving),
+        "phase": int(change.phase),
+        "reason": change.reason,
+        "rejected": _position_bytes(change.rejected),
     }
 
 

@@ -122,8 +122,9 @@ class FleetTables:
         with database_errors():
             async with self._database.begin_write() as connection:
                 # Always in this order, so that two transactions cannot deadlock.
-                for report in sorted(reports, key=lambda report: report.record.id):
-                    await _put(connection, report)
+                in_order = sorted(reports, key=lambda report: report.record.id)
+                written = [report.record for report in in_order if await _put(connection, report)]
+                await DataPlaneRecords(connection).put_changes(written)
                 await notify(connection)
 
     async def changes_since(self, known: Mapping[str, int], lease_s: float) -> FleetReading:
@@ -155,7 +156,8 @@ class FleetTables:
                 )
 
 
-async def _put(connection: WriteConnection, report: FleetReport) -> None:
+async def _put(connection: WriteConnection, report: FleetReport) -> bool:
+    """Write a report, without its changes. Returns whether its stream is the newest."""
     row = data_plane_reports.c
     changes: dict[str, Any] = {
         "connected": report.connected,
@@ -170,7 +172,7 @@ async def _put(connection: WriteConnection, report: FleetReport) -> None:
     )
     number = numbered.scalar_one_or_none()
     if number is None:
-        return
+        return False
     await DataPlaneRecords(connection).put(report.record)
     if report.replace:
         of_this = resource_statuses.c.data_plane_id == report.record.id
@@ -190,6 +192,7 @@ async def _put(connection: WriteConnection, report: FleetReport) -> None:
         await connection.execute(
             statement.on_conflict_do_update(index_elements=["data_plane_id", "name"], set_=updated)
         )
+    return True
 
 
 async def _change(connection: Statements, row: Row[Any], known: int) -> FleetChange:

@@ -65,11 +65,12 @@ CALLS: Mapping[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
     "GetDataPlane": ("get_data_plane", ("local",), {}),
     "WaitForRevision": ("wait_for_revision", (1,), {}),
     "RemoveDataPlane": ("remove_data_plane", ("local",), {}),
+    "EnrollDataPlane": ("enroll_data_plane", ("local",), {"validate_only": True}),
 }
 """The method, arguments and options that send each RPC."""
 
-NOT_FOR_CLIENTS = {"Sync"}
-"""The stream of data planes."""
+NOT_FOR_CLIENTS = {"Sync", "RedeemEnrollment"}
+"""Those of data planes."""
 
 SERVICES: list[ServiceDescriptor] = [
     module.DESCRIPTOR.services_by_name[name]

@@ -1,4 +1,4 @@
-"""Data planes: which exist, what they serve, waiting for a catalog revision, and removal."""
+"""Data planes: which exist, what they serve, waiting for a catalog revision, enrolment, removal."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ from collections.abc import AsyncIterator, Iterable
 
 from broadsheet._connection.asynchronous import AsyncConnection
 from broadsheet._connection.options import DEFAULT_TIMEOUT_S, WAIT_GRACE_S
+from broadsheet._requests.enrollment import with_token
 from broadsheet._requests.fields import duration
 from broadsheet._requests.names import data_plane_resource
-from broadsheet.types import DataPlane, RemoveDataPlaneResponse, WaitForRevisionResponse
+from broadsheet.types import (
+    DataPlane,
+    EnrollDataPlaneResponse,
+    RemoveDataPlaneResponse,
+    WaitForRevisionResponse,
+)
+from broadsheet.v1 import enrollment_pb2
 from broadsheet.v1 import fleet_service_pb2 as pb
 
 
@@ -77,3 +84,41 @@ class AsyncFleet(AsyncConnection):
             name=data_plane_resource(data_plane), force=force, validate_only=validate_only, request_id=request_id
         )
         return await self._call(self._fleet.RemoveDataPlane, request, timeout_s)
+
+    async def enroll_data_plane(
+        self,
+        data_plane: str,
+        *,
+        ttl_s: float = 3600.0,
+        renew: bool = False,
+        validate_only: bool = False,
+        request_id: str = "",
+        timeout_s: float | None = None,
+    ) -> EnrollDataPlaneResponse:
+        """Make a token by which a data plane gets its credential, once. Only this response has it.
+
+        A token that was made before for this data plane, and waits, is void.
+
+        Args:
+            data_plane: Its id, or `dataPlanes/ID`. It need not have connected before.
+            ttl_s: How long the token can be used, in seconds; 60 to 604800.
+            renew: Also if it is enrolled. Its credential counts until the token is used.
+            validate_only: Check everything, make no token, and write nothing.
+            request_id: UUID4 of the request; a repeat returns the first answer, without the token.
+                Default: fresh.
+            timeout_s: Deadline in seconds. None: that of the client.
+
+        Raises:
+            AlreadyExists: It is enrolled, and `renew` is not given.
+            InvalidArgument: `ttl_s` is too short or too long.
+            ResourceExhausted: Too many data planes are enrolled.
+            DataLoss: The token was made, but the response with it was lost: make another.
+        """
+        request = enrollment_pb2.EnrollDataPlaneRequest(
+            name=data_plane_resource(data_plane),
+            ttl=duration(ttl_s),
+            renew=renew,
+            validate_only=validate_only,
+            request_id=request_id,
+        )
+        return with_token(request, await self._call(self._fleet.EnrollDataPlane, request, timeout_s))

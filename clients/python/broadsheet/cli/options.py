@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from broadsheet import specs
 from broadsheet.cli import pairs
 
 FileOption = Annotated[
@@ -117,6 +118,18 @@ class CardChange:
 def given(**flags: object) -> dict[str, object]:
     """The flags that are not None."""
     return {name: value for name, value in flags.items() if value is not None}
+
+
+def seconds(text: str, flag: str) -> float:
+    """A length of time such as `30m` or `1h`, in seconds.
+
+    Raises:
+        typer.BadParameter: It is none.
+    """
+    try:
+        return specs.parse_duration(text).ToTimedelta().total_seconds()
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=flag) from error
 
 
 def without_empty(fields: dict[str, object]) -> dict[str, object]:

@@ -52,6 +52,7 @@ HINTS: Mapping[str, str] = {
     "ADAPTER_NOT_FOUND": "broadsheet adapter list shows what there is",
     "DATA_PLANE_CONNECTED": "stop the data plane first, or add --force",
     "DATA_PLANE_NOT_FOUND": "broadsheet fleet list shows what there is",
+    "ALREADY_ENROLLED": "add --renew",
     "REVISION_NOT_FOUND": "broadsheet snapshot list shows what there is",
     "SERVED_NAME_TAKEN": "choose another --served-name, or delete the one that has it",
     "API_KEY_NOT_FOUND": "broadsheet key list shows what there is",

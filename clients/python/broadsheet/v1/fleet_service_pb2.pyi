@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from broadsheet.v1 import enrollment_pb2 as _enrollment_pb2
 from broadsheet.v1 import snapshot_pb2 as _snapshot_pb2
 from broadsheet.v1 import snapshot_service_pb2 as _snapshot_service_pb2
 from broadsheet.v1 import status_pb2 as _status_pb2
@@ -26,7 +27,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class DataPlane(_message.Message):
-    """One Ray Serve cluster that has connected at least once."""
+    """One Ray Serve cluster that has connected at least once, or is enrolled."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -72,6 +73,9 @@ class DataPlane(_message.Message):
     RESOURCES_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
     VOTES_FIELD_NUMBER: _builtins.int
+    LAG_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    ENROLLMENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `dataPlanes/{data_plane}`."""
     connected: _builtins.bool
@@ -118,6 +122,20 @@ class DataPlane(_message.Message):
         out.
         """
 
+    @_builtins.property
+    def lag(self) -> Global___Lag:
+        """How far it is behind the newest snapshot. Absent: it serves nothing, or a snapshot of another
+        store.
+        """
+
+    @_builtins.property
+    def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___PositionChange]:
+        """Its last changes, at most 50, newest first. Output of GetDataPlane; empty in lists."""
+
+    @_builtins.property
+    def enrollment(self) -> _enrollment_pb2.Enrollment:
+        """Its credential by enrolment. Absent: it has none, and no token waits."""
+
     def __init__(
         self,
         *,
@@ -136,14 +154,91 @@ class DataPlane(_message.Message):
         resources: _abc.Iterable[_status_pb2.ResourceStatus] | None = ...,
         identity: Global___DataPlane.Identity.ValueType = ...,
         votes: _builtins.bool = ...,
+        lag: Global___Lag | None = ...,
+        history: _abc.Iterable[Global___PositionChange] | None = ...,
+        enrollment: _enrollment_pb2.Enrollment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "last_seen_time", b"last_seen_time", "serving", b"serving", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "enrollment", b"enrollment", "lag", b"lag", "last_seen_time", b"last_seen_time", "serving", b"serving", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "connected", b"connected", "http_address", b"http_address", "identity", b"identity", "instance_uid", b"instance_uid", "last_seen_time", b"last_seen_time", "message", b"message", "name", b"name", "phase", b"phase", "reason", b"reason", "resources", b"resources", "serving", b"serving", "software_version", b"software_version", "target", b"target", "votes", b"votes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "connected", b"connected", "enrollment", b"enrollment", "history", b"history", "http_address", b"http_address", "identity", b"identity", "instance_uid", b"instance_uid", "lag", b"lag", "last_seen_time", b"last_seen_time", "message", b"message", "name", b"name", "phase", b"phase", "reason", b"reason", "resources", b"resources", "serving", b"serving", "software_version", b"software_version", "target", b"target", "votes", b"votes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DataPlane: _TypeAlias = DataPlane  # noqa: Y015
+
+@_typing.final
+class Lag(_message.Message):
+    """How far a data plane is behind the newest snapshot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    revisions: _builtins.int
+    """Revisions after the one that it serves. 0: it serves the newest."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long ago the first of them was committed, by a clock of the control plane that nobody sets
+        back. After a restart of the control plane, at least so long.
+        """
+
+    def __init__(
+        self,
+        *,
+        revisions: _builtins.int = ...,
+        duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "revisions", b"revisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lag: _TypeAlias = Lag  # noqa: Y015
+
+@_typing.final
+class PositionChange(_message.Message):
+    """A change of what a data plane serves, or of what it rejects."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    SERVING_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
+    phase: _snapshot_service_pb2.Phase.ValueType
+    """ACTIVE, ACTIVE_WITH_ERRORS or REJECTED."""
+    reason: _builtins.str
+    """UPPER_SNAKE reason of REJECTED. Else empty."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When the control plane learned of it."""
+
+    @_builtins.property
+    def serving(self) -> _snapshot_pb2.Position:
+        """The snapshot that it serves since then. Absent: none."""
+
+    @_builtins.property
+    def rejected(self) -> _snapshot_pb2.Position:
+        """The snapshot that it rejected. Absent: none."""
+
+    def __init__(
+        self,
+        *,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        serving: _snapshot_pb2.Position | None = ...,
+        phase: _snapshot_service_pb2.Phase.ValueType = ...,
+        reason: _builtins.str = ...,
+        rejected: _snapshot_pb2.Position | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rejected", b"rejected", "serving", b"serving", "time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["phase", b"phase", "reason", b"reason", "rejected", b"rejected", "serving", b"serving", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PositionChange: _TypeAlias = PositionChange  # noqa: Y015
 
 @_typing.final
 class ListDataPlanesRequest(_message.Message):

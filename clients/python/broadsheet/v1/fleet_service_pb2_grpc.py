@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from broadsheet.v1 import enrollment_pb2 as broadsheet_dot_v1_dot_enrollment__pb2
 from broadsheet.v1 import fleet_service_pb2 as broadsheet_dot_v1_dot_fleet__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -55,6 +56,16 @@ class FleetServiceStub:
                 request_serializer=broadsheet_dot_v1_dot_fleet__service__pb2.RemoveDataPlaneRequest.SerializeToString,
                 response_deserializer=broadsheet_dot_v1_dot_fleet__service__pb2.RemoveDataPlaneResponse.FromString,
                 _registered_method=True)
+        self.EnrollDataPlane = channel.unary_unary(
+                '/broadsheet.v1.FleetService/EnrollDataPlane',
+                request_serializer=broadsheet_dot_v1_dot_enrollment__pb2.EnrollDataPlaneRequest.SerializeToString,
+                response_deserializer=broadsheet_dot_v1_dot_enrollment__pb2.EnrollDataPlaneResponse.FromString,
+                _registered_method=True)
+        self.RedeemEnrollment = channel.unary_unary(
+                '/broadsheet.v1.FleetService/RedeemEnrollment',
+                request_serializer=broadsheet_dot_v1_dot_enrollment__pb2.RedeemEnrollmentRequest.SerializeToString,
+                response_deserializer=broadsheet_dot_v1_dot_enrollment__pb2.RedeemEnrollmentResponse.FromString,
+                _registered_method=True)
 
 
 class FleetServiceServicer:
@@ -83,8 +94,25 @@ class FleetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RemoveDataPlane(self, request, context):
-        """Forgets a data plane: what it has reported, and that a credential of its own was needed. It
-        comes back when it connects with a valid credential.
+        """Forgets a data plane: what it has reported, and that a credential of its own was needed. The
+        credential that it has by enrolment is withdrawn. It comes back when it connects with a valid
+        credential.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnrollDataPlane(self, request, context):
+        """Makes a token by which a data plane can get a credential of its own, once. A token that was made
+        before and waits is void.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RedeemEnrollment(self, request, context):
+        """Exchanges an enrolment token for a credential, which replaces the one before. For data planes;
+        needs no other credentials. A repeat with the same credential changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,6 +140,16 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.RemoveDataPlane,
                     request_deserializer=broadsheet_dot_v1_dot_fleet__service__pb2.RemoveDataPlaneRequest.FromString,
                     response_serializer=broadsheet_dot_v1_dot_fleet__service__pb2.RemoveDataPlaneResponse.SerializeToString,
+            ),
+            'EnrollDataPlane': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnrollDataPlane,
+                    request_deserializer=broadsheet_dot_v1_dot_enrollment__pb2.EnrollDataPlaneRequest.FromString,
+                    response_serializer=broadsheet_dot_v1_dot_enrollment__pb2.EnrollDataPlaneResponse.SerializeToString,
+            ),
+            'RedeemEnrollment': grpc.unary_unary_rpc_method_handler(
+                    servicer.RedeemEnrollment,
+                    request_deserializer=broadsheet_dot_v1_dot_enrollment__pb2.RedeemEnrollmentRequest.FromString,
+                    response_serializer=broadsheet_dot_v1_dot_enrollment__pb2.RedeemEnrollmentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -223,6 +261,60 @@ class FleetService:
             '/broadsheet.v1.FleetService/RemoveDataPlane',
             broadsheet_dot_v1_dot_fleet__service__pb2.RemoveDataPlaneRequest.SerializeToString,
             broadsheet_dot_v1_dot_fleet__service__pb2.RemoveDataPlaneResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnrollDataPlane(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broadsheet.v1.FleetService/EnrollDataPlane',
+            broadsheet_dot_v1_dot_enrollment__pb2.EnrollDataPlaneRequest.SerializeToString,
+            broadsheet_dot_v1_dot_enrollment__pb2.EnrollDataPlaneResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RedeemEnrollment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broadsheet.v1.FleetService/RedeemEnrollment',
+            broadsheet_dot_v1_dot_enrollment__pb2.RedeemEnrollmentRequest.SerializeToString,
+            broadsheet_dot_v1_dot_enrollment__pb2.RedeemEnrollmentResponse.FromString,
             options,
             channel_credentials,
             insecure,

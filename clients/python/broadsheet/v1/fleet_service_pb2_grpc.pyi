@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from broadsheet.v1 import enrollment_pb2 as _enrollment_pb2
 from broadsheet.v1 import fleet_service_pb2 as _fleet_service_pb2
 from collections import abc as _abc
 from grpc import aio as _aio
@@ -40,8 +41,17 @@ class FleetServiceStub:
     WaitForRevision: _grpc.UnaryUnaryMultiCallable[_fleet_service_pb2.WaitForRevisionRequest, _fleet_service_pb2.WaitForRevisionResponse]
     """Waits until data planes serve or reject a catalog revision."""
     RemoveDataPlane: _grpc.UnaryUnaryMultiCallable[_fleet_service_pb2.RemoveDataPlaneRequest, _fleet_service_pb2.RemoveDataPlaneResponse]
-    """Forgets a data plane: what it has reported, and that a credential of its own was needed. It
-    comes back when it connects with a valid credential.
+    """Forgets a data plane: what it has reported, and that a credential of its own was needed. The
+    credential that it has by enrolment is withdrawn. It comes back when it connects with a valid
+    credential.
+    """
+    EnrollDataPlane: _grpc.UnaryUnaryMultiCallable[_enrollment_pb2.EnrollDataPlaneRequest, _enrollment_pb2.EnrollDataPlaneResponse]
+    """Makes a token by which a data plane can get a credential of its own, once. A token that was made
+    before and waits is void.
+    """
+    RedeemEnrollment: _grpc.UnaryUnaryMultiCallable[_enrollment_pb2.RedeemEnrollmentRequest, _enrollment_pb2.RedeemEnrollmentResponse]
+    """Exchanges an enrolment token for a credential, which replaces the one before. For data planes;
+    needs no other credentials. A repeat with the same credential changes nothing.
     """
 
 @_typing.type_check_only
@@ -56,8 +66,17 @@ class FleetServiceAsyncStub(FleetServiceStub):
     WaitForRevision: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.WaitForRevisionRequest, _fleet_service_pb2.WaitForRevisionResponse]  # type: ignore[assignment]
     """Waits until data planes serve or reject a catalog revision."""
     RemoveDataPlane: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.RemoveDataPlaneRequest, _fleet_service_pb2.RemoveDataPlaneResponse]  # type: ignore[assignment]
-    """Forgets a data plane: what it has reported, and that a credential of its own was needed. It
-    comes back when it connects with a valid credential.
+    """Forgets a data plane: what it has reported, and that a credential of its own was needed. The
+    credential that it has by enrolment is withdrawn. It comes back when it connects with a valid
+    credential.
+    """
+    EnrollDataPlane: _aio.UnaryUnaryMultiCallable[_enrollment_pb2.EnrollDataPlaneRequest, _enrollment_pb2.EnrollDataPlaneResponse]  # type: ignore[assignment]
+    """Makes a token by which a data plane can get a credential of its own, once. A token that was made
+    before and waits is void.
+    """
+    RedeemEnrollment: _aio.UnaryUnaryMultiCallable[_enrollment_pb2.RedeemEnrollmentRequest, _enrollment_pb2.RedeemEnrollmentResponse]  # type: ignore[assignment]
+    """Exchanges an enrolment token for a credential, which replaces the one before. For data planes;
+    needs no other credentials. A repeat with the same credential changes nothing.
     """
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -93,8 +112,29 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fleet_service_pb2.RemoveDataPlaneRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_service_pb2.RemoveDataPlaneResponse, _abc.Awaitable[_fleet_service_pb2.RemoveDataPlaneResponse]]:
-        """Forgets a data plane: what it has reported, and that a credential of its own was needed. It
-        comes back when it connects with a valid credential.
+        """Forgets a data plane: what it has reported, and that a credential of its own was needed. The
+        credential that it has by enrolment is withdrawn. It comes back when it connects with a valid
+        credential.
+        """
+
+    @_abc_1.abstractmethod
+    def EnrollDataPlane(
+        self,
+        request: _enrollment_pb2.EnrollDataPlaneRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_enrollment_pb2.EnrollDataPlaneResponse, _abc.Awaitable[_enrollment_pb2.EnrollDataPlaneResponse]]:
+        """Makes a token by which a data plane can get a credential of its own, once. A token that was made
+        before and waits is void.
+        """
+
+    @_abc_1.abstractmethod
+    def RedeemEnrollment(
+        self,
+        request: _enrollment_pb2.RedeemEnrollmentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_enrollment_pb2.RedeemEnrollmentResponse, _abc.Awaitable[_enrollment_pb2.RedeemEnrollmentResponse]]:
+        """Exchanges an enrolment token for a credential, which replaces the one before. For data planes;
+        needs no other credentials. A repeat with the same credential changes nothing.
         """
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -645,7 +645,9 @@ class Goodbye(_message.Message):
     RECONNECT_AFTER_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """UPPER_SNAKE reason: SHUTTING_DOWN, SUPERSEDED, REMOVED."""
+    """UPPER_SNAKE reason: SHUTTING_DOWN, SUPERSEDED, REMOVED, CREDENTIAL_EXPIRED,
+    CREDENTIAL_WITHDRAWN.
+    """
     @_builtins.property
     def reconnect_after(self) -> _duration_pb2.Duration:
         """Wait at least this long."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,14 +10,30 @@ import pytest
 
 from controlplane import errors, settings
 from controlplane.access import setup
+from controlplane.access.enrolled import EnrolledDataPlanes
 from controlplane.access.identities import DataPlaneIdentities
 from controlplane.access.permissions import Role
+from controlplane.catalog.data_planes.enrollment import Enrollment
 from controlplane.catalog.domain import Identity
 from controlplane.principal import Principal
 
 BOUND = Principal(name="gpu-1", role=Role.DATA_PLANE, authentication="token", data_plane="gpu-1")
 UNBOUND = Principal(name="any", role=Role.DATA_PLANE, authentication="token")
 LOCAL = Principal(name="local-data-plane", role=Role.DATA_PLANE, authentication="token", is_local=True)
+
+
+class Nobody:
+    """A store without enrolments."""
+
+    async def changes(self) -> int:
+        return 0
+
+    async def all(self) -> tuple[int, Sequence[Enrollment]]:
+        return 0, ()
+
+
+def enrolled_data_planes() -> EnrolledDataPlanes:
+    return EnrolledDataPlanes(Nobody(), clock=lambda: 0.0)
 
 
 class Call:
@@ -68,7 +85,7 @@ async def test_the_generated_token_is_for_this_machine(
     tmp_path: Path, flags: list[str], accepted: bool, identity: Identity
 ) -> None:
     loaded = settings.load([*flags, "--data-dir", str(tmp_path)])
-    access = setup.configured(loaded, now=lambda: pytest.fail("no token expires"))
+    access = setup.configured(loaded, enrolled_data_planes(), now=lambda: pytest.fail("no token expires"))
     assert access.generated is not None
     caller = await access.authenticator.admit(
         "/broadsheet.v1.SnapshotService/Sync", cast(Any, Call((tmp_path / "data-plane_token").read_text().strip()))
@@ -83,7 +100,7 @@ def test_a_certificate_takes_its_data_plane_from_tokens_without_one(tmp_path: Pa
     tls = ["--tls-cert", "c", "--tls-key", "k", "--tls-client-ca", "a"]
     roles = ["--certificate-roles", "gpu-1.example.org=data-plane:gpu-1"]
     loaded = settings.load([*tls, *roles, "--data-dir", str(tmp_path)])
-    access = setup.configured(loaded, now=lambda: pytest.fail("no token expires"))
+    access = setup.configured(loaded, enrolled_data_planes(), now=lambda: pytest.fail("no token expires"))
     assert refused(access.identities, UNBOUND, "gpu-1") is errors.Reason.DATA_PLANE_BOUND
     holder = loaded.certificate_principals["gpu-1.example.org"]
     assert access.identities.identify(holder, "gpu-1") is Identity.BOUND

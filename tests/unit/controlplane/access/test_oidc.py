@@ -13,7 +13,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from controlplane import errors
-from controlplane.access.oidc import OWN_NAMES, FileKeys, OidcSettings, OidcTokens, UrlKeys, parse_keys
+from controlplane.access import oidc
+from controlplane.access.oidc import LEEWAY_S, OWN_NAMES, FileKeys, OidcSettings, OidcTokens, UrlKeys, parse_keys
 from controlplane.access.permissions import Role
 from dataplane.openai.asgi import JSON, Receive, Scope, Send, send_whole
 from tests.stream.ingress_world import Recorder, serving
@@ -100,6 +101,39 @@ async def test_an_invalid_token_is_refused(tmp_path: Path, bad: Any, reason: err
     with pytest.raises(errors.Unauthenticated) as caught:
         await tokens(tmp_path).principal_of(bad())
     assert caught.value.reason == reason
+
+
+async def test_a_token_that_was_verified_before_still_expires(tmp_path: Path) -> None:
+    now = time.time()
+    (tmp_path / "jwks.json").write_bytes(jwks())
+    settings = OidcSettings(issuer=ISSUER, audience="broadsheet", roles=OWN_NAMES)
+    source = OidcTokens(settings, FileKeys(tmp_path / "jwks.json"), now_s=lambda: now)
+    good = token(exp=int(now) + 60)
+    first = await source.principal_of(good)
+    now += 60 + LEEWAY_S - 1
+    assert await source.principal_of(good) == first
+    now += 2
+    with pytest.raises(errors.Unauthenticated) as caught:
+        await source.principal_of(good)
+    assert caught.value.reason == "TOKEN_EXPIRED"
+
+
+async def test_a_token_that_was_verified_before_ends_with_its_key(tmp_path: Path) -> None:
+    source, good = tokens(tmp_path), token()
+    assert await source.principal_of(good) is not None
+    others = jwt.algorithms.RSAAlgorithm.to_jwk(OTHER.public_key(), as_dict=True) | {"kid": "rsa", "alg": "RS256"}
+    (tmp_path / "jwks.json").write_text(json.dumps({"keys": [others]}))
+    with pytest.raises(errors.Unauthenticated) as caught:
+        await source.principal_of(good)
+    assert caught.value.reason == "TOKEN_INVALID"
+
+
+async def test_only_so_many_verified_tokens_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oidc, "VERIFIED_MAX", 3)
+    source = tokens(tmp_path)
+    for number in range(5):
+        assert await source.principal_of(token(sub=str(number))) is not None
+    assert len(source._verified) == 3
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"keys": []}', b'{"keys": [{"kty": "oct", "k": "AAAA"}]}'])

@@ -26,6 +26,7 @@ from broadsheet.cli.options import (
     WaitTimeoutOption,
     given,
     refuse_with_file,
+    seconds,
 )
 from broadsheet.cli.session import Session
 from broadsheet.cli.view import results
@@ -232,7 +233,7 @@ def warm(
     """Start a model on every data plane before it is asked for, and keep it for a while."""
     if stop and (for_ is not None or wait):
         raise typer.BadParameter("leave out --for and --wait", param_hint="--stop")
-    duration_s = 0.0 if stop else _seconds(for_ or "10m", "--for")
+    duration_s = 0.0 if stop else seconds(for_ or "10m", "--for")
     with session.client() as client:
         response = client.warm_model(model, duration_s=duration_s, etag=etag, validate_only=validate_only)
         warmed = response.model
@@ -243,13 +244,6 @@ def warm(
             under_way = warmed.rollout.state in (Rollout.STATE_RUNNING, Rollout.STATE_PAUSED)
             number = warmed.rollout.stable_number if under_way else warmed.revision.number
             wait_and_show(session, client, warmed.name, number, wait_timeout, require_ready=True)
-
-
-def _seconds(text: str, flag: str) -> float:
-    try:
-        return specs.parse_duration(text).ToTimedelta().total_seconds()
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint=flag) from error
 
 
 group.add_typer(rollout.group, name="rollout")

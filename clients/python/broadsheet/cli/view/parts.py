@@ -38,15 +38,21 @@ _STYLES = {
     "MISSING": "bold red",
     "connected": "green",
     "gone": "bold red",
+    "never": "yellow",
 }
 
 
-def ago(seconds: float) -> str:
+def length(seconds: float) -> str:
     """A length of time in seconds, in its largest unit that is not zero."""
     for unit, length_s in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length_s:
-            return f"{seconds // length_s:.0f} {unit} ago"
-    return f"{max(0, int(seconds))} s ago"
+            return f"{seconds // length_s:.0f} {unit}"
+    return f"{max(0, int(seconds))} s"
+
+
+def ago(seconds: float) -> str:
+    """The same of a time that has passed since."""
+    return f"{length(seconds)} ago"
 
 
 def moment(timestamp: Timestamp) -> str:

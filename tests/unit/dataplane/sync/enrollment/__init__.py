@@ -1,0 +1,1 @@
+"""Tests of a data plane's enrolment."""
