@@ -132,6 +132,15 @@ def test_a_change_takes_a_little_of_the_reserved_room(machine: Machine, monkeypa
     assert booted_revision(machine.start()) == 3
 
 
+def test_the_newest_is_not_written_again(machine: Machine) -> None:
+    machine.save(ONE, TWO)
+    disk = CutDisk(machine.directory)
+    with disk.watching(machine.directory, Stop.KILLED):
+        machine.disk.save(TWO, change(ONE, TWO))
+        machine.disk.save(TWO)
+    assert disk.steps == []
+
+
 # -- probation -------------------------------------------------------------------------------------
 
 
