@@ -14,6 +14,7 @@ from dataplane.snapshot.change import Change
 from dataplane.snapshot.snapshot import RawEntry
 from dataplane.sync.directory import CRASHED_REPEATEDLY, DiskError, SnapshotDirectory
 from dataplane.sync.probation import PROBATION_S
+from dataplane.sync.snapshot_file import read_snapshot
 from dataplane.sync.stored import limits
 from tests.cut_disk import CutDisk, Stop
 from tests.disk import ONE, THREE, TWO, Machine, booted_revision, change, raise_disk_full, snapshot
@@ -341,3 +342,10 @@ def test_a_snapshot_file_that_is_written_again_has_no_changes_of_before(machine:
     machine.disk.save(ONE)
     machine.kill()
     assert booted_revision(machine.start()) == 1
+
+
+def test_the_release_before_finds_the_snapshot_that_the_changes_follow(machine: Machine) -> None:
+    """It reads CURRENT, whose file must be whole, and no log."""
+    machine.save(ONE, TWO)
+    with machine.pointed_to("CURRENT").open("rb") as file:
+        assert read_snapshot(file).position == ONE.position
