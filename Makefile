@@ -127,6 +127,10 @@ bench-relay: install ## Measure what the relay costs with 50 to 800 engine repli
 	@# The variable keeps Ray on loopback, as in a data plane.
 	@RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 $(BIN)/python -m tests.bench.bench_relay $(ARGS)
 
+.PHONY: bench-disk
+bench-disk: install ## Measure what a changed adapter costs on a data plane's disk (ARGS="ENTRIES..."; a minute)
+	@$(BIN)/python -m tests.bench.bench_disk $(ARGS)
+
 .PHONY: bench-sleep
 bench-sleep: install ## Compare sleeping replicas with starts from zero (on an accelerator; ARGS="--billions 8")
 	@$(BIN)/python -m tests.bench.bench_sleep $(ARGS)

@@ -55,16 +55,19 @@ class MemoryDisk:
     def close(self) -> None:
         pass
 
-    def reader(self, path: str) -> IO[bytes]:
+    def _content(self, path: str) -> bytes:
         if path not in self.files:
             raise FileNotFoundError(path)
-        return io.BytesIO(self.files[path])
+        return self.files[path]
+
+    def reader(self, path: str) -> IO[bytes]:
+        return io.BytesIO(self._content(path))
 
     def exists(self, path: str) -> bool:
         return path in self.files
 
     def size(self, path: str) -> int:
-        return len(self.files[path])
+        return len(self._content(path))
 
     def names(self, folder: str) -> Sequence[str]:
         paths = (path.rpartition("/") for path in reversed(self.files))
@@ -76,17 +79,17 @@ class MemoryDisk:
         self._change(path, buffer.getvalue())
 
     def append(self, path: str, content: bytes, *, at: int) -> None:
-        before = self.files[path][:at]
+        before = self._content(path)[:at]
         if self.changes == self._cut_in and self.fault is None:
             self.files[path] = before + content[: int(len(content) * self._done)]
             raise PowerCut
         self._change(path, before + content)
 
     def cut(self, path: str, size: int) -> None:
-        self._change(path, self.files[path][:size])
+        self._change(path, self._content(path)[:size])
 
     def move(self, path: str, to: str) -> None:
-        content = self.files[path]
+        content = self._content(path)
         self._change(to, content)
         self.files.pop(path)
 

@@ -92,13 +92,20 @@ class Reserve:
                 needed = None
 
     def _give_up(self, needed: int | None) -> bool:
+        # To shorten a file takes room on some file systems. Then it is removed.
+        return (needed is not None and self._shorten(needed)) or self._remove()
+
+    def _shorten(self, needed: int) -> bool:
         with suppress(OSError):
-            if not self._disk.exists(self._path):
-                return False
-            left = 0 if needed is None else self._disk.size(self._path) - max(2 * needed, _SMALL_FILES_BYTES)
+            left = self._disk.size(self._path) - max(2 * needed, _SMALL_FILES_BYTES)
             if left > 0:
                 self._disk.cut(self._path, left)
-            else:
+                return True
+        return False
+
+    def _remove(self) -> bool:
+        with suppress(OSError):
+            if self._disk.exists(self._path):
                 self._disk.remove(self._path)
-            return True
+                return True
         return False

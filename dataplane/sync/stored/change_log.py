@@ -29,8 +29,6 @@ class _Compaction:
     """A compaction that is under way."""
 
     base: Position
-    proven: bool
-    """Whether `base` was, when it began."""
     since: list[Record]
     """What was appended since. Bounded as the log is."""
 
@@ -189,8 +187,10 @@ class ChangeLog:
     # -- compaction --------------------------------------------------------------------------------
 
     def begin_compaction(self) -> None:
-        """Remember from now on what is appended: the newest of now becomes the next base."""
-        self._compaction = _Compaction(base=self.position, proven=self.proven, since=[])
+        """Remember from now on what is appended. The newest of now, which was just appended and is
+        not proven, becomes the next base."""
+        assert not self.proven, "its mark would be missing in the next log"
+        self._compaction = _Compaction(base=self.position, since=[])
 
     def put_off_compaction(self) -> None:
         """Do not try again before the log has grown, else each change would on a full disk."""
@@ -219,10 +219,9 @@ class ChangeLog:
             base_bytes=base_bytes,
             newest=self.position,
             proven=self.proven,
-            any_proven=compaction.proven or Kind.PROVEN in kinds,
+            any_proven=Kind.PROVEN in kinds,
             records=kinds.count(Kind.CHANGE),
         )
-        marks = [proven_record(compaction.base)] if compaction.proven else []
         # It is written also if nothing has followed: a base without a log counts as proven.
-        log._create([*marks, *compaction.since])
+        log._create(compaction.since)
         return log

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dataplane.snapshot.change import Change
 from dataplane.snapshot.snapshot import RawEntry
@@ -93,6 +93,8 @@ def _read_log(disk: Disk, name: str, base: StoredSnapshot) -> tuple[Recovered, i
         with disk.reader(path) as file:
             recovered = recover(file.read(LOG_BYTES_MAX), base.position)
         log_bytes = disk.size(path)
+        if log_bytes > LOG_BYTES_MAX:
+            recovered = replace(recovered, fault="it is longer than a log may be", torn=False)
     except OSError as error:
         return Recovered(points=alone, fault=f"it cannot be read: {error}", torn=False), 1
     points = recovered.points or alone

@@ -27,7 +27,7 @@ from dataplane.snapshot.activation import Activation, View
 from dataplane.snapshot.snapshot import Snapshot
 from dataplane.sync.events import Accepted
 from dataplane.sync.keeper import SnapshotKeeper
-from tests.disk import become_read_only, verify
+from tests.disk import become_read_only, change, verify
 from tests.raw import POLICY, model, position, raws
 from tests.unit.dataplane.relay.relay_world import RelayWorld
 from tests.views import api_key
@@ -142,7 +142,9 @@ def wear(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Disk], No
             become_read_only(monkeypatch)
             monkeypatch.setattr(os, "open", read_only(os.open, tmp_path))
         elif disk is Disk.FULL:
-            monkeypatch.setattr(os, "fsync", full_beside(os.fsync, tmp_path / "snapshots" / "RESERVE"))
+            for flush in ("fsync", "fdatasync"):
+                reserve = tmp_path / "snapshots" / "RESERVE"
+                monkeypatch.setattr(os, flush, full_beside(getattr(os, flush), reserve))
 
     return become
 
@@ -169,8 +171,9 @@ def full_beside(call: Callable[[int], None], reserve: Path) -> Callable[[int], N
 
 @pytest.mark.parametrize("lost", Lost, ids=lambda lost: lost.value)
 @pytest.mark.parametrize("disk", Disk, ids=lambda disk: disk.value)
+@pytest.mark.parametrize("as_change", [False, True], ids=["whole", "change"])
 async def test_revoked_key_stays_revoked(
-    cluster: Cluster, wear: Callable[[Disk], None], tmp_path: Path, disk: Disk, lost: Lost
+    cluster: Cluster, wear: Callable[[Disk], None], tmp_path: Path, as_change: bool, disk: Disk, lost: Lost
 ) -> None:
     agent = await cluster.start_agent()
     assert isinstance(await agent.on_snapshot(GRANTED.position, GRANTED.entries), Accepted)
@@ -178,7 +181,10 @@ async def test_revoked_key_stays_revoked(
     assert living.lets_in(KEY)
 
     wear(disk)
-    acknowledged = await agent.on_snapshot(REVOKED.position, REVOKED.entries)
+    if as_change:
+        acknowledged = await agent.on_change(REVOKED.position, change(GRANTED, REVOKED))
+    else:
+        acknowledged = await agent.on_snapshot(REVOKED.position, REVOKED.entries)
     assert isinstance(acknowledged, Accepted)
     assert bool(acknowledged.warning) == (disk is Disk.READ_ONLY), "what is not on disk is said"
     assert not (await living.follow()).lets_in(KEY)

@@ -183,9 +183,14 @@ async def test_a_change_is_applied_kept_on_disk_and_put_into_service(tmp_path: P
     assert await started.on_change(TWO.position, change) == Accepted(with_errors=False)
     assert [snapshot.position for snapshot in activated] == [ONE.position, TWO.position]
     assert activated[-1].entries == TWO.entries
+    assert stored_files(tmp_path) == [".log", ".snapshot"], "the change was appended"
     running.cancel()
     await asyncio.wait([running])
     assert await loaded(tmp_path, ONE) == TWO
+
+
+def stored_files(directory: Path) -> list[str]:
+    return sorted(path.suffix for path in (directory / "snapshots" / "snapshots").iterdir())
 
 
 async def test_a_change_with_another_root_digest_is_not_put_into_service_and_not_rejected(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from dataplane.snapshot.snapshot import Snapshot
 from dataplane.sync.directory import SnapshotDirectory
 from dataplane.sync.disk.file_disk import FileDisk
 from dataplane.sync.stored import limits
+from dataplane.sync.stored.compaction import Compaction
 from tests.disk import ONE, THREE, TWO, Machine, booted_revision, change, raise_disk_full, snapshot, verify
 
 FOUR, FIVE, SIX = snapshot(4), snapshot(5), snapshot(6)
@@ -133,20 +134,19 @@ def test_current_that_cannot_be_written_leads_to_a_whole_snapshot(
 
 
 class Slow(FileDisk):
-    """A disk on which the second snapshot file waits until a test lets it go."""
+    """A disk on which the base of a compaction waits until a test lets it go."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.reached, self.let_go = threading.Event(), threading.Event()
-        self._bases = 0
+        self.written: list[str] = []
 
     def write(self, path: str, write: Callable[[IO[bytes]], Any]) -> None:
-        if path.endswith(".snapshot"):
-            self._bases += 1
-            if self._bases == 2:
-                self.reached.set()
-                assert self.let_go.wait(10)
+        if threading.current_thread() is not threading.main_thread():
+            self.reached.set()
+            assert self.let_go.wait(10)
         super().write(path, write)
+        self.written.append(path)
 
 
 def test_changes_are_saved_while_a_base_is_written(tmp_path: Path) -> None:
@@ -154,10 +154,11 @@ def test_changes_are_saved_while_a_base_is_written(tmp_path: Path) -> None:
     directory = SnapshotDirectory(disk)
     directory.open()
     before: Snapshot | None = None
-    for after in (ONE, TWO, THREE, FOUR):
+    for after in (ONE, TWO, THREE):
         directory.save(after, change(before, after) if before else None)
         before = after
     assert disk.reached.wait(10)
+    directory.save(FOUR, change(THREE, FOUR))
     disk.let_go.set()
     directory._files._compacted()
     directory.save(FIVE, change(FOUR, FIVE))
@@ -178,5 +179,28 @@ def test_closing_ends_the_compaction_under_way(tmp_path: Path) -> None:
     assert disk.reached.wait(10)
     threading.Timer(0.05, disk.let_go.set).start()
     directory.close()
+    assert sum(path.endswith(".snapshot") for path in disk.written) == 1, "it does not go on for nothing"
     assert [path.name[:20] for path in (tmp_path / "snapshots").iterdir()] == [f"{1:020d}"] * 2
     assert (tmp_path / "CURRENT").read_text().startswith("00000000000000000001")
+
+
+@pytest.mark.parametrize("when", ["before the base is in its place", "after it"])
+def test_a_whole_snapshot_that_arrives_at_the_end_of_a_compaction_wins(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    machine.waiting = []
+    machine.save(ONE, TWO, THREE)
+    write = Compaction.write
+
+    def interrupted(compaction: Compaction) -> int:
+        size = write(compaction) if when == "after it" else 0
+        machine.disk.save(FOUR)
+        compaction._stopped = False  # it comes too late to be seen
+        return size or write(compaction)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Compaction, "write", interrupted)
+        machine.waiting[0]()
+    assert {path.name[:20] for path in machine.snapshot_files()} == {f"{1:020d}", f"{4:020d}"}
+    machine.kill()
+    assert booted_revision(machine.start()) == 4

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn, cast
 
 import pytest
 
 from dataplane.snapshot.change import Change
-from dataplane.sync.directory import CRASHED_REPEATEDLY, DiskError
+from dataplane.snapshot.snapshot import RawEntry
+from dataplane.sync.directory import CRASHED_REPEATEDLY, DiskError, SnapshotDirectory
 from dataplane.sync.probation import PROBATION_S
+from dataplane.sync.snapshot_file import read_snapshot
 from dataplane.sync.stored import limits
 from tests.cut_disk import CutDisk, Stop
 from tests.disk import ONE, THREE, TWO, Machine, booted_revision, change, raise_disk_full, snapshot
+from tests.memory_disk import MemoryDisk
 
 FOUR, FIVE = snapshot(4), snapshot(5)
 
@@ -25,6 +30,33 @@ def test_a_change_is_one_write_and_one_flush(machine: Machine) -> None:
     with disk.watching(machine.directory, Stop.KILLED):
         machine.disk.save(THREE, change(TWO, THREE))
     assert disk.steps == [f"open {log}", f"pwrite {log}", f"the other half of pwrite {log}", f"fdatasync {log}"]
+
+
+class OnlyCounted(Sequence[RawEntry]):
+    """Entries of a large snapshot, which a change must not walk through."""
+
+    def __len__(self) -> int:
+        return 1_000_000
+
+    def __getitem__(self, index: object) -> NoReturn:
+        raise AssertionError("it is walked through")
+
+    def __iter__(self) -> NoReturn:
+        raise AssertionError("it is walked through")
+
+
+def test_a_change_does_not_walk_through_the_snapshot() -> None:
+    disk = MemoryDisk()
+    directory = SnapshotDirectory(disk)
+    for before, after in ((None, ONE), (ONE, TWO)):
+        directory.save(after, change(before, after) if before else None)
+    small = len(disk.files["RESERVE"]), sum(map(len, disk.files.values()))
+    calls = disk.changes
+    large = replace(THREE, entries=cast(tuple[RawEntry, ...], OnlyCounted()))
+    directory.save(large, change(TWO, THREE))
+    assert disk.changes == calls + 1
+    assert len(disk.files["RESERVE"]) == small[0]
+    assert sum(map(len, disk.files.values())) - small[1] < 700
 
 
 def test_changes_are_booted_after_a_restart(machine: Machine) -> None:
@@ -130,6 +162,15 @@ def test_a_change_takes_a_little_of_the_reserved_room(machine: Machine, monkeypa
     assert before - 100_000 < reserve.stat().st_size < before
     machine.kill()
     assert booted_revision(machine.start()) == 3
+
+
+def test_the_newest_is_not_written_again(machine: Machine) -> None:
+    machine.save(ONE, TWO)
+    disk = CutDisk(machine.directory)
+    with disk.watching(machine.directory, Stop.KILLED):
+        machine.disk.save(TWO, change(ONE, TWO))
+        machine.disk.save(TWO)
+    assert disk.steps == []
 
 
 # -- probation -------------------------------------------------------------------------------------
@@ -301,3 +342,10 @@ def test_a_snapshot_file_that_is_written_again_has_no_changes_of_before(machine:
     machine.disk.save(ONE)
     machine.kill()
     assert booted_revision(machine.start()) == 1
+
+
+def test_the_release_before_finds_the_snapshot_that_the_changes_follow(machine: Machine) -> None:
+    """It reads CURRENT, whose file must be whole, and no log."""
+    machine.save(ONE, TWO)
+    with machine.pointed_to("CURRENT").open("rb") as file:
+        assert read_snapshot(file).position == ONE.position
