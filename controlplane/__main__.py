@@ -101,6 +101,7 @@ async def run(settings: Settings) -> None:
         connections_max=settings.database_connections_max,
         deleted_retention=timedelta(days=settings.deleted_retention_days),
         measure=metrics.committed,
+        measure_database=metrics.database_operation,
     )
     async with _signals(stop), opening as store:
         enrolled = EnrolledDataPlanes(store.enrollments, clock=time.monotonic)
@@ -138,7 +139,7 @@ async def run(settings: Settings) -> None:
             generated = admitted.generated
             with generated.left_for(address) if generated is not None else contextlib.nullcontext():
                 async with _shown(metrics, settings.metrics_listen):
-                    await _serve(settings, store, server, fleet, fan_out, admitted, address, stop)
+                    await _serve(settings, store, server, fleet, fan_out, admitted, metrics, address, stop)
             _log.info("stopped")
         finally:
             # Also after a failure: an RPC must not outlive the store.
@@ -153,6 +154,7 @@ async def _serve(
     fleet: Fleet,
     fan_out: FanOut,
     admitted: access.Access,
+    metrics: Metrics,
     address: str,
     stop: asyncio.Event,
 ) -> None:
@@ -171,7 +173,9 @@ async def _serve(
         ]
         if settings.audit_retention_days:
             kept = timedelta(days=settings.audit_retention_days)
-            background.append(group.create_task(audit_retention.run(store, kept, now=_now)))
+            backlog = audit_retention.Backlog(store.audit.oldest_time, kept, now=_now)
+            metrics.show_audit_backlog(backlog.overdue_s)
+            background.append(group.create_task(audit_retention.run(store, kept, now=_now, backlog=backlog)))
         await stop.wait()
         await _drain(server, fan_out, settings.drain_s)
         for task in background:
@@ -189,6 +193,7 @@ def _measure(metrics: Metrics, fan_out: FanOut) -> None:
     metrics.begin_at(fan_out.head.position.revision)
     metrics.count_streams(fan_out.streams_by_state)
     metrics.count_data_planes(fan_out.data_planes_by_phase)
+    metrics.count_lags(fan_out.data_planes_by_lag)
 
 
 @contextlib.asynccontextmanager

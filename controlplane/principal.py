@@ -22,7 +22,7 @@ class Principal:
     role: str
     """Its role, such as `admin`. Empty: none."""
     authentication: str
-    """How it authenticated: `none`, `token`, `oidc`, `mtls`."""
+    """How it authenticated: `none`, `token`, `enrollment`, `oidc`, `mtls`."""
     data_plane: str = ""
     """The only data plane that it may speak for. Empty: none in particular."""
     is_local: bool = False

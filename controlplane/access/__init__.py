@@ -2,7 +2,7 @@
 
 `identities.py` decides which data planes they may speak for.
 
-It owns the ways to authenticate (tokens, client certificates, OpenID Connect) and the table from
-RPC to permission. It may import `controlplane.catalog.domain`, `controlplane.principal`,
-`controlplane.errors` and `protocol`.
+It owns the ways to authenticate (tokens, enrolment, client certificates, OpenID Connect) and the
+table from RPC to permission. It may import `controlplane.catalog.domain` and `.data_planes`,
+`controlplane.principal`, `controlplane.errors` and `protocol`.
 """

@@ -8,16 +8,16 @@ something to read.
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left, insort
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
 from controlplane import errors
 from controlplane.access.permissions import Role
-from controlplane.catalog.data_planes.enrollment import Enrollment
+from controlplane.catalog.data_planes.enrollment import Enrollment, EnrollmentReading
 from controlplane.principal import Principal
 from protocol.enrollment import CREDENTIAL_PREFIX, SECRET_CHARACTERS_MAX, credential_hash, token_hash
 
@@ -39,8 +39,8 @@ class EnrollmentSource(Protocol):
     async def changes(self) -> int:
         """How many changes there were so far."""
 
-    async def all(self) -> tuple[int, Sequence[Enrollment]]:
-        """`changes`, and all enrolments after them."""
+    async def since(self, changes: int) -> EnrollmentReading:
+        """What has changed after so many changes."""
 
 
 def enrolled_principal(data_plane_id: str) -> Principal:
@@ -48,16 +48,41 @@ def enrolled_principal(data_plane_id: str) -> Principal:
     return Principal(name=data_plane_id, role=Role.DATA_PLANE, authentication="enrollment", data_plane=data_plane_id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Known:
-    """The enrolments as of one moment. Replaced as a whole."""
+    """Enrolments, by each of their keys."""
 
-    changes: int
-    ids: Sequence[str]
-    by_id: Mapping[str, Enrollment]
-    by_token: Mapping[bytes, Enrollment]
-    by_credential: Mapping[bytes, Enrollment]
-    bound_ids: AbstractSet[str]
+    def __init__(self) -> None:
+        self.changes = _NOTHING_READ
+        self.ids: list[str] = []
+        """In order."""
+        self.by_id: dict[str, Enrollment] = {}
+        self.by_token: dict[bytes, Enrollment] = {}
+        self.by_credential: dict[bytes, Enrollment] = {}
+        self.bound_ids: set[str] = set()
+
+    def take(self, reading: EnrollmentReading) -> None:
+        """Take what has changed."""
+        for enrollment in reading.changed:
+            self._put(enrollment)
+        self.changes = reading.changes
+
+    def _put(self, enrollment: Enrollment) -> None:
+        self.remove(enrollment.data_plane_id)
+        insort(self.ids, enrollment.data_plane_id)
+        self.by_id[enrollment.data_plane_id] = enrollment
+        self.by_token[enrollment.token_hash] = enrollment
+        if enrollment.credential_hash is not None:
+            self.by_credential[enrollment.credential_hash] = enrollment
+            self.bound_ids.add(enrollment.data_plane_id)
+
+    def remove(self, data_plane_id: str) -> None:
+        """Remove an enrolment, if there is one."""
+        former = self.by_id.pop(data_plane_id, None)
+        if former is not None:
+            del self.ids[bisect_left(self.ids, data_plane_id)]
+            self.by_token.pop(former.token_hash, None)
+            self.by_credential.pop(former.credential_hash or b"", None)
+            self.bound_ids.discard(data_plane_id)
 
 
 class EnrolledDataPlanes:
@@ -71,7 +96,7 @@ class EnrolledDataPlanes:
         """
         self._source = source
         self._clock = clock
-        self._known = _known(_NOTHING_READ, ())
+        self._known = _Known()
         self._looked_s = -LOOK_INTERVAL_S
         self._looking = asyncio.Lock()
 
@@ -93,11 +118,24 @@ class EnrolledDataPlanes:
         """
         async with self._looking:
             self._looked_s = self._clock()
-            if await self._source.changes() != self._known.changes:
-                self._known = _known(*await self._source.all())
+            if await self._source.changes() == self._known.changes:
+                return
+            reading = await self._source.since(self._known.changes)
+            self._known.take(reading)
+            if len(self._known.ids) != reading.count:
+                # Another control plane has removed some. What is known counts until all is read.
+                whole = _Known()
+                whole.take(await self._source.since(_NOTHING_READ))
+                self._known = whole
 
-    async def changed(self) -> None:
-        """A change was committed here. If the database fails now, it is known at the next poll."""
+    async def changed(self, *, removed: str | None = None) -> None:
+        """A change was committed here. If the database fails now, it is known at the next poll.
+
+        Args:
+            removed: The data plane whose enrolment is gone; None: it was another change.
+        """
+        if removed is not None:
+            self._known.remove(removed)
         try:
             await self.refresh()
         except errors.Unavailable:
@@ -151,15 +189,3 @@ class EnrolledDataPlanes:
             await self.refresh()
             found = index(self._known).get(digest)
         return found
-
-
-def _known(changes: int, enrollments: Sequence[Enrollment]) -> _Known:
-    with_credential = [item for item in enrollments if item.credential_hash is not None]
-    return _Known(
-        changes=changes,
-        ids=sorted(item.data_plane_id for item in enrollments),
-        by_id={item.data_plane_id: item for item in enrollments},
-        by_token={item.token_hash: item for item in enrollments},
-        by_credential={item.credential_hash: item for item in with_credential if item.credential_hash is not None},
-        bound_ids=frozenset(item.data_plane_id for item in with_credential),
-    )

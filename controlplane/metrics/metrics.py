@@ -14,6 +14,9 @@ _PREFIX = "broadsheet_controlplane_"
 _CALL_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """From a read of the catalog to a change that waits for the disk."""
 
+_DATABASE_BUCKETS_S = (0.0001, 0.00025, 0.0005, *_CALL_BUCKETS_S)
+"""From a read by key in SQLite, which takes microseconds."""
+
 _GROUP_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
 _CONVERGENCE_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -67,6 +70,9 @@ class Metrics:
         self._group_sizes = self._histogram("commit_revisions", text, _GROUP_BUCKETS)
         text = "Duration of such a commit, from the wait for the lock on the catalog until it is durable."
         self._commit_seconds = self._histogram("commit_seconds", text, _CALL_BUCKETS_S)
+        text = "Duration of operations of the database, by kind, also of those that failed."
+        self._database_seconds = self._histogram("database_seconds", text, _DATABASE_BUCKETS_S, "operation")
+        self._database_durations: dict[str, Histogram] = {}
         name, text = f"{_PREFIX}catalog_revision", "The newest catalog revision that this process knows."
         self._revision = Gauge(name, text, registry=self.registry)
         text = "From the announcement of a catalog revision to the report of a data plane that it serves it."
@@ -120,6 +126,13 @@ class Metrics:
         self._group_sizes.observe(revisions)
         self._commit_seconds.observe(seconds)
 
+    def database_operation(self, operation: str, seconds: float) -> None:
+        """An operation of the database has ended."""
+        duration = self._database_durations.get(operation)
+        if duration is None:
+            duration = self._database_durations[operation] = self._database_seconds.labels(operation)
+        duration.observe(seconds)
+
     def begin_at(self, revision: int) -> None:
         """Take `revision` for the newest, without a commit: it was found at start."""
         self._newest = revision
@@ -149,3 +162,14 @@ class Metrics:
         """Show how many connected data planes are in each phase of the snapshot they target."""
         text = "Data planes that are connected here, by what they did with the newest snapshot they were sent."
         self.registry.register(_States(f"{_PREFIX}data_planes", text, "phase", by_phase))
+
+    def count_lags(self, by_lag: Callable[[], Mapping[str, int]]) -> None:
+        """Show how many connected data planes are behind the newest snapshot for how long."""
+        text = "Data planes that are connected here, by how long they are behind the newest snapshot."
+        self.registry.register(_States(f"{_PREFIX}data_planes_behind", text, "lag", by_lag))
+
+    def show_audit_backlog(self, overdue_s: Callable[[], float]) -> None:
+        """Show for how long the oldest audit event should be deleted. Seconds."""
+        name = f"{_PREFIX}audit_retention_overdue_seconds"
+        text = "How much longer than audit-retention-days the oldest audit event is kept. Up to an hour is normal."
+        Gauge(name, text, registry=self.registry).set_function(overdue_s)

@@ -32,6 +32,18 @@ class AuditEvents:
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
 
+    async def oldest_time(self) -> datetime | None:
+        """When the oldest event that is kept was made. None: there is none."""
+        async with self._reading.begin() as connection:
+            # By their keys, which rise with time and have an index.
+            first = [
+                (
+                    await connection.execute(select(table.c.create_time_us).order_by(*table.primary_key).limit(1))
+                ).scalar()
+                for table in (audit_events, audit_operations)
+            ]
+        return min((from_us(time_us) for time_us in first if time_us is not None), default=None)
+
     async def list(
         self, matching: audit.EventFilter, *, before: audit.EventKey | None, limit: int
     ) -> Sequence[audit.AuditEvent]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import structlog
@@ -36,12 +37,16 @@ class WriteDoor:
     that does not need this lock goes through the second, so it never waits in that queue.
     """
 
-    def __init__(self, database: Database, at_once_max: int) -> None:
+    def __init__(
+        self, database: Database, at_once_max: int, *, measure: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
         """
         Args:
             database: Where the transactions run.
             at_once_max: Transactions at a time. Each takes a connection of the database.
+            measure: What is around each transaction, with its repetitions.
         """
+        self._measure = measure
         self._database = database
         self._turns = asyncio.Semaphore(at_once_max)
         self._running: set[asyncio.Task[object]] = set()
@@ -64,7 +69,7 @@ class WriteDoor:
 
         async def run() -> T:
             try:
-                with database_errors():
+                with self._measure(), database_errors():
                     result = await self._committed(change)
                 on_commit(result)
                 return result

@@ -6,6 +6,7 @@ revision become durable together or not at all.
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -20,14 +21,23 @@ from controlplane import errors, principal
 from controlplane.catalog import domain
 from controlplane.commit_feed import CommitFeed
 from controlplane.store import revisions
-from controlplane.store.audit import AuditEvents, AuditLog
+from controlplane.store.audit import AuditEvents
 from controlplane.store.databases import database
 from controlplane.store.databases import postgres as store_postgres
 from controlplane.store.databases.connection import Query, Statements, WriteConnection
 from controlplane.store.databases.failures import database_errors
+from controlplane.store.databases.timing import (
+    CATALOG_WRITE,
+    LOOKUP,
+    READ,
+    UPKEEP_WRITE,
+    MeasureDatabase,
+    measure_nothing,
+    timed,
+)
 from controlplane.store.doors import WriteDoor
 from controlplane.store.entries import Entries, EntryChange
-from controlplane.store.fleet.data_planes import DataPlaneRecords, DataPlanes
+from controlplane.store.fleet.data_planes import DataPlanes
 from controlplane.store.fleet.enrollments import Enrollments
 from controlplane.store.fleet.reported_names import ReportedNames
 from controlplane.store.fleet.tables import FleetTables
@@ -38,10 +48,10 @@ from controlplane.store.resources import served_names
 from controlplane.store.resources.adapters import Adapters
 from controlplane.store.resources.api_keys import ApiKeys
 from controlplane.store.resources.models import Models
-from controlplane.store.resources.purging import Purge
 from controlplane.store.resources.routes import Routes
 from controlplane.store.retention import Compaction, Retention
 from controlplane.store.transactions import WriteTransaction
+from controlplane.store.upkeep import UpkeepWrites
 
 T = TypeVar("T")
 
@@ -59,7 +69,7 @@ def _new_uid() -> str:
 MeasureCommit = Callable[[int, float], None]
 
 
-class Store:
+class Store(UpkeepWrites):
     """The registry's store. Make one with `Store.open`; share it among the tasks of one event loop.
 
     Each repository method reads in a transaction of its own. Reads never wait for writes.
@@ -72,13 +82,15 @@ class Store:
         new_uid: Callable[[], str],
         deleted_retention: timedelta,
         measure: MeasureCommit,
+        measure_database: MeasureDatabase = measure_nothing,
     ) -> None:
+        self._timed = functools.partial(timed, measure_database)
+        measured = functools.partial(functools.partial, self._timed)
+        super().__init__(WriteDoor(opened, opened.upkeep_max, measure=measured(UPKEEP_WRITE)), clock)
         self._database = opened
-        self._clock = clock
         self._new_uid = new_uid
         self._deleted_retention = deleted_retention
-        self._catalog_door = WriteDoor(opened, opened.writers_max)
-        self._upkeep_door = WriteDoor(opened, opened.upkeep_max)
+        self._catalog_door = WriteDoor(opened, opened.writers_max, measure=measured(CATALOG_WRITE))
         self.commits = CommitFeed()
         """Announces each catalog revision that this store commits."""
         self._groups = GroupCommit(self._catalog_door, self._new_stamp, self.commits.publish, measure)
@@ -106,6 +118,7 @@ class Store:
         new_uid: Callable[[], str] = _new_uid,
         deleted_retention: timedelta = domain.DELETED_RETENTION,
         measure: MeasureCommit = lambda revisions, seconds: None,
+        measure_database: MeasureDatabase = measure_nothing,
     ) -> AsyncIterator[Store]:
         """Open the store at `url`. Creates it, or migrates it to the newest schema, if need be.
 
@@ -117,12 +130,13 @@ class Store:
             deleted_retention: How long deleted resources can be undeleted.
             measure: Called after each commit of catalog changes, with the number of new revisions
                 and its seconds. Must not block or raise. Default: nothing is measured.
+            measure_database: Called after each operation of the database. Default: as before.
 
         Raises:
             errors.SetupError: it cannot be used, or another process uses it.
         """
         async with database.open_database(url, connections_max=connections_max) as opened:
-            store = cls(opened, clock, new_uid, deleted_retention, measure)
+            store = cls(opened, clock, new_uid, deleted_retention, measure, measure_database)
             try:
                 await store._prepare()
             except (CommandError, OSError, SQLAlchemyError, TimeoutError) as error:
@@ -143,19 +157,19 @@ class Store:
 
     @asynccontextmanager
     async def _begin_read(self) -> AsyncIterator[Statements]:
-        with database_errors():
+        with self._timed(READ), database_errors():
             async with self._database.engine.begin() as connection:
                 yield connection
 
     async def _fetch(self, query: Query, **key: object) -> Sequence[Row[Any]]:
-        with database_errors():
+        with self._timed(LOOKUP), database_errors():
             return await self._database.fetch(query, key)
 
     def fleet_tables(self) -> FleetTables | None:
         """What control planes on one database share. None: an SQLite database has only one."""
         if not isinstance(self._database, store_postgres.PostgresDatabase):
             return None
-        return FleetTables(self._database)
+        return FleetTables(self._database, timed=self._timed)
 
     def new_uid(self) -> str:
         """An identity that is unique in the world."""
@@ -262,46 +276,3 @@ class Store:
             return await Compaction(connection).run(retention, now=self._clock(), oldest_in_use=oldest_in_use)
 
         return await self._catalog_door.run(change)
-
-    # Upkeep: makes no catalog revision and does not wait for changes of the catalog.
-
-    async def upsert_data_plane(self, *records: domain.DataPlaneRecord) -> None:
-        """Write records of data planes in place of earlier ones, in one transaction.
-
-        Raises:
-            errors.Unavailable: the database failed.
-        """
-
-        async def change(connection: WriteConnection) -> None:
-            for record in records:
-                await DataPlaneRecords(connection).put(record)
-            await DataPlaneRecords(connection).put_changes(records)
-
-        await self._upkeep_door.run(change)
-
-    async def purge_expired(self, limit: int = 100) -> int:
-        """Delete for good up to `limit` models and adapters whose purge time has come.
-
-        Returns:
-            How many were deleted.
-
-        Raises:
-            errors.Unavailable: the database failed.
-        """
-
-        async def change(connection: WriteConnection) -> int:
-            return await Purge(connection, self._clock()).run(limit)
-
-        return await self._upkeep_door.run(change)
-
-    async def delete_audit_events(self, *, before: datetime, limit: int) -> int:
-        """Delete up to `limit` of the oldest audit events from before this time. Returns how many.
-
-        Raises:
-            errors.Unavailable: the database failed.
-        """
-
-        async def change(connection: WriteConnection) -> int:
-            return await AuditLog(connection).delete(before=before, limit=limit)
-
-        return await self._upkeep_door.run(change)

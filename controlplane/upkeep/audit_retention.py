@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -27,8 +27,46 @@ class AuditStore(Protocol):
         """Delete up to `limit` of the oldest events from before this time. Returns how many."""
 
 
+class Backlog:
+    """How far the deletion of audit events is behind."""
+
+    def __init__(
+        self, oldest: Callable[[], Awaitable[datetime | None]], retention: timedelta, *, now: Callable[[], datetime]
+    ) -> None:
+        """
+        Args:
+            oldest: Finds the time of the oldest event; None: there is none.
+            retention: How long events are kept.
+            now: The time in UTC, aware.
+        """
+        self._find_oldest = oldest
+        self._retention = retention
+        self._now = now
+        self._oldest: datetime | None = None
+
+    async def look(self) -> None:
+        """Find the oldest event.
+
+        Raises:
+            errors.Unavailable: the database failed.
+        """
+        self._oldest = await self._find_oldest()
+
+    def overdue_s(self) -> float:
+        """For how long the oldest event should be deleted, as of the last look. Seconds; 0: it is
+        not."""
+        if self._oldest is None:
+            return 0.0
+        return max(0.0, (self._now() - self._oldest - self._retention).total_seconds())
+
+
 async def run(
-    store: AuditStore, retention: timedelta, *, now: Callable[[], datetime], interval_s: float = INTERVAL_S
+    store: AuditStore,
+    retention: timedelta,
+    *,
+    now: Callable[[], datetime],
+    backlog: Backlog,
+    interval_s: float = INTERVAL_S,
 ) -> None:
     """Delete expired events every `interval_s`, until cancelled.
 
@@ -38,11 +76,13 @@ async def run(
         store: Holds the events.
         retention: Events older than this are deleted.
         now: The time in UTC, aware.
+        backlog: Looks after each run.
         interval_s: Between two runs.
     """
     while True:
         try:
             await delete_expired(store, retention, now=now)
+            await backlog.look()
         except errors.Unavailable as error:
             _log.warning("audit_retention_failed", reason=error.reason)
         await asyncio.sleep(interval_s)

@@ -200,6 +200,25 @@ async def test_events_are_kept_for_the_configured_retention(world: World) -> Non
     assert await revisions(world) == [3]
 
 
+async def test_the_backlog_of_the_retention_is_how_long_the_oldest_event_is_overdue(world: World) -> None:
+    now = START
+    backlog = audit_retention.Backlog(world.store.audit.oldest_time, timedelta(days=30), now=lambda: now)
+    await backlog.look()
+    assert backlog.overdue_s() == 0, "there is no event"
+    await world.register_model("m0")
+    await world.register_model("m1")
+    oldest = (await events(world))[-1].create_time
+    now = oldest + timedelta(days=30)
+    await backlog.look()
+    assert backlog.overdue_s() == 0
+    now += timedelta(hours=2)
+    assert backlog.overdue_s() == 7200, "it grows also while nobody can look"
+    await world.store.delete_audit_events(before=now, limit=1)
+    await backlog.look()
+    second = (await events(world))[-1].create_time
+    assert backlog.overdue_s() == 7200 - (second - oldest).total_seconds()
+
+
 @pytest.mark.parametrize("seconds", [-(1 << 62), 1 << 62])
 async def test_an_invalid_time_is_an_invalid_argument(world: World, seconds: int) -> None:
     request = audit_pb2.ListAuditEventsRequest()

@@ -18,6 +18,7 @@ from controlplane import errors
 from controlplane.access.enrolled import EnrolledDataPlanes
 from controlplane.catalog.audit import EventFilter
 from controlplane.catalog.data_planes import enrollment
+from controlplane.catalog.data_planes.enrollment import EnrollmentReading
 from controlplane.errors import Reason
 from controlplane.fleet.fleet import fleet_of
 from controlplane.principal import Principal, acting_as
@@ -231,6 +232,40 @@ async def test_another_control_plane_knows_a_change_when_it_looks(plane: Plane) 
     assert await other.admits() == "gpu-1"
     await other.enrolled.refresh()
     assert await other.admits() == "TOKEN_INVALID"
+
+
+async def test_a_change_is_read_alone_and_a_removal_elsewhere_is_noticed(plane: Plane) -> None:
+    other = await plane_on(plane.store)
+    for number in range(5):
+        await plane.redeem((await plane.enroll(f"dp-{number}")).enrollment_token, f"{MINE}{number}", f"dp-{number}")
+    await other.enrolled.refresh()
+    read: list[int] = []
+    since = plane.store.enrollments.since
+
+    async def counted(changes: int) -> EnrollmentReading:
+        reading = await since(changes)
+        read.append(len(reading.changed))
+        assert {"dp-1", "dp-4"} <= other.enrolled.bound_ids(), "what counts does so while it is read again"
+        return reading
+
+    plane.store.enrollments.since = counted  # type: ignore[method-assign]
+    await plane.enroll("dp-3", renew=True)
+    await other.enrolled.refresh()
+    assert read == [1, 1], "by each of the two"
+    # One is removed and another comes: there are as many as before.
+    await plane.remove("dp-2")
+    await plane.enroll("dp-9")
+    read.clear()
+    await other.enrolled.refresh()
+    assert read == [1, 5]
+    assert list(other.enrolled.ids) == list(plane.enrolled.ids) == ["dp-0", "dp-1", "dp-3", "dp-4", "dp-9"]
+    assert other.enrolled.bound_ids() == plane.enrolled.bound_ids() == {"dp-0", "dp-1", "dp-3", "dp-4"}
+    assert await other.admits(f"{MINE}2") == "TOKEN_INVALID"
+    assert await other.admits(f"{MINE}3") == "dp-3"
+    await plane.remove("dp-3")
+    await plane.enroll("dp-3")
+    await other.enrolled.refresh()
+    assert await other.admits(f"{MINE}3") == "TOKEN_INVALID", "removed and enrolled again"
 
 
 async def test_made_up_secrets_cost_a_look_in_a_second_at_most(plane: Plane) -> None:

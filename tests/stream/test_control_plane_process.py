@@ -162,11 +162,16 @@ async def test_metrics_show_calls_streams_and_the_newest_revision(tmp_path: Path
         "broadsheet_controlplane_commit_seconds_count 2.0",
         'broadsheet_controlplane_streams{state="ANSWER_EXPECTED"} 1.0',
         'broadsheet_controlplane_data_planes{phase="UNSPECIFIED"} 1.0',
+        'broadsheet_controlplane_data_planes_behind{lag="unknown"} 1.0',
+        "broadsheet_controlplane_audit_retention_overdue_seconds 0.0",
     ):
         assert line in shown
     sent = [line for line in shown if line.startswith('broadsheet_controlplane_sent_bytes_total{mode="FULL"}')]
     assert len(sent) == 1
     assert float(sent[0].split()[1]) > 100
+    for operation in ("read", "catalog_write", "upkeep_write"):
+        counted = f'broadsheet_controlplane_database_seconds_count{{operation="{operation}"}}'
+        assert any(line.startswith(counted) for line in shown), operation
 
 
 async def test_acknowledged_changes_survive_a_kill(tmp_path: Path) -> None:

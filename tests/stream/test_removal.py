@@ -58,7 +58,9 @@ async def test_a_data_plane_that_is_gone_is_forgotten_for_good(plane: ControlPla
     await eventually(lambda: is_connected(plane, False))
     assert await remove(plane, validate_only=True) == ""
     assert await is_known(plane)
+    assert await plane.store.data_planes.history("dp") != []
     assert await remove(plane) == ""
+    assert await plane.store.data_planes.history("dp") == []
     assert (await is_known(plane), await listed(plane)) == (False, [])
     assert await remove(plane) == "DATA_PLANE_NOT_FOUND"
     assert await plane.store.get_data_plane("dp") is None

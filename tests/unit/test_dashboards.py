@@ -29,6 +29,8 @@ def shown() -> set[str]:
     metrics = Metrics(clock=time.monotonic)
     metrics.count_streams(dict)
     metrics.count_data_planes(dict)
+    metrics.count_lags(dict)
+    metrics.show_audit_backlog(lambda: 0.0)
     return series(metrics.registry)
 
 

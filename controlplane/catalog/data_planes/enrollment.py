@@ -6,6 +6,7 @@ that is lost costs nothing: the same exchange, repeated, succeeds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -33,6 +34,18 @@ class Enrollment:
     """`protocol.enrollment.credential_hash` of the credential that counts. None: there is none."""
     enroll_time: datetime | None = None
     """When that credential came."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrollmentReading:
+    """What the database has about enrolments, as of one moment."""
+
+    changes: int
+    """How many changes there were so far."""
+    count: int
+    """How many enrolments there are."""
+    changed: Sequence[Enrollment]
+    """Those that have changed since the last reading."""
 
 
 def issued(

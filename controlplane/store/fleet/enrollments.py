@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, delete, func, insert, select, update
 
-from controlplane.catalog.data_planes.enrollment import Enrollment
+from controlplane.catalog.data_planes.enrollment import Enrollment, EnrollmentReading
 from controlplane.store.databases.connection import WriteConnection
 from controlplane.store.fleet.schema import data_plane_enrollments as table
 from controlplane.store.reading import Reading
@@ -31,11 +30,15 @@ class Enrollments:
         async with self._reading.begin() as connection:
             return int((await connection.execute(select(catalog.c.enrollment_changes))).scalar_one())
 
-    async def all(self) -> tuple[int, Sequence[Enrollment]]:
-        """`changes`, and all enrolments after them."""
+    async def since(self, changes: int) -> EnrollmentReading:
+        """What has changed after so many changes."""
+        query = select(table).where(table.c.number > changes)
         async with self._reading.begin() as connection:
-            changes: int = (await connection.execute(select(catalog.c.enrollment_changes))).scalar_one()
-            return changes, [_enrollment(row) for row in await connection.execute(select(table))]
+            return EnrollmentReading(
+                changes=(await connection.execute(select(catalog.c.enrollment_changes))).scalar_one(),
+                count=(await connection.execute(select(func.count()).select_from(table))).scalar_one(),
+                changed=[_enrollment(row) for row in await connection.execute(query)],
+            )
 
 
 class EnrollmentChanges:
@@ -63,10 +66,12 @@ class EnrollmentChanges:
 
     async def put(self, enrollment: Enrollment) -> None:
         """Write an enrolment in place of an earlier one."""
+        await self._changed()
         await self._connection.execute(delete(table).where(table.c.data_plane_id == enrollment.data_plane_id))
         await self._connection.execute(
             insert(table).values(
                 data_plane_id=enrollment.data_plane_id,
+                number=select(catalog.c.enrollment_changes).scalar_subquery(),
                 token_hash=enrollment.token_hash,
                 token_expire_time_us=to_us(enrollment.token_expire_time),
                 token_spend_time_us=to_us_or_null(enrollment.token_spend_time),
@@ -74,7 +79,6 @@ class EnrollmentChanges:
                 enroll_time_us=to_us_or_null(enrollment.enroll_time),
             )
         )
-        await self._changed()
 
     async def remove(self, data_plane_id: str) -> bool:
         """Delete the enrolment of a data plane. Returns whether there was one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Integer, LargeBinary, String, Table
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, String, Table
 
 from controlplane.store.schema import metadata
 
@@ -26,6 +26,8 @@ data_plane_enrollments = Table(
     "data_plane_enrollments",
     metadata,
     Column("data_plane_id", String(63), primary_key=True),
+    # catalog.enrollment_changes after the last change of this row.
+    Column("number", BigInteger, nullable=False),
     # protocol.enrollment.token_hash and credential_hash. The secrets themselves are not stored.
     Column("token_hash", LargeBinary(32), nullable=False),
     Column("token_expire_time_us", BigInteger, nullable=False),
@@ -34,4 +36,5 @@ data_plane_enrollments = Table(
     # NULL: it has no credential.
     Column("credential_hash", LargeBinary(32)),
     Column("enroll_time_us", BigInteger),
+    Index("ix_data_plane_enrollments_number", "number"),
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, delete, func, literal_column, select, update
@@ -17,6 +18,7 @@ from broadsheet.v1 import status_pb2
 from controlplane.store.databases.connection import Statements, WriteConnection
 from controlplane.store.databases.failures import database_errors
 from controlplane.store.databases.postgres import CATALOG_CHANNEL, PostgresDatabase
+from controlplane.store.databases.timing import FLEET_READ, FLEET_WRITE
 from controlplane.store.fleet.data_planes import DataPlaneRecords, data_plane
 from controlplane.store.fleet.reports import FleetChange, FleetReading, FleetReport
 from controlplane.store.schema import data_plane_reports, data_planes, replicas, resource_statuses
@@ -39,8 +41,14 @@ class FleetTables:
     Every method raises errors.Unavailable when the database fails.
     """
 
-    def __init__(self, database: PostgresDatabase) -> None:
+    def __init__(self, database: PostgresDatabase, *, timed: Callable[[str], AbstractContextManager[None]]) -> None:
+        """
+        Args:
+            database: Where the tables are.
+            timed: What is around each operation, given its kind.
+        """
         self._database = database
+        self._timed = timed
 
     async def listen(self, on_change: Callable[[], None]) -> None:
         """Call `on_change` at once, and whenever a control plane commits or reports.
@@ -70,7 +78,7 @@ class FleetTables:
             oldest_in_use: The oldest catalog revision that it is sending. None: it is sending none.
         """
         values = {"heartbeat_time_us": _NOW_US, "oldest_in_use": oldest_in_use}
-        with database_errors():
+        with self._timed(FLEET_WRITE), database_errors():
             async with self._database.begin_write() as connection:
                 beat = insert(replicas).values(uid=replica_uid, **values)
                 await connection.execute(beat.on_conflict_do_update(index_elements=["uid"], set_=values))
@@ -80,7 +88,7 @@ class FleetTables:
 
     async def leave(self, replica_uid: str) -> None:
         """Record that this control plane is stopping. Its data planes are disconnected at once."""
-        with database_errors():
+        with self._timed(FLEET_WRITE), database_errors():
             async with self._database.begin_write() as connection:
                 await connection.execute(delete(replicas).where(replicas.c.uid == replica_uid))
                 await notify(connection)
@@ -99,7 +107,7 @@ class FleetTables:
             "settled_revision": None,
             "number": row.number + 1,
         }
-        with database_errors():
+        with self._timed(FLEET_WRITE), database_errors():
             async with self._database.begin_write() as connection:
                 # A data plane that was removed may come back. A control plane that has not noticed
                 # its removal must take the numbers for newer than those it knows, and read all.
@@ -119,7 +127,7 @@ class FleetTables:
 
     async def put(self, reports: Sequence[FleetReport]) -> None:
         """Write reports. Those of a stream that is not the newest of its data plane are dropped."""
-        with database_errors():
+        with self._timed(FLEET_WRITE), database_errors():
             async with self._database.begin_write() as connection:
                 # Always in this order, so that two transactions cannot deadlock.
                 in_order = sorted(reports, key=lambda report: report.record.id)
@@ -143,7 +151,7 @@ class FleetTables:
             .outerjoin(replicas, replicas.c.uid == data_plane_reports.c.replica_uid)
             .order_by(data_plane_reports.c.data_plane_id)
         )
-        with database_errors():
+        with self._timed(FLEET_READ), database_errors():
             async with self._database.engine.begin() as connection:
                 rows = (await connection.execute(query)).all()
                 return FleetReading(

@@ -106,7 +106,7 @@ class Principal(_message.Message):
     role: _builtins.str
     """The role that permitted the call. Empty: roles were not enforced."""
     authentication: _builtins.str
-    """How it authenticated: `none`, `token`, `oidc`, `mtls`."""
+    """How it authenticated: `none`, `token`, `enrollment`, `oidc`, `mtls`."""
     def __init__(
         self,
         *,

@@ -17,6 +17,7 @@ def upgrade() -> None:
     op.create_table(
         "data_plane_enrollments",
         sa.Column("data_plane_id", sa.String(63), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
         sa.Column("token_hash", sa.LargeBinary(32), nullable=False),
         sa.Column("token_expire_time_us", sa.BigInteger(), nullable=False),
         sa.Column("token_spend_time_us", sa.BigInteger(), nullable=True),
@@ -24,6 +25,7 @@ def upgrade() -> None:
         sa.Column("enroll_time_us", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("data_plane_id", name="pk_data_plane_enrollments"),
     )
+    op.create_index("ix_data_plane_enrollments_number", "data_plane_enrollments", ["number"])
     op.add_column(
         "data_planes", sa.Column("change_count", sa.BigInteger(), nullable=False, server_default=sa.text("0"))
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +12,7 @@ from controlplane.access import setup
 from controlplane.access.enrolled import EnrolledDataPlanes
 from controlplane.access.identities import DataPlaneIdentities
 from controlplane.access.permissions import Role
-from controlplane.catalog.data_planes.enrollment import Enrollment
+from controlplane.catalog.data_planes.enrollment import EnrollmentReading
 from controlplane.catalog.domain import Identity
 from controlplane.principal import Principal
 
@@ -28,8 +27,8 @@ class Nobody:
     async def changes(self) -> int:
         return 0
 
-    async def all(self) -> tuple[int, Sequence[Enrollment]]:
-        return 0, ()
+    async def since(self, changes: int) -> EnrollmentReading:
+        return EnrollmentReading(changes=0, count=0, changed=())
 
 
 def enrolled_data_planes() -> EnrolledDataPlanes:

@@ -82,3 +82,28 @@ def test_revisions_that_share_a_commit_are_counted() -> None:
     metrics.committed(40, 0.5)
     assert (value(metrics, "commit_revisions_count"), value(metrics, "commit_revisions_sum")) == (2, 41)
     assert value(metrics, "commit_seconds_sum") == 0.75
+
+
+def test_operations_of_the_database_are_timed_by_kind() -> None:
+    metrics = Metrics(clock=Clock())
+    metrics.database_operation("read", 0.25)
+    metrics.database_operation("read", 0.5)
+    metrics.database_operation("lookup", 0.0001)
+    assert value(metrics, "database_seconds_sum", operation="read") == 0.75
+    assert value(metrics, "database_seconds_bucket", operation="lookup", le="0.0001") == 1
+
+
+def test_data_planes_are_counted_by_their_lag() -> None:
+    metrics = Metrics(clock=Clock())
+    metrics.count_lags(lambda: {"none": 3, "longer": 1})
+    assert (value(metrics, "data_planes_behind", lag="none"), value(metrics, "data_planes_behind", lag="longer")) == (
+        3,
+        1,
+    )
+
+
+def test_the_audit_backlog_is_asked_for_when_it_is_shown() -> None:
+    metrics, overdue_s = Metrics(clock=Clock()), [0.0]
+    metrics.show_audit_backlog(lambda: overdue_s[0])
+    overdue_s[0] = 60.0
+    assert value(metrics, "audit_retention_overdue_seconds") == 60
