@@ -33,6 +33,8 @@ class Head:
     position: Position
     entry_count: int
     """Entries in the whole snapshot."""
+    revocations_sequence: int = 0
+    """The newest revocation of an API key at that time, by sequence. 0: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,8 @@ class DataPlaneRecord:
     """When its last message arrived (UTC, aware)."""
     identity: Identity = Identity.SHARED
     """How sure the identity of its current or latest stream is."""
+    revocations_sequence: int = 0
+    """The newest revocation that it applies, by sequence. 0: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,8 @@ catalog = Table(
     # revision at which they were counted. If that is not the newest, they are counted again.
     Column("entry_bytes", BigInteger, nullable=False, server_default=text("0")),
     Column("entry_bytes_revision", BigInteger, nullable=False, server_default=text("-1")),
+    # The newest row of revocations. 0: there is none.
+    Column("revocations_sequence", BigInteger, nullable=False, server_default=text("0")),
     CheckConstraint("id = 1", name="one_row"),
 )
 
@@ -316,6 +318,19 @@ api_keys = Table(
     Column("catalog_revision", BigInteger, nullable=False),
 )
 
+revocations = Table(
+    "revocations",
+    metadata,
+    # The API keys that were revoked, numbered from 1 without gaps. A row is kept as long as the
+    # record of its key, which is for ever.
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("key_uid", String(64), nullable=False, unique=True),
+    # Resource name.
+    Column("name", String(256), nullable=False),
+    Column("catalog_revision", BigInteger, nullable=False),
+    Column("create_time_us", BigInteger, nullable=False),
+)
+
 data_planes = Table(
     "data_planes",
     metadata,
@@ -333,6 +348,7 @@ data_planes = Table(
     Column("last_seen_time_us", BigInteger, nullable=False),
     # controlplane.catalog.domain.Identity, by the credential of its latest stream.
     Column("identity", String(16), nullable=False, server_default="shared"),
+    Column("revocations_sequence", BigInteger, nullable=False, server_default=text("0")),
 )
 
 # What control planes on one database share. On SQLite there is only one control plane, so these
