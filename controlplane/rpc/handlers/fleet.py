@@ -11,7 +11,7 @@ from types import MappingProxyType
 from broadsheet.v1 import fleet_service_pb2 as pb
 from broadsheet.v1 import snapshot_pb2, status_pb2
 from controlplane.catalog.convert import position_to_proto, timestamp_to_proto
-from controlplane.catalog.domain import DataPlaneRecord, Identity, Position
+from controlplane.catalog.domain import DataPlaneRecord, Head, Identity, Position
 from controlplane.errors import data_plane_connected, data_plane_not_found
 from controlplane.fleet.fleet import Fleet
 from controlplane.fleet.state import DataPlaneView
@@ -78,7 +78,7 @@ class FleetHandler:
         known = self._fleet.state.ids
         ids = sorted({*stored, *known[bisect_right(known, after_id) :][: size + 1]})
         return pb.ListDataPlanesResponse(
-            data_planes=[_data_plane(self._view(data_plane_id, stored)) for data_plane_id in ids[:size]],
+            data_planes=[self._shown(data_plane_id, stored) for data_plane_id in ids[:size]],
             next_page_token=paging.token(request, (ids[size - 1],)) if len(ids) > size else "",
         )
 
@@ -88,7 +88,7 @@ class FleetHandler:
         stored = await self._only_stored([data_plane_id])
         if not stored and self._fleet.state.get(data_plane_id) is None:
             raise data_plane_not_found(request.name)
-        data_plane = _data_plane(self._view(data_plane_id, stored))
+        data_plane = self._shown(data_plane_id, stored)
         data_plane.resources.extend(_fitting(self._fleet.state.resources(data_plane_id)))
         return pb.GetDataPlaneResponse(data_plane=data_plane)
 
@@ -129,7 +129,7 @@ class FleetHandler:
                 raise data_plane_connected(request.name)
             await transaction.data_planes.remove(data_plane_id)
             is_first = True
-            return pb.RemoveDataPlaneResponse(data_plane=_data_plane(view))
+            return pb.RemoveDataPlaneResponse(data_plane=_data_plane(view, self._fleet.state.head))
 
         async with self._fleet.writer.paused():
             answer = await idempotency.commit(
@@ -139,6 +139,9 @@ class FleetHandler:
             if is_first and not request.validate_only:
                 self._fleet.state.forget(data_plane_id)
         return answer
+
+    def _shown(self, data_plane_id: str, stored: Mapping[str, DataPlaneRecord]) -> pb.DataPlane:
+        return _data_plane(self._view(data_plane_id, stored), self._fleet.state.head)
 
     def _view(self, data_plane_id: str, stored: Mapping[str, DataPlaneRecord]) -> DataPlaneView:
         """What is known of a data plane that is in memory, or else in `stored`."""
@@ -172,7 +175,7 @@ def _wait_response(outcomes: Sequence[DataPlaneOutcome]) -> pb.WaitForRevisionRe
     )
 
 
-def _data_plane(view: DataPlaneView) -> pb.DataPlane:
+def _data_plane(view: DataPlaneView, head: Head) -> pb.DataPlane:
     record = view.record
     return pb.DataPlane(
         name=data_plane_name(record.id),
@@ -189,6 +192,8 @@ def _data_plane(view: DataPlaneView) -> pb.DataPlane:
         last_seen_time=timestamp_to_proto(record.last_seen_time),
         identity=_IDENTITIES[record.identity],
         votes=record.identity.votes,
+        revocations_sequence=record.revocations_sequence,
+        revocations_missing=max(0, head.revocations_sequence - record.revocations_sequence),
     )
 
 
