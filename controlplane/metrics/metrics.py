@@ -151,7 +151,7 @@ class Metrics:
         self._revoked_newest = sequence
 
     def revoked(self, sequence: int) -> None:
-        """Revocations up to this sequence are durable. They may come in any order and repeatedly."""
+        """Revocations up to this are durable. Sequences may come in any order and repeatedly."""
         if sequence > self._revoked_newest:
             self._revoked_newest = sequence
             self._revoked[sequence] = self._clock()

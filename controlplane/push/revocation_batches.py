@@ -10,7 +10,8 @@ from typing import NamedTuple, Protocol
 from broadsheet.v1 import snapshot_pb2
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane.push.subscription.revocations import BatchRequest
-from protocol.revocations import BATCH_UIDS_MAX, SIGNATURE_CONTEXT
+from protocol.revocations import BATCH_UIDS_MAX
+from protocol.signing.signatures import REVOCATION_BATCH
 
 CACHED_BATCHES_MAX = 16
 """Batches that are kept, those used last. The largest have 350 kB."""
@@ -86,7 +87,7 @@ class RevocationBatches:
             last_sequence=last,
             key_uids=uids,
         ).SerializeToString(deterministic=True)
-        signatures = self._signer.sign(SIGNATURE_CONTEXT, payload) if self._signer is not None else ()
+        signatures = self._signer.sign(REVOCATION_BATCH, payload) if self._signer is not None else ()
         response = pb.SyncResponse(revocations=pb.Revocations(payload=payload, signatures=signatures))
         batch = self._batches[request.after_sequence] = Batch(response, last)
         self._batches.move_to_end(request.after_sequence)

@@ -8,6 +8,7 @@ Blocking: call it in a thread.
                              without one, of the file before CURRENT
                 PROBATION    exists until CURRENT has outlived its probation; counts the crashes
                 REJECTED     rejected snapshots, with the reason
+                REVOCATIONS  keys that are revoked whatever is booted (`revocations/file.py`)
                 RESERVE      room for the next snapshot, given up when the disk is full
                 snapshots/*  one immutable file per snapshot (`snapshot_file.py`)
                 aside/*      unreadable or crashing files, for an operator; at most ASIDE_MAX
@@ -111,6 +112,8 @@ class SnapshotDirectory:
         self._rejections = Rejections()
         self._probation = Probation(directory / "PROBATION", clock=clock)
         self._reserve = Reserve(directory / "RESERVE")
+        self.with_room = self._reserve.with_room
+        """For a file beside those that this class writes."""
 
     # -- opening and closing -----------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from dataplane.snapshot.snapshot import Position, Snapshot
 from dataplane.sync.directory import CRASHED_REPEATEDLY, CRASHES_MAX
 from dataplane.sync.keeper import SnapshotKeeper
 from tests.raw import POLICY
+from tests.revoking import IngressInMemory
 from tests.stream.sync_conditions import (
     is_connected,
     serves,
@@ -124,7 +125,12 @@ async def test_a_snapshot_that_crashed_repeatedly_is_sent_again_after_a_while(
     @asynccontextmanager
     async def running(*, retry_crashed_s: float) -> AsyncIterator[None]:
         keeper = SnapshotKeeper(
-            settings, instance_uid=uuid.uuid4().hex, policy=POLICY, activate=activate, retry_crashed_s=retry_crashed_s
+            settings,
+            instance_uid=uuid.uuid4().hex,
+            policy=POLICY,
+            activate=activate,
+            ingress=IngressInMemory(),
+            retry_crashed_s=retry_crashed_s,
         )
         await keeper.load()
         task = asyncio.create_task(keeper.run())

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from dataplane.agent.ingress_revocations import IngressRevocations
+from dataplane.agent.ingress_swap import SwapTiming
 from dataplane.agent.relayed_snapshot import find_snapshot, put_snapshot
 from dataplane.ingress.access.api_keys import find_key
 from dataplane.ingress.relayed_view import RelayedView
@@ -29,6 +31,7 @@ from dataplane.sync.events import Accepted
 from dataplane.sync.keeper import SnapshotKeeper
 from tests.disk import become_read_only, verify
 from tests.raw import POLICY, model, position, raws
+from tests.unit.dataplane.agent.serve_world import ServeWorld
 from tests.unit.dataplane.relay.relay_world import RelayWorld
 from tests.views import api_key
 
@@ -90,7 +93,10 @@ class Cluster:
             await put_snapshot(relay, snapshot, rules=RULES, withdrawn=keeper.withdrawn)
 
         settings = Settings(data_dir=self._directory, controlplane="127.0.0.1:1")
-        keeper = SnapshotKeeper(settings, instance_uid=f"{self._agents}", policy=POLICY, activate=activate)
+        ingress = IngressRevocations(relay, positions=dict, serve=ServeWorld(), timing=SwapTiming())
+        keeper = SnapshotKeeper(
+            settings, instance_uid=f"{self._agents}", policy=POLICY, activate=activate, ingress=ingress
+        )
         await keeper.load(await find_snapshot(relay))
         self._running = asyncio.create_task(keeper.run())
         await asyncio.sleep(0)
