@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
-from dataplane.snapshot.revocations.batch import Gap, read_batch
+from dataplane.snapshot.revocations.batch import BatchRefused, Gap, read_batch
 from dataplane.snapshot.revocations.revoked_keys import NOTHING_REVOKED, Addition, RevocationsPosition, RevokedKeys
 from dataplane.sync.revocations.keeper import RelayedRevocations
 from dataplane.sync.revocations.stream import RevocationStream
@@ -45,6 +45,8 @@ class RevocationsInMemory:
             self.held.take(read_batch(revocations.payload))
         except Gap:
             return False
+        except BatchRefused:
+            return True
         self.stream.kept(self.held.position)
         self.stream.applied(self.held.position, "")
         return True
