@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import grpc
 import grpc.aio
 import pytest
 from sqlalchemy import insert, update
@@ -16,8 +17,7 @@ from structlog.testing import capture_logs
 
 from broadsheet.v1 import api_key_pb2
 from broadsheet.v1 import snapshot_service_pb2 as pb
-from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceServicer, SnapshotServiceStub
-from broadsheet.v1.snapshot_service_pb2_grpc import add_SnapshotServiceServicer_to_server as add_servicer
+from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from controlplane.catalog.convert import position_to_proto
 from controlplane.catalog.domain import Position
 from controlplane.store.backup import backup as store_backup
@@ -288,7 +288,7 @@ async def test_a_hundred_thousand_revocations_arrive_with_the_hello(tmp_path: Pa
     assert (tmp_path / "agent" / "snapshots" / "REVOCATIONS").stat().st_size < 4_000_000
 
 
-class HostilePlane(SnapshotServiceServicer):
+class HostilePlane:
     """A control plane that sends these batches at the beginning of each stream."""
 
     def __init__(self, *sent: pb.Revocations) -> None:
@@ -296,7 +296,7 @@ class HostilePlane(SnapshotServiceServicer):
         self.hellos: list[pb.Hello] = []
         self.statuses: list[pb.Status] = []
 
-    async def Sync(self, requests: AsyncIterator[pb.SyncRequest], context: object) -> AsyncIterator[pb.SyncResponse]:
+    async def sync(self, requests: AsyncIterator[pb.SyncRequest], context: object) -> AsyncIterator[pb.SyncResponse]:
         self.hellos.append((await anext(requests)).hello)
         head = position_to_proto(Position(store_uid="store", revision=0, digest=bytes(32)))
         yield pb.SyncResponse(heartbeat=pb.Heartbeat(head=head))
@@ -309,7 +309,13 @@ class HostilePlane(SnapshotServiceServicer):
 @asynccontextmanager
 async def serving(hostile: HostilePlane) -> AsyncIterator[str]:
     server = grpc.aio.server()
-    add_servicer(hostile, server)
+    handler = grpc.stream_stream_rpc_method_handler(
+        hostile.sync,
+        request_deserializer=pb.SyncRequest.FromString,
+        response_serializer=pb.SyncResponse.SerializeToString,
+    )
+    service = "broadsheet.v1.SnapshotService"
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Sync": handler}),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

@@ -14,7 +14,9 @@ from broadsheet.types import DataPlane, DataPlaneOutcome, Phase, Position
 
 def data_planes_table(data_planes: Iterable[DataPlane]) -> RenderableType:
     """Data planes, one per line."""
-    table = new_table("DATA PLANE", "STREAM", "VOTES", "SERVING", "TARGET", "PHASE", "HTTP", "LAST SEEN", "REASON")
+    table = new_table(
+        "DATA PLANE", "STREAM", "VOTES", "SERVING", "TARGET", "PHASE", "REVOKED", "HTTP", "LAST SEEN", "REASON"
+    )
     for plane in data_planes:
         add_row(
             table,
@@ -24,6 +26,7 @@ def data_planes_table(data_planes: Iterable[DataPlane]) -> RenderableType:
             _position(plane, "serving"),
             _position(plane, "target"),
             styled(Phase.Name(plane.phase).removeprefix("PHASE_")),
+            _revocations(plane),
             plane.http_address or "-",
             age(plane.last_seen_time),
             plane.reason,
@@ -46,6 +49,7 @@ def data_plane_view(plane: DataPlane) -> RenderableType:
     elif plane.message:
         is_waiting = plane.phase == Phase.PHASE_PREPARED
         add_row(facts, "Waits for" if is_waiting else "Warning", plane.message)
+    add_row(facts, "Revoked", _revocations(plane))
     add_row(facts, "HTTP", plane.http_address or "-")
     add_row(facts, "Release", plane.software_version or "-")
     add_row(facts, "Connected", age(plane.connect_time))
@@ -86,3 +90,9 @@ def _position(message: DataPlane | DataPlaneOutcome, field: str) -> str:
         return "-"
     position: Position = getattr(message, field)
     return f"{position.revision} · {position.digest.hex()[:DIGEST_DIGITS]}"
+
+
+def _revocations(plane: DataPlane) -> str:
+    """How many revocations it has reported to apply, and how many later ones there are."""
+    applied = f"{plane.revocations_sequence}"
+    return f"{applied}, lacks {plane.revocations_missing}" if plane.revocations_missing else applied

@@ -89,7 +89,7 @@ def test_an_append_costs_what_it_adds(tmp_path: Path) -> None:
 def test_a_file_of_many_appends_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(revocations_file, "SPARE_BYTES", 1000)
     path = tmp_path / "REVOCATIONS"
-    file, held, rewritten = opened(path), list[str](), 0
+    file, held, rewritten, position = opened(path), list[str](), 0, NOTHING_REVOKED
     for sequence in range(1, 301):
         position = RevocationsPosition(store_uid="s" * 32, sequence=sequence)
         addition = Addition(key_uids=one(sequence).key_uids, position=position)
