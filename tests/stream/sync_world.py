@@ -139,6 +139,8 @@ async def control_plane(
         fan_out = FanOut(fleet, now=lambda: datetime.now(UTC), settings=SHUTDOWN_SETTINGS)
         metrics = Metrics(clock=time.monotonic)
         store.commits.subscribe(lambda head: metrics.announced(head.position.revision))
+        store.commits.subscribe(lambda head: metrics.revoked(head.revocations_sequence))
+        metrics.count_behind_with_revocations(lambda: fan_out.behind_with_revocations)
         store.commits.subscribe(fan_out.publish)
         server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=1000, admit=everybody_is_admin)
         registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses)
