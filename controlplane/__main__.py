@@ -25,6 +25,7 @@ from controlplane.push.chunks import ChunkCache
 from controlplane.push.credential_watch import CredentialWatch
 from controlplane.push.fan_out import FanOut
 from controlplane.push.reported_names import CatalogNames
+from controlplane.push.revocation_batches import RevocationBatches
 from controlplane.push.sync import SyncHandler
 from controlplane.rpc import tls
 from controlplane.rpc.handlers.registry import Registry
@@ -111,6 +112,7 @@ async def run(settings: Settings) -> None:
         fan_out = FanOut(fleet, now=_now)
         _measure(metrics, fan_out)
         store.commits.subscribe(lambda head: metrics.announced(head.position.revision))
+        store.commits.subscribe(lambda head: metrics.revoked(head.revocations_sequence))
         store.commits.subscribe(fan_out.publish)
         server = Server(
             message_bytes_max=settings.message_bytes_max,
@@ -124,6 +126,7 @@ async def run(settings: Settings) -> None:
             fan_out,
             ChunkCache(store),
             CatalogNames(store.reported_names),
+            RevocationBatches(store.revocations, store_uid=lambda: fan_out.head.position.store_uid),
             identify=admitted.identities.identify,
             metrics=metrics,
         )
@@ -191,9 +194,11 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
 
 def _measure(metrics: Metrics, fan_out: FanOut) -> None:
     metrics.begin_at(fan_out.head.position.revision)
+    metrics.revocations_begin_at(fan_out.head.revocations_sequence)
     metrics.count_streams(fan_out.streams_by_state)
     metrics.count_data_planes(fan_out.data_planes_by_phase)
     metrics.count_lags(fan_out.data_planes_by_lag)
+    metrics.count_behind_with_revocations(lambda: fan_out.behind_with_revocations)
 
 
 @contextlib.asynccontextmanager

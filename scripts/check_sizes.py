@@ -23,6 +23,8 @@ FUNCTION_LINES_MAX = 60
 PARAMETERS_MAX = 12
 CLI_PARAMETERS_MAX = 10
 MODULES_PER_FOLDER_MAX = 15
+GROWING = (Path("controlplane/store/migrations/versions"),)
+"""Folders that get a module with each change of the schema, and lose none."""
 PLANES = ("controlplane", "dataplane", "protocol", "clients")
 
 
@@ -88,7 +90,7 @@ def main() -> int:
     found += [
         f"{folder}/ holds {count} modules; {MODULES_PER_FOLDER_MAX} are allowed"
         for folder, count in sorted(modules.items())
-        if count > MODULES_PER_FOLDER_MAX
+        if count > MODULES_PER_FOLDER_MAX and folder not in GROWING
     ]
     for line in found:
         print(line)

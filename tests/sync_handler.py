@@ -9,6 +9,7 @@ from controlplane.push.chunks import ChunkCache
 from controlplane.push.cutting import EntrySource
 from controlplane.push.fan_out import FanOut
 from controlplane.push.reported_names import CatalogNames
+from controlplane.push.revocation_batches import RevocationBatches, Signer
 from controlplane.push.stream import Identify
 from controlplane.push.subscription.timing import Limits
 from controlplane.push.sync import WATCH_S, SyncHandler
@@ -29,8 +30,12 @@ def sync_handler(
     limits: Limits | None = None,
     metrics: Metrics | None = None,
     watch_s: float = WATCH_S,
+    signer: Signer | None = None,
 ) -> SyncHandler:
     """The handler of the streams of `fan_out`, which sends what `entries` or the store has."""
     chunks = ChunkCache(entries if entries is not None else store)
     names = CatalogNames(store.reported_names)
-    return SyncHandler(fan_out, chunks, names, identify=identify, limits=limits, metrics=metrics, watch_s=watch_s)
+    revocations = RevocationBatches(store.revocations, store_uid=lambda: fan_out.head.position.store_uid, signer=signer)
+    return SyncHandler(
+        fan_out, chunks, names, revocations, identify=identify, limits=limits, metrics=metrics, watch_s=watch_s
+    )

@@ -33,6 +33,8 @@ class Head:
     position: Position
     entry_count: int
     """Entries in the whole snapshot."""
+    revocations_sequence: int = 0
+    """The newest revocation of an API key at that time, by sequence. 0: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +119,8 @@ class DataPlaneRecord:
     """Changes of its position so far."""
     changes: tuple[PositionChange, ...] = ()
     """Those that the database does not have yet, oldest first. A record that was read has none."""
+    revocations_sequence: int = 0
+    """The newest revocation that it applies, by sequence. 0: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,8 @@ class Progress:
     message: str = ""
     with_errors: bool = False
     """Entries of `serving` are quarantined."""
+    revocations_sequence: int = 0
+    """The newest revocation that it applies, by sequence. 0: none."""
 
     def serves(self, revision: int) -> bool:
         """Whether it serves `revision` or a later one."""
@@ -63,6 +65,7 @@ def record_of(
         connect_time=now,
         last_seen_time=now,
         identity=identity,
+        revocations_sequence=progress.revocations_sequence,
     )
 
 
@@ -76,6 +79,7 @@ def record_with(record: DataPlaneRecord, progress: Progress, *, now: datetime) -
         reason=progress.reason,
         message=progress.message,
         last_seen_time=now,
+        revocations_sequence=progress.revocations_sequence,
     )
 
 
@@ -88,4 +92,5 @@ def progress_in(record: DataPlaneRecord) -> Progress:
         reason=record.reason,
         message=record.message,
         with_errors=record.phase == pb.PHASE_ACTIVE_WITH_ERRORS and record.target == record.serving,
+        revocations_sequence=record.revocations_sequence,
     )

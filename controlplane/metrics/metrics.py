@@ -55,6 +55,9 @@ class Metrics:
         self._newest = 0
         self._announced: OrderedDict[int, float] = OrderedDict()
         """When each of the newest revisions was announced in this process, oldest first."""
+        self._revoked: OrderedDict[int, float] = OrderedDict()
+        """When each of the newest revocations became known to this process, oldest first."""
+        self._revoked_newest = 0
         ProcessCollector(registry=self.registry)
         self._rpcs = self._counter(
             "rpcs", "RPCs that have ended, by method and status code. A Sync stream is one RPC.", "method", "code"
@@ -77,6 +80,8 @@ class Metrics:
         self._revision = Gauge(name, text, registry=self.registry)
         text = "From the announcement of a catalog revision to the report of a data plane that it serves it."
         self._convergence = self._histogram("convergence_seconds", text, _CONVERGENCE_BUCKETS_S)
+        text = "From the commit of a revocation of an API key to the report of a data plane that it applies it."
+        self._revocation = self._histogram("revocation_seconds", text, _CONVERGENCE_BUCKETS_S)
         text = "Snapshots that data planes have rejected as a whole."
         self._rejections = self._counter("snapshot_rejections", text)
         text = "Bytes of snapshots that were written to Sync streams, before TLS and HTTP/2, by mode."
@@ -152,6 +157,26 @@ class Metrics:
         """A data plane has rejected a snapshot."""
         self._rejections.inc()
 
+    # -- revocations of API keys -------------------------------------------------------------------
+
+    def revocations_begin_at(self, sequence: int) -> None:
+        """Take `sequence` for the newest revocation: it was found at start."""
+        self._revoked_newest = sequence
+
+    def revoked(self, sequence: int) -> None:
+        """Revocations up to this are durable. Sequences may come in any order and repeatedly."""
+        if sequence > self._revoked_newest:
+            self._revoked_newest = sequence
+            self._revoked[sequence] = self._clock()
+            if len(self._revoked) > ANNOUNCED_MAX:
+                self._revoked.popitem(last=False)
+
+    def revocations_applied(self, sequence: int) -> None:
+        """A data plane has reported for the first time that it applies revocations up to this."""
+        revoked_s = self._revoked.get(sequence)
+        if revoked_s is not None:
+            self._revocation.observe(self._clock() - revoked_s)
+
     # -- what is counted when somebody asks --------------------------------------------------------
 
     def count_streams(self, by_state: Callable[[], Mapping[str, int]]) -> None:
@@ -173,3 +198,8 @@ class Metrics:
         name = f"{_PREFIX}audit_retention_overdue_seconds"
         text = "How much longer than audit-retention-days the oldest audit event is kept. Up to an hour is normal."
         Gauge(name, text, registry=self.registry).set_function(overdue_s)
+
+    def count_behind_with_revocations(self, behind: Callable[[], int]) -> None:
+        """Show how many connected data planes do not say that they apply every revocation."""
+        text = "Data planes that are connected here and have not reported that they apply every revocation."
+        Gauge(f"{_PREFIX}revocations_behind", text, registry=self.registry).set_function(behind)

@@ -85,6 +85,11 @@ class FanOut:
         """How many data planes are behind the newest snapshot, in groups by how long."""
         return self._fleet.lags.grouped(stream.subscription.progress.serving for stream in self._streams)
 
+    @property
+    def behind_with_revocations(self) -> int:
+        """How many data planes that are connected here do not say that they apply all of them."""
+        return sum(stream.revocations.is_behind for stream in self._streams)
+
     def oldest_of(self, *served: Position | None) -> int:
         """The lowest catalog revision among the head and those snapshots that are of its store."""
         head = self.head.position
@@ -101,6 +106,7 @@ class FanOut:
         if self._fleet.state.publish(head):
             for stream in self._streams:
                 stream.publish(head)
+                stream.publish_revocations(head.revocations_sequence)
 
     async def prepare(self, data_plane_id: str, identity: Identity = Identity.SHARED) -> Session:
         """Admit a new stream of a data plane, right before it is attached.
@@ -130,16 +136,15 @@ class FanOut:
             stream.subscription.recall(known.progress, same_instance=same_instance)
         # Since its first message the head may have moved.
         stream.publish(state.head)
+        stream.publish_revocations(state.head.revocations_sequence)
         self._streams[stream] = None
-        progress = stream.subscription.progress
-        state.attach(hello, progress, stream, session, now=self._now(), identity=stream.identity)
+        state.attach(hello, stream.progress, stream, session, now=self._now(), identity=stream.identity)
         if self._closing:
             stream.end(SHUTTING_DOWN, reconnect_after_s=self._settings.reconnect_after_s)
 
     def received(self, stream: Stream, change: ResourceChange) -> None:
         """A stream has received a message. Ignored if the stream is superseded."""
-        progress = stream.subscription.progress
-        self._fleet.state.report(stream.data_plane_id, stream, progress, change, now=self._now())
+        self._fleet.state.report(stream.data_plane_id, stream, stream.progress, change, now=self._now())
 
     def detach(self, stream: Stream) -> None:
         """A stream has ended; perhaps before it was attached."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import grpc.aio
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane.catalog.domain import Head, Identity
+from controlplane.fleet.progress import Progress
 from controlplane.principal import ANONYMOUS, Principal
 from controlplane.push.subscription.goodbyes import REMOVED, SUPERSEDED
 from controlplane.push.subscription.machine import Subscription
+from controlplane.push.subscription.revocations import RevocationPointers
 
 SUPERSEDED_RECONNECT_AFTER_S = 30.0
 """Asked of a client whose place another stream has taken: two data planes with the same id should
@@ -30,15 +33,23 @@ class Stream:
     """A state machine, and the event that makes its writer look at it."""
 
     def __init__(
-        self, subscription: Subscription, *, call: Context | None = None, caller: Principal = ANONYMOUS
+        self,
+        subscription: Subscription,
+        *,
+        revocations_newest: int = 0,
+        call: Context | None = None,
+        caller: Principal = ANONYMOUS,
     ) -> None:
         """
         Args:
-            subscription: The state machine.
+            subscription: Of snapshots.
+            revocations_newest: The newest revocation of the store, by sequence. 0: none.
             call: The RPC, which has the credentials; None: they are not looked at again.
             caller: Who makes it.
         """
         self.subscription = subscription
+        self.revocations = RevocationPointers(newest_sequence=revocations_newest)
+        """They go beside snapshots."""
         self.call = call
         self.caller = caller
         self.wake = asyncio.Event()
@@ -71,6 +82,16 @@ class Stream:
         """Point it to a newer snapshot."""
         self.subscription.publish(head)
         self.wake.set()
+
+    def publish_revocations(self, sequence: int) -> None:
+        """Point it to a newer revocation, whatever it does with snapshots."""
+        self.revocations.publish(sequence)
+        self.wake.set()
+
+    @property
+    def progress(self) -> Progress:
+        """What the data plane has reported on it."""
+        return replace(self.subscription.progress, revocations_sequence=self.revocations.applied)
 
     def supersede(self) -> None:
         """End it: a newer stream of the same data plane has taken its place."""

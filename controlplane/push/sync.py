@@ -16,6 +16,7 @@ from controlplane.metrics.metrics import Metrics
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
 from controlplane.push.reported_names import CatalogNames
+from controlplane.push.revocation_batches import RevocationBatches
 from controlplane.push.stream import Context, Identify, Stream
 from controlplane.push.stream_writer import StreamWriter
 from controlplane.push.subscription.machine import Subscription
@@ -51,6 +52,7 @@ class SyncHandler:
         fan_out: FanOut,
         chunks: ChunkCache,
         names: CatalogNames,
+        revocations: RevocationBatches,
         *,
         identify: Identify,
         limits: Limits | None = None,
@@ -63,6 +65,7 @@ class SyncHandler:
             fan_out: Where commits come from, and reports go.
             chunks: Snapshots to send.
             names: Tells names of the catalog from made-up ones.
+            revocations: API keys to refuse, whatever snapshot is served.
             identify: Decides which data planes a caller may speak for.
             limits: How long things may take.
             metrics: Where snapshots are counted; None: in metrics that nothing shows.
@@ -72,6 +75,7 @@ class SyncHandler:
         self._fan_out = fan_out
         self._chunks = chunks
         self._names = names
+        self._revocations = revocations
         self._identify = identify
         self._limits = limits or Limits()
         self._metrics = metrics or Metrics(clock=clock)
@@ -87,8 +91,14 @@ class SyncHandler:
             FailedPrecondition: a message came at the wrong time.
             Unavailable: the client does not read or speak, or the control plane is stopping.
         """
-        subscription = Subscription(head=self._fan_out.head, limits=self._limits, now_s=self._clock())
-        stream = Stream(subscription, call=context, caller=principal.current())
+        head = self._fan_out.head
+        subscription = Subscription(head=head, limits=self._limits, now_s=self._clock())
+        stream = Stream(
+            subscription,
+            revocations_newest=head.revocations_sequence,
+            call=context,
+            caller=principal.current(),
+        )
         writer = StreamWriter(context.write)
         failure: BaseException | None = None
         try:
@@ -122,11 +132,12 @@ class SyncHandler:
     async def _read(self, stream: Stream, requests: AsyncIterable[pb.SyncRequest], attached: asyncio.Event) -> None:
         subscription = stream.subscription
         async for request in requests:
-            before = subscription.progress
+            before = stream.progress
             change = subscription.receive(request, self._clock())
             if subscription.state is State.CLOSED:
                 # It crossed the Goodbye, and means nothing any more.
                 continue
+            stream.revocations.receive(request, store_uid=self._fan_out.head.position.store_uid)
             if not attached.is_set():
                 stream.identity = self._identify(principal.current(), stream.data_plane_id)
                 session = await self._fan_out.prepare(stream.data_plane_id, stream.identity)
@@ -136,7 +147,7 @@ class SyncHandler:
             else:
                 since = self._fan_out.oldest_of(before.serving, subscription.progress.serving)
                 self._fan_out.received(stream, await self._known_part(stream, change, since))
-                self._measure(before, subscription.progress)
+                self._measure(before, stream.progress)
             stream.wake.set()
 
     async def _known_part(self, stream: Stream, change: ResourceChange, since_revision: int) -> ResourceChange:
@@ -154,6 +165,8 @@ class SyncHandler:
         subscription = stream.subscription
         while subscription.state is not State.CLOSED:
             stream.wake.clear()
+            # One batch at most, so that revocations hold up neither snapshots nor heartbeats.
+            await self._write_revocations(stream, writer)
             output = subscription.take_output(self._clock())
             if output is None:
                 await self._wait(stream)
@@ -164,6 +177,13 @@ class SyncHandler:
                 await writer.write(subscription.announce(output, can_send_change=can_send_change))
             else:
                 await writer.write(output)
+
+    async def _write_revocations(self, stream: Stream, writer: StreamWriter) -> None:
+        request = stream.revocations.next_batch
+        if request is not None:
+            batch = await self._revocations.get(request)
+            stream.revocations.sent(batch.last_sequence)
+            await writer.write(batch.response)
 
     async def _write_chunk(self, subscription: Subscription, request: ChunkRequest, writer: StreamWriter) -> None:
         piece = await self._chunks.get(request)
@@ -179,9 +199,13 @@ class SyncHandler:
             self._metrics.served(after.serving.revision)
         if after.phase == pb.PHASE_REJECTED and (before.phase, before.target) != (after.phase, after.target):
             self._metrics.rejected()
+        if after.revocations_sequence > before.revocations_sequence:
+            self._metrics.revocations_applied(after.revocations_sequence)
 
     async def _wait(self, stream: Stream) -> None:
         """Wait until there may be something to send."""
+        if stream.revocations.next_batch is not None:
+            return
         try:
             async with asyncio.timeout(max(0.0, stream.subscription.due_s - self._clock())):
                 await stream.wake.wait()

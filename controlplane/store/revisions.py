@@ -40,7 +40,7 @@ class Revisions:
 
     async def head(self) -> domain.Head:
         """The newest committed snapshot."""
-        query = select(catalog.c.store_uid, catalog_revisions).join(
+        query = select(catalog.c.store_uid, catalog.c.revocations_sequence, catalog_revisions).join(
             catalog_revisions, catalog_revisions.c.revision == catalog.c.revision
         )
         async with self._reading.begin() as connection:
@@ -48,6 +48,7 @@ class Revisions:
         return domain.Head(
             position=domain.Position(store_uid=row.store_uid, revision=row.revision, digest=row.root_digest),
             entry_count=row.entry_count,
+            revocations_sequence=row.revocations_sequence,
         )
 
     async def commit_at(self, revision: int) -> domain.Commit:
@@ -102,7 +103,9 @@ class Tip:
         position = domain.Position(store_uid=row.store_uid, revision=row.revision, digest=digest.root())
         is_counted = row.entry_bytes_revision == row.revision
         entry_bytes = row.entry_bytes if is_counted else await count_entry_bytes(connection)
-        head = domain.Head(position=position, entry_count=row.entry_count)
+        head = domain.Head(
+            position=position, entry_count=row.entry_count, revocations_sequence=row.revocations_sequence
+        )
         return cls(head=head, digest=digest, entry_bytes=entry_bytes)
 
 
@@ -120,12 +123,15 @@ class NextRevision:
         self.stamp = stamp
         """What the change is marked with; `catalog_revision` is the number that it gets."""
 
-    async def allocate(self, digest: CatalogDigest, entry_bytes: int, *, method: str, resource: str) -> Tip:
+    async def allocate(
+        self, digest: CatalogDigest, entry_bytes: int, revocations_sequence: int, *, method: str, resource: str
+    ) -> Tip:
         """Write the revision as the newest one.
 
         Args:
             digest: The digest of the entries after the change.
             entry_bytes: Their bytes.
+            revocations_sequence: The newest revocation after the change.
             method: The call that made the change, such as `RegisterModel`.
             resource: Name of the resource that was changed.
         """
@@ -138,6 +144,7 @@ class NextRevision:
             "entry_count": digest.entry_count,
             "entry_bytes": entry_bytes,
             "entry_bytes_revision": revision,
+            "revocations_sequence": revocations_sequence,
         }
         # Of a group of changes, only the last one writes the row.
         self._connection.put_last(catalog, _ADVANCE_AND_NOTIFY if is_shared else _ADVANCE, row)
@@ -152,7 +159,7 @@ class NextRevision:
         }
         await self._connection.insert(catalog_revisions, commit)
         position = dataclasses.replace(self.tip.head.position, revision=revision, digest=root)
-        head = domain.Head(position=position, entry_count=digest.entry_count)
+        head = domain.Head(position=position, entry_count=digest.entry_count, revocations_sequence=revocations_sequence)
         return Tip(head=head, digest=digest, entry_bytes=entry_bytes)
 
 

@@ -51,6 +51,8 @@ catalog = Table(
     Column("entry_bytes_revision", BigInteger, nullable=False, server_default=text("-1")),
     # Changes of data_plane_enrollments, by which control planes see that there was one.
     Column("enrollment_changes", BigInteger, nullable=False, server_default=text("0")),
+    # The newest row of revocations. 0: there is none.
+    Column("revocations_sequence", BigInteger, nullable=False, server_default=text("0")),
     CheckConstraint("id = 1", name="one_row"),
 )
 
@@ -318,6 +320,19 @@ api_keys = Table(
     Column("catalog_revision", BigInteger, nullable=False),
 )
 
+revocations = Table(
+    "revocations",
+    metadata,
+    # The API keys that were revoked, numbered from 1 without gaps. A row is kept as long as the
+    # record of its key, which is for ever.
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("key_uid", String(64), nullable=False, unique=True),
+    # Resource name.
+    Column("name", String(256), nullable=False),
+    Column("catalog_revision", BigInteger, nullable=False),
+    Column("create_time_us", BigInteger, nullable=False),
+)
+
 data_planes = Table(
     "data_planes",
     metadata,
@@ -337,6 +352,7 @@ data_planes = Table(
     Column("identity", String(16), nullable=False, server_default="shared"),
     # Changes of its position so far. The newest are in data_plane_changes.
     Column("change_count", BigInteger, nullable=False, server_default=text("0")),
+    Column("revocations_sequence", BigInteger, nullable=False, server_default=text("0")),
 )
 
 # What control planes on one database share. On SQLite there is only one control plane, so these

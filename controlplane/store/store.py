@@ -48,6 +48,7 @@ from controlplane.store.resources import served_names
 from controlplane.store.resources.adapters import Adapters
 from controlplane.store.resources.api_keys import ApiKeys
 from controlplane.store.resources.models import Models
+from controlplane.store.resources.revocations import Revocations
 from controlplane.store.resources.routes import Routes
 from controlplane.store.retention import Compaction, Retention
 from controlplane.store.transactions import WriteTransaction
@@ -99,6 +100,7 @@ class Store(UpkeepWrites):
         self.adapters = Adapters(reading)
         self.routes = Routes(reading)
         self.api_keys = ApiKeys(reading)
+        self.revocations = Revocations(reading)
         self.revisions = revisions.Revisions(reading)
         self.entries = Entries(reading)
         self.audit = AuditEvents(reading)

@@ -17,6 +17,7 @@ from controlplane.store.resources.adapters import AdapterChanges
 from controlplane.store.resources.api_keys import ApiKeyChanges
 from controlplane.store.resources.change import CatalogChange
 from controlplane.store.resources.models import ModelChanges
+from controlplane.store.resources.revocations import RevocationChanges
 from controlplane.store.resources.routes import RouteChanges
 from controlplane.store.resources.served_names import ServedNames
 from controlplane.store.revisions import NextRevision, Tip
@@ -37,8 +38,13 @@ class WriteTransaction:
         """What the change is marked with."""
         self.entries = EntryChanges(connection, revision)
         self.served_names = ServedNames(connection)
+        self.revocations = RevocationChanges(connection, self.stamp, after_sequence=self.head.revocations_sequence)
         change = CatalogChange(
-            connection=connection, stamp=self.stamp, entries=self.entries, served_names=self.served_names
+            connection=connection,
+            stamp=self.stamp,
+            entries=self.entries,
+            served_names=self.served_names,
+            revocations=self.revocations,
         )
         self.adapters = AdapterChanges(change)
         self.models = ModelChanges(change, self.adapters)
@@ -66,7 +72,9 @@ class WriteTransaction:
             snapshot.check_bytes(self.entries.bytes)
         if dry_run:
             return None
-        tip = await self._revision.allocate(self.entries.digest, self.entries.bytes, method=method, resource=resource)
+        tip = await self._revision.allocate(
+            self.entries.digest, self.entries.bytes, self.revocations.sequence, method=method, resource=resource
+        )
         event = self._event(self.stamp.catalog_revision, method, resource)
         changes = await self._audit.read_changes(self.entries.changes, self.entries.blobs)
         await self._audit.append(dataclasses.replace(event, changes=changes, change_count=self.entries.count))

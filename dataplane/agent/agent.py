@@ -20,6 +20,7 @@ import structlog
 from dataplane.agent.deployments import RayServe
 from dataplane.agent.executor import Executor
 from dataplane.agent.giving_up import Backoff
+from dataplane.agent.ingress_revocations import IngressRevocations
 from dataplane.agent.ingress_swap import SwapTiming, until_ingress_decides_by
 from dataplane.agent.ledger.ledger import Ledger
 from dataplane.agent.observer import Observer
@@ -90,6 +91,12 @@ class Agent:
             instance_uid=uuid.uuid4().hex,
             policy=policy,
             activate=self._activate,
+            ingress=IngressRevocations(
+                self._relay,
+                positions=self._ledger.usage.ingress_revocations,
+                serve=self._serve,
+                timing=SwapTiming(),
+            ),
         )
         self._statuses = Statuses()
         self._running = asyncio.create_task(self._run(), name="agent")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
+from itertools import chain
 
 import ray
 import structlog
@@ -37,6 +38,7 @@ from dataplane.relay.relay import Relay
 from dataplane.relay.topics import Key, Role, Topic, Writer
 from dataplane.settings import Settings
 from dataplane.snapshot.policy import Policy
+from dataplane.snapshot.revocations.revoked_keys import RevocationsPosition
 from dataplane.snapshot.snapshot import Position
 from dataplane.snapshot.validation import validation_rules
 from protocol.transport.open_files import allow_connections
@@ -69,6 +71,7 @@ class IngressReplica:
         self._views = ViewHolder()
         self._wakes: asyncio.Queue[str] = asyncio.Queue(_WAKES_MAX)
         self._report_due = asyncio.Event()
+        self._revocations_known = asyncio.Event()
         self._stopping = False
         limits = _limits(settings)
         trust = _engine_trust(settings)
@@ -99,6 +102,7 @@ class IngressReplica:
         )
         self._server = uvicorn.Server(config)
         following = asyncio.create_task(self._follow_relay(), name="relay")
+        revocations = asyncio.create_task(self._follow_revocations(), name="revocations")
         await self._first_view()
         listener = listener_on(
             settings.http_host, settings.http_port, write_timeout_s=limits.write_timeout_s, shared=True
@@ -106,6 +110,7 @@ class IngressReplica:
         self._tasks = (
             asyncio.create_task(self._server.serve(sockets=[listener]), name="http"),
             following,
+            revocations,
             asyncio.create_task(self._send_wakes(), name="wakes"),
             asyncio.create_task(self._keep_reported(), name="report"),
             asyncio.create_task(self._share_limits(), name="limits"),
@@ -142,11 +147,24 @@ class IngressReplica:
         )
         relayed = RelayedView(policy, validation_rules(version("broadsheet"), policy))
         watcher = self._relay.watcher([Topic.SNAPSHOT, Topic.ACTIVATION])
+        # A snapshot may still have keys that were revoked since.
+        await self._revocations_known.wait()
         while True:
             view = await relayed.take(await watcher.next())
             if view is not None:
                 self._views.swap(view)
                 self._report_due.set()
+
+    async def _follow_revocations(self) -> None:
+        """Refuse keys as soon as they are revoked, also while a snapshot is being checked."""
+        access = self._app.key_access
+        watcher = self._relay.watcher([Topic.REVOCATIONS])
+        while True:
+            pieces = (await watcher.next()).values(Topic.REVOCATIONS)
+            position: RevocationsPosition = pieces.pop("", access.revocations)
+            access.revoke(chain.from_iterable(pieces.values()), position)
+            self._revocations_known.set()
+            self._report_due.set()
 
     async def _keep_reported(self) -> None:
         """Renew this replica's report, and what it has let through when that has changed."""
@@ -193,6 +211,7 @@ class IngressReplica:
             },
             applications=dict(self._app.applications_in_use()),
             reported_at=now,
+            revocations=self._app.key_access.revocations,
         )
 
     async def check_health(self) -> None:

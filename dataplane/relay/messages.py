@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dataplane.snapshot.position_check import is_behind
+from dataplane.snapshot.revocations.revoked_keys import NOTHING_REVOKED, RevocationsPosition
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.snapshot.validation import ValidationResult
 
@@ -122,6 +123,8 @@ class IngressReport:
     reported_at: float
     """On the replica's own monotonic clock, so only a change of it is meaningful. A report that is
     not renewed is from a replica that is gone."""
+    revocations: RevocationsPosition = NOTHING_REVOKED
+    """The revocations of API keys that it applies, whatever its snapshot says."""
 
 
 @dataclass(frozen=True, slots=True)

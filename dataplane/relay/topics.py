@@ -1,15 +1,17 @@
 """The topics of the relay: what they hold, who may write them, how keys are named. Pure.
 
-| topic        | writer  | name of a key                | value              |
-|--------------|---------|------------------------------|--------------------|
-| snapshot     | agent   | empty                        | SerializedSnapshot |
-| activation   | agent   | empty                        | Activation         |
-| applications | agent   | application                  | ApplicationRecord  |
-| adapters     | agent   | application                  | LiveAdapters       |
-| sleep_orders | agent   | application                  | SleepOrder         |
-| ingresses    | ingress | replica id                   | IngressReport      |
-| rate_limits  | ingress | replica id                   | Used, by key uid   |
-| engines      | engine  | {application}/{replica id}   | EngineReport       |
+| topic        | writer  | name of a key                | value               |
+|--------------|---------|------------------------------|---------------------|
+| snapshot     | agent   | empty                        | SerializedSnapshot  |
+| revocations  | agent   | empty                        | RevocationsPosition |
+| revocations  | agent   | number of a piece            | uids of keys        |
+| activation   | agent   | empty                        | Activation          |
+| applications | agent   | application                  | ApplicationRecord   |
+| adapters     | agent   | application                  | LiveAdapters        |
+| sleep_orders | agent   | application                  | SleepOrder          |
+| ingresses    | ingress | replica id                   | IngressReport       |
+| rate_limits  | ingress | replica id                   | Used, by key uid    |
+| engines      | engine  | {application}/{replica id}   | EngineReport        |
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ class Topic(enum.StrEnum):
     """A set of keys with values of the same kind. The table above says which."""
 
     SNAPSHOT = "snapshot"
+    REVOCATIONS = "revocations"
     ACTIVATION = "activation"
     APPLICATIONS = "applications"
     ADAPTERS = "adapters"
@@ -43,6 +46,7 @@ class Role(enum.StrEnum):
 
 ROLE_OF: Mapping[Topic, Role] = {
     Topic.SNAPSHOT: Role.AGENT,
+    Topic.REVOCATIONS: Role.AGENT,
     Topic.ACTIVATION: Role.AGENT,
     Topic.APPLICATIONS: Role.AGENT,
     Topic.ADAPTERS: Role.AGENT,

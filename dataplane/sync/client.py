@@ -21,6 +21,7 @@ from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry
 from dataplane.sync.channel import Metadata, insecure_channel
 from dataplane.sync.events import Accepted, Candidate, Diverged, Ended, Identity, Refused, Rejected
+from dataplane.sync.revocations.stream import RevocationStream
 from dataplane.sync.subscriber import Subscriber
 from dataplane.sync.transitions import ProtocolViolation
 
@@ -48,6 +49,10 @@ class Handlers(Protocol):
 
     def on_connection(self, connection: Connection) -> None:
         """The connection changed."""
+
+    @property
+    def revocations(self) -> RevocationStream:
+        """Where revocations go, and what is said of them. Always the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +181,9 @@ class SyncClient:
 
     async def run(self) -> None:
         """Stay connected: open a stream again whenever it ends. Runs until it is cancelled."""
+        self._handlers.revocations.connect(wake=self._output_due.set, restart=self._hello_outdated.set)
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._handlers.revocations.run())
             group.create_task(self._handle_pending())
             group.create_task(self._keep_connected())
 
@@ -206,6 +213,7 @@ class SyncClient:
         try:
             call = SnapshotServiceStub(channel).Sync(metadata=metadata)
             self._subscriber.open()
+            self._handlers.revocations.open()
             self._hello_outdated.clear()
             try:
                 return await self._talk(call)
@@ -248,7 +256,8 @@ class SyncClient:
             if not isinstance(response, pb.SyncResponse):  # EOF
                 return await _outcome(call)
             self._messages_received += 1
-            event = self._subscriber.receive(response)
+            is_revocations = await self._handlers.revocations.receive(response)
+            event = None if is_revocations else self._subscriber.receive(response)
             if not self._connection.connected:
                 self._set_connection(replace(self._connection, connected=True))
                 _log.info("sync_connected", target=self._target)
@@ -265,7 +274,7 @@ class SyncClient:
     async def _write(self, call: SyncCall) -> Ended:
         while True:
             self._output_due.clear()
-            while (message := self._subscriber.take_message()) is not None:
+            while (message := self._handlers.revocations.next_message(self._subscriber)) is not None:
                 try:
                     await call.write(message)
                 except asyncio.InvalidStateError:
@@ -291,7 +300,7 @@ class SyncClient:
 
     async def _watch_hello(self) -> Ended:
         await self._hello_outdated.wait()
-        return Ended(reason="RETRY: a rejected snapshot is asked for again", reconnect_after_s=0.0)
+        return Ended(reason="RETRY: a rejected snapshot or missing revocations are asked for", reconnect_after_s=0.0)
 
     def _set_connection(self, connection: Connection) -> None:
         self._connection = connection
@@ -303,28 +312,29 @@ class SyncClient:
         while True:
             pending = await self._pending.get()
             if isinstance(pending, Rejected):
-                await self._remember(pending)
+                await _remember(self._handlers, pending)
             else:
                 rejected = self._subscriber.decided(await _decide(self._handlers, pending))
                 self._output_due.set()
                 self._decided.set()
                 if rejected is not None:
-                    await self._remember(rejected)
+                    await _remember(self._handlers, rejected)
             self._pending.task_done()
 
-    async def _remember(self, rejected: Rejected) -> None:
-        _log.warning(
-            "snapshot_rejected",
-            revision=rejected.position.revision,
-            store_uid=rejected.position.store_uid,
-            reason=rejected.reason,
-            error=rejected.message,
-        )
-        try:
-            await self._handlers.on_rejected(rejected)
-        except Exception:
-            # It is remembered in memory until this agent stops.
-            _log.exception("rejection_not_remembered", revision=rejected.position.revision)
+
+async def _remember(handlers: Handlers, rejected: Rejected) -> None:
+    _log.warning(
+        "snapshot_rejected",
+        revision=rejected.position.revision,
+        store_uid=rejected.position.store_uid,
+        reason=rejected.reason,
+        error=rejected.message,
+    )
+    try:
+        await handlers.on_rejected(rejected)
+    except Exception:
+        # It is remembered in memory until this agent stops.
+        _log.exception("rejection_not_remembered", revision=rejected.position.revision)
 
 
 async def _decide(handlers: Handlers, candidate: Candidate) -> Accepted | Rejection | Diverged:

@@ -8,6 +8,7 @@ Blocking: call it in a thread.
                              without one, of the file before CURRENT
                 PROBATION    crashes of the snapshot in service while it is on probation
                 REJECTED     rejected snapshots, with the reason
+                REVOCATIONS  keys that are revoked whatever is booted (`revocations/file.py`)
                 RESERVE      room for what comes next, given up when the disk is full
                 snapshots/*  whole snapshots (`snapshot_file.py`), and beside each the log of the
                              changes that follow it (`stored/log_format.py`)
@@ -90,6 +91,8 @@ class SnapshotDirectory:
         self._rejections = Rejections()
         self._probation = Probation(disk, "PROBATION", clock=clock, note_proven=lambda: self._files.note_proven())
         self._reserve = Reserve(disk, "RESERVE")
+        self.with_room = self._reserve.with_room
+        """For a file beside those that this class writes."""
         self._files = SnapshotFiles(disk, self._probation, self._reserve, lock=self._threads, background=background)
 
     # -- opening and closing -----------------------------------------------------------------------

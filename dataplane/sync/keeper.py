@@ -24,6 +24,9 @@ from dataplane.sync.directory import CRASHED_REPEATEDLY, DiskError, SnapshotDire
 from dataplane.sync.disk.file_disk import FileDisk
 from dataplane.sync.enrollment.redeeming import metadata_of
 from dataplane.sync.events import Accepted, Diverged, Identity, Rejected
+from dataplane.sync.revocations.file import RevocationsFile
+from dataplane.sync.revocations.keeper import Ingress, RevocationKeeper, Verifier
+from dataplane.sync.revocations.stream import RevocationStream
 from dataplane.sync.snapshot_file import StoredSnapshot
 from dataplane.sync.stored.booting import Verify
 
@@ -54,6 +57,8 @@ class SnapshotKeeper:
         instance_uid: str,
         policy: Policy,
         activate: Callable[[Snapshot], Awaitable[None]],
+        ingress: Ingress,
+        verifier: Verifier | None = None,
         retry_crashed_s: float = RETRY_CRASHED_S,
     ) -> None:
         """
@@ -62,6 +67,9 @@ class SnapshotKeeper:
             instance_uid: Differs for each start of the agent.
             policy: What this data plane accepts.
             activate: Puts a snapshot into service. Returns when requests are decided by it.
+            ingress: Where revocations of API keys are applied.
+            verifier: Refuses revocations that no trusted control plane has signed; None: all are
+                taken.
             retry_crashed_s: When a snapshot that crashed repeatedly is tried again.
         """
         self.snapshot: Snapshot | None = None
@@ -77,7 +85,10 @@ class SnapshotKeeper:
             http_address=settings.http_url,
             software_version=version("broadsheet"),
         )
-        self._disk = SnapshotDirectory(FileDisk(settings.data_dir / "snapshots"))
+        disk = FileDisk(settings.data_dir / "snapshots")
+        self._disk = SnapshotDirectory(disk)
+        file = RevocationsFile(disk, "REVOCATIONS", with_room=self._disk.with_room)
+        self._revocations = RevocationKeeper(file, ingress, verifier=verifier)
         self._disk_open = False
         self._warning = ""
         """Why the snapshot in service is not on disk; empty if it is."""
@@ -100,6 +111,7 @@ class SnapshotKeeper:
             self._disk_open = True
         except DiskError as error:
             _log.error("serving_from_memory", error=str(error))
+        await self._revocations.load()
         verify = functools.partial(accept, held=None, policy=self._policy)
         boot = await asyncio.to_thread(self._disk.boot, verify)
         self.snapshot = boot.snapshot
@@ -153,6 +165,7 @@ class SnapshotKeeper:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._client.run())
                 group.create_task(self._settle())
+                group.create_task(self._revocations.run())
                 group.create_task(self._retry_crashed(self._client))
                 group.create_task(self._watch_for_fault())
         finally:
@@ -248,6 +261,11 @@ class SnapshotKeeper:
             self._warning = f"served from memory, and not on the disk of the data plane: {error}"
         else:
             self._warning = ""
+
+    @property
+    def revocations(self) -> RevocationStream:
+        """Where revocations go, and what is said of them."""
+        return self._revocations.stream
 
     async def on_rejected(self, rejected: Rejected) -> None:
         """Remember a rejection across restarts."""

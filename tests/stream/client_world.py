@@ -102,13 +102,16 @@ def state(
 class ScriptedDataPlane:
     """The data plane end of a Sync stream: takes every snapshot, and reports scripted states."""
 
-    def __init__(self, endpoint: str, data_plane: str = "local", *, rejects: str = "") -> None:
+    def __init__(
+        self, endpoint: str, data_plane: str = "local", *, rejects: str = "", takes_revocations: bool = False
+    ) -> None:
         self._rejects = rejects
         self._requests: queue.Queue[pb.SyncRequest | None] = queue.Queue()
         self._serving: Position | None = None
         self._reported: Sequence[ResourceStatus] = ()
         self._channel = grpc.insecure_channel(endpoint)
-        hello = pb.Hello(data_plane=data_plane, instance_uid="1", http_address="http://127.0.0.1:1")
+        features = [pb.FEATURE_REVOCATIONS] if takes_revocations else []
+        hello = pb.Hello(data_plane=data_plane, instance_uid="1", http_address="http://127.0.0.1:1", features=features)
         self._requests.put(pb.SyncRequest(hello=hello))
         self._responses = snapshot_service_pb2_grpc.SnapshotServiceStub(self._channel).Sync(
             iter(self._requests.get, None)
@@ -138,6 +141,10 @@ class ScriptedDataPlane:
                 self._connected.set()
                 if response.HasField("commit"):
                     self._requests.put(pb.SyncRequest(status=self._answer(response.commit.to)))
+                elif response.HasField("revocations"):
+                    batch = pb.RevocationBatch.FromString(response.revocations.payload)
+                    status = pb.Status(serving=self._serving, revocations_sequence=batch.last_sequence)
+                    self._requests.put(pb.SyncRequest(status=status))
         except grpc.RpcError:
             pass  # closed, or the control plane ended
 
@@ -151,9 +158,11 @@ class ScriptedDataPlane:
 
 
 @contextmanager
-def scripted_data_plane(endpoint: str, data_plane: str = "local", *, rejects: str = "") -> Iterator[ScriptedDataPlane]:
+def scripted_data_plane(
+    endpoint: str, data_plane: str = "local", *, rejects: str = "", takes_revocations: bool = False
+) -> Iterator[ScriptedDataPlane]:
     """A `ScriptedDataPlane` during a block."""
-    plane = ScriptedDataPlane(endpoint, data_plane, rejects=rejects)
+    plane = ScriptedDataPlane(endpoint, data_plane, rejects=rejects, takes_revocations=takes_revocations)
     try:
         yield plane
     finally:

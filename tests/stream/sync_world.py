@@ -37,10 +37,12 @@ from dataplane.snapshot.rejection import ROOT_DIGEST_MISMATCH, Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.sync.client import Connection, SyncClient, Timing
 from dataplane.sync.events import Accepted, Diverged, Identity, Rejected
+from dataplane.sync.revocations.stream import RevocationStream
 from tests import full_catalog
 from tests.access import everybody_is_admin
 from tests.raw import POLICY
 from tests.registry_world import spec
+from tests.revoking import RevocationsInMemory
 from tests.sync_handler import sync_handler
 
 LIMITS = Limits(heartbeat_s=0.1, hello_timeout_s=0.5, answer_timeout_s=5.0, silence_timeout_s=5.0)
@@ -137,6 +139,8 @@ async def control_plane(
         fan_out = FanOut(fleet, now=lambda: datetime.now(UTC), settings=SHUTDOWN_SETTINGS)
         metrics = Metrics(clock=time.monotonic)
         store.commits.subscribe(lambda head: metrics.announced(head.position.revision))
+        store.commits.subscribe(lambda head: metrics.revoked(head.revocations_sequence))
+        metrics.count_behind_with_revocations(lambda: fan_out.behind_with_revocations)
         store.commits.subscribe(fan_out.publish)
         server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=1000, admit=everybody_is_admin)
         registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses)
@@ -183,6 +187,7 @@ class DataPlane:
         self.rejected: list[Rejected] = []
         self.connections: list[Connection] = []
         self.client: SyncClient | None = None
+        self.revoked = RevocationsInMemory()
         self._decide = decide
         self._changed = asyncio.Event()
 
@@ -215,6 +220,10 @@ class DataPlane:
     def on_connection(self, connection: Connection) -> None:
         self.connections.append(connection)
         self._notify()
+
+    @property
+    def revocations(self) -> RevocationStream:
+        return self.revoked.stream
 
     def _notify(self) -> None:
         self._changed.set()

@@ -14,7 +14,7 @@ from controlplane.access.permissions import Role
 from tests.adapter_directories import write_adapter
 from tests.stream.access_world import TOKENS, serving_guarded
 from tests.stream.cli_world import SIMULATED, Cli
-from tests.stream.client_world import running_control_plane
+from tests.stream.client_world import running_control_plane, scripted_data_plane
 
 
 @pytest.fixture
@@ -297,6 +297,30 @@ def test_keys_are_created_shown_once_listed_and_revoked(cli: Cli) -> None:
     assert "apiKeys/bob" in cli.out
     assert cli("snapshot", "show", "-o", "json") == 0
     assert json.loads(cli.out)["entries"][0]["content"]["revoked"] is True
+
+
+def test_revoke_waits_until_connected_data_planes_refuse_the_key_and_names_those_that_do_not(
+    cli: Cli, endpoint: str
+) -> None:
+    for key in ("a", "b", "c"):
+        assert cli("key", "create", key) == 0
+    with (
+        scripted_data_plane(endpoint, "takes", rejects="DOOMED", takes_revocations=True),
+        scripted_data_plane(endpoint, "serves"),
+    ):
+        assert cli("key", "revoke", "a", "--wait", "--timeout", "20") == 0
+        assert "all connected data planes refuse apiKeys/a" in cli.err
+        with scripted_data_plane(endpoint, "old", rejects="DOOMED"):
+            assert cli("key", "revoke", "b", "--wait", "--timeout", "0.5") == 1
+            assert "these do not say that they refuse apiKeys/b: old" in cli.err
+            assert cli("fleet", "get", "old") == 0
+            assert "0, lacks 2" in cli.out
+            assert cli("fleet", "list") == 0
+            assert "REVOKED" in cli.out
+        assert cli("key", "revoke", "c", "--wait", "--validate-only") == 0
+        assert cli("key", "revoke", "c", "--wait", "-o", "json") == 0
+        assert json.loads(cli.out)["revocations_sequence"] == "3"
+        assert "not connected, and told when they connect: old" in cli.err
 
 
 def test_a_token_may_come_from_flag_file_or_environment(

@@ -15,6 +15,7 @@ from broadsheet.v1 import api_key_pb2
 from dataplane.ingress.limits import IngressSettings
 from dataplane.openai.asgi import JSON, Receive, Scope, Send, send_whole
 from dataplane.snapshot.accept import accept
+from dataplane.snapshot.revocations.revoked_keys import RevocationsPosition
 from dataplane.snapshot.snapshot import Snapshot
 from tests import raw, views
 from tests.stream.ingress_world import Answer, Recorder, World, ready
@@ -216,3 +217,29 @@ async def test_anthropic_clients_get_anthropics_error_envelope(world: World) -> 
     answer = await world.post("/v1/messages", {"model": "open", "messages": []}, headers={"x-api-key": "wrong"})
     assert answer.status == 401
     assert json.loads(answer.body)["type"] == "error"
+
+
+async def test_a_revoked_key_is_refused_although_the_snapshot_still_has_it(world: World) -> None:
+    engine = ready(await world.serve(Recorder()))
+    only = catalog(views.api_key("alice", KEY))
+    world.show(only, open=engine)
+    assert (await ask(world, **bearer())).status == 200
+    world.app.key_access.revoke(["uid-alice"], RevocationsPosition(store_uid="store", sequence=1))
+    refused = await ask(world, **bearer())
+    assert (refused.status, error_of(refused)["code"]) == (401, "invalid_api_key")
+    async with world.http.get("/v1/models", headers=bearer()) as response:
+        assert response.status == 401
+    assert (await ask(world)).status == 401, "revoking the last key does not admit everybody"
+    world.show(catalog(views.api_key("alice", KEY), revision=8), open=engine)
+    assert (await ask(world, **bearer())).status == 401, "a later snapshot does not bring it back"
+    world.show(only, open=engine)
+    assert (await ask(world, **bearer())).status == 401, "nor does an earlier one"
+
+
+async def test_other_keys_and_a_new_key_of_the_same_name_are_let_in(world: World) -> None:
+    again = views.api_key("alice", "bs-the-new-key")
+    again.uid = "uid-of-the-new-key"
+    world.app.key_access.revoke(["uid-alice"], RevocationsPosition(store_uid="store", sequence=1))
+    world.show(catalog(again, views.api_key("bob", "bs-of-bob")), open=ready(await world.serve(Recorder())))
+    assert (await ask(world, **bearer("bs-the-new-key"))).status == 200
+    assert (await ask(world, **bearer("bs-of-bob"))).status == 200

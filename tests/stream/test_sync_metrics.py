@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.stream.sync_world import ControlPlane, DataPlane, control_plane, eventually
+from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
+from dataplane.sync.channel import insecure_channel
+from tests.stream.sync_world import ControlPlane, DataPlane, control_plane, eventually, hello
+from tests.stream.test_sync_revocations import create, revoke
 
 
 def value(plane: ControlPlane, name: str, **labels: str) -> float:
@@ -42,3 +45,19 @@ async def test_a_rejected_snapshot_is_counted(tmp_path: Path) -> None:
         await eventually(lambda: is_value(plane, "snapshot_rejections_total", 1))
         await data_plane.active(await plane.register("n"))
         assert value(plane, "snapshot_rejections_total") == 1
+
+
+async def test_a_revocation_is_measured_and_who_is_behind_is_counted(tmp_path: Path) -> None:
+    data_plane = DataPlane()
+    async with control_plane(tmp_path) as plane, data_plane.running(plane.address):
+        await create(plane)
+        await data_plane.active(1)
+        assert value(plane, "revocations_behind") == 0
+        await revoke(plane)
+        await eventually(lambda: is_value(plane, "revocation_seconds_count", 1))
+        await eventually(lambda: is_value(plane, "revocations_behind", 0))
+        async with insecure_channel(plane.address) as channel:
+            call = SnapshotServiceStub(channel).Sync()
+            await call.write(hello("earlier-release"))
+            await eventually(lambda: is_value(plane, "revocations_behind", 1))
+            call.cancel()

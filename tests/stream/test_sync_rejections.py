@@ -21,6 +21,7 @@ from dataplane.sync.directory import CRASHED_REPEATEDLY
 from dataplane.sync.keeper import SnapshotKeeper
 from dataplane.sync.stored.booting import CRASHES_MAX
 from tests.raw import POLICY
+from tests.revoking import IngressInMemory
 from tests.stream.sync_conditions import (
     is_connected,
     serves,
@@ -125,7 +126,12 @@ async def test_a_snapshot_that_crashed_repeatedly_is_sent_again_after_a_while(
     @asynccontextmanager
     async def running(*, retry_crashed_s: float) -> AsyncIterator[None]:
         keeper = SnapshotKeeper(
-            settings, instance_uid=uuid.uuid4().hex, policy=POLICY, activate=activate, retry_crashed_s=retry_crashed_s
+            settings,
+            instance_uid=uuid.uuid4().hex,
+            policy=POLICY,
+            activate=activate,
+            ingress=IngressInMemory(),
+            retry_crashed_s=retry_crashed_s,
         )
         await keeper.load()
         task = asyncio.create_task(keeper.run())

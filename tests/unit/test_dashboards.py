@@ -31,6 +31,7 @@ def shown() -> set[str]:
     metrics.count_data_planes(dict)
     metrics.count_lags(dict)
     metrics.show_audit_backlog(lambda: 0.0)
+    metrics.count_behind_with_revocations(int)
     return series(metrics.registry)
 
 

@@ -77,9 +77,13 @@ class ApiKeyHandler:
             changed = revoked is not current
             if changed:
                 await transaction.api_keys.put(revoked, current)
+                sequence = transaction.revocations.sequence
+            else:
+                sequence = await transaction.revocations.sequence_of(revoked.uid)
             return pb.RevokeApiKeyResponse(
                 api_key=api_keys.to_proto(revoked),
                 catalog_revision=consistency.revision_with(transaction, changed=changed),
+                revocations_sequence=sequence,
             )
 
         return await idempotency.commit(

@@ -14,7 +14,7 @@ from broadsheet.v1 import fleet_service_pb2 as pb
 from controlplane.access.enrolled import EnrolledDataPlanes
 from controlplane.catalog.convert import position_to_proto, timestamp_to_proto
 from controlplane.catalog.data_planes.enrollment import Enrollment
-from controlplane.catalog.domain import HISTORY_MAX, DataPlaneRecord, Identity, Position, PositionChange
+from controlplane.catalog.domain import HISTORY_MAX, DataPlaneRecord, Head, Identity, Position, PositionChange
 from controlplane.errors import data_plane_connected, data_plane_not_found
 from controlplane.fleet.fleet import Fleet
 from controlplane.fleet.state import DataPlaneView
@@ -160,7 +160,11 @@ class FleetHandler:
     def _shown(self, data_plane_id: str, stored: Mapping[str, DataPlaneRecord]) -> pb.DataPlane:
         """A data plane in an answer. It may be one that is enrolled and has never connected."""
         view = self._view(data_plane_id, stored)
-        shown = _data_plane(view) if view is not None else pb.DataPlane(name=data_plane_name(data_plane_id))
+        shown = (
+            _data_plane(view, self._fleet.state.head)
+            if view is not None
+            else pb.DataPlane(name=data_plane_name(data_plane_id))
+        )
         lag = self._fleet.lags.of(view.record.serving) if view is not None else None
         if lag is not None:
             shown.lag.revisions = lag.revisions
@@ -206,7 +210,7 @@ def _wait_response(outcomes: Sequence[DataPlaneOutcome]) -> pb.WaitForRevisionRe
     )
 
 
-def _data_plane(view: DataPlaneView) -> pb.DataPlane:
+def _data_plane(view: DataPlaneView, head: Head) -> pb.DataPlane:
     record = view.record
     return pb.DataPlane(
         name=data_plane_name(record.id),
@@ -223,6 +227,8 @@ def _data_plane(view: DataPlaneView) -> pb.DataPlane:
         last_seen_time=timestamp_to_proto(record.last_seen_time),
         identity=_IDENTITIES[record.identity],
         votes=record.identity.votes,
+        revocations_sequence=record.revocations_sequence,
+        revocations_missing=max(0, head.revocations_sequence - record.revocations_sequence),
     )
 
 

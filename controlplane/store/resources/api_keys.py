@@ -62,6 +62,8 @@ class ApiKeyChanges(ApiKeys):
         await self._change.put_row(table, _values(api_key), {"id": api_key.id} if previous is not None else None)
         entry = snapshot.entry_of_message(api_key.name, api_keys.entry_of(api_key))
         await self._change.entries.set(api_key.name, entry)
+        if api_key.revoke_time is not None and (previous is None or previous.revoke_time is None):
+            await self._change.revocations.add(api_key.name, api_key.uid)
 
 
 def _api_key(row: Row[Any]) -> ApiKey:

@@ -11,6 +11,7 @@ from controlplane.catalog.domain import Stamp
 from controlplane.store.databases.connection import WriteConnection
 from controlplane.store.entry_changes import EntryChanges
 from controlplane.store.reading import Reading
+from controlplane.store.resources.revocations import RevocationChanges
 from controlplane.store.resources.served_names import ServedNames
 
 
@@ -26,6 +27,7 @@ class CatalogChange:
     """What the change is marked with."""
     entries: EntryChanges
     served_names: ServedNames
+    revocations: RevocationChanges
 
     @property
     def reading(self) -> Reading:

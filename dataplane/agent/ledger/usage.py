@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from dataplane.agent.ledger.reports import Reports, ReportUpdate
 from dataplane.agent.situation import Asked
 from dataplane.relay.messages import IngressReport
+from dataplane.snapshot.revocations.revoked_keys import RevocationsPosition
 from dataplane.snapshot.snapshot import Position
 
 _CALLERS_MAX = 64
@@ -90,3 +91,7 @@ class Usage:
     def ingress_positions(self) -> Mapping[str, Position | None]:
         """By ingress replica: the snapshot that it said last it decides by; None: it has none."""
         return {replica: report.position for replica, report in self._ingresses.remembered().items()}
+
+    def ingress_revocations(self) -> Mapping[str, RevocationsPosition]:
+        """By ingress replica: the revocations of API keys that it said last it applies."""
+        return {replica: report.revocations for replica, report in self._ingresses.remembered().items()}

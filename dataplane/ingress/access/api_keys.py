@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 
 from dataplane.ingress.access.rate_limits import RateLimits, Used
 from dataplane.openai import errors as openai_errors
@@ -12,6 +12,7 @@ from dataplane.openai.asgi import Headers, Scope, header
 from dataplane.snapshot.activation import View
 from dataplane.snapshot.api_key import ApiKey
 from dataplane.snapshot.persistent.sorted_map import SortedMap
+from dataplane.snapshot.revocations.revoked_keys import NOTHING_REVOKED, RevocationsPosition
 from dataplane.snapshot.snapshot import Snapshot
 from protocol.api_keys import key_hash
 
@@ -20,7 +21,10 @@ _KEY_BYTES_MAX = 1024
 
 
 class KeyAccess:
-    """Checks keys by the snapshot alone. One per ingress replica, used from one event loop."""
+    """Checks keys by the snapshot, and by what was revoked since.
+
+    One per ingress replica, used from one event loop.
+    """
 
     def __init__(self, *, require_api_key: bool, clock: Callable[[], float]) -> None:
         """
@@ -35,6 +39,10 @@ class KeyAccess:
         """Of the last view, by hash."""
         self._by_uid: dict[str, ApiKey] = {}
         """The same keys."""
+        self._revoked: set[str] = set()
+        """Uids. It only grows, so a request sees the newest with whatever view it began."""
+        self.revocations = NOTHING_REVOKED
+        """How far revocations are applied here, beside those in snapshots."""
 
     def authenticate(self, scope: Scope, snapshot: Snapshot) -> ApiKey | None:
         """Return the key of a request; None if no key is required.
@@ -44,7 +52,17 @@ class KeyAccess:
         """
         if not self._require_api_key and not snapshot.has_api_keys:
             return None
-        return find_key(snapshot.api_keys, _presented_key(scope), now=self._clock())
+        return find_key(snapshot.api_keys, _presented_key(scope), now=self._clock(), revoked=self._revoked)
+
+    def revoke(self, key_uids: Iterable[str], position: RevocationsPosition) -> None:
+        """Refuse these keys from now on, whatever a snapshot says of them.
+
+        Args:
+            key_uids: Uids of keys.
+            position: How far revocations are applied then.
+        """
+        self._revoked.update(key_uids)
+        self.revocations = position
 
     def check_name(self, key: ApiKey | None, served_name: str) -> None:
         """Refuse a name that the key may not call, as if it did not exist.
@@ -104,17 +122,24 @@ class KeyAccess:
         self._limits.forget_replicas(live)
 
 
-def find_key(api_keys: Mapping[bytes, ApiKey], presented: str | None, *, now: float) -> ApiKey:
+def find_key(
+    api_keys: Mapping[bytes, ApiKey],
+    presented: str | None,
+    *,
+    now: float,
+    revoked: Container[str] = frozenset(),
+) -> ApiKey:
     """Return the API key that a caller presented.
 
     Args:
         api_keys: The keys of the snapshot, by hash.
         presented: The key from the request's header; None when the request has none.
         now: Seconds since the epoch.
+        revoked: Uids of keys that are refused although the snapshot has them.
 
     Raises:
         openai_errors.ApiKeyMissing: `presented` is None.
-        openai_errors.ApiKeyInvalid: The snapshot has no such key.
+        openai_errors.ApiKeyInvalid: The snapshot has no such key, or it is revoked.
         openai_errors.ApiKeyExpired: The key has expired.
     """
     if presented is None:
@@ -123,7 +148,7 @@ def find_key(api_keys: Mapping[bytes, ApiKey], presented: str | None, *, now: fl
     found = api_keys.get(digest)
     # The time of the lookup depends on the hash of `presented` only, which reveals nothing about
     # other keys.
-    if found is None or not hmac.compare_digest(found.hash, digest):
+    if found is None or not hmac.compare_digest(found.hash, digest) or found.uid in revoked:
         raise openai_errors.ApiKeyInvalid
     if found.expires_at is not None and now >= found.expires_at:
         raise openai_errors.ApiKeyExpired

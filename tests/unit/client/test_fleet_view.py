@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 from rich.console import Console
 
@@ -33,3 +34,10 @@ def test_a_warning_about_the_snapshot_in_service_is_shown() -> None:
 def test_why_a_data_plane_rejects_a_snapshot_is_shown() -> None:
     plane = DataPlane(name="dataPlanes/a", phase=snapshot_service_pb2.PHASE_REJECTED, reason="R", message="words")
     assert "R: words" in shown(plane)
+
+
+def test_revocations_that_a_data_plane_lacks_are_shown() -> None:
+    plane = DataPlane(name="dataPlanes/a", revocations_sequence=4)
+    assert "Revoked    4\n" in re.sub(r" +\n", "\n", shown(plane))
+    plane.revocations_missing = 2
+    assert "Revoked    4, lacks 2" in shown(plane)

@@ -84,7 +84,10 @@ class AsyncApiKeys(AsyncConnection):
     async def revoke_api_key(
         self, api_key: str, *, validate_only: bool = False, request_id: str = "", timeout_s: float | None = None
     ) -> RevokeApiKeyResponse:
-        """Revoke a key for good. A data plane refuses it once it has the resulting snapshot.
+        """Revoke a key for good.
+
+        Every connected data plane is told at once, beside snapshots, and refuses it from then on
+        whatever snapshot it serves. `wait_for_revocation` waits for that.
 
         Args:
             validate_only: Check everything, and write nothing.

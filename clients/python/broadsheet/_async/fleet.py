@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 from broadsheet._connection.asynchronous import AsyncConnection
 from broadsheet._connection.options import DEFAULT_TIMEOUT_S, WAIT_GRACE_S
 from broadsheet._requests.enrollment import with_token
 from broadsheet._requests.fields import duration
 from broadsheet._requests.names import data_plane_resource
+from broadsheet._requests.revocations import refuses
 from broadsheet.types import (
     DataPlane,
     EnrollDataPlaneResponse,
     RemoveDataPlaneResponse,
+    RevokeApiKeyResponse,
     WaitForRevisionResponse,
 )
-from broadsheet.v1 import enrollment_pb2
+from broadsheet.v1 import enrollment_pb2, snapshot_service_pb2
 from broadsheet.v1 import fleet_service_pb2 as pb
+
+REVOCATION_POLL_S = 0.25
+"""Between two looks at the fleet. Most data planes report within a tenth of a second."""
 
 
 class AsyncFleet(AsyncConnection):
@@ -58,6 +65,31 @@ class AsyncFleet(AsyncConnection):
             timeout=duration(timeout_s),
         )
         return await self._call(self._fleet.WaitForRevision, request, timeout_s + WAIT_GRACE_S)
+
+    async def wait_for_revocation(
+        self, revoked: RevokeApiKeyResponse, *, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> Sequence[DataPlane]:
+        """Wait until every connected data plane refuses a key that was revoked.
+
+        Args:
+            revoked: The response of `revoke_api_key`.
+            timeout_s: How long to wait, in seconds. 0: look once.
+
+        Returns:
+            The connected data planes that have not reported that they refuse it. Empty: all do.
+            Those that are not connected learn of it when they connect.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        newest = snapshot_service_pb2.ListSnapshotsRequest(page_size=1)
+        store_uid = (await self._call(self._snapshot.ListSnapshots, newest, None)).snapshots[0].position.store_uid
+        while True:
+            left: list[DataPlane] = []
+            async for plane in self.list_data_planes():
+                if plane.connected and not refuses(plane, revoked, store_uid):
+                    left.append(plane)
+            if not left or time.monotonic() >= deadline_s:
+                return left
+            await asyncio.sleep(REVOCATION_POLL_S)
 
     async def remove_data_plane(
         self,

@@ -435,8 +435,13 @@ class RevokeApiKeyResponse(_message.Message):
 
     API_KEY_FIELD_NUMBER: _builtins.int
     CATALOG_REVISION_FIELD_NUMBER: _builtins.int
+    REVOCATIONS_SEQUENCE_FIELD_NUMBER: _builtins.int
     catalog_revision: _builtins.int
     """The first catalog revision in which it is revoked; the newest if it was revoked before."""
+    revocations_sequence: _builtins.int
+    """The sequence of this revocation among those of the store. Data planes report up to which they
+    apply them.
+    """
     @_builtins.property
     def api_key(self) -> Global___ApiKey:
         """The key's description as it is now."""
@@ -446,10 +451,11 @@ class RevokeApiKeyResponse(_message.Message):
         *,
         api_key: Global___ApiKey | None = ...,
         catalog_revision: _builtins.int = ...,
+        revocations_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "catalog_revision", b"catalog_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "catalog_revision", b"catalog_revision", "revocations_sequence", b"revocations_sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

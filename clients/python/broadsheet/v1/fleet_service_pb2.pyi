@@ -76,6 +76,8 @@ class DataPlane(_message.Message):
     LAG_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
     ENROLLMENT_FIELD_NUMBER: _builtins.int
+    REVOCATIONS_SEQUENCE_FIELD_NUMBER: _builtins.int
+    REVOCATIONS_MISSING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `dataPlanes/{data_plane}`."""
     connected: _builtins.bool
@@ -100,6 +102,12 @@ class DataPlane(_message.Message):
     """Whether rollouts go by what it reports: they do with IDENTITY_BOUND and IDENTITY_LOCAL. Others
     could have been made up.
     """
+    revocations_sequence: _builtins.int
+    """The newest revocation of an API key that it applies, by sequence. 0: none, or it takes them with
+    snapshots only, as earlier releases do.
+    """
+    revocations_missing: _builtins.int
+    """How many later revocations there are. A snapshot that it serves may contain them."""
     @_builtins.property
     def serving(self) -> _snapshot_pb2.Position:
         """The snapshot that it serves. Absent: none."""
@@ -157,10 +165,12 @@ class DataPlane(_message.Message):
         lag: Global___Lag | None = ...,
         history: _abc.Iterable[Global___PositionChange] | None = ...,
         enrollment: _enrollment_pb2.Enrollment | None = ...,
+        revocations_sequence: _builtins.int = ...,
+        revocations_missing: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "enrollment", b"enrollment", "lag", b"lag", "last_seen_time", b"last_seen_time", "serving", b"serving", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "connected", b"connected", "enrollment", b"enrollment", "history", b"history", "http_address", b"http_address", "identity", b"identity", "instance_uid", b"instance_uid", "lag", b"lag", "last_seen_time", b"last_seen_time", "message", b"message", "name", b"name", "phase", b"phase", "reason", b"reason", "resources", b"resources", "serving", b"serving", "software_version", b"software_version", "target", b"target", "votes", b"votes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "connected", b"connected", "enrollment", b"enrollment", "history", b"history", "http_address", b"http_address", "identity", b"identity", "instance_uid", b"instance_uid", "lag", b"lag", "last_seen_time", b"last_seen_time", "message", b"message", "name", b"name", "phase", b"phase", "reason", b"reason", "resources", b"resources", "revocations_missing", b"revocations_missing", "revocations_sequence", b"revocations_sequence", "serving", b"serving", "software_version", b"software_version", "target", b"target", "votes", b"votes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -66,6 +66,33 @@ def test_times_of_old_revisions_are_forgotten() -> None:
     assert value(metrics, "convergence_seconds_count") == 1
 
 
+def test_a_revocation_is_measured_from_its_commit_to_the_report_of_each_data_plane() -> None:
+    clock = Clock()
+    metrics = Metrics(clock=clock)
+    metrics.revocations_begin_at(4)
+    metrics.revoked(4)
+    metrics.revocations_applied(4)
+    assert value(metrics, "revocation_seconds_count") == 0, "it was found at start"
+    metrics.revoked(6)
+    clock.now_s += 0.5
+    metrics.revoked(6)
+    metrics.revocations_applied(6)
+    clock.now_s += 1
+    metrics.revocations_applied(6)
+    assert value(metrics, "revocation_seconds_count") == 2
+    assert value(metrics, "revocation_seconds_sum") == 2.0
+
+
+def test_times_of_old_revocations_are_forgotten() -> None:
+    metrics = Metrics(clock=Clock())
+    for sequence in range(1, ANNOUNCED_MAX + 2):
+        metrics.revoked(sequence)
+    metrics.revocations_applied(1)
+    assert value(metrics, "revocation_seconds_count") == 0
+    metrics.revocations_applied(2)
+    assert value(metrics, "revocation_seconds_count") == 1
+
+
 def test_states_are_counted_when_somebody_asks() -> None:
     metrics = Metrics(clock=Clock())
     counts = {"IDLE": 1}

@@ -20,6 +20,7 @@ from dataplane.sync.snapshot_file import StoredSnapshot
 from dataplane.sync.stored.booting import CRASHES_MAX
 from tests.disk import ONE, TWO, become_read_only, raise_disk_full, snapshot
 from tests.raw import POLICY, model, position, raws
+from tests.revoking import IngressInMemory
 
 ENTRIES = raws(model("a"))
 
@@ -31,7 +32,7 @@ def keeper(directory: Path, activated: list[Snapshot], *, fault: Exception | Non
         activated.append(snapshot)
 
     settings = Settings(data_dir=directory, controlplane="127.0.0.1:1")
-    return SnapshotKeeper(settings, instance_uid="test", policy=POLICY, activate=activate)
+    return SnapshotKeeper(settings, instance_uid="test", policy=POLICY, activate=activate, ingress=IngressInMemory())
 
 
 async def test_accepted_snapshot_is_in_service_and_on_disk(tmp_path: Path) -> None:

@@ -9,9 +9,12 @@ import typer
 
 from broadsheet.cli import pairs
 from broadsheet.cli.declaring import command
+from broadsheet.cli.report import EXIT_FAILED
 from broadsheet.cli.session import Output, Session
 from broadsheet.cli.view import results
 from broadsheet.cli.view.keys import key_view, keys_table
+from broadsheet.client import Client
+from broadsheet.types import RevokeApiKeyResponse
 
 group = typer.Typer(
     no_args_is_help=True, rich_markup_mode="markdown", help="API keys: who may ask which models, and how much."
@@ -77,12 +80,34 @@ def get(session: Session, key: KeyArgument) -> None:
     results.show(session, results.to_json(found), key_view(found))
 
 
-@command(group, "revoke", example="broadsheet key revoke alice")
-def revoke(session: Session, key: KeyArgument, *, validate_only: ValidateOption = False) -> None:
-    """Revoke an API key for good. Data planes refuse it as soon as they have the snapshot of the
-    change."""
+@command(group, "revoke", example="broadsheet key revoke alice --wait")
+def revoke(
+    session: Session,
+    key: KeyArgument,
+    *,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until all connected data planes refuse it; exit 1 unless they do.")
+    ] = False,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0, max=3600, help="How long to wait.")] = 30.0,
+    validate_only: ValidateOption = False,
+) -> None:
+    """Revoke an API key for good. Data planes are told at once, beside snapshots."""
     with session.client() as client:
         response = client.revoke_api_key(key, validate_only=validate_only)
-    done = "would be revoked" if validate_only else "revoked"
-    text = f"{response.api_key.name} {done}; catalog revision {response.catalog_revision}"
-    results.show(session, results.to_json(response), text)
+        done = "would be revoked" if validate_only else "revoked"
+        text = f"{response.api_key.name} {done}; catalog revision {response.catalog_revision}"
+        results.show(session, results.to_json(response), text)
+        if wait and not validate_only:
+            _wait_until_refused(session, client, response, timeout)
+
+
+def _wait_until_refused(session: Session, client: Client, revoked: RevokeApiKeyResponse, timeout_s: float) -> None:
+    left = client.wait_for_revocation(revoked, timeout_s=timeout_s)
+    gone = [plane.name.removeprefix("dataPlanes/") for plane in client.list_data_planes() if not plane.connected]
+    if gone:
+        session.say(f"not connected, and told when they connect: {', '.join(gone)}")
+    if left:
+        names = ", ".join(plane.name.removeprefix("dataPlanes/") for plane in left)
+        session.say(f"these do not say that they refuse {revoked.api_key.name}: {names}")
+        raise typer.Exit(EXIT_FAILED)
+    session.say(f"all connected data planes refuse {revoked.api_key.name}")

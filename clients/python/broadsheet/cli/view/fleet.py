@@ -18,7 +18,7 @@ HISTORY_SHOWN = 5
 
 def data_planes_table(data_planes: Iterable[DataPlane]) -> RenderableType:
     """Data planes, one per line."""
-    positions = ("SERVING", "TARGET", "LAG", "PHASE")
+    positions = ("SERVING", "TARGET", "LAG", "PHASE", "REVOKED")
     table = new_table("DATA PLANE", "STREAM", "VOTES", *positions, "HTTP", "LAST SEEN", "REASON")
     for plane in data_planes:
         add_row(
@@ -30,6 +30,7 @@ def data_planes_table(data_planes: Iterable[DataPlane]) -> RenderableType:
             _position(plane, "target"),
             _lag(plane),
             styled(Phase.Name(plane.phase).removeprefix("PHASE_")),
+            _revocations(plane),
             plane.http_address or "-",
             age(plane.last_seen_time),
             plane.reason,
@@ -56,6 +57,7 @@ def data_plane_view(plane: DataPlane) -> RenderableType:
     elif plane.message:
         is_waiting = plane.phase == Phase.PHASE_PREPARED
         add_row(facts, "Waits for" if is_waiting else "Warning", plane.message)
+    add_row(facts, "Revoked", _revocations(plane))
     add_row(facts, "HTTP", plane.http_address or "-")
     add_row(facts, "Release", plane.software_version or "-")
     add_row(facts, "Connected", age(plane.connect_time))
@@ -144,3 +146,9 @@ def _position(message: DataPlane | DataPlaneOutcome | PositionChange, field: str
         return "-"
     position: Position = getattr(message, field)
     return f"{position.revision} · {position.digest.hex()[:DIGEST_DIGITS]}"
+
+
+def _revocations(plane: DataPlane) -> str:
+    """How many revocations it has reported to apply, and how many later ones there are."""
+    applied = f"{plane.revocations_sequence}"
+    return f"{applied}, lacks {plane.revocations_missing}" if plane.revocations_missing else applied

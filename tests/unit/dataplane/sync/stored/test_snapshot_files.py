@@ -11,7 +11,7 @@ from typing import NoReturn, cast
 import pytest
 
 from dataplane.snapshot.change import Change
-from dataplane.snapshot.snapshot import RawEntry
+from dataplane.snapshot.snapshot import Entries, RawEntry
 from dataplane.sync.directory import CRASHED_REPEATEDLY, DiskError, SnapshotDirectory
 from dataplane.sync.probation import PROBATION_S
 from dataplane.sync.snapshot_file import read_snapshot
@@ -52,7 +52,7 @@ def test_a_change_does_not_walk_through_the_snapshot() -> None:
         directory.save(after, change(before, after) if before else None)
     small = len(disk.files["RESERVE"]), sum(map(len, disk.files.values()))
     calls = disk.changes
-    large = replace(THREE, entries=cast(tuple[RawEntry, ...], OnlyCounted()))
+    large = replace(THREE, entries=cast(Entries, OnlyCounted()))
     directory.save(large, change(TWO, THREE))
     assert disk.changes == calls + 1
     assert len(disk.files["RESERVE"]) == small[0]
