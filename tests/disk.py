@@ -147,7 +147,8 @@ def become_read_only(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Path, "mkdir", mkdir)
     patch.setattr(Path, "replace", raise_read_only)
     patch.setattr(Path, "unlink", raise_read_only)
-    patch.setattr(os, "fsync", raise_read_only)
+    for function in ("fsync", "fdatasync", "pwrite", "ftruncate", "posix_fallocate"):
+        patch.setattr(os, function, raise_read_only)
 
 
 def raise_read_only(*_: object, **__: object) -> None:
