@@ -8,6 +8,7 @@ from controlplane.principal import Principal
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.cutting import EntrySource
 from controlplane.push.fan_out import FanOut
+from controlplane.push.head_signing import HeadSigner
 from controlplane.push.reported_names import CatalogNames
 from controlplane.push.subscription.timing import Limits
 from controlplane.push.sync import WATCH_S, Identify, SyncHandler
@@ -25,6 +26,7 @@ def sync_handler(
     *,
     entries: EntrySource | None = None,
     identify: Identify = everybody_is_known,
+    heads: HeadSigner | None = None,
     limits: Limits | None = None,
     metrics: Metrics | None = None,
     watch_s: float = WATCH_S,
@@ -32,4 +34,6 @@ def sync_handler(
     """The handler of the streams of `fan_out`, which sends what `entries` or the store has."""
     chunks = ChunkCache(entries if entries is not None else store)
     names = CatalogNames(store.reported_names)
-    return SyncHandler(fan_out, chunks, names, identify=identify, limits=limits, metrics=metrics, watch_s=watch_s)
+    return SyncHandler(
+        fan_out, chunks, names, identify=identify, heads=heads, limits=limits, metrics=metrics, watch_s=watch_s
+    )

@@ -33,6 +33,8 @@ class Head:
     position: Position
     entry_count: int
     """Entries in the whole snapshot."""
+    commit_time: datetime | None = None
+    """When it was committed, as stored. None: not read, because nobody is told of this head."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,6 +93,11 @@ class FanOut:
             for stream in self._streams:
                 stream.publish(head)
 
+    def announce_again(self) -> None:
+        """Announce the newest snapshot once more on every stream: its signatures have changed."""
+        for stream in self._streams:
+            stream.announce_again()
+
     async def prepare(self, data_plane_id: str, identity: Identity = Identity.SHARED) -> Session:
         """Admit a new stream of a data plane, right before it is attached.
 

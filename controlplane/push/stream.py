@@ -51,6 +51,11 @@ class Stream:
         self.subscription.publish(head)
         self.wake.set()
 
+    def announce_again(self) -> None:
+        """Announce the head once more: its signatures have changed."""
+        self.subscription.announce_again()
+        self.wake.set()
+
     def supersede(self) -> None:
         """End it: a newer stream of the same data plane has taken its place."""
         self.end(SUPERSEDED, reconnect_after_s=SUPERSEDED_RECONNECT_AFTER_S)

@@ -17,6 +17,7 @@ from controlplane.fleet.progress import Progress, ResourceChange
 from controlplane.metrics.metrics import Metrics
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
+from controlplane.push.head_signing import HeadSigner
 from controlplane.push.reported_names import CatalogNames
 from controlplane.push.stream import Stream
 from controlplane.push.stream_writer import StreamWriter
@@ -60,6 +61,7 @@ class SyncHandler:
         names: CatalogNames,
         *,
         identify: Identify,
+        heads: HeadSigner | None = None,
         limits: Limits | None = None,
         metrics: Metrics | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -71,6 +73,7 @@ class SyncHandler:
             chunks: Snapshots to send.
             names: Tells names of the catalog from made-up ones.
             identify: Decides which data planes a caller may speak for.
+            heads: Signs the heads of snapshots. None: nothing is signed.
             limits: How long things may take.
             metrics: Where snapshots are counted; None: in metrics that nothing shows.
             clock: Seconds of a clock that does not go back.
@@ -80,6 +83,7 @@ class SyncHandler:
         self._chunks = chunks
         self._names = names
         self._identify = identify
+        self._heads = heads or HeadSigner(None)
         self._limits = limits or Limits()
         self._metrics = metrics or Metrics(clock=clock)
         self._clock = clock
@@ -167,9 +171,13 @@ class SyncHandler:
                 await self._write_chunk(subscription, output, writer)
             elif isinstance(output, ChangeRequest):
                 can_send_change = await self._chunks.can_send(output)
-                await writer.write(subscription.announce(output, can_send_change=can_send_change))
+                intent = subscription.announce(output, can_send_change=can_send_change)
+                await writer.write(self._signed(subscription, intent))
             else:
-                await writer.write(output)
+                await writer.write(self._signed(subscription, output))
+
+    def _signed(self, subscription: Subscription, response: pb.SyncResponse) -> pb.SyncResponse:
+        return self._heads.add_to(response, subscription.in_flight or self._fan_out.head)
 
     async def _write_chunk(self, subscription: Subscription, request: ChunkRequest, writer: StreamWriter) -> None:
         piece = await self._chunks.get(request)

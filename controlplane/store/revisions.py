@@ -48,6 +48,7 @@ class Revisions:
         return domain.Head(
             position=domain.Position(store_uid=row.store_uid, revision=row.revision, digest=row.root_digest),
             entry_count=row.entry_count,
+            commit_time=from_us(row.create_time_us),
         )
 
     async def commit_at(self, revision: int) -> domain.Commit:
@@ -152,7 +153,7 @@ class NextRevision:
         }
         await self._connection.insert(catalog_revisions, commit)
         position = dataclasses.replace(self.tip.head.position, revision=revision, digest=root)
-        head = domain.Head(position=position, entry_count=digest.entry_count)
+        head = domain.Head(position=position, entry_count=digest.entry_count, commit_time=self.stamp.now)
         return Tip(head=head, digest=digest, entry_bytes=entry_bytes)
 
 
@@ -190,9 +191,10 @@ async def make_catalog_if_absent(connection: AsyncConnection, *, store_uid: str,
 
 def _commit(row: Row[Any], store_uid: str) -> domain.Commit:
     position = domain.Position(store_uid=store_uid, revision=row.revision, digest=row.root_digest)
+    create_time = from_us(row.create_time_us)
     return domain.Commit(
-        head=domain.Head(position=position, entry_count=row.entry_count),
-        create_time=from_us(row.create_time_us),
+        head=domain.Head(position=position, entry_count=row.entry_count, commit_time=create_time),
+        create_time=create_time,
         method=row.method,
         resource=row.resource,
         size_bytes=row.entry_bytes,

@@ -27,12 +27,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, Protocol
 
 import structlog
 
 from dataplane.errors import DataPlaneError
-from dataplane.snapshot.rejection import Rejection
+from dataplane.snapshot.rejection import SIGNATURE_REASONS, Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.sync.durable_files import remove_partial_files, write_file, write_text
 from dataplane.sync.events import Rejected
@@ -55,8 +55,13 @@ _FILE_NAME = re.compile(r"[0-9]{20}-[0-9a-f]{32}\.snapshot")
 
 _log = structlog.get_logger("dataplane.sync.directory")
 
-Verify = Callable[[Position, Sequence[RawEntry]], Snapshot | Rejection]
-"""`accept` with its policy, and nothing held."""
+
+class Verify(Protocol):
+    """`accept` with its policy, and nothing held."""
+
+    def __call__(
+        self, position: Position, entries: Sequence[RawEntry], *, signed_head: bytes
+    ) -> Snapshot | Rejection: ...
 
 
 class DiskError(DataPlaneError):
@@ -73,7 +78,7 @@ class DirectoryInUse(DataPlaneError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreadable:
-    """A snapshot file that was moved aside."""
+    """A snapshot file that was moved aside, or that no trusted key has signed."""
 
     file: str
     reason: str
@@ -226,9 +231,12 @@ class SnapshotDirectory:
         path = self._snapshots / name
         try:
             stored = read_snapshot(path)
-            outcome = verify(stored.position, stored.entries)
+            outcome = verify(stored.position, stored.entries, signed_head=stored.signed_head)
             if isinstance(outcome, Snapshot):
                 return outcome
+            if outcome.reason in SIGNATURE_REASONS:  # with other keys it can be booted: it stays
+                unreadable.append(Unreadable(file=name, reason=outcome.reason, message=outcome.message))
+                return None
             message = f"{outcome.reason}: {outcome.message}"
         except (OSError, ValueError) as error:
             message = str(error)

@@ -86,6 +86,8 @@ async def running(data_dir: Path, *flags: str) -> AsyncIterator[Process]:
         metrics_address = ""
         async with asyncio.timeout(START_TIMEOUT_S):
             listening = json.loads(await process.stderr.readline())
+            if listening["event"] == "signing_key_made":
+                listening = json.loads(await process.stderr.readline())
             if listening["event"] == "metrics_listening":
                 metrics_address = listening["address"]
                 listening = json.loads(await process.stderr.readline())
