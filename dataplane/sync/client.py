@@ -140,6 +140,8 @@ class SyncClient:
         self._hello_outdated = asyncio.Event()
         """The stream ends, because a new Hello says something else."""
         self._messages_received = 0
+        self.renewed_head = b""
+        """The serialised SignedHead that came last for the snapshot in service. Empty: none did."""
 
     @property
     def connection(self) -> Connection:
@@ -250,6 +252,8 @@ class SyncClient:
                 return await _outcome(call)
             self._messages_received += 1
             event = self._subscriber.receive(response)
+            if response.intent.mode == pb.Intent.MODE_NONE and response.intent.HasField("signed_head"):
+                self.renewed_head = response.intent.signed_head.SerializeToString()
             if not self._connection.connected:
                 self._set_connection(replace(self._connection, connected=True))
                 _log.info("sync_connected", target=self._target)

@@ -67,7 +67,7 @@ class SnapshotKeeper:
         """
         self.snapshot: Snapshot | None = None
         self._settings = settings
-        self._trusted = trusted or TrustedKeys(settings.trusted_keys)
+        self._trusted = trusted or TrustedKeys(settings.trusted_keys, settings.data_dir / "SIGNED_HEAD")
         self._policy = dataclasses.replace(policy, refuse_head=self._trusted.refuse)
         self._activate = activate
         self._retry_crashed_s = retry_crashed_s
@@ -162,6 +162,7 @@ class SnapshotKeeper:
                 group.create_task(self._settle())
                 group.create_task(self._retry_crashed(self._client))
                 group.create_task(self._trusted.follow(self._ask_again, serves=lambda: self.snapshot is not None))
+                group.create_task(self._trusted.keep_renewed(self._renewed_head))
                 group.create_task(self._watch_for_fault())
         finally:
             self._disk.close()
@@ -201,6 +202,9 @@ class SnapshotKeeper:
                 _log.error("rejection_not_taken_back", revision=position.revision, error=str(error))
         _log.info("crashed_snapshots_tried_again", revisions=[position.revision for position in self.withdrawn])
         client.take_back(self.withdrawn, instance_uid=f"{self._identity.instance_uid}-2")
+
+    def _renewed_head(self) -> bytes:
+        return self._client.renewed_head if self._client is not None else b""
 
     def _ask_again(self, positions: Iterable[Position], number: int) -> None:
         assert self._client is not None, "load comes first"

@@ -10,6 +10,7 @@ control plane. So such a snapshot is asked for again when the trusted keys chang
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -21,7 +22,8 @@ from dataplane.snapshot.policy import any_head
 from dataplane.snapshot.position_check import describe
 from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position
-from protocol.signing.heads import verify_head
+from dataplane.sync.durable_files import write_file
+from protocol.signing.heads import SIGNED_HEAD_BYTES_MAX, parse_head, verify_head
 from protocol.signing.signatures import SignatureError, Verifier
 from protocol.transport.key_files import KeyFiles, KeyFilesError, read_verifier
 
@@ -52,16 +54,26 @@ class TrustedKeys:
     """
 
     def __init__(
-        self, file: Path | None, *, reload_interval_s: float = RELOAD_INTERVAL_S, retry_s: float = RETRY_S
+        self,
+        file: Path | None,
+        renewed: Path,
+        *,
+        reload_interval_s: float = RELOAD_INTERVAL_S,
+        retry_s: float = RETRY_S,
     ) -> None:
-        """Store the path; nothing is read yet.
+        """Store the paths; nothing is read yet.
 
         Args:
             file: PEM file with public keys. None: signatures are not asked for.
+            renewed: Where the newest signed head of the snapshot in service is kept. While keys
+                rotate, a catalog that does not change gets new signatures all the same, and a later
+                start without the control plane needs them.
             reload_interval_s: How often the file is looked at.
             retry_s: About when what was refused is asked for again.
         """
         self._keys = KeyFiles(file, read_verifier) if file is not None else None
+        self._renewed_file = renewed
+        self._renewed = b""
         self._reload_interval_s = reload_interval_s
         self._retry_s = retry_s
         self.verifier: Verifier | None = None
@@ -72,11 +84,13 @@ class TrustedKeys:
         """Since it was last asked again. The stream is told of each only once, so they are few."""
 
     def read(self) -> None:
-        """Read the file. This comes before `refuse`.
+        """Read the files. This comes before `refuse`.
 
         Raises:
-            TrustedKeysUnusable: It cannot be used.
+            TrustedKeysUnusable: The trusted keys cannot be used.
         """
+        with contextlib.suppress(OSError), self._renewed_file.open("rb") as opened:
+            self._renewed = opened.read(SIGNED_HEAD_BYTES_MAX + 1)
         if self._keys is None:
             return
         try:
@@ -93,8 +107,17 @@ class TrustedKeys:
         try:
             verify_head(verifier, signed_head, position.to_proto(), entry_count)
         except SignatureError as error:
+            if self._renewed and self._is_vouched_for_by_renewed(verifier, position, entry_count):
+                return None
             return Rejection(reason=error.reason, message=f"{describe(position)}: {error.message}")
         return None
+
+    def _is_vouched_for_by_renewed(self, verifier: Verifier, position: Position, entry_count: int) -> bool:
+        try:
+            verify_head(verifier, self._renewed, position.to_proto(), entry_count)
+        except SignatureError:
+            return False
+        return True
 
     def rejected(self, position: Position) -> None:
         """Remember what the control plane was told is rejected for its signature."""
@@ -124,6 +147,33 @@ class TrustedKeys:
             if refused:
                 _log.info("refused_snapshots_asked_for_again", revisions=sorted(item.revision for item in refused))
                 ask_again(refused, number)
+
+    async def keep_renewed(self, current: Callable[[], bytes]) -> None:
+        """Keep the signed head of the snapshot in service when it gets other signatures, for ever.
+
+        Args:
+            current: The one that came last. Empty: none did.
+        """
+        while True:
+            await asyncio.sleep(self._reload_interval_s)
+            signed_head = current()
+            if signed_head and signed_head != self._renewed and self._is_worth_keeping(signed_head):
+                self._renewed = signed_head
+                try:
+                    await asyncio.to_thread(write_file, self._renewed_file, lambda file: file.write(self._renewed))
+                except OSError as error:
+                    _log.error("signed_head_not_kept", file=str(self._renewed_file), error=str(error))
+
+    def _is_worth_keeping(self, signed_head: bytes) -> bool:
+        """Whether it may replace the one that is kept: a trusted key has signed it."""
+        try:
+            _, head = parse_head(signed_head)
+            if self.verifier is not None:
+                verify_head(self.verifier, signed_head, head.position, head.entry_count)
+        except SignatureError as error:
+            _log.warning("signed_head_not_trusted", reason=error.reason, error=error.message)
+            return False
+        return True
 
     def _next_retry_s(self) -> float:
         # Data planes that refused at the same moment do not all ask again at the same moment.

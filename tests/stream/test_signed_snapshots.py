@@ -19,7 +19,7 @@ from dataplane.sync.directory import SnapshotDirectory
 from dataplane.sync.keeper import SnapshotKeeper
 from dataplane.sync.snapshot_file import StoredSnapshot
 from dataplane.sync.trusted_keys import TrustedKeys, TrustedKeysChanged
-from protocol.signing.heads import sign_head, verify_head
+from protocol.signing.heads import parse_head, sign_head, verify_head
 from protocol.signing.signatures import KEY_NOT_TRUSTED, SIGNATURE_MISSING
 from tests.disk import snapshot as unsigned_snapshot
 from tests.raw import POLICY
@@ -35,6 +35,7 @@ class Plane:
     def __init__(self, directory: Path, *, retry_s: float = 60.0) -> None:
         self.directory = directory
         self.trusted = directory / "trusted.pem"
+        self.renewed = directory / "SIGNED_HEAD"
         self.retry_s = retry_s
         self.activated: list[Snapshot] = []
         directory.mkdir(exist_ok=True)
@@ -48,7 +49,7 @@ class Plane:
 
         settings = Settings(data_dir=self.directory, data_plane_id="dp", controlplane=address)
         file = self.trusted if self.trusted.exists() else None
-        trusted = TrustedKeys(file, reload_interval_s=0.02, retry_s=self.retry_s)
+        trusted = TrustedKeys(file, self.renewed, reload_interval_s=0.02, retry_s=self.retry_s)
         return SnapshotKeeper(
             settings, instance_uid=uuid.uuid4().hex, policy=POLICY, activate=activate, trusted=trusted
         )
@@ -126,6 +127,17 @@ async def test_the_heads_of_two_control_planes_on_one_store_are_equal(plane_dir:
     assert len(first.signatures) == 1
 
 
+async def test_only_the_first_page_has_the_signed_head(plane_dir: Path, keys: Path) -> None:
+    """Clients merge pages, which would repeat the signatures."""
+    async with control_plane(plane_dir, signing_keys=keys) as plane:
+        for name in ("a", "b"):
+            await plane.register(name)
+        page = await plane.snapshots.FetchSnapshot(pb.FetchSnapshotRequest(page_size=1))
+        assert page.HasField("signed_head")
+        request = pb.FetchSnapshotRequest(page_size=1, page_token=page.next_page_token)
+        assert not (await plane.snapshots.FetchSnapshot(request)).HasField("signed_head")
+
+
 async def test_what_an_unsigned_control_plane_sends_is_refused_until_it_signs(
     tmp_path: Path, plane_dir: Path, keys: Path
 ) -> None:
@@ -185,6 +197,29 @@ async def test_keys_rotate_without_a_gap(tmp_path: Path, plane_dir: Path, keys: 
         await eventually(serves(data_plane, await plane.register("e")))
         assert plane.metrics.registry.get_sample_value("broadsheet_controlplane_snapshot_rejections_total") == 0
     assert data_plane.revisions == sorted(set(data_plane.revisions))
+
+
+async def test_a_catalog_that_does_not_change_gets_new_signatures_for_a_start_without_the_control_plane(
+    tmp_path: Path, plane_dir: Path, keys: Path
+) -> None:
+    data_plane = Plane(tmp_path / "dp")
+    data_plane.trust(OLD, NEW)
+    async with control_plane(plane_dir, signing_keys=keys) as plane, data_plane.running(plane.address):
+        revision = await plane.register("a")
+        await eventually(serves(data_plane, revision))
+        write_private_keys(keys, NEW)
+        await eventually(lambda: is_kept(data_plane, NEW))
+    data_plane.activated.clear()
+    data_plane.trust(NEW)
+    async with data_plane.running(NOWHERE):
+        await eventually(serves(data_plane, revision))
+
+
+async def is_kept(data_plane: Plane, seed: int) -> bool:
+    if not data_plane.renewed.exists():
+        return False
+    message, _ = parse_head(data_plane.renewed.read_bytes())
+    return [item.key_id for item in message.signatures] == [private_key(seed).public.id]
 
 
 async def signed_by(plane: ControlPlane, *seeds: int) -> bool:

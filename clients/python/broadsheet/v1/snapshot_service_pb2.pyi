@@ -721,7 +721,7 @@ class FetchSnapshotResponse(_message.Message):
 
     @_builtins.property
     def signed_head(self) -> _snapshot_pb2.SignedHead:
-        """The signed head of the snapshot. Absent: the control plane does not sign."""
+        """The signed head of the snapshot, on its first page. Absent: the control plane does not sign."""
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ from dataplane.sync.subscriber import Subscriber
 from dataplane.sync.trusted_keys import TrustedKeys, TrustedKeysChanged, TrustedKeysUnusable
 from protocol.signing.heads import SIGNED_HEAD_BYTES_MAX, sign_head
 from protocol.signing.signatures import KEY_NOT_TRUSTED, SIGNATURE_INVALID, SIGNATURE_MISSING
+from tests.disk import raise_disk_full
 from tests.raw import POLICY, adapter, entry_proto, model, position, raws
 from tests.signing import private_key, signer, write_public_keys
 from tests.stream.sync_world import eventually
@@ -33,7 +34,7 @@ def signed(at: Position = AT, count: int = len(ENTRIES), *, seeds: tuple[int, ..
 
 
 def trusting(directory: Path, *seeds: int, **intervals: float) -> TrustedKeys:
-    keys = TrustedKeys(write_public_keys(directory / "trusted.pem", *seeds), **intervals)
+    keys = TrustedKeys(write_public_keys(directory / "trusted.pem", *seeds), directory / "SIGNED_HEAD", **intervals)
     keys.read()
     return keys
 
@@ -97,8 +98,8 @@ def test_a_truncated_head_is_refused(tmp_path: Path) -> None:
     assert reason(accepted(trusting(tmp_path, 1), signed()[:-1])) == SIGNATURE_INVALID
 
 
-def test_without_trusted_keys_any_head_of_a_bounded_size_is_kept() -> None:
-    keys = TrustedKeys(None)
+def test_without_trusted_keys_any_head_of_a_bounded_size_is_kept(tmp_path: Path) -> None:
+    keys = TrustedKeys(None, tmp_path / "SIGNED_HEAD")
     keys.read()
     for head in (b"", signed(seeds=(7,)), b"garbage"):
         outcome = accepted(keys, head)
@@ -111,7 +112,7 @@ def test_an_unusable_file_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "trusted.pem").write_text("no key")
     for file in (tmp_path / "trusted.pem", tmp_path / "missing.pem"):
         with pytest.raises(TrustedKeysUnusable, match=str(file)):
-            TrustedKeys(file).read()
+            TrustedKeys(file, tmp_path / "SIGNED_HEAD").read()
 
 
 # --- on the stream
@@ -227,3 +228,48 @@ async def test_an_agent_that_serves_nothing_starts_anew_with_other_keys(
     if ends:
         assert isinstance(following.exception(), TrustedKeysChanged)
     following.cancel()
+
+
+# --- renewed signatures
+
+
+async def kept(keys: TrustedKeys, *heads: bytes) -> None:
+    """Let it keep these, one after the other."""
+    for head in heads:
+        keeping = asyncio.create_task(keys.keep_renewed(lambda head=head: head))  # type: ignore[misc]
+        await asyncio.sleep(0.05)
+        keeping.cancel()
+        await asyncio.wait([keeping])
+
+
+async def test_renewed_signatures_vouch_for_the_snapshot_after_a_restart(tmp_path: Path) -> None:
+    await kept(trusting(tmp_path, 1, 2, reload_interval_s=0.001), signed(seeds=(2,)))
+    later = trusting(tmp_path, 2)
+    assert isinstance(accepted(later, signed(seeds=(1,))), Snapshot)
+    other = position(ENTRIES, 4)
+    assert reason(accepted(later, signed(other, seeds=(1,)), at=other)) == KEY_NOT_TRUSTED
+
+
+async def test_signatures_that_are_not_trusted_or_garbled_replace_nothing(tmp_path: Path) -> None:
+    keys = trusting(tmp_path, 1, 2, reload_interval_s=0.001)
+    await kept(keys, signed(seeds=(2,)), signed(seeds=(3,)), b"garbage", b"")
+    assert (tmp_path / "SIGNED_HEAD").read_bytes() == signed(seeds=(2,))
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\0" * (SIGNED_HEAD_BYTES_MAX + 1)])
+def test_a_damaged_file_of_renewed_signatures_vouches_for_nothing(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "SIGNED_HEAD").write_bytes(content)
+    keys = trusting(tmp_path, 2)
+    assert reason(accepted(keys, signed(seeds=(1,)))) == KEY_NOT_TRUSTED
+    assert isinstance(accepted(keys, signed(seeds=(2,))), Snapshot)
+
+
+async def test_a_full_disk_loses_the_renewed_signatures_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = trusting(tmp_path, 1, 2, reload_interval_s=0.001)
+    with monkeypatch.context() as patch:
+        patch.setattr("dataplane.sync.durable_files.os.fsync", raise_disk_full)
+        await kept(keys, signed(seeds=(2,)))
+    assert not (tmp_path / "SIGNED_HEAD").exists()
+    assert isinstance(accepted(keys, signed()), Snapshot)
