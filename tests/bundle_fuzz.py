@@ -14,7 +14,8 @@ import time
 from collections.abc import Sequence
 
 from broadsheet.v1 import route_pb2, snapshot_pb2
-from protocol.bundles import Bundle, BundleError, check, read, write
+from protocol.bundles.content import Bundle, BundleError, check, read, write
+from protocol.bundles.weights import files_of, has_weights, local_adapters, read_files
 from protocol.catalog_digest import CatalogDigest, blob_digest
 from protocol.signing.heads import sign_head, verify_head
 from protocol.signing.signatures import SignatureError
@@ -119,8 +120,12 @@ def outcome(content: bytes, original: Bundle) -> str:
         AssertionError: It was taken although it says something else than what was signed.
     """
     try:
-        found = read(io.BytesIO(content))
-        check(found)
+        file = io.BytesIO(content)
+        found = read(file)
+        messages = check(found)
+        if has_weights(file):
+            for _, blocks in read_files(file, files_of(local_adapters(messages))):
+                list(blocks)
         verify_head(verifier(1), found.signed_head, found.position, len(found.entries))
     except (BundleError, SignatureError) as error:
         return error.reason

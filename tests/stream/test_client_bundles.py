@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from broadsheet import importing
 from broadsheet.client import Client
 from broadsheet.types import Model, RegisterModelRequest
 from dataplane.sync.snapshot_file import write_snapshot
-from protocol.bundles import Bundle, check, read
+from protocol.bundles.content import Bundle, check, read
 from tests.adapter_directories import write_adapter
 from tests.bundle_fuzz import bundle as any_bundle
 from tests.bundle_fuzz import written
@@ -143,6 +144,64 @@ def test_an_unsigned_bundle_is_imported_only_when_that_is_allowed(cli: Cli, targ
     assert catalog(target) == {"models/a"}
 
 
+def test_weights_go_with_the_bundle_and_are_served_from_where_they_are_put(
+    cli: Cli, source: str, target: str, keys: str, file: Path, tmp_path: Path
+) -> None:
+    fill(cli, source, tmp_path)
+    assert cli("snapshot", "export", str(file), "--weights", "--endpoint", source) == 0, cli.err
+    shutil.rmtree(tmp_path / "lora")
+    assert cli("snapshot", "verify", str(file), "--trusted-keys", keys, "-o", "json") == 0, cli.err
+    assert json.loads(cli.out)["weights_bytes"] > 0
+    arguments = ("snapshot", "import", str(file), "--trusted-keys", keys, "--yes", "--endpoint", target)
+    weights = tmp_path / "weights"
+    for _ in range(2):
+        assert cli(*arguments, "--weights", str(weights)) == 0, cli.err
+    with Client(target) as client:
+        revision = client.get_adapter("models/a/adapters/x").revision
+    assert revision.number == 1
+    place = weights / revision.weights.digest.hex()
+    assert revision.source.uri == f"file://{place}"
+    assert list(weights.iterdir()) == [place]
+    assert {path.name for path in place.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+
+
+def test_files_that_changed_since_registration_are_not_exported(
+    cli: Cli, source: str, file: Path, tmp_path: Path
+) -> None:
+    fill(cli, source, tmp_path)
+    write_adapter(tmp_path / "lora", fill=b"\1")
+    assert cli("snapshot", "export", str(file), "--weights", "--endpoint", source) == 1
+    assert "FILE_DIGEST_MISMATCH" in cli.err
+    assert not file.exists()
+
+
+def test_damaged_weights_are_not_unpacked(
+    cli: Cli, source: str, target: str, keys: str, file: Path, tmp_path: Path
+) -> None:
+    fill(cli, source, tmp_path)
+    assert cli("snapshot", "export", str(file), "--weights", "--endpoint", source) == 0
+    whole = file.read_bytes()
+    weights = tmp_path / "weights"
+    arguments = ("snapshot", "import", str(file), "--trusted-keys", keys, "--yes", "--endpoint", target)
+    altered = bytearray(whole)
+    altered[-1] ^= 1
+    for damaged, reason in (
+        (bytes(altered), "FILE_DIGEST_MISMATCH"),
+        (whole[:-1], "FORM_INVALID"),
+        (whole + b"x", "FORM_INVALID"),
+    ):
+        file.write_bytes(damaged)
+        assert cli("snapshot", "verify", str(file)) == 1
+        assert reason in cli.err
+        assert cli(*arguments, "--weights", str(weights)) == 1
+        assert reason in cli.err
+        assert list(weights.iterdir()) == []
+    assert catalog(target) == set()
+    exported(cli, source, file)
+    assert cli(*arguments, "--weights", str(weights)) == 1
+    assert "WEIGHTS_MISSING" in cli.err
+
+
 def test_adapters_with_other_files_are_not_registered(
     cli: Cli, source: str, target: str, keys: str, file: Path, tmp_path: Path
 ) -> None:
@@ -197,7 +256,7 @@ def test_verify_reads_a_file_from_the_disk_of_a_data_plane(cli: Cli, tmp_path: P
     ("damage", "reason"),
     [
         (lambda content: content[:-1], "FORM_INVALID"),
-        (lambda content: content + b"x", "HASH_MISMATCH"),
+        (lambda content: content + b"x", "FORM_INVALID"),
         (lambda content: b"", "FORM_INVALID"),
         (lambda content: b"\0" * len(content), "FORM_INVALID"),
     ],

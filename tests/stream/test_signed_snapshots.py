@@ -108,7 +108,8 @@ async def test_a_signed_snapshot_is_served_and_kept_with_its_head(tmp_path: Path
         first = await plane.register("a")
         await eventually(serves(data_plane, first))
         await eventually(serves(data_plane, await plane.register("b")))
-        stored = (await plane.snapshots.FetchSnapshot(pb.FetchSnapshotRequest())).signed_head
+    async with control_plane(plane_dir, signing_keys=keys) as another:
+        stored = (await another.snapshots.FetchSnapshot(pb.FetchSnapshotRequest())).signed_head
     served = data_plane.activated[-1]
     assert served.signed_head == stored.SerializeToString(), "it is announced with the commit time that is stored"
     assert verify_head(verifier(OLD), served.signed_head, served.position.to_proto(), len(served.entries))

@@ -41,8 +41,8 @@ def importable(messages: Mapping[str, Message], live: Iterable[Model] = ()) -> I
     """The requests that register what is in a snapshot.
 
     Args:
-        messages: The message of each entry, by name, as `protocol.bundles.check` returns them. API
-            keys among them are passed over.
+        messages: The message of each entry, by name, as `protocol.bundles.content.check` returns
+            them. API keys among them are passed over.
         live: The models of the registry that imports, which keep their rollout policies.
     """
     policies = {model.name: model for model in live if model.HasField("rollout_policy")}

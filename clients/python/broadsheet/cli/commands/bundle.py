@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 import typer
-from google.protobuf.message import Message
 
 from broadsheet import applying, importing
 from broadsheet.applying import Action, Prune, Step
+from broadsheet.cli import weights
 from broadsheet.cli.report import EXIT_FAILED, print_error
 from broadsheet.cli.session import Output, Session
 from broadsheet.cli.view import results
-from broadsheet.cli.view.bundles import bundle_json, bundle_view
+from broadsheet.cli.view.bundles import BundleFacts, bundle_json, bundle_view
 from broadsheet.cli.view.steps import steps_json, steps_view
 from broadsheet.client import Client
 from broadsheet.errors import DataLoss, FailedPrecondition, InvalidSpec, PermissionDenied
@@ -25,10 +25,12 @@ from broadsheet.importing import Importable
 from broadsheet.specs.declared import Declared
 from broadsheet.specs.requests import Request, resource_name
 from broadsheet.types import RegisterAdapterRequest
-from protocol import bundles
-from protocol.bundles import Bundle, BundleError
+from protocol import sources
+from protocol.bundles import content
+from protocol.bundles.content import Bundle, BundleError
 from protocol.signing.heads import verify_head
 from protocol.signing.signatures import SignatureError
+from protocol.transport.home import absolute
 from protocol.transport.key_files import KeyFilesError, read_verifier
 from protocol.validation import violations_of
 
@@ -45,10 +47,13 @@ _NOTHING = "nothing to do: the registry is as the bundle says"
 def verify(session: Session, file: FileArgument, *, trusted_keys: TrustedKeysOption = None) -> None:
     """Check a bundle, or a snapshot file of a data plane: every entry, the root digest, references,
     and with --trusted-keys the signature."""
-    bundle = _read(file)
-    _checked(file, bundle)
-    trusted = _trusted(bundle, trusted_keys)
-    results.show(session, bundle_json(bundle, trusted), bundle_view(bundle, trusted))
+    with _opened(file) as opened:
+        bundle = content.read(opened)
+        messages = content.check(bundle)
+        trusted = _trusted(bundle, trusted_keys)
+        weights_bytes = weights.verify(opened, messages)
+    facts = BundleFacts(bundle=bundle, trusted_key=trusted, weights_bytes=weights_bytes)
+    results.show(session, bundle_json(facts), bundle_view(facts))
 
 
 def export(
@@ -56,6 +61,10 @@ def export(
     file: FileArgument,
     *,
     revision: Annotated[int | None, typer.Option(min=0, help="Catalog revision. Default: the newest.")] = None,
+    with_weights: Annotated[
+        bool,
+        typer.Option("--weights", help="Include the files of adapters with file:// sources; run it where they are."),
+    ] = False,
 ) -> None:
     """Write a snapshot with its signature to a file, for `snapshot import` elsewhere.
 
@@ -72,15 +81,20 @@ def export(
         )
     bundle = Bundle(
         position=snapshot.position,
-        entries=bundles.without_keys(snapshot.entries),
+        entries=content.without_keys(snapshot.entries),
         signed_head=snapshot.signed_head.SerializeToString() if snapshot.HasField("signed_head") else b"",
     )
-    _checked(file, bundle)
-    _write(file, bundle)
+    weights_bytes = None
+    with _replacing(file) as opened:
+        messages = content.check(bundle)
+        content.write(opened, bundle)
+        if with_weights:
+            weights_bytes = weights.append(opened, messages)
     session.say(f"revision {snapshot.position.revision} written to {file}")
     if not bundle.signed_head:
         session.say("it is not signed: this control plane does not sign")
-    results.show(session, bundle_json(bundle, None), bundle_view(bundle, None))
+    facts = BundleFacts(bundle=bundle, trusted_key=None, weights_bytes=weights_bytes)
+    results.show(session, bundle_json(facts), bundle_view(facts))
 
 
 def import_(
@@ -94,20 +108,33 @@ def import_(
     leave_out_pinning: Annotated[
         bool, typer.Option("--leave-out-pinning", help="Leave out routes that pin a revision.")
     ] = False,
+    weights_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights", metavar="DIR", help="Put the adapters' files there, where the planes find them at that path."
+        ),
+    ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Delete what an earlier import made and it lacks.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and write nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Register the models, adapters and routes of a bundle, after showing what that changes.
 
-    The registry numbers its own revisions. The files of models and adapters must be where the
-    bundle says; adapters with other files are refused.
+    The registry numbers its own revisions. The files of models must be where the bundle says, and
+    without --weights those of adapters too; adapters with other files are refused. --weights
+    unpacks the files before anything is shown: the control plane reads them to say what changes.
     """
     if trusted_keys is None and not allow_unsigned:
         raise typer.BadParameter("say who may have signed it, or --allow-unsigned", param_hint="--trusted-keys")
-    bundle = _read(file)
-    messages = _checked(file, bundle)
-    _trusted(bundle, trusted_keys)
+    place = _place(weights_dir)
+    with _opened(file) as opened:
+        bundle = content.read(opened)
+        messages = content.check(bundle)
+        _trusted(bundle, trusted_keys)
+        if place is not None:
+            messages = weights.unpack(opened, messages, place)
+        elif weights.verify(opened, messages) is not None:
+            session.say("it has the files of adapters, which stay in it; --weights DIR unpacks them")
     with session.client() as client:
         found = importing.importable(messages, client.list_models())
         _say_left_out(session, found, leave_out_pinning=leave_out_pinning)
@@ -123,19 +150,21 @@ def import_(
     results.show(session, steps_json(due, applied=not dry_run), done)
 
 
-def _read(file: Path) -> Bundle:
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[IO[bytes]]:
+    """The file, for reading. What is wrong with it is raised as an error of the client."""
     try:
-        with file.open("rb") as opened:
-            return bundles.read(opened)
-    except BundleError as error:
-        raise DataLoss(f"{file}: {error.message}", reason=error.reason) from error
+        opened = file.open("rb")
     except OSError as error:
         raise typer.BadParameter(f"{file}: {error.strerror}", param_hint="FILE") from error
+    with opened, _explained(file):
+        yield opened
 
 
-def _checked(file: Path, bundle: Bundle) -> Mapping[str, Message]:
+@contextlib.contextmanager
+def _explained(file: Path) -> Iterator[None]:
     try:
-        return bundles.check(bundle)
+        yield
     except BundleError as error:
         raise DataLoss(f"{file}: {error.message}", reason=error.reason) from error
 
@@ -154,11 +183,28 @@ def _trusted(bundle: Bundle, trusted_keys: Path | None) -> str | None:
         raise FailedPrecondition(error.message, reason=error.reason) from error
 
 
-def _write(file: Path, bundle: Bundle) -> None:
+def _place(directory: Path | None) -> Path | None:
+    """The directory for weights, absolute, as a source URI can name it."""
+    if directory is None:
+        return None
+    try:
+        place = absolute(directory)
+        sources.file_path(f"{sources.FILE_SCHEME}{place}")
+    except ValueError as error:
+        raise typer.BadParameter(f"got {directory}: {error}", param_hint="--weights") from error
+    return place
+
+
+@contextlib.contextmanager
+def _replacing(file: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of `file` when the block ends well. It is for its owner alone."""
     scratch = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as opened:
-            bundles.write(opened, bundle)
+        with (
+            open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as opened,
+            _explained(file),
+        ):
+            yield opened
             opened.flush()
             os.fsync(opened.fileno())
         scratch.replace(file)

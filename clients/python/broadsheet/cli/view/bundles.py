@@ -2,43 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from rich.console import RenderableType
 from rich.table import Table
 
-from broadsheet.cli.view.parts import add_row
+from broadsheet.cli.view.parts import add_row, byte_size
 from broadsheet.cli.view.results import to_json
-from protocol.bundles import Bundle
+from protocol.bundles.content import Bundle
 from protocol.signing.heads import parse_head
 
 
-def bundle_view(bundle: Bundle, trusted: str | None) -> RenderableType:
-    """What is in a file, and who has signed it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleFacts:
+    """What is known of a file."""
 
-    Args:
-        bundle: Its content.
-        trusted: Id of the trusted key that has signed it. None: that was not checked.
-    """
-    facts = Table.grid(padding=(0, 2))
-    add_row(facts, "Revision", str(bundle.position.revision))
-    add_row(facts, "Digest", bundle.position.digest.hex())
-    add_row(facts, "Store", bundle.position.store_uid)
-    add_row(facts, "Entries", f"{len(bundle.entries)} ({_counted(bundle)})" if bundle.entries else "0")
+    bundle: Bundle
+    trusted_key: str | None
+    """Id of the trusted key that has signed it. None: that was not checked."""
+    weights_bytes: int | None
+    """Bytes of the files of adapters. None: it has none of them."""
+
+
+def bundle_view(facts: BundleFacts) -> RenderableType:
+    """What is in a file, and who has signed it."""
+    bundle, trusted = facts.bundle, facts.trusted_key
+    view = Table.grid(padding=(0, 2))
+    add_row(view, "Revision", str(bundle.position.revision))
+    add_row(view, "Digest", bundle.position.digest.hex())
+    add_row(view, "Store", bundle.position.store_uid)
+    add_row(view, "Entries", f"{len(bundle.entries)} ({_counted(bundle)})" if bundle.entries else "0")
     if bundle.withheld:
-        add_row(facts, "API keys", f"{bundle.withheld} without their content")
-    add_row(facts, "Signed by", ", ".join(_signers(bundle)) or "nobody")
-    add_row(facts, "Signature", f"good, by {trusted}" if trusted else "not checked; give --trusted-keys")
-    return facts
+        add_row(view, "API keys", f"{bundle.withheld} without their content")
+    if facts.weights_bytes is not None:
+        add_row(view, "Weights", byte_size(facts.weights_bytes))
+    add_row(view, "Signed by", ", ".join(_signers(bundle)) or "nobody")
+    add_row(view, "Signature", f"good, by {trusted}" if trusted else "not checked; give --trusted-keys")
+    return view
 
 
-def bundle_json(bundle: Bundle, trusted: str | None) -> dict[str, object]:
+def bundle_json(facts: BundleFacts) -> dict[str, object]:
     """The same for programs. `trusted_key` is empty if no signature was checked."""
+    bundle = facts.bundle
     return {
         "position": to_json(bundle.position),
         "entry_count": len(bundle.entries),
         "entries_by_type": dict(sorted(bundle.counts.items())),
         "withheld": bundle.withheld,
+        "weights_bytes": facts.weights_bytes,
         "signed_by": _signers(bundle),
-        "trusted_key": trusted or "",
+        "trusted_key": facts.trusted_key or "",
     }
 
 

@@ -10,7 +10,7 @@ import pytest
 from broadsheet.v1 import snapshot_pb2
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from dataplane.sync.snapshot_file import write_snapshot
-from protocol.bundles import (
+from protocol.bundles.content import (
     MAGIC,
     MESSAGE_BYTES_MAX,
     Bundle,
@@ -20,6 +20,7 @@ from protocol.bundles import (
     read,
     without_keys,
 )
+from protocol.bundles.weights import has_weights
 from protocol.snapshot_limits import ENTRIES_MAX
 from tests.bundle_fuzz import bundle, written
 from tests.disk import ONE
@@ -78,7 +79,10 @@ def test_a_file_that_ends_anywhere_is_refused() -> None:
     content = written(bundle())
     for end in range(0, len(content), 7):
         assert _reason(content[:end]) in ("FORM_INVALID", "HASH_MISMATCH")
-    assert _reason(content + b"x") == "HASH_MISMATCH"
+    file = io.BytesIO(content + b"x")
+    read(file)
+    with pytest.raises(BundleError, match="no weights"):
+        has_weights(file)
 
 
 def test_every_changed_byte_is_noticed() -> None:

@@ -61,7 +61,8 @@ class BundleError(ValueError):
         super().__init__(message)
         self.reason = reason
         """UPPER_SNAKE: FORM_INVALID, HASH_MISMATCH, TOO_LARGE, BLOB_DIGEST_MISMATCH,
-        ROOT_DIGEST_MISMATCH, ENTRY_INVALID or REFERENCE_MISSING."""
+        ROOT_DIGEST_MISMATCH, ENTRY_INVALID or REFERENCE_MISSING. Of weights also
+        FILE_DIGEST_MISMATCH and WEIGHTS_MISSING."""
         self.message = message
 
 
@@ -115,7 +116,7 @@ def write(file: IO[bytes], bundle: Bundle) -> None:
 
 
 def read(file: IO[bytes]) -> Bundle:
-    """Read a file, whatever is in it.
+    """Read a snapshot, whatever is in the file. What follows it is left for `weights`.
 
     Raises:
         BundleError: It does not have the form of a snapshot.
@@ -129,8 +130,8 @@ def read(file: IO[bytes]) -> Bundle:
         raise BundleError("TOO_LARGE", f"got {header.entry_count} entries; allowed are 0 to {ENTRIES_MAX}")
     entries = tuple(_entries(reader, header.entry_count))
     expected = reader.digest()
-    if reader.take(_HASH_BYTES) != expected or file.read(1):
-        raise BundleError("HASH_MISMATCH", "it was altered: its content does not have its hash, or something follows")
+    if reader.take(_HASH_BYTES) != expected:
+        raise BundleError("HASH_MISMATCH", "it was altered: its content does not have its hash")
     signed_head = header.signed_head.SerializeToString() if header.HasField("signed_head") else b""
     return Bundle(position=header.to, entries=entries, signed_head=signed_head)
 
