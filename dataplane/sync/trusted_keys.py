@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from dataplane.snapshot.position_check import describe
 from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position
 from dataplane.sync.durable_files import write_file
+from dataplane.sync.rejections import REJECTED_MAX
 from protocol.signing.heads import SIGNED_HEAD_BYTES_MAX, parse_head, verify_head
 from protocol.signing.signatures import SignatureError, Verifier
 from protocol.transport.key_files import KeyFiles, KeyFilesError, read_verifier
@@ -80,8 +82,8 @@ class TrustedKeys:
         """Verifies with the trusted keys. None: signatures are not asked for."""
         self.refused_at_start = False
         """What was on disk or in the relay was refused for its signature."""
-        self._refused: set[Position] = set()
-        """Since it was last asked again. The stream is told of each only once, so they are few."""
+        self._refused: deque[Position] = deque(maxlen=REJECTED_MAX)
+        """The newest since it was last asked again. The stream remembers no more rejections."""
 
     def read(self) -> None:
         """Read the files. This comes before `refuse`.
@@ -121,7 +123,7 @@ class TrustedKeys:
 
     def rejected(self, position: Position) -> None:
         """Remember what the control plane was told is rejected for its signature."""
-        self._refused.add(position)
+        self._refused.append(position)
 
     async def follow(self, ask_again: Callable[[Iterable[Position], int], None], *, serves: Callable[[], bool]) -> None:
         """Read the file again when it changes, and ask again for what was refused, for ever.
@@ -143,7 +145,8 @@ class TrustedKeys:
             if not changed and loop.time() < due_s:
                 continue
             number, due_s = number + 1, loop.time() + self._next_retry_s()
-            refused, self._refused = self._refused, set()
+            refused = set(self._refused)
+            self._refused.clear()
             if refused:
                 _log.info("refused_snapshots_asked_for_again", revisions=sorted(item.revision for item in refused))
                 ask_again(refused, number)

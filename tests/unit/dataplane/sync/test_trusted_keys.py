@@ -15,6 +15,7 @@ from dataplane.snapshot.accept import accept
 from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.sync.events import Candidate, Identity, Refused
+from dataplane.sync.rejections import REJECTED_MAX
 from dataplane.sync.subscriber import Subscriber
 from dataplane.sync.trusted_keys import TrustedKeys, TrustedKeysChanged, TrustedKeysUnusable
 from protocol.signing.heads import SIGNED_HEAD_BYTES_MAX, sign_head
@@ -183,6 +184,17 @@ async def test_what_was_refused_is_asked_for_again_when_the_keys_change(tmp_path
     await asked.once()
     assert asked.questions == [({AT}, 1)]
     assert isinstance(accepted(keys, signed(seeds=(2,))), Snapshot)
+    following.cancel()
+
+
+async def test_a_million_refusals_are_not_remembered(tmp_path: Path) -> None:
+    keys = trusting(tmp_path, 1, reload_interval_s=0.001, retry_s=0.01)
+    for revision in range(1000):
+        keys.rejected(replace(AT, revision=revision))
+    asked = _Asked()
+    following = asyncio.create_task(keys.follow(asked, serves=lambda: True))
+    await asked.once()
+    assert {item.revision for item in asked.questions[0][0]} == set(range(1000 - REJECTED_MAX, 1000))
     following.cancel()
 
 
