@@ -147,6 +147,10 @@ fuzz-adapters: install ## Compare the verdict on mutated adapters with that of v
 fuzz-logs: install ## Boot data planes from mutated logs of changes (ARGS="COUNT SEED"; 100,000)
 	@$(BIN)/python -m tests.log_fuzz $(ARGS)
 
+.PHONY: fuzz-bundles
+fuzz-bundles: install ## Read mutated and forged bundles of snapshots (ARGS="COUNT SEED"; 100,000)
+	@$(BIN)/python -m tests.bundle_fuzz $(ARGS)
+
 .PHONY: fuzz-args
 fuzz-args: install ## Compare random engine arguments with vLLM's own reading of them (ARGS="COUNT SEED"; 20,000)
 	@$(BIN)/python -m tests.engine_args_fuzz $(ARGS)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import structlog
 
-from controlplane import backup_command, errors, logs, settings
+from controlplane import backup_command, errors, keys_command, logs, settings
 from controlplane.access import setup as access
 from controlplane.access.enrolled import EnrolledDataPlanes
 from controlplane.adapters.verification import AdapterVerifier
@@ -24,6 +24,7 @@ from controlplane.metrics.metrics import Metrics
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.credential_watch import CredentialWatch
 from controlplane.push.fan_out import FanOut
+from controlplane.push.head_signing import HeadSigner, signing_keys
 from controlplane.push.reported_names import CatalogNames
 from controlplane.push.revocation_batches import RevocationBatches
 from controlplane.push.sync import SyncHandler
@@ -54,12 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 after a signal to stop.
     """
     arguments = sys.argv[1:] if argv is None else argv
-    if arguments and arguments[0] in backup_command.COMMANDS:
-        try:
-            backup_command.run(arguments[0], arguments[1:])
-        except errors.SetupError as error:
-            return _complain(error, EXIT_SETUP)
-        return 0
+    for commands in (backup_command, keys_command):
+        if arguments and arguments[0] in commands.COMMANDS:
+            try:
+                commands.run(arguments[0], arguments[1:])
+            except errors.SetupError as error:
+                return _complain(error, EXIT_SETUP)
+            return 0
     try:
         loaded = settings.load(arguments)
     except errors.SetupError as error:
@@ -96,6 +98,7 @@ async def run(settings: Settings) -> None:
     """
     stop = asyncio.Event()
     credentials = _credentials(settings)
+    heads = HeadSigner(signing_keys(settings))
     metrics = Metrics(clock=time.monotonic)
     opening = Store.open(
         settings.store_url,
@@ -122,19 +125,13 @@ async def run(settings: Settings) -> None:
             holder_of=store.holder_of,
             metrics=metrics,
         )
-        sync = SyncHandler(
-            fan_out,
-            ChunkCache(store),
-            CatalogNames(store.reported_names),
-            RevocationBatches(store.revocations, store_uid=lambda: fan_out.head.position.store_uid),
-            identify=admitted.identities.identify,
-            metrics=metrics,
-        )
+        sync = _sync_handler(store, fan_out, admitted, heads, metrics)
         registry = Registry(
             store=store,
             adapter_verifier=verifier,
             resource_statuses=fleet.statuses,
             allowed_engine_args=settings.allowed_engine_args,
+            signed_head=heads.signed,
         )
         server.add(RegistryServicer(registry), SnapshotServicer(registry, sync), FleetServicer(store, fleet, enrolled))
         try:
@@ -142,12 +139,31 @@ async def run(settings: Settings) -> None:
             generated = admitted.generated
             with generated.left_for(address) if generated is not None else contextlib.nullcontext():
                 async with _shown(metrics, settings.metrics_listen):
-                    await _serve(settings, store, server, fleet, fan_out, admitted, metrics, address, stop)
+                    await _serve(settings, store, server, fleet, fan_out, admitted, metrics, heads, address, stop)
             _log.info("stopped")
         finally:
             # Also after a failure: an RPC must not outlive the store.
             await server.stop(0)
             verifier.close()
+
+
+def _sync_handler(
+    store: Store, fan_out: FanOut, admitted: access.Access, heads: HeadSigner, metrics: Metrics
+) -> SyncHandler:
+    revocations = RevocationBatches(
+        store.revocations,
+        store_uid=lambda: fan_out.head.position.store_uid,
+        signer=lambda: heads.signer,
+    )
+    return SyncHandler(
+        fan_out,
+        ChunkCache(store),
+        CatalogNames(store.reported_names),
+        revocations,
+        identify=admitted.identities.identify,
+        heads=heads,
+        metrics=metrics,
+    )
 
 
 async def _serve(
@@ -158,6 +174,7 @@ async def _serve(
     fan_out: FanOut,
     admitted: access.Access,
     metrics: Metrics,
+    heads: HeadSigner,
     address: str,
     stop: asyncio.Event,
 ) -> None:
@@ -170,6 +187,7 @@ async def _serve(
             group.create_task(admitted.enrolled.run()),
             group.create_task(fleet.writer.run()),
             group.create_task(fleet.database.run(lambda: fan_out.oldest_in_use)),
+            group.create_task(heads.follow(fan_out.announce_again)),
             group.create_task(purge_for_ever(store)),
             group.create_task(run_compaction(store, settings.retention, lambda: fan_out.oldest_in_use)),
             group.create_task(rollouts.advance_for_ever(store, fleet.statuses.observed, now=_now)),

@@ -41,16 +41,23 @@ class Batch(NamedTuple):
 class RevocationBatches:
     """The batches that streams ask for. Messages that it returns are to read only."""
 
-    def __init__(self, source: RevocationSource, *, store_uid: Callable[[], str], signer: Signer | None = None) -> None:
+    def __init__(
+        self,
+        source: RevocationSource,
+        *,
+        store_uid: Callable[[], str],
+        signer: Callable[[], Signer | None] = lambda: None,
+    ) -> None:
         """
         Args:
             source: Where the revocations are.
             store_uid: The store that they belong to.
-            signer: Signs them; None: they are not signed.
+            signer: What signs now; None: nothing does.
         """
         self._source = source
         self._store_uid = store_uid
         self._signer = signer
+        self._signed_by: Signer | None = None
         self._batches: OrderedDict[int, Batch] = OrderedDict()
         """By the sequence that they follow, those used last at the end."""
         self._reading = asyncio.Lock()
@@ -69,6 +76,9 @@ class RevocationBatches:
         return found
 
     def _cached(self, request: BatchRequest) -> Batch | None:
+        if self._signed_by is not self._signer():
+            self._signed_by = self._signer()
+            self._batches.clear()
         found = self._batches.get(request.after_sequence)
         wanted = min(request.newest_sequence, request.after_sequence + BATCH_UIDS_MAX)
         if found is None or found.last_sequence < wanted:
@@ -87,7 +97,8 @@ class RevocationBatches:
             last_sequence=last,
             key_uids=uids,
         ).SerializeToString(deterministic=True)
-        signatures = self._signer.sign(REVOCATION_BATCH, payload) if self._signer is not None else ()
+        signer = self._signed_by
+        signatures = signer.sign(REVOCATION_BATCH, payload) if signer is not None else ()
         response = pb.SyncResponse(revocations=pb.Revocations(payload=payload, signatures=signatures))
         batch = self._batches[request.after_sequence] = Batch(response, last)
         self._batches.move_to_end(request.after_sequence)

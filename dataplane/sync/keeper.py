@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 
 import structlog
@@ -16,7 +17,7 @@ from dataplane.snapshot.change import Change
 from dataplane.snapshot.changes.accept_change import accept_change
 from dataplane.snapshot.policy import Policy
 from dataplane.snapshot.position_check import is_behind
-from dataplane.snapshot.rejection import ROOT_DIGEST_MISMATCH, Rejection
+from dataplane.snapshot.rejection import ROOT_DIGEST_MISMATCH, SIGNATURE_REASONS, Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.sync.channel import channel_for
 from dataplane.sync.client import Connection, SyncClient
@@ -25,10 +26,11 @@ from dataplane.sync.disk.file_disk import FileDisk
 from dataplane.sync.enrollment.redeeming import metadata_of
 from dataplane.sync.events import Accepted, Diverged, Identity, Rejected
 from dataplane.sync.revocations.file import RevocationsFile
-from dataplane.sync.revocations.keeper import Ingress, RevocationKeeper, Verifier
+from dataplane.sync.revocations.keeper import Ingress, RevocationKeeper
 from dataplane.sync.revocations.stream import RevocationStream
 from dataplane.sync.snapshot_file import StoredSnapshot
 from dataplane.sync.stored.booting import Verify
+from dataplane.sync.trusted_keys import TrustedKeys
 
 _SETTLE_INTERVAL_S = 5.0
 
@@ -58,8 +60,8 @@ class SnapshotKeeper:
         policy: Policy,
         activate: Callable[[Snapshot], Awaitable[None]],
         ingress: Ingress,
-        verifier: Verifier | None = None,
         retry_crashed_s: float = RETRY_CRASHED_S,
+        trusted: TrustedKeys | None = None,
     ) -> None:
         """
         Args:
@@ -68,13 +70,13 @@ class SnapshotKeeper:
             policy: What this data plane accepts.
             activate: Puts a snapshot into service. Returns when requests are decided by it.
             ingress: Where revocations of API keys are applied.
-            verifier: Refuses revocations that no trusted control plane has signed; None: all are
-                taken.
             retry_crashed_s: When a snapshot that crashed repeatedly is tried again.
+            trusted: The keys of whom snapshots are taken. Default: as the settings say.
         """
         self.snapshot: Snapshot | None = None
         self._settings = settings
-        self._policy = policy
+        self._trusted = trusted or TrustedKeys(settings.trusted_keys, settings.data_dir / "SIGNED_HEAD")
+        self._policy = dataclasses.replace(policy, refuse_head=self._trusted.refuse)
         self._activate = activate
         self._retry_crashed_s = retry_crashed_s
         self.withdrawn: frozenset[Position] = frozenset()
@@ -88,7 +90,7 @@ class SnapshotKeeper:
         disk = FileDisk(settings.data_dir / "snapshots")
         self._disk = SnapshotDirectory(disk)
         file = RevocationsFile(disk, "REVOCATIONS", with_room=self._disk.with_room)
-        self._revocations = RevocationKeeper(file, ingress, verifier=verifier)
+        self._revocations = RevocationKeeper(file, ingress, verifier=self._trusted)
         self._disk_open = False
         self._warning = ""
         """Why the snapshot in service is not on disk; empty if it is."""
@@ -105,7 +107,9 @@ class SnapshotKeeper:
 
         Raises:
             DirectoryInUse: Another data plane uses the directory.
+            TrustedKeysUnusable: The file of trusted keys cannot be used.
         """
+        self._trusted.read()
         try:
             await asyncio.to_thread(self._disk.open)
             self._disk_open = True
@@ -117,7 +121,8 @@ class SnapshotKeeper:
         self.snapshot = boot.snapshot
         self.withdrawn = frozenset(item.position for item in boot.rejected if item.reason == CRASHED_REPEATEDLY)
         for unreadable in boot.unreadable:
-            _log.error("snapshot_unreadable", file=unreadable.file, reason=unreadable.reason)
+            _log.error("snapshot_unreadable", file=unreadable.file, reason=unreadable.reason, error=unreadable.message)
+            self._trusted.refused_at_start |= unreadable.reason in SIGNATURE_REASONS
         if relayed is not None:
             await self._take_over(relayed, verify)
         self._client = SyncClient(
@@ -145,6 +150,7 @@ class SnapshotKeeper:
             return
         found = await asyncio.to_thread(verify, relayed.position, relayed.entries, signed_head=relayed.signed_head)
         if isinstance(found, Rejection):
+            self._trusted.refused_at_start |= found.reason in SIGNATURE_REASONS
             _log.error("relayed_snapshot_refused", reason=found.reason, error=found.message)
             return
         _log.warning("relayed_snapshot_taken_over", revision=found.position.revision)
@@ -167,6 +173,8 @@ class SnapshotKeeper:
                 group.create_task(self._settle())
                 group.create_task(self._revocations.run())
                 group.create_task(self._retry_crashed(self._client))
+                group.create_task(self._trusted.follow(self._ask_again, serves=lambda: self.snapshot is not None))
+                group.create_task(self._trusted.keep_renewed(self._renewed_head))
                 group.create_task(self._watch_for_fault())
         finally:
             self._disk.close()
@@ -207,19 +215,33 @@ class SnapshotKeeper:
         _log.info("crashed_snapshots_tried_again", revisions=[position.revision for position in self.withdrawn])
         client.take_back(self.withdrawn, instance_uid=f"{self._identity.instance_uid}-2")
 
+    def _renewed_head(self) -> bytes:
+        return self._client.renewed_head if self._client is not None else b""
+
+    def _ask_again(self, positions: Iterable[Position], number: int) -> None:
+        assert self._client is not None, "load comes first"
+        self._client.take_back(positions, instance_uid=f"{self._identity.instance_uid}-k{number}")
+        self._revocations.ask_again()
+
     # -- what the Sync stream calls ----------------------------------------------------------------
 
-    async def on_snapshot(self, position: Position, entries: Sequence[RawEntry]) -> Accepted | Rejection:
+    async def on_snapshot(
+        self, position: Position, entries: Sequence[RawEntry], signed_head: bytes = b""
+    ) -> Accepted | Rejection:
         """Check a snapshot, keep it on disk, put it into service."""
-        accepted = await asyncio.to_thread(accept, position, entries, held=self.snapshot, policy=self._policy)
+        accepted = await asyncio.to_thread(
+            accept, position, entries, held=self.snapshot, policy=self._policy, signed_head=signed_head
+        )
         return accepted if isinstance(accepted, Rejection) else await self._take(accepted)
 
-    async def on_change(self, position: Position, change: Change) -> Accepted | Rejection | Diverged:
+    async def on_change(
+        self, position: Position, change: Change, signed_head: bytes = b""
+    ) -> Accepted | Rejection | Diverged:
         """Apply a change to the snapshot in service, then do the same."""
         held = self.snapshot
         assert held is not None, "a change begins at the snapshot in service"
         assert held.position == change.base, "a change begins at the snapshot in service"
-        accepted = await asyncio.to_thread(accept_change, position, change, held, self._policy)
+        accepted = await asyncio.to_thread(accept_change, position, change, held, self._policy, signed_head=signed_head)
         if not isinstance(accepted, Rejection):
             return await self._take(accepted, change)
         if accepted.reason == ROOT_DIGEST_MISMATCH:
@@ -268,7 +290,10 @@ class SnapshotKeeper:
         return self._revocations.stream
 
     async def on_rejected(self, rejected: Rejected) -> None:
-        """Remember a rejection across restarts."""
+        """Remember a rejection across restarts; for its signature, until it is asked for again."""
+        if rejected.reason in SIGNATURE_REASONS:
+            self._trusted.rejected(rejected.position)
+            return
         await asyncio.to_thread(self._disk.reject, rejected)
 
     def on_connection(self, connection: Connection) -> None:

@@ -1,6 +1,6 @@
 """The file format of a snapshot on disk.
 
-A magic line, a length-delimited `Intent` (position and number of entries), that many
+A magic line, a length-delimited `Intent` (position, number of entries, signed head), that many
 length-delimited `Entry` messages, and the SHA-256 of everything before it. The hash also covers the
 position, which the root digest does not.
 """
@@ -92,11 +92,8 @@ def _parse_header(file: IO[bytes]) -> _Header:
         raise ValueError("its header cannot be read") from error
     if intent is None:
         raise ValueError("its header is missing")
-    return _Header(
-        position=Position.from_proto(intent.to),
-        entry_count=intent.entry_count,
-        signed_head=intent.signed_head.SerializeToString(),
-    )
+    signed_head = intent.signed_head.SerializeToString() if intent.HasField("signed_head") else b""
+    return _Header(position=Position.from_proto(intent.to), entry_count=intent.entry_count, signed_head=signed_head)
 
 
 def read_snapshot(file: IO[bytes]) -> StoredSnapshot:

@@ -69,7 +69,12 @@ def accept_change(
     rejection = _refuse_limits(difference, policy.limits)
     for entry, same in known:
         rejection = rejection or refuse_blob(entry, same)
-    rejection = rejection or refuse_root(position, difference.digest)
+    # A change that does not come out says nothing of the signature: it is sent in another way.
+    rejection = (
+        rejection
+        or refuse_root(position, difference.digest)
+        or policy.refuse_head(position, difference.digest.entry_count, signed_head)
+    )
     if rejection is not None:
         return rejection
     checked = {entry.name: check_entry(entry, policy, found) for entry in difference.fresh.values()}

@@ -52,7 +52,7 @@ class Verifier(Protocol):
     """Knows which control planes are trusted."""
 
     def verify(self, context: str, payload: bytes, signatures: Iterable[snapshot_pb2.Signature]) -> str:
-        """The id of a trusted key that has signed.
+        """The id of a trusted key that has signed; empty if signatures are not asked for.
 
         Raises:
             SignatureError: None has.
@@ -65,12 +65,12 @@ class RevocationKeeper:
     What it holds only grows. An addition is first applied, then kept, and then reported.
     """
 
-    def __init__(self, file: RevocationsFile, ingress: Ingress, *, verifier: Verifier | None = None) -> None:
+    def __init__(self, file: RevocationsFile, ingress: Ingress, *, verifier: Verifier) -> None:
         """
         Args:
             file: Where they are kept.
             ingress: Where they are applied.
-            verifier: Refuses batches that no trusted control plane has signed; None: all are taken.
+            verifier: Refuses batches that no trusted control plane has signed.
         """
         self._file = file
         self._ingress = ingress
@@ -78,6 +78,8 @@ class RevocationKeeper:
         self._held = RevokedKeys()
         self.stream = RevocationStream(self.take)
         """For the Sync client."""
+        self._untrusted = False
+        """A batch was refused for its signature since it was asked for again."""
         self._kept = True
         """Whether the disk has all that is held."""
         self._writing = asyncio.Lock()
@@ -128,8 +130,7 @@ class RevocationKeeper:
             False: it does not follow what is known, so the stream has to begin again.
         """
         try:
-            if self._verifier is not None:
-                self._verifier.verify(REVOCATION_BATCH, revocations.payload, revocations.signatures)
+            self._verifier.verify(REVOCATION_BATCH, revocations.payload, revocations.signatures)
             batch = read_batch(revocations.payload)
             addition = self._held.take(batch)
         except Gap as error:
@@ -138,6 +139,7 @@ class RevocationKeeper:
         except (BatchRefused, SignatureError) as error:
             # Snapshots go on: they have the revocations, too.
             _log.error("revocations_refused", error=str(error))
+            self._untrusted |= isinstance(error, SignatureError)
             return True
         if addition is not None:
             _log.info("keys_revoked", keys=len(addition.key_uids), sequence=addition.position.sequence)
@@ -148,6 +150,12 @@ class RevocationKeeper:
             self.stream.kept(addition.position)
         self._changed.set()
         return True
+
+    def ask_again(self) -> None:
+        """Ask for what was refused for its signature: other keys may be trusted now."""
+        if self._untrusted:
+            self._untrusted = False
+            self.stream.ask_again()
 
     async def run(self) -> None:
         """Report what the ingress applies. Runs until it is cancelled."""

@@ -73,6 +73,10 @@ class RevocationStream:
 
     # -- for who takes them ------------------------------------------------------------------------
 
+    def ask_again(self) -> None:
+        """Ask for everything that is not known, on a new stream."""
+        self._restart()
+
     def kept(self, position: RevocationsPosition) -> None:
         """They are known up to here: the next Hello asks for those after it."""
         self._reports.kept = position

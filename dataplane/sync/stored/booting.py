@@ -8,7 +8,7 @@ from typing import Protocol
 
 import structlog
 
-from dataplane.snapshot.rejection import Rejection
+from dataplane.snapshot.rejection import SIGNATURE_REASONS, Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.sync.disk.disk import Disk
 from dataplane.sync.probation import Probation
@@ -30,13 +30,13 @@ class Verify(Protocol):
     """`accept` with its policy, and nothing held."""
 
     def __call__(
-        self, position: Position, entries: Sequence[RawEntry], /, *, signed_head: bytes
+        self, position: Position, entries: Sequence[RawEntry], *, signed_head: bytes
     ) -> Snapshot | Rejection: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreadable:
-    """A file that is put aside, or a part of it."""
+    """A file that is put aside, or a part of it, or one that no trusted key has signed."""
 
     file: str
     reason: str
@@ -74,6 +74,8 @@ class BootSearch:
         self._probation = probation
         self._verify = verify
         self._refused: set[tuple[str, int]] = set()
+        self._untrusted: set[str] = set()
+        """Snapshot files with a point that no trusted key has signed."""
 
     def find(self, *, count_crashes: bool) -> Bootable | None:
         """The snapshot to start with; None: there is none.
@@ -154,12 +156,19 @@ class BootSearch:
             outcome = self._verify(stored.position, stored.entries, signed_head=stored.signed_head)
             if isinstance(outcome, Snapshot):
                 return outcome
-            message = f"{outcome.reason}: {outcome.message}"
+            reason, message = outcome.reason, outcome.message
         except ValueError as error:
-            message = str(error)
+            reason, message = "", str(error)
         self._refused.add((generation.name, number))
-        self._found_unreadable(log_name(generation.name) if number else generation.name, message)
-        if all((generation.name, point) in self._refused for _, point in _newest_first(generation)):
+        file = log_name(generation.name) if number else generation.name
+        if reason in SIGNATURE_REASONS:
+            # With other keys it can be booted: it stays.
+            self._untrusted.add(generation.name)
+            self.unreadable.append(Unreadable(file=file, reason=reason, message=message))
+            return None
+        self._found_unreadable(file, f"{reason}: {message}" if reason else message)
+        is_refused = all((generation.name, point) in self._refused for _, point in _newest_first(generation))
+        if is_refused and generation.name not in self._untrusted:
             self.unusable.append(generation.name)
         return None
 

@@ -34,7 +34,7 @@ class Signer:
 
 
 def batches(source: Source, signer: Signer | None = None) -> RevocationBatches:
-    return RevocationBatches(source, store_uid=lambda: "store", signer=signer)
+    return RevocationBatches(source, store_uid=lambda: "store", signer=lambda: signer)
 
 
 def payload_of(batch: Batch) -> pb.RevocationBatch:

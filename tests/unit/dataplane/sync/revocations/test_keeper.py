@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -26,6 +26,13 @@ from tests.signing import signer, verifier
 HEAD = Position(store_uid="store", revision=1, digest=bytes(32))
 
 
+class Anybody:
+    """Asks for no signature."""
+
+    def verify(self, context: str, payload: bytes, signatures: Iterable[snapshot_pb2.Signature]) -> str:
+        return ""
+
+
 class World:
     """A disk and an ingress that outlive agents."""
 
@@ -35,7 +42,7 @@ class World:
 
     async def start(self, trusted: Verifier | None = None) -> RevocationKeeper:
         file = RevocationsFile(FileDisk(self.path.parent), self.path.name, with_room=lambda write: write())
-        keeper = RevocationKeeper(file, self.ingress, verifier=trusted)
+        keeper = RevocationKeeper(file, self.ingress, verifier=trusted or Anybody())
         await keeper.load()
         keeper.stream.open()
         await keeper.stream.receive(pb.SyncResponse(heartbeat=pb.Heartbeat(head=HEAD.to_proto())))
