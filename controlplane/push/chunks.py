@@ -111,12 +111,23 @@ class ChunkCache:
         self._looking: Flights[bool] = Flights()
 
     async def can_send(self, request: ChangeRequest) -> bool:
-        """Whether the change can be read: it begins at a snapshot that is kept."""
-        key = (request.base, request.head.position)
-        if self._changes.has_all(key):
+        """Whether the change can be read: it begins at a snapshot that is kept.
+
+        Its first chunk is read, too: it is asked for next.
+        """
+        if self._changes.has_all((request.base, request.head.position)):
             return True
         # A whole fleet asks at once.
-        return await self._looking.join(key, lambda: self._source.holds(request.base))
+        return await self._looking.join(request, lambda: self._look(request))
+
+    async def _look(self, request: ChangeRequest) -> bool:
+        if not await self._source.holds(request.base):
+            return False
+        try:
+            await self._get(ChunkRequest(position=request.head.position, base=request.base, index=0, after_name=""))
+        except NotFound:
+            return False
+        return True
 
     async def get(self, request: PieceRequest) -> Piece | None:
         """The chunk that a stream asks for; None: the change has no more.

@@ -7,6 +7,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 
 import grpc.aio
 
+from broadsheet.v1 import snapshot_service_pb2 as pb
+from protocol.snapshot_limits import BATCH_BYTES_MAX
+
 Write = Callable[[bytes], Awaitable[None]]
 """Writes a serialised message to the client. `ServicerContext.write` does."""
 
@@ -22,6 +25,10 @@ class StreamWriter:
     def __init__(self, write: Write) -> None:
         self._write = write
         self._writing: asyncio.Task[None] | None = None
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self.takes_batches = False
+        """The client reads batches."""
         self.stopped = False
         """No more messages are to be written."""
         self.client_is_gone = False
@@ -34,11 +41,27 @@ class StreamWriter:
         return self._writing
 
     async def write(self, content: bytes) -> None:
-        """Write a message. Nothing happens once the writer is stopped."""
+        """Write a message, now or with those that follow until `flush`.
+
+        Nothing happens once the writer is stopped.
+        """
+        if self._pending_bytes + len(content) > BATCH_BYTES_MAX:
+            await self.flush()
+        self._pending.append(content)
+        self._pending_bytes += len(content)
+        if not self.takes_batches or self._pending_bytes > BATCH_BYTES_MAX:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what waits, in one message."""
+        if not self._pending:
+            return
+        pending, self._pending, self._pending_bytes = self._pending, [], 0
+        batch = pending[0] if len(pending) == 1 else _batch(pending)
         if self.stopped:
             return
         try:
-            await self._write(content)
+            await self._write(batch)
         except grpc.aio.InternalError:
             self.stopped = self.client_is_gone = True
 
@@ -52,3 +75,7 @@ class StreamWriter:
         if self._writing is not None:
             await asyncio.wait((self._writing,), timeout=timeout_s)
             self._writing.cancel()
+
+
+def _batch(messages: list[bytes]) -> bytes:
+    return pb.SyncResponse(batch=pb.Batch(messages=messages)).SerializeToString()

@@ -165,10 +165,12 @@ class SyncHandler:
     async def _write(self, stream: Stream, writer: StreamWriter, attached: asyncio.Event) -> None:
         await attached.wait()
         subscription = stream.subscription
+        writer.takes_batches = pb.FEATURE_BATCH in stream.hello.features
         while subscription.state is not State.CLOSED and not writer.stopped:
             stream.wake.clear()
             output = subscription.take_output(self._clock())
             if output is None:
+                await writer.flush()
                 await self._wait(stream)
             elif isinstance(output, ChangeRequest):
                 can_send_change = await self._chunks.can_send(output)
@@ -178,6 +180,7 @@ class SyncHandler:
                 await writer.write(output.SerializeToString())
             else:
                 await self._write_piece(subscription, output, writer)
+        await writer.flush()
 
     async def _write_piece(self, subscription: Subscription, request: PieceRequest, writer: StreamWriter) -> None:
         piece = await self._chunks.get(request)
@@ -196,11 +199,15 @@ class SyncHandler:
 
     async def _wait(self, stream: Stream) -> None:
         """Wait until there may be something to send."""
+        if stream.wake.is_set():
+            return
+        loop = asyncio.get_running_loop()
+        # `asyncio.timeout` costs several times as much, and streams do little else than wait.
+        due = loop.call_later(max(0.0, stream.subscription.due_s - self._clock()), stream.wake.set)
         try:
-            async with asyncio.timeout(max(0.0, stream.subscription.due_s - self._clock())):
-                await stream.wake.wait()
-        except TimeoutError:
-            pass
+            await stream.wake.wait()
+        finally:
+            due.cancel()
 
     async def _watch(self, stream: Stream) -> None:
         """End a stream that its writer cannot end: the client does not read, or sent no Hello."""

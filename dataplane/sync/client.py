@@ -21,6 +21,7 @@ from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry
 from dataplane.sync.channel import Metadata, insecure_channel
 from dataplane.sync.events import Accepted, Candidate, Diverged, Ended, Identity, Refused, Rejected
+from dataplane.sync.stream.batches import messages_of
 from dataplane.sync.subscriber import Subscriber
 from dataplane.sync.transitions import ProtocolViolation
 
@@ -77,6 +78,9 @@ class Timing:
     backoff_cap_s: float = 15.0
     """The wait before attempt n is random between 0 and min(cap, base * 2**n): "full jitter" of
     Marc Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015)."""
+    received_after_s: float = 0.5
+    """A decision that takes longer is preceded by the report that the snapshot has arrived. Most
+    take less, and a fleet then answers each change once."""
     reconnect_after_max_s: float = 300.0
     """Longest wait that a Goodbye may ask for."""
     good_stream_s: float = 15.0
@@ -253,19 +257,27 @@ class SyncClient:
             if not isinstance(response, pb.SyncResponse):  # EOF
                 return await _outcome(call)
             self._messages_received += 1
-            event = self._subscriber.receive(response)
-            if not self._connection.connected:
-                self._set_connection(replace(self._connection, connected=True))
-                _log.info("sync_connected", target=self._target)
-            self._output_due.set()
-            if isinstance(event, Ended):
-                return replace(event, reason=f"GOODBYE: {event.reason}")
-            if isinstance(event, Candidate):
-                self._decided.clear()
-                self._pending.put_nowait(event)
-            elif isinstance(event, Refused):
-                self._pending.put_nowait(event.rejected)
-                await self._pending.join()
+            for message in messages_of(response):
+                ended = await self._receive(message)
+                if ended is not None:
+                    return ended
+
+    async def _receive(self, response: pb.SyncResponse) -> Ended | None:
+        """Take a message. Returns why the stream ends with it, if it does."""
+        event = self._subscriber.receive(response)
+        if not self._connection.connected:
+            self._set_connection(replace(self._connection, connected=True))
+            _log.info("sync_connected", target=self._target)
+        self._output_due.set()
+        if isinstance(event, Ended):
+            return replace(event, reason=f"GOODBYE: {event.reason}")
+        if isinstance(event, Candidate):
+            self._decided.clear()
+            self._pending.put_nowait(event)
+        elif isinstance(event, Refused):
+            self._pending.put_nowait(event.rejected)
+            await self._pending.join()
+        return None
 
     async def _write(self, call: SyncCall) -> Ended:
         while True:
@@ -305,31 +317,25 @@ class SyncClient:
     # -- decisions ---------------------------------------------------------------------------------
 
     async def _handle_pending(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             pending = await self._pending.get()
             if isinstance(pending, Rejected):
-                await self._remember(pending)
+                await _remember(self._handlers, pending)
             else:
-                rejected = self._subscriber.decided(await _decide(self._handlers, pending))
+                timer = loop.call_later(self._timing.received_after_s, self._report_received)
+                outcome = await _decide(self._handlers, pending)
+                timer.cancel()
+                rejected = self._subscriber.decided(outcome)
                 self._output_due.set()
                 self._decided.set()
                 if rejected is not None:
-                    await self._remember(rejected)
+                    await _remember(self._handlers, rejected)
             self._pending.task_done()
 
-    async def _remember(self, rejected: Rejected) -> None:
-        _log.warning(
-            "snapshot_rejected",
-            revision=rejected.position.revision,
-            store_uid=rejected.position.store_uid,
-            reason=rejected.reason,
-            error=rejected.message,
-        )
-        try:
-            await self._handlers.on_rejected(rejected)
-        except Exception:
-            # It is remembered in memory until this agent stops.
-            _log.exception("rejection_not_remembered", revision=rejected.position.revision)
+    def _report_received(self) -> None:
+        self._subscriber.takes_long()
+        self._output_due.set()
 
 
 async def _decide(handlers: Handlers, candidate: Candidate) -> Accepted | Rejection | Diverged:
@@ -342,6 +348,21 @@ async def _decide(handlers: Handlers, candidate: Candidate) -> Accepted | Reject
         # this log only.
         _log.exception("snapshot_decision_failed", revision=candidate.position.revision)
         return Rejection(reason=DECISION_FAILED, message=f"the agent failed ({type(error).__name__}); see its log")
+
+
+async def _remember(handlers: Handlers, rejected: Rejected) -> None:
+    _log.warning(
+        "snapshot_rejected",
+        revision=rejected.position.revision,
+        store_uid=rejected.position.store_uid,
+        reason=rejected.reason,
+        error=rejected.message,
+    )
+    try:
+        await handlers.on_rejected(rejected)
+    except Exception:
+        # It is remembered in memory until this agent stops.
+        _log.exception("rejection_not_remembered", revision=rejected.position.revision)
 
 
 SyncCall = grpc.aio.StreamStreamCall[pb.SyncRequest, pb.SyncResponse]

@@ -33,8 +33,7 @@ class Subscriber:
     """The client's end of the protocol.
 
     Invariants: `state` changes along `TRANSITIONS` only; `serving` changes in `decided` only, and
-    never moves backwards within a store; an assembler is set exactly in RECEIVING, COMPARING and
-    FETCHING.
+    never moves backwards within a store; RECEIVING, COMPARING and FETCHING have an assembler.
     """
 
     def __init__(
@@ -138,8 +137,7 @@ class Subscriber:
         raise ProtocolViolation("an empty message, or one that this release does not know")
 
     def _receive_intent(self, intent: pb.Intent) -> Event | None:
-        position = Position.from_proto(intent.to)
-        following = next_state(self.state, input_of(intent))
+        position, following = Position.from_proto(intent.to), next_state(self.state, input_of(intent))
         if intent.mode == pb.Intent.MODE_NONE:
             if position != self.serving:
                 raise ProtocolViolation("an Intent says that nothing is new, but names a snapshot that is not served")
@@ -183,7 +181,6 @@ class Subscriber:
             return self._refuse(position, content, Input.COMMIT_REFUSED)
         self.state, self._assembler = following, None
         self._deciding = position
-        self._phase_reports.received(position, self.serving)
         return Candidate(position=position, content=content)
 
     def _require_want_sent(self) -> None:
@@ -199,6 +196,11 @@ class Subscriber:
         return Refused(rejected=rejected)
 
     # -- input of the agent ------------------------------------------------------------------------
+
+    def takes_long(self) -> None:
+        """Report that the candidate has arrived: its decision takes a while."""
+        if self._deciding is not None and self.state is not State.CLOSED:
+            self._phase_reports.received(self._deciding, self.serving)
 
     def waits(self, message: str) -> None:
         """Report what the accepted candidate waits for. Nothing is reported without a candidate."""
@@ -292,7 +294,7 @@ def _hello(identity: Identity, serving: Position | None, rejections: Rejections)
         rejected=[rejected.position.to_proto() for rejected in rejections],
         http_address=identity.http_address,
         software_version=identity.software_version,
-        features=[pb.FEATURE_DELTA, pb.FEATURE_MANIFEST],
+        features=[pb.FEATURE_DELTA, pb.FEATURE_MANIFEST, pb.FEATURE_BATCH],
     )
 
 

@@ -310,9 +310,7 @@ class SyncProtocol(RuleBasedStateMachine):
             assert len(self.client.rejected) <= 16
 
     def teardown(self) -> None:
-        """Without further events, both ends settle on the newest snapshot that is not rejected.
-
-        They also agree on the statuses of resources."""
+        """Both ends settle on the newest snapshot that is not rejected, and agree on statuses."""
         if not self.commits:
             return
         for _ in range(500):

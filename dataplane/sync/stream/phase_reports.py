@@ -28,6 +28,8 @@ class PhaseReports:
 
     def __init__(self) -> None:
         self._due: list[PhaseReport] = []
+        self._waiting: Position | None = None
+        """The last snapshot that was reported to wait for something."""
 
     def __iter__(self) -> Iterator[PhaseReport]:
         return iter(self._due)
@@ -54,18 +56,20 @@ class PhaseReports:
 
     def clear(self) -> None:
         """Forget all of them."""
-        self._due = []
+        self._due, self._waiting = [], None
 
     def forget(self, targets: Container[Position]) -> None:
         """Forget those about these snapshots."""
         self._due = [report for report in self._due if report.target not in targets]
 
     def received(self, target: Position, serving: Position | None) -> None:
-        """The whole snapshot has arrived."""
-        self._due.append(PhaseReport(target=target, serving=serving, phase=pb.PHASE_RECEIVED))
+        """The whole snapshot has arrived. Left out after a later phase of it."""
+        if target != self._waiting:
+            self._due.append(PhaseReport(target=target, serving=serving, phase=pb.PHASE_RECEIVED))
 
     def waiting(self, target: Position, serving: Position | None, message: str) -> None:
         """The snapshot waits for something. An earlier reason to wait is left out."""
+        self._waiting = target
         self._due = [report for report in self._due if report.phase != pb.PHASE_PREPARED]
         self._due.append(PhaseReport(target=target, serving=serving, phase=pb.PHASE_PREPARED, message=_text(message)))
 

@@ -4,7 +4,9 @@ import asyncio
 
 import grpc.aio
 
+from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane.push.stream_writer import StreamWriter
+from protocol.snapshot_limits import BATCH_BYTES_MAX
 from tests.unit.controlplane.fleet_world import settle
 
 
@@ -23,6 +25,45 @@ class Client:
 async def two_messages(writer: StreamWriter) -> None:
     await writer.write(b"1")
     await writer.write(b"2")
+
+
+async def written(*sizes: int, takes_batches: bool = True) -> list[list[int]]:
+    """Messages of these sizes as they are written; of a batch, the sizes in it."""
+    taken: list[bytes] = []
+
+    async def take(message: bytes) -> None:
+        taken.append(message)
+
+    writer = StreamWriter(take)
+    writer.takes_batches = takes_batches
+    for size in sizes:
+        await writer.write(MESSAGE * size)
+    await writer.flush()
+    return [
+        [len(part) for part in pb.SyncResponse.FromString(message).batch.messages] or [len(message)]
+        for message in taken
+    ]
+
+
+MESSAGE = b"\x1a\x00"
+"""A Commit of nothing. Any number of them is a message."""
+
+
+async def test_small_messages_are_written_together() -> None:
+    assert await written(1, 2, 3) == [[2, 4, 6]]
+    assert await written(1) == [[2]]
+    assert await written() == []
+
+
+async def test_a_batch_is_bounded_and_a_large_message_is_written_alone() -> None:
+    large = BATCH_BYTES_MAX // 2
+    assert await written(1, large, 1) == [[2], [2 * large], [2]]
+    assert await written(1, large + 1, 1) == [[2], [2 * large + 2], [2]]
+    assert await written(*[large // 4] * 6) == [[large // 2] * 4, [large // 2] * 2]
+
+
+async def test_a_client_that_knows_no_batches_gets_each_message() -> None:
+    assert await written(1, 2, takes_batches=False) == [[2], [4]]
 
 
 async def test_a_write_that_has_begun_ends_before_the_stream_is_finished_and_no_other_follows() -> None:
