@@ -164,6 +164,7 @@ async def test_a_decision_that_takes_long_is_preceded_by_the_report_that_the_sna
 
     data_plane = DataPlane(decide=decide)
     async with data_plane.running(plane.address, timing=replace(TIMING, received_after_s=0.01)):
+        await eventually(lambda: is_connected(plane, True))
         await eventually(lambda: shows(plane, pb.PHASE_RECEIVED))
         goes_on.set()
         await eventually(lambda: shows(plane, pb.PHASE_ACTIVE))
