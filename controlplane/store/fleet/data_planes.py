@@ -11,10 +11,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from broadsheet.v1 import snapshot_pb2, snapshot_service_pb2
 from controlplane.catalog import convert, domain
-from controlplane.store.databases.connection import WriteConnection
+from controlplane.store.databases.connection import Query, WriteConnection
 from controlplane.store.reading import Reading
 from controlplane.store.schema import data_planes
 from controlplane.store.times import from_us, to_us
+
+_BY_ID = Query(select(data_planes).where(data_planes.c.id == bindparam("id")), data_planes, key=("id",))
 
 
 class DataPlanes:
@@ -28,10 +30,8 @@ class DataPlanes:
 
     async def find(self, data_plane_id: str) -> domain.DataPlaneRecord | None:
         """What is known of a data plane. None: it has never connected."""
-        query = select(data_planes).where(data_planes.c.id == data_plane_id)
-        async with self._reading.begin() as connection:
-            row = (await connection.execute(query)).one_or_none()
-        return data_plane(row) if row is not None else None
+        rows = await self._reading.fetch(_BY_ID, id=data_plane_id)
+        return data_plane(rows[0]) if rows else None
 
     async def list(self, *, after_id: str = "", limit: int = 1000) -> Sequence[domain.DataPlaneRecord]:
         """Up to `limit` data planes by id; only those after `after_id`."""
