@@ -25,6 +25,8 @@ class Stream:
         self.wake = asyncio.Event()
         self.identity = Identity.SHARED
         """How sure it is whose stream it is. Set before it is attached."""
+        self.given_up = False
+        """It was to end, and its client did not read."""
         self.statuses_dropped = 0
         """Statuses of names that are not in the catalog."""
 

@@ -25,6 +25,7 @@ from controlplane.push.subscription.states import State
 from controlplane.push.subscription.timing import Limits
 from controlplane.push.subscription.transfer import ChangeRequest, ChunkRequest, PieceRequest
 from controlplane.push.subscription.violations import ProtocolViolation
+from controlplane.push.watch import Watch
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     # A peer that is gone without closing its connection is noticed after half a minute.
@@ -85,6 +86,7 @@ class SyncHandler:
         self._metrics = metrics or Metrics(clock=clock)
         self._clock = clock
         self._watch_s = watch_s
+        self._watch = Watch(clock=clock, watch_s=watch_s)
 
     async def __call__(self, requests: AsyncIterable[pb.SyncRequest], context: Context) -> None:
         """Serve a stream, from its first message to its end.
@@ -117,22 +119,28 @@ class SyncHandler:
             raise failure
 
     async def _serve(self, stream: Stream, requests: AsyncIterable[pb.SyncRequest], writer: StreamWriter) -> None:
-        attached = asyncio.Event()
+        attached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._read(stream, requests, attached)),
-                group.create_task(self._watch(stream)),
-            ]
+            reading = group.create_task(self._read(stream, requests, attached))
             writing = writer.begin(self._write(stream, writer, attached))
-            await asyncio.wait((*tasks, writing), return_when=asyncio.FIRST_COMPLETED)
+            try:
+                with self._watch.over(stream, reading):
+                    await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                # Without it, a writer that waits for the attachment would hold up the status.
+                attached.cancel()
             if writer.client_is_gone:
                 await asyncio.Event().wait()
-            for task in tasks:
-                task.cancel()
-            if writing.done():
+            reading.cancel()
+            if stream.given_up:
+                description = "the data plane did not read, answer or speak for too long"
+                raise Unavailable(Reason.DATA_PLANE_SILENT, description)
+            if writing.done() and not writing.cancelled():
                 writing.result()
 
-    async def _read(self, stream: Stream, requests: AsyncIterable[pb.SyncRequest], attached: asyncio.Event) -> None:
+    async def _read(
+        self, stream: Stream, requests: AsyncIterable[pb.SyncRequest], attached: asyncio.Future[None]
+    ) -> None:
         subscription = stream.subscription
         async for request in requests:
             before = subscription.progress
@@ -140,16 +148,19 @@ class SyncHandler:
             if subscription.state is State.CLOSED:
                 # It crossed the Goodbye, and means nothing any more.
                 continue
-            if not attached.is_set():
+            if not attached.done():
                 stream.identity = self._identify(principal.current(), stream.data_plane_id)
                 session = await self._fan_out.prepare(stream.data_plane_id, stream.identity)
                 self._fan_out.attach(stream, session)
-                attached.set()
+                attached.set_result(None)
                 _log.info("sync_stream_began", data_plane=stream.data_plane_id, identity=stream.identity.value)
             else:
                 since = self._fan_out.oldest_of(before.serving, subscription.progress.serving)
                 self._fan_out.received(stream, await self._known_part(stream, change, since))
                 self._measure(before, subscription.progress)
+                if subscription.state is State.IDLE and subscription.settled:
+                    # Most messages of a fleet are its last answers to a change: nothing follows.
+                    continue
             stream.wake.set()
 
     async def _known_part(self, stream: Stream, change: ResourceChange, since_revision: int) -> ResourceChange:
@@ -162,8 +173,8 @@ class SyncHandler:
         stream.statuses_dropped += dropped
         return known
 
-    async def _write(self, stream: Stream, writer: StreamWriter, attached: asyncio.Event) -> None:
-        await attached.wait()
+    async def _write(self, stream: Stream, writer: StreamWriter, attached: asyncio.Future[None]) -> None:
+        await attached
         subscription = stream.subscription
         writer.takes_batches = pb.FEATURE_BATCH in stream.hello.features
         while subscription.state is not State.CLOSED and not writer.stopped:
@@ -208,16 +219,6 @@ class SyncHandler:
             await stream.wake.wait()
         finally:
             due.cancel()
-
-    async def _watch(self, stream: Stream) -> None:
-        """End a stream that its writer cannot end: the client does not read, or sent no Hello."""
-        while True:
-            await asyncio.sleep(self._watch_s)
-            if stream.subscription.ending(self._clock()):
-                break
-        stream.wake.set()
-        await asyncio.sleep(self._watch_s)
-        raise Unavailable(Reason.DATA_PLANE_SILENT, "the data plane did not read, answer or speak for too long")
 
     def _translate(self, stream: Stream, error: BaseException) -> BaseException:
         if not isinstance(error, ProtocolViolation):

@@ -54,7 +54,7 @@ class DataPlaneRecords:
         """
         rows = [data_plane_values(record) for record in records]
         if rows:
-            await self._connection.execute(_put_statement(self._connection.dialect.name, tuple(rows[0])), rows)
+            await self._connection.execute_many(_put_statement(self._connection.dialect.name, tuple(rows[0])), rows)
 
 
 @functools.cache
