@@ -151,6 +151,10 @@ fuzz-logs: install ## Boot data planes from mutated logs of changes (ARGS="COUNT
 fuzz-bundles: install ## Read mutated and forged bundles of snapshots (ARGS="COUNT SEED"; 100,000)
 	@$(BIN)/python -m tests.bundle_fuzz $(ARGS)
 
+.PHONY: fuzz-sync
+fuzz-sync: install ## Damage messages of the Sync stream in both directions (ARGS="COUNT SEED"; 100,000 each)
+	@$(BIN)/python -m tests.sync_fuzz $(ARGS)
+
 .PHONY: fuzz-args
 fuzz-args: install ## Compare random engine arguments with vLLM's own reading of them (ARGS="COUNT SEED"; 20,000)
 	@$(BIN)/python -m tests.engine_args_fuzz $(ARGS)

@@ -18,6 +18,10 @@ memory."""
 CHUNK_BYTES_MAX = 1024 * 1024
 """A larger entry is a chunk of its own."""
 
+BATCH_BYTES_MAX = 64 * 1024
+"""Messages of a batch on the Sync stream. Larger messages are written alone: of them, most of the
+cost is in their bytes."""
+
 SYNC_MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 """The largest message that a data plane reads from a Sync stream: far above a chunk."""
 

@@ -129,7 +129,7 @@ class Requests:
     def content(self, method: MethodDescriptor) -> bytes:
         """A request of the method as bytes, some of which are not a valid message."""
         content = self.message(method.input_type).SerializePartialToString()
-        return self._mutated(content) if self._random.random() < 0.3 else content
+        return self.mutated(content) if self._random.random() < 0.3 else content
 
     def message(self, descriptor: Descriptor, depth: int = 0) -> protobuf_message.Message:
         """A message with random fields."""
@@ -187,7 +187,8 @@ class Requests:
             return self._random.choice([0.0, 1.0, -1.0, 0.5, float("nan"), float("inf"), 1e-300])
         return self._random.choice([number for number in self._integers if _fits(number, field)])
 
-    def _mutated(self, content: bytes) -> bytes:
+    def mutated(self, content: bytes) -> bytes:
+        """The content with a few bytes changed, added or left out."""
         changed = bytearray(content)
         for _ in range(self._random.randint(1, 4)):
             at = self._random.randint(0, len(changed))

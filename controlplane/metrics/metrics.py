@@ -86,6 +86,8 @@ class Metrics:
         self._rejections = self._counter("snapshot_rejections", text)
         text = "Bytes of snapshots that were written to Sync streams, before TLS and HTTP/2, by mode."
         self._sent_bytes = self._counter("sent_bytes", text, "mode")
+        self._sent_counts: dict[str, Counter] = {}
+        """As above."""
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"{_PREFIX}{name}", text, labels, registry=self.registry)
@@ -145,7 +147,10 @@ class Metrics:
 
     def sent(self, mode: str, size_bytes: int) -> None:
         """A part of a snapshot was written to a stream."""
-        self._sent_bytes.labels(mode).inc(size_bytes)
+        count = self._sent_counts.get(mode)
+        if count is None:
+            count = self._sent_counts[mode] = self._sent_bytes.labels(mode)
+        count.inc(size_bytes)
 
     def served(self, revision: int) -> None:
         """A data plane has reported for the first time that it serves a revision."""

@@ -23,7 +23,8 @@ not supersede each other all the time. Seconds."""
 REMOVED_RECONNECT_AFTER_S = 30.0
 """Asked of a data plane that an operator has removed while it was connected. Seconds."""
 
-Context = grpc.aio.ServicerContext[pb.SyncRequest, pb.SyncResponse]
+Context = grpc.aio.ServicerContext[pb.SyncRequest, bytes]
+"""It takes serialised messages: those that many streams get are serialised once."""
 
 Identify = Callable[[Principal, str], Identity]
 """How sure it is that a caller is the data plane of this id; refuses with PermissionDenied."""
@@ -57,6 +58,8 @@ class Stream:
         """How sure it is whose stream it is. Set before it is attached."""
         self.is_ending = False
         """Whether it was told to say Goodbye."""
+        self.given_up = False
+        """It was to end, and its client did not read."""
         self.statuses_dropped = 0
         """Statuses of names that are not in the catalog."""
 

@@ -23,8 +23,9 @@ from controlplane.push.stream_writer import StreamWriter
 from controlplane.push.subscription.machine import Subscription
 from controlplane.push.subscription.states import State
 from controlplane.push.subscription.timing import Limits
-from controlplane.push.subscription.transfer import ChangeRequest, ChunkRequest
+from controlplane.push.subscription.transfer import ChangeRequest, ChunkRequest, PieceRequest
 from controlplane.push.subscription.violations import ProtocolViolation
+from controlplane.push.watch import Watch
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     # A peer that is gone without closing its connection is noticed after half a minute.
@@ -85,6 +86,7 @@ class SyncHandler:
         self._metrics = metrics or Metrics(clock=clock)
         self._clock = clock
         self._watch_s = watch_s
+        self._watch = Watch(clock=clock, watch_s=watch_s)
 
     async def __call__(self, requests: AsyncIterable[pb.SyncRequest], context: Context) -> None:
         """Serve a stream, from its first message to its end.
@@ -110,6 +112,8 @@ class SyncHandler:
         except BaseExceptionGroup as group_error:
             failure = self._translate(stream, _first(group_error))
         finally:
+            writer.stopped = True
+            stream.wake.set()
             self._fan_out.detach(stream)
             _log.info(
                 "sync_stream_ended",
@@ -122,18 +126,28 @@ class SyncHandler:
             raise failure
 
     async def _serve(self, stream: Stream, requests: AsyncIterable[pb.SyncRequest], writer: StreamWriter) -> None:
-        attached = asyncio.Event()
+        attached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._read(stream, requests, attached)),
-                group.create_task(self._write(stream, writer, attached)),
-                group.create_task(self._watch(stream)),
-            ]
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:
-                task.cancel()
+            reading = group.create_task(self._read(stream, requests, attached))
+            writing = writer.begin(self._write(stream, writer, attached))
+            try:
+                with self._watch.over(stream, reading):
+                    await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                # Without it, a writer that waits for the attachment would hold up the status.
+                attached.cancel()
+            if writer.client_is_gone:
+                await asyncio.Event().wait()
+            reading.cancel()
+            if stream.given_up:
+                description = "the data plane did not read, answer or speak for too long"
+                raise Unavailable(Reason.DATA_PLANE_SILENT, description)
+            if writing.done() and not writing.cancelled():
+                writing.result()
 
-    async def _read(self, stream: Stream, requests: AsyncIterable[pb.SyncRequest], attached: asyncio.Event) -> None:
+    async def _read(
+        self, stream: Stream, requests: AsyncIterable[pb.SyncRequest], attached: asyncio.Future[None]
+    ) -> None:
         subscription = stream.subscription
         async for request in requests:
             before = stream.progress
@@ -142,16 +156,19 @@ class SyncHandler:
                 # It crossed the Goodbye, and means nothing any more.
                 continue
             stream.revocations.receive(request, store_uid=self._fan_out.head.position.store_uid)
-            if not attached.is_set():
+            if not attached.done():
                 stream.identity = self._identify(principal.current(), stream.data_plane_id)
                 session = await self._fan_out.prepare(stream.data_plane_id, stream.identity)
                 self._fan_out.attach(stream, session)
-                attached.set()
+                attached.set_result(None)
                 _log.info("sync_stream_began", data_plane=stream.data_plane_id, identity=stream.identity.value)
             else:
                 since = self._fan_out.oldest_of(before.serving, subscription.progress.serving)
                 self._fan_out.received(stream, await self._known_part(stream, change, since))
                 self._measure(before, stream.progress)
+                if subscription.state is State.IDLE and subscription.settled and stream.revocations.next_batch is None:
+                    # Most messages of a fleet are its last answers to a change: nothing follows.
+                    continue
             stream.wake.set()
 
     async def _known_part(self, stream: Stream, change: ResourceChange, since_revision: int) -> ResourceChange:
@@ -164,24 +181,27 @@ class SyncHandler:
         stream.statuses_dropped += dropped
         return known
 
-    async def _write(self, stream: Stream, writer: StreamWriter, attached: asyncio.Event) -> None:
-        await attached.wait()
+    async def _write(self, stream: Stream, writer: StreamWriter, attached: asyncio.Future[None]) -> None:
+        await attached
         subscription = stream.subscription
-        while subscription.state is not State.CLOSED:
+        writer.takes_batches = pb.FEATURE_BATCH in stream.hello.features
+        while subscription.state is not State.CLOSED and not writer.stopped:
             stream.wake.clear()
             # One batch at most, so that revocations hold up neither snapshots nor heartbeats.
             await self._write_revocations(stream, writer)
             output = subscription.take_output(self._clock())
             if output is None:
+                await writer.flush()
                 await self._wait(stream)
-            elif isinstance(output, ChunkRequest):
-                await self._write_chunk(subscription, output, writer)
             elif isinstance(output, ChangeRequest):
                 can_send_change = await self._chunks.can_send(output)
                 intent = subscription.announce(output, can_send_change=can_send_change)
-                await writer.write(self._signed(subscription, intent))
+                await writer.write(self._signed(subscription, intent).SerializeToString())
+            elif isinstance(output, pb.SyncResponse):
+                await writer.write(self._signed(subscription, output).SerializeToString())
             else:
-                await writer.write(self._signed(subscription, output))
+                await self._write_piece(subscription, output, writer)
+        await writer.flush()
 
     def _signed(self, subscription: Subscription, response: pb.SyncResponse) -> pb.SyncResponse:
         return self._heads.add_to(response, subscription.in_flight or self._fan_out.head)
@@ -191,16 +211,16 @@ class SyncHandler:
         if request is not None:
             batch = await self._revocations.get(request)
             stream.revocations.sent(batch.last_sequence)
-            await writer.write(batch.response)
+            await writer.write(batch.response.SerializeToString())
 
-    async def _write_chunk(self, subscription: Subscription, request: ChunkRequest, writer: StreamWriter) -> None:
+    async def _write_piece(self, subscription: Subscription, request: PieceRequest, writer: StreamWriter) -> None:
         piece = await self._chunks.get(request)
         if piece is None:
             subscription.change_written()
             return
-        await writer.write(piece.response)
-        subscription.chunk_written(piece.response.chunk)
-        self._metrics.sent("FULL" if request.base is None else "DELTA", piece.size_bytes)
+        await writer.write(piece.content)
+        subscription.chunk_written(piece.written)
+        self._metrics.sent(_mode(request), len(piece.content))
 
     def _measure(self, before: Progress, after: Progress) -> None:
         if after.serving is not None and after.serving != before.serving:
@@ -212,23 +232,15 @@ class SyncHandler:
 
     async def _wait(self, stream: Stream) -> None:
         """Wait until there may be something to send."""
-        if stream.revocations.next_batch is not None:
+        if stream.wake.is_set() or stream.revocations.next_batch is not None:
             return
+        loop = asyncio.get_running_loop()
+        # `asyncio.timeout` costs several times as much, and streams do little else than wait.
+        due = loop.call_later(max(0.0, stream.subscription.due_s - self._clock()), stream.wake.set)
         try:
-            async with asyncio.timeout(max(0.0, stream.subscription.due_s - self._clock())):
-                await stream.wake.wait()
-        except TimeoutError:
-            pass
-
-    async def _watch(self, stream: Stream) -> None:
-        """End a stream that its writer cannot end: the client does not read, or sent no Hello."""
-        while True:
-            await asyncio.sleep(self._watch_s)
-            if stream.subscription.ending(self._clock()):
-                break
-        stream.wake.set()
-        await asyncio.sleep(self._watch_s)
-        raise Unavailable(Reason.DATA_PLANE_SILENT, "the data plane did not read, answer or speak for too long")
+            await stream.wake.wait()
+        finally:
+            due.cancel()
 
     def _translate(self, stream: Stream, error: BaseException) -> BaseException:
         if not isinstance(error, ProtocolViolation):
@@ -237,6 +249,12 @@ class SyncHandler:
         if error.violations:
             return InvalidArgument.of_fields(error.violations)
         return FailedPrecondition(Reason.PROTOCOL_VIOLATION, error.message)
+
+
+def _mode(request: PieceRequest) -> str:
+    if isinstance(request, ChunkRequest):
+        return "FULL" if request.base is None else "DELTA"
+    return "MANIFEST"
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -33,8 +33,7 @@ class UpkeepWrites:
         """
 
         async def change(connection: WriteConnection) -> None:
-            for record in records:
-                await DataPlaneRecords(connection).put(record)
+            await DataPlaneRecords(connection).put(*records)
             await DataPlaneRecords(connection).put_changes(records)
 
         await self._upkeep_door.run(change)

@@ -31,7 +31,6 @@ class Assembler:
         limits: Limits,
         *,
         base: Position | None = None,
-        signed_head: bytes = b"",
     ) -> None:
         """
         Args:
@@ -39,25 +38,14 @@ class Assembler:
             entry_count: The number of its entries.
             limits: What this data plane accepts.
             base: Where the announced change begins; None: all entries follow.
-            signed_head: The serialised SignedHead that was announced. It is kept for the caller.
         """
         self.position = position
-        self.signed_head = signed_head
         self._entry_count = entry_count
         self._limits = limits
         self._base = base
         self._entries: list[RawEntry] = []
         self._removed: list[str] = []
         self._bytes = 0
-
-    def refuse_announcement(self) -> Rejection | None:
-        """Check the announced number of entries, before any is collected."""
-        if 0 <= self._entry_count <= self._limits.entries_max:
-            return None
-        return Rejection(
-            reason=SNAPSHOT_TOO_LARGE,
-            message=f"it has {self._entry_count} entries, allowed are 0 to {self._limits.entries_max}",
-        )
 
     def add(self, chunk: pb.Chunk) -> Rejection | None:
         """Add the content of one chunk."""
@@ -111,3 +99,13 @@ class Assembler:
                 message=f"{len(self._entries)} entries arrived, {self._entry_count} were announced",
             )
         return tuple(self._entries)
+
+
+def refuse_entry_count(count: int, limits: Limits) -> Rejection | None:
+    """Check the announced number of entries, before any is collected."""
+    if 0 <= count <= limits.entries_max:
+        return None
+    return Rejection(
+        reason=SNAPSHOT_TOO_LARGE,
+        message=f"it has {count} entries, allowed are 0 to {limits.entries_max}",
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 import grpc
@@ -22,6 +22,8 @@ from dataplane.snapshot.snapshot import Position, RawEntry
 from dataplane.sync.channel import Metadata, insecure_channel
 from dataplane.sync.events import Accepted, Candidate, Diverged, Ended, Identity, Refused, Rejected
 from dataplane.sync.revocations.stream import RevocationStream
+from dataplane.sync.stream.batches import messages_of
+from dataplane.sync.stream.reconnecting import Connection, Timing, asked_wait_s, backoff_max_s
 from dataplane.sync.subscriber import Subscriber
 from dataplane.sync.transitions import ProtocolViolation
 
@@ -49,6 +51,9 @@ class Handlers(Protocol):
     ) -> Accepted | Rejection | Diverged:
         """Do the same with the snapshot in service and what differs from it."""
 
+    def held_entries(self) -> Iterable[RawEntry]:
+        """The entries of the snapshot in service, ordered by name; empty: there is none."""
+
     async def on_rejected(self, rejected: Rejected) -> None:
         """Remember across restarts that a snapshot was rejected, here or before."""
 
@@ -58,36 +63,6 @@ class Handlers(Protocol):
     @property
     def revocations(self) -> RevocationStream:
         """Where revocations go, and what is said of them. Always the same."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connection:
-    """The state of the connection to the control plane."""
-
-    connected: bool = False
-    """Whether the control plane has answered on the current stream."""
-    failures: int = 0
-    """Consecutive streams that ended before `Timing.good_stream_s`."""
-    last_error: str = ""
-    """Why the last stream ended. For operators."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
-    """How long things may take, in seconds."""
-
-    heartbeat_s: float = 10.0
-    """Interval of the control plane's Heartbeats."""
-    missed_heartbeats_max: int = 3
-    """After this many intervals without any message the stream is dead."""
-    backoff_base_s: float = 0.2
-    backoff_cap_s: float = 15.0
-    """The wait before attempt n is random between 0 and min(cap, base * 2**n): "full jitter" of
-    Marc Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015)."""
-    reconnect_after_max_s: float = 300.0
-    """Longest wait that a Goodbye may ask for."""
-    good_stream_s: float = 15.0
-    """A stream that lasted this long resets the backoff."""
 
 
 async def _no_metadata() -> Metadata:
@@ -137,7 +112,13 @@ class SyncClient:
         self._timing = timing or Timing()
         self._uniform = uniform
         self._subscriber = Subscriber(
-            identity, policy=policy, serving=serving, with_errors=with_errors, warning=warning, rejected=rejected
+            identity,
+            policy=policy,
+            serving=serving,
+            with_errors=with_errors,
+            warning=warning,
+            rejected=rejected,
+            held=handlers.held_entries,
         )
         self._connection = Connection()
         self._output_due = asyncio.Event()
@@ -205,7 +186,7 @@ class SyncClient:
             ended = await self._run_stream()
             good = loop.time() - started_s >= self._timing.good_stream_s
             failures = 0 if good else self._connection.failures + 1
-            wait_s = _asked_wait_s(self._timing, ended) + self._uniform(0.0, _backoff_max_s(self._timing, failures))
+            wait_s = asked_wait_s(self._timing, ended) + self._uniform(0.0, backoff_max_s(self._timing, failures))
             self._set_connection(Connection(failures=failures, last_error=ended.reason))
             _log.info("sync_stream_ended", target=self._target, reason=ended.reason, retry_in_s=round(wait_s, 3))
             await asyncio.sleep(wait_s)
@@ -244,7 +225,7 @@ class SyncClient:
                 tasks = [
                     group.create_task(self._read(call)),
                     group.create_task(self._write(call)),
-                    group.create_task(self._watch_silence()),
+                    group.create_task(_until_silent(self._timing, lambda: self._messages_received)),
                     group.create_task(self._watch_hello()),
                 ]
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -263,22 +244,30 @@ class SyncClient:
             if not isinstance(response, pb.SyncResponse):  # EOF
                 return await _outcome(call)
             self._messages_received += 1
-            is_revocations = await self._handlers.revocations.receive(response)
-            event = None if is_revocations else self._subscriber.receive(response)
-            if response.intent.mode == pb.Intent.MODE_NONE and response.intent.HasField("signed_head"):
-                self.renewed_head = response.intent.signed_head.SerializeToString()
-            if not self._connection.connected:
-                self._set_connection(replace(self._connection, connected=True))
-                _log.info("sync_connected", target=self._target)
-            self._output_due.set()
-            if isinstance(event, Ended):
-                return replace(event, reason=f"GOODBYE: {event.reason}")
-            if isinstance(event, Candidate):
-                self._decided.clear()
-                self._pending.put_nowait(event)
-            elif isinstance(event, Refused):
-                self._pending.put_nowait(event.rejected)
-                await self._pending.join()
+            for message in messages_of(response):
+                ended = await self._receive(message)
+                if ended is not None:
+                    return ended
+
+    async def _receive(self, response: pb.SyncResponse) -> Ended | None:
+        """Take a message. Returns why the stream ends with it, if it does."""
+        is_revocations = await self._handlers.revocations.receive(response)
+        event = None if is_revocations else self._subscriber.receive(response)
+        if response.intent.mode == pb.Intent.MODE_NONE and response.intent.HasField("signed_head"):
+            self.renewed_head = response.intent.signed_head.SerializeToString()
+        if not self._connection.connected:
+            self._set_connection(replace(self._connection, connected=True))
+            _log.info("sync_connected", target=self._target)
+        self._output_due.set()
+        if isinstance(event, Ended):
+            return replace(event, reason=f"GOODBYE: {event.reason}")
+        if isinstance(event, Candidate):
+            self._decided.clear()
+            self._pending.put_nowait(event)
+        elif isinstance(event, Refused):
+            self._pending.put_nowait(event.rejected)
+            await self._pending.join()
+        return None
 
     async def _write(self, call: SyncCall) -> Ended:
         while True:
@@ -292,21 +281,6 @@ class SyncClient:
                     return await _outcome(call)
             await self._output_due.wait()
 
-    async def _watch_silence(self) -> Ended:
-        """Return when no message has arrived for too long.
-
-        A timeout on a read would cancel the whole call in grpc.aio. Intervals are counted instead
-        of time, so that a blocked event loop does not end a good stream.
-        """
-        missed = 0
-        seen = self._messages_received
-        while missed < self._timing.missed_heartbeats_max:
-            await asyncio.sleep(self._timing.heartbeat_s)
-            missed = missed + 1 if seen == self._messages_received else 0
-            seen = self._messages_received
-        silent_s = missed * self._timing.heartbeat_s
-        return Ended(reason=f"SILENT: nothing arrived for {silent_s:g} s", reconnect_after_s=0.0)
-
     async def _watch_hello(self) -> Ended:
         await self._hello_outdated.wait()
         return Ended(reason="RETRY: a rejected snapshot or missing revocations are asked for", reconnect_after_s=0.0)
@@ -318,17 +292,41 @@ class SyncClient:
     # -- decisions ---------------------------------------------------------------------------------
 
     async def _handle_pending(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             pending = await self._pending.get()
             if isinstance(pending, Rejected):
                 await _remember(self._handlers, pending)
             else:
-                rejected = self._subscriber.decided(await _decide(self._handlers, pending))
+                timer = loop.call_later(self._timing.received_after_s, self._report_received)
+                outcome = await _decide(self._handlers, pending)
+                timer.cancel()
+                rejected = self._subscriber.decided(outcome)
                 self._output_due.set()
                 self._decided.set()
                 if rejected is not None:
                     await _remember(self._handlers, rejected)
             self._pending.task_done()
+
+    def _report_received(self) -> None:
+        self._subscriber.takes_long()
+        self._output_due.set()
+
+
+async def _until_silent(timing: Timing, messages_received: Callable[[], int]) -> Ended:
+    """Return when no message has arrived for too long.
+
+    A timeout on a read would cancel the whole call in grpc.aio. Intervals are counted instead of
+    time, so that a blocked event loop does not end a good stream.
+    """
+    missed = 0
+    seen = messages_received()
+    while missed < timing.missed_heartbeats_max:
+        await asyncio.sleep(timing.heartbeat_s)
+        missed = missed + 1 if seen == messages_received() else 0
+        seen = messages_received()
+    silent_s = missed * timing.heartbeat_s
+    return Ended(reason=f"SILENT: nothing arrived for {silent_s:g} s", reconnect_after_s=0.0)
 
 
 async def _remember(handlers: Handlers, rejected: Rejected) -> None:
@@ -364,15 +362,6 @@ SyncCall = grpc.aio.StreamStreamCall[pb.SyncRequest, pb.SyncResponse]
 async def _outcome(call: SyncCall) -> Ended:
     code = await call.code()
     return Ended(reason=f"{code.name}: {await call.details() or 'the stream ended'}", reconnect_after_s=0.0)
-
-
-def _backoff_max_s(timing: Timing, failures: int) -> float:
-    # Bound the exponent: 2.0 ** 1024 overflows, which would happen after hours of failures.
-    return min(timing.backoff_cap_s, timing.backoff_base_s * 2.0 ** min(failures, 32))
-
-
-def _asked_wait_s(timing: Timing, ended: Ended) -> float:
-    return min(max(ended.reconnect_after_s, 0.0), timing.reconnect_after_max_s)
 
 
 def _is_being_cancelled() -> bool:

@@ -20,7 +20,7 @@ from dataplane.snapshot.position_check import is_behind
 from dataplane.snapshot.rejection import ROOT_DIGEST_MISMATCH, SIGNATURE_REASONS, Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.sync.channel import channel_for
-from dataplane.sync.client import Connection, SyncClient
+from dataplane.sync.client import SyncClient
 from dataplane.sync.directory import CRASHED_REPEATEDLY, DiskError, SnapshotDirectory
 from dataplane.sync.disk.file_disk import FileDisk
 from dataplane.sync.enrollment.redeeming import metadata_of
@@ -30,6 +30,7 @@ from dataplane.sync.revocations.keeper import Ingress, RevocationKeeper
 from dataplane.sync.revocations.stream import RevocationStream
 from dataplane.sync.snapshot_file import StoredSnapshot
 from dataplane.sync.stored.booting import Verify
+from dataplane.sync.stream.reconnecting import Connection
 from dataplane.sync.trusted_keys import TrustedKeys
 
 _SETTLE_INTERVAL_S = 5.0
@@ -163,18 +164,19 @@ class SnapshotKeeper:
         Raises:
             ActivationFailed: The held snapshot could not be put into service.
         """
-        assert self._client is not None, "load comes first"
+        client = self._client
+        assert client is not None, "load comes first"
         try:
             if self.snapshot is not None:
                 await self._activate(self.snapshot)
-            self._client.report(self._resources)
+            client.report(self._resources)
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._client.run())
-                group.create_task(self._settle())
+                group.create_task(client.run())
+                group.create_task(_settle_for_ever(self._disk))
                 group.create_task(self._revocations.run())
-                group.create_task(self._retry_crashed(self._client))
+                group.create_task(self._retry_crashed(client))
                 group.create_task(self._trusted.follow(self._ask_again, serves=lambda: self.snapshot is not None))
-                group.create_task(self._trusted.keep_renewed(self._renewed_head))
+                group.create_task(self._trusted.keep_renewed(lambda: client.renewed_head))
                 group.create_task(self._watch_for_fault())
         finally:
             self._disk.close()
@@ -194,11 +196,6 @@ class SnapshotKeeper:
         await self._failed.wait()
         raise ActivationFailed("a snapshot could not be put into service") from self._fault
 
-    async def _settle(self) -> None:
-        while True:
-            await asyncio.sleep(_SETTLE_INTERVAL_S)
-            await asyncio.to_thread(self._disk.settle)
-
     async def _retry_crashed(self, client: SyncClient) -> None:
         """Ask once for the snapshots that were rejected because of crashes.
 
@@ -214,9 +211,6 @@ class SnapshotKeeper:
                 _log.error("rejection_not_taken_back", revision=position.revision, error=str(error))
         _log.info("crashed_snapshots_tried_again", revisions=[position.revision for position in self.withdrawn])
         client.take_back(self.withdrawn, instance_uid=f"{self._identity.instance_uid}-2")
-
-    def _renewed_head(self) -> bytes:
-        return self._client.renewed_head if self._client is not None else b""
 
     def _ask_again(self, positions: Iterable[Position], number: int) -> None:
         assert self._client is not None, "load comes first"
@@ -289,6 +283,10 @@ class SnapshotKeeper:
         """Where revocations go, and what is said of them."""
         return self._revocations.stream
 
+    def held_entries(self) -> Iterable[RawEntry]:
+        """The entries of the snapshot in service, ordered by name."""
+        return self.snapshot.entries if self.snapshot is not None else ()
+
     async def on_rejected(self, rejected: Rejected) -> None:
         """Remember a rejection across restarts; for its signature, until it is asked for again."""
         if rejected.reason in SIGNATURE_REASONS:
@@ -298,3 +296,9 @@ class SnapshotKeeper:
 
     def on_connection(self, connection: Connection) -> None:
         """Do nothing: the Sync client logs changes of the connection."""
+
+
+async def _settle_for_ever(disk: SnapshotDirectory) -> None:
+    while True:
+        await asyncio.sleep(_SETTLE_INTERVAL_S)
+        await asyncio.to_thread(disk.settle)

@@ -6,13 +6,30 @@ import grpc.aio
 
 from broadsheet.v1 import registry_service_pb2, status_pb2
 from broadsheet.v1 import snapshot_service_pb2 as pb
+from controlplane.push.stream import Stream
 from dataplane.sync.client import SyncCall
 from tests.stream.sync_world import ControlPlane
+
+
+def chunks_written(stream: Stream) -> int:
+    """Chunks of the snapshot in flight that are written."""
+    transfer = stream.subscription._transfer
+    return transfer.chunks_written if transfer is not None else 0
 
 
 async def read_to_the_end(call: SyncCall) -> None:
     while await call.read() is not grpc.aio.EOF:
         pass
+
+
+def sent(plane: ControlPlane, mode: str) -> float:
+    """Bytes of snapshots that the control plane has written in this mode."""
+    name = "broadsheet_controlplane_sent_bytes_total"
+    return plane.metrics.registry.get_sample_value(name, {"mode": mode}) or 0.0
+
+
+async def is_sent(plane: ControlPlane, at_least: float) -> bool:
+    return sent(plane, "FULL") >= at_least
 
 
 async def holds(condition: bool) -> bool:

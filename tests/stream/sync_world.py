@@ -37,9 +37,10 @@ from dataplane.snapshot.change import Change, changed
 from dataplane.snapshot.policy import Policy
 from dataplane.snapshot.rejection import ROOT_DIGEST_MISMATCH, Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
-from dataplane.sync.client import Connection, SyncClient, Timing
+from dataplane.sync.client import SyncClient
 from dataplane.sync.events import Accepted, Diverged, Identity, Rejected
 from dataplane.sync.revocations.stream import RevocationStream
+from dataplane.sync.stream.reconnecting import Connection, Timing
 from protocol.transport.key_files import KeyFiles, read_signer
 from tests import full_catalog
 from tests.access import everybody_is_admin
@@ -229,6 +230,9 @@ class DataPlane:
         outcome = await self.on_snapshot(position, changed(self.snapshot.entries, change), signed_head)
         is_wrong = isinstance(outcome, Rejection) and outcome.reason == ROOT_DIGEST_MISMATCH
         return Diverged() if is_wrong else outcome
+
+    def held_entries(self) -> Sequence[RawEntry]:
+        return self.snapshot.entries if self.snapshot is not None else ()
 
     async def on_rejected(self, rejected: Rejected) -> None:
         self.rejected.append(rejected)

@@ -22,9 +22,10 @@ from tests.raw import POLICY
 from tests.stream.sync_conditions import (
     holds,
     is_connected,
+    read_to_the_end,
     serves,
 )
-from tests.stream.sync_world import TIMING, ControlPlane, DataPlane, control_plane, eventually
+from tests.stream.sync_world import PATIENCE_S, TIMING, ControlPlane, DataPlane, control_plane, eventually
 
 Outcome = fleet_service_pb2.DataPlaneOutcome
 
@@ -190,3 +191,12 @@ async def test_reconnects_spread_out(plane: ControlPlane) -> None:
         await data_plane.until(lambda: len(waits) >= 3)
     assert all(low == 0.0 for low, _ in waits)
     assert [high for _, high in waits[:3]] == [0.04, 0.08, 0.1]
+
+
+async def test_a_stream_that_is_refused_gets_its_status_at_once(tmp_path: Path) -> None:
+    async with control_plane(tmp_path / "registry", watch_s=60) as plane, asyncio.timeout(PATIENCE_S):
+        stream = plane.snapshots.Sync()
+        await stream.write(pb.SyncRequest(status=pb.Status(replace=True)))
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await read_to_the_end(stream)
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT

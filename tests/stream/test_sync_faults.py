@@ -16,7 +16,7 @@ from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from controlplane.catalog.domain import DataPlaneRecord
 from controlplane.push.subscription.timing import Limits
 from controlplane.store.store import Store
-from tests.stream.sync_conditions import (
+from tests.stream.sync_conditions import chunks_written, (
     is_connected,
     is_kept,
     read_to_the_end,
@@ -46,11 +46,11 @@ async def test_a_stalled_reader_costs_little_and_blocks_no_other_stream(tmp_path
                 assert len(snapshot.models) == 1500
                 (stream,) = (stream for stream in plane.fan_out._streams if stream.data_plane_id == "stalled")
                 # 24 MB are to be sent; without a reader gRPC takes about 4 MiB.
-                written = stream.subscription.chunks_written
+                written = chunks_written(stream)
                 assert written <= 8
                 for number in range(5):
                     await data_plane.active(await plane.register(f"n{number}"))
-                assert stream.subscription.chunks_written == written
+                assert chunks_written(stream) == written
                 (mine, other) = (await plane.wait_for(revision + 5, "dp", "stalled", timeout_s=0)).outcomes
                 assert (mine.outcome, other.outcome) == (Outcome.OUTCOME_ACTIVE, Outcome.OUTCOME_PENDING)
                 await eventually(lambda: is_connected(plane, False, "stalled"))

@@ -36,7 +36,7 @@ from dataplane.sync.keeper import SnapshotKeeper
 from tests.postgres_server import PostgresServer
 from tests.raw import POLICY
 from tests.revoking import IngressInMemory, batch
-from tests.stream.sync_conditions import is_connected, serves, shows
+from tests.stream.sync_conditions import chunks_written, is_connected, serves, shows
 from tests.stream.sync_world import ControlPlane, DataPlane, control_plane, eventually, hello
 from tests.stream.test_replicas import NOTIFIED
 
@@ -160,7 +160,7 @@ async def test_a_revocation_overtakes_a_snapshot_that_is_held_up_by_its_reader(p
         await messages(call, until="chunk")
         await asyncio.sleep(0.2)  # what the connection takes is written, and the writer is held up
         (stream,) = plane.fan_out._streams
-        written = stream.subscription.chunks_written
+        written = chunks_written(stream)
         await revoke(plane)
         kinds = [response.WhichOneof("message") for response in await messages(call, until="commit")]
         call.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,17 @@ from controlplane.push.subscription.timing import Limits
 from dataplane.ingress.access.api_keys import find_key
 from dataplane.openai.errors import ApiKeyInvalid
 from dataplane.snapshot.snapshot import Position
-from dataplane.sync.client import Timing
+from dataplane.sync.stream.batches import messages_of
+from dataplane.sync.stream.reconnecting import Timing
 from tests.stream.sync_conditions import (
     holds,
     is_connected,
     reports_nothing,
     serves,
+    shows,
     state_is,
 )
-from tests.stream.sync_world import ControlPlane, DataPlane, control_plane, eventually
+from tests.stream.sync_world import TIMING, ControlPlane, DataPlane, control_plane, eventually, hello
 
 
 @pytest.fixture
@@ -135,3 +138,33 @@ async def test_resource_statuses_follow_every_change(plane: ControlPlane) -> Non
     async with data_plane.running(plane.address, instance_uid="instance-2"):
         await data_plane.until(lambda: data_plane.connections[-1].connected)
         await eventually(lambda: reports_nothing(plane))
+
+
+@pytest.mark.parametrize(("features", "kinds"), [([], ["intent", "chunk", "commit"]), ([pb.FEATURE_BATCH], ["batch"])])
+async def test_a_small_snapshot_is_one_message_for_a_client_that_takes_batches(
+    plane: ControlPlane, features: list[pb.Feature.ValueType], kinds: list[str]
+) -> None:
+    await plane.register("a")
+    stream = plane.snapshots.Sync()
+    await stream.write(hello(features=features))
+    messages = [message for message in [await stream.read() for _ in kinds] if isinstance(message, pb.SyncResponse)]
+    assert [message.WhichOneof("message") for message in messages] == kinds
+    parts = [part for message in messages for part in messages_of(message)]
+    assert [part.WhichOneof("message") for part in parts] == ["intent", "chunk", "commit"]
+    stream.cancel()
+
+
+async def test_a_decision_that_takes_long_is_preceded_by_the_report_that_the_snapshot_has_arrived(
+    plane: ControlPlane,
+) -> None:
+    goes_on = asyncio.Event()
+
+    async def decide(_: Position) -> None:
+        await goes_on.wait()
+
+    data_plane = DataPlane(decide=decide)
+    async with data_plane.running(plane.address, timing=replace(TIMING, received_after_s=0.01)):
+        await eventually(lambda: is_connected(plane, True))
+        await eventually(lambda: shows(plane, pb.PHASE_RECEIVED))
+        goes_on.set()
+        await eventually(lambda: shows(plane, pb.PHASE_ACTIVE))

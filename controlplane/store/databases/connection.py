@@ -68,6 +68,12 @@ class WriteConnection(ABC):
             await self._protect()
         return await self._execute(statement, parameters)
 
+    async def execute_many(self, statement: Executable, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Run a statement that writes once for each of these parameters, at least one."""
+        await self.flush()
+        await self._protect()
+        await self._write_rows(statement, rows)
+
     async def fetch(self, query: Query, **key: object) -> Sequence[Row[Any]]:
         """The rows with this key, as `execute` would find them."""
         values = tuple([key[name] for name in query.key])

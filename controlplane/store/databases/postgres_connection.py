@@ -43,8 +43,11 @@ class PostgresConnection(WriteConnection):
         return await fetch(self._driver, query, key, self.dialect)
 
     async def _write_rows(self, statement: Executable, rows: Sequence[Mapping[str, Any]]) -> None:
+        if not self._driver.is_in_transaction():
+            # SQLAlchemy begins the transaction with the first statement that it runs.
+            await self._execute(statement, rows)
+            return
         for_driver = compiled(statement, tuple(rows[0]), self.dialect)
-        assert self._driver.is_in_transaction(), "otherwise the driver would commit each statement"
         with _driver_errors(for_driver.sql):
             await self._driver.executemany(for_driver.sql, [for_driver.arguments(row) for row in rows])
 

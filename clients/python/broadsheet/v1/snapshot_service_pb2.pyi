@@ -37,6 +37,8 @@ class _FeatureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Feature.Value
     """Intents of MODE_MANIFEST, and Want with digests."""
     FEATURE_REVOCATIONS: _Feature.ValueType  # 3
     """Revocations."""
+    FEATURE_BATCH: _Feature.ValueType  # 8
+    """Batch."""
 
 class Feature(_Feature, metaclass=_FeatureEnumTypeWrapper):
     """What a data plane understands. Without it, the control plane does without it."""
@@ -49,6 +51,8 @@ FEATURE_MANIFEST: Feature.ValueType  # 2
 """Intents of MODE_MANIFEST, and Want with digests."""
 FEATURE_REVOCATIONS: Feature.ValueType  # 3
 """Revocations."""
+FEATURE_BATCH: Feature.ValueType  # 8
+"""Batch."""
 Global___Feature: _TypeAlias = Feature  # noqa: Y015
 
 class _Phase:
@@ -60,7 +64,7 @@ class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Phase.ValueType
     PHASE_UNSPECIFIED: _Phase.ValueType  # 0
     """Not reported."""
     PHASE_RECEIVED: _Phase.ValueType  # 1
-    """The whole snapshot has arrived."""
+    """The whole snapshot has arrived. Reported only if the next phase takes a while."""
     PHASE_PREPARED: _Phase.ValueType  # 2
     """The snapshot is checked and on disk."""
     PHASE_ACTIVE: _Phase.ValueType  # 3
@@ -76,7 +80,7 @@ class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper):
 PHASE_UNSPECIFIED: Phase.ValueType  # 0
 """Not reported."""
 PHASE_RECEIVED: Phase.ValueType  # 1
-"""The whole snapshot has arrived."""
+"""The whole snapshot has arrived. Reported only if the next phase takes a while."""
 PHASE_PREPARED: Phase.ValueType  # 2
 """The snapshot is checked and on disk."""
 PHASE_ACTIVE: Phase.ValueType  # 3
@@ -106,7 +110,7 @@ class SyncRequest(_message.Message):
 
     @_builtins.property
     def want(self) -> Global___Want:
-        """Answers the Commit of a MODE_DELTA that did not come out, and each Chunk of refs."""
+        """Answers each Chunk of refs, and the Commit of a change or a manifest that did not come out."""
 
     def __init__(
         self,
@@ -219,7 +223,8 @@ class Want(_message.Message):
 
     After the Commit of a MODE_DELTA whose change did not lead to the announced root digest, it has no
     digests and asks for the snapshot in another way. What follows is an Intent of MODE_MANIFEST, or
-    of MODE_FULL for a client without FEATURE_MANIFEST, perhaps of a newer snapshot.
+    of MODE_FULL for a client without FEATURE_MANIFEST, perhaps of a newer snapshot. In the same way,
+    MODE_FULL follows a MODE_MANIFEST that did not come out.
 
     In MODE_MANIFEST, one answers each Chunk of refs. Chunks with the wanted entries follow, and then
     the next Chunk of refs or the Commit.
@@ -363,6 +368,7 @@ class SyncResponse(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     GOODBYE_FIELD_NUMBER: _builtins.int
     REVOCATIONS_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def intent(self) -> Global___Intent:
         """Announces a snapshot."""
@@ -387,6 +393,10 @@ class SyncResponse(_message.Message):
     def revocations(self) -> Global___Revocations:
         """API keys that are revoked at once, whatever snapshot the client serves."""
 
+    @_builtins.property
+    def batch(self) -> Global___Batch:
+        """Several messages at once. Only for clients with FEATURE_BATCH."""
+
     def __init__(
         self,
         *,
@@ -396,16 +406,43 @@ class SyncResponse(_message.Message):
         heartbeat: Global___Heartbeat | None = ...,
         goodbye: Global___Goodbye | None = ...,
         revocations: Global___Revocations | None = ...,
+        batch: Global___Batch | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "commit", b"commit", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "intent", b"intent", "message", b"message", "revocations", b"revocations"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "chunk", b"chunk", "commit", b"commit", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "intent", b"intent", "message", b"message", "revocations", b"revocations"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "commit", b"commit", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "intent", b"intent", "message", b"message", "revocations", b"revocations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "chunk", b"chunk", "commit", b"commit", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "intent", b"intent", "message", b"message", "revocations", b"revocations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["intent", "chunk", "commit", "heartbeat", "goodbye", "revocations"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["intent", "chunk", "commit", "heartbeat", "goodbye", "revocations", "batch"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___SyncResponse: _TypeAlias = SyncResponse  # noqa: Y015
+
+@_typing.final
+class Batch(_message.Message):
+    """Several messages, to be taken as if they came one after another. A small change is a single one:
+    most of its cost is that of a message.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Each is a serialised SyncResponse without a batch; together at most 64 KiB."""
+
+    def __init__(
+        self,
+        *,
+        messages: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Batch: _TypeAlias = Batch  # noqa: Y015
 
 @_typing.final
 class Revocations(_message.Message):

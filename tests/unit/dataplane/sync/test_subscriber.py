@@ -85,7 +85,7 @@ def test_a_stream_begins_with_hello_and_then_the_whole_state() -> None:
         rejected=[other.position.to_proto()],
         http_address="http://here",
         software_version="1.2.3",
-        features=[pb.FEATURE_DELTA],
+        features=[pb.FEATURE_DELTA, pb.FEATURE_MANIFEST, pb.FEATURE_BATCH],
     )
     assert active.status.replace
     assert active.status.phase == pb.PHASE_ACTIVE
@@ -111,7 +111,7 @@ def test_a_complete_snapshot_is_a_candidate_until_it_is_decided() -> None:
     candidate = deliver(subscriber, at)
     assert candidate == Candidate(position=at, content=CATALOG)
     assert (subscriber.serving, subscriber.deciding) == (None, True)
-    assert [item.status.phase for item in sent_messages(subscriber)] == [pb.PHASE_RECEIVED]
+    assert sent_messages(subscriber) == []
     assert subscriber.decided(Accepted(with_errors=True)) is None
     assert subscriber.serving == at
     (message,) = sent_messages(subscriber)
@@ -371,30 +371,3 @@ def test_the_newest_sixteen_rejections_are_remembered() -> None:
         deliver(subscriber, position(CATALOG, revision))
         subscriber.decided(Rejection(reason="BAD", message=""))
     assert [item.position.revision for item in subscriber.rejected] == list(range(5, 21))
-
-
-def test_what_a_candidate_waits_for_is_reported_while_it_is_not_decided() -> None:
-    subscriber = opened()
-    at = position(CATALOG)
-    subscriber.waits("no candidate")
-    deliver(subscriber, at)
-    subscriber.waits("ingress replicas: a, b")
-    subscriber.waits("ingress replicas: b")
-    reported = [message.status for message in sent_messages(subscriber) if message.status.HasField("target")]
-    assert [(status.phase, status.message) for status in reported] == [
-        (pb.PHASE_RECEIVED, ""),
-        (pb.PHASE_PREPARED, "ingress replicas: b"),
-    ]
-    subscriber.decided(Accepted(with_errors=False))
-    assert [message.status.phase for message in sent_messages(subscriber)] == [pb.PHASE_ACTIVE]
-
-
-def test_what_a_candidate_waits_for_is_not_reported_on_a_closed_stream() -> None:
-    subscriber = opened()
-    deliver(subscriber, position(CATALOG))
-    subscriber.close()
-    subscriber.waits("ingress replicas: a")
-    subscriber.decided(Accepted(with_errors=False))
-    subscriber.open()
-    phases = [message.status.phase for message in sent_messages(subscriber) if message.status.HasField("target")]
-    assert phases == [pb.PHASE_ACTIVE]

@@ -1,0 +1,1 @@
+"""Both ends of the Sync stream under damaged, replayed and made-up messages."""
