@@ -60,7 +60,7 @@ class Account:
     held: dict[str, Snapshot] = field(default_factory=dict)
     """What each of its processes holds, as it was checked last."""
     first_s: dict[Position, float] = field(default_factory=dict)
-    """Since when the agent that runs holds it."""
+    """Since when the agent that booted last holds it, or held it."""
     proven: set[Position] = field(default_factory=set)
     crashes: dict[Position, int] = field(default_factory=lambda: defaultdict(int))
     """How often the data plane crashed while it was held and not proven."""
@@ -184,8 +184,8 @@ class Checker:
         account = self._accounts[plane.data_plane_id]
         self._trace.add(plane.data_plane_id, "power cut" if power else "agent killed")
         for position in account.first_s:
+            # Also if the next agent has not booted yet: it may have counted the crash before already.
             account.crashes[position] += position not in account.proven
-        account.first_s = {}
         if power or not plane.relay.values:
             self.memory_lost(plane)
 

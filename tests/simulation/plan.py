@@ -93,8 +93,8 @@ _FAULTS: tuple[tuple[str, int, int], ...] = (
 def plan_of(seed: int) -> Plan:
     """The plan of a seed."""
     chance = random.Random(f"plan {seed}")
-    data_planes = chance.choice((1, 2, 2, 3))
-    horizon_s = chance.choice((20.0, 60.0, 150.0))
+    data_planes = chance.choice((1, 1, 2, 2, 3))
+    horizon_s = chance.choice((15.0, 40.0, 100.0))
     events = [_commit(chance, horizon_s) for _ in range(chance.randint(2, 8))]
     kinds, weights = [fault[0] for fault in _FAULTS], [fault[1] for fault in _FAULTS]
     counts = {kind: count for kind, _, count in _FAULTS}

@@ -26,9 +26,9 @@ CHANGES = (
     "dangling",
     "back",
 )
-"""Kinds of changes. `forbidden`: a model that data planes quarantine. `dangling`: an adapter without
-its base, as a broken registry would make it: data planes reject the snapshot. `back`: the catalog as
-it was before the last changes."""
+"""Kinds of changes. `forbidden`: a model that data planes quarantine. `dangling`: an adapter
+without its base, as a broken registry would make it: data planes reject the snapshot. `back`: the
+catalog as it was before the last changes."""
 
 
 @functools.lru_cache(maxsize=10_000)
