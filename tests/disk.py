@@ -4,32 +4,44 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dataplane.snapshot.accept import accept
+from dataplane.snapshot.change import Change
 from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.sync.directory import Boot, DiskError, SnapshotDirectory
+from dataplane.sync.disk.file_disk import FileDisk
 from dataplane.sync.probation import PROBATION_S
 from tests.raw import POLICY, adapter, model, position, raws
 
 
-def verify(at: Position, entries: Sequence[RawEntry]) -> Snapshot | Rejection:
-    return accept(at, entries, held=None, policy=POLICY)
+def verify(at: Position, entries: Sequence[RawEntry], *, signed_head: bytes = b"") -> Snapshot | Rejection:
+    return accept(at, entries, held=None, policy=POLICY, signed_head=signed_head)
 
 
-def snapshot(revision: int, *, store_uid: str = "store-a") -> Snapshot:
-    entries = raws(model("a", number=revision), adapter("a", "x"))
+def snapshot(revision: int, *, store_uid: str = "store-a", entries: tuple[RawEntry, ...] | None = None) -> Snapshot:
+    entries = raws(model("a", number=revision), adapter("a", "x")) if entries is None else entries
     made = verify(position(entries, revision, store_uid=store_uid), entries)
     assert isinstance(made, Snapshot)
     return made
 
 
 ONE, TWO, THREE = snapshot(1), snapshot(2), snapshot(3)
+
+
+def change(before: Snapshot, after: Snapshot) -> Change:
+    """What leads from one snapshot to another."""
+    held = {entry.name: entry for entry in before.entries}
+    return Change(
+        base=before.position,
+        entries=tuple(entry for entry in after.entries if held.get(entry.name) != entry),
+        removed=frozenset(held) - {entry.name for entry in after.entries},
+    )
 
 
 class Clock:
@@ -46,31 +58,61 @@ class Machine:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.clock = Clock()
-        self.disk = SnapshotDirectory(directory, clock=self.clock)
+        self.waiting: list[Callable[[], None]] | None = None
+        """Compactions that wait until a test calls them; None: they run at once."""
+        self._new_process()
+
+    def _new_process(self) -> None:
+        self._file_disk = FileDisk(self.directory)
+        self.disk = SnapshotDirectory(self._file_disk, clock=self.clock, background=self._background)
+
+    def _background(self, work: Callable[[], None]) -> Callable[[], None]:
+        if self.waiting is None:
+            work()
+        else:
+            self.waiting.append(work)
+        return lambda: None
+
+    def save(self, *snapshots: Snapshot) -> None:
+        """Save each as a change of the one before, the first as a whole."""
+        for before, after in zip((None, *snapshots), snapshots, strict=False):
+            self.disk.save(after, change(before, after) if before else None)
 
     def start(self) -> Boot:
-        self.disk = SnapshotDirectory(self.directory, clock=self.clock)
+        self._new_process()
         self.disk.open()
         return self.disk.boot(verify)
 
     def start_read_only(self) -> Boot:
         """Start on a disk of which `open` says that it cannot be written."""
-        self.disk = SnapshotDirectory(self.directory, clock=self.clock)
+        self._new_process()
         with pytest.raises(DiskError):
             self.disk.open()
         return self.disk.boot(verify)
 
     def kill(self) -> None:
         """End the process without an orderly stop. The kernel releases its lock."""
-        if self.disk._lock is not None:
-            self.disk._lock.close()
+        self._file_disk.close()
+
+    def crash(self, times: int) -> Boot:
+        """Crash soon after each start, and start again. Returns what is found at last."""
+        boot = None
+        for _ in range(times):
+            self.kill()
+            boot = self.start()
+        assert boot is not None
+        return boot
 
     def live_through_probation(self) -> None:
         self.clock.now_s += PROBATION_S
         assert self.disk.settle()
 
     def snapshot_files(self) -> list[Path]:
-        return sorted((self.directory / "snapshots").iterdir())
+        return sorted((self.directory / "snapshots").glob("*.snapshot"))
+
+    def log_file(self) -> Path:
+        """The log of the newest snapshot."""
+        return self.pointed_to("CURRENT").with_suffix(".log")
 
     def pointed_to(self, pointer: str) -> Path:
         return self.directory / "snapshots" / (self.directory / pointer).read_text().strip()

@@ -3,81 +3,59 @@
 Blocking: call it in a thread.
 
     {directory}/LOCK         locked while a process uses the directory
-                CURRENT      name of the file in snapshots/ to boot from
-                PREVIOUS     name of the newest file before CURRENT that outlived its probation;
+                CURRENT      name of the file in snapshots/ whose newest point is booted
+                PREVIOUS     name of the newest file before CURRENT that holds a proven snapshot;
                              without one, of the file before CURRENT
-                PROBATION    exists until CURRENT has outlived its probation; counts the crashes
+                PROBATION    crashes of the snapshot in service while it is on probation
                 REJECTED     rejected snapshots, with the reason
-                RESERVE      room for the next snapshot, given up when the disk is full
-                snapshots/*  one immutable file per snapshot (`snapshot_file.py`)
+                RESERVE      room for what comes next, given up when the disk is full
+                snapshots/*  whole snapshots (`snapshot_file.py`), and beside each the log of the
+                             changes that follow it (`stored/log_format.py`)
                 aside/*      unreadable or crashing files, for an operator; at most ASIDE_MAX
 
-Every file is written durably (`durable_files.py`). CURRENT therefore names a file that was complete
-when it was named.
+A change is one record at the end of the log of CURRENT: that makes it the newest point. A whole
+snapshot is a new file, and so is the newest point when its log has become long (compaction).
+
+Every file but a log is written durably as a whole (`durable_files.py`). CURRENT therefore names a
+file that was complete when it was named.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Literal
 
 import structlog
 
 from dataplane.errors import DataPlaneError
-from dataplane.snapshot.rejection import Rejection
-from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
-from dataplane.sync.durable_files import remove_partial_files, write_file, write_text
+from dataplane.snapshot.change import Change
+from dataplane.snapshot.snapshot import Position, Snapshot
+from dataplane.sync.disk.disk import Disk
 from dataplane.sync.events import Rejected
 from dataplane.sync.probation import PROBATION_S, Probation
 from dataplane.sync.rejected_file import read_rejected, write_rejected
 from dataplane.sync.rejections import Rejections
 from dataplane.sync.reserve import Reserve
-from dataplane.sync.snapshot_file import read_position, read_snapshot, write_snapshot
+from dataplane.sync.stored.aside import move_aside
+from dataplane.sync.stored.booting import CRASHES_MAX, BootSearch, Unreadable, Verify
+from dataplane.sync.stored.compaction import Background, in_a_thread
+from dataplane.sync.stored.snapshot_files import SnapshotFiles
 
-CORRUPT_ON_DISK = "CORRUPT_ON_DISK"
-"""Reason why a file was moved aside. The file is to blame, not the snapshot: it is not rejected."""
 CRASHED_REPEATEDLY = "CRASHED_REPEATEDLY"
 """Reason of a rejection: the data plane crashed CRASHES_MAX times during the probation."""
 
-CRASHES_MAX = 2
-ASIDE_MAX = 4
-"""Files kept aside, the newest."""
-
-_FILE_NAME = re.compile(r"[0-9]{20}-[0-9a-f]{32}\.snapshot")
+_REJECTED = "REJECTED"
 
 _log = structlog.get_logger("dataplane.sync.directory")
-
-Verify = Callable[[Position, Sequence[RawEntry]], Snapshot | Rejection]
-"""`accept` with its policy, and nothing held."""
 
 
 class DiskError(DataPlaneError):
     """The disk is full or broken. What was stored before is intact; serve from memory."""
 
     reason = "DISK_UNAVAILABLE"
-
-
-class DirectoryInUse(DataPlaneError):
-    """Another process uses the directory."""
-
-    reason = "DIRECTORY_IN_USE"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unreadable:
-    """A snapshot file that was moved aside."""
-
-    file: str
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,23 +72,25 @@ class Boot:
 class SnapshotDirectory:
     """One directory, used by one process at a time. Its methods may be called from any thread."""
 
-    def __init__(self, directory: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, disk: Disk, *, clock: Callable[[], float] = time.monotonic, background: Background = in_a_thread
+    ) -> None:
         """
         Args:
-            directory: Used for nothing else; created if it does not exist.
+            disk: Used for nothing else.
             clock: Seconds, from any origin.
+            background: Runs compactions beside the caller of `save`.
         """
-        self._directory = directory
-        self._snapshots = directory / "snapshots"
-        self._aside = directory / "aside"
-        self._lock: IO[bytes] | None = None
+        self._disk = disk
         self._writable = False
         """Whether `open` has succeeded."""
         self._threads = threading.RLock()
-        """Saving, settling and rejecting come from different threads, and write the same files."""
+        """Saving, settling, rejecting and compacting come from different threads, and write the
+        same files."""
         self._rejections = Rejections()
-        self._probation = Probation(directory / "PROBATION", clock=clock)
-        self._reserve = Reserve(directory / "RESERVE")
+        self._probation = Probation(disk, "PROBATION", clock=clock, note_proven=lambda: self._files.note_proven())
+        self._reserve = Reserve(disk, "RESERVE")
+        self._files = SnapshotFiles(disk, self._probation, self._reserve, lock=self._threads, background=background)
 
     # -- opening and closing -----------------------------------------------------------------------
 
@@ -122,41 +102,18 @@ class SnapshotDirectory:
             DiskError: It cannot be created, written or locked. What can be read can be booted from
                 all the same, and `open` may be called again.
         """
-        self._unlock()
         try:
-            for directory in (self._directory, self._snapshots, self._aside):
-                directory.mkdir(parents=True, exist_ok=True)
-            self._take_lock("ab")
+            self._disk.open()
         except OSError as error:
-            with suppress(OSError):  # on a read-only disk the file can be locked, if it is there
-                self._take_lock("rb")
-            raise DiskError(f"{self._directory} cannot be used: {error}") from error
+            raise DiskError(f"{self._disk} cannot be used: {error}") from error
         self._writable = True
-        for directory in (self._directory, self._snapshots):
-            remove_partial_files(directory)
-
-    def _take_lock(self, mode: Literal["ab", "rb"]) -> None:
-        lock = (self._directory / "LOCK").open(mode)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.close()
-            raise DirectoryInUse(f"{self._directory} is in use by another data plane") from error
-        except OSError:
-            lock.close()
-            raise
-        self._lock = lock
-
-    def _unlock(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
 
     def close(self) -> None:
         """Release the directory after an orderly stop: it does not count as a crash."""
+        self._files.close()
         with self._threads:
             self._probation.interrupt()
-            self._unlock()
+            self._disk.close()
 
     # -- booting -----------------------------------------------------------------------------------
 
@@ -165,141 +122,56 @@ class SnapshotDirectory:
 
         It never fails, because a data plane must start whatever is on its disk.
         """
-        self._rejections = Rejections(self._read_rejected())
-        current, previous = self._pointer("CURRENT"), self._pointer("PREVIOUS")
-        crashes = self._probation.crashes_at_start(current) if current is not None else None
-        # On a disk that cannot be written the probation may be over, and to go back to PREVIOUS
-        # would undo what was revoked since.
-        crashing = self._writable and crashes is not None and crashes >= CRASHES_MAX
-        unreadable: list[Unreadable] = []
-        if crashing and current and previous and previous != current:
-            snapshot = self._load(previous, verify, unreadable)
-            if snapshot is not None:
-                self._reject_crashing(current)
-                self._start_from(previous, crashes=None)
-                return self._booted(snapshot, unreadable)
-            previous = None
-        for name in dict.fromkeys(name for name in (current, previous) if name):
-            snapshot = self._load(name, verify, unreadable)
-            if snapshot is not None:
-                self._start_from(name, crashes=crashes if name == current else None)
-                return self._booted(snapshot, unreadable)
-        return self._booted(None, unreadable)
-
-    def _booted(self, snapshot: Snapshot | None, unreadable: Sequence[Unreadable]) -> Boot:
-        return Boot(snapshot=snapshot, rejected=tuple(self._rejections), unreadable=tuple(unreadable))
-
-    def _start_from(self, name: str, *, crashes: int | None) -> None:
-        """Point to what is booted. A data plane boots from a read-only disk too.
-
-        crashes: On its probation; None if it needs none. It is proven then, or there is no other.
-        """
-        try:
-            if self._pointer("CURRENT") != name:
-                write_text(self._directory / "CURRENT", name)
-            previous = self._pointer("PREVIOUS")
-            if previous is not None and (previous == name or not (self._snapshots / previous).exists()):
-                (self._directory / "PREVIOUS").unlink(missing_ok=True)
-            if crashes is None:
-                self._probation.prove()
-            else:
-                self._probation.begin(name, crashes=crashes)
-                self._probation.record(name, crashes=crashes)
-        except OSError as error:
-            _log.warning("disk_not_writable", directory=str(self._directory), error=str(error))
-
-    def _reject_crashing(self, name: str) -> None:
-        path = self._snapshots / name
-        try:
-            position = read_position(path)
-        except (OSError, ValueError) as error:
-            _log.warning("crashed_snapshot_unreadable", file=name, error=str(error))
-        else:
-            message = (
-                f"the data plane went down {CRASHES_MAX} times within {PROBATION_S:g} s of putting it into service"
+        with self._threads:
+            self._rejections = Rejections(self._read_rejected())
+            search = BootSearch(self._disk, self._files.pointers, self._probation, verify)
+            # On a disk that cannot be written the probation may be over, and to go back to PREVIOUS
+            # would undo what was revoked since.
+            found = search.find(count_crashes=self._writable)
+            if found is not None:
+                if found.crashed is not None:
+                    self._reject_crashing(found.crashed)
+                self._files.start_from(found)
+            for name in search.unusable:
+                self._files.move_aside(name)
+            return Boot(
+                snapshot=found.snapshot if found else None,
+                rejected=tuple(self._rejections),
+                unreadable=tuple(search.unreadable),
             )
-            with suppress(DiskError):  # it is remembered in memory at least
-                self.reject(Rejected(position=position, reason=CRASHED_REPEATEDLY, message=message))
-        self._move_aside(path)
 
-    def _load(self, name: str, verify: Verify, unreadable: list[Unreadable]) -> Snapshot | None:
-        path = self._snapshots / name
-        try:
-            stored = read_snapshot(path)
-            outcome = verify(stored.position, stored.entries)
-            if isinstance(outcome, Snapshot):
-                return outcome
-            message = f"{outcome.reason}: {outcome.message}"
-        except (OSError, ValueError) as error:
-            message = str(error)
-        _log.error("snapshot_file_unreadable", file=name, reason=CORRUPT_ON_DISK, error=message)
-        unreadable.append(Unreadable(file=name, reason=CORRUPT_ON_DISK, message=message))
-        self._move_aside(path)
-        return None
+    def _reject_crashing(self, position: Position) -> None:
+        message = f"the data plane went down {CRASHES_MAX} times within {PROBATION_S:g} s of putting it into service"
+        with suppress(DiskError):  # it is remembered in memory at least
+            self.reject(Rejected(position=position, reason=CRASHED_REPEATEDLY, message=message))
 
     # -- snapshots ---------------------------------------------------------------------------------
 
-    def save(self, snapshot: Snapshot) -> None:
-        """Store `snapshot` as CURRENT, before it goes into service, and begin its probation.
+    def save(self, snapshot: Snapshot, change: Change | None = None) -> None:
+        """Store `snapshot` as the newest, before it goes into service, and begin its probation.
+
+        Args:
+            snapshot: What is about to be served.
+            change: What led to it, if it came as a change. If the change begins at the newest
+                snapshot on disk, its cost here is proportional to the change; else the snapshot is
+                written whole.
 
         Raises:
-            DiskError: It could not be stored. CURRENT is unchanged.
+            DiskError: It could not be stored. The newest is the one before.
         """
         with self._threads:
-            name = _file_name(snapshot.position)
-            if name == self._pointer("CURRENT") and (self._snapshots / name).exists():
-                return
             try:
-                self._reserve.with_room(lambda: self._write_snapshot(name, snapshot))
+                self._files.save(snapshot, change)
             except OSError as error:
                 raise DiskError(f"revision {snapshot.position.revision} could not be kept: {error}") from error
-            self._probation.begin(name, crashes=0)
-            self._prune()
-            self._reserve.keep((self._snapshots / name).stat().st_size)
-
-    def _write_snapshot(self, name: str, snapshot: Snapshot) -> None:
-        current = self._pointer("CURRENT")
-        write_file(self._snapshots / name, lambda file: write_snapshot(file, snapshot))
-        # PREVIOUS keeps naming a proven snapshot: an unproven one may crash too.
-        if current is not None and (self._probation.proven or self._pointer("PREVIOUS") is None):
-            write_text(self._directory / "PREVIOUS", current)
-        self._probation.record(name, crashes=0)
-        write_text(self._directory / "CURRENT", name)
 
     def settle(self) -> bool:
         """End the probation once it is over; to be called every few seconds.
 
-        Returns whether CURRENT is proven.
+        Returns whether the newest snapshot is proven.
         """
         with self._threads:
             return self._probation.settle()
-
-    def _move_aside(self, path: Path) -> None:
-        try:
-            if path.exists():
-                path.replace(self._aside / path.name)
-            kept = sorted(self._aside.iterdir(), key=lambda file: file.stat().st_ctime_ns, reverse=True)
-            for surplus in kept[ASIDE_MAX:]:
-                surplus.unlink()
-        except OSError as error:
-            _log.warning("not_moved_aside", file=path.name, error=str(error))
-
-    def _prune(self) -> None:
-        """Remove snapshots that neither CURRENT nor PREVIOUS names."""
-        needed = {self._pointer("CURRENT"), self._pointer("PREVIOUS")}
-        try:
-            for path in self._snapshots.iterdir():
-                if path.name not in needed:
-                    path.unlink()
-        except OSError as error:
-            _log.warning("snapshots_not_pruned", error=str(error))
-
-    def _pointer(self, pointer: str) -> str | None:
-        try:
-            name = (self._directory / pointer).read_text(encoding="ascii").strip()
-        except (OSError, UnicodeDecodeError):
-            return None
-        return name if _FILE_NAME.fullmatch(name) else None
 
     # -- rejections --------------------------------------------------------------------------------
 
@@ -325,22 +197,15 @@ class SnapshotDirectory:
 
     def _write_rejected(self, what: str) -> None:
         try:
-            self._reserve.with_room(lambda: write_rejected(self._directory / "REJECTED", self._rejections))
+            self._reserve.with_room(lambda: write_rejected(self._disk, _REJECTED, self._rejections))
         except OSError as error:
             raise DiskError(f"{what} could not be kept: {error}") from error
 
     def _read_rejected(self) -> list[Rejected]:
-        path = self._directory / "REJECTED"
         try:
-            return read_rejected(path)
+            return read_rejected(self._disk, _REJECTED)
         except (OSError, ValueError) as error:
             # A rejected snapshot is then sent once more, and rejected once more.
             _log.error("rejections_unreadable", error=str(error))
-            self._move_aside(path)
+            move_aside(self._disk, _REJECTED)
             return []
-
-
-def _file_name(position: Position) -> str:
-    # Includes the store: the empty catalogs of two stores have the same revision and digest.
-    identity = hashlib.sha256(position.store_uid.encode("utf-8") + b"\0" + position.digest).hexdigest()
-    return f"{position.revision:020d}-{identity[:32]}.snapshot"

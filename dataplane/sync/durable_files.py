@@ -1,7 +1,8 @@
-"""Writes files whole or not at all, and durably. Blocking: call it in a thread.
+"""Writes files durably. Blocking: call it in a thread.
 
-A file is written beside its place, flushed, and renamed into its place; then the directory is
-flushed. After a power cut the file is the old one or the new one.
+A whole file is written beside its place, flushed, and renamed into its place; then the directory is
+flushed. After a power cut the file is the old one or the new one. What is appended to a file is
+flushed, but not at once: after a power cut any part of it may be there.
 """
 
 from __future__ import annotations
@@ -36,13 +37,46 @@ def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     _flush_directory(path.parent)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace the file at `path` by `text` and a newline.
+def append_to_file(path: Path, content: bytes, *, at: int) -> None:
+    """Write `content` into the file at `path`, from its byte `at` on.
 
     Raises:
-        OSError: It could not be written. The old file is unchanged.
+        OSError: There is no such file, or it could not be written. Part of it may be.
     """
-    write_file(path, lambda file: file.write(f"{text}\n".encode()))
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        left = memoryview(content)
+        while left:
+            written = os.pwrite(descriptor, left, at)
+            left, at = left[written:], at + written
+        os.fdatasync(descriptor)  # which also flushes the size, and not the times
+    finally:
+        os.close(descriptor)
+
+
+def cut_file(path: Path, size: int) -> None:
+    """Shorten the file at `path` to `size` bytes.
+
+    Raises:
+        OSError: It could not be shortened.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.ftruncate(descriptor, size)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def move_file(path: Path, to: Path) -> None:
+    """Move the file at `path` to another folder of the same disk, and replace what is there.
+
+    Raises:
+        OSError: It could not be moved.
+    """
+    path.replace(to)
+    for folder in (to.parent, path.parent):
+        _flush_directory(folder)
 
 
 def remove_file(path: Path) -> None:

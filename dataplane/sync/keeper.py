@@ -19,9 +19,11 @@ from dataplane.snapshot.rejection import ROOT_DIGEST_MISMATCH, Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.sync.channel import channel_for
 from dataplane.sync.client import Connection, SyncClient
-from dataplane.sync.directory import CRASHED_REPEATEDLY, DiskError, SnapshotDirectory, Verify
+from dataplane.sync.directory import CRASHED_REPEATEDLY, DiskError, SnapshotDirectory
+from dataplane.sync.disk.file_disk import FileDisk
 from dataplane.sync.events import Accepted, Diverged, Identity, Rejected
 from dataplane.sync.snapshot_file import StoredSnapshot
+from dataplane.sync.stored.booting import Verify
 from protocol.transport import local_tokens
 
 _SETTLE_INTERVAL_S = 5.0
@@ -74,7 +76,7 @@ class SnapshotKeeper:
             http_address=settings.http_url,
             software_version=version("broadsheet"),
         )
-        self._disk = SnapshotDirectory(settings.data_dir / "snapshots")
+        self._disk = SnapshotDirectory(FileDisk(settings.data_dir / "snapshots"))
         self._disk_open = False
         self._warning = ""
         """Why the snapshot in service is not on disk; empty if it is."""
@@ -129,7 +131,7 @@ class SnapshotKeeper:
         held = self.snapshot.position if self.snapshot is not None else None
         if relayed.position == held or is_behind(relayed.position, held) or relayed.position in self.withdrawn:
             return
-        found = await asyncio.to_thread(verify, relayed.position, relayed.entries)
+        found = await asyncio.to_thread(verify, relayed.position, relayed.entries, signed_head=relayed.signed_head)
         if isinstance(found, Rejection):
             _log.error("relayed_snapshot_refused", reason=found.reason, error=found.message)
             return
@@ -206,7 +208,7 @@ class SnapshotKeeper:
         assert held.position == change.base, "a change begins at the snapshot in service"
         accepted = await asyncio.to_thread(self._changed, position, held, change)
         if not isinstance(accepted, Rejection):
-            return await self._take(accepted)
+            return await self._take(accepted, change)
         if accepted.reason == ROOT_DIGEST_MISMATCH:
             _log.error("change_did_not_come_out", revision=position.revision, base=change.base.revision)
             return Diverged()
@@ -215,10 +217,10 @@ class SnapshotKeeper:
     def _changed(self, position: Position, held: Snapshot, change: Change) -> Snapshot | Rejection:
         return accept(position, changed(held.entries, change), held=held, policy=self._policy)
 
-    async def _take(self, accepted: Snapshot) -> Accepted:
+    async def _take(self, accepted: Snapshot, change: Change | None = None) -> Accepted:
         position = accepted.position
         # On disk first: after a crash no request is served by an older snapshot.
-        await self._save(accepted)
+        await self._save(accepted, change)
         self.snapshot = accepted
         try:
             await self._activate(accepted)
@@ -237,12 +239,12 @@ class SnapshotKeeper:
         )
         return Accepted(with_errors=bool(accepted.quarantined), warning=self._warning)
 
-    async def _save(self, snapshot: Snapshot) -> None:
+    async def _save(self, snapshot: Snapshot, change: Change | None = None) -> None:
         try:
             if not self._disk_open:
                 await asyncio.to_thread(self._disk.open)
                 self._disk_open = True
-            await asyncio.to_thread(self._disk.save, snapshot)
+            await asyncio.to_thread(self._disk.save, snapshot, change)
         except DiskError as error:
             # The snapshot serves, but a restart may find an older one. Operators must know.
             _log.error("serving_from_memory", revision=snapshot.position.revision, error=str(error))

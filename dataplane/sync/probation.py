@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
-from dataplane.sync.durable_files import remove_file, write_text
+from dataplane.sync.disk.disk import Disk
+from dataplane.sync.disk.text import read_text, write_text
 
 PROBATION_S = 60.0
 """A snapshot that has been in service for this long without a crash is proven."""
@@ -21,13 +21,17 @@ class Probation:
     crashes. A probation that is found running at start therefore means that the process crashed.
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], float]) -> None:
+    def __init__(self, disk: Disk, path: str, *, clock: Callable[[], float], note_proven: Callable[[], None]) -> None:
         """
         Args:
+            disk: Where its file is.
             path: Its file.
             clock: Seconds, from any origin.
+            note_proven: Notes in the log of changes that the newest snapshot is proven.
         """
+        self._disk = disk
         self._path = path
+        self._note_proven = note_proven
         self._clock = clock
         self._name = ""
         self._crashes = 0
@@ -49,7 +53,7 @@ class Probation:
         None: it is not on probation any more.
         """
         try:
-            fields = json.loads(self._path.read_text(encoding="utf-8"))
+            fields = json.loads(read_text(self._disk, self._path))
             file, crashes, stopped = str(fields["file"]), int(fields["crashes"]), bool(fields.get("stopped"))
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
@@ -66,7 +70,7 @@ class Probation:
         self._write(name, crashes, stopped=False)
 
     def _write(self, name: str, crashes: int, *, stopped: bool) -> None:
-        write_text(self._path, json.dumps({"file": name, "crashes": crashes, "stopped": stopped}))
+        write_text(self._disk, self._path, json.dumps({"file": name, "crashes": crashes, "stopped": stopped}))
 
     def begin(self, name: str, *, crashes: int) -> None:
         """Count the time from now on: the snapshot file `name` is in service."""
@@ -87,7 +91,9 @@ class Probation:
             OSError: The file could not be removed. `settle` tries again.
         """
         self._proven = True
-        remove_file(self._path)
+        self._note_proven()
+        if self._disk.exists(self._path):
+            self._disk.remove(self._path)
         self._since_s = None
 
     def interrupt(self) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 
 from dataplane.snapshot.position_check import is_complete
 from dataplane.snapshot.snapshot import Position
-from dataplane.sync.durable_files import write_text
+from dataplane.sync.disk.disk import Disk
+from dataplane.sync.disk.text import read_text, write_text
 from dataplane.sync.events import Rejected
 from dataplane.sync.rejections import REJECTED_MAX
 
 
-def write_rejected(path: Path, rejected: Iterable[Rejected]) -> None:
+def write_rejected(disk: Disk, path: str, rejected: Iterable[Rejected]) -> None:
     """Replace the file by these rejections, the oldest first.
 
     Raises:
@@ -29,20 +29,20 @@ def write_rejected(path: Path, rejected: Iterable[Rejected]) -> None:
         }
         for item in rejected
     ]
-    write_text(path, json.dumps(fields, indent=1))
+    write_text(disk, path, json.dumps(fields, indent=1))
 
 
-def read_rejected(path: Path) -> list[Rejected]:
+def read_rejected(disk: Disk, path: str) -> list[Rejected]:
     """Return the newest rejections in the file, the oldest first; none without a file.
 
     Raises:
         OSError: The file cannot be read.
         ValueError: Its content is invalid.
     """
-    if not path.exists():
+    if not disk.exists(path):
         return []
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = json.loads(read_text(disk, path))
         return [_from_json(item) for item in fields[-REJECTED_MAX:]]
     except (TypeError, KeyError) as error:
         raise ValueError(f"a rejection is malformed: {error!r}") from error

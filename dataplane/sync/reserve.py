@@ -6,12 +6,12 @@ Blocking: call it in a thread.
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import structlog
+
+from dataplane.sync.disk.disk import Disk
 
 RESERVE_MIN_BYTES = 1024 * 1024
 """For the small files, and for snapshots that grow."""
@@ -25,13 +25,18 @@ _log = structlog.get_logger("dataplane.sync.reserve")
 
 
 class Reserve:
-    """A file of zeros that is given up when the disk is full, and made again when there is room."""
+    """A file of zeros that is given up when the disk is full, and made again when there is room.
 
-    def __init__(self, path: Path) -> None:
+    A change needs a little of it, a whole snapshot needs much.
+    """
+
+    def __init__(self, disk: Disk, path: str) -> None:
         """
         Args:
+            disk: Where it is.
             path: Its file.
         """
+        self._disk = disk
         self._path = path
 
     def keep(self, snapshot_bytes: int) -> None:
@@ -46,7 +51,7 @@ class Reserve:
         wanted = 2 * snapshot_bytes + RESERVE_MIN_BYTES
         least = snapshot_bytes + _SMALL_FILES_BYTES
         try:
-            while not self._allocate(wanted):
+            while not self._is_large(wanted) and not self._allocate(wanted):
                 if wanted == least:
                     _log.warning("no_room_reserved", bytes=wanted)
                     return
@@ -54,35 +59,46 @@ class Reserve:
         except OSError as error:
             _log.warning("no_room_reserved", bytes=wanted, error=str(error))
 
+    def _is_large(self, size: int) -> bool:
+        return self._disk.exists(self._path) and self._disk.size(self._path) >= size
+
     def _allocate(self, size: int) -> bool:
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if os.fstat(descriptor).st_size < size:
-                os.posix_fallocate(descriptor, 0, size)
+            self._disk.allocate(self._path, size)
         except OSError as error:
             if error.errno not in _FULL:
                 raise
             return False
-        finally:
-            os.close(descriptor)
         return True
 
-    def with_room(self, write: Callable[[], None]) -> None:
-        """Call `write`, and once more with the reserved room if the disk is full.
+    def with_room(self, write: Callable[[], None], *, needed: int | None = None) -> None:
+        """Call `write`, and again with reserved room if the disk is full.
+
+        Args:
+            write: It may be called up to three times.
+            needed: About the bytes that it writes: as much is given up first, and all of the room
+                if that does not do. None: all at once.
 
         Raises:
             OSError: From `write`.
         """
-        try:
-            write()
-        except OSError as error:
-            if error.errno not in _FULL or not self._give_up():
-                raise
-            _log.warning("disk_full", error=str(error))
-            write()
+        while True:
+            try:
+                return write()
+            except OSError as error:
+                if error.errno not in _FULL or not self._give_up(needed):
+                    raise
+                _log.warning("disk_full", error=str(error))
+                needed = None
 
-    def _give_up(self) -> bool:
+    def _give_up(self, needed: int | None) -> bool:
         with suppress(OSError):
-            self._path.unlink()
+            if not self._disk.exists(self._path):
+                return False
+            left = 0 if needed is None else self._disk.size(self._path) - max(2 * needed, _SMALL_FILES_BYTES)
+            if left > 0:
+                self._disk.cut(self._path, left)
+            else:
+                self._disk.remove(self._path)
             return True
         return False

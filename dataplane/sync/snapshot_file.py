@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, cast
+from typing import IO, Protocol, cast
 
 from google.protobuf.message import DecodeError
 from google.protobuf.proto import parse_length_prefixed, serialize_length_prefixed
@@ -25,12 +24,14 @@ from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 _MAGIC = b"broadsheet snapshot 1\n"
 _HASH_BYTES = hashlib.sha256().digest_size
 _READ_BYTES = 1024 * 1024
+_WRITE_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Header:
     position: Position
     entry_count: int
+    signed_head: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,39 +44,43 @@ class StoredSnapshot:
     """The serialised SignedHead that it came with. Empty: none did."""
 
 
-def write_snapshot(file: IO[bytes], snapshot: Snapshot) -> None:
+class Sink(Protocol):
+    """Where a file is written to."""
+
+    def write(self, block: bytes, /) -> object: ...
+
+
+def write_snapshot(file: Sink, snapshot: Snapshot) -> None:
     """Write `snapshot` to an empty file.
 
     Raises:
         OSError: It cannot be written.
     """
-    digest = hashlib.sha256(_MAGIC)
-    file.write(_MAGIC)
-    header = pb.Intent(mode=pb.Intent.MODE_FULL, to=snapshot.position.to_proto(), entry_count=len(snapshot.entries))
-    for message in (header, *map(_entry_to_proto, snapshot.entries)):
-        buffer = io.BytesIO()
-        serialize_length_prefixed(message, buffer)
-        digest.update(buffer.getvalue())
-        file.write(buffer.getvalue())
+    digest = hashlib.sha256()
+    for block in _blocks(snapshot):
+        digest.update(block)
+        file.write(block)
     file.write(digest.digest())
+
+
+def _blocks(snapshot: Snapshot) -> Iterator[bytes]:
+    """The content without the hash, in blocks of about _WRITE_BYTES."""
+    header = pb.Intent(mode=pb.Intent.MODE_FULL, to=snapshot.position.to_proto(), entry_count=len(snapshot.entries))
+    if snapshot.signed_head:
+        header.signed_head.ParseFromString(snapshot.signed_head)
+    buffer = io.BytesIO()
+    buffer.write(_MAGIC)
+    for message in itertools.chain([header], map(_entry_to_proto, snapshot.entries)):
+        serialize_length_prefixed(message, buffer)
+        if buffer.tell() >= _WRITE_BYTES:
+            yield buffer.getvalue()
+            buffer = io.BytesIO()
+    yield buffer.getvalue()
 
 
 def _entry_to_proto(entry: RawEntry) -> snapshot_pb2.Entry:
     ref = snapshot_pb2.EntryRef(name=entry.name, type=entry.type, digest=entry.digest)
     return snapshot_pb2.Entry(ref=ref, blob=entry.blob)
-
-
-def read_position(path: Path) -> Position:
-    """Return the position in the header of a snapshot file.
-
-    Raises:
-        OSError: It cannot be read.
-        ValueError: It is not a snapshot file, or it is damaged.
-    """
-    with path.open("rb") as file:
-        _check_hash(file)
-        file.seek(0)
-        return _parse_header(file).position
 
 
 def _parse_header(file: IO[bytes]) -> _Header:
@@ -87,28 +92,32 @@ def _parse_header(file: IO[bytes]) -> _Header:
         raise ValueError("its header cannot be read") from error
     if intent is None:
         raise ValueError("its header is missing")
-    return _Header(position=Position.from_proto(intent.to), entry_count=intent.entry_count)
+    return _Header(
+        position=Position.from_proto(intent.to),
+        entry_count=intent.entry_count,
+        signed_head=intent.signed_head.SerializeToString(),
+    )
 
 
-def read_snapshot(path: Path) -> StoredSnapshot:
+def read_snapshot(file: IO[bytes]) -> StoredSnapshot:
     """Return the content of a snapshot file, after checking its hash only.
 
     Raises:
         OSError: It cannot be read.
         ValueError: It is not a snapshot file, or it is damaged.
     """
-    with path.open("rb") as file:
-        _check_hash(file)
-        file.seek(0)
-        header = _parse_header(file)
-        entries = tuple(_parse_entries(file, header.entry_count))
-    return StoredSnapshot(position=header.position, entries=entries)
+    _check_hash(file)
+    file.seek(0)
+    header = _parse_header(file)
+    entries = tuple(_parse_entries(file, header.entry_count))
+    return StoredSnapshot(position=header.position, entries=entries, signed_head=header.signed_head)
 
 
 def _check_hash(file: IO[bytes]) -> None:
-    remaining = os.fstat(file.fileno()).st_size - _HASH_BYTES
+    remaining = file.seek(0, io.SEEK_END) - _HASH_BYTES
     if remaining < 0:
         raise ValueError("it is too short")
+    file.seek(0)
     digest = hashlib.sha256()
     while remaining > 0 and (block := file.read(min(_READ_BYTES, remaining))):
         digest.update(block)

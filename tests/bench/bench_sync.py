@@ -6,6 +6,7 @@ Run it with `python -m tests.bench.bench_sync`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import resource
@@ -19,6 +20,7 @@ import structlog
 from dataplane.snapshot.accept import accept
 from dataplane.snapshot.snapshot import Snapshot
 from dataplane.sync.directory import SnapshotDirectory
+from dataplane.sync.disk.file_disk import FileDisk
 from tests.raw import POLICY
 from tests.stream.sync_world import PATIENCE_S, DataPlane, control_plane
 
@@ -61,13 +63,13 @@ async def measure_disk(data_plane: DataPlane, directory: Path) -> None:
     began = time.perf_counter()
     accept(snapshot.position, snapshot.entries, held=snapshot, policy=POLICY)
     print_time("accept, all held", began)
-    disk = SnapshotDirectory(directory / "catalog")
+    disk = SnapshotDirectory(FileDisk(directory / "catalog"))
     disk.open()
     began = time.perf_counter()
     disk.save(snapshot)
     print_time("save to disk", began)
     began = time.perf_counter()
-    disk.boot(lambda position, entries: accept(position, entries, held=None, policy=POLICY))
+    disk.boot(functools.partial(accept, held=None, policy=POLICY))
     print_time("boot from disk", began)
     disk.close()
 

@@ -17,6 +17,7 @@ from controlplane.push.subscription.timing import Limits
 from dataplane.snapshot.accept import accept
 from dataplane.snapshot.snapshot import Position
 from dataplane.sync.directory import SnapshotDirectory
+from dataplane.sync.disk.file_disk import FileDisk
 from tests.raw import POLICY
 from tests.stream.sync_conditions import (
     holds,
@@ -142,7 +143,7 @@ async def test_a_slow_decision_ends_the_stream_and_still_counts(tmp_path: Path) 
 
 async def test_a_data_plane_with_a_damaged_file_is_sent_its_snapshot_again(plane: ControlPlane, tmp_path: Path) -> None:
     data_plane = DataPlane()
-    disk = SnapshotDirectory(tmp_path / "catalog")
+    disk = SnapshotDirectory(FileDisk(tmp_path / "catalog"))
     disk.open()
     async with data_plane.running(plane.address):
         for number in (1, 2):

@@ -17,8 +17,9 @@ from dataplane.settings import Settings
 from dataplane.snapshot.policy import Policy
 from dataplane.snapshot.rejection import STORE_UID_MISMATCH
 from dataplane.snapshot.snapshot import Position, Snapshot
-from dataplane.sync.directory import CRASHED_REPEATEDLY, CRASHES_MAX
+from dataplane.sync.directory import CRASHED_REPEATEDLY
 from dataplane.sync.keeper import SnapshotKeeper
+from dataplane.sync.stored.booting import CRASHES_MAX
 from tests.raw import POLICY
 from tests.stream.sync_conditions import (
     is_connected,

@@ -11,13 +11,10 @@ from pathlib import Path
 import pytest
 
 from dataplane.snapshot.rejection import Rejection
-from dataplane.sync.directory import (
-    ASIDE_MAX,
-    Boot,
-    DirectoryInUse,
-    DiskError,
-    SnapshotDirectory,
-)
+from dataplane.sync.directory import Boot, DiskError, SnapshotDirectory
+from dataplane.sync.disk.disk import DirectoryInUse
+from dataplane.sync.disk.file_disk import FileDisk
+from dataplane.sync.stored.aside import ASIDE_MAX
 from tests.disk import (
     ONE,
     THREE,
@@ -66,7 +63,7 @@ def test_the_empty_catalogs_of_two_stores_are_two_files(machine: Machine) -> Non
 
 def test_two_processes_cannot_share_a_directory(machine: Machine) -> None:
     with pytest.raises(DirectoryInUse):
-        SnapshotDirectory(machine.directory).open()
+        SnapshotDirectory(FileDisk(machine.directory)).open()
     machine.disk.close()
     machine.start()
 
@@ -74,9 +71,9 @@ def test_two_processes_cannot_share_a_directory(machine: Machine) -> None:
 def test_a_snapshot_that_accept_refuses_is_not_booted(machine: Machine) -> None:
     machine.disk.save(ONE)
     machine.kill()
-    disk = SnapshotDirectory(machine.directory)
+    disk = SnapshotDirectory(FileDisk(machine.directory))
     disk.open()
-    boot = disk.boot(lambda at, entries: Rejection(reason="BAD", message="words"))
+    boot = disk.boot(lambda at, entries, signed_head: Rejection(reason="BAD", message="words"))
     disk.close()
     assert boot.snapshot is None
     assert boot.unreadable[0].message == "BAD: words"
@@ -155,7 +152,7 @@ def test_two_processes_cannot_share_a_read_only_directory(machine: Machine, monk
     with monkeypatch.context() as patch:
         become_read_only(patch)
         with pytest.raises(DirectoryInUse):
-            SnapshotDirectory(machine.directory).open()
+            SnapshotDirectory(FileDisk(machine.directory)).open()
 
 
 def test_a_filesystem_without_locks_is_not_called_in_use(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +164,7 @@ def test_a_filesystem_without_locks_is_not_called_in_use(machine: Machine, monke
 
     with monkeypatch.context() as patch:
         patch.setattr(fcntl, "flock", refuse)
-        disk = SnapshotDirectory(machine.directory)
+        disk = SnapshotDirectory(FileDisk(machine.directory))
         with pytest.raises(DiskError, match="No locks available"):
             disk.open()
     assert booted_revision(disk.boot(verify)) == 1
@@ -177,4 +174,4 @@ def test_a_filesystem_without_locks_is_not_called_in_use(machine: Machine, monke
 def test_a_path_below_a_file_raises(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DiskError):
-        SnapshotDirectory(tmp_path / "file" / "catalog").open()
+        SnapshotDirectory(FileDisk(tmp_path / "file" / "catalog")).open()

@@ -12,10 +12,12 @@ import pytest
 from dataplane.settings import Settings
 from dataplane.snapshot.change import Change
 from dataplane.snapshot.snapshot import Snapshot
-from dataplane.sync.directory import CRASHES_MAX, SnapshotDirectory
+from dataplane.sync.directory import SnapshotDirectory
+from dataplane.sync.disk.file_disk import FileDisk
 from dataplane.sync.events import Accepted, Diverged
 from dataplane.sync.keeper import ActivationFailed, SnapshotKeeper
 from dataplane.sync.snapshot_file import StoredSnapshot
+from dataplane.sync.stored.booting import CRASHES_MAX
 from tests.disk import ONE, TWO, become_read_only, raise_disk_full, snapshot
 from tests.raw import POLICY, model, position, raws
 
@@ -55,7 +57,7 @@ async def test_accepted_snapshot_is_in_service_and_on_disk(tmp_path: Path) -> No
 async def test_snapshot_on_a_read_only_disk_is_put_into_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    directory = SnapshotDirectory(tmp_path / "snapshots")
+    directory = SnapshotDirectory(FileDisk(tmp_path / "snapshots"))
     directory.open()
     directory.save(ONE)
     directory.close()
@@ -117,7 +119,7 @@ async def loaded(directory: Path, relayed: Snapshot) -> Snapshot | None:
 
 async def save(directory: Path, *snapshots: Snapshot) -> None:
     for each in snapshots:
-        with_disk = SnapshotDirectory(directory / "snapshots")
+        with_disk = SnapshotDirectory(FileDisk(directory / "snapshots"))
         with_disk.open()
         with_disk.save(each)
         with_disk.close()

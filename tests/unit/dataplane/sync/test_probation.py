@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dataplane.sync.directory import CRASHED_REPEATEDLY, CRASHES_MAX
+from dataplane.sync.directory import CRASHED_REPEATEDLY
 from dataplane.sync.probation import PROBATION_S
+from dataplane.sync.stored.booting import CRASHES_MAX
 from tests.disk import ONE, THREE, TWO, Machine, become_read_only, booted_revision
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dataplane.sync.directory import DiskError
+from dataplane.sync.disk.file_disk import FileDisk
 from dataplane.sync.events import Rejected
 from dataplane.sync.reserve import RESERVE_MIN_BYTES, Reserve
 from tests.disk import ONE, THREE, TWO, Machine, booted_revision, raise_disk_full
@@ -76,7 +77,7 @@ def test_another_fault_of_the_disk_leaves_the_reserve(machine: Machine, monkeypa
 
 def test_without_a_reserve_the_error_of_a_full_disk_is_passed_on(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left"):
-        Reserve(tmp_path / "RESERVE").with_room(raise_full)
+        Reserve(FileDisk(tmp_path), "RESERVE").with_room(raise_full)
 
 
 def raise_full() -> None:

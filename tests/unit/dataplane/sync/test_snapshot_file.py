@@ -10,10 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataplane.sync.directory import (
-    CORRUPT_ON_DISK,
-)
 from dataplane.sync.events import Rejected
+from dataplane.sync.stored.booting import CORRUPT_ON_DISK
 from tests.disk import ONE, THREE, TWO, Machine, booted_revision
 
 
