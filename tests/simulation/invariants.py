@@ -16,10 +16,10 @@ from controlplane.push.subscription.violations import ProtocolViolation as Clien
 from dataplane.snapshot.change import Change
 from dataplane.snapshot.rejection import BASE_MODEL_MISSING, SNAPSHOT_TOO_LARGE, STORE_UID_MISMATCH, Rejection
 from dataplane.snapshot.snapshot import Position, Snapshot
-from dataplane.sync.directory import CRASHES_MAX
 from dataplane.sync.events import Accepted, Candidate, Rejected
 from dataplane.sync.probation import PROBATION_S
 from dataplane.sync.rejections import REJECTED_MAX
+from dataplane.sync.stored.booting import CRASHES_MAX
 from dataplane.sync.transitions import ProtocolViolation as ServerViolation
 from tests.simulation.parts.agent import Agent, Outcome
 from tests.simulation.parts.data_plane import DataPlane
@@ -53,6 +53,8 @@ class Account:
     """The newest that its agent has said to be in service."""
     durable: Position | None = None
     """The newest that it said so of without a warning: it is on disk."""
+    disk_damaged: bool = False
+    """Nothing that is written is sure to be found, until an agent boots and looks at all."""
     everywhere: set[Position] = field(default_factory=set)
     """What was in service at every live ingress replica."""
     committed: set[Position] = field(default_factory=set)
@@ -169,7 +171,7 @@ class Checker:
 
     def booted(self, plane: DataPlane, agent: Agent) -> None:
         account = self._accounts[plane.data_plane_id]
-        account.committed, account.first_s = set(), {}
+        account.committed, account.first_s, account.disk_damaged = set(), {}, False
         snapshot = agent.keeper.snapshot
         self._trace.add(agent.instance_uid, "boots with {}", snapshot.position if snapshot is not None else None)
         before = account.acknowledged
@@ -179,14 +181,22 @@ class Checker:
             account.acknowledged = account.durable = snapshot.position if snapshot is not None else None
         self.stepped(plane)
 
-    def crashed(self, plane: DataPlane, *, power: bool) -> None:
+    def crashed(self, plane: DataPlane, agent: Agent | None, *, power: bool) -> None:
         """Processes of a data plane have ended."""
         account = self._accounts[plane.data_plane_id]
         self._trace.add(plane.data_plane_id, "power cut" if power else "agent killed")
         for position in account.first_s:
-            # Also if the next agent has not booted yet: it may have counted the crash before already.
+            # Also if the next agent has not booted yet: it may have counted one already.
             account.crashes[position] += position not in account.proven
+        if agent is not None and agent.subscriber is not None and agent.subscriber._deciding is not None:
+            account.crashes[agent.subscriber._deciding] += 1  # it may be on disk already
         if power or not plane.relay.values:
+            self.memory_lost(plane)
+
+    def stopped(self, plane: DataPlane) -> None:
+        """An agent has ended in good order."""
+        self._trace.add(plane.data_plane_id, "agent stopped")
+        if not plane.relay.values:
             self.memory_lost(plane)
 
     def memory_lost(self, plane: DataPlane) -> None:
@@ -196,7 +206,10 @@ class Checker:
 
     def disk_lost(self, plane: DataPlane) -> None:
         """What was on disk may be gone."""
-        self._accounts[plane.data_plane_id].durable = None
+        account = self._accounts[plane.data_plane_id]
+        account.durable, account.disk_damaged = None, True
+        if not plane.relay.values and (plane.agent is None or plane.agent.subscriber is None):
+            account.acknowledged = None
 
     def agent_received(self, plane: DataPlane, agent: Agent, response: pb.SyncResponse) -> None:
         self._trace.add(agent.instance_uid, "reads {}", response)
@@ -245,7 +258,7 @@ class Checker:
             warning = f" with a warning: {outcome.warning}" if outcome.warning else ""
             self._trace.add(agent.instance_uid, "{} is active" + warning, candidate.position)
             account.acknowledged = candidate.position
-            if not outcome.warning:
+            if not outcome.warning and not account.disk_damaged:
                 account.durable = candidate.position
             self.stepped(plane)
         elif not isinstance(outcome, Rejection):

@@ -20,8 +20,9 @@ from controlplane.push.subscription.machine import Subscription
 from dataplane.snapshot import accept, integrity
 from dataplane.snapshot.rejection import ROOT_DIGEST_MISMATCH, Rejection
 from dataplane.sync.keeper import SnapshotKeeper
+from dataplane.sync.stored.change_log import ChangeLog
 from dataplane.sync.subscriber import Subscriber
-from tests.simulation.virtual.files import VirtualFile, VirtualOs, VirtualPath
+from tests.simulation.virtual.disk import Disk
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -136,12 +137,19 @@ def change_of_the_wrong_base(patch: pytest.MonkeyPatch) -> None:
 
 def pointer_before_its_file(patch: pytest.MonkeyPatch) -> None:
     """A file is not flushed before its folder is: a pointer may outlive what it points to."""
+    patch.setattr(Disk, "flush", lambda self, inode: None)
 
-    def fsync(descriptor: VirtualFile | VirtualPath) -> None:
-        if isinstance(descriptor, VirtualPath):
-            descriptor.disk.flush_folder(str(descriptor))
 
-    patch.setattr(VirtualOs, "fsync", staticmethod(fsync))
+def compaction_loses_the_newest_record(patch: pytest.MonkeyPatch) -> None:
+    """What was appended to the log while its new base was written is not taken over."""
+
+    def compacted(self: ChangeLog, base_bytes: int) -> ChangeLog:
+        assert self._compaction is not None, "it is being compacted"
+        self._compaction.since.clear()
+        return real(self, base_bytes)
+
+    real = ChangeLog.compacted
+    patch.setattr(ChangeLog, "compacted", compacted)
 
 
 FAULTS = (
@@ -153,4 +161,5 @@ FAULTS = (
     Fault(plant=swap_two_chunks, seed=1, invariant="a good snapshot is not rejected"),
     Fault(plant=change_of_the_wrong_base, seed=1, invariant="a good change comes out"),
     Fault(plant=pointer_before_its_file, seed=0, invariant="positions never regress"),
+    Fault(plant=compaction_loses_the_newest_record, seed=0, invariant="positions never regress"),
 )

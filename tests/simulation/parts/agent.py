@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Protocol, cast
 
@@ -29,7 +30,7 @@ from tests.simulation.parts.connection import Connection
 from tests.simulation.parts.relay import SimulatedRelay
 from tests.simulation.virtual.clock import Clock, Timer
 from tests.simulation.virtual.disk import Cut, Disk
-from tests.simulation.virtual.files import VirtualPath
+from tests.simulation.virtual.files import VirtualDisk
 from tests.simulation.virtual.tasks import Task
 
 TIMING = Timing()
@@ -88,7 +89,7 @@ class Agent:
         self._sequence = 0
         started_s = clock.now_s
         settings = SimpleNamespace(
-            data_dir=VirtualPath(site.disk, "/data"),
+            data_dir=Path("/nowhere"),
             data_plane_id=site.data_plane_id,
             http_url="",
             controlplane="",
@@ -99,8 +100,9 @@ class Agent:
         )
         # The monotonic clock of a machine begins anywhere.
         self.keeper._disk = SnapshotDirectory(
-            VirtualPath(site.disk, "/data/snapshots"),  # type: ignore[arg-type]  # it has the methods that are used
+            VirtualDisk(site.disk),
             clock=lambda: clock.now_s - started_s + 1000.0,
+            background=self._in_background,
         )
 
     # -- life --------------------------------------------------------------------------------------
@@ -148,6 +150,18 @@ class Agent:
         self._tasks.append(task)
         task.guard = self._guarded
         task.start()
+
+    def _in_background(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Do work later, or when somebody waits for it."""
+        timer: Timer
+
+        def run() -> None:
+            if timer.action is not None and self.alive:
+                timer.cancel()
+                work()
+
+        timer = self._clock.after(self._random.uniform(0.0, 1.0), lambda: self._guarded(run))
+        return run
 
     def _guarded(self, call: Callable[[], object]) -> None:
         """Call what may touch the disk: the power may be cut meanwhile."""

@@ -34,7 +34,8 @@ class Observer(Protocol):
     def agent_sent(self, plane: DataPlane, agent: Agent, request: pb.SyncRequest) -> None: ...
     def agent_violated(self, plane: DataPlane, agent: Agent, error: ProtocolViolation) -> None: ...
     def stepped(self, plane: DataPlane) -> None: ...
-    def crashed(self, plane: DataPlane, *, power: bool) -> None: ...
+    def stopped(self, plane: DataPlane) -> None: ...
+    def crashed(self, plane: DataPlane, agent: Agent | None, *, power: bool) -> None: ...
 
 
 class DataPlane:
@@ -118,9 +119,10 @@ class DataPlane:
         agent, self.agent = self.agent, None
         if in_order:
             agent.stop()
+            self._observer.stopped(self)
         else:
             agent.kill()
-            self._observer.crashed(self, power=False)
+            self._observer.crashed(self, agent, power=False)
         if not self._starting:
             self._starting = True
             self._soon(self._start_agent)
@@ -165,16 +167,16 @@ class DataPlane:
 
     def power_cut(self, chance: random.Random) -> None:
         """Everything ends at once, and what was not flushed is lost."""
-        if self.agent is not None:
-            self.agent.kill()
-            self.agent = None
+        agent, self.agent = self.agent, None
+        if agent is not None:
+            agent.kill()
         for replica in list(self.replicas):
             replica.kill()
             self.relay.forget(replica)
         self.replicas.clear()
         self.relay.lose_everything()
         self.disk.power_cut(chance)
-        self._observer.crashed(self, power=True)
+        self._observer.crashed(self, agent, power=True)
         self._soon(self.start)
 
     def allow_new_store(self) -> None:

@@ -1,14 +1,14 @@
 """A disk that loses what was not flushed, gets full, and breaks.
 
 A file has the content that was written, and the content that a power cut leaves; a folder has such
-names likewise. `virtual/files.py` gives the real file code its calls.
+names likewise. `virtual/files.py` gives it the interface that the data plane uses.
 """
 
 from __future__ import annotations
 
 import errno
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 
 class Cut(BaseException):
@@ -18,9 +18,11 @@ class Cut(BaseException):
 class Inode:
     """The content of a file."""
 
-    __slots__ = ("allocated", "content", "flushed")
+    __slots__ = ("allocated", "changed", "content", "flushed")
 
     def __init__(self) -> None:
+        self.changed = 0
+        """When it was changed last, in changes of the disk."""
         self.content = b""
         self.flushed = b""
         """What a power cut leaves at least."""
@@ -41,8 +43,7 @@ class Disk:
         self._capacity: int | None = None
         self.cut_after: int | None = None
         """Changes that still happen before the power is cut; None: it is not."""
-        self.changes = 0
-        """Made so far: they order files by time."""
+        self._changes = 0
 
     # -- faults ------------------------------------------------------------------------------------
 
@@ -113,12 +114,21 @@ class Disk:
             self.cut_after -= 1
         if more_bytes > 0 and self._capacity is not None and self._used() + more_bytes > self._capacity:
             raise OSError(errno.ENOSPC, "No space left on device")
-        self.changes += 1
+        self._changes += 1
 
     def make_folder(self, path: str) -> None:
         if path not in self.folders:
             self._change()
             self.folders[path], self._flushed[path] = {}, {}
+
+    def files(self, folder: str) -> Mapping[str, Inode]:
+        """
+        Raises:
+            FileNotFoundError: there is no such folder.
+        """
+        if folder not in self.folders:
+            raise FileNotFoundError(errno.ENOENT, "No such folder", folder)
+        return self.folders[folder]
 
     def find(self, folder: str, name: str) -> Inode:
         """
@@ -134,8 +144,7 @@ class Disk:
         """The file of this name, made if it is missing."""
         inode = self.folders.get(folder, {}).get(name)
         if inode is None:
-            if folder not in self.folders:
-                raise FileNotFoundError(errno.ENOENT, "No such folder", folder)
+            self.files(folder)
             self._change()
             inode = self.folders[folder][name] = Inode()
         elif truncate:
@@ -145,15 +154,18 @@ class Disk:
             self._change()
         return inode
 
-    def write(self, inode: Inode, data: bytes) -> None:
-        """Append to a file."""
-        self._change(len(data))
-        inode.content += data
+    def write(self, inode: Inode, data: bytes, *, at: int) -> None:
+        """Write into a file, from its byte `at` on."""
+        self._change(max(0, at + len(data) - inode.size))
+        before = inode.content.ljust(at, b"\0")
+        inode.content = before[:at] + data + before[at + len(data) :]
+        inode.changed = self._changes
 
     def truncate(self, inode: Inode, size: int) -> None:
         """Cut a file off after so many bytes."""
         self._change()
-        inode.content = inode.content[:size]
+        inode.content, inode.allocated = inode.content[:size], min(inode.allocated, size)
+        inode.changed = self._changes
 
     def allocate(self, inode: Inode, size: int) -> None:
         """Reserve room for a file."""
@@ -174,6 +186,7 @@ class Disk:
         """Move a file, over another one if there is one."""
         inode = self.find(*source)
         self._change()
+        inode.changed = self._changes
         del self.folders[source[0]][source[1]]
         self.folders[target[0]][target[1]] = inode
 

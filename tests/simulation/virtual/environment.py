@@ -6,7 +6,7 @@ import functools
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import structlog
@@ -14,10 +14,10 @@ import structlog
 from controlplane.push import cutting
 from dataplane.agent import ingress_swap
 from dataplane.ingress import relayed_view
-from dataplane.sync import directory, durable_files, keeper, reserve, snapshot_file
+from dataplane.sync import keeper
+from dataplane.sync.stored import limits
 from protocol import catalog_digest
 from tests.simulation.virtual.clock import Clock
-from tests.simulation.virtual.files import VirtualOs, virtual_open
 from tests.simulation.virtual.tasks import VIRTUAL_ASYNCIO
 
 CHUNK_BYTES = 700
@@ -26,7 +26,10 @@ CHUNK_BYTES = 700
 SETTLE_S = 15.0
 """Between two looks whether a snapshot is proven: fewer than in reality, to save steps."""
 
-_NO_LOCKS = SimpleNamespace(flock=lambda *_: None, LOCK_EX=0, LOCK_NB=0)
+COMPACT_BYTES = 3_000
+COMPACT_RECORDS = 3
+"""So that the log of a few changes is compacted."""
+
 _element = functools.lru_cache(maxsize=100_000)(catalog_digest._element)
 """The same entries are hashed by every process of every run."""
 
@@ -36,16 +39,11 @@ _PATCHES: tuple[tuple[ModuleType, str, Any], ...] = (
     (keeper, "version", lambda _: "simulated"),
     (ingress_swap, "asyncio", VIRTUAL_ASYNCIO),
     (relayed_view, "asyncio", VIRTUAL_ASYNCIO),
-    (directory, "fcntl", _NO_LOCKS),
-    (durable_files, "os", VirtualOs),
-    (durable_files, "open", virtual_open),
-    (reserve, "os", VirtualOs),
-    (snapshot_file, "os", VirtualOs),
+    (limits, "COMPACT_BYTES_MIN", COMPACT_BYTES),
+    (limits, "COMPACT_RECORDS_MAX", COMPACT_RECORDS),
     (cutting, "CHUNK_BYTES_MAX", CHUNK_BYTES),
     (catalog_digest, "_element", _element),
 )
-
-_MISSING = object()
 
 
 @contextmanager
@@ -54,15 +52,12 @@ def simulated(clock: Clock) -> Iterator[None]:
     VIRTUAL_ASYNCIO.attach(clock)
     logs = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    before = [(module, name, module.__dict__.get(name, _MISSING)) for module, name, _ in _PATCHES]
+    before = [(module, name, module.__dict__[name]) for module, name, _ in _PATCHES]
     for module, name, value in _PATCHES:
         setattr(module, name, value)
     try:
         yield
     finally:
         for module, name, value in before:
-            if value is _MISSING:
-                delattr(module, name)
-            else:
-                setattr(module, name, value)
+            setattr(module, name, value)
         structlog.configure(**logs)
