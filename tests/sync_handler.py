@@ -6,7 +6,7 @@ from controlplane.catalog.domain import Identity
 from controlplane.metrics.metrics import Metrics
 from controlplane.principal import Principal
 from controlplane.push.chunks import ChunkCache
-from controlplane.push.cutting import EntrySource
+from controlplane.push.entry_source import EntrySource
 from controlplane.push.fan_out import FanOut
 from controlplane.push.reported_names import CatalogNames
 from controlplane.push.subscription.timing import Limits

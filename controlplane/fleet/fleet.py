@@ -18,8 +18,12 @@ from controlplane.fleet.writing import FleetWriter, WritingSettings
 SHARED_WRITE_PAUSE_S = 0.05
 """Between two writes to a shared database, which wakes the other control planes each time."""
 
-REPORTS_PER_OWN_WRITE = 50
-"""Each write waits for the disk, and changes of the catalog wait meanwhile."""
+OWN_WRITE_PAUSE_S = 0.2
+"""Between two writes to a database of its own. A fleet reports each change within that time. Each
+write waits for the disk, and changes of the catalog wait meanwhile."""
+
+REPORTS_PER_OWN_WRITE = 500
+"""Data planes whose reports are a single transaction: about 5 ms."""
 
 REPORTS_PER_SHARED_WRITE = 50
 """Data planes whose reports are a single transaction on a shared database."""
@@ -65,7 +69,9 @@ def fleet_of(
     database: FleetDatabase
     if sharing is None:
         database = OwnDatabase(records)
-        writing = WritingSettings(retry_s=write_retry_s, reports_per_write=REPORTS_PER_OWN_WRITE)
+        writing = WritingSettings(
+            pause_s=OWN_WRITE_PAUSE_S, retry_s=write_retry_s, reports_per_write=REPORTS_PER_OWN_WRITE
+        )
     else:
         database = SharedDatabase(state, sharing)
         writing = WritingSettings(

@@ -1,73 +1,61 @@
-"""Cuts snapshots, and changes between snapshots, into chunks."""
+"""Cuts snapshots, changes and manifests into chunks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
-from controlplane.catalog.convert import entry_to_proto
-from controlplane.catalog.domain import Entry, Position
+from controlplane.push.subscription.transfer import Written, written_of
 from protocol.snapshot_limits import CHUNK_BYTES_MAX
 
-_PAGE_ENTRIES_MIN = 16
-_PAGE_ENTRIES_MAX = 2000
-_ENTRY_OVERHEAD_BYTES = 64
-"""Digest, lengths and tags of an entry on the wire."""
+_PAGE_ITEMS_MIN = 16
+_PAGE_ITEMS_MAX = 2000
 
 
-class Change(Protocol):
-    """What one name has in a later snapshot."""
+class Item(Protocol):
+    """What a chunk is cut from."""
 
     @property
     def name(self) -> str:
-        """Of the entry."""
+        """Items are ordered by it."""
 
     @property
-    def entry(self) -> Entry | None:
-        """None: the later snapshot does not have it."""
+    def size_bytes(self) -> int:
+        """What it takes in a chunk, about."""
+
+    def put_into(self, chunk: pb.Chunk) -> None:
+        """Add it."""
 
 
-class EntrySource(Protocol):
-    """The part of the store that snapshots are read from."""
-
-    async def read_entries(self, revision: int, *, after_name: str, limit: int) -> Sequence[Entry]:
-        """Up to `limit` entries of the snapshot at `revision` after `after_name`, by name."""
-
-    async def read_changes(self, base: Position, to_revision: int, *, after_name: str, limit: int) -> Sequence[Change]:
-        """Up to `limit` changes from `base` to `to_revision` after `after_name`, by name."""
-
-    async def holds(self, position: Position) -> bool:
-        """Whether changes that begin at `position` can be read."""
+ReadItems = Callable[[str, int], Awaitable[Sequence[Item]]]
+"""Up to so many items after this name, by name."""
 
 
 class Piece(NamedTuple):
-    """A chunk, and its size. Protobuf finds the size by making the bytes, which is done once."""
+    """A chunk, encoded once for all streams that get it, and what they have to know of it."""
 
-    response: pb.SyncResponse
-    size_bytes: int
+    content: bytes
+    """A serialised SyncResponse."""
+    written: Written
 
 
 class Cutter:
-    """Cuts a snapshot, or a change, into chunks, and reads at most a page ahead.
+    """Cuts items into chunks, and reads at most a page ahead.
 
     The end of a chunk depends on the content alone: cut again from the same place, it is the same.
     """
 
-    def __init__(self, source: EntrySource, base: Position | None, revision: int, *, after_name: str = "") -> None:
+    def __init__(self, read: ReadItems, *, after_name: str = "") -> None:
         """
         Args:
-            source: Where the entries are.
-            base: Where the change begins; None: the whole snapshot is cut.
-            revision: Of the snapshot.
+            read: Where the items are.
             after_name: Leave out names up to and including this one. Empty: from the first.
         """
-        self._source = source
-        self._base = base
-        self._revision = revision
+        self._read = read
         self._after_name = after_name
-        self._pending: list[_Item] = []
-        self._page_entries = _PAGE_ENTRIES_MIN
+        self._pending: list[Item] = []
+        self._page_items = _PAGE_ITEMS_MIN
         self._exhausted = False
 
     @property
@@ -77,56 +65,37 @@ class Cutter:
 
     async def next_chunk(self) -> Piece | None:
         """The next chunk; None after the last."""
-        while not self._exhausted and sum(map(_size, self._pending)) <= CHUNK_BYTES_MAX:
+        while not self._exhausted and self._pending_bytes() <= CHUNK_BYTES_MAX:
             await self._read_page()
         count = _chunk_length(self._pending)
         if count == 0:
             return None
         chunk = pb.Chunk()
-        for name, entry in self._pending[:count]:
-            if entry is None:
-                chunk.removed.append(name)
-            else:
-                chunk.entries.append(entry_to_proto(entry))
+        for item in self._pending[:count]:
+            item.put_into(chunk)
         del self._pending[:count]
-        response = pb.SyncResponse(chunk=chunk)
-        return Piece(response, response.ByteSize())
+        return Piece(pb.SyncResponse(chunk=chunk).SerializeToString(), written_of(chunk))
+
+    def _pending_bytes(self) -> int:
+        return sum(item.size_bytes for item in self._pending)
 
     async def _read_page(self) -> None:
-        page = await self._read(self._page_entries)
+        page = await self._read(self._after_name, self._page_items)
         self._pending.extend(page)
-        self._exhausted = len(page) < self._page_entries
+        self._exhausted = len(page) < self._page_items
         if page:
-            self._after_name = page[-1][0]
-            # About a chunk for each page: an entry may be of 500 bytes or of 256 KiB.
-            mean_bytes = sum(map(_size, page)) // len(page)
-            self._page_entries = min(max(CHUNK_BYTES_MAX // mean_bytes, _PAGE_ENTRIES_MIN), _PAGE_ENTRIES_MAX)
-
-    async def _read(self, limit: int) -> Sequence[_Item]:
-        if self._base is None:
-            entries = await self._source.read_entries(self._revision, after_name=self._after_name, limit=limit)
-            return [(entry.name, entry) for entry in entries]
-        changes = await self._source.read_changes(self._base, self._revision, after_name=self._after_name, limit=limit)
-        return [(change.name, change.entry) for change in changes]
+            self._after_name = page[-1].name
+            # About a chunk for each page: an item may be of 100 bytes or of 256 KiB.
+            mean_bytes = sum(item.size_bytes for item in page) // len(page)
+            self._page_items = min(max(CHUNK_BYTES_MAX // mean_bytes, _PAGE_ITEMS_MIN), _PAGE_ITEMS_MAX)
 
 
-_Item = tuple[str, Entry | None]
-"""A name, and its entry; None: the snapshot does not have it any more."""
-
-
-def _size(item: _Item) -> int:
-    name, entry = item
-    if entry is None:
-        return len(name) + _ENTRY_OVERHEAD_BYTES
-    return len(entry.name) + len(entry.type) + len(entry.blob) + _ENTRY_OVERHEAD_BYTES
-
-
-def _chunk_length(items: Iterable[_Item]) -> int:
+def _chunk_length(items: Iterable[Item]) -> int:
     """How many of `items` go into a chunk; at least 1, unless there are none."""
     size = 0
     count = 0
     for item in items:
-        size += _size(item)
+        size += item.size_bytes
         if count and size > CHUNK_BYTES_MAX:
             break
         count += 1

@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 
 import grpc.aio
 
-from broadsheet.v1 import snapshot_service_pb2 as pb
-
-Write = Callable[[pb.SyncResponse], Awaitable[None]]
-"""Writes a message to the client. `ServicerContext.write` does."""
+Write = Callable[[bytes], Awaitable[None]]
+"""Writes a serialised message to the client. `ServicerContext.write` does."""
 
 
 class StreamWriter:
     """The only one that writes to a stream.
 
     gRPC refuses to send a status while the first message is being written (TOO_MANY_OPERATIONS),
-    and the client would then wait for ever. So a write that has begun goes on when the caller is
-    cancelled, and `finish` comes before the status.
+    and the client would then wait for ever. So the task that writes is never cancelled in a write:
+    it is asked to stop, and `finish` comes before the status.
     """
 
     def __init__(self, write: Write) -> None:
         self._write = write
-        self._writing: asyncio.Task[bool] | None = None
+        self._writing: asyncio.Task[None] | None = None
+        self.stopped = False
+        """No more messages are to be written."""
+        self.client_is_gone = False
+        """A write has failed. grpc.aio is about to cancel the handler of the stream: to return
+        would raise again when the status is sent, so it is to wait for that."""
 
-    async def write(self, response: pb.SyncResponse) -> None:
-        """Write a message. The one before it must have ended."""
-        self._writing = asyncio.create_task(self._write_once(response))
-        if not await asyncio.shield(self._writing):
-            # The client is gone, and grpc.aio is about to cancel this handler. To return would
-            # raise again when the status is sent, so wait for the cancellation.
-            await asyncio.Event().wait()
+    def begin(self, writing: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Begin to write. `writing` ends soon after `stopped` is set."""
+        self._writing = asyncio.create_task(writing)
+        return self._writing
+
+    async def write(self, content: bytes) -> None:
+        """Write a message. Nothing happens once the writer is stopped."""
+        if self.stopped:
+            return
+        try:
+            await self._write(content)
+        except grpc.aio.InternalError:
+            self.stopped = self.client_is_gone = True
 
     async def finish(self, timeout_s: float) -> None:
         """Wait until the last write has ended.
@@ -39,14 +48,7 @@ class StreamWriter:
         Args:
             timeout_s: How long to wait: a client that does not read lets a write last for ever.
         """
+        self.stopped = True
         if self._writing is not None:
             await asyncio.wait((self._writing,), timeout=timeout_s)
             self._writing.cancel()
-
-    async def _write_once(self, response: pb.SyncResponse) -> bool:
-        """Returns whether the client is still there. Perhaps nobody asks any more."""
-        try:
-            await self._write(response)
-        except grpc.aio.InternalError:
-            return False
-        return True

@@ -23,7 +23,7 @@ from controlplane.push.stream_writer import StreamWriter
 from controlplane.push.subscription.machine import Subscription
 from controlplane.push.subscription.states import State
 from controlplane.push.subscription.timing import Limits
-from controlplane.push.subscription.transfer import ChangeRequest, ChunkRequest
+from controlplane.push.subscription.transfer import ChangeRequest, ChunkRequest, PieceRequest
 from controlplane.push.subscription.violations import ProtocolViolation
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
@@ -45,7 +45,8 @@ WATCH_S = 5.0
 Identify = Callable[[principal.Principal, str], Identity]
 """How sure it is that a caller is the data plane of this id; refuses with PermissionDenied."""
 
-Context = grpc.aio.ServicerContext[pb.SyncRequest, pb.SyncResponse]
+Context = grpc.aio.ServicerContext[pb.SyncRequest, bytes]
+"""It takes serialised messages: those that many streams get are serialised once."""
 
 _log = structlog.get_logger("controlplane.push.sync")
 
@@ -102,6 +103,8 @@ class SyncHandler:
         except BaseExceptionGroup as group_error:
             failure = self._translate(stream, _first(group_error))
         finally:
+            writer.stopped = True
+            stream.wake.set()
             self._fan_out.detach(stream)
             _log.info(
                 "sync_stream_ended",
@@ -118,12 +121,16 @@ class SyncHandler:
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(self._read(stream, requests, attached)),
-                group.create_task(self._write(stream, writer, attached)),
                 group.create_task(self._watch(stream)),
             ]
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            writing = writer.begin(self._write(stream, writer, attached))
+            await asyncio.wait((*tasks, writing), return_when=asyncio.FIRST_COMPLETED)
+            if writer.client_is_gone:
+                await asyncio.Event().wait()
             for task in tasks:
                 task.cancel()
+            if writing.done():
+                writing.result()
 
     async def _read(self, stream: Stream, requests: AsyncIterable[pb.SyncRequest], attached: asyncio.Event) -> None:
         subscription = stream.subscription
@@ -158,27 +165,28 @@ class SyncHandler:
     async def _write(self, stream: Stream, writer: StreamWriter, attached: asyncio.Event) -> None:
         await attached.wait()
         subscription = stream.subscription
-        while subscription.state is not State.CLOSED:
+        while subscription.state is not State.CLOSED and not writer.stopped:
             stream.wake.clear()
             output = subscription.take_output(self._clock())
             if output is None:
                 await self._wait(stream)
-            elif isinstance(output, ChunkRequest):
-                await self._write_chunk(subscription, output, writer)
             elif isinstance(output, ChangeRequest):
                 can_send_change = await self._chunks.can_send(output)
-                await writer.write(subscription.announce(output, can_send_change=can_send_change))
+                intent = subscription.announce(output, can_send_change=can_send_change)
+                await writer.write(intent.SerializeToString())
+            elif isinstance(output, pb.SyncResponse):
+                await writer.write(output.SerializeToString())
             else:
-                await writer.write(output)
+                await self._write_piece(subscription, output, writer)
 
-    async def _write_chunk(self, subscription: Subscription, request: ChunkRequest, writer: StreamWriter) -> None:
+    async def _write_piece(self, subscription: Subscription, request: PieceRequest, writer: StreamWriter) -> None:
         piece = await self._chunks.get(request)
         if piece is None:
             subscription.change_written()
             return
-        await writer.write(piece.response)
-        subscription.chunk_written(piece.response.chunk)
-        self._metrics.sent("FULL" if request.base is None else "DELTA", piece.size_bytes)
+        await writer.write(piece.content)
+        subscription.chunk_written(piece.written)
+        self._metrics.sent(_mode(request), len(piece.content))
 
     def _measure(self, before: Progress, after: Progress) -> None:
         if after.serving is not None and after.serving != before.serving:
@@ -211,6 +219,12 @@ class SyncHandler:
         if error.violations:
             return InvalidArgument.of_fields(error.violations)
         return FailedPrecondition(Reason.PROTOCOL_VIOLATION, error.message)
+
+
+def _mode(request: PieceRequest) -> str:
+    if isinstance(request, ChunkRequest):
+        return "FULL" if request.base is None else "DELTA"
+    return "MANIFEST"
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -64,7 +64,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
 
     The text of an unexpected exception never reaches the caller. Unary requests are checked by the
     rules in their protos before the handler sees them. The handler of a stream checks its messages
-    itself, since an invalid message need not end the stream.
+    itself, since an invalid message need not end the stream, and writes serialised messages.
     """
 
     def __init__(
@@ -125,7 +125,9 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
             return grpc.stream_stream_rpc_method_handler(streaming, deserializer, handler.response_serializer)
         assert handler.stream_stream is not None, "no service has a method with many requests and one response"
         streaming = self._stream(method, handler.stream_stream, one_request=False)
-        return grpc.stream_stream_rpc_method_handler(streaming, deserializer, handler.response_serializer)
+        # Our own handler writes bytes: many streams get the same, which is serialised once.
+        serializer = None if has_rules else handler.response_serializer
+        return grpc.stream_stream_rpc_method_handler(streaming, deserializer, serializer)
 
     def _unary(self, method: str, handler: Callable[..., Any], *, has_rules: bool) -> Callable[..., Awaitable[Any]]:
         async def wrapped(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> Any:

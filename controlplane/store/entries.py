@@ -33,6 +33,16 @@ class EntryChange:
     """None: the later snapshot does not have it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryRef:
+    """An entry without its content."""
+
+    name: str
+    type: str
+    """Full name of the message in its content."""
+    digest: bytes
+
+
 class Entries:
     """The entry history.
 
@@ -68,6 +78,49 @@ class Entries:
                 .where(wanted)
                 .order_by(entries.c.name)
                 .limit(limit)
+            )
+            rows = await connection.execute(query)
+            return [domain.Entry(name=row.name, type=row.type, digest=row.digest, blob=row.blob) for row in rows]
+
+    async def refs(self, revision: int, *, after_name: str, limit: int) -> Sequence[EntryRef]:
+        """Entries of the snapshot at `revision` without their contents, ordered by name.
+
+        Args:
+            revision: Any catalog revision that is kept.
+            after_name: Leave out entries up to and including this name. Empty: from the first.
+            limit: Entries at most.
+
+        Raises:
+            errors.NotFound: there is no such revision, or it is not kept any more.
+        """
+        async with self._reading.begin() as connection:
+            await Revisions(self._reading.on(connection)).commit_at(revision)
+            query = (
+                select(entries.c.name, entries.c.type, entries.c.digest)
+                .where(_held(entries, revision) & (entries.c.name > after_name))
+                .order_by(entries.c.name)
+                .limit(limit)
+            )
+            rows = await connection.execute(query)
+            return [EntryRef(name=row.name, type=row.type, digest=row.digest) for row in rows]
+
+    async def named(self, revision: int, names: Sequence[str]) -> Sequence[domain.Entry]:
+        """Those entries of the snapshot at `revision` that have these names, ordered by name.
+
+        Args:
+            revision: Any catalog revision that is kept.
+            names: A few thousand at most: each is a parameter of the query.
+
+        Raises:
+            errors.NotFound: there is no such revision, or it is not kept any more.
+        """
+        async with self._reading.begin() as connection:
+            await Revisions(self._reading.on(connection)).commit_at(revision)
+            query = (
+                select(entries.c.name, entries.c.type, entries.c.digest, blobs.c.blob)
+                .join(blobs, blobs.c.digest == entries.c.digest)
+                .where(_held(entries, revision) & entries.c.name.in_(names))
+                .order_by(entries.c.name)
             )
             rows = await connection.execute(query)
             return [domain.Entry(name=row.name, type=row.type, digest=row.digest, blob=row.blob) for row in rows]

@@ -74,6 +74,13 @@ class Revisions:
         """
         return (await self.commit_at(revision)).head.position
 
+    async def holds(self, position: domain.Position) -> bool:
+        """Whether `position` is that of a snapshot of this store that is kept."""
+        try:
+            return await self.position_at(position.revision) == position
+        except errors.NotFound:
+            return False
+
     async def list(self, *, before_revision: int | None, limit: int) -> Sequence[domain.Commit]:
         """Up to `limit` commits, newest first; if given, only those before `before_revision`."""
         query = select(catalog_revisions).order_by(catalog_revisions.c.revision.desc()).limit(limit)

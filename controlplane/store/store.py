@@ -26,7 +26,7 @@ from controlplane.store.databases import postgres as store_postgres
 from controlplane.store.databases.connection import Query, Statements, WriteConnection
 from controlplane.store.databases.failures import database_errors
 from controlplane.store.doors import WriteDoor
-from controlplane.store.entries import Entries, EntryChange
+from controlplane.store.entries import Entries, EntryChange, EntryRef
 from controlplane.store.fleet.data_planes import DataPlaneRecords, DataPlanes
 from controlplane.store.fleet.reported_names import ReportedNames
 from controlplane.store.fleet.tables import FleetTables
@@ -181,12 +181,17 @@ class Store:
         """`Entries.changes_between`."""
         return await self.entries.changes_between(base, to_revision, after_name=after_name, limit=limit)
 
+    async def read_refs(self, revision: int, *, after_name: str, limit: int) -> Sequence[EntryRef]:
+        """`Entries.refs`."""
+        return await self.entries.refs(revision, after_name=after_name, limit=limit)
+
+    async def read_named(self, revision: int, names: Sequence[str]) -> Sequence[domain.Entry]:
+        """`Entries.named`."""
+        return await self.entries.named(revision, names)
+
     async def holds(self, position: domain.Position) -> bool:
-        """Whether `position` is that of a snapshot of this store that is kept."""
-        try:
-            return await self.revisions.position_at(position.revision) == position
-        except errors.NotFound:
-            return False
+        """`Revisions.holds`."""
+        return await self.revisions.holds(position)
 
     async def get_data_plane(self, data_plane_id: str) -> domain.DataPlaneRecord | None:
         """`DataPlanes.find`."""
@@ -271,8 +276,7 @@ class Store:
         """
 
         async def change(connection: WriteConnection) -> None:
-            for record in records:
-                await DataPlaneRecords(connection).put(record)
+            await DataPlaneRecords(connection).put(*records)
 
         await self._upkeep_door.run(change)
 

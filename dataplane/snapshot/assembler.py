@@ -42,15 +42,6 @@ class Assembler:
         self._removed: list[str] = []
         self._bytes = 0
 
-    def refuse_announcement(self) -> Rejection | None:
-        """Check the announced number of entries, before any is collected."""
-        if 0 <= self._entry_count <= self._limits.entries_max:
-            return None
-        return Rejection(
-            reason=SNAPSHOT_TOO_LARGE,
-            message=f"it has {self._entry_count} entries, allowed are 0 to {self._limits.entries_max}",
-        )
-
     def add(self, chunk: pb.Chunk) -> Rejection | None:
         """Add the content of one chunk."""
         for message in chunk.entries:
@@ -106,3 +97,13 @@ class Assembler:
                 message=f"{len(self._entries)} entries arrived, {self._entry_count} were announced",
             )
         return tuple(self._entries)
+
+
+def refuse_entry_count(count: int, limits: Limits) -> Rejection | None:
+    """Check the announced number of entries, before any is collected."""
+    if 0 <= count <= limits.entries_max:
+        return None
+    return Rejection(
+        reason=SNAPSHOT_TOO_LARGE,
+        message=f"it has {count} entries, allowed are 0 to {limits.entries_max}",
+    )

@@ -43,6 +43,9 @@ class Handlers(Protocol):
     async def on_change(self, position: Position, change: Change) -> Accepted | Rejection | Diverged:
         """Do the same with the snapshot in service and what differs from it."""
 
+    def held_entries(self) -> Iterable[RawEntry]:
+        """The entries of the snapshot in service, ordered by name; empty: there is none."""
+
     async def on_rejected(self, rejected: Rejected) -> None:
         """Remember across restarts that a snapshot was rejected, here or before."""
 
@@ -123,7 +126,13 @@ class SyncClient:
         self._timing = timing or Timing()
         self._uniform = uniform
         self._subscriber = Subscriber(
-            identity, policy=policy, serving=serving, with_errors=with_errors, warning=warning, rejected=rejected
+            identity,
+            policy=policy,
+            serving=serving,
+            with_errors=with_errors,
+            warning=warning,
+            rejected=rejected,
+            held=handlers.held_entries,
         )
         self._connection = Connection()
         self._output_due = asyncio.Event()

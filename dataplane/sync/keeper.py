@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 
 import structlog
@@ -251,6 +251,10 @@ class SnapshotKeeper:
             self._warning = f"served from memory, and not on the disk of the data plane: {error}"
         else:
             self._warning = ""
+
+    def held_entries(self) -> Iterable[RawEntry]:
+        """The entries of the snapshot in service, ordered by name."""
+        return self.snapshot.entries if self.snapshot is not None else ()
 
     async def on_rejected(self, rejected: Rejected) -> None:
         """Remember a rejection across restarts."""

@@ -10,40 +10,31 @@ An illegal message raises `ProtocolViolation` and changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import status_pb2
 from dataplane.snapshot.assembler import Assembler
 from dataplane.snapshot.policy import Policy
-from dataplane.snapshot.position_check import is_behind, refuse_position
+from dataplane.snapshot.position_check import is_behind
 from dataplane.snapshot.rejection import STORE_UID_MISMATCH, Rejection
-from dataplane.snapshot.snapshot import Position
+from dataplane.snapshot.snapshot import Position, RawEntry
 from dataplane.sync.events import Accepted, Candidate, Diverged, Ended, Event, Identity, Refused, Rejected
 from dataplane.sync.rejections import Rejections
-from dataplane.sync.resource_report import TEXT_CHARACTERS_MAX, ResourceReport
+from dataplane.sync.resource_report import ResourceReport
+from dataplane.sync.stream.announcements import assembler_of, base_of, input_of, refuse_announced
+from dataplane.sync.stream.manifest import ManifestAssembler
+from dataplane.sync.stream.phase_reports import PhaseReports
 from dataplane.sync.transitions import Input, ProtocolViolation, State, next_state
-from protocol.validation import plain_text
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _PhaseReport:
-    """A phase of a snapshot, to be sent. `serving` is of the moment when the phase was reached."""
-
-    target: Position
-    serving: Position | None
-    phase: pb.Phase.ValueType
-    reason: str = ""
-    message: str = ""
 
 
 class Subscriber:
     """The client's end of the protocol.
 
     Invariants: `state` changes along `TRANSITIONS` only; `serving` changes in `decided` only, and
-    never moves backwards within a store; the assembler is set exactly in RECEIVING; at most four
-    phase reports are pending.
+    never moves backwards within a store; an assembler is set exactly in RECEIVING, COMPARING and
+    FETCHING.
     """
 
     def __init__(
@@ -55,6 +46,7 @@ class Subscriber:
         with_errors: bool = False,
         warning: str = "",
         rejected: Iterable[Rejected] = (),
+        held: Callable[[], Iterable[RawEntry]] = tuple,
     ) -> None:
         """
         Args:
@@ -64,6 +56,7 @@ class Subscriber:
             with_errors: Whether entries of it are quarantined.
             warning: What operators must know of it, reported with ACTIVE.
             rejected: Snapshots that were rejected before, the oldest first.
+            held: The entries of the snapshot in service, ordered by name. Default: none.
         """
         self.state = State.CLOSED
         self.serving = serving
@@ -76,13 +69,14 @@ class Subscriber:
         self._rejections = Rejections(
             item for item in rejected if item.position != serving and _still_holds(item, policy)
         )
-        self._assembler: Assembler | None = None
+        self._held = held
+        self._assembler: Assembler | ManifestAssembler | None = None
         self._deciding: Position | None = None
         self._hello_due = False
         self._replace_due = False
         self._heartbeat_answer_due = False
-        self._want_due: Position | None = None
-        self._phase_reports: list[_PhaseReport] = []
+        self._want_due: pb.Want | None = None
+        self._phase_reports = PhaseReports()
         self._resources = ResourceReport()
 
     @property
@@ -104,10 +98,12 @@ class Subscriber:
         self._hello_due, self._replace_due, self._heartbeat_answer_due = True, True, False
         self._want_due = None
         self._resources.restart()
-        self._phase_reports = [] if self.serving is None else [self._active_report(self.serving)]
+        self._phase_reports.clear()
+        if self.serving is not None:
+            self._phase_reports.active(self.serving, with_errors=self.with_errors, warning=self._warning)
         newest = self._rejections.newest
         if newest is not None and not is_behind(newest.position, self.serving):
-            self._phase_reports.append(_rejected_report(newest, self.serving))
+            self._phase_reports.rejected(newest, self.serving)
 
     def close(self) -> None:
         """End the stream. A pending decision stays pending."""
@@ -138,46 +134,47 @@ class Subscriber:
             case "goodbye":
                 self.state = next_state(self.state, Input.GOODBYE)
                 self._assembler = None
-                after = response.goodbye.reconnect_after
-                return Ended(reason=response.goodbye.reason, reconnect_after_s=after.seconds + after.nanos / 1e9)
+                return _ended(response.goodbye)
         raise ProtocolViolation("an empty message, or one that this release does not know")
 
     def _receive_intent(self, intent: pb.Intent) -> Event | None:
         position = Position.from_proto(intent.to)
+        following = next_state(self.state, input_of(intent))
         if intent.mode == pb.Intent.MODE_NONE:
-            following = next_state(self.state, Input.INTENT_NONE)
             if position != self.serving:
                 raise ProtocolViolation("an Intent says that nothing is new, but names a snapshot that is not served")
             self.state, self.head = following, position
             return None
-        following = next_state(self.state, _announcement(intent.mode))
-        base = _base(intent, self.serving)
+        base = base_of(intent, self.serving)
         self.head = position
-        assembler = Assembler(position, intent.entry_count, self._policy.limits, base=base)
-        rejection = self._refuse_announced(position) or assembler.refuse_announcement()
+        rejection = refuse_announced(intent, self.serving, self._rejections.get(position), self._policy)
         if rejection is not None:
             return self._refuse(position, rejection, Input.INTENT_REFUSED)
-        self.state, self._assembler = following, assembler
+        self.state, self._assembler = following, assembler_of(intent, base, self._held, self._policy.limits)
         return None
 
-    def _refuse_announced(self, position: Position) -> Rejection | None:
-        known = self._rejections.get(position)
-        if known is not None:
-            return Rejection(reason=known.reason, message=known.message)
-        return refuse_position(position, self.serving, allow_new_store=self._policy.allow_new_store)
-
     def _receive_chunk(self, chunk: pb.Chunk) -> Event | None:
-        self.state = next_state(self.state, Input.CHUNK)
-        if self._assembler is None:  # DISCARDING
+        assembler = self._assembler
+        taken = Input.REFS_HELD if chunk.refs and assembler is not None else Input.CHUNK
+        following = next_state(self.state, taken)
+        if assembler is None:  # DISCARDING
             return None
-        rejection = self._assembler.add(chunk)
-        return None if rejection is None else self._refuse(self._assembler.position, rejection, Input.CHUNK_REFUSED)
+        self._require_want_sent()
+        rejection = assembler.add(chunk)
+        if rejection is not None:
+            return self._refuse(assembler.position, rejection, Input.CHUNK_REFUSED)
+        if isinstance(assembler, ManifestAssembler):
+            following = next_state(self.state, assembler.taken(chunk))
+            self._want_due = assembler.want if chunk.refs else None
+        self.state = following
+        return None
 
     def _receive_commit(self, commit: pb.Commit) -> Event | None:
         following = next_state(self.state, Input.COMMIT)
         if self._assembler is None:  # DISCARDING
             self.state = following
             return None
+        self._require_want_sent()
         position = self._assembler.position
         if Position.from_proto(commit.to) != position:
             raise ProtocolViolation("a Commit names a snapshot other than the announced one")
@@ -186,15 +183,19 @@ class Subscriber:
             return self._refuse(position, content, Input.COMMIT_REFUSED)
         self.state, self._assembler = following, None
         self._deciding = position
-        self._phase_reports.append(_PhaseReport(target=position, serving=self.serving, phase=pb.PHASE_RECEIVED))
+        self._phase_reports.received(position, self.serving)
         return Candidate(position=position, content=content)
+
+    def _require_want_sent(self) -> None:
+        if self._want_due is not None:
+            raise ProtocolViolation("the control plane went on before the Want was sent")
 
     def _refuse(self, position: Position, rejection: Rejection, taken: Input) -> Refused:
         """Refuse the announced snapshot before it is complete."""
         self.state, self._assembler = next_state(self.state, taken), None
         rejected = Rejected(position=position, reason=rejection.reason, message=rejection.message)
         self._rejections.add(rejected)
-        self._phase_reports.append(_rejected_report(rejected, self.serving))
+        self._phase_reports.rejected(rejected, self.serving)
         return Refused(rejected=rejected)
 
     # -- input of the agent ------------------------------------------------------------------------
@@ -203,8 +204,7 @@ class Subscriber:
         """Report what the accepted candidate waits for. Nothing is reported without a candidate."""
         if self._deciding is None or self.state is State.CLOSED:
             return
-        self._phase_reports = [report for report in self._phase_reports if report.phase != pb.PHASE_PREPARED]
-        self._phase_reports.append(_waiting_report(self._deciding, self.serving, message))
+        self._phase_reports.waiting(self._deciding, self.serving, message)
 
     def decided(self, outcome: Accepted | Rejection | Diverged) -> Rejected | None:
         """Take the agent's decision about the candidate. Returns the rejection to remember."""
@@ -214,9 +214,9 @@ class Subscriber:
         self.state = next_state(self.state, Input.DECIDED)
         self._deciding = None
         # RECEIVED may not follow the final phase.
-        self._phase_reports = [report for report in self._phase_reports if report.target != position]
+        self._phase_reports.forget((position,))
         if isinstance(outcome, Diverged):
-            self._want_due = position if reports_due else None
+            self._want_due = pb.Want(to=position.to_proto()) if reports_due else None
             return None
         rejected = None
         if isinstance(outcome, Accepted):
@@ -225,9 +225,10 @@ class Subscriber:
         else:
             rejected = Rejected(position=position, reason=outcome.reason, message=outcome.message)
             self._rejections.add(rejected)
-        if reports_due:
-            report = _rejected_report(rejected, self.serving) if rejected else self._active_report(position)
-            self._phase_reports.append(report)
+        if reports_due and rejected is not None:
+            self._phase_reports.rejected(rejected, self.serving)
+        elif reports_due:
+            self._phase_reports.active(position, with_errors=self.with_errors, warning=self._warning)
         return rejected
 
     def take_back(self, positions: Iterable[Position], *, instance_uid: str) -> bool:
@@ -244,7 +245,7 @@ class Subscriber:
         for position in wanted:
             self._rejections.discard(position)
         # A Status must not speak of what the next Hello no longer lists.
-        self._phase_reports = [report for report in self._phase_reports if report.target not in wanted]
+        self._phase_reports.forget(wanted)
         if wanted:
             self._identity = replace(self._identity, instance_uid=instance_uid)
         return bool(wanted)
@@ -257,10 +258,6 @@ class Subscriber:
         """
         self._resources.set(resources)
 
-    def _active_report(self, position: Position) -> _PhaseReport:
-        phase = pb.PHASE_ACTIVE_WITH_ERRORS if self.with_errors else pb.PHASE_ACTIVE
-        return _PhaseReport(target=position, serving=position, phase=phase, message=_text(self._warning))
-
     # -- messages to the control plane -------------------------------------------------------------
 
     def take_message(self) -> pb.SyncRequest | None:
@@ -271,19 +268,11 @@ class Subscriber:
             self._hello_due = False
             return pb.SyncRequest(hello=_hello(self._identity, self.serving, self._rejections))
         if self._want_due is not None:
-            wanted, self._want_due = self._want_due, None
-            return pb.SyncRequest(want=pb.Want(to=wanted.to_proto()))
+            want, self._want_due = self._want_due, None
+            return pb.SyncRequest(want=want)
         if not (self._phase_reports or self._replace_due or self._resources.is_due or self._heartbeat_answer_due):
             return None
-        status = pb.Status(replace=self._replace_due)
-        serving = self.serving
-        if self._phase_reports:
-            report = self._phase_reports.pop(0)
-            status.target.CopyFrom(report.target.to_proto())
-            status.phase, status.reason, status.message = report.phase, report.reason, report.message
-            serving = report.serving
-        if serving is not None:
-            status.serving.CopyFrom(serving.to_proto())
+        status = self._phase_reports.take_status(self.serving, replace=self._replace_due)
         if self._replace_due or not status.HasField("target"):
             self._resources.fill(status)
         self._replace_due = self._heartbeat_answer_due = False
@@ -303,48 +292,10 @@ def _hello(identity: Identity, serving: Position | None, rejections: Rejections)
         rejected=[rejected.position.to_proto() for rejected in rejections],
         http_address=identity.http_address,
         software_version=identity.software_version,
-        features=[pb.FEATURE_DELTA],
+        features=[pb.FEATURE_DELTA, pb.FEATURE_MANIFEST],
     )
 
 
-def _base(intent: pb.Intent, serving: Position | None) -> Position | None:
-    """Where an announced change begins; None: a whole snapshot follows.
-
-    Raises:
-        ProtocolViolation: It is not what is served.
-    """
-    if intent.mode != pb.Intent.MODE_DELTA:
-        return None
-    if Position.from_proto(intent.base) != serving:
-        raise ProtocolViolation("a change does not begin at the snapshot that is served")
-    return serving
-
-
-def _announcement(mode: pb.Intent.Mode.ValueType) -> Input:
-    """
-    Raises:
-        ProtocolViolation: This release does not know the mode.
-    """
-    if mode == pb.Intent.MODE_FULL:
-        return Input.INTENT_FULL
-    if mode == pb.Intent.MODE_DELTA:
-        return Input.INTENT_DELTA
-    raise ProtocolViolation(f"an Intent has mode {mode}, which this release does not know")
-
-
-def _waiting_report(target: Position, serving: Position | None, message: str) -> _PhaseReport:
-    return _PhaseReport(target=target, serving=serving, phase=pb.PHASE_PREPARED, message=_text(message))
-
-
-def _rejected_report(rejected: Rejected, serving: Position | None) -> _PhaseReport:
-    return _PhaseReport(
-        target=rejected.position,
-        serving=serving,
-        phase=pb.PHASE_REJECTED,
-        reason=rejected.reason,
-        message=_text(rejected.message),
-    )
-
-
-def _text(message: str) -> str:
-    return plain_text(message[:TEXT_CHARACTERS_MAX])
+def _ended(goodbye: pb.Goodbye) -> Ended:
+    after = goodbye.reconnect_after
+    return Ended(reason=goodbye.reason, reconnect_after_s=after.seconds + after.nanos / 1e9)

@@ -6,11 +6,20 @@
     IDLE        INTENT_NONE        IDLE
     IDLE        INTENT_FULL        RECEIVING
     IDLE        INTENT_DELTA       RECEIVING
+    IDLE        INTENT_MANIFEST    COMPARING
     IDLE        INTENT_REFUSED     DISCARDING
     RECEIVING   CHUNK              RECEIVING
     RECEIVING   CHUNK_REFUSED      DISCARDING
     RECEIVING   COMMIT             DECIDING
     RECEIVING   COMMIT_REFUSED     IDLE
+    COMPARING   REFS_HELD          COMPARING    all of their entries are in the snapshot served
+    COMPARING   REFS_LACKED        FETCHING
+    COMPARING   CHUNK_REFUSED      DISCARDING
+    COMPARING   COMMIT             DECIDING
+    COMPARING   COMMIT_REFUSED     IDLE
+    FETCHING    CHUNK              FETCHING
+    FETCHING    CHUNK_LAST         COMPARING    all that was lacked has come
+    FETCHING    CHUNK_REFUSED      DISCARDING
     DISCARDING  CHUNK              DISCARDING   it was sent before the refusal arrived
     DISCARDING  COMMIT             IDLE
     DISCARDING  INTENT_*           as in IDLE
@@ -37,6 +46,10 @@ class State(enum.Enum):
     """No snapshot is under way."""
     RECEIVING = "RECEIVING"
     """Intent has come, and Commit has not."""
+    COMPARING = "COMPARING"
+    """Intent of a manifest has come, and more refs or the Commit are next."""
+    FETCHING = "FETCHING"
+    """Entries that this data plane lacks are on their way."""
     DISCARDING = "DISCARDING"
     """The announced snapshot is refused already. The rest of it is dropped."""
     DECIDING = "DECIDING"
@@ -55,8 +68,12 @@ class Input(enum.Enum):
     INTENT_NONE = "Intent NONE"
     INTENT_FULL = "Intent FULL"
     INTENT_DELTA = "Intent DELTA"
+    INTENT_MANIFEST = "Intent MANIFEST"
     INTENT_REFUSED = "Intent of a refused snapshot"
     CHUNK = "Chunk"
+    CHUNK_LAST = "Chunk with the last wanted entry"
+    REFS_HELD = "Chunk of refs that are known"
+    REFS_LACKED = "Chunk of refs"
     CHUNK_REFUSED = "Chunk beyond a limit"
     COMMIT = "Commit"
     COMMIT_REFUSED = "Commit of an incomplete snapshot"
@@ -67,7 +84,7 @@ class Input(enum.Enum):
 LOCAL_INPUTS = frozenset((Input.OPEN, Input.CLOSE, Input.DECIDED))
 """Inputs of this process. An illegal one is a bug here; any other is a fault of the server."""
 
-_OPEN_STATES = (State.IDLE, State.RECEIVING, State.DISCARDING, State.DECIDING)
+_OPEN_STATES = tuple(state for state in State if state is not State.CLOSED)
 
 TRANSITIONS: Mapping[tuple[State, Input], State] = MappingProxyType(
     {
@@ -77,6 +94,14 @@ TRANSITIONS: Mapping[tuple[State, Input], State] = MappingProxyType(
         (State.RECEIVING, Input.CHUNK_REFUSED): State.DISCARDING,
         (State.RECEIVING, Input.COMMIT): State.DECIDING,
         (State.RECEIVING, Input.COMMIT_REFUSED): State.IDLE,
+        (State.COMPARING, Input.REFS_HELD): State.COMPARING,
+        (State.COMPARING, Input.REFS_LACKED): State.FETCHING,
+        (State.COMPARING, Input.CHUNK_REFUSED): State.DISCARDING,
+        (State.COMPARING, Input.COMMIT): State.DECIDING,
+        (State.COMPARING, Input.COMMIT_REFUSED): State.IDLE,
+        (State.FETCHING, Input.CHUNK): State.FETCHING,
+        (State.FETCHING, Input.CHUNK_LAST): State.COMPARING,
+        (State.FETCHING, Input.CHUNK_REFUSED): State.DISCARDING,
         (State.DISCARDING, Input.CHUNK): State.DISCARDING,
         (State.DISCARDING, Input.COMMIT): State.IDLE,
         (State.DECIDING, Input.DECIDED): State.IDLE,
@@ -84,6 +109,7 @@ TRANSITIONS: Mapping[tuple[State, Input], State] = MappingProxyType(
     | {(state, Input.INTENT_NONE): State.IDLE for state in (State.IDLE, State.DISCARDING)}
     | {(state, Input.INTENT_FULL): State.RECEIVING for state in (State.IDLE, State.DISCARDING)}
     | {(state, Input.INTENT_DELTA): State.RECEIVING for state in (State.IDLE, State.DISCARDING)}
+    | {(state, Input.INTENT_MANIFEST): State.COMPARING for state in (State.IDLE, State.DISCARDING)}
     | {(state, Input.INTENT_REFUSED): State.DISCARDING for state in (State.IDLE, State.DISCARDING)}
     | {(state, Input.HEARTBEAT): state for state in _OPEN_STATES}
     | {(state, Input.GOODBYE): State.CLOSED for state in _OPEN_STATES}

@@ -260,6 +260,27 @@ async def test_unknown_revision_is_not_found(world: World) -> None:
         assert caught.value.reason == errors.Reason.REVISION_NOT_FOUND
 
 
+async def test_entries_are_found_by_name_and_without_their_contents(world: World) -> None:
+    for model_id in "abc":
+        await world.register_model(model_id)
+    await world.register_model("b", labels={"later": "yes"})
+    await world.delete_model("c")
+    for revision in range(6):
+        entries = await world.store.read_entries(revision, after_name="", limit=100)
+        refs = await world.store.read_refs(revision, after_name="", limit=100)
+        assert [(ref.name, ref.type, ref.digest) for ref in refs] == [
+            (entry.name, entry.type, entry.digest) for entry in entries
+        ]
+        assert await world.store.read_refs(revision, after_name="models/a", limit=1) == refs[1:2]
+        wanted = ["models/b", "models/c", "models/none"]
+        named = await world.store.read_named(revision, wanted)
+        assert named == [entry for entry in entries if entry.name in wanted]
+    with pytest.raises(errors.NotFound):
+        await world.store.read_refs(6, after_name="", limit=1)
+    with pytest.raises(errors.NotFound):
+        await world.store.read_named(6, ["models/a"])
+
+
 async def test_reopened_store_keeps_everything(store_url: str, tmp_path: Path) -> None:
     async with open_world(store_url, tmp_path) as world:
         await world.register_model("m", labels={"a": "b"})

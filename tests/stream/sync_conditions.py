@@ -15,6 +15,16 @@ async def read_to_the_end(call: SyncCall) -> None:
         pass
 
 
+def sent(plane: ControlPlane, mode: str) -> float:
+    """Bytes of snapshots that the control plane has written in this mode."""
+    name = "broadsheet_controlplane_sent_bytes_total"
+    return plane.metrics.registry.get_sample_value(name, {"mode": mode}) or 0.0
+
+
+async def is_sent(plane: ControlPlane, at_least: float) -> bool:
+    return sent(plane, "FULL") >= at_least
+
+
 async def holds(condition: bool) -> bool:
     return condition
 

@@ -208,6 +208,9 @@ class DataPlane:
         is_wrong = isinstance(outcome, Rejection) and outcome.reason == ROOT_DIGEST_MISMATCH
         return Diverged() if is_wrong else outcome
 
+    def held_entries(self) -> Sequence[RawEntry]:
+        return self.snapshot.entries if self.snapshot is not None else ()
+
     async def on_rejected(self, rejected: Rejected) -> None:
         self.rejected.append(rejected)
         self._notify()

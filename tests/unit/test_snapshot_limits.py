@@ -8,8 +8,8 @@ import pytest
 
 from controlplane.catalog.domain import Entry, Position
 from controlplane.push.chunks import ChunkCache
-from controlplane.push.cutting import Change
-from controlplane.push.subscription.transfer import ChunkRequest
+from controlplane.push.entry_source import Change
+from controlplane.push.subscription.transfer import ChunkRequest, PieceRequest, WantedRequest
 from controlplane.store.entries import EntryChange
 from dataplane.relay.state import Limits as RelayLimits
 from dataplane.snapshot.policy import Limits
@@ -38,10 +38,9 @@ class LargeEntries:
 
     async def read_entries(self, revision: int, *, after_name: str, limit: int) -> list[Entry]:
         blob = bytes(BLOB_BYTES_MAX)
-        taken = [f"models/{number:0{names.RESOURCE_ID_LENGTH_MAX}}" for number in range(20)]
         return [
             Entry(name=name, type="broadsheet.v1.ModelEntry", digest=blob_digest(blob), blob=blob)
-            for name in taken
+            for name in NAMES
             if name > after_name
         ][:limit]
 
@@ -49,15 +48,30 @@ class LargeEntries:
         entries = await self.read_entries(to_revision, after_name=after_name, limit=limit)
         return [EntryChange(name=entry.name, entry=entry) for entry in entries]
 
+    async def read_refs(self, revision: int, *, after_name: str, limit: int) -> Sequence[Entry]:
+        return await self.read_entries(revision, after_name=after_name, limit=limit)
+
+    async def read_named(self, revision: int, names: Sequence[str]) -> Sequence[Entry]:
+        return [entry for entry in await self.read_entries(revision, after_name="", limit=20) if entry.name in names]
+
     async def holds(self, position: Position) -> bool:
         return True
 
 
-@pytest.mark.parametrize("base", [None, Position(store_uid="s", revision=0, digest=bytes(32))])
-async def test_a_data_plane_reads_the_largest_message(base: Position | None) -> None:
-    position = Position(store_uid="s", revision=1, digest=bytes(32))
-    request = ChunkRequest(position=position, base=base, index=0, after_name="")
-    piece = await ChunkCache(LargeEntries()).get(request)
+AT = Position(store_uid="s", revision=1, digest=bytes(32))
+NAMES = tuple(f"models/{number:0{names.RESOURCE_ID_LENGTH_MAX}}" for number in range(20))
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ChunkRequest(position=AT, index=0, after_name=""),
+        ChunkRequest(position=AT, base=Position(store_uid="s", revision=0, digest=bytes(32)), index=0, after_name=""),
+        WantedRequest(position=AT, names=NAMES, after_name=""),
+    ],
+)
+async def test_a_data_plane_reads_the_largest_message(request_: PieceRequest) -> None:
+    piece = await ChunkCache(LargeEntries()).get(request_)
     assert piece is not None
     read_max = dict(channel_options("127.0.0.1:1"))["grpc.max_receive_message_length"]
-    assert BLOB_BYTES_MAX < piece.response.ByteSize() <= CHUNK_BYTES_MAX + BLOB_BYTES_MAX < read_max
+    assert BLOB_BYTES_MAX < len(piece.content) <= CHUNK_BYTES_MAX + BLOB_BYTES_MAX < read_max

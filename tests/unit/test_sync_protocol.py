@@ -18,7 +18,7 @@ from controlplane.fleet.progress import Progress
 from controlplane.push.subscription.machine import Subscription
 from controlplane.push.subscription.states import State
 from controlplane.push.subscription.timing import Limits
-from controlplane.push.subscription.transfer import ChangeRequest, ChunkRequest
+from controlplane.push.subscription.transfer import ChangeRequest, PieceRequest, RefsRequest, WantedRequest, written_of
 from dataplane.snapshot.change import Change, changed
 from dataplane.snapshot.rejection import Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry
@@ -30,7 +30,8 @@ LIMITS = Limits()
 
 
 def catalog(revision: int) -> tuple[RawEntry, ...]:
-    return raws(*(model(f"m{number}", number=revision) for number in range(revision % 4)))
+    """Up to three models; every second one stays the same."""
+    return raws(*(model(f"m{number}", number=revision if number % 2 else 1) for number in range(revision % 4)))
 
 
 def head_of(at: Position, entries: tuple[RawEntry, ...]) -> domain.Head:
@@ -58,7 +59,25 @@ def cut(base: tuple[RawEntry, ...] | None, entries: tuple[RawEntry, ...], after_
     )
 
 
+def cut_manifest(request: RefsRequest | WantedRequest, entries: tuple[RawEntry, ...]) -> pb.Chunk:
+    """The next two refs of a snapshot, or the next two entries that are wanted."""
+    if isinstance(request, RefsRequest):
+        after = [entry_proto(entry) for entry in entries if entry.name > request.after_name][:2]
+        return pb.Chunk(refs=[entry.ref for entry in after])
+    wanted = [entry for entry in entries if entry.name in request.names and entry.name > request.after_name]
+    assert wanted, "nothing is wanted"
+    return pb.Chunk(entries=[entry_proto(entry) for entry in wanted[:2]])
+
+
 Commits = dict[int, tuple[Position, tuple[RawEntry, ...]]]
+
+
+def chunk_for(request: PieceRequest, commits: Commits) -> pb.Chunk | None:
+    """What is to be written; None: the change has no more chunks."""
+    entries = commits[request.position.revision][1]
+    if isinstance(request, RefsRequest | WantedRequest):
+        return cut_manifest(request, entries)
+    return cut(commits[request.base.revision][1] if request.base else None, entries, request.after_name)
 
 
 def check_content(candidate: Candidate, commits: Commits, serving: Position | None) -> bool:
@@ -104,7 +123,10 @@ class SyncProtocol(RuleBasedStateMachine):
     def _start_agent(self, serving: Position | None, rejected: tuple[Rejected, ...]) -> None:
         self.instance += 1
         identity = Identity(data_plane="dp", instance_uid=f"instance-{self.instance}")
-        self.client = Subscriber(identity, policy=POLICY, serving=serving, rejected=rejected)
+        self.client = Subscriber(identity, policy=POLICY, serving=serving, rejected=rejected, held=self._held)
+
+    def _held(self) -> tuple[RawEntry, ...]:
+        return self.commits[self.client.serving.revision][1] if self.client.serving is not None else ()
 
     @property
     def head(self) -> domain.Head:
@@ -170,25 +192,23 @@ class SyncProtocol(RuleBasedStateMachine):
             self._close()
             return
         output = server.take_output(self.now_s)
-        if isinstance(output, ChunkRequest):
-            self._write_chunk(server, output)
-            return
         if isinstance(output, ChangeRequest):
             output = server.announce(output, can_send_change=kept)
-        if output is not None:
+        if isinstance(output, PieceRequest):
+            self._write_chunk(server, output)
+        elif output is not None:
             if output.WhichOneof("message") == "intent" and output.intent.mode != pb.Intent.MODE_NONE:
                 assert Position.from_proto(output.intent.to) not in self.nacked, "a rejected snapshot is sent again"
                 assert position_from_proto(output.intent.to) == self.head.position, "what is sent is not the newest"
             self.to_client.append(output)
 
-    def _write_chunk(self, server: Subscription, request: ChunkRequest) -> None:
-        base = self.commits[request.base.revision][1] if request.base is not None else None
-        chunk = cut(base, self.commits[request.position.revision][1], request.after_name)
+    def _write_chunk(self, server: Subscription, request: PieceRequest) -> None:
+        chunk = chunk_for(request, self.commits)
         if chunk is None:
             server.change_written()
         else:
             self.to_client.append(pb.SyncResponse(chunk=chunk))
-            server.chunk_written(chunk)
+            server.chunk_written(written_of(chunk))
 
     @precondition(lambda self: self.to_client and self.client.state is not self.client.state.CLOSED)
     @rule()

@@ -16,12 +16,14 @@ from controlplane.catalog.convert import position_to_proto
 from controlplane.catalog.domain import Head, Position
 from controlplane.fleet.progress import NO_CHANGE, Progress, ResourceChange
 from controlplane.push.subscription.goodbyes import goodbye
+from controlplane.push.subscription.modes import Features, Mode, mode_for, mode_without_change
 from controlplane.push.subscription.rejections import Rejections
 from controlplane.push.subscription.reports import Received, read_status
 from controlplane.push.subscription.states import TRANSITIONS, Event, State
 from controlplane.push.subscription.timing import Limits, Timers
-from controlplane.push.subscription.transfer import ChangeRequest, ChunkRequest, Transfer
+from controlplane.push.subscription.transfer import ChangeRequest, PieceRequest, Transfer, Written
 from controlplane.push.subscription.violations import ProtocolViolation, checked_position, refuse
+from controlplane.push.subscription.wants import read_want
 from protocol.validation import nul_violations, violations_of
 
 RECONNECT_AFTER_TIMEOUT_S = 1.0
@@ -32,9 +34,9 @@ a missed deadline."""
 class Subscription:
     """The control plane's end of a stream.
 
-    Invariants: a transfer is under way exactly in SENDING and ANSWER_EXPECTED; it is never of a
-    rejected position; the revision of the head only grows; the client's `serving` changes only to
-    what was committed to it.
+    Invariants: a transfer is under way exactly in SENDING, WANT_EXPECTED and ANSWER_EXPECTED; it is
+    never of a rejected position; the revision of the head only grows; the client's `serving`
+    changes only to what was committed to it.
     """
 
     def __init__(self, *, head: Head, limits: Limits, now_s: float) -> None:
@@ -47,12 +49,13 @@ class Subscription:
         self.state = State.HELLO_EXPECTED
         self.hello: pb.Hello | None = None
         self.progress = Progress()
+        self._features: Features = ()
         self._head = head
         self._transfer: Transfer | None = None
         self._announced: Position | None = None
         """The head in the last Intent or Heartbeat."""
-        self._whole_due = False
-        """The client has asked for the whole snapshot: a change did not come out."""
+        self._diverged: Mode = pb.Intent.MODE_UNSPECIFIED
+        """The mode of what did not come out at the client, until the next transfer begins."""
         self._rejections = Rejections()
         self._timers = Timers(limits, now_s=now_s)
         self._goodbye: pb.Goodbye | None = None
@@ -75,11 +78,10 @@ class Subscription:
         """
         if same_instance and progress.phase == pb.PHASE_REJECTED and progress.target is not None:
             self._rejections.add(progress.target)
-        if progress.target is None or not (progress.target == self.progress.serving or self.rejects(progress.target)):
-            return
-        serving = self.progress.serving
-        with_errors = progress.with_errors and progress.serving == serving
-        self.progress = replace(progress, serving=serving, with_errors=with_errors)
+        serving, target = self.progress.serving, progress.target
+        if target is not None and (target == serving or self.rejects(target)):
+            with_errors = progress.with_errors and progress.serving == serving
+            self.progress = replace(progress, serving=serving, with_errors=with_errors)
 
     def end(self, reason: str, *, reconnect_after_s: float) -> None:
         """Say Goodbye next, whatever is under way. Later reasons are ignored."""
@@ -135,7 +137,7 @@ class Subscription:
 
     # -- what is sent to the client ----------------------------------------------------------------
 
-    def take_output(self, now_s: float) -> pb.SyncResponse | ChangeRequest | ChunkRequest | None:
+    def take_output(self, now_s: float) -> pb.SyncResponse | ChangeRequest | PieceRequest | None:
         """What to write next; None: nothing for now. What it returns counts as written."""
         if self.state is State.CLOSED:
             return None
@@ -152,6 +154,8 @@ class Subscription:
             return self._heartbeat(now_s)
         if self.state is State.SENDING:
             return self._continue_sending(now_s)
+        if self.state is State.WANT_EXPECTED:
+            self._timers.answer_awaited(now_s)
         if self.state is State.IDLE and self._announced != self._head.position:
             return self._announce_head(now_s)
         return None
@@ -161,19 +165,24 @@ class Subscription:
 
         Args:
             request: What `take_output` has returned.
-            can_send_change: Whether the change is known; otherwise the whole snapshot is sent.
+            can_send_change: Whether the change is known. Else a manifest is sent, or everything.
         """
-        return self._begin_transfer(request.head, request.base if can_send_change else None)
+        if can_send_change:
+            return self._begin_transfer(request.head, pb.Intent.MODE_DELTA, request.base)
+        mode = mode_without_change(self.progress.serving, self._features, self._diverged)
+        return self._begin_transfer(request.head, mode)
 
-    def chunk_written(self, chunk: pb.Chunk) -> None:
-        """The chunk that was asked for is written."""
+    def chunk_written(self, chunk: Written) -> None:
+        """The chunk that was asked for is written. After refs, their Want is awaited."""
         if self.state is State.SENDING and self._transfer is not None:
             self._transfer.written(chunk)
+            if chunk.refs_count:
+                self._move(Event.REFS)
 
     def change_written(self) -> None:
         """The change that was asked for has no more chunks."""
         if self.state is State.SENDING and self._transfer is not None:
-            self._transfer.change_is_written = True
+            self._transfer.change_is_written()
 
     def _heartbeat(self, now_s: float) -> pb.SyncResponse:
         self._timers.heartbeat_sent(now_s)
@@ -184,27 +193,27 @@ class Subscription:
         if self.rejects(head.position):
             self._announced = head.position
             return self._heartbeat(now_s)
-        if head.position == serving:
+        mode = mode_for(head.position, serving, self._features, self._diverged)
+        if mode == pb.Intent.MODE_NONE:
             self._announced = head.position
-            return _intent(pb.Intent.MODE_NONE, head)
-        takes_changes = self.hello is not None and pb.FEATURE_DELTA in self.hello.features
-        if serving is not None and takes_changes and not self._whole_due and _is_before(serving, head.position):
+            return _intent(mode, head)
+        if mode == pb.Intent.MODE_DELTA and serving is not None:
             return ChangeRequest(base=serving, head=head)
-        return self._begin_transfer(head, None)
+        return self._begin_transfer(head, mode)
 
-    def _begin_transfer(self, head: Head, base: Position | None) -> pb.SyncResponse:
+    def _begin_transfer(self, head: Head, mode: Mode, base: Position | None = None) -> pb.SyncResponse:
         self._move(Event.INTENT)
-        self._announced, self._whole_due = head.position, False
-        self._transfer = Transfer(head, base)
-        return _intent(pb.Intent.MODE_FULL if base is None else pb.Intent.MODE_DELTA, head, base)
+        self._announced, self._diverged = head.position, pb.Intent.MODE_UNSPECIFIED
+        self._transfer = Transfer(head, mode, base)
+        return _intent(mode, head, base)
 
-    def _continue_sending(self, now_s: float) -> pb.SyncResponse | ChunkRequest:
+    def _continue_sending(self, now_s: float) -> pb.SyncResponse | PieceRequest:
         assert self._transfer is not None, "SENDING has a transfer"
-        chunk = self._transfer.next_chunk
-        if chunk is not None:
-            return chunk
+        piece = self._transfer.next_piece
+        if piece is not None:
+            return piece
         self._move(Event.COMMIT)
-        self._timers.commit_sent(now_s)
+        self._timers.answer_awaited(now_s)
         return pb.SyncResponse(commit=pb.Commit(to=position_to_proto(self._transfer.head.position)))
 
     # -- what the client sends ---------------------------------------------------------------------
@@ -240,7 +249,7 @@ class Subscription:
         if serving in rejected:
             refuse("Hello lists what it serves as rejected", "hello.rejected")
         self._move(Event.HELLO)
-        self.hello = hello
+        self.hello, self._features = hello, frozenset(hello.features)
         for position in rejected:
             self._rejections.add(position)
         phase = pb.PHASE_ACTIVE if serving else pb.PHASE_UNSPECIFIED
@@ -248,10 +257,8 @@ class Subscription:
 
     def _receive_status(self, status: pb.Status) -> ResourceChange:
         in_flight = self._transfer.head.position if self._transfer is not None else None
-        report = read_status(
-            status,
-            Received(state=self.state, progress=self.progress, in_flight=in_flight, rejections=self._rejections),
-        )
+        found = Received(state=self.state, progress=self.progress, in_flight=in_flight, rejections=self._rejections)
+        report = read_status(status, found)
         if report.answer is Event.NACK and in_flight is not None:
             self._rejections.add(in_flight)
         if report.answer is not None:
@@ -262,24 +269,20 @@ class Subscription:
         return report.change
 
     def _receive_want(self, want: pb.Want) -> None:
-        transfer = self._transfer
-        if self.state is not State.ANSWER_EXPECTED or transfer is None or transfer.base is None:
-            refuse("Want answers the Commit of a change, and came at another time", "want")
-        if checked_position("want.to", want.to) != transfer.head.position:
-            refuse("it is not the snapshot that was sent last", "want.to")
-        self._move(Event.WANT)
-        self._transfer, self._announced, self._whole_due = None, None, True
+        transfer, names = read_want(want, self.state, self._transfer)
+        if names is not None:
+            self._move(Event.WANT)
+            transfer.want(names)
+        else:
+            self._move(Event.DIVERGED)
+            self._transfer, self._announced, self._diverged = None, None, transfer.mode
         self._timers.answered()
 
     def _move(self, event: Event) -> None:
         self.state = TRANSITIONS[self.state, event]
 
 
-def _is_before(serving: Position, to: Position) -> bool:
-    return serving.store_uid == to.store_uid and serving.revision < to.revision
-
-
-def _intent(mode: pb.Intent.Mode.ValueType, head: Head, base: Position | None = None) -> pb.SyncResponse:
+def _intent(mode: Mode, head: Head, base: Position | None = None) -> pb.SyncResponse:
     intent = pb.Intent(mode=mode, to=position_to_proto(head.position), entry_count=head.entry_count)
     if base is not None:
         intent.base.CopyFrom(position_to_proto(base))

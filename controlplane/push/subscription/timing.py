@@ -18,7 +18,8 @@ class Limits:
     hello_timeout_s: float = 10.0
     """From the start of the stream to its Hello."""
     answer_timeout_s: float = 120.0
-    """From a Commit to its answer: a client checks a million entries in about a minute."""
+    """From a Commit or a chunk of refs to its answer: a client checks a million entries in about a
+    minute."""
     silence_timeout_s: float = 60.0
     """Without any message: six Heartbeats without an answer."""
 
@@ -40,9 +41,9 @@ class Timers:
         """A Heartbeat is written."""
         self._heartbeat_due_s = now_s + self._limits.heartbeat_s
 
-    def commit_sent(self, now_s: float) -> None:
-        """A Commit is written: its answer is awaited."""
-        self._answer_due_s = now_s + self._limits.answer_timeout_s
+    def answer_awaited(self, now_s: float) -> None:
+        """A Commit or refs are written. While an answer is awaited already, nothing changes."""
+        self._answer_due_s = min(self._answer_due_s, now_s + self._limits.answer_timeout_s)
 
     def answered(self) -> None:
         """No answer is awaited any more."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import Executable, Row, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from broadsheet.v1 import snapshot_pb2, snapshot_service_pb2
@@ -45,19 +46,25 @@ class DataPlaneRecords:
     def __init__(self, connection: WriteConnection) -> None:
         self._connection = connection
 
-    async def put(self, record: domain.DataPlaneRecord) -> None:
-        """Write the record of a data plane in place of an earlier one.
+    async def put(self, *records: domain.DataPlaneRecord) -> None:
+        """Write the records of data planes in place of earlier ones.
 
         In one statement: without the lock on the catalog, another control plane may insert the same
         row meanwhile.
         """
-        values = dict(data_plane_values(record))
-        statement = (
-            postgresql.insert(data_planes).values(**values).on_conflict_do_update(index_elements=["id"], set_=values)
-            if self._connection.dialect.name == "postgresql"
-            else sqlite.insert(data_planes).values(**values).on_conflict_do_update(index_elements=["id"], set_=values)
-        )
-        await self._connection.execute(statement)
+        rows = [data_plane_values(record) for record in records]
+        if rows:
+            await self._connection.execute(_put_statement(self._connection.dialect.name, tuple(rows[0])), rows)
+
+
+@functools.cache
+def _put_statement(dialect: str, columns: tuple[str, ...]) -> Executable:
+    """Writes these columns. Made once: making it costs as much as running it for 50 rows."""
+    insert = postgresql.insert(data_planes) if dialect == "postgresql" else sqlite.insert(data_planes)
+    named = insert.values({column: bindparam(column) for column in columns})
+    return named.on_conflict_do_update(
+        index_elements=["id"], set_={column: named.excluded[column] for column in columns}
+    )
 
 
 def data_plane(row: Row[Any]) -> domain.DataPlaneRecord:

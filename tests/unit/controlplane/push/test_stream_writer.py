@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import asyncio
 
-from broadsheet.v1 import snapshot_service_pb2 as pb
+import grpc.aio
+
 from controlplane.push.stream_writer import StreamWriter
 from tests.unit.controlplane.fleet_world import settle
-
-MESSAGE = pb.SyncResponse(heartbeat=pb.Heartbeat())
 
 
 class Client:
@@ -14,38 +13,36 @@ class Client:
 
     def __init__(self) -> None:
         self.reads = asyncio.Event()
-        self.taken: list[pb.SyncResponse] = []
+        self.taken: list[bytes] = []
 
-    async def take(self, message: pb.SyncResponse) -> None:
+    async def take(self, message: bytes) -> None:
         await self.reads.wait()
         self.taken.append(message)
 
 
-async def _interrupted(writer: StreamWriter) -> None:
-    """Cancel a write that has begun."""
-    writing = asyncio.create_task(writer.write(MESSAGE))
-    await settle()
-    writing.cancel()
-    await asyncio.wait([writing])
-    assert writing.cancelled()
+async def two_messages(writer: StreamWriter) -> None:
+    await writer.write(b"1")
+    await writer.write(b"2")
 
 
-async def test_a_write_that_was_interrupted_ends_before_the_stream_is_finished() -> None:
+async def test_a_write_that_has_begun_ends_before_the_stream_is_finished_and_no_other_follows() -> None:
     client = Client()
     writer = StreamWriter(client.take)
-    await _interrupted(writer)
+    writer.begin(two_messages(writer))
+    await settle()
     finishing = asyncio.create_task(writer.finish(60))
     await settle()
     assert not finishing.done()
     client.reads.set()
     await finishing
-    assert client.taken == [MESSAGE]
+    assert client.taken == [b"1"]
 
 
 async def test_a_client_that_never_reads_holds_its_stream_for_a_bounded_time() -> None:
     client = Client()
     writer = StreamWriter(client.take)
-    await _interrupted(writer)
+    writer.begin(two_messages(writer))
+    await settle()
     await writer.finish(0.01)
     client.reads.set()
     await settle()
@@ -54,3 +51,12 @@ async def test_a_client_that_never_reads_holds_its_stream_for_a_bounded_time() -
 
 async def test_a_stream_that_wrote_nothing_is_finished_at_once() -> None:
     await StreamWriter(Client().take).finish(60)
+
+
+async def test_a_client_that_is_gone_is_no_error_of_its_stream() -> None:
+    async def fail(message: bytes) -> None:
+        raise grpc.aio.InternalError("the call is over")
+
+    writer = StreamWriter(fail)
+    await writer.begin(two_messages(writer))
+    assert writer.client_is_gone

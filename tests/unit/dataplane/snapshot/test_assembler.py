@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
-from dataplane.snapshot.assembler import Assembler
+from dataplane.snapshot.assembler import Assembler, refuse_entry_count
 from dataplane.snapshot.change import Change, changed
 from dataplane.snapshot.policy import Limits
 from dataplane.snapshot.rejection import (
@@ -34,7 +34,7 @@ def test_limits_hold_while_a_snapshot_arrives() -> None:
 
 @pytest.mark.parametrize("count", [-1, 6])
 def test_an_announcement_beyond_the_limit_is_refused(count: int) -> None:
-    rejection = Assembler(position(CATALOG), count, Limits(entries_max=5)).refuse_announcement()
+    rejection = refuse_entry_count(count, Limits(entries_max=5))
     assert rejection is not None
     assert rejection.reason == SNAPSHOT_TOO_LARGE
 

@@ -85,7 +85,7 @@ def test_a_stream_begins_with_hello_and_then_the_whole_state() -> None:
         rejected=[other.position.to_proto()],
         http_address="http://here",
         software_version="1.2.3",
-        features=[pb.FEATURE_DELTA],
+        features=[pb.FEATURE_DELTA, pb.FEATURE_MANIFEST],
     )
     assert active.status.replace
     assert active.status.phase == pb.PHASE_ACTIVE

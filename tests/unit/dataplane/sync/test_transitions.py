@@ -23,20 +23,24 @@ POLICY = Policy(allowed_sources=("file:///",), limits=Limits(blob_bytes_max=200)
 
 # Columns in the order of the rows' states; "-" is illegal.
 TABLE = """
-                 CLOSED     IDLE        RECEIVING   DISCARDING  DECIDING
-OPEN             IDLE       -           -           -           -
-CLOSE            CLOSED     CLOSED      CLOSED      CLOSED      CLOSED
-DECIDED          CLOSED     -           -           -           IDLE
-INTENT_NONE      -          IDLE        -           IDLE        -
-INTENT_FULL      -          RECEIVING   -           RECEIVING   -
-INTENT_DELTA     -          RECEIVING   -           RECEIVING   -
-INTENT_REFUSED   -          DISCARDING  -           DISCARDING  -
-CHUNK            -          -           RECEIVING   DISCARDING  -
-CHUNK_REFUSED    -          -           DISCARDING  -           -
-COMMIT           -          -           DECIDING    IDLE        -
-COMMIT_REFUSED   -          -           IDLE        -           -
-HEARTBEAT        -          IDLE        RECEIVING   DISCARDING  DECIDING
-GOODBYE          -          CLOSED      CLOSED      CLOSED      CLOSED
+                 CLOSED     IDLE        RECEIVING   COMPARING   FETCHING    DISCARDING  DECIDING
+OPEN             IDLE       -           -           -           -           -           -
+CLOSE            CLOSED     CLOSED      CLOSED      CLOSED      CLOSED      CLOSED      CLOSED
+DECIDED          CLOSED     -           -           -           -           -           IDLE
+INTENT_NONE      -          IDLE        -           -           -           IDLE        -
+INTENT_FULL      -          RECEIVING   -           -           -           RECEIVING   -
+INTENT_DELTA     -          RECEIVING   -           -           -           RECEIVING   -
+INTENT_MANIFEST  -          COMPARING   -           -           -           COMPARING   -
+INTENT_REFUSED   -          DISCARDING  -           -           -           DISCARDING  -
+CHUNK            -          -           RECEIVING   -           FETCHING    DISCARDING  -
+CHUNK_LAST       -          -           -           -           COMPARING   -           -
+REFS_HELD        -          -           -           COMPARING   -           -           -
+REFS_LACKED      -          -           -           FETCHING    -           -           -
+CHUNK_REFUSED    -          -           DISCARDING  DISCARDING  DISCARDING  -           -
+COMMIT           -          -           DECIDING    DECIDING    -           IDLE        -
+COMMIT_REFUSED   -          -           IDLE        IDLE        -           -           -
+HEARTBEAT        -          IDLE        RECEIVING   COMPARING   FETCHING    DISCARDING  DECIDING
+GOODBYE          -          CLOSED      CLOSED      CLOSED      CLOSED      CLOSED      CLOSED
 """
 
 
@@ -59,6 +63,14 @@ def chunk(*, blob: bytes | None = None, count: int = len(ENTRIES)) -> pb.SyncRes
     return pb.SyncResponse(chunk=pb.Chunk(entries=entries))
 
 
+def refs(*, digest: bytes | None = None, count: int = 1) -> pb.SyncResponse:
+    """Refs of entries that are held; with a digest, of entries that are not."""
+    entries = [entry_proto(entry).ref for entry in ENTRIES[:count]]
+    for ref in entries if digest is not None else ():
+        ref.digest = digest or b""
+    return pb.SyncResponse(chunk=pb.Chunk(refs=entries))
+
+
 COMMIT = pb.SyncResponse(commit=pb.Commit(to=NEXT.to_proto()))
 INTENT_FULL = intent(NEXT, pb.Intent.MODE_FULL)
 INTENT_REFUSED = intent(BEHIND, pb.Intent.MODE_FULL)
@@ -67,8 +79,12 @@ MESSAGES = {
     Input.INTENT_NONE: intent(SERVING, pb.Intent.MODE_NONE),
     Input.INTENT_FULL: INTENT_FULL,
     Input.INTENT_DELTA: intent(NEXT, pb.Intent.MODE_DELTA, base=SERVING),
+    Input.INTENT_MANIFEST: intent(NEXT, pb.Intent.MODE_MANIFEST),
     Input.INTENT_REFUSED: INTENT_REFUSED,
-    Input.CHUNK: chunk(),
+    Input.CHUNK: chunk(count=1),
+    Input.CHUNK_LAST: chunk(),
+    Input.REFS_HELD: refs(),
+    Input.REFS_LACKED: refs(digest=bytes(32)),
     Input.CHUNK_REFUSED: chunk(blob=b"x" * 201),
     Input.COMMIT: COMMIT,
     Input.COMMIT_REFUSED: COMMIT,
@@ -76,6 +92,17 @@ MESSAGES = {
     Input.GOODBYE: pb.SyncResponse(goodbye=pb.Goodbye(reason="SHUTTING_DOWN")),
 }
 """A message that is this input wherever the input is legal."""
+
+REFS_REFUSED = refs(digest=b"short")
+"""CHUNK_REFUSED in COMPARING."""
+
+NOT_LOOKED_AT = {
+    (State.DISCARDING, Input.CHUNK_REFUSED),
+    (State.DISCARDING, Input.COMMIT_REFUSED),
+    *((State.DISCARDING, taken) for taken in (Input.CHUNK_LAST, Input.REFS_HELD, Input.REFS_LACKED)),
+    (State.RECEIVING, Input.CHUNK_LAST),
+}
+"""Cells whose message is another input in that state: there its content does not matter."""
 
 CALLS: dict[Input, Callable[[Subscriber], object]] = {
     Input.OPEN: Subscriber.open,
@@ -86,7 +113,9 @@ CALLS: dict[Input, Callable[[Subscriber], object]] = {
 
 def subscriber_in(state: State, taken: Input) -> Subscriber:
     """A subscriber in `state`, prepared so that the next input is `taken`."""
-    subscriber = Subscriber(Identity(data_plane="dp", instance_uid="i"), policy=POLICY, serving=SERVING)
+    held = ENTRIES if state is State.COMPARING else ()
+    identity = Identity(data_plane="dp", instance_uid="i")
+    subscriber = Subscriber(identity, policy=POLICY, serving=SERVING, held=lambda: held)
     if state is State.CLOSED and taken is not Input.DECIDED:
         return subscriber
     subscriber.open()
@@ -98,6 +127,12 @@ def subscriber_in(state: State, taken: Input) -> Subscriber:
             subscriber.receive(chunk())
         elif taken is Input.COMMIT_REFUSED:
             subscriber.receive(chunk(count=1))
+    elif state in (State.COMPARING, State.FETCHING):
+        subscriber.receive(MESSAGES[Input.INTENT_MANIFEST])
+        if state is State.FETCHING or taken is Input.COMMIT:
+            subscriber.receive(refs(count=2))
+            while subscriber.take_message() is not None:
+                pass
     elif state in (State.DECIDING, State.CLOSED):
         for response in (INTENT_FULL, chunk(), COMMIT):
             subscriber.receive(response)
@@ -133,16 +168,12 @@ def test_each_cell_by_the_table(state: State, taken: Input) -> None:
 
 @pytest.mark.parametrize(
     ("state", "taken"),
-    # In DISCARDING the content of chunks and the completeness of the snapshot are not looked at.
-    [
-        cell
-        for cell in CELLS
-        if cell not in ((State.DISCARDING, Input.CHUNK_REFUSED), (State.DISCARDING, Input.COMMIT_REFUSED))
-    ],
+    [cell for cell in CELLS if cell not in NOT_LOOKED_AT],
     ids=lambda value: value.name,
 )
 def test_each_cell_by_its_message(state: State, taken: Input) -> None:
     subscriber = subscriber_in(state, taken)
+    message = REFS_REFUSED if (state, taken) == (State.COMPARING, Input.CHUNK_REFUSED) else MESSAGES.get(taken)
     before = snapshot_of(subscriber)
     following = expected().get((state, taken))
     legal = following is not None
@@ -153,11 +184,12 @@ def test_each_cell_by_its_message(state: State, taken: Input) -> None:
             with pytest.raises(AssertionError):
                 CALLS[taken](subscriber)
     elif legal:
-        subscriber.receive(MESSAGES[taken])
+        assert message is not None
+        subscriber.receive(message)
     else:
         # Without a stream nothing can arrive: that is a fault of the shell.
         with pytest.raises(AssertionError if state is State.CLOSED else ProtocolViolation):
-            subscriber.receive(MESSAGES[taken])
+            subscriber.receive(message or COMMIT)
     if following is None:
         assert snapshot_of(subscriber) == before
     else:

@@ -10,7 +10,7 @@ from controlplane.catalog.convert import position_to_proto
 from controlplane.catalog.domain import Head, Position
 from controlplane.push.subscription.machine import Subscription
 from controlplane.push.subscription.timing import Limits
-from controlplane.push.subscription.transfer import ChangeRequest, ChunkRequest
+from controlplane.push.subscription.transfer import ChangeRequest, ChunkRequest, RefsRequest, WantedRequest, written_of
 from controlplane.push.subscription.violations import ProtocolViolation
 
 LIMITS = Limits(heartbeat_s=10, hello_timeout_s=10, answer_timeout_s=120, silence_timeout_s=60)
@@ -25,7 +25,11 @@ def head(revision: int, entry_count: int = 1) -> Head:
 
 
 def hello(
-    have: Position | None = None, rejected: tuple[Position, ...] = (), *, takes_changes: bool = False
+    have: Position | None = None,
+    rejected: tuple[Position, ...] = (),
+    *,
+    takes_changes: bool = False,
+    takes_manifests: bool = False,
 ) -> pb.SyncRequest:
     return pb.SyncRequest(
         hello=pb.Hello(
@@ -33,13 +37,28 @@ def hello(
             instance_uid="i",
             have=position_to_proto(have) if have else None,
             rejected=[position_to_proto(position) for position in rejected],
-            features=[pb.FEATURE_DELTA] if takes_changes else [],
+            features=[pb.FEATURE_DELTA] * takes_changes + [pb.FEATURE_MANIFEST] * takes_manifests,
         )
     )
 
 
-def want(position: Position) -> pb.SyncRequest:
-    return pb.SyncRequest(want=pb.Want(to=position_to_proto(position)))
+def want(position: Position, *digests: bytes) -> pb.SyncRequest:
+    return pb.SyncRequest(want=pb.Want(to=position_to_proto(position), digests=digests))
+
+
+def digest_of(name: str) -> bytes:
+    """Of the entry that a test's manifest has under this name."""
+    return name.encode().ljust(32)
+
+
+def refs(*names: str) -> pb.Chunk:
+    """A chunk of refs with these names."""
+    return pb.Chunk(refs=[snapshot_pb2.EntryRef(name=name, digest=digest_of(name)) for name in names])
+
+
+def entries(*names: str) -> pb.Chunk:
+    """A chunk of entries with these names."""
+    return pb.Chunk(entries=[snapshot_pb2.Entry(ref=snapshot_pb2.EntryRef(name=name)) for name in names])
 
 
 def status(
@@ -82,8 +101,15 @@ def send_all(subscription: Subscription, now_s: float = 0) -> list[str]:
             subscription.change_written()
         elif isinstance(output, ChunkRequest):
             entry = snapshot_pb2.Entry(ref=snapshot_pb2.EntryRef(name=f"{output.index:04}"))
-            subscription.chunk_written(pb.Chunk(entries=[entry]))
+            subscription.chunk_written(written_of(pb.Chunk(entries=[entry])))
             kinds.append("chunk")
+        elif isinstance(output, RefsRequest):
+            number = int(output.after_name or 0) + 1
+            subscription.chunk_written(written_of(refs(f"{number:04}")))
+            kinds.append("refs")
+        elif isinstance(output, WantedRequest):
+            subscription.chunk_written(written_of(entries(*output.names)))
+            kinds.append("wanted")
         else:
             kinds.append(str(output.WhichOneof("message")))
     return kinds

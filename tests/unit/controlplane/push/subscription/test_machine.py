@@ -9,7 +9,7 @@ from controlplane.catalog.domain import Head, Position
 from controlplane.fleet.progress import Progress
 from controlplane.push.subscription.machine import Subscription
 from controlplane.push.subscription.states import State
-from controlplane.push.subscription.transfer import ChangeRequest, ChunkRequest
+from controlplane.push.subscription.transfer import ChangeRequest, ChunkRequest, written_of
 from tests.unit.controlplane.push.subscription.client import (
     LIMITS,
     active,
@@ -48,7 +48,7 @@ def test_a_chunk_continues_after_the_last_entry() -> None:
     request = subscription.take_output(0)
     assert request == ChunkRequest(position=at(3), index=0, after_name="")
     entries = [snapshot_pb2.Entry(ref=snapshot_pb2.EntryRef(name=name)) for name in "ab"]
-    subscription.chunk_written(pb.Chunk(entries=entries))
+    subscription.chunk_written(written_of(pb.Chunk(entries=entries)))
     assert subscription.take_output(0) == ChunkRequest(position=at(3), index=1, after_name="b")
 
 
@@ -133,7 +133,7 @@ def test_a_rejection_stops_the_transfer() -> None:
     subscription.take_output(0)
     subscription.take_output(0)
     subscription.receive(status(at(3), pb.PHASE_REJECTED, reason="STORE_UID_MISMATCH"), 0)
-    subscription.chunk_written(pb.Chunk(entries=[snapshot_pb2.Entry()]))
+    subscription.chunk_written(written_of(pb.Chunk(entries=[snapshot_pb2.Entry()])))
     assert send_all(subscription) == []
     subscription.publish(Head(position=at(4), entry_count=2))
     assert send_all(subscription) == ["intent", "chunk", "chunk", "commit"]
@@ -184,7 +184,7 @@ def test_a_client_that_takes_changes_is_sent_what_differs() -> None:
     assert intent.base == position_to_proto(at(1))
     assert subscription.take_output(0) == ChunkRequest(position=at(4), base=at(1), index=0, after_name="")
     entries = [snapshot_pb2.Entry(ref=snapshot_pb2.EntryRef(name="b"))]
-    subscription.chunk_written(pb.Chunk(entries=entries, removed=["a", "c"]))
+    subscription.chunk_written(written_of(pb.Chunk(entries=entries, removed=["a", "c"])))
     assert subscription.take_output(0) == ChunkRequest(position=at(4), base=at(1), index=1, after_name="c")
     assert subscription.oldest_in_use == 1
     subscription.change_written()
