@@ -242,7 +242,7 @@ class Checker:
         committed = self._committed(rejected.position)
         match rejected.reason:
             case str(reason) if reason == SNAPSHOT_TOO_LARGE:
-                return len(committed.entries) > plane.policy.limits.entries_max
+                return len(committed.entries) > plane.policy.limits.entries_max or self.read_damage
             case str(reason) if reason == BASE_MODEL_MISSING:
                 return committed.is_dangling or self.read_damage
             case str(reason) if reason == STORE_UID_MISMATCH:

@@ -67,7 +67,8 @@ def _response_text(response: pb.SyncResponse) -> str:
             base = f" from {shown(response.intent.base)}" if response.intent.HasField("base") else ""
             return f"Intent {mode} {shown(response.intent.to)}{base}, {response.intent.entry_count} entries"
         case "chunk":
-            names = ", ".join(entry.ref.name for entry in response.chunk.entries)
+            refs = response.chunk.refs or [entry.ref for entry in response.chunk.entries]
+            names = ("refs of " if response.chunk.refs else "") + ", ".join(ref.name for ref in refs)
             removed = f" without {', '.join(response.chunk.removed)}" if response.chunk.removed else ""
             return f"Chunk {names}{removed}"
         case "commit":
@@ -86,7 +87,7 @@ def _request_text(request: pb.SyncRequest) -> str:
             rejected = f", rejects {_shown_all(request.hello.rejected)}" if request.hello.rejected else ""
             return f"Hello of {request.hello.instance_uid}, has {shown(request.hello.have)}{rejected}"
         case "want":
-            return f"Want {shown(request.want.to)}"
+            return f"Want {len(request.want.digests)} entries of {shown(request.want.to)}"
     status = request.status
     phase = pb.Phase.Name(status.phase).removeprefix("PHASE_")
     reason = f" {status.reason}" if status.reason else ""

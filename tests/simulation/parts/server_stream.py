@@ -12,7 +12,7 @@ from controlplane.push.stream import Stream
 from controlplane.push.subscription.machine import Subscription
 from controlplane.push.subscription.states import State
 from controlplane.push.subscription.timing import Limits
-from controlplane.push.subscription.transfer import ChangeRequest, ChunkRequest
+from controlplane.push.subscription.transfer import ChangeRequest, PieceRequest
 from controlplane.push.subscription.violations import ProtocolViolation
 from controlplane.push.sync import WATCH_S
 from tests.simulation.parts.connection import Connection
@@ -147,8 +147,6 @@ class ServerStream:
         output = subscription.take_output(self.plane.clock.now_s)
         if output is None:
             return False
-        if isinstance(output, ChunkRequest):
-            return self._write_chunk(output)
         if isinstance(output, ChangeRequest):
             try:
                 can_send_change = run_now(self.plane.chunks.can_send(output))
@@ -156,10 +154,12 @@ class ServerStream:
                 self.end()
                 return False
             output = subscription.announce(output, can_send_change=can_send_change)
+        if not isinstance(output, pb.SyncResponse):
+            return self._write_piece(output)
         self._write(output, lambda: None)
         return True
 
-    def _write_chunk(self, request: ChunkRequest) -> bool:
+    def _write_piece(self, request: PieceRequest) -> bool:
         try:
             piece = run_now(self.plane.chunks.get(request))
         except (DomainError, LookupError):
@@ -168,8 +168,8 @@ class ServerStream:
         if piece is None:
             self.subscription.change_written()
         else:
-            chunk = piece.response.chunk
-            self._write(piece.response, lambda: self.subscription.chunk_written(chunk))
+            written = piece.written
+            self._write(pb.SyncResponse.FromString(piece.content), lambda: self.subscription.chunk_written(written))
         return True
 
     def _write(self, response: pb.SyncResponse, written: Callable[[], None]) -> None:

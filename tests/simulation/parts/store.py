@@ -115,6 +115,13 @@ class Store:
         found = [EntryChange(name=name, entry=after.get(name)) for name in names if name > after_name][:limit]
         return self._as_read(found)
 
+    async def read_refs(self, revision: int, *, after_name: str, limit: int) -> Sequence[Entry]:
+        return await self.read_entries(revision, after_name=after_name, limit=limit)
+
+    async def read_named(self, revision: int, names: Sequence[str]) -> Sequence[Entry]:
+        entries = self._kept(revision).entries
+        return self._as_read([entries[name] for name in names if name in entries])
+
     async def holds(self, position: Position) -> bool:
         self.check()
         kept = self.commits.get(position.revision)
