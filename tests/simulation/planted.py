@@ -1,0 +1,165 @@
+"""Faults put into the code under test, each of which an invariant must catch.
+
+Each is a function that replaces one named function, and states the first seed that catches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from broadsheet.v1 import snapshot_service_pb2 as pb
+from controlplane.push.chunks import ChunkCache
+from controlplane.push.fan_out import FanOut
+from controlplane.push.stream import Stream
+from controlplane.push.subscription.machine import Subscription
+from dataplane.snapshot import accept, integrity
+from dataplane.snapshot.rejection import ROOT_DIGEST_MISMATCH, Rejection
+from dataplane.sync.keeper import SnapshotKeeper
+from dataplane.sync.stored.change_log import ChangeLog
+from dataplane.sync.subscriber import Subscriber
+from tests.simulation.virtual.disk import Disk
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """A planted fault."""
+
+    plant: Plant
+    seed: int
+    """The first that catches it."""
+    invariant: str
+    """Which is violated."""
+
+    @property
+    def name(self) -> str:
+        return self.plant.__name__
+
+    def planted(self) -> AbstractContextManager[None]:
+        """Put it in, for the length of a block."""
+        return _planted(self.plant)
+
+
+@contextmanager
+def _planted(plant: Plant) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        plant(patch)
+        yield
+
+
+def apply_before_commit(patch: pytest.MonkeyPatch) -> None:
+    """The data plane takes a snapshot for complete when its entries are, without its Commit."""
+    receive = Subscriber._receive_chunk
+
+    def receive_chunk(self: Subscriber, chunk: pb.Chunk) -> Any:
+        event = receive(self, chunk)
+        if event is not None or self._assembler is None:
+            return event
+        return self._receive_commit(pb.Commit(to=self._assembler.position.to_proto()))
+
+    patch.setattr(Subscriber, "_receive_chunk", receive_chunk)
+
+
+def ack_at_send(patch: pytest.MonkeyPatch) -> None:
+    """The control plane takes a snapshot for active when it has sent its Commit."""
+    go_on = Subscription._continue_sending
+
+    def continue_sending(self: Subscription, now_s: float) -> Any:
+        output = go_on(self, now_s)
+        if isinstance(output, pb.SyncResponse) and self.in_flight is not None:
+            serving = self.in_flight.position
+            self.progress = replace(self.progress, serving=serving, target=serving, phase=pb.PHASE_ACTIVE)
+        return output
+
+    patch.setattr(Subscription, "_continue_sending", continue_sending)
+
+
+def answer_a_nack_with_the_same_snapshot(patch: pytest.MonkeyPatch) -> None:
+    """The control plane forgets what a data plane has rejected."""
+    patch.setattr(Subscription, "rejects", lambda self, position: False)
+
+
+def forget_the_watch_on_a_lost_connection(patch: pytest.MonkeyPatch) -> None:
+    """The fan-out does not watch the stream of a data plane that it has known before."""
+    attach = FanOut.attach
+
+    def attach_new_ones(self: FanOut, stream: Stream, session: Any) -> None:
+        known = self._fleet.state.view(stream.data_plane_id) is not None
+        attach(self, stream, session)
+        if known:
+            del self._streams[stream]
+
+    patch.setattr(FanOut, "attach", attach_new_ones)
+
+
+def skip_the_root(patch: pytest.MonkeyPatch) -> None:
+    """The data plane does not compare the root digest of what has arrived."""
+    refuse = integrity.refuse_content
+
+    def refuse_content(*arguments: Any) -> Rejection | None:
+        rejection = refuse(*arguments)
+        return None if rejection is not None and rejection.reason == ROOT_DIGEST_MISMATCH else rejection
+
+    patch.setattr(accept, "refuse_content", refuse_content)
+
+
+def swap_two_chunks(patch: pytest.MonkeyPatch) -> None:
+    """The control plane sends the second chunk before the first."""
+    get = ChunkCache.get
+
+    async def swapped(self: ChunkCache, request: Any) -> Any:
+        if request.index < 2:
+            other = await get(self, replace(request, index=1 - request.index))
+            if other is not None:
+                return other
+        return await get(self, request)
+
+    patch.setattr(ChunkCache, "get", swapped)
+
+
+def change_of_the_wrong_base(patch: pytest.MonkeyPatch) -> None:
+    """The agent applies a change to the snapshot before the one that it begins at."""
+    apply = SnapshotKeeper._changed
+
+    def changed(self: SnapshotKeeper, position: Any, held: Any, change: Any) -> Any:
+        older = self.__dict__.get("older", held)
+        self.__dict__["older"] = held
+        return apply(self, position, older, change)
+
+    patch.setattr(SnapshotKeeper, "_changed", changed)
+
+
+def pointer_before_its_file(patch: pytest.MonkeyPatch) -> None:
+    """A file is not flushed before its folder is: a pointer may outlive what it points to."""
+    patch.setattr(Disk, "flush", lambda self, inode: None)
+
+
+def compaction_loses_the_newest_record(patch: pytest.MonkeyPatch) -> None:
+    """What was appended to the log while its new base was written is not taken over."""
+
+    def compacted(self: ChangeLog, base_bytes: int) -> ChangeLog:
+        assert self._compaction is not None, "it is being compacted"
+        self._compaction.since.clear()
+        return real(self, base_bytes)
+
+    real = ChangeLog.compacted
+    patch.setattr(ChangeLog, "compacted", compacted)
+
+
+FAULTS = (
+    Fault(plant=apply_before_commit, seed=8, invariant="nothing is applied before Commit"),
+    Fault(plant=ack_at_send, seed=0, invariant="ACTIVE is active at every ingress replica"),
+    Fault(plant=answer_a_nack_with_the_same_snapshot, seed=5, invariant="a rejected snapshot is not sent again"),
+    Fault(plant=forget_the_watch_on_a_lost_connection, seed=16, invariant="everyone converges"),
+    Fault(plant=skip_the_root, seed=0, invariant="active is a committed snapshot"),
+    Fault(plant=swap_two_chunks, seed=1, invariant="a good snapshot is not rejected"),
+    Fault(plant=change_of_the_wrong_base, seed=1, invariant="a good change comes out"),
+    Fault(plant=pointer_before_its_file, seed=0, invariant="positions never regress"),
+    Fault(plant=compaction_loses_the_newest_record, seed=0, invariant="positions never regress"),
+)
