@@ -9,6 +9,7 @@ from tests.simulation.parts.catalog import GHOST
 from tests.simulation.parts.connection import Connection
 from tests.simulation.parts.control_plane import ControlPlane
 from tests.simulation.parts.data_plane import DataPlane
+from tests.simulation.parts.signatures import change_key
 from tests.simulation.parts.store import Store
 from tests.simulation.virtual.network import SLOW_LATENCY_S
 
@@ -106,6 +107,15 @@ class Happenings:
 
     def do_clock_step(self, number: int, hours: int) -> None:
         self._world.control_planes[number % len(self._world.control_planes)].clock_error_s = 3600.0 * (hours - 4)
+
+    def do_wrong_key(self, number: int) -> None:
+        """Somebody without the key speaks for a control plane."""
+        planes = self._world.control_planes
+        change_key(planes[number % len(planes)].heads, trusted=False)
+
+    def do_right_key(self, number: int) -> None:
+        planes = self._world.control_planes
+        change_key(planes[number % len(planes)].heads, trusted=True)
 
     # -- streams -----------------------------------------------------------------------------------
 

@@ -21,9 +21,11 @@ from dataplane.sync.probation import PROBATION_S
 from dataplane.sync.rejections import REJECTED_MAX
 from dataplane.sync.stored.booting import CRASHES_MAX
 from dataplane.sync.transitions import ProtocolViolation as ServerViolation
+from protocol.signing.signatures import KEY_NOT_TRUSTED
 from tests.simulation.parts.agent import Agent, Outcome
 from tests.simulation.parts.data_plane import DataPlane
 from tests.simulation.parts.server_stream import ServerStream
+from tests.simulation.parts.signatures import is_vouched_for
 from tests.simulation.parts.store import Committed, Store
 from tests.simulation.trace import Trace, shown
 from tests.simulation.virtual.clock import Clock
@@ -57,6 +59,8 @@ class Account:
     """Nothing that is written is sure to be found, until an agent boots and looks at all."""
     everywhere: set[Position] = field(default_factory=set)
     """What was in service at every live ingress replica."""
+    vouched: set[Position] = field(default_factory=set)
+    """What the trusted key has signed, of all that was announced to it."""
     committed: set[Position] = field(default_factory=set)
     """Whose Commit has arrived at the agent that runs."""
     held: dict[str, Snapshot] = field(default_factory=dict)
@@ -112,6 +116,8 @@ class Checker:
         self._check_order(plane, holder, position, account.acknowledged)
         if plane.agent is not None and holder == plane.agent.instance_uid:
             account.first_s = {position: self._clock.now_s}
+            if plane.verifies and position not in account.vouched:
+                raise Violation("a signature is verified before activation", f"{holder} holds {shown(position)}")
             booted = before is None
             if not booted and position not in account.committed:
                 raise Violation("nothing is applied before Commit", f"{holder} holds {shown(position)}")
@@ -218,6 +224,8 @@ class Checker:
             self._accounts[plane.data_plane_id].committed.add(Position.from_proto(response.commit.to))
         elif kind == "intent" and response.intent.mode != pb.Intent.MODE_NONE:
             position = Position.from_proto(response.intent.to)
+            if plane.verifies and is_vouched_for(response.intent):
+                self._accounts[plane.data_plane_id].vouched.add(position)
             if position in self._rejected[_instance_of(agent)]:
                 raise Violation("a rejected snapshot is not sent again", f"{shown(position)} to {_instance_of(agent)}")
 
@@ -240,6 +248,8 @@ class Checker:
         """Whether a rejection is right."""
         held = self._accounts[plane.data_plane_id]
         committed = self._committed(rejected.position)
+        if rejected.reason == KEY_NOT_TRUSTED:
+            return plane.verifies and rejected.position not in held.vouched
         match rejected.reason:
             case str(reason) if reason == SNAPSHOT_TOO_LARGE:
                 return len(committed.entries) > plane.policy.limits.entries_max or self.read_damage

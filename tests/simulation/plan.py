@@ -34,6 +34,8 @@ class Plan:
     """Ingress replicas of each data plane."""
     small: tuple[int, ...] = ()
     """Data planes that reject snapshots with more than a few entries."""
+    signed: bool = False
+    """Control planes sign, and data planes take nothing else."""
     events: tuple[Event, ...] = field(default=())
 
     def to_json(self) -> str:
@@ -85,6 +87,8 @@ _FAULTS: tuple[tuple[str, int, int], ...] = (
     ("damage_read", 2, 1),
     ("database_away", 2, 1),
     ("clock_step", 2, 2),
+    ("wrong_key", 2, 1),
+    ("right_key", 2, 1),
     ("restore_backup", 1, 1),
     ("allow_new_store", 1, 1),
 )
@@ -106,6 +110,7 @@ def plan_of(seed: int) -> Plan:
         data_planes=data_planes,
         control_planes=chance.choice((1, 1, 2)),
         replicas=chance.choice((1, 1, 2)),
+        signed=chance.random() < 0.2,
         small=(0,) if chance.random() < 0.15 else (),
         events=tuple(sorted(events, key=lambda event: event.at_s)),
     )

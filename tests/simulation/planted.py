@@ -17,11 +17,13 @@ from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
 from controlplane.push.stream import Stream
 from controlplane.push.subscription.machine import Subscription
-from dataplane.snapshot import accept, integrity
-from dataplane.snapshot.rejection import ROOT_DIGEST_MISMATCH, Rejection
+from dataplane.snapshot import integrity
+from dataplane.snapshot.changes import accept_change
+from dataplane.sync import keeper
 from dataplane.sync.keeper import SnapshotKeeper
 from dataplane.sync.stored.change_log import ChangeLog
 from dataplane.sync.subscriber import Subscriber
+from dataplane.sync.trusted_keys import TrustedKeys
 from tests.simulation.virtual.disk import Disk
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -100,13 +102,8 @@ def forget_the_watch_on_a_lost_connection(patch: pytest.MonkeyPatch) -> None:
 
 def skip_the_root(patch: pytest.MonkeyPatch) -> None:
     """The data plane does not compare the root digest of what has arrived."""
-    refuse = integrity.refuse_content
-
-    def refuse_content(*arguments: Any) -> Rejection | None:
-        rejection = refuse(*arguments)
-        return None if rejection is not None and rejection.reason == ROOT_DIGEST_MISMATCH else rejection
-
-    patch.setattr(accept, "refuse_content", refuse_content)
+    patch.setattr(accept_change, "refuse_root", lambda position, digest: None)
+    patch.setattr(integrity, "refuse_root", lambda position, digest: None)
 
 
 def swap_two_chunks(patch: pytest.MonkeyPatch) -> None:
@@ -125,14 +122,16 @@ def swap_two_chunks(patch: pytest.MonkeyPatch) -> None:
 
 def change_of_the_wrong_base(patch: pytest.MonkeyPatch) -> None:
     """The agent applies a change to the snapshot before the one that it begins at."""
-    apply = SnapshotKeeper._changed
+    apply = accept_change.accept_change
+    older: dict[bytes, Any] = {}
 
-    def changed(self: SnapshotKeeper, position: Any, held: Any, change: Any) -> Any:
-        older = self.__dict__.get("older", held)
-        self.__dict__["older"] = held
-        return apply(self, position, older, change)
+    def accept_older(position: Any, change: Any, held: Any, policy: Any, **named: Any) -> Any:
+        before = older.get(held.position.digest, held)
+        older.clear()
+        older[position.digest] = held
+        return apply(position, replace(change, base=before.position), before, policy, **named)
 
-    patch.setattr(SnapshotKeeper, "_changed", changed)
+    patch.setattr(keeper, "accept_change", accept_older)
 
 
 def pointer_before_its_file(patch: pytest.MonkeyPatch) -> None:
@@ -152,6 +151,19 @@ def compaction_loses_the_newest_record(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ChangeLog, "compacted", compacted)
 
 
+def signature_checked_after_the_swap(patch: pytest.MonkeyPatch) -> None:
+    """The data plane verifies a snapshot once it is in service."""
+    take, refuse = SnapshotKeeper._take, TrustedKeys.refuse
+
+    async def take_first(self: SnapshotKeeper, accepted: Any, change: Any = None) -> Any:
+        outcome = await take(self, accepted, change)
+        rejection = refuse(self._trusted, accepted.position, len(accepted.entries), accepted.signed_head)
+        return rejection or outcome
+
+    patch.setattr(SnapshotKeeper, "_take", take_first)
+    patch.setattr(TrustedKeys, "refuse", lambda self, position, entry_count, signed_head: None)
+
+
 FAULTS = (
     Fault(plant=apply_before_commit, seed=8, invariant="nothing is applied before Commit"),
     Fault(plant=ack_at_send, seed=0, invariant="ACTIVE is active at every ingress replica"),
@@ -160,6 +172,7 @@ FAULTS = (
     Fault(plant=skip_the_root, seed=0, invariant="active is a committed snapshot"),
     Fault(plant=swap_two_chunks, seed=1, invariant="a good snapshot is not rejected"),
     Fault(plant=change_of_the_wrong_base, seed=1, invariant="a good change comes out"),
+    Fault(plant=signature_checked_after_the_swap, seed=0, invariant="a signature is verified before activation"),
     Fault(plant=pointer_before_its_file, seed=0, invariant="positions never regress"),
     Fault(plant=compaction_loses_the_newest_record, seed=0, invariant="positions never regress"),
 )

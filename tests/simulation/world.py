@@ -11,6 +11,7 @@ from tests.simulation.parts.connection import Connection
 from tests.simulation.parts.control_plane import ControlPlane, Databases
 from tests.simulation.parts.data_plane import DataPlane
 from tests.simulation.parts.fleet_tables import SimulatedFleetTables
+from tests.simulation.parts.signatures import change_key
 from tests.simulation.parts.store import Store
 from tests.simulation.plan import Plan
 from tests.simulation.trace import Trace, shown
@@ -49,6 +50,7 @@ class World:
                 self._connect,
                 replicas=plan.replicas,
                 entries_max=SMALL_ENTRIES_MAX if number in plan.small else None,
+                verifies=plan.signed,
             )
             for number in range(plan.data_planes)
         ]
@@ -100,6 +102,7 @@ class World:
                 connection.to_client.latency_s = connection.to_server.latency_s = LATENCY_S
             plane.allow_new_store()
         for number, control_plane in enumerate(self.control_planes):
+            change_key(control_plane.heads, trusted=True)
             if not control_plane.alive:
                 self.control_planes[number] = self.new_control_plane(number)
 
@@ -137,7 +140,7 @@ class World:
     def new_databases(self, store: Store) -> Databases:
         self.checker.stores[store.uid] = store
         shared = self._plan.control_planes > 1
-        return Databases(store, SimulatedFleetTables(store, self.clock) if shared else None)
+        return Databases(store, SimulatedFleetTables(store, self.clock) if shared else None, self._plan.signed)
 
     def new_control_plane(self, number: int) -> ControlPlane:
         return ControlPlane(self.clock, f"cp{number}", self.databases, self.checker)

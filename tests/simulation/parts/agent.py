@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Protocol, cast
@@ -18,18 +19,24 @@ from dataplane.settings import Settings
 from dataplane.snapshot.activation import Activation
 from dataplane.snapshot.policy import Policy
 from dataplane.snapshot.rejection import Rejection
-from dataplane.snapshot.snapshot import Snapshot
+from dataplane.snapshot.snapshot import Position, Snapshot
 from dataplane.snapshot.validation import validation_rules
-from dataplane.sync.client import SyncClient, Timing, _asked_wait_s, _backoff_max_s, _decide
+from dataplane.sync import keeper as keeper_module
+from dataplane.sync.client import SyncClient, _decide, _remember
 from dataplane.sync.directory import SnapshotDirectory
 from dataplane.sync.events import Accepted, Candidate, Diverged, Ended, Event, Refused, Rejected
 from dataplane.sync.keeper import SnapshotKeeper
+from dataplane.sync.revocations.keeper import Ingress as RevocationsIngress
+from dataplane.sync.stream.reconnecting import Timing, asked_wait_s, backoff_max_s
 from dataplane.sync.subscriber import Subscriber
 from dataplane.sync.transitions import ProtocolViolation, State
 from tests.simulation.parts.connection import Connection
 from tests.simulation.parts.relay import SimulatedRelay
+from tests.simulation.parts.revocations import SimulatedRevocations
+from tests.simulation.parts.signatures import trusted_keys
 from tests.simulation.virtual.clock import Clock, Timer
 from tests.simulation.virtual.disk import Cut, Disk
+from tests.simulation.virtual.environment import patched
 from tests.simulation.virtual.files import VirtualDisk
 from tests.simulation.virtual.tasks import Task
 
@@ -46,6 +53,8 @@ class Site(Protocol):
     disk: Disk
     relay: SimulatedRelay
     policy: Policy
+    verifies: bool
+    """Whether it asks for signatures."""
 
     def connect(self, agent: Agent) -> Connection | None:
         """Open a stream to a control plane; None: none answers."""
@@ -94,16 +103,28 @@ class Agent:
             http_url="",
             controlplane="",
             credentials=None,
-        )
-        self.keeper = SnapshotKeeper(
-            cast(Settings, settings), instance_uid=instance_uid, policy=site.policy, activate=self._activate
+            trusted_keys=None,
+            enrollment_token_file=None,
+            labels_by_key={},
         )
         # The monotonic clock of a machine begins anywhere.
-        self.keeper._disk = SnapshotDirectory(
-            VirtualDisk(site.disk),
-            clock=lambda: clock.now_s - started_s + 1000.0,
-            background=self._in_background,
+        directory = functools.partial(
+            SnapshotDirectory, clock=lambda: clock.now_s - started_s + 1000.0, background=self._in_background
         )
+        with patched(
+            [
+                (keeper_module, "FileDisk", lambda _: VirtualDisk(site.disk)),
+                (keeper_module, "SnapshotDirectory", directory),
+            ]
+        ):
+            self.keeper = SnapshotKeeper(
+                cast(Settings, settings),
+                instance_uid=instance_uid,
+                policy=site.policy,
+                activate=self._activate,
+                ingress=cast(RevocationsIngress, SimulatedRevocations()),
+                trusted=trusted_keys(verifies=site.verifies),
+            )
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -134,15 +155,15 @@ class Agent:
         self._site.booted(self)
         if keeper.snapshot is not None:
             await self._activate(keeper.snapshot)
-        self._spawn(keeper._settle(), lambda _: None)
+        self._spawn(keeper_module._settle_for_ever(keeper._disk), lambda _: None)
+        self._spawn(keeper._trusted.follow(self._ask_again, serves=lambda: keeper.snapshot is not None), lambda _: None)
         self._spawn(keeper._retry_crashed(client), lambda _: self._hello_outdated())
         self._report()
         self._connect()
 
-    @property
-    def _started_client(self) -> SyncClient:
-        assert self._client is not None, "it has booted"
-        return self._client
+    def _ask_again(self, positions: Iterable[Position], number: int) -> None:
+        self.keeper._ask_again(positions, number)
+        self._hello_outdated()
 
     def _spawn(self, coroutine: object, on_done: Callable[[object], None]) -> None:
         self._tasks = [task for task in self._tasks if not task.is_done]
@@ -218,6 +239,7 @@ class Agent:
         connection.to_server.on_room = self._write
         connection.on_broken_client = lambda: self._close(connection, "broken")
         self.subscriber.open()
+        self.keeper.revocations.open()
         if self._client is not None:
             self._client._hello_outdated.clear()
         self._messages = 0
@@ -252,8 +274,8 @@ class Agent:
     def _retry(self, ended: Ended) -> None:
         good = self._clock.now_s - self._opened_s >= TIMING.good_stream_s
         self._failures = 0 if good else self._failures + 1
-        backoff_s = self._random.uniform(0.0, _backoff_max_s(TIMING, self._failures))
-        self._wait = self._clock.after(_asked_wait_s(TIMING, ended) + backoff_s, self._connect)
+        backoff_s = self._random.uniform(0.0, backoff_max_s(TIMING, self._failures))
+        self._wait = self._clock.after(asked_wait_s(TIMING, ended) + backoff_s, self._connect)
 
     def _read(self, connection: Connection, response: pb.SyncResponse) -> None:
         if self.connection is not connection or not self.alive or self.subscriber is None:
@@ -282,7 +304,7 @@ class Agent:
         elif isinstance(event, Refused):
             self._site.refused(self, event.rejected)
             connection.to_client.paused = True  # until it is remembered
-            self._spawn(self._started_client._remember(event.rejected), lambda _: connection.to_client.resume())
+            self._spawn(_remember(self.keeper, event.rejected), lambda _: connection.to_client.resume())
 
     def _decided(self, candidate: Candidate, outcome: Outcome) -> None:
         assert self.subscriber is not None, "it has received a candidate"
@@ -290,7 +312,7 @@ class Agent:
         self._site.decided(self, candidate, outcome)
         if rejected is not None:
             self._site.refused(self, rejected)
-            self._spawn(self._started_client._remember(rejected), lambda _: None)
+            self._spawn(_remember(self.keeper, rejected), lambda _: None)
         self._write()
         if self._ended is not None:
             self._ended = None
@@ -309,7 +331,7 @@ class Agent:
             return
         assert self.subscriber.state is not State.CLOSED, "a stream is open"
         while connection.to_server.has_room or connection.to_server.is_cut:
-            message = self.subscriber.take_message()
+            message = self.keeper.revocations.next_message(self.subscriber)
             if message is None:
                 return
             connection.to_server.write(message)

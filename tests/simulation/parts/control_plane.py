@@ -19,6 +19,7 @@ from controlplane.store.fleet.tables import FleetTables
 from tests.simulation.parts.connection import Connection
 from tests.simulation.parts.fleet_tables import SimulatedFleetTables
 from tests.simulation.parts.server_stream import Listener, ServerStream
+from tests.simulation.parts.signatures import head_signer
 from tests.simulation.parts.store import Store
 from tests.simulation.virtual.clock import Clock
 from tests.simulation.virtual.tasks import run_now
@@ -39,6 +40,8 @@ class Databases:
     store: Store
     tables: SimulatedFleetTables | None
     """None: there is a single control plane, with a database of its own."""
+    signs: bool
+    """Whether control planes sign."""
 
 
 class ControlPlane:
@@ -58,6 +61,7 @@ class ControlPlane:
         self.fleet = self._fleet(databases)
         self.fan_out = FanOut(self.fleet, now=self.now)
         self.feed.subscribe(self.fan_out.publish)
+        self.heads = head_signer(signs=databases.signs)
         self.chunks = ChunkCache(databases.store)
         self._ticks = 0
         self._tick()

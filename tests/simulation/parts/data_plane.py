@@ -50,6 +50,7 @@ class DataPlane:
         *,
         replicas: int,
         entries_max: int | None,
+        verifies: bool,
     ) -> None:
         """
         Args:
@@ -59,8 +60,10 @@ class DataPlane:
             connect: Opens a stream to a control plane.
             replicas: Of the ingress.
             entries_max: It rejects larger snapshots; None: none.
+            verifies: Whether it takes only what a trusted key has signed.
         """
         self.data_plane_id = data_plane_id
+        self.verifies = verifies
         self.disk = Disk()
         self.relay = SimulatedRelay(clock, data_plane_id)
         limits = Limits() if entries_max is None else Limits(entries_max=entries_max)

@@ -79,6 +79,7 @@ class ServerStream:
         if self.ended:
             return
         subscription = self.subscription
+        self.stream.revocations.receive(request, store_uid=self.plane.databases.store.uid)
         try:
             change = subscription.receive(request, self.plane.clock.now_s)
         except ProtocolViolation as error:
@@ -156,7 +157,8 @@ class ServerStream:
             output = subscription.announce(output, can_send_change=can_send_change)
         if not isinstance(output, pb.SyncResponse):
             return self._write_piece(output)
-        self._write(output, lambda: None)
+        head = subscription.in_flight or self.plane.fan_out.head
+        self._write(self.plane.heads.add_to(output, head), lambda: None)
         return True
 
     def _write_piece(self, request: PieceRequest) -> bool:

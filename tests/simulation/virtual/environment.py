@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Coroutine, Hashable, Iterator
+from collections.abc import Callable, Coroutine, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import structlog
@@ -14,7 +15,8 @@ from controlplane.push import cutting
 from controlplane.push.flights import Flights
 from dataplane.agent import ingress_swap
 from dataplane.ingress import relayed_view
-from dataplane.sync import keeper
+from dataplane.sync import keeper, trusted_keys
+from dataplane.sync.revocations import keeper as revocations_keeper
 from dataplane.sync.stored import limits
 from protocol import catalog_digest
 from tests.simulation.virtual.clock import Clock
@@ -39,16 +41,24 @@ async def _join(_: Flights[Any], key: Hashable, call: Callable[[], Coroutine[Any
     return await call()
 
 
-_PATCHES: tuple[tuple[Any, str, Any], ...] = (
+Patch = tuple[Any, str, Any]
+
+FLIGHTS_OF_ONE: Patch = (Flights, "join", _join)
+
+_PATCHES: tuple[Patch, ...] = (
     (keeper, "asyncio", VIRTUAL_ASYNCIO),
     (keeper, "_SETTLE_INTERVAL_S", SETTLE_S),
+    (trusted_keys, "asyncio", VIRTUAL_ASYNCIO),
+    (trusted_keys, "random", SimpleNamespace(uniform=lambda low, high: (low + high) / 2)),
+    (trusted_keys, "RELOAD_INTERVAL_S", 15.0),
+    (revocations_keeper, "asyncio", VIRTUAL_ASYNCIO),
     (keeper, "version", lambda _: "simulated"),
     (ingress_swap, "asyncio", VIRTUAL_ASYNCIO),
     (relayed_view, "asyncio", VIRTUAL_ASYNCIO),
     (limits, "COMPACT_BYTES_MIN", COMPACT_BYTES),
     (limits, "COMPACT_RECORDS_MAX", COMPACT_RECORDS),
     (cutting, "CHUNK_BYTES_MAX", CHUNK_BYTES),
-    (Flights, "join", _join),
+    FLIGHTS_OF_ONE,
     (catalog_digest, "_element", _element),
 )
 
@@ -59,12 +69,21 @@ def simulated(clock: Clock) -> Iterator[None]:
     VIRTUAL_ASYNCIO.attach(clock)
     logs = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    before = [(module, name, getattr(module, name)) for module, name, _ in _PATCHES]
-    for module, name, value in _PATCHES:
-        setattr(module, name, value)
+    try:
+        with patched(_PATCHES):
+            yield
+    finally:
+        structlog.configure(**logs)
+
+
+@contextmanager
+def patched(patches: Sequence[Patch]) -> Iterator[None]:
+    """Put other values in these places, for the length of the block."""
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in patches]
+    for owner, name, value in patches:
+        setattr(owner, name, value)
     try:
         yield
     finally:
-        for module, name, value in before:
-            setattr(module, name, value)
-        structlog.configure(**logs)
+        for owner, name, value in before:
+            setattr(owner, name, value)
