@@ -157,7 +157,7 @@ class Checker:
         if agent is None or agent.keeper.snapshot is None:
             return
         position = agent.keeper.snapshot.position
-        held = [replica.position for replica in plane.replicas if replica.position is not None]
+        held = [replica.position for replica in plane.replicas if replica.position and not replica.forgotten]
         if all(item == position or _is_after(item, position) for item in held):
             account.everywhere.add(position)
         since_s = account.first_s.get(position)

@@ -1,11 +1,13 @@
 """Faults put into the code under test, each of which an invariant must catch.
 
-Each is a function that replaces one named function, and states the first seed that catches it.
+Each is a function that replaces one named function; `FAULTS` has the first seed that catches it.
+`python -m tests.simulation.planted` finds the seeds again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,9 +26,13 @@ from dataplane.sync.keeper import SnapshotKeeper
 from dataplane.sync.stored.change_log import ChangeLog
 from dataplane.sync.subscriber import Subscriber
 from dataplane.sync.trusted_keys import TrustedKeys
+from tests.simulation.plan import plan_of
+from tests.simulation.runner import run
 from tests.simulation.virtual.disk import Disk
 
 Plant = Callable[[pytest.MonkeyPatch], None]
+
+SEEDS_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,3 +182,25 @@ FAULTS = (
     Fault(plant=pointer_before_its_file, seed=0, invariant="positions never regress"),
     Fault(plant=compaction_loses_the_newest_record, seed=0, invariant="positions never regress"),
 )
+
+
+def first_caught(fault: Fault, seeds: Iterable[int]) -> int | None:
+    """The first of these seeds at which a fault violates its invariant; None: at none."""
+    for seed in seeds:
+        violation = run(plan_of(seed), plant=fault.planted).violation
+        if violation is not None and violation.invariant == fault.invariant:
+            return seed
+    return None
+
+
+def main() -> None:
+    """Print the first seed that catches each fault."""
+    for fault in FAULTS:
+        seed = first_caught(fault, range(SEEDS_MAX))
+        found = f"seed {seed}" if seed is not None else f"none of {SEEDS_MAX} seeds"
+        sys.stdout.write(f"{fault.name}: {found}, recorded is {fault.seed}: {fault.invariant}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

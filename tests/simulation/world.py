@@ -103,6 +103,8 @@ class World:
             plane.allow_new_store()
         for number, control_plane in enumerate(self.control_planes):
             change_key(control_plane.heads, trusted=True)
+            if self.checker.read_damage:
+                control_plane.kill()  # its chunks may hold what the database has answered wrongly
             if not control_plane.alive:
                 self.control_planes[number] = self.new_control_plane(number)
 

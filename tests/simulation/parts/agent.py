@@ -11,6 +11,7 @@ from typing import Protocol, cast
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import status_pb2
 from dataplane.agent.ingress_swap import SwapTiming, until_ingress_decides_by
+from dataplane.agent.ledger.usage import Usage
 from dataplane.agent.relayed_snapshot import find_snapshot, put_snapshot
 from dataplane.agent.serve_api import ServeApi
 from dataplane.relay.relay import Relay
@@ -96,6 +97,7 @@ class Agent:
         self._ended: Ended | None = None
         """How the stream has ended while a decision was pending."""
         self._sequence = 0
+        self._usage = Usage()
         started_s = clock.now_s
         settings = SimpleNamespace(
             data_dir=Path("/nowhere"),
@@ -148,6 +150,7 @@ class Agent:
 
     async def _run(self) -> None:
         keeper = self.keeper
+        self._site.relay.follow(lambda update: self._usage.observe(update, self._clock.now_s))
         await keeper.load(await find_snapshot(cast(Relay, self._site.relay)))
         client = keeper._client
         assert client is not None, "`load` makes the client"
@@ -200,7 +203,7 @@ class Agent:
         await put_snapshot(relay, snapshot, rules=rules, withdrawn=self.keeper.withdrawn)
         await until_ingress_decides_by(
             snapshot.position,
-            positions=lambda: self._site.relay.positions,
+            positions=self._usage.ingress_positions,
             serve=self._site.serve(),
             on_lag=self._lags,
             timing=SWAP_TIMING,

@@ -20,6 +20,8 @@ from tests.simulation.virtual.clock import Clock
 from tests.simulation.virtual.disk import Disk
 
 ALLOWED_SOURCES = ("file:///", "hf://")
+RAY_NOTICES_S = 100.0
+"""After this long Ray Serve has found that a replica does not answer its health checks."""
 START_S = (0.2, 3.0)
 """How long a process takes to start: from, to."""
 
@@ -92,6 +94,8 @@ class DataPlane:
         if self.agent is None:
             self.agents_started += 1
             self.agent = Agent(self._clock, self, f"{self.data_plane_id}-{self.agents_started}")
+            for replica in self.replicas:
+                replica.forgotten |= replica.stopped and not self.relay.knows(replica)
             self.agent.start()
 
     def _start_replica(self) -> None:
@@ -146,9 +150,15 @@ class DataPlane:
             self._start_replica()
 
     def stop_replica(self, number: int) -> None:
-        """An ingress replica's process stands still (SIGSTOP)."""
+        """An ingress replica's process stands still (SIGSTOP). Ray Serve replaces it in the end."""
         if self.replicas:
-            self.replicas[number % len(self.replicas)].stopped = True
+            replica = self.replicas[number % len(self.replicas)]
+            replica.stopped = True
+            self._clock.after(RAY_NOTICES_S, lambda: self._replace_stopped(replica))
+
+    def _replace_stopped(self, replica: IngressReplica) -> None:
+        if replica.stopped and replica in self.replicas:
+            self._end_replica(replica)
 
     def resume_replicas(self) -> None:
         for replica in self.replicas:

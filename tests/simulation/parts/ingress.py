@@ -39,6 +39,8 @@ class IngressReplica:
         self.alive = True
         self.stopped = False
         """It does nothing, and its process lives."""
+        self.forgotten = False
+        """Neither the relay nor the agent know what it decides by: both were lost meanwhile."""
         rules = validation_rules("simulated", policy)
         self._relayed = RelayedView(policy, rules)
         self._read = read
@@ -72,7 +74,7 @@ class IngressReplica:
 
     def go_on(self) -> None:
         """Its process runs again."""
-        self.stopped = False
+        self.stopped = self.forgotten = False
         self.look()
 
     def kill(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from controlplane.catalog.domain import DataPlaneRecord, Entry, Head, Position
@@ -64,8 +64,14 @@ class Store:
     def restored(cls, backup: Store, revision: int, uid: str) -> Store:
         """A store from a backup that was taken at `revision`."""
         store = cls(uid)
-        store._put(revision, backup.commits[revision].entries)
-        store._oldest = revision
+        for number, committed in backup.commits.items():
+            if number <= revision:
+                position = replace(committed.position, store_uid=uid)
+                store.commits[number] = store._newest = replace(committed, position=position)
+        store._oldest = min(backup._oldest, revision)
+        store._entries = store._newest.entries
+        for entry in store._entries.values():
+            store._digest = store._digest.added(entry.name, entry.type, entry.digest)
         return store
 
     @property
