@@ -171,16 +171,16 @@ def signature_checked_after_the_swap(patch: pytest.MonkeyPatch) -> None:
 
 
 FAULTS = (
-    Fault(plant=apply_before_commit, seed=8, invariant="nothing is applied before Commit"),
+    Fault(plant=apply_before_commit, seed=1, invariant="nothing is applied before Commit"),
     Fault(plant=ack_at_send, seed=0, invariant="ACTIVE is active at every ingress replica"),
     Fault(plant=answer_a_nack_with_the_same_snapshot, seed=5, invariant="a rejected snapshot is not sent again"),
-    Fault(plant=forget_the_watch_on_a_lost_connection, seed=16, invariant="everyone converges"),
-    Fault(plant=skip_the_root, seed=0, invariant="active is a committed snapshot"),
-    Fault(plant=swap_two_chunks, seed=1, invariant="a good snapshot is not rejected"),
+    Fault(plant=forget_the_watch_on_a_lost_connection, seed=12, invariant="everyone converges"),
+    Fault(plant=skip_the_root, seed=7, invariant="active is a committed snapshot"),
+    Fault(plant=swap_two_chunks, seed=0, invariant="a good snapshot is not rejected"),
     Fault(plant=change_of_the_wrong_base, seed=1, invariant="a good change comes out"),
-    Fault(plant=signature_checked_after_the_swap, seed=0, invariant="a signature is verified before activation"),
-    Fault(plant=pointer_before_its_file, seed=0, invariant="positions never regress"),
-    Fault(plant=compaction_loses_the_newest_record, seed=0, invariant="positions never regress"),
+    Fault(plant=signature_checked_after_the_swap, seed=24, invariant="a signature is verified before activation"),
+    Fault(plant=pointer_before_its_file, seed=4, invariant="positions never regress"),
+    Fault(plant=compaction_loses_the_newest_record, seed=406, invariant="positions never regress"),
 )
 
 
