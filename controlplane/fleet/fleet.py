@@ -54,6 +54,7 @@ def fleet_of(
     sharing: Sharing | None = None,
     limits: FleetLimits | None = None,
     write_retry_s: float = 1.0,
+    own_write_pause_s: float = OWN_WRITE_PAUSE_S,
 ) -> Fleet:
     """A fleet that has yet to run.
 
@@ -63,6 +64,7 @@ def fleet_of(
         sharing: How to share the database with other control planes; None: there are no others.
         limits: Bounds of the state.
         write_retry_s: Wait after a write that failed. Seconds.
+        own_write_pause_s: Between two writes to a database that is not shared. Seconds.
     """
     changed = Changed()
     state = FleetState(head=head, shares_statuses=sharing is not None, limits=limits, on_change=changed.notify)
@@ -70,7 +72,7 @@ def fleet_of(
     if sharing is None:
         database = OwnDatabase(records)
         writing = WritingSettings(
-            pause_s=OWN_WRITE_PAUSE_S, retry_s=write_retry_s, reports_per_write=REPORTS_PER_OWN_WRITE
+            pause_s=own_write_pause_s, retry_s=write_retry_s, reports_per_write=REPORTS_PER_OWN_WRITE
         )
     else:
         database = SharedDatabase(state, sharing)
