@@ -60,6 +60,7 @@ def fleet_of(
     limits: FleetLimits | None = None,
     write_retry_s: float = 1.0,
     clock: Callable[[], float] = time.monotonic,
+    own_write_pause_s: float = OWN_WRITE_PAUSE_S,
 ) -> Fleet:
     """A fleet that has yet to run.
 
@@ -70,6 +71,7 @@ def fleet_of(
         limits: Bounds of the state.
         write_retry_s: Wait after a write that failed. Seconds.
         clock: Seconds of a clock that does not go back.
+        own_write_pause_s: Between two writes to a database that is not shared. Seconds.
     """
     changed = Changed()
     lags = Lags(head, clock=clock)
@@ -79,7 +81,7 @@ def fleet_of(
     if sharing is None:
         database = OwnDatabase(records)
         writing = WritingSettings(
-            pause_s=OWN_WRITE_PAUSE_S, retry_s=write_retry_s, reports_per_write=REPORTS_PER_OWN_WRITE
+            pause_s=own_write_pause_s, retry_s=write_retry_s, reports_per_write=REPORTS_PER_OWN_WRITE
         )
     else:
         database = SharedDatabase(state, sharing)

@@ -21,6 +21,9 @@ from controlplane.store.fleet.reports import FleetChange, FleetReport
 from controlplane.store.fleet.tables import FleetTables
 from controlplane.store.store import Store
 
+CLAIMS_PER_WRITE = 200
+"""Streams that are numbered in a single transaction: a fleet reconnects at the same moment."""
+
 _log = structlog.get_logger("controlplane.fleet.shared_database")
 
 
@@ -88,6 +91,9 @@ class SharedDatabase:
         self._notified = asyncio.Event()
         self._looking = asyncio.Lock()
         self._looks_begun = 0
+        self._claims: list[tuple[str, asyncio.Future[Session]]] = []
+        """Streams that wait for their number."""
+        self._claiming: asyncio.Task[None] | None = None
 
     async def claim(self, data_plane_id: str) -> Session:
         """Number a new stream of a data plane.
@@ -95,7 +101,33 @@ class SharedDatabase:
         Raises:
             Unavailable: the database failed.
         """
-        return Session(await self._tables.claim(data_plane_id, self._replica_uid))
+        claimed: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
+        self._claims.append((data_plane_id, claimed))
+        if self._claiming is None:
+            self._claiming = asyncio.create_task(self._claim_all())
+        return await claimed
+
+    async def _claim_all(self) -> None:
+        """Number all streams that wait. Those that come meanwhile are next, together."""
+        while self._claims:
+            together: dict[str, asyncio.Future[Session]] = {}
+            later: list[tuple[str, asyncio.Future[Session]]] = []
+            for data_plane_id, claimed in self._claims:
+                # Two streams of a data plane get two numbers.
+                if data_plane_id in together or len(together) == CLAIMS_PER_WRITE:
+                    later.append((data_plane_id, claimed))
+                else:
+                    together[data_plane_id] = claimed
+            self._claims = later
+            try:
+                sessions = await self._tables.claim(together, self._replica_uid)
+            except Exception as error:
+                for claimed in together.values():
+                    _set(claimed, error)
+            else:
+                for data_plane_id, claimed in together.items():
+                    _set(claimed, Session(sessions[data_plane_id]))
+        self._claiming = None
 
     async def put(self, reports: Sequence[FleetReport]) -> None:
         """Write reports, and notify the other control planes.
@@ -192,3 +224,13 @@ def sharing_of(store: Store, settings: SharingSettings | None = None) -> Sharing
         replica_uid=store.new_uid(),
         settings=settings or SharingSettings(),
     )
+
+
+def _set(claimed: asyncio.Future[Session], outcome: Session | Exception) -> None:
+    """Answer a claim, unless nobody waits for it any more."""
+    if claimed.done():
+        return
+    if isinstance(outcome, Exception):
+        claimed.set_exception(outcome)
+    else:
+        claimed.set_result(outcome)

@@ -275,12 +275,12 @@ async def test_a_removed_data_plane_comes_back_as_a_newer_one(url: str) -> None:
     async with Store.open(url) as store:
         tables = store.fleet_tables()
         assert tables is not None
-        first = await tables.claim(RECORD.id, "here")
+        first = (await tables.claim([RECORD.id], "here"))[RECORD.id]
         await tables.put([report(first, "models/a")])
         (before,) = (await tables.changes_since({}, 10)).changes
         await store.write(remove, method="RemoveDataPlane", resource="dataPlanes/edge")
         assert (await tables.changes_since({}, 10)).ids == frozenset()
-        second = await tables.claim(RECORD.id, "here")
+        second = (await tables.claim([RECORD.id], "here"))[RECORD.id]
         reading = await tables.changes_since({}, 10)
         assert (reading.changes, reading.ids) == ([], {RECORD.id})
         await tables.put([report(first, "models/late"), report(second, "models/b")])

@@ -16,7 +16,8 @@ from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from controlplane.catalog.domain import DataPlaneRecord
 from controlplane.push.subscription.timing import Limits
 from controlplane.store.store import Store
-from tests.stream.sync_conditions import chunks_written, (
+from tests.stream.sync_conditions import (
+    chunks_written,
     is_connected,
     is_kept,
     read_to_the_end,

@@ -7,12 +7,12 @@ other.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, delete, func, literal_column, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import BigInteger, ColumnElement, Row, Text, bindparam, delete, func, literal_column, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from broadsheet.v1 import status_pb2
 from controlplane.store.databases.connection import Statements, WriteConnection
@@ -93,11 +93,11 @@ class FleetTables:
                 await connection.execute(delete(replicas).where(replicas.c.uid == replica_uid))
                 await notify(connection)
 
-    async def claim(self, data_plane_id: str, replica_uid: str) -> int:
-        """Number a new stream of a data plane. Its earlier streams are ignored from now on.
+    async def claim(self, data_plane_ids: Collection[str], replica_uid: str) -> Mapping[str, int]:
+        """Number a new stream of each data plane. Their earlier streams are ignored from now on.
 
         Returns:
-            The number, for `FleetReport.session`.
+            The numbers by data plane id, for `FleetReport.session`.
         """
         row = data_plane_reports.c
         changes = {
@@ -112,18 +112,24 @@ class FleetTables:
                 # A data plane that was removed may come back. A control plane that has not noticed
                 # its removal must take the numbers for newer than those it knows, and read all.
                 now_us: int = (await connection.execute(select(_NOW_US))).scalar_one()
-                claim = insert(data_plane_reports).values(
-                    data_plane_id=data_plane_id,
-                    session=now_us,
-                    replica_uid=replica_uid,
-                    connected=True,
-                    number=now_us,
-                    replaced_number=now_us,
-                )
+                claims = [
+                    {
+                        "data_plane_id": data_plane_id,
+                        "session": now_us,
+                        "replica_uid": replica_uid,
+                        "connected": True,
+                        "number": now_us,
+                        "replaced_number": now_us,
+                    }
+                    # Always in this order, so that two transactions cannot deadlock.
+                    for data_plane_id in sorted(set(data_plane_ids))
+                ]
+                claim = insert(data_plane_reports).values(claims)
                 claim = claim.on_conflict_do_update(index_elements=["data_plane_id"], set_=changes)
-                session: int = (await connection.execute(claim.returning(row.session))).scalar_one()
+                claimed = await connection.execute(claim.returning(row.data_plane_id, row.session))
+                sessions = {found.data_plane_id: found.session for found in claimed}
                 await notify(connection)
-        return session
+        return sessions
 
     async def put(self, reports: Sequence[FleetReport]) -> None:
         """Write reports. Those of a stream that is not the newest of its data plane are dropped."""
@@ -154,11 +160,12 @@ class FleetTables:
         with self._timed(FLEET_READ), database_errors():
             async with self._database.engine.begin() as connection:
                 rows = (await connection.execute(query)).all()
+                reported = [row for row in rows if row.data_plane_id is not None and row.id is not None]
+                statuses = await _statuses_since(connection, reported, known)
                 return FleetReading(
                     changes=[
-                        await _change(connection, row, known.get(row.data_plane_id, 0))
-                        for row in rows
-                        if row.data_plane_id is not None and row.id is not None
+                        _change(row, known.get(row.data_plane_id, 0), statuses.get(row.data_plane_id, {}))
+                        for row in reported
                     ],
                     ids=frozenset(row.data_plane_id or row.id for row in rows),
                 )
@@ -203,17 +210,34 @@ async def _put(connection: WriteConnection, report: FleetReport) -> bool:
     return True
 
 
-async def _change(connection: Statements, row: Row[Any], known: int) -> FleetChange:
-    statuses: dict[str, status_pb2.ResourceStatus | None] = {}
-    replace = known < row.replaced_number
-    if row.number != known:
-        query = select(resource_statuses.c.name, resource_statuses.c.status).where(
-            resource_statuses.c.data_plane_id == row.data_plane_id,
-            resource_statuses.c.number > (0 if replace else known),
-        )
-        for change in await connection.execute(query):
-            status = status_pb2.ResourceStatus.FromString(change.status) if change.status is not None else None
-            statuses[change.name] = status
+async def _statuses_since(
+    connection: Statements, rows: Sequence[Row[Any]], known: Mapping[str, int]
+) -> Mapping[str, Mapping[str, status_pb2.ResourceStatus | None]]:
+    """Statuses that have changed since `known`, by data plane id and name."""
+    since = {
+        row.data_plane_id: 0 if known.get(row.data_plane_id, 0) < row.replaced_number else known[row.data_plane_id]
+        for row in rows
+        if row.number != known.get(row.data_plane_id, 0)
+    }
+    if not since:
+        return {}
+    # One query for all of them: a fleet reports each change of the catalog at the same time.
+    wanted = select(
+        func.unnest(bindparam("ids", type_=ARRAY(Text))).label("id"),
+        func.unnest(bindparam("numbers", type_=ARRAY(BigInteger))).label("since"),
+    ).subquery()
+    query = select(resource_statuses.c.data_plane_id, resource_statuses.c.name, resource_statuses.c.status).join(
+        wanted,
+        (wanted.c.id == resource_statuses.c.data_plane_id) & (resource_statuses.c.number > wanted.c.since),
+    )
+    found: dict[str, dict[str, status_pb2.ResourceStatus | None]] = {}
+    for change in await connection.execute(query, {"ids": list(since), "numbers": list(since.values())}):
+        status = status_pb2.ResourceStatus.FromString(change.status) if change.status is not None else None
+        found.setdefault(change.data_plane_id, {})[change.name] = status
+    return found
+
+
+def _change(row: Row[Any], known: int, statuses: Mapping[str, status_pb2.ResourceStatus | None]) -> FleetChange:
     return FleetChange(
         record=data_plane(row),
         session=row.session,
@@ -221,7 +245,7 @@ async def _change(connection: Statements, row: Row[Any], known: int) -> FleetCha
         connected=row.connected and row.replica_alive,
         settled_revision=row.settled_revision,
         number=row.number,
-        replace=replace,
+        replace=known < row.replaced_number,
         statuses=statuses,
     )
 

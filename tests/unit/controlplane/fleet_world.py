@@ -90,10 +90,15 @@ class World:
     """A fleet and its fan-out."""
 
     def __init__(
-        self, revision: int = 5, *, limits: FleetLimits | None = None, shutdown: ShutdownSettings | None = None
+        self,
+        revision: int = 5,
+        *,
+        limits: FleetLimits | None = None,
+        shutdown: ShutdownSettings | None = None,
+        write_pause_s: float = 0,
     ) -> None:
         self.records, self.clock = Records(), Clock()
-        self.fleet: Fleet = fleet_of(self.records, head=head(revision), limits=limits)
+        self.fleet: Fleet = fleet_of(self.records, head=head(revision), limits=limits, own_write_pause_s=write_pause_s)
         self.fan_out = FanOut(self.fleet, now=self.clock, settings=shutdown)
 
     def stream(self) -> Stream:

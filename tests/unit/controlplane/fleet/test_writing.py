@@ -37,6 +37,28 @@ async def test_changes_are_written_at_once_and_last_seen_times_rarely() -> None:
     running.cancel()
 
 
+async def test_what_a_data_plane_reports_soon_after_a_write_is_written_together() -> None:
+    world = World(write_pause_s=0.05)
+    running = asyncio.create_task(world.fleet.writer.run())
+    stream = await world.connect(have=at(5))
+    await settle()
+    assert world.records.writes == 1
+    for message in ("one", "two", "three"):
+        status = pb.Status(
+            target=position_to_proto(at(5)),
+            serving=position_to_proto(at(5)),
+            phase=pb.PHASE_ACTIVE,
+            message=message,
+        )
+        world.say(stream, status)
+        await settle()
+    assert world.records.writes == 1
+    await asyncio.sleep(0.1)
+    assert world.records.writes == 2
+    assert world.records.records["dp"].message == "three"
+    running.cancel()
+
+
 async def test_a_burst_of_changes_is_written_once() -> None:
     world = World()
     for number in range(100):
