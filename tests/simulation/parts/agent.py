@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Protocol, cast
@@ -28,6 +28,7 @@ from dataplane.sync.directory import SnapshotDirectory
 from dataplane.sync.events import Accepted, Candidate, Diverged, Ended, Event, Refused, Rejected
 from dataplane.sync.keeper import SnapshotKeeper
 from dataplane.sync.revocations.keeper import Ingress as RevocationsIngress
+from dataplane.sync.stored.compaction import Background
 from dataplane.sync.stream.reconnecting import Timing, asked_wait_s, backoff_max_s
 from dataplane.sync.subscriber import Subscriber
 from dataplane.sync.transitions import ProtocolViolation, State
@@ -98,35 +99,7 @@ class Agent:
         """How the stream has ended while a decision was pending."""
         self._sequence = 0
         self._usage = Usage()
-        started_s = clock.now_s
-        settings = SimpleNamespace(
-            data_dir=Path("/nowhere"),
-            data_plane_id=site.data_plane_id,
-            http_url="",
-            controlplane="",
-            credentials=None,
-            trusted_keys=None,
-            enrollment_token_file=None,
-            labels_by_key={},
-        )
-        # The monotonic clock of a machine begins anywhere.
-        directory = functools.partial(
-            SnapshotDirectory, clock=lambda: clock.now_s - started_s + 1000.0, background=self._in_background
-        )
-        with patched(
-            [
-                (keeper_module, "FileDisk", lambda _: VirtualDisk(site.disk)),
-                (keeper_module, "SnapshotDirectory", directory),
-            ]
-        ):
-            self.keeper = SnapshotKeeper(
-                cast(Settings, settings),
-                instance_uid=instance_uid,
-                policy=site.policy,
-                activate=self._activate,
-                ingress=cast(RevocationsIngress, SimulatedRevocations()),
-                trusted=trusted_keys(verifies=site.verifies),
-            )
+        self.keeper = _keeper(clock, site, instance_uid, activate=self._activate, background=self._in_background)
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -339,3 +312,43 @@ class Agent:
                 return
             connection.to_server.write(message)
             self._site.sent(self, message)
+
+
+def _keeper(
+    clock: Clock,
+    site: Site,
+    instance_uid: str,
+    *,
+    activate: Callable[[Snapshot], Awaitable[None]],
+    background: Background,
+) -> SnapshotKeeper:
+    """The keeper of a new agent, on the virtual disk."""
+    started_s = clock.now_s
+    settings = SimpleNamespace(
+        data_dir=Path("/nowhere"),
+        data_plane_id=site.data_plane_id,
+        http_url="",
+        controlplane="",
+        credentials=None,
+        trusted_keys=None,
+        enrollment_token_file=None,
+        labels_by_key={},
+    )
+    # The monotonic clock of a machine begins anywhere.
+    directory = functools.partial(
+        SnapshotDirectory, clock=lambda: clock.now_s - started_s + 1000.0, background=background
+    )
+    with patched(
+        [
+            (keeper_module, "FileDisk", lambda _: VirtualDisk(site.disk)),
+            (keeper_module, "SnapshotDirectory", directory),
+        ]
+    ):
+        return SnapshotKeeper(
+            cast(Settings, settings),
+            instance_uid=instance_uid,
+            policy=site.policy,
+            activate=activate,
+            ingress=cast(RevocationsIngress, SimulatedRevocations()),
+            trusted=trusted_keys(verifies=site.verifies),
+        )

@@ -11,6 +11,7 @@ from typing import cast
 from controlplane.catalog.domain import Head
 from controlplane.commit_feed import CommitFeed
 from controlplane.errors import DomainError
+from controlplane.fleet.data_plane import Session
 from controlplane.fleet.fleet import Fleet, fleet_of
 from controlplane.fleet.shared_database import Sharing, SharingSettings
 from controlplane.push.chunks import ChunkCache
@@ -85,6 +86,17 @@ class ControlPlane:
     def accept(self, connection: Connection) -> None:
         """A data plane connects."""
         self.streams.append(ServerStream(self, connection))
+
+    def claim(self, data_plane_id: str) -> Session:
+        """Number a stream. The real database puts together what is claimed at the same time.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        tables = self.databases.tables
+        if tables is None:
+            return run_now(self.fleet.database.claim(data_plane_id))
+        return Session(run_now(tables.claim([data_plane_id], self.uid))[data_plane_id])
 
     def announce(self, head: Head) -> None:
         """It has committed a snapshot itself."""

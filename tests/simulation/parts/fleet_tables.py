@@ -5,7 +5,7 @@ It does in memory what `controlplane.store.fleet.tables.FleetTables` does on Pos
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from broadsheet.v1 import status_pb2
@@ -53,8 +53,11 @@ class SimulatedFleetTables:
         self._beats.pop(replica_uid, None)
         self._in_use.pop(replica_uid, None)
 
-    async def claim(self, data_plane_id: str, replica_uid: str) -> int:
+    async def claim(self, data_plane_ids: Collection[str], replica_uid: str) -> Mapping[str, int]:
         self._store.check()
+        return {data_plane_id: self._claim(data_plane_id, replica_uid) for data_plane_id in data_plane_ids}
+
+    def _claim(self, data_plane_id: str, replica_uid: str) -> int:
         row = self._rows.get(data_plane_id)
         if row is None:
             now_us = 1 + int(self._clock.now_s * 1e6)

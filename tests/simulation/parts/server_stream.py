@@ -107,7 +107,7 @@ class ServerStream:
             record = run_now(plane.databases.store.get_data_plane(data_plane_id))
             if record is not None:
                 plane.fleet.state.remember(record, make_room=True)
-            session = run_now(plane.fleet.database.claim(data_plane_id))
+            session = plane.claim(data_plane_id)
         except DomainError:
             self.end()
             return
