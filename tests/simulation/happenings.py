@@ -59,6 +59,30 @@ class Happenings:
         in_use = [oldest for item in living if (oldest := item.fan_out.oldest_in_use) is not None]
         store.purge(in_use)
 
+    # -- waves -------------------------------------------------------------------------------------
+
+    def _with_waves(self, call: Callable[[ControlPlane], None]) -> None:
+        """Let an operator call a control plane."""
+        living = [control_plane for control_plane in self._world.control_planes if control_plane.alive]
+        if not living or self._world.databases.store.is_away:
+            return
+        own = self._chance.choice(living)
+        call(own)
+        for other in living:
+            if other is not own:
+                self._later(0.001, 0.1, other.look)
+
+    def do_set_waves(self, soak_s: int) -> None:
+        self._with_waves(lambda plane: plane.waves.set_policy(soak_s=soak_s, now=plane.now()))
+
+    def do_clear_waves(self) -> None:
+        self._with_waves(lambda plane: plane.waves.clear_policy(plane.now()))
+
+    def do_operate_waves(self, kind: str) -> None:
+        self._with_waves(lambda plane: plane.waves.operate(kind, plane.now()))
+
+    # -- the database ------------------------------------------------------------------------------
+
     def do_restore_backup(self, back: int) -> None:
         """The store is lost, and a backup takes its place under a new uid."""
         store = self._world.databases.store
@@ -67,7 +91,8 @@ class Happenings:
         # What only a broken registry can commit is not in its next commit.
         entries = restored.commits[revision].entries
         self._world.catalog.entries = {name: entry for name, entry in entries.items() if GHOST not in name}
-        self._world.databases = self._world.new_databases(restored)
+        waves = self._world.databases.waves.restored(restored)
+        self._world.databases = self._world.new_databases(restored, waves)
         for number in range(len(self._world.control_planes)):
             self.do_kill_control_plane(number)
 

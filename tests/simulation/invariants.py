@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
+from controlplane.catalog.domain import Position as ServerPosition
 from controlplane.fleet.progress import Progress
+from controlplane.fleet.waves.states import Event as WaveEvent
 from controlplane.push.subscription.violations import ProtocolViolation as ClientViolation
 from dataplane.snapshot.change import Change
 from dataplane.snapshot.rejection import BASE_MODEL_MISSING, SNAPSHOT_TOO_LARGE, STORE_UID_MISMATCH, Rejection
@@ -27,12 +29,15 @@ from tests.simulation.parts.data_plane import DataPlane
 from tests.simulation.parts.server_stream import ServerStream
 from tests.simulation.parts.signatures import is_vouched_for
 from tests.simulation.parts.store import Committed, Store
+from tests.simulation.parts.waves import WavesTable
 from tests.simulation.trace import Trace, shown
 from tests.simulation.virtual.clock import Clock
 from tests.simulation.virtual.environment import SETTLE_S
 from tests.simulation.virtual.network import WINDOW_MESSAGES
 
 PHASE_REPORTS_MAX = 4
+CANARY_ID = "dp0"
+"""The data plane that the first wave selects."""
 PROVEN_S = PROBATION_S + SETTLE_S + 1.0
 """After so long in service a snapshot is proven on disk."""
 _ACTIVE = (pb.PHASE_ACTIVE, pb.PHASE_ACTIVE_WITH_ERRORS)
@@ -84,6 +89,8 @@ class Checker:
         self._clock = clock
         self._trace = trace
         self._accounts: dict[str, Account] = defaultdict(Account)
+        self._is_excused = False
+        """Whether the rollout under way goes on without the canary."""
         self._rejected: dict[str, dict[Position, None]] = defaultdict(dict)
         """By instance uid."""
 
@@ -286,6 +293,20 @@ class Checker:
     def sent(self, stream: ServerStream, response: pb.SyncResponse) -> None:
         self._trace.add(stream.plane.name, f"to {stream.connection.name}: {{}}", response)
         self._check_view(stream, stream.subscription.progress)
+        if response.HasField("intent") and response.intent.mode != pb.Intent.MODE_NONE:
+            self._check_given(stream, response.intent.to.revision)
+
+    def _check_given(self, stream: ServerStream, revision: int) -> None:
+        """Check that a data plane gets no snapshot that a wave holds back from it."""
+        table = stream.plane.databases.waves
+        rollout = table.rollout
+        if rollout is None or not table.has_policy:
+            return
+        target = rollout.target if stream.stream.data_plane_id in rollout.given else None
+        allowed = target or rollout.stable
+        if revision > allowed.position.revision:
+            name = stream.stream.data_plane_id
+            raise Violation("a wave begins when the one before is well", f"{name} is sent {revision}, and is held")
 
     def received(self, stream: ServerStream, request: pb.SyncRequest) -> None:
         self._trace.add(stream.plane.name, f"of {stream.connection.name}: {{}}", request)
@@ -301,6 +322,29 @@ class Checker:
         position = Position(store_uid=serving.store_uid, revision=serving.revision, digest=serving.digest)
         if position not in self._accounts[data_plane_id].everywhere:
             raise Violation("ACTIVE is active at every ingress replica", f"{shown(position)} of {data_plane_id} is not")
+
+    def rollout_moved(self, method: str, table: WavesTable) -> None:
+        """An operator or a control plane has moved the rollout, or set the policy."""
+        rollout = table.rollout
+        if rollout is None:
+            return
+        target = rollout.target.position if rollout.target is not None else None
+        words = f"{method}: {rollout.state.value}, wave {rollout.wave}, target {{}}, stable {{}}"
+        self._trace.add("rollout", words, target, rollout.stable.position)
+        if method == WaveEvent.NEXT.value and target is not None:
+            self._check_wave(target)
+        elif method == WaveEvent.COMPLETE.value:
+            self._check_wave(rollout.stable.position)
+        self._is_excused = CANARY_ID in rollout.excused
+
+    def _check_wave(self, reached: ServerPosition) -> None:
+        """The canary's wave has ended: the canary serves the target, or an operator has said that
+        the rollout goes on without it."""
+        if self._is_excused or CANARY_ID not in self._accounts:
+            return
+        served = self._accounts[CANARY_ID].everywhere
+        if not any(item.store_uid == reached.store_uid and item.revision >= reached.revision for item in served):
+            raise Violation("a wave begins when the one before is well", f"{CANARY_ID} never served {shown(reached)}")
 
     def violated(self, stream: ServerStream, error: ClientViolation) -> None:
         self._trace.add(stream.plane.name, f"is offended by {stream.connection.name}: {error}")

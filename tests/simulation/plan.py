@@ -105,6 +105,8 @@ def plan_of(seed: int) -> Plan:
     for kind in chance.choices(kinds, weights, k=chance.randint(0, 8)):
         arguments = tuple(chance.randrange(8) for _ in range(counts[kind]))
         events.append(Event(at_s=_time(chance, horizon_s), kind=kind, arguments=arguments))
+    if chance.random() < 0.3:
+        events += _waves(chance, horizon_s)
     return Plan(
         seed=seed,
         data_planes=data_planes,
@@ -126,3 +128,14 @@ def _commit(chance: random.Random, horizon_s: float) -> Event:
     # Often several right after each other, which coalesce.
     arguments = (kind, chance.randrange(4), chance.randrange(4), chance.choice((1, 1, 1, 2, 3)))
     return Event(at_s=_time(chance, horizon_s), kind="commit", arguments=arguments)
+
+
+def _waves(chance: random.Random, horizon_s: float) -> list[Event]:
+    """A policy from the start or later, and operators."""
+    at_s = chance.choice((0.0, _time(chance, horizon_s)))
+    events = [Event(at_s=at_s, kind="set_waves", arguments=(chance.choice((0, 1, 5, 20)),))]
+    for kind in chance.choices(("halt", "resume", "force", ""), (1, 2, 1, 1), k=chance.randint(0, 3)):
+        arguments = (kind,) if kind else ()
+        operation = "operate_waves" if kind else "clear_waves"
+        events.append(Event(at_s=_time(chance, horizon_s), kind=operation, arguments=arguments))
+    return events

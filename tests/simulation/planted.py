@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
+from controlplane.fleet.waves import health, machine
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
 from controlplane.push.stream import Stream
@@ -170,6 +171,12 @@ def signature_checked_after_the_swap(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TrustedKeys, "refuse", lambda self, position, entry_count, signed_head: None)
 
 
+def a_silent_data_plane_counts_as_well(patch: pytest.MonkeyPatch) -> None:
+    """A wave takes a data plane for well that says nothing."""
+    is_well = health.is_well
+    patch.setattr(machine, "is_well", lambda seen, target: not seen.connected or is_well(seen, target))
+
+
 FAULTS = (
     Fault(plant=apply_before_commit, seed=1, invariant="nothing is applied before Commit"),
     Fault(plant=ack_at_send, seed=0, invariant="ACTIVE is active at every ingress replica"),
@@ -180,6 +187,7 @@ FAULTS = (
     Fault(plant=change_of_the_wrong_base, seed=1, invariant="a good change comes out"),
     Fault(plant=signature_checked_after_the_swap, seed=24, invariant="a signature is verified before activation"),
     Fault(plant=pointer_before_its_file, seed=4, invariant="positions never regress"),
+    Fault(plant=a_silent_data_plane_counts_as_well, seed=34, invariant="a wave begins when the one before is well"),
     Fault(plant=compaction_loses_the_newest_record, seed=406, invariant="positions never regress"),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from controlplane.fleet.waves.states import State
 from dataplane.snapshot.snapshot import Position
 from tests.simulation.happenings import Happenings
 from tests.simulation.invariants import Checker, Violation
@@ -13,6 +14,7 @@ from tests.simulation.parts.data_plane import DataPlane
 from tests.simulation.parts.fleet_tables import SimulatedFleetTables
 from tests.simulation.parts.signatures import change_key
 from tests.simulation.parts.store import Store
+from tests.simulation.parts.waves import CANARY, WavesTable
 from tests.simulation.plan import Plan
 from tests.simulation.trace import Trace, shown
 from tests.simulation.virtual.clock import Clock
@@ -51,6 +53,7 @@ class World:
                 replicas=plan.replicas,
                 entries_max=SMALL_ENTRIES_MAX if number in plan.small else None,
                 verifies=plan.signed,
+                labels=CANARY if number == 0 else {},
             )
             for number in range(plan.data_planes)
         ]
@@ -73,6 +76,7 @@ class World:
         self._run_until(self.clock.now_s + 1.0)
         self.trace.add("world", "everything heals")
         self._heal()
+        happenings.do_operate_waves("force")
         happenings.do_commit("model", 0, 0, 1)
         until_s = self.clock.now_s + SETTLED_S
         while self._missing():
@@ -80,6 +84,9 @@ class World:
                 if not self.clock.step(until_s):
                     raise Violation("everyone converges", self._who_has_not())
             self._check_steps()
+            rollout = self.databases.waves.rollout
+            if rollout is not None and rollout.state is State.HALTED:
+                happenings.do_operate_waves("force")
 
     def _run_until(self, until_s: float) -> None:
         while self.clock.step(until_s):
@@ -139,10 +146,11 @@ class World:
         self._stores += 1
         return f"store-{self._stores}"
 
-    def new_databases(self, store: Store) -> Databases:
+    def new_databases(self, store: Store, waves: WavesTable | None = None) -> Databases:
         self.checker.stores[store.uid] = store
         shared = self._plan.control_planes > 1
-        return Databases(store, SimulatedFleetTables(store, self.clock) if shared else None, self._plan.signed)
+        tables = SimulatedFleetTables(store, self.clock) if shared else None
+        return Databases(store, tables, waves or WavesTable(store), self._plan.signed)
 
     def new_control_plane(self, number: int) -> ControlPlane:
         return ControlPlane(self.clock, f"cp{number}", self.databases, self.checker)

@@ -55,6 +55,7 @@ class Site(Protocol):
     disk: Disk
     relay: SimulatedRelay
     policy: Policy
+    labels: Mapping[str, str]
     verifies: bool
     """Whether it asks for signatures."""
 
@@ -332,7 +333,7 @@ def _keeper(
         credentials=None,
         trusted_keys=None,
         enrollment_token_file=None,
-        labels_by_key={},
+        labels_by_key=site.labels,
     )
     # The monotonic clock of a machine begins anywhere.
     directory = functools.partial(

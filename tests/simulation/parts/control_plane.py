@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import cast
+from typing import Protocol, cast
 
 from controlplane.catalog.domain import Head
 from controlplane.commit_feed import CommitFeed
@@ -17,11 +17,14 @@ from controlplane.fleet.shared_database import Sharing, SharingSettings
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
 from controlplane.store.fleet.tables import FleetTables
+from controlplane.store.store import Store as RealStore
+from controlplane.upkeep.waves import WavesUpkeep
 from tests.simulation.parts.connection import Connection
 from tests.simulation.parts.fleet_tables import SimulatedFleetTables
 from tests.simulation.parts.server_stream import Listener, ServerStream
 from tests.simulation.parts.signatures import head_signer
 from tests.simulation.parts.store import Store
+from tests.simulation.parts.waves import Told, WavesStore, WavesTable
 from tests.simulation.virtual.clock import Clock
 from tests.simulation.virtual.tasks import run_now
 
@@ -41,14 +44,19 @@ class Databases:
     store: Store
     tables: SimulatedFleetTables | None
     """None: there is a single control plane, with a database of its own."""
+    waves: WavesTable
     signs: bool
     """Whether control planes sign."""
+
+
+class Observer(Listener, Told, Protocol):
+    """Who is told what happens at a control plane."""
 
 
 class ControlPlane:
     """One process. After a crash another one is made in its place."""
 
-    def __init__(self, clock: Clock, name: str, databases: Databases, listener: Listener) -> None:
+    def __init__(self, clock: Clock, name: str, databases: Databases, listener: Observer) -> None:
         self.name = name
         self.uid = f"{name} since {clock.now_s}"
         self.clock = clock
@@ -59,12 +67,21 @@ class ControlPlane:
         """How far its time of day is off. Seconds."""
         self.streams: list[ServerStream] = []
         self.feed = CommitFeed()
+        self.waves = WavesStore(databases.waves, listener)
         self.fleet = self._fleet(databases)
         self.fan_out = FanOut(self.fleet, now=self.now)
         self.feed.subscribe(self.fan_out.publish)
         self.heads = head_signer(signs=databases.signs)
         self.chunks = ChunkCache(databases.store)
+        self._upkeep = WavesUpkeep(
+            cast(RealStore, self.waves), self.fleet, now=self.now, clock=lambda: clock.now_s - self._started_s
+        )
+        self._started_s = clock.now_s
+        self._upkeep_due = False
         self._ticks = 0
+        self._try(lambda: run_now(self.fleet.waves.refresh()))
+        self._try(lambda: run_now(self._upkeep._remember_all()))
+        self.fleet.changed.listen(lambda _: self._keep_up_soon())
         self._tick()
 
     def _fleet(self, databases: Databases) -> Fleet:
@@ -77,7 +94,7 @@ class ControlPlane:
                 replica_uid=self.uid,
                 settings=SharingSettings(lease_s=LEASE_S),
             )
-        return fleet_of(databases.store, head=databases.store.head, sharing=sharing)
+        return fleet_of(databases.store, head=databases.store.head, waves=self.waves, sharing=sharing)
 
     def now(self) -> datetime:
         """The time of day as this machine has it."""
@@ -102,11 +119,29 @@ class ControlPlane:
         """It has committed a snapshot itself."""
         if self.alive:
             self.feed.publish(head)
+            self.clock.after(0.01, self._refresh)
 
     def look(self) -> None:
         """Look at what others have committed and reported."""
         if self.alive:
             self._try(lambda: run_now(self.fleet.database.catch_up()))
+            self._refresh()
+
+    def _refresh(self) -> None:
+        """Read what the database has of the waves."""
+        if self.alive:
+            self._try(lambda: run_now(self.fleet.waves.refresh()))
+
+    def _keep_up_soon(self) -> None:
+        if not self._upkeep_due and self.alive and self.fleet.waves.rollout is not None:
+            self._upkeep_due = True
+            self.clock.after(0.05, self._keep_up)
+
+    def _keep_up(self) -> None:
+        """Make the moves of the rollout that are due."""
+        self._upkeep_due = False
+        if self.alive:
+            self._try(lambda: run_now(self._upkeep.advance()))
 
     def kill(self) -> None:
         """End the process: its memory is lost."""
@@ -126,9 +161,11 @@ class ControlPlane:
             return
         self._ticks += 1
         if self._ticks % LOOK_TICKS == 0:
-            self._try(lambda: run_now(self.fleet.database.catch_up()))
+            self.look()
             if self.databases.tables is not None:
                 self._try(lambda: run_now(self._beat()))
+        if self.fleet.waves.rollout is not None:
+            self._keep_up()
         if self.fleet.state.has_unwritten:
             run_now(self.fleet.writer.flush())
         self.clock.after(TICK_S, self._tick)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Protocol, cast
 
@@ -53,6 +53,7 @@ class DataPlane:
         replicas: int,
         entries_max: int | None,
         verifies: bool,
+        labels: Mapping[str, str],
     ) -> None:
         """
         Args:
@@ -63,9 +64,11 @@ class DataPlane:
             replicas: Of the ingress.
             entries_max: It rejects larger snapshots; None: none.
             verifies: Whether it takes only what a trusted key has signed.
+            labels: By which waves choose it.
         """
         self.data_plane_id = data_plane_id
         self.verifies = verifies
+        self.labels = labels
         self.disk = Disk()
         self.relay = SimulatedRelay(clock, data_plane_id)
         limits = Limits() if entries_max is None else Limits(entries_max=entries_max)

@@ -53,7 +53,7 @@ class ServerStream:
     def __init__(self, plane: ControlPlane, connection: Connection) -> None:
         self.plane = plane
         self.connection = connection
-        self.stream = Stream(Subscription(head=plane.fan_out.head, limits=LIMITS, now_s=plane.clock.now_s))
+        self.stream = Stream(Subscription(head=plane.fan_out.floor, limits=LIMITS, now_s=plane.clock.now_s))
         self.stream.wake = _Wake(self._wake)  # type: ignore[assignment]
         self._random = plane.clock.random(f"{connection.name} database")
         self.attached = False
@@ -86,6 +86,7 @@ class ServerStream:
             self.plane.listener.violated(self, error)
             self.end()
             return
+        self.stream.note_traffic(request)
         if subscription.state is State.CLOSED:
             return
         if not self.attached:
@@ -108,6 +109,7 @@ class ServerStream:
             if record is not None:
                 plane.fleet.state.remember(record, make_room=True)
             session = plane.claim(data_plane_id)
+            run_now(plane.fleet.waves.refresh())
         except DomainError:
             self.end()
             return
