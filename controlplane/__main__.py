@@ -33,6 +33,7 @@ from controlplane.store.store import Store
 from controlplane.upkeep import audit_retention, rollouts
 from controlplane.upkeep.purging import purge_for_ever
 from controlplane.upkeep.retention import run_compaction
+from controlplane.upkeep.waves import WavesUpkeep
 from protocol.transport.open_files import allow_connections
 
 EXIT_SETUP = 1
@@ -103,7 +104,8 @@ async def run(settings: Settings) -> None:
     )
     async with _signals(stop), opening as store:
         verifier = AdapterVerifier(size_bytes_max=settings.adapter_bytes_max, allowed_sources=settings.allowed_sources)
-        fleet = fleet_of(store, head=await store.head(), sharing=sharing_of(store))
+        fleet = fleet_of(store, head=await store.head(), waves=store.waves, sharing=sharing_of(store))
+        await fleet.waves.refresh()
         fan_out = FanOut(fleet, now=_now)
         _measure(metrics, fan_out)
         store.commits.subscribe(lambda head: metrics.announced(head.position.revision))
@@ -158,6 +160,8 @@ async def _serve(
         background = [
             group.create_task(fleet.writer.run()),
             group.create_task(fleet.database.run(lambda: fan_out.oldest_in_use)),
+            group.create_task(fleet.waves.follow()),
+            group.create_task(WavesUpkeep(store, fleet, now=_now, clock=time.monotonic).run()),
             group.create_task(purge_for_ever(store)),
             group.create_task(run_compaction(store, settings.retention, lambda: fan_out.oldest_in_use)),
             group.create_task(rollouts.advance_for_ever(store, fleet.statuses.observed, now=_now)),

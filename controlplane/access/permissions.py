@@ -18,8 +18,8 @@ class Role(enum.StrEnum):
     PUBLISHER = "publisher"
     """A viewer that also changes the catalog: models, adapters, routes."""
     OPERATOR = "operator"
-    """A publisher that also rolls back the whole catalog, reads the audit log, and reads and
-    revokes API keys."""
+    """A publisher that also rolls back the whole catalog, rules the waves of rollouts, reads the
+    audit log, and reads and revokes API keys."""
     ADMIN = "admin"
     """May do everything."""
     DATA_PLANE = "data-plane"
@@ -38,6 +38,8 @@ class Permission(enum.StrEnum):
     CATALOG_ROLL_BACK = "catalog.roll-back"
     FLEET_READ = "fleet.read"
     FLEET_REMOVE = "fleet.remove"
+    FLEET_ROLL_OUT = "fleet.roll-out"
+    """Decide how, and whether, snapshots reach the data planes."""
     AUDIT_READ = "audit.read"
     KEYS_READ = "keys.read"
     KEYS_REVOKE = "keys.revoke"
@@ -51,6 +53,7 @@ _VIEWER = frozenset({Permission.REFLECT, Permission.CATALOG_READ, Permission.FLE
 _PUBLISHER = _VIEWER | {Permission.CATALOG_WRITE}
 _OPERATOR = _PUBLISHER | {
     Permission.CATALOG_ROLL_BACK,
+    Permission.FLEET_ROLL_OUT,
     Permission.AUDIT_READ,
     Permission.KEYS_READ,
     Permission.KEYS_REVOKE,
@@ -114,6 +117,12 @@ _FLEET: Mapping[str, Permission] = {
     "GetDataPlane": Permission.FLEET_READ,
     "WaitForRevision": Permission.FLEET_READ,
     "RemoveDataPlane": Permission.FLEET_REMOVE,
+    "GetFleetPolicy": Permission.FLEET_READ,
+    "SetFleetPolicy": Permission.FLEET_ROLL_OUT,
+    "GetFleetRollout": Permission.FLEET_READ,
+    "HaltFleetRollout": Permission.FLEET_ROLL_OUT,
+    "ResumeFleetRollout": Permission.FLEET_ROLL_OUT,
+    "ForceFleetRollout": Permission.FLEET_ROLL_OUT,
 }
 
 PERMISSION_OF_METHOD: Mapping[str, Permission] = MappingProxyType(

@@ -91,6 +91,8 @@ class DataPlaneRecord:
     """When its last message arrived (UTC, aware)."""
     identity: Identity = Identity.SHARED
     """How sure the identity of its current or latest stream is."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What its operator gave it, by which waves choose data planes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,6 +63,7 @@ def record_of(
         connect_time=now,
         last_seen_time=now,
         identity=identity,
+        labels=dict(hello.labels),
     )
 
 

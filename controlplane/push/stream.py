@@ -6,6 +6,7 @@ import asyncio
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane.catalog.domain import Head, Identity
+from controlplane.fleet.data_plane import Traffic
 from controlplane.push.subscription.goodbyes import REMOVED, SUPERSEDED
 from controlplane.push.subscription.machine import Subscription
 
@@ -25,6 +26,8 @@ class Stream:
         self.wake = asyncio.Event()
         self.identity = Identity.SHARED
         """How sure it is whose stream it is. Set before it is attached."""
+        self.traffic: Traffic | None = None
+        """What the data plane has reported of its traffic; None: nothing."""
         self.statuses_dropped = 0
         """Statuses of names that are not in the catalog."""
 
@@ -46,10 +49,20 @@ class Stream:
         """The head, if the data plane serves or has rejected it; else None."""
         return self.subscription.settled_revision
 
-    def publish(self, head: Head) -> None:
-        """Point it to a newer snapshot."""
-        self.subscription.publish(head)
-        self.wake.set()
+    def note_traffic(self, request: pb.SyncRequest) -> None:
+        """Take what a message that was received says of the traffic."""
+        if request.status.HasField("traffic"):
+            self.traffic = Traffic(request.status.traffic.requests, request.status.traffic.failures)
+
+    def publish(self, head: Head, *, newest_revision: int) -> None:
+        """Point it to a newer snapshot, if it is newer.
+
+        Args:
+            head: The newest that the data plane may have.
+            newest_revision: Of the newest snapshot that there is.
+        """
+        if self.subscription.publish(head, newest_revision=newest_revision):
+            self.wake.set()
 
     def supersede(self) -> None:
         """End it: a newer stream of the same data plane has taken its place."""

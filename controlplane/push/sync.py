@@ -94,7 +94,7 @@ class SyncHandler:
             FailedPrecondition: a message came at the wrong time.
             Unavailable: the client does not read or speak, or the control plane is stopping.
         """
-        stream = Stream(Subscription(head=self._fan_out.head, limits=self._limits, now_s=self._clock()))
+        stream = Stream(Subscription(head=self._fan_out.floor, limits=self._limits, now_s=self._clock()))
         writer = StreamWriter(context.write)
         failure: BaseException | None = None
         try:
@@ -130,6 +130,7 @@ class SyncHandler:
         async for request in requests:
             before = subscription.progress
             change = subscription.receive(request, self._clock())
+            stream.note_traffic(request)
             if subscription.state is State.CLOSED:
                 # It crossed the Goodbye, and means nothing any more.
                 continue

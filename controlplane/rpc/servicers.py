@@ -20,6 +20,7 @@ from broadsheet.v1 import (
     route_pb2,
     snapshot_service_pb2,
     warming_pb2,
+    waves_pb2,
 )
 from broadsheet.v1 import registry_service_pb2 as pb
 from broadsheet.v1.fleet_service_pb2_grpc import FleetServiceServicer
@@ -36,6 +37,7 @@ from controlplane.rpc.handlers.rollouts import RolloutHandler
 from controlplane.rpc.handlers.routes import RouteHandler
 from controlplane.rpc.handlers.snapshots import SnapshotHandler
 from controlplane.rpc.handlers.warming import WarmingHandler
+from controlplane.rpc.handlers.waves import WavesHandler
 from controlplane.store.store import Store
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -199,6 +201,7 @@ class FleetServicer(FleetServiceServicer):
 
     def __init__(self, store: Store, fleet: Fleet) -> None:
         self._fleet = FleetHandler(store, fleet)
+        self._waves = WavesHandler(store, fleet)
 
     async def ListDataPlanes(
         self, request: fleet_service_pb2.ListDataPlanesRequest, context: Context
@@ -219,3 +222,33 @@ class FleetServicer(FleetServiceServicer):
         self, request: fleet_service_pb2.RemoveDataPlaneRequest, context: Context
     ) -> fleet_service_pb2.RemoveDataPlaneResponse:
         return await self._fleet.remove_data_plane(request)
+
+    async def GetFleetPolicy(
+        self, request: waves_pb2.GetFleetPolicyRequest, context: Context
+    ) -> waves_pb2.GetFleetPolicyResponse:
+        return await self._waves.get_fleet_policy(request)
+
+    async def SetFleetPolicy(
+        self, request: waves_pb2.SetFleetPolicyRequest, context: Context
+    ) -> waves_pb2.SetFleetPolicyResponse:
+        return await self._waves.set_fleet_policy(request)
+
+    async def GetFleetRollout(
+        self, request: waves_pb2.GetFleetRolloutRequest, context: Context
+    ) -> waves_pb2.GetFleetRolloutResponse:
+        return await self._waves.get_fleet_rollout(request)
+
+    async def HaltFleetRollout(
+        self, request: waves_pb2.HaltFleetRolloutRequest, context: Context
+    ) -> waves_pb2.HaltFleetRolloutResponse:
+        return await self._waves.halt_fleet_rollout(request)
+
+    async def ResumeFleetRollout(
+        self, request: waves_pb2.ResumeFleetRolloutRequest, context: Context
+    ) -> waves_pb2.ResumeFleetRolloutResponse:
+        return await self._waves.resume_fleet_rollout(request)
+
+    async def ForceFleetRollout(
+        self, request: waves_pb2.ForceFleetRolloutRequest, context: Context
+    ) -> waves_pb2.ForceFleetRolloutResponse:
+        return await self._waves.force_fleet_rollout(request)

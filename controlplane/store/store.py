@@ -30,6 +30,7 @@ from controlplane.store.entries import Entries, EntryChange
 from controlplane.store.fleet.data_planes import DataPlaneRecords, DataPlanes
 from controlplane.store.fleet.reported_names import ReportedNames
 from controlplane.store.fleet.tables import FleetTables
+from controlplane.store.fleet.waves import WavesRecords
 from controlplane.store.groups import Change, GroupCommit
 from controlplane.store.reading import Reading
 from controlplane.store.request_ids import AnsweredRequests
@@ -80,8 +81,11 @@ class Store:
         self._upkeep_door = WriteDoor(opened, opened.upkeep_max)
         self.commits = CommitFeed()
         """Announces each catalog revision that this store commits."""
-        self._groups = GroupCommit(self._catalog_door, self._new_stamp, self.commits.publish, measure)
         reading = Reading(begin=self._begin_read, fetch=self._fetch, now=clock)
+        self.waves = WavesRecords(reading)
+        self._groups = GroupCommit(
+            self._catalog_door, self._new_stamp, self.commits.publish, measure, self.waves.publish
+        )
         self.models = Models(reading)
         self.adapters = Adapters(reading)
         self.routes = Routes(reading)

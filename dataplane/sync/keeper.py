@@ -73,6 +73,7 @@ class SnapshotKeeper:
             instance_uid=instance_uid,
             http_address=settings.http_url,
             software_version=version("broadsheet"),
+            labels=settings.labels_by_key,
         )
         self._disk = SnapshotDirectory(settings.data_dir / "snapshots")
         self._disk_open = False

@@ -304,6 +304,7 @@ def _hello(identity: Identity, serving: Position | None, rejections: Rejections)
         http_address=identity.http_address,
         software_version=identity.software_version,
         features=[pb.FEATURE_DELTA],
+        labels=identity.labels,
     )
 
 

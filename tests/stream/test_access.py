@@ -53,6 +53,10 @@ EXCEPTIONS = {
     "ListAuditEvents": OPERATORS,
     "RollbackCatalog": OPERATORS,
     "RemoveDataPlane": {Role.ADMIN},
+    "SetFleetPolicy": OPERATORS,
+    "HaltFleetRollout": OPERATORS,
+    "ResumeFleetRollout": OPERATORS,
+    "ForceFleetRollout": OPERATORS,
 }
 
 

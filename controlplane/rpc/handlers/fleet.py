@@ -77,8 +77,11 @@ class FleetHandler:
         stored = {record.id: record for record in await self._data_planes.list(after_id=after_id, limit=size + 1)}
         known = self._fleet.state.ids
         ids = sorted({*stored, *known[bisect_right(known, after_id) :][: size + 1]})
+        await self._fleet.waves.refresh()
+        shown = [_data_plane(self._view(data_plane_id, stored)) for data_plane_id in ids[:size]]
+        self._add_waves(shown)
         return pb.ListDataPlanesResponse(
-            data_planes=[_data_plane(self._view(data_plane_id, stored)) for data_plane_id in ids[:size]],
+            data_planes=shown,
             next_page_token=paging.token(request, (ids[size - 1],)) if len(ids) > size else "",
         )
 
@@ -88,7 +91,9 @@ class FleetHandler:
         stored = await self._only_stored([data_plane_id])
         if not stored and self._fleet.state.get(data_plane_id) is None:
             raise data_plane_not_found(request.name)
+        await self._fleet.waves.refresh()
         data_plane = _data_plane(self._view(data_plane_id, stored))
+        self._add_waves([data_plane])
         data_plane.resources.extend(_fitting(self._fleet.state.resources(data_plane_id)))
         return pb.GetDataPlaneResponse(data_plane=data_plane)
 
@@ -140,6 +145,15 @@ class FleetHandler:
                 self._fleet.state.forget(data_plane_id)
         return answer
 
+    def _add_waves(self, shown: Sequence[pb.DataPlane]) -> None:
+        """Say which wave each is in, and whether it is held."""
+        waves = self._fleet.waves
+        number_of = waves.wave_numbers()
+        for data_plane in shown:
+            data_plane_id = parse_data_plane(data_plane.name)
+            data_plane.wave = number_of(data_plane_id, data_plane.labels)
+            data_plane.held = waves.held(data_plane_id)
+
     def _view(self, data_plane_id: str, stored: Mapping[str, DataPlaneRecord]) -> DataPlaneView:
         """What is known of a data plane that is in memory, or else in `stored`."""
         return self._fleet.state.view(data_plane_id) or DataPlaneView.of_stored(stored[data_plane_id])
@@ -189,6 +203,7 @@ def _data_plane(view: DataPlaneView) -> pb.DataPlane:
         last_seen_time=timestamp_to_proto(record.last_seen_time),
         identity=_IDENTITIES[record.identity],
         votes=record.identity.votes,
+        labels=record.labels,
     )
 
 

@@ -75,6 +75,7 @@ def data_plane(row: Row[Any]) -> domain.DataPlaneRecord:
         connect_time=from_us(row.connect_time_us),
         last_seen_time=from_us(row.last_seen_time_us),
         identity=domain.Identity(row.identity),
+        labels=row.labels,
     )
 
 
@@ -93,6 +94,7 @@ def data_plane_values(record: domain.DataPlaneRecord) -> Mapping[str, object]:
         "connect_time_us": to_us(record.connect_time),
         "last_seen_time_us": to_us(record.last_seen_time),
         "identity": record.identity.value,
+        "labels": dict(record.labels),
     }
 
 

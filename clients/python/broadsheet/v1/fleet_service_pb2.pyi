@@ -57,6 +57,26 @@ class DataPlane(_message.Message):
     IDENTITY_SHARED: DataPlane.Identity.ValueType  # 3
     """Whoever has its credential can speak for other data planes, too."""
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     CONNECTED_FIELD_NUMBER: _builtins.int
     INSTANCE_UID_FIELD_NUMBER: _builtins.int
@@ -72,6 +92,9 @@ class DataPlane(_message.Message):
     RESOURCES_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
     VOTES_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    WAVE_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `dataPlanes/{data_plane}`."""
     connected: _builtins.bool
@@ -96,6 +119,12 @@ class DataPlane(_message.Message):
     """Whether rollouts go by what it reports: they do with IDENTITY_BOUND and IDENTITY_LOCAL. Others
     could have been made up.
     """
+    wave: _builtins.int
+    """Its wave in the rollout that is under way, or else by the policy; counted from 1. 0: there are
+    no waves.
+    """
+    held: _builtins.str
+    """Why it may not have the newest snapshot yet. Empty: it may."""
     @_builtins.property
     def serving(self) -> _snapshot_pb2.Position:
         """The snapshot that it serves. Absent: none."""
@@ -118,6 +147,10 @@ class DataPlane(_message.Message):
         out.
         """
 
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels that its operator gave it, by which waves choose data planes."""
+
     def __init__(
         self,
         *,
@@ -136,10 +169,13 @@ class DataPlane(_message.Message):
         resources: _abc.Iterable[_status_pb2.ResourceStatus] | None = ...,
         identity: Global___DataPlane.Identity.ValueType = ...,
         votes: _builtins.bool = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        wave: _builtins.int = ...,
+        held: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "last_seen_time", b"last_seen_time", "serving", b"serving", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "connected", b"connected", "http_address", b"http_address", "identity", b"identity", "instance_uid", b"instance_uid", "last_seen_time", b"last_seen_time", "message", b"message", "name", b"name", "phase", b"phase", "reason", b"reason", "resources", b"resources", "serving", b"serving", "software_version", b"software_version", "target", b"target", "votes", b"votes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "connected", b"connected", "held", b"held", "http_address", b"http_address", "identity", b"identity", "instance_uid", b"instance_uid", "labels", b"labels", "last_seen_time", b"last_seen_time", "message", b"message", "name", b"name", "phase", b"phase", "reason", b"reason", "resources", b"resources", "serving", b"serving", "software_version", b"software_version", "target", b"target", "votes", b"votes", "wave", b"wave"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

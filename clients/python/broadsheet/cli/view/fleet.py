@@ -14,13 +14,16 @@ from broadsheet.types import DataPlane, DataPlaneOutcome, Phase, Position
 
 def data_planes_table(data_planes: Iterable[DataPlane]) -> RenderableType:
     """Data planes, one per line."""
-    table = new_table("DATA PLANE", "STREAM", "VOTES", "SERVING", "TARGET", "PHASE", "HTTP", "LAST SEEN", "REASON")
+    table = new_table(
+        "DATA PLANE", "STREAM", "VOTES", "WAVE", "SERVING", "TARGET", "PHASE", "HTTP", "LAST SEEN", "REASON"
+    )
     for plane in data_planes:
         add_row(
             table,
             plane.name.removeprefix("dataPlanes/"),
             styled("connected" if plane.connected else "gone"),
             "yes" if plane.votes else "no",
+            _wave(plane),
             _position(plane, "serving"),
             _position(plane, "target"),
             styled(Phase.Name(plane.phase).removeprefix("PHASE_")),
@@ -38,6 +41,11 @@ def data_plane_view(plane: DataPlane) -> RenderableType:
     add_row(facts, "Stream", styled("connected" if plane.connected else "gone"))
     identity = DataPlane.Identity.Name(plane.identity).removeprefix("IDENTITY_")
     add_row(facts, "Identity", f"{identity}, {'votes' if plane.votes else 'does not vote'} on rollouts")
+    if plane.labels:
+        add_row(facts, "Labels", ",".join(f"{key}={value}" for key, value in sorted(plane.labels.items())))
+    add_row(facts, "Wave", str(plane.wave) if plane.wave else "-")
+    if plane.held:
+        add_row(facts, "Held", plane.held)
     add_row(facts, "Serving", _position(plane, "serving"))
     add_row(facts, "Target", _position(plane, "target"))
     add_row(facts, "Phase", styled(Phase.Name(plane.phase).removeprefix("PHASE_")))
@@ -79,6 +87,11 @@ def outcomes_table(outcomes: Iterable[DataPlaneOutcome]) -> RenderableType:
             item.message,
         )
     return or_none(table, "no data plane is known")
+
+
+def _wave(plane: DataPlane) -> str:
+    number = str(plane.wave) if plane.wave else "-"
+    return f"{number} held" if plane.held else number
 
 
 def _position(message: DataPlane | DataPlaneOutcome, field: str) -> str:
