@@ -122,6 +122,10 @@ class IngressReport:
     reported_at: float
     """On the replica's own monotonic clock, so only a change of it is meaningful. A report that is
     not renewed is from a replica that is gone."""
+    requests: int = 0
+    """Requests that it has answered since its start, as `dataplane.ingress.traffic` counts them."""
+    failures: int = 0
+    """Those of them that failed."""
 
 
 @dataclass(frozen=True, slots=True)

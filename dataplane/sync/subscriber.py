@@ -249,13 +249,13 @@ class Subscriber:
             self._identity = replace(self._identity, instance_uid=instance_uid)
         return bool(wanted)
 
-    def report(self, resources: Mapping[str, status_pb2.ResourceStatus]) -> None:
+    def report(self, resources: Mapping[str, status_pb2.ResourceStatus], traffic: pb.Traffic | None = None) -> None:
         """Set the current states of all resources worth reporting, by resource name.
 
         What differs from what was sent is sent next; states in between are left out. The caller
         must not change the messages later.
         """
-        self._resources.set(resources)
+        self._resources.set(resources, traffic)
 
     def _active_report(self, position: Position) -> _PhaseReport:
         phase = pb.PHASE_ACTIVE_WITH_ERRORS if self.with_errors else pb.PHASE_ACTIVE

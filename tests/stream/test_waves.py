@@ -12,6 +12,7 @@ import grpc.aio
 import pytest
 
 from broadsheet.v1 import audit_pb2, rollback_pb2, status_pb2, waves_pb2
+from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1.fleet_service_pb2 import DataPlaneOutcome as Outcome
 from tests.postgres_server import PostgresServer
 from tests.stream.sync_conditions import is_connected
@@ -62,6 +63,11 @@ async def done(plane: ControlPlane, revision: int) -> None:
         return (await rollout(plane)).stable.revision == revision
 
     await eventually(is_stable)
+
+
+async def knows_traffic(plane: ControlPlane, name: str, requests: int) -> bool:
+    known = plane.fan_out._fleet.state.get(name)
+    return known is not None and known.traffic is not None and known.traffic.requests == requests
 
 
 class Fleet:
@@ -231,6 +237,21 @@ async def test_a_model_that_fails_on_the_canary_alone_halts(plane: ControlPlane)
         halted = await state(plane, "HALTED")
         assert [(harm.resource, harm.reason) for harm in halted.hurt] == [("models/m", "FAILED")]
         assert fleet.revisions == [2, 1, 1]
+
+
+async def test_a_higher_share_of_errors_on_the_canary_halts(plane: ControlPlane) -> None:
+    soak = waves_pb2.Wave(labels=waves_pb2.LabelSelector(labels=CANARY))
+    soak.soak.FromSeconds(3600)
+    async with fleet_with_policy(plane, waves=[soak]) as fleet:
+        assert fleet.canary.client is not None
+        fleet.canary.client.report({}, pb.Traffic(requests=1000, failures=1))
+        await eventually(lambda: knows_traffic(plane, "canary", 1000))
+        await plane.register("m", text="1")
+        await state(plane, "SOAKING")
+        fleet.canary.client.report({}, pb.Traffic(requests=1200, failures=60))
+        halted = await state(plane, "HALTED")
+        assert halted.hurt[0].reason == "ERROR_SHARE"
+        assert "59 of 200 requests" in halted.hurt[0].message
 
 
 async def test_a_canary_that_is_not_there_is_waited_for_and_named(plane: ControlPlane) -> None:
