@@ -18,6 +18,7 @@ from controlplane.access import setup as access
 from controlplane.adapters.verification import AdapterVerifier
 from controlplane.fleet.fleet import Fleet, fleet_of
 from controlplane.fleet.shared_database import sharing_of
+from controlplane.fleet.waves.waves import Waves
 from controlplane.metrics.endpoint import MetricsEndpoint
 from controlplane.metrics.metrics import Metrics
 from controlplane.push.chunks import ChunkCache
@@ -107,7 +108,7 @@ async def run(settings: Settings) -> None:
         fleet = fleet_of(store, head=await store.head(), waves=store.waves, sharing=sharing_of(store))
         await fleet.waves.refresh()
         fan_out = FanOut(fleet, now=_now)
-        _measure(metrics, fan_out)
+        _measure(metrics, fan_out, fleet.waves)
         store.commits.subscribe(lambda head: metrics.announced(head.position.revision))
         store.commits.subscribe(fan_out.publish)
         server = Server(
@@ -182,10 +183,11 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
     return tls.server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
 
 
-def _measure(metrics: Metrics, fan_out: FanOut) -> None:
+def _measure(metrics: Metrics, fan_out: FanOut, waves: Waves) -> None:
     metrics.begin_at(fan_out.head.position.revision)
     metrics.count_streams(fan_out.streams_by_state)
     metrics.count_data_planes(fan_out.data_planes_by_phase)
+    metrics.count_waves(waves.by_state, lambda: waves.wave, lambda: waves.held_count)
 
 
 @contextlib.asynccontextmanager

@@ -29,6 +29,7 @@ def shown() -> set[str]:
     metrics = Metrics(clock=time.monotonic)
     metrics.count_streams(dict)
     metrics.count_data_planes(dict)
+    metrics.count_waves(dict, lambda: 0, lambda: 0)
     return series(metrics.registry)
 
 

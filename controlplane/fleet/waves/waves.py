@@ -225,6 +225,16 @@ class Waves:
             return lambda data_plane_id, labels: 0
         return lambda data_plane_id, labels: wave_of(data_plane_id, labels, waves, cuts)
 
+    def by_state(self) -> Mapping[str, int]:
+        """1 for the state of the rollout, and 0 for the others."""
+        state = self._rollout.state if self._rollout is not None else State.IDLE
+        return {each.value: int(each is state) for each in State}
+
+    @property
+    def wave(self) -> int:
+        """The wave that has begun last; 0: no rollout is under way."""
+        return self._rollout.wave if self._rollout is not None else 0
+
     @property
     def held_count(self) -> int:
         """Data planes that are known and may not have the newest snapshot."""
