@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ from broadsheet.v1 import snapshot_service_pb2, status_pb2
 from controlplane.catalog.domain import Position
 from controlplane.fleet.data_plane import NO_TRAFFIC, DataPlane, Traffic
 from controlplane.fleet.waves.policy import HealthLimits
-from controlplane.fleet.waves.rollout import FAILED_NAMES_MAX, Baseline, Harm
+from controlplane.fleet.waves.rollout import FAILED_KEPT_MAX, Baseline, Harm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +78,11 @@ def baseline_of(seen: Seen, before: Traffic = NO_TRAFFIC) -> Baseline:
         seen: What it has reported.
         before: Its traffic some time ago: the share of errors since then is the one to keep to.
     """
-    failed = sorted(seen.failed)
+    failed = sorted(map(_hash, seen.failed))
     traffic = seen.traffic
     return Baseline(
         quarantined=seen.quarantined,
-        failed=tuple(failed[:FAILED_NAMES_MAX]),
+        failed=tuple(failed[:FAILED_KEPT_MAX]),
         failed_count=len(failed),
         requests=traffic.requests if traffic is not None else None,
         failures=traffic.failures if traffic is not None else 0,
@@ -132,9 +133,9 @@ def _worse(seen: Seen, baseline: Baseline, limits: HealthLimits) -> Harm | None:
         more = seen.quarantined - baseline.quarantined
         if more > limits.quarantined:
             return _of_resource(seen, status_pb2.RESOURCE_STATE_QUARANTINED, f"{more} more entries are in quarantine")
-        failed = seen.failed
-        is_complete = baseline.failed_count == len(baseline.failed)
-        fresh = failed.keys() - set(baseline.failed) if is_complete else ()
+        failed, before = seen.failed, set(baseline.failed)
+        is_complete = baseline.failed_count == len(before)
+        fresh = [name for name in failed if _hash(name) not in before] if is_complete else []
         more = len(fresh) if is_complete else len(failed) - baseline.failed_count
         if more > limits.failed:
             name = min(fresh, default="")
@@ -154,6 +155,10 @@ def _more_errors(seen: Seen, baseline: Baseline, limits: HealthLimits) -> Harm |
         f"{100 * since.error_share:.2g} percent, and {100 * baseline.error_share:.2g} percent before"
     )
     return _harm(seen, "ERROR_SHARE", text)
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4])
 
 
 def _since(now: Traffic, before: Traffic) -> Traffic:

@@ -15,8 +15,9 @@ from controlplane.catalog.domain import Head, Position
 from controlplane.fleet.waves.policy import Cuts, Policy, policy_of
 from controlplane.fleet.waves.states import TRANSITIONS, Event, State
 
-FAILED_NAMES_MAX = 50
-"""Names in a baseline. Beyond that, only their number is compared."""
+FAILED_KEPT_MAX = 50
+"""Resources in a baseline. Beyond that, only their number is compared. With ten thousand data
+planes, a row is of 6 MB at most."""
 
 HARMS_MAX = 100
 """Harms that are kept. One is enough to halt."""
@@ -27,8 +28,8 @@ class Baseline:
     """How a data plane was when it was given the target."""
 
     quarantined: int = 0
-    failed: tuple[str, ...] = ()
-    """Names of resources that were FAILED, at most FAILED_NAMES_MAX."""
+    failed: tuple[int, ...] = ()
+    """Resources that were FAILED, by the hash of their name; at most FAILED_KEPT_MAX."""
     failed_count: int = 0
     requests: int | None = None
     """That its ingress had answered. None: unknown, so errors are not compared."""

@@ -337,32 +337,6 @@ def test_after_a_reconnect_every_state_is_sent_again() -> None:
     assert list(status.status.resources) == [ready("a")]
 
 
-def test_traffic_is_sent_when_it_has_changed_and_again_on_the_next_stream() -> None:
-    subscriber = opened()
-    subscriber.report({}, pb.Traffic(requests=5, failures=1))
-    first = sent_messages(subscriber)
-    assert [message.status.traffic for message in first if message.status.HasField("traffic")] == [
-        pb.Traffic(requests=5, failures=1)
-    ]
-    subscriber.report({}, pb.Traffic(requests=5, failures=1))
-    subscriber.report({})
-    assert sent_messages(subscriber) == []
-    subscriber.close()
-    subscriber.open()
-    again = [message.status for message in sent_messages(subscriber) if message.HasField("status")]
-    # With the states of all resources: the control plane compares both with what comes later.
-    assert [(status.replace, status.traffic.requests) for status in again] == [(True, 5)]
-
-
-def test_labels_are_in_hello() -> None:
-    identity = Identity(data_plane="dp", instance_uid="i", labels={"region": "eu"})
-    subscriber = Subscriber(identity, policy=POLICY, serving=None)
-    subscriber.open()
-    hello = subscriber.take_message()
-    assert hello is not None
-    assert dict(hello.hello.labels) == {"region": "eu"}
-
-
 def test_a_rejection_that_is_taken_back_is_in_no_hello_and_its_snapshot_is_received() -> None:
     older, newer = position(CATALOG, 1), position(CATALOG, 2)
     rejected = Rejected(position=newer, reason="BAD", message="words")

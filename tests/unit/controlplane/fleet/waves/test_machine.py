@@ -1,4 +1,4 @@
-"""When a wave begins, when it is well, and what halts it."""
+"""When a wave begins, and when it is well."""
 
 from __future__ import annotations
 
@@ -14,17 +14,8 @@ from controlplane.fleet.data_plane import Traffic
 from controlplane.fleet.waves import machine
 from controlplane.fleet.waves.machine import WAVE_TIMEOUT
 from controlplane.fleet.waves.states import TRANSITIONS, Event, State
-from tests.unit.controlplane.fleet.waves.waves_world import NOW, World, failing, quarantining, wave
+from tests.unit.controlplane.fleet.waves.waves_world import NOW, World, failing, rolling, wave
 from tests.unit.controlplane.fleet_world import at, head
-
-
-def rolling(*waves: waves_pb2.Wave, limits: waves_pb2.FleetHealthLimits | None = None) -> World:
-    """The canaries have been given revision 2, and do not serve it yet."""
-    world = World(*waves, limits=limits)
-    world.commit(2)
-    assert world.move() == [Event.BEGIN, Event.GIVE]
-    assert (world.state, world.given) == (State.ROLLING, {"c1", "c2"})
-    return world
 
 
 def test_a_rollout_goes_from_wave_to_wave_until_everyone_has_the_snapshot() -> None:
@@ -123,116 +114,6 @@ def test_a_data_plane_that_comes_late_belongs_to_its_wave() -> None:
     assert world.move(after_s=1) == [Event.NEXT, Event.GIVE]
 
 
-@pytest.mark.parametrize(
-    ("harm", "reason", "resource"),
-    [
-        ({"rejected": at(2), "reason": "ROOT_DIGEST_MISMATCH", "settled_revision": 2}, "ROOT_DIGEST_MISMATCH", ""),
-        ({"settled_revision": 2}, "REJECTED", ""),
-        ({"serving": at(2), "unwell": failing("models/m")}, "FAILED", "models/m"),
-        ({"serving": at(2), "unwell": quarantining(["models/m"])}, "QUARANTINED", "models/m"),
-        ({"serving": at(2), "with_errors": True}, "QUARANTINED", ""),
-    ],
-)
-def test_who_is_hurt_is_named_and_nobody_else_gets_the_snapshot(
-    harm: Mapping[str, Any], reason: str, resource: str
-) -> None:
-    world = rolling()
-    world.serve("c2")
-    world.say("c1", **harm)
-    assert world.move() == [Event.HALT]
-    assert [(item.data_plane_id, item.reason, item.resource) for item in world.rollout.hurt] == [
-        ("c1", reason, resource)
-    ]
-    assert world.rollout.reason == reason
-    assert world.move(after_s=10**6) == []
-    assert world.given == {"c1", "c2"}
-
-
-def test_what_was_broken_before_is_no_harm() -> None:
-    world = World()
-    world.say("c1", unwell={**failing("models/old"), **quarantining(["models/q"])})
-    world.commit(2)
-    world.move()
-    world.serve("c1", "c2")
-    assert Event.NEXT in world.move()
-    # Another one that fails is, although the old one is well again.
-    world.say("c1", unwell=failing("models/new"))
-    assert world.move() == [Event.HALT]
-    assert world.rollout.hurt[0].resource == "models/new"
-
-
-def test_limits_tolerate_some_harm() -> None:
-    world = rolling(limits=waves_pb2.FleetHealthLimits(failed=1, quarantined=2))
-    world.serve("c1", "c2")
-    world.say("c1", unwell={**failing("models/a"), **quarantining(["models/b", "models/c"])})
-    assert Event.NEXT in world.move()
-    world.say("c1", unwell=failing("models/a", "models/d"))
-    assert world.move() == [Event.HALT]
-
-
-@pytest.mark.parametrize(
-    ("traffic", "halts"),
-    [
-        # Before, 2 of 100 have failed, and 1 percent point more is allowed.
-        (Traffic(1100, 30), False),
-        (Traffic(1100, 52), True),
-        (Traffic(199, 100), False),  # 99 requests are too few to judge by
-        (Traffic(300, 100), True),  # the agent has started again, and counts from 0
-    ],
-)
-def test_a_higher_share_of_errors_halts(traffic: Traffic, halts: bool) -> None:
-    world = World()
-    world.say("c1", traffic=Traffic(100, 2))
-    world.commit(2)
-    world.move()
-    world.serve("c1", "c2")
-    world.say("c1", traffic=traffic)
-    assert (world.move() == [Event.HALT]) == halts
-    if halts:
-        assert world.rollout.reason == "ERROR_SHARE"
-
-
-def test_errors_are_not_compared_where_nothing_was_known_before() -> None:
-    world = rolling()
-    world.serve("c1", "c2")
-    world.say("c1", traffic=Traffic(10_000, 5000))
-    assert Event.NEXT in world.move()
-
-
-def test_the_share_before_is_that_of_the_last_minutes() -> None:
-    world = World()
-    world.say("c1", traffic=Traffic(1_000_000, 0))
-    world.clock.sample(world.seen.values, world.now_s)
-    # It has been failing for minutes, and the snapshot is not to blame.
-    world.say("c1", traffic=Traffic(1_000_200, 100))
-    world.commit(2)
-    world.move()
-    world.serve("c1", "c2")
-    world.say("c1", traffic=Traffic(1_000_400, 200))
-    assert Event.NEXT in world.move()
-
-
-def test_a_data_plane_that_dies_with_the_snapshot_is_hurt_in_whatever_wave() -> None:
-    world = rolling()
-    world.serve("c1", "c2")
-    world.move()
-    assert world.rollout.wave == 2
-    world.say("c1", connected=False)
-    assert world.move(after_s=0) == []
-    assert world.move(after_s=59) == []
-    assert world.move(after_s=1) == [Event.HALT]
-    assert world.rollout.reason == "DISCONNECTED"
-
-
-def test_a_stream_that_comes_back_in_time_is_no_harm() -> None:
-    world = rolling()
-    for _ in range(5):
-        world.say("c1", connected=False)
-        assert world.move(after_s=50) == []
-        world.say("c1", connected=True)
-        assert world.move(after_s=1) == []
-
-
 def test_who_does_not_vote_gets_the_snapshot_in_its_wave_and_decides_nothing() -> None:
     world = World()
     world.say("c2", votes=False)
@@ -263,72 +144,6 @@ def test_a_wave_whose_labels_nobody_has_is_never_well() -> None:
     assert world.given == set()
 
 
-def halted() -> World:
-    world = rolling()
-    world.serve("c2")
-    world.say("c1", rejected=at(2), reason="DOOMED", settled_revision=2)
-    assert world.move() == [Event.HALT]
-    return world
-
-
-def test_resume_goes_on_with_the_same_snapshot_without_those_who_were_hurt() -> None:
-    world = halted()
-    world.commit(3)
-    world.operate(machine.resumed(world.rollout, NOW))
-    assert world.rollout.excused == {"c1"}
-    assert Event.NEXT in world.move()
-    assert world.rollout.target == head(2)
-    world.serve("o1", "o2")
-    assert Event.COMPLETE in world.move()
-
-
-def test_restart_takes_the_newest_and_begins_where_it_hurt() -> None:
-    world = halted()
-    world.commit(3)
-    world.operate(machine.restarted(world.rollout, world.situation))
-    assert (world.rollout.wave, world.rollout.first) == (0, ("c1",))
-    assert world.move() == [Event.GIVE]
-    assert world.given == {"c1"}
-    world.say("c1", rejected=None)
-    world.serve("c1")
-    assert world.move() == [Event.WELL, Event.NEXT, Event.GIVE]
-    assert world.given == {"c1", "c2"}
-    # The other canary keeps what it serves until then, and then gets the newest.
-    world.serve("c2")
-    assert world.move() == [Event.WELL, Event.NEXT, Event.GIVE]
-
-
-def test_a_roll_back_goes_first_to_all_who_have_the_bad_snapshot_and_are_there() -> None:
-    world = halted()
-    world.say("c2", connected=False)
-    world.commit(3)
-    assert world.move() == []
-    world.rollback_revision = 3
-    assert world.move() == [Event.RESTART, Event.GIVE]
-    assert (world.rollout.target, world.rollout.first, world.given) == (head(3), ("c1",), {"c1"})
-    world.say("c2", connected=True)
-    world.say("c1", rejected=None)
-    world.serve("c1")
-    world.move()
-    world.serve("c2")
-    world.move()
-    world.serve("o1", "o2")
-    assert world.move()[-1] is Event.COMPLETE
-    # It is no rollback of anything later.
-    world.commit(4)
-    assert world.move() == [Event.BEGIN, Event.GIVE]
-
-
-@pytest.mark.parametrize("is_halted", [True, False])
-def test_force_makes_the_newest_stable(is_halted: bool) -> None:
-    world = halted() if is_halted else rolling()
-    world.commit(7)
-    world.operate(machine.forced(world.rollout, world.newest, NOW))
-    assert world.rollout.stable == head(7)
-    assert (world.state, world.rollout.given, world.rollout.hurt) == (State.IDLE, {}, ())
-    assert world.move() == []
-
-
 def test_a_rollout_keeps_the_policy_that_it_began_with() -> None:
     world = rolling()
     world.policy = waves_pb2.FleetPolicy()
@@ -338,17 +153,6 @@ def test_a_rollout_keeps_the_policy_that_it_began_with() -> None:
     assert Event.COMPLETE in world.move()
     world.commit(3)
     assert world.move() == []
-
-
-def test_an_operator_halts_only_what_is_under_way() -> None:
-    world = World()
-    with pytest.raises(KeyError):
-        machine.halted_by_operator(world.rollout, "", NOW)
-    with pytest.raises(KeyError):
-        machine.resumed(world.rollout, NOW)
-    world = rolling()
-    world.operate(machine.halted_by_operator(world.rollout, "", NOW))
-    assert (world.rollout.reason, world.state) == ("OPERATOR", State.HALTED)
 
 
 def test_a_restart_neither_forgets_a_harm_nor_shortens_a_soak() -> None:

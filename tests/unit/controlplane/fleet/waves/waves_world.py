@@ -134,3 +134,12 @@ def failing(*names: str) -> Mapping[str, status_pb2.ResourceStatus]:
 
 def quarantining(names: Iterable[str]) -> Mapping[str, status_pb2.ResourceStatus]:
     return dict.fromkeys(names, QUARANTINED)
+
+
+def rolling(*waves: waves_pb2.Wave, limits: waves_pb2.FleetHealthLimits | None = None) -> World:
+    """The canaries have been given revision 2, and do not serve it yet."""
+    world = World(*waves, limits=limits)
+    world.commit(2)
+    assert world.move() == [Event.BEGIN, Event.GIVE]
+    assert (world.state, world.given) == (State.ROLLING, {"c1", "c2"})
+    return world
