@@ -329,6 +329,21 @@ async def test_a_held_rollout_survives_a_restart(tmp_path: Path) -> None:
         assert fleet.first.offered == [1]
 
 
+async def test_after_a_restart_a_canary_that_has_not_come_back_is_still_waited_for(tmp_path: Path) -> None:
+    async with control_plane(tmp_path / "registry") as plane:
+        async with fleet_with_policy(plane) as fleet:
+            pass
+        await eventually(lambda: is_connected(plane, False, "canary"))
+    async with (
+        control_plane(tmp_path / "registry") as plane,
+        fleet.first.running(plane.address, "first", instance_uid="first"),
+    ):
+        await plane.register("m", text="1")
+        rolling = await state(plane, "ROLLING")
+        assert list(rolling.waiting_for) == ["dataPlanes/canary"]
+        assert (rolling.wave, rolling.held_count) == (1, 3)
+
+
 async def test_two_control_planes_hold_and_go_on_together(postgres_server: PostgresServer, tmp_path: Path) -> None:
     url = postgres_server.new_database()
     async with (

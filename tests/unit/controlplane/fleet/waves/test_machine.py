@@ -227,3 +227,15 @@ def test_nobody_of_a_wave_gets_a_snapshot_before_the_one_before_is_well(actions:
                 assert is_well or canary in world.rollout.excused, (canary, moves)
         # Nobody is sent an older snapshot than it may have had.
         assert all(world.allowed(each).position.revision >= before.stable.position.revision for each in world.seen)
+
+
+def test_nobody_is_given_the_snapshot_before_it_is_known_how_they_are() -> None:
+    world = World()
+    world.say("c2", has_reported=False)
+    world.commit(2)
+    world.move()
+    assert world.given == {"c1"}
+    world.say("c2", has_reported=True, unwell=failing("models/old"))
+    assert world.move() == [Event.GIVE]
+    world.serve("c1", "c2")
+    assert Event.NEXT in world.move()
