@@ -329,6 +329,25 @@ async def test_a_held_rollout_survives_a_restart(tmp_path: Path) -> None:
         assert fleet.first.offered == [1]
 
 
+async def test_a_data_plane_that_comes_back_is_sent_nothing_older_than_it_serves(plane: ControlPlane) -> None:
+    soak = waves_pb2.Wave(labels=waves_pb2.LabelSelector(labels=CANARY))
+    soak.soak.FromSeconds(3600)
+    async with fleet_with_policy(plane, waves=[soak]) as fleet:
+        await plane.register("m", text="1")
+        await fleet.canary.active(2)
+        await plane.fleet.HaltFleetRollout(waves_pb2.HaltFleetRolloutRequest())
+    await eventually(lambda: is_connected(plane, False, "canary"))
+    await plane.snapshots.RollbackCatalog(rollback_pb2.RollbackCatalogRequest(to_revision=1))
+    rolling = await state(plane, "ROLLING")
+    # It is not there, so nobody goes first. What everyone may have is older than what it serves.
+    assert (rolling.stable.revision, rolling.target.revision, rolling.wave) == (1, 3, 1)
+    async with fleet.running(plane.address):
+        await fleet.canary.active(3)
+        await state(plane, "SOAKING")
+        assert fleet.canary.offered == [1, 2, 3]
+        assert fleet.revisions == [3, 1, 1]
+
+
 async def test_after_a_restart_a_canary_that_has_not_come_back_is_still_waited_for(tmp_path: Path) -> None:
     async with control_plane(tmp_path / "registry") as plane:
         async with fleet_with_policy(plane) as fleet:

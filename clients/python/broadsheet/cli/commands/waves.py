@@ -108,4 +108,5 @@ def _show(session: Session, found: FleetRollout, validate_only: bool) -> None:
 
 def _policy_said(policy: FleetPolicy, validate_only: bool) -> str:
     would = "would be set; nothing was written" if validate_only else "set"
-    return f"{policy.name} {would}: {len(policy.waves) or 'no'} waves"
+    count = len(policy.waves)
+    return f"{policy.name} {would}: {count or 'no'} wave{'' if count == 1 else 's'}"
