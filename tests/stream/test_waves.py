@@ -345,6 +345,7 @@ async def test_a_data_plane_that_comes_back_is_sent_nothing_older_than_it_serves
         await fleet.canary.active(3)
         await state(plane, "SOAKING")
         assert fleet.canary.offered == [1, 2, 3]
+        assert fleet.canary.rejected == []
         assert fleet.revisions == [3, 1, 1]
 
 
