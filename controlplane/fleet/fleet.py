@@ -46,8 +46,6 @@ class Fleet:
     """Writes `state` to `database`."""
     changed: Changed
     """Notified when something here changes."""
-    shares_database: bool
-    """Whether other control planes are on the same database."""
 
 
 def fleet_of(
@@ -90,5 +88,4 @@ def fleet_of(
         database=database,
         writer=FleetWriter(state, changed, database, writing),
         changed=changed,
-        shares_database=sharing is not None,
     )

@@ -97,8 +97,7 @@ class WavesUpkeep:
             errors.Unavailable: The database failed.
         """
         waves = self._fleet.waves
-        if self._fleet.shares_database:
-            await waves.refresh()
+        await waves.refresh()
         for _ in range(STEPS_MAX):
             record = waves.record
             step = self._due()

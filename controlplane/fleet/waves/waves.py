@@ -75,6 +75,7 @@ class Waves:
         self._record = NOTHING
         self._policy: Policy | None = None
         self._rollout: Rollout | None = None
+        self._is_loaded = False
         self._stale = asyncio.Event()
         self._reading = asyncio.Lock()
         self._reads_begun = 0
@@ -98,10 +99,12 @@ class Waves:
     async def refresh(self) -> None:
         """Learn what the database has: what was committed before this call is known after it.
 
+        Where no other control plane changes it, only the first call reads.
+
         Raises:
             Unavailable: the database failed.
         """
-        if self._source is None:
+        if self._source is None or (self._is_loaded and not self._is_shared):
             return
         begun = self._reads_begun
         async with self._reading:
@@ -112,6 +115,7 @@ class Waves:
             newest = self._state.head
             before = (self._newest, self._record.version)
             self._learn(await self._source.get())
+            self._is_loaded = True
             if newest.position.revision > self._newest.position.revision:
                 self._newest = newest
             if (self._newest, self._record.version) != before:
