@@ -204,7 +204,7 @@ class SyncHandler:
         await writer.flush()
 
     def _signed(self, subscription: Subscription, response: pb.SyncResponse) -> pb.SyncResponse:
-        return self._heads.add_to(response, subscription.in_flight or self._fan_out.head)
+        return self._heads.add_to(response, subscription.head)
 
     async def _write_revocations(self, stream: Stream, writer: StreamWriter) -> None:
         request = stream.revocations.next_batch

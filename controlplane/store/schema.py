@@ -356,22 +356,6 @@ data_planes = Table(
     Column("labels", JSON, nullable=False, server_default="{}"),
 )
 
-fleet_waves = Table(
-    "fleet_waves",
-    metadata,
-    # One row, once a policy was set. Changes of it take the lock on the catalog.
-    Column("id", Integer, primary_key=True, autoincrement=False),
-    # Rises with each change.
-    Column("version", BigInteger, nullable=False),
-    # Serialised broadsheet.v1.FleetPolicy.
-    Column("policy", LargeBinary, nullable=False),
-    # controlplane.fleet.waves.rollout.to_bytes.
-    Column("rollout", LargeBinary, nullable=False),
-    # The last catalog revision that rolled the catalog back. 0: none did.
-    Column("rollback_revision", BigInteger, nullable=False),
-    CheckConstraint("id = 1", name="one_row"),
-)
-
 # What control planes on one database share. On SQLite there is only one control plane, so these
 # tables stay empty.
 

@@ -83,13 +83,7 @@ class SnapshotKeeper:
         self._retry_crashed_s = retry_crashed_s
         self.withdrawn: frozenset[Position] = frozenset()
         """Rejected because the data plane crashed repeatedly, as found at start."""
-        self._identity = Identity(
-            data_plane=settings.data_plane_id,
-            instance_uid=instance_uid,
-            http_address=settings.http_url,
-            software_version=version("broadsheet"),
-            labels=settings.labels_by_key,
-        )
+        self._identity = _identity(settings, instance_uid)
         disk = FileDisk(settings.data_dir / "snapshots")
         self._disk = SnapshotDirectory(disk)
         file = RevocationsFile(disk, "REVOCATIONS", with_room=self._disk.with_room)
@@ -303,6 +297,16 @@ class SnapshotKeeper:
 
     def on_connection(self, connection: Connection) -> None:
         """Do nothing: the Sync client logs changes of the connection."""
+
+
+def _identity(settings: Settings, instance_uid: str) -> Identity:
+    return Identity(
+        data_plane=settings.data_plane_id,
+        instance_uid=instance_uid,
+        http_address=settings.http_url,
+        software_version=version("broadsheet"),
+        labels=settings.labels_by_key,
+    )
 
 
 async def _settle_for_ever(disk: SnapshotDirectory) -> None:

@@ -390,8 +390,8 @@ async def test_an_answer_that_is_not_a_stream_is_cut_when_its_engine_crashes(wor
         world.show(CATALOG, m=ready(dying.url))
         with pytest.raises(aiohttp.ClientPayloadError):
             await world.post(CHAT, {"model": "m"})
-    await until(lambda: world.app.usage()["models/m"].in_flight == 0)
-    await until(lambda: (world.app.traffic.requests, world.app.traffic.failures) == (1, 1))
+    traffic = world.app.traffic
+    await until(lambda: (world.app.usage()["models/m"].in_flight, traffic.requests, traffic.failures) == (0, 1, 1))
 
 
 async def test_the_caller_does_not_notice_a_closed_keepalive_connection(world: World) -> None:

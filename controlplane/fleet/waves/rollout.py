@@ -151,13 +151,16 @@ def from_bytes(stored: bytes, *, store_uid: str) -> Rollout:
 
 
 def _head_to_json(head: Head) -> list[Any]:
-    return [head.position.revision, head.position.digest.hex(), head.entry_count]
+    # With the time of its commit, so that its signed head is the same as before.
+    commit_time = head.commit_time.isoformat() if head.commit_time is not None else None
+    return [head.position.revision, head.position.digest.hex(), head.entry_count, commit_time]
 
 
 def _head_from_json(values: list[Any], store_uid: str) -> Head:
-    revision, digest, entry_count = values
+    revision, digest, entry_count, committed = values
     position = Position(store_uid=store_uid, revision=revision, digest=bytes.fromhex(digest))
-    return Head(position=position, entry_count=entry_count)
+    commit_time = datetime.fromisoformat(committed) if committed is not None else None
+    return Head(position=position, entry_count=entry_count, commit_time=commit_time)
 
 
 def _baseline_to_json(baseline: Baseline) -> list[Any]:

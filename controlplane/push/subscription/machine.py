@@ -94,22 +94,18 @@ class Subscription:
 
     def end(self, reason: str, *, reconnect_after_s: float) -> None:
         """Say Goodbye next, whatever is under way. Later reasons are ignored."""
-        if self._goodbye is None:
-            self._goodbye = goodbye(reason, reconnect_after_s=reconnect_after_s)
-
-    # -- questions ---------------------------------------------------------------------------------
+        self._goodbye = self._goodbye or goodbye(reason, reconnect_after_s=reconnect_after_s)
 
     @property
-    def in_flight(self) -> Head | None:
-        """The snapshot that is being sent, or whose answer is awaited; None: there is none."""
-        return self._transfer.head if self._transfer is not None else None
+    def head(self) -> Head:
+        """The snapshot in flight; without one, the newest that the client may have."""
+        return self._transfer.head if self._transfer is not None else self._head
 
     @property
     def oldest_in_use(self) -> int | None:
         """The oldest catalog revision that the transfer is read from; None: there is none."""
-        if self._transfer is None:
-            return None
-        return (self._transfer.base or self._transfer.head.position).revision
+        transfer = self._transfer
+        return None if transfer is None else (transfer.base or transfer.head.position).revision
 
     def rejects(self, position: Position) -> bool:
         """Whether the client has rejected `position`."""

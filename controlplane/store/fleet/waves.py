@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from sqlalchemy import insert, select, update
 
 from controlplane.store.databases.connection import Statements, WriteConnection
+from controlplane.store.fleet.schema import fleet_waves
 from controlplane.store.fleet.tables import notify
 from controlplane.store.reading import Reading
-from controlplane.store.schema import fleet_waves
 
 _ID = 1
 """Of the only row."""
