@@ -19,6 +19,7 @@ from controlplane.access.enrolled import EnrolledDataPlanes
 from controlplane.adapters.verification import AdapterVerifier
 from controlplane.fleet.fleet import Fleet, fleet_of
 from controlplane.fleet.shared_database import sharing_of
+from controlplane.fleet.waves.waves import Waves
 from controlplane.metrics.endpoint import MetricsEndpoint
 from controlplane.metrics.metrics import Metrics
 from controlplane.push.chunks import ChunkCache
@@ -37,6 +38,7 @@ from controlplane.store.store import Store
 from controlplane.upkeep import audit_retention, rollouts
 from controlplane.upkeep.purging import purge_for_ever
 from controlplane.upkeep.retention import run_compaction
+from controlplane.upkeep.waves import WavesUpkeep
 from protocol.transport.open_files import allow_connections
 
 EXIT_SETUP = 1
@@ -111,9 +113,10 @@ async def run(settings: Settings) -> None:
         enrolled = EnrolledDataPlanes(store.enrollments, clock=time.monotonic)
         admitted = access.configured(settings, enrolled, now=_now)
         verifier = AdapterVerifier(size_bytes_max=settings.adapter_bytes_max, allowed_sources=settings.allowed_sources)
-        fleet = fleet_of(store, head=await store.head(), sharing=sharing_of(store))
+        fleet = fleet_of(store, head=await store.head(), waves=store.waves, sharing=sharing_of(store))
+        await fleet.waves.refresh()
         fan_out = FanOut(fleet, now=_now)
-        _measure(metrics, fan_out)
+        _measure(metrics, fan_out, fleet.waves)
         store.commits.subscribe(lambda head: metrics.announced(head.position.revision))
         store.commits.subscribe(lambda head: metrics.revoked(head.revocations_sequence))
         store.commits.subscribe(fan_out.publish)
@@ -188,6 +191,8 @@ async def _serve(
             group.create_task(fleet.writer.run()),
             group.create_task(fleet.database.run(lambda: fan_out.oldest_in_use)),
             group.create_task(heads.follow(fan_out.announce_again)),
+            group.create_task(fleet.waves.follow()),
+            group.create_task(WavesUpkeep(store, fleet, now=_now, clock=time.monotonic).run()),
             group.create_task(purge_for_ever(store)),
             group.create_task(run_compaction(store, settings.retention, lambda: fan_out.oldest_in_use)),
             group.create_task(rollouts.advance_for_ever(store, fleet.statuses.observed, now=_now)),
@@ -210,13 +215,14 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
     return tls.server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
 
 
-def _measure(metrics: Metrics, fan_out: FanOut) -> None:
+def _measure(metrics: Metrics, fan_out: FanOut, waves: Waves) -> None:
     metrics.begin_at(fan_out.head.position.revision)
     metrics.revocations_begin_at(fan_out.head.revocations_sequence)
     metrics.count_streams(fan_out.streams_by_state)
     metrics.count_data_planes(fan_out.data_planes_by_phase)
     metrics.count_lags(fan_out.data_planes_by_lag)
     metrics.count_behind_with_revocations(lambda: fan_out.behind_with_revocations)
+    metrics.count_waves(waves.by_state, lambda: waves.wave, lambda: waves.held_count)
 
 
 @contextlib.asynccontextmanager

@@ -1,12 +1,19 @@
-"""Settings about the Ray cluster of a data plane, and what crosses its nodes."""
+"""Settings about the Ray cluster of a data plane, what crosses its nodes, and its labels."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
-from pydantic_settings import BaseSettings
+from pydantic_settings import BaseSettings, NoDecode
+
+LABELS_MAX = 64
+
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?=[^\x00,]{0,63}")
+"""What Hello allows of a label."""
 
 
 class ClusterSettings(BaseSettings):
@@ -35,6 +42,38 @@ class ClusterSettings(BaseSettings):
         default="",
         description="Name that the certificates of all engine replicas have. Empty: the address of the replica's node.",
     )
+
+    labels: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        max_length=LABELS_MAX,
+        description="Labels of this data plane, by which the waves of a rollout choose data planes, comma-separated: "
+        "`region=eu,tier=canary`. Empty: none.",
+    )
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _split_labels(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("labels")
+    @classmethod
+    def _are_labels(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for label in value:
+            if not _LABEL.fullmatch(label):
+                raise ValueError(
+                    f"got {label!r}, allowed is KEY=VALUE: a key of up to 63 of `a-z 0-9 . _ - /` that begins and ends "
+                    "with a letter or digit, and a value of up to 63 characters"
+                )
+        keys = [label.partition("=")[0] for label in value]
+        if len(set(keys)) < len(keys):
+            raise ValueError("got a key twice, allowed is one value for each key")
+        return value
+
+    @property
+    def labels_by_key(self) -> Mapping[str, str]:
+        """The labels as a mapping."""
+        pairs = (label.partition("=") for label in self.labels)
+        return {key: value for key, _, value in pairs}
 
     @field_validator("ray_address")
     @classmethod

@@ -18,8 +18,8 @@ class Role(enum.StrEnum):
     PUBLISHER = "publisher"
     """A viewer that also changes the catalog: models, adapters, routes."""
     OPERATOR = "operator"
-    """A publisher that also rolls back the whole catalog, reads the audit log, reads and revokes
-    API keys, and enrols data planes."""
+    """A publisher that also rolls back the whole catalog, rules the waves of rollouts, reads the
+    audit log, reads and revokes API keys, and enrols data planes."""
     ADMIN = "admin"
     """May do everything."""
     DATA_PLANE = "data-plane"
@@ -39,6 +39,8 @@ class Permission(enum.StrEnum):
     FLEET_READ = "fleet.read"
     FLEET_ENROLL = "fleet.enroll"
     FLEET_REMOVE = "fleet.remove"
+    FLEET_ROLL_OUT = "fleet.roll-out"
+    """Decide how, and whether, snapshots reach the data planes."""
     AUDIT_READ = "audit.read"
     KEYS_READ = "keys.read"
     KEYS_REVOKE = "keys.revoke"
@@ -53,6 +55,7 @@ _PUBLISHER = _VIEWER | {Permission.CATALOG_WRITE}
 _OPERATOR = _PUBLISHER | {
     Permission.CATALOG_ROLL_BACK,
     Permission.FLEET_ENROLL,
+    Permission.FLEET_ROLL_OUT,
     Permission.AUDIT_READ,
     Permission.KEYS_READ,
     Permission.KEYS_REVOKE,
@@ -119,6 +122,12 @@ _FLEET: Mapping[str, Permission] = {
     "EnrollDataPlane": Permission.FLEET_ENROLL,
     # Its caller has nothing but the enrolment token.
     "RedeemEnrollment": Permission.OPEN,
+    "GetFleetPolicy": Permission.FLEET_READ,
+    "SetFleetPolicy": Permission.FLEET_ROLL_OUT,
+    "GetFleetRollout": Permission.FLEET_READ,
+    "HaltFleetRollout": Permission.FLEET_ROLL_OUT,
+    "ResumeFleetRollout": Permission.FLEET_ROLL_OUT,
+    "ForceFleetRollout": Permission.FLEET_ROLL_OUT,
 }
 
 PERMISSION_OF_METHOD: Mapping[str, Permission] = MappingProxyType(

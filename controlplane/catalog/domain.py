@@ -123,6 +123,8 @@ class DataPlaneRecord:
     """Those that the database does not have yet, oldest first. A record that was read has none."""
     revocations_sequence: int = 0
     """The newest revocation that it applies, by sequence. 0: none."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What its operator gave it, by which waves choose data planes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import NewType, Protocol
+from typing import NamedTuple, NewType, Protocol
 
 from broadsheet.v1 import status_pb2
 from controlplane.catalog.domain import DataPlaneRecord
@@ -19,8 +19,30 @@ others. On a shared database it is unique across control planes."""
 NO_SESSION = Session(0)
 
 
+_UNWELL = (status_pb2.RESOURCE_STATE_FAILED, status_pb2.RESOURCE_STATE_QUARANTINED)
+
+
+class Traffic(NamedTuple):
+    """What the ingress of a data plane has answered since its agent started."""
+
+    requests: int = 0
+    failures: int = 0
+
+    @property
+    def error_share(self) -> float:
+        """Of 1."""
+        return self.failures / self.requests if self.requests else 0.0
+
+
+NO_TRAFFIC = Traffic()
+
+
 class Connection(Protocol):
     """The stream of a data plane. The fan-out has it."""
+
+    @property
+    def traffic(self) -> Traffic | None:
+        """What the data plane has reported of its traffic; None: nothing."""
 
     @property
     def settled_revision(self) -> int | None:
@@ -67,8 +89,12 @@ class DataPlane:
     record: DataPlaneRecord
     progress: Progress
     resources: dict[str, status_pb2.ResourceStatus] = field(default_factory=dict)
+    unwell: dict[str, status_pb2.ResourceStatus] = field(default_factory=dict)
+    """Those of `resources` that are FAILED or QUARANTINED."""
     connection: Connection | None = None
     """Its stream at this control plane."""
+    has_reported: bool = False
+    """All of `resources` are those that it reported on `connection`."""
     session: Session = NO_SESSION
     """Of `connection`, or of the last stream at any control plane."""
     stored: DataPlaneRecord | None = None
@@ -93,11 +119,20 @@ class DataPlane:
             return self.connection.settled_revision
         return self.elsewhere.settled_revision if self.elsewhere is not None else None
 
+    @property
+    def traffic(self) -> Traffic | None:
+        """What it has reported of its traffic on its stream here; None: nothing."""
+        return self.connection.traffic if self.connection is not None else None
+
     def end_stream(self) -> None:
         """Another stream has taken the place of the one at this control plane, if it has one."""
         if self.connection is not None:
             self.connection.supersede()
-            self.connection = None
+            self.lose_stream()
+
+    def lose_stream(self) -> None:
+        """It has no stream at this control plane any more."""
+        self.connection, self.has_reported = None, False
 
     def bounded(self, change: ResourceChange, *, statuses_max: int) -> ResourceChange:
         """The part of a change that is kept of at most so many statuses: names may be made up."""
@@ -117,10 +152,16 @@ class DataPlane:
         """Take a change of its resources."""
         if change.replace:
             self.resources.clear()
+            self.unwell.clear()
         for resource in change.updated:
             self.resources[resource.name] = resource
+            if resource.state in _UNWELL:
+                self.unwell[resource.name] = resource
+            else:
+                self.unwell.pop(resource.name, None)
         for name in change.removed:
             self.resources.pop(name, None)
+            self.unwell.pop(name, None)
 
     def apply_shared(self, statuses: Mapping[str, status_pb2.ResourceStatus | None], *, replace: bool) -> None:
         """Take a change of its resources from the shared database; None removes a resource."""

@@ -16,6 +16,7 @@ from controlplane.fleet.reported_statuses import ReportedStatuses
 from controlplane.fleet.shared_database import SharedDatabase, Sharing
 from controlplane.fleet.state import FleetLimits, FleetState
 from controlplane.fleet.waiting.waiters import Waiters
+from controlplane.fleet.waves.waves import Waves, WavesSource
 from controlplane.fleet.writing import FleetWriter, WritingSettings
 
 SHARED_WRITE_PAUSE_S = 0.05
@@ -34,7 +35,7 @@ REPORTS_PER_SHARED_WRITE = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """The parts of the fleet. `writer.run` and `database.run` must be running."""
+    """The parts of the fleet. `writer.run`, `database.run` and `waves.follow` must be running."""
 
     state: FleetState
     """What is known of the data planes."""
@@ -44,18 +45,23 @@ class Fleet:
     """What they have reported about a resource."""
     waiters: Waiters
     """Callers that wait for a revision."""
+    waves: Waves
+    """Which snapshot each data plane may have."""
     admission: Admission
     """Which data planes may connect."""
     database: FleetDatabase
     """Where reports are kept, and what other control planes know."""
     writer: FleetWriter
     """Writes `state` to `database`."""
+    changed: Changed
+    """Notified when something here changes."""
 
 
 def fleet_of(
     records: RecordStore,
     *,
     head: Head,
+    waves: WavesSource | None = None,
     sharing: Sharing | None = None,
     limits: FleetLimits | None = None,
     write_retry_s: float = 1.0,
@@ -67,6 +73,7 @@ def fleet_of(
     Args:
         records: Where records of data planes are kept.
         head: The newest snapshot at start.
+        waves: Where the policy and the rollout are; None: there are no waves.
         sharing: How to share the database with other control planes; None: there are no others.
         limits: Bounds of the state.
         write_retry_s: Wait after a write that failed. Seconds.
@@ -88,12 +95,15 @@ def fleet_of(
         writing = WritingSettings(
             pause_s=SHARED_WRITE_PAUSE_S, retry_s=write_retry_s, reports_per_write=REPORTS_PER_SHARED_WRITE
         )
+    known_waves = Waves(state, waves, is_shared=sharing is not None, changed=lambda: changed.notify(None))
     return Fleet(
         state=state,
         lags=lags,
+        waves=known_waves,
         statuses=ReportedStatuses(state),
-        waiters=Waiters(state, changed),
+        waiters=Waiters(state, changed, known_waves),
         admission=Admission(state, records, database),
         database=database,
         writer=FleetWriter(state, changed, database, writing),
+        changed=changed,
     )

@@ -34,8 +34,7 @@ def merge(known: DataPlane, change: FleetChange, *, has_unwritten_report: bool) 
         if change.session == known.session:
             # The report is this process's own.
             return False
-        known.connection.supersede()
-        known.connection = None
+        known.end_stream()
     elif known.session == change.session and has_unwritten_report:
         # Its stream was here, and its last report has yet to be written.
         return False

@@ -66,6 +66,7 @@ def record_of(
         last_seen_time=now,
         identity=identity,
         revocations_sequence=progress.revocations_sequence,
+        labels=dict(hello.labels),
     )
 
 

@@ -151,6 +151,7 @@ class FleetState:
         known = self._connected_by(data_plane_id, connection)
         if known is None:
             return
+        known.has_reported |= change.replace
         change = known.bounded(change, statuses_max=STATUSES_PER_ENTRY * self._entries_seen + SPARE_STATUSES)
         known.apply(change)
         if progress != known.progress:
@@ -172,7 +173,7 @@ class FleetState:
         """A stream has ended. Ignored if the stream is superseded."""
         known = self._connected_by(data_plane_id, connection)
         if known is not None:
-            known.connection = None
+            known.lose_stream()
             self._mark_unwritten(data_plane_id)
 
     def forget(self, data_plane_id: str, *, session: Session | None = None) -> None:

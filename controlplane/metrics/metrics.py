@@ -208,3 +208,15 @@ class Metrics:
         """Show how many connected data planes do not say that they apply every revocation."""
         text = "Data planes that are connected here and have not reported that they apply every revocation."
         Gauge(f"{_PREFIX}revocations_behind", text, registry=self.registry).set_function(behind)
+
+    def count_waves(
+        self, by_state: Callable[[], Mapping[str, int]], wave: Callable[[], int], held: Callable[[], int]
+    ) -> None:
+        """Show the rollout of the fleet: its state, its wave, and how many data planes are held."""
+        text = "The rollout of the newest snapshots to the fleet: 1 for its state."
+        self.registry.register(_States(f"{_PREFIX}fleet_rollout", text, "state", by_state))
+        for name, text, count in (
+            ("fleet_wave", "The wave of that rollout, counted from 1; 0: none is under way.", wave),
+            ("held_data_planes", "Data planes that may not have the newest snapshot yet.", held),
+        ):
+            Gauge(f"{_PREFIX}{name}", text, registry=self.registry).set_function(count)

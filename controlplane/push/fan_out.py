@@ -55,6 +55,7 @@ class FanOut:
         ended."""
         self._closing = False
         self._all_ended = asyncio.Event()
+        fleet.waves.listen(self._point)
 
     @property
     def head(self) -> Head:
@@ -67,10 +68,17 @@ class FanOut:
         return self._streams.keys()
 
     @property
+    def floor(self) -> Head:
+        """The snapshot that every data plane may have."""
+        return self._fleet.waves.floor
+
+    @property
     def oldest_in_use(self) -> int | None:
-        """The oldest catalog revision that a data plane is being sent here, if any."""
+        """The oldest catalog revision that a data plane is being sent here, or may have to be, if
+        any."""
         oldest = (stream.subscription.oldest_in_use for stream in self._streams)
-        return min((revision for revision in oldest if revision is not None), default=None)
+        in_use = (*oldest, self._fleet.waves.oldest_in_use)
+        return min((revision for revision in in_use if revision is not None), default=None)
 
     def streams_by_state(self) -> Mapping[str, int]:
         """How many streams are in each state of `subscription.states`."""
@@ -102,10 +110,11 @@ class FanOut:
         return known.resources.keys() if known is not None else ()
 
     def publish(self, head: Head) -> None:
-        """Point every stream to a newer snapshot. Heads may come in any order."""
+        """There is a snapshot. Points every stream whose data plane may have it. Heads may come in
+        any order."""
         if self._fleet.state.publish(head):
+            self._fleet.waves.announce(head)
             for stream in self._streams:
-                stream.publish(head)
                 stream.publish_revocations(head.revocations_sequence)
 
     def announce_again(self) -> None:
@@ -130,7 +139,9 @@ class FanOut:
         """
         if self._closing:
             raise Unavailable(Reason.SHUTTING_DOWN, "this control plane is stopping")
-        return await self._fleet.admission.admit(data_plane_id, identity)
+        session = await self._fleet.admission.admit(data_plane_id, identity)
+        await self._fleet.waves.refresh()
+        return session
 
     def attach(self, stream: Stream, session: Session) -> None:
         """A stream has said Hello. An older stream of the same data plane is superseded."""
@@ -140,7 +151,7 @@ class FanOut:
             same_instance = known.record.instance_uid == hello.instance_uid
             stream.subscription.recall(known.progress, same_instance=same_instance)
         # Since its first message the head may have moved.
-        stream.publish(state.head)
+        self._point_stream(stream)
         stream.publish_revocations(state.head.revocations_sequence)
         self._streams[stream] = None
         state.attach(hello, stream.progress, stream, session, now=self._now(), identity=stream.identity)
@@ -157,6 +168,15 @@ class FanOut:
         self._fleet.state.detach(stream.data_plane_id, stream)
         if not self._streams:
             self._all_ended.set()
+
+    def _point(self) -> None:
+        """Data planes may have other snapshots than before."""
+        for stream in self._streams:
+            self._point_stream(stream)
+
+    def _point_stream(self, stream: Stream) -> None:
+        waves = self._fleet.waves
+        stream.publish(waves.head_for(stream.data_plane_id), newest_revision=waves.newest.position.revision)
 
     async def shutdown(self) -> None:
         """Say Goodbye on all streams, answer waiting callers, and write the last reports."""

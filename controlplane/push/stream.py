@@ -10,6 +10,7 @@ import grpc.aio
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from controlplane.catalog.domain import Head, Identity
+from controlplane.fleet.data_plane import Traffic
 from controlplane.fleet.progress import Progress
 from controlplane.principal import ANONYMOUS, Principal
 from controlplane.push.subscription.goodbyes import REMOVED, SUPERSEDED
@@ -60,6 +61,8 @@ class Stream:
         """Whether it was told to say Goodbye."""
         self.given_up = False
         """It was to end, and its client did not read."""
+        self.traffic: Traffic | None = None
+        """What the data plane has reported of its traffic; None: nothing."""
         self.statuses_dropped = 0
         """Statuses of names that are not in the catalog."""
 
@@ -81,10 +84,20 @@ class Stream:
         """The head, if the data plane serves or has rejected it; else None."""
         return self.subscription.settled_revision
 
-    def publish(self, head: Head) -> None:
-        """Point it to a newer snapshot."""
-        self.subscription.publish(head)
-        self.wake.set()
+    def note_traffic(self, request: pb.SyncRequest) -> None:
+        """Take what a message that was received says of the traffic."""
+        if request.status.HasField("traffic"):
+            self.traffic = Traffic(request.status.traffic.requests, request.status.traffic.failures)
+
+    def publish(self, head: Head, *, newest_revision: int) -> None:
+        """Point it to a newer snapshot, if it is newer.
+
+        Args:
+            head: The newest that the data plane may have.
+            newest_revision: Of the newest snapshot that there is.
+        """
+        if self.subscription.publish(head, newest_revision=newest_revision):
+            self.wake.set()
 
     def publish_revocations(self, sequence: int) -> None:
         """Point it to a newer revocation, whatever it does with snapshots."""

@@ -97,11 +97,10 @@ class SyncHandler:
             FailedPrecondition: a message came at the wrong time.
             Unavailable: the client does not read or speak, or the control plane is stopping.
         """
-        head = self._fan_out.head
-        subscription = Subscription(head=head, limits=self._limits, now_s=self._clock())
+        subscription = Subscription(head=self._fan_out.floor, limits=self._limits, now_s=self._clock())
         stream = Stream(
             subscription,
-            revocations_newest=head.revocations_sequence,
+            revocations_newest=self._fan_out.head.revocations_sequence,
             call=context,
             caller=principal.current(),
         )
@@ -152,6 +151,7 @@ class SyncHandler:
         async for request in requests:
             before = stream.progress
             change = subscription.receive(request, self._clock())
+            stream.note_traffic(request)
             if subscription.state is State.CLOSED:
                 # It crossed the Goodbye, and means nothing any more.
                 continue
@@ -204,7 +204,7 @@ class SyncHandler:
         await writer.flush()
 
     def _signed(self, subscription: Subscription, response: pb.SyncResponse) -> pb.SyncResponse:
-        return self._heads.add_to(response, subscription.in_flight or self._fan_out.head)
+        return self._heads.add_to(response, subscription.head)
 
     async def _write_revocations(self, stream: Stream, writer: StreamWriter) -> None:
         request = stream.revocations.next_batch

@@ -22,6 +22,7 @@ from broadsheet.v1 import (
     route_pb2,
     snapshot_service_pb2,
     warming_pb2,
+    waves_pb2,
 )
 from broadsheet.v1 import registry_service_pb2 as pb
 from broadsheet.v1.fleet_service_pb2_grpc import FleetServiceServicer
@@ -40,6 +41,7 @@ from controlplane.rpc.handlers.rollouts import RolloutHandler
 from controlplane.rpc.handlers.routes import RouteHandler
 from controlplane.rpc.handlers.snapshots import SnapshotHandler
 from controlplane.rpc.handlers.warming import WarmingHandler
+from controlplane.rpc.handlers.waves import WavesHandler
 from controlplane.store.store import Store
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -211,6 +213,7 @@ class FleetServicer(FleetServiceServicer):
         enrolled = enrolled or EnrolledDataPlanes(store.enrollments, clock=time.monotonic)
         self._fleet = FleetHandler(store, fleet, enrolled)
         self._enrollment = EnrollmentHandler(store, enrolled)
+        self._waves = WavesHandler(store, fleet)
 
     async def ListDataPlanes(
         self, request: fleet_service_pb2.ListDataPlanesRequest, context: Context
@@ -241,3 +244,33 @@ class FleetServicer(FleetServiceServicer):
         self, request: enrollment_pb2.RedeemEnrollmentRequest, context: Context
     ) -> enrollment_pb2.RedeemEnrollmentResponse:
         return await self._enrollment.redeem_enrollment(request)
+
+    async def GetFleetPolicy(
+        self, request: waves_pb2.GetFleetPolicyRequest, context: Context
+    ) -> waves_pb2.GetFleetPolicyResponse:
+        return await self._waves.get_fleet_policy(request)
+
+    async def SetFleetPolicy(
+        self, request: waves_pb2.SetFleetPolicyRequest, context: Context
+    ) -> waves_pb2.SetFleetPolicyResponse:
+        return await self._waves.set_fleet_policy(request)
+
+    async def GetFleetRollout(
+        self, request: waves_pb2.GetFleetRolloutRequest, context: Context
+    ) -> waves_pb2.GetFleetRolloutResponse:
+        return await self._waves.get_fleet_rollout(request)
+
+    async def HaltFleetRollout(
+        self, request: waves_pb2.HaltFleetRolloutRequest, context: Context
+    ) -> waves_pb2.HaltFleetRolloutResponse:
+        return await self._waves.halt_fleet_rollout(request)
+
+    async def ResumeFleetRollout(
+        self, request: waves_pb2.ResumeFleetRolloutRequest, context: Context
+    ) -> waves_pb2.ResumeFleetRolloutResponse:
+        return await self._waves.resume_fleet_rollout(request)
+
+    async def ForceFleetRollout(
+        self, request: waves_pb2.ForceFleetRolloutRequest, context: Context
+    ) -> waves_pb2.ForceFleetRolloutResponse:
+        return await self._waves.force_fleet_rollout(request)

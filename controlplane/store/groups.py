@@ -23,6 +23,7 @@ from controlplane.principal import Origin, Principal
 from controlplane.store import request_ids
 from controlplane.store.databases.connection import WriteConnection
 from controlplane.store.doors import WriteDoor
+from controlplane.store.fleet.waves import WavesRecord
 from controlplane.store.revisions import NextRevision, Tip
 from controlplane.store.transactions import WriteTransaction
 
@@ -71,6 +72,8 @@ class _Group:
     """What each returned or raised. Those without an outcome have to wait for the next group."""
     heads: list[domain.Head] = field(default_factory=list)
     """The snapshots that they made."""
+    waves: WavesRecord | None = None
+    """What they made of it; None: they did not touch it."""
     began_s: float = field(default_factory=time.monotonic)
     spoiled: bool = False
     """One of them made the database refuse a statement, so none of them can be committed."""
@@ -85,6 +88,7 @@ class GroupCommit:
         new_stamp: Callable[[int], domain.Stamp],
         publish: Callable[[domain.Head], None],
         measure: Callable[[int, float], None],
+        publish_waves: Callable[[WavesRecord], None] = lambda record: None,
     ) -> None:
         """
         Args:
@@ -93,11 +97,14 @@ class GroupCommit:
             publish: Called with each new head when it is durable. Must not block or raise.
             measure: Called after each commit that made a new head, with the number of new heads and
                 the seconds from the wait for the lock on. Must not block or raise.
+            publish_waves: Called with a changed record of the waves when it is durable, before the
+                heads of its group. Must not block or raise.
         """
         self._door = door
         self._new_stamp = new_stamp
         self._publish = publish
         self._measure = measure
+        self._publish_waves = publish_waves
         self._waiting: deque[Change[Any]] = deque()
         self._committing: asyncio.Task[None] | None = None
 
@@ -171,6 +178,8 @@ class GroupCommit:
         return changes[len(group.outcomes) :]
 
     def _on_commit(self, group: _Group) -> None:
+        if group.waves is not None:
+            self._publish_waves(group.waves)
         # The newest first: a subscriber that needs no other has nothing to do for the others.
         for head in reversed(group.heads):
             self._publish(head)
@@ -209,6 +218,7 @@ class GroupCommit:
             else:
                 await connection.keep_change()
                 size_bytes += transaction.entries.blob_bytes
+                group.waves = transaction.waves.written or group.waves
                 if transaction.request_ids.kept:
                     answers_kept += transaction.request_ids.kept
                     forget_until = stamp.now - RETENTION

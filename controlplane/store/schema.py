@@ -353,6 +353,7 @@ data_planes = Table(
     # Changes of its position so far. The newest are in data_plane_changes.
     Column("change_count", BigInteger, nullable=False, server_default=text("0")),
     Column("revocations_sequence", BigInteger, nullable=False, server_default=text("0")),
+    Column("labels", JSON, nullable=False, server_default="{}"),
 )
 
 # What control planes on one database share. On SQLite there is only one control plane, so these

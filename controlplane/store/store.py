@@ -41,6 +41,7 @@ from controlplane.store.fleet.data_planes import DataPlanes
 from controlplane.store.fleet.enrollments import Enrollments
 from controlplane.store.fleet.reported_names import ReportedNames
 from controlplane.store.fleet.tables import FleetTables
+from controlplane.store.fleet.waves import WavesRecords
 from controlplane.store.groups import Change, GroupCommit
 from controlplane.store.reading import Reading
 from controlplane.store.request_ids import AnsweredRequests
@@ -94,8 +95,11 @@ class Store(UpkeepWrites):
         self._catalog_door = WriteDoor(opened, opened.writers_max, measure=measured(CATALOG_WRITE))
         self.commits = CommitFeed()
         """Announces each catalog revision that this store commits."""
-        self._groups = GroupCommit(self._catalog_door, self._new_stamp, self.commits.publish, measure)
         reading = Reading(begin=self._begin_read, fetch=self._fetch, now=clock)
+        self.waves = WavesRecords(reading)
+        self._groups = GroupCommit(
+            self._catalog_door, self._new_stamp, self.commits.publish, measure, self.waves.publish
+        )
         self.models = Models(reading)
         self.adapters = Adapters(reading)
         self.routes = Routes(reading)

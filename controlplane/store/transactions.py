@@ -11,6 +11,7 @@ from controlplane.store.databases.connection import WriteConnection
 from controlplane.store.entry_changes import EntryChanges
 from controlplane.store.fleet.enrollments import EnrollmentChanges
 from controlplane.store.fleet.removal import DataPlaneRemovals
+from controlplane.store.fleet.waves import WavesChanges
 from controlplane.store.reading import Reading
 from controlplane.store.request_ids import AnsweredRequestChanges
 from controlplane.store.resources.adapters import AdapterChanges
@@ -52,6 +53,7 @@ class WriteTransaction:
         self.api_keys = ApiKeyChanges(change)
         self.data_planes = DataPlaneRemovals(connection)
         self.enrollments = EnrollmentChanges(connection)
+        self.waves = WavesChanges(connection)
         self.request_ids = AnsweredRequestChanges(connection, Reading.within(connection, self.stamp.now))
 
     async def finish(self, *, method: str, resource: str, dry_run: bool = False) -> Tip | None:
@@ -63,7 +65,8 @@ class WriteTransaction:
             errors.ResourceExhausted: the catalog would grow beyond what data planes take.
         """
         if self.entries.count == 0:
-            if (self.data_planes.count or self.enrollments.count) and not dry_run:
+            is_logged = self.data_planes.count or self.enrollments.count or self.waves.is_logged
+            if is_logged and not dry_run:
                 await self._audit.append_operation(self._event(self.head.position.revision, method, resource))
             return None
         if self.entries.digest.entry_count > self.head.entry_count:

@@ -17,6 +17,7 @@ from importlib.metadata import version
 
 import structlog
 
+from broadsheet.v1 import snapshot_service_pb2
 from dataplane.agent.deployments import RayServe
 from dataplane.agent.executor import Executor
 from dataplane.agent.giving_up import Backoff
@@ -43,6 +44,8 @@ from dataplane.sync.keeper import SnapshotKeeper
 
 _TICK_S = 1.0
 """Longest time between two plans: idle times and backoffs end without an event."""
+_TRAFFIC_S = 5.0
+"""Shortest time between two reports of how many requests were answered."""
 _STOP_S = 5.0
 """How long the agent's tasks may take to end."""
 
@@ -99,6 +102,8 @@ class Agent:
             ),
         )
         self._statuses = Statuses()
+        self._traffic_due = 0.0
+        """On `_clock`."""
         self._running = asyncio.create_task(self._run(), name="agent")
 
     async def check_health(self) -> None:
@@ -186,4 +191,12 @@ class Agent:
             draining_models(situation.applications.values(), planned.models.keys()),
             self._ledger.cold_starts(),
         )
-        self._keeper.report(self._statuses.update(snapshot, notable, time.time()))
+        self._keeper.report(self._statuses.update(snapshot, notable, time.time()), self._traffic(now))
+
+    def _traffic(self, now: float) -> snapshot_service_pb2.Traffic | None:
+        """What the ingress has answered, now and then; None: it is not due."""
+        if now < self._traffic_due:
+            return None
+        self._traffic_due = now + _TRAFFIC_S
+        traffic = self._ledger.usage.traffic
+        return snapshot_service_pb2.Traffic(requests=traffic.requests, failures=traffic.failures)

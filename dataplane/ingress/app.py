@@ -29,6 +29,7 @@ from dataplane.ingress.models.model_object import encode_model
 from dataplane.ingress.models.page import PageQuery, encode_page, page_query
 from dataplane.ingress.request_context import CLIENT_CLOSED_REQUEST, RequestContext
 from dataplane.ingress.streams.error_event import error_event
+from dataplane.ingress.traffic import TrafficCount
 from dataplane.ingress.upstream import Upstream
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.openai import error_answers
@@ -79,6 +80,8 @@ class IngressApp:
         self._models = ModelsList()
         self.key_access = KeyAccess(require_api_key=settings.require_api_key, clock=time_of_day)
         """Checks API keys and their rate limits."""
+        self.traffic = TrafficCount()
+        """Of this replica, since its start."""
         self._closing = False
         self._open_requests = 0
         self._idle = asyncio.Event()
@@ -158,6 +161,7 @@ class IngressApp:
         except Exception:
             _log.exception("request_failed", request_id=context.request_id, route=context.route)
             if context.begun:
+                context.broke_off = True
                 raise  # the server cuts the connection
             await self._refuse(context, openai_errors.InternalError(context.request_id))
         finally:
@@ -165,11 +169,13 @@ class IngressApp:
             if not self._open_requests:
                 self._idle.set()
             self._metrics.count_request(context.route, context.kind, context.status)
+            self.traffic.count(context.kind, context.status, broke_off=context.broke_off)
 
     async def _refuse(self, context: RequestContext, error: openai_errors.IngressError) -> None:
         answer = error_answers.answer_for(error, anthropic=context.anthropic)
         self._metrics.count_refusal(answer.code)
         if context.begun:  # a comment was sent while the request waited
+            context.broke_off = True
             event = error_event(answer.body, INFERENCE_ROUTES[context.route])
             await context.send({"type": "http.response.body", "body": event, "more_body": False})
         elif isinstance(error, error_answers.BODY_UNREAD):

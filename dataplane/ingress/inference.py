@@ -287,6 +287,7 @@ class Inference:
                 chunk = await answer.more()
             last = b"" if meter is None else meter.end()
         except UpstreamFailed as failure:
+            context.broke_off = True
             _log.warning("engine_answer_broke_off", request_id=context.request_id, error=str(failure))
             if not answer.streams_events:
                 return False  # without an end the server cuts the connection, so the caller notices
@@ -301,7 +302,7 @@ class Inference:
 
     async def _send_as_event(self, context: RequestContext, answer: Answer) -> bool:
         """Send an answer that is not a stream, which is an error, in a stream that has begun."""
-        body, chunk = b"", answer.first
+        context.broke_off, body, chunk = True, b"", answer.first
         with contextlib.suppress(UpstreamFailed):
             while chunk and len(body) <= _ENGINE_ERROR_BYTES_MAX:
                 body += chunk

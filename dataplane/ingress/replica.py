@@ -212,6 +212,8 @@ class IngressReplica:
             applications=dict(self._app.applications_in_use()),
             reported_at=now,
             revocations=self._app.key_access.revocations,
+            requests=self._app.traffic.requests,
+            failures=self._app.traffic.failures,
         )
 
     async def check_health(self) -> None:

@@ -33,6 +33,7 @@ class RequestContext:
         "api_key",
         "before_answer",
         "begun",
+        "broke_off",
         "caller",
         "kind",
         "limit_headers",
@@ -79,6 +80,8 @@ class RequestContext:
         self.status = 500
         self.begun = False
         """Whether the response has begun."""
+        self.broke_off = False
+        """Whether it could not be brought to its end, or ended in an error."""
         self._model_header: bytes | None = None
 
     def decided_by(self, lease: Lease) -> None:

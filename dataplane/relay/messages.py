@@ -129,6 +129,10 @@ class IngressReport:
     not renewed is from a replica that is gone."""
     revocations: RevocationsPosition = NOTHING_REVOKED
     """The revocations of API keys that it applies, whatever its snapshot says."""
+    requests: int = 0
+    """Requests that it has answered since its start, as `dataplane.ingress.traffic` counts them."""
+    failures: int = 0
+    """Those of them that failed."""
 
 
 @dataclass(frozen=True, slots=True)

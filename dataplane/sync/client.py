@@ -143,13 +143,14 @@ class SyncClient:
         """The newest snapshot that the control plane has announced."""
         return self._subscriber.head
 
-    def report(self, resources: Mapping[str, status_pb2.ResourceStatus]) -> None:
+    def report(self, resources: Mapping[str, status_pb2.ResourceStatus], traffic: pb.Traffic | None = None) -> None:
         """Report the current states of models and adapters, by resource name.
 
         Every model is included, and every adapter that is not IDLE. Only changes are sent, and only
-        the newest state of each resource. The caller must not change the messages later.
+        the newest state of each resource. The caller must not change the messages later. `traffic`
+        is what the ingress has answered; None: as before.
         """
-        self._subscriber.report(resources)
+        self._subscriber.report(resources, traffic)
         self._output_due.set()
 
     def take_back(self, positions: Iterable[Position], *, instance_uid: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from dataplane.snapshot.change import Change
 from dataplane.snapshot.snapshot import Position, RawEntry
@@ -19,6 +20,8 @@ class Identity:
     http_address: str = ""
     """Where its OpenAI API is. For people to read."""
     software_version: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What its operator gave it, by which waves choose data planes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 import structlog
 
+from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import status_pb2
 from dataplane.settings import Settings
 from dataplane.snapshot.accept import accept
@@ -82,12 +83,7 @@ class SnapshotKeeper:
         self._retry_crashed_s = retry_crashed_s
         self.withdrawn: frozenset[Position] = frozenset()
         """Rejected because the data plane crashed repeatedly, as found at start."""
-        self._identity = Identity(
-            data_plane=settings.data_plane_id,
-            instance_uid=instance_uid,
-            http_address=settings.http_url,
-            software_version=version("broadsheet"),
-        )
+        self._identity = _identity(settings, instance_uid)
         disk = FileDisk(settings.data_dir / "snapshots")
         self._disk = SnapshotDirectory(disk)
         file = RevocationsFile(disk, "REVOCATIONS", with_room=self._disk.with_room)
@@ -181,11 +177,16 @@ class SnapshotKeeper:
         finally:
             self._disk.close()
 
-    def report(self, resources: Mapping[str, status_pb2.ResourceStatus]) -> None:
-        """Report the current states of resources to the control plane; only changes are sent."""
+    def report(self, resources: Mapping[str, status_pb2.ResourceStatus], traffic: pb.Traffic | None = None) -> None:
+        """Report the current states of resources to the control plane; only changes are sent.
+
+        Args:
+            resources: The states, by resource name.
+            traffic: What the ingress has answered; None: as before.
+        """
         self._resources = resources
         if self._client is not None:
-            self._client.report(resources)
+            self._client.report(resources, traffic)
 
     def report_waiting(self, message: str) -> None:
         """Report what the snapshot that is being put into service waits for, for people to read."""
@@ -296,6 +297,16 @@ class SnapshotKeeper:
 
     def on_connection(self, connection: Connection) -> None:
         """Do nothing: the Sync client logs changes of the connection."""
+
+
+def _identity(settings: Settings, instance_uid: str) -> Identity:
+    return Identity(
+        data_plane=settings.data_plane_id,
+        instance_uid=instance_uid,
+        http_address=settings.http_url,
+        software_version=version("broadsheet"),
+        labels=settings.labels_by_key,
+    )
 
 
 async def _settle_for_ever(disk: SnapshotDirectory) -> None:

@@ -1,4 +1,4 @@
-"""Which resource states the control plane does not know yet. Pure."""
+"""Which resource states, and which traffic, the control plane does not know yet. Pure."""
 
 from __future__ import annotations
 
@@ -29,20 +29,28 @@ class ResourceReport:
         """Names to send, in order. Their state differs from what was sent."""
         self._removed: dict[str, None] = {}
         """Names to send as removed, in order. They were sent, and are not current any more."""
+        self._traffic: pb.Traffic | None = None
+        self._sent_traffic: pb.Traffic | None = None
 
     @property
     def is_due(self) -> bool:
         """Whether there is anything to send."""
-        return bool(self._changed or self._removed)
+        return bool(self._changed or self._removed or self._traffic != self._sent_traffic)
 
-    def set(self, resources: Mapping[str, status_pb2.ResourceStatus]) -> None:
-        """Replace the current states, by resource name. The caller must not change them later."""
+    def set(self, resources: Mapping[str, status_pb2.ResourceStatus], traffic: pb.Traffic | None = None) -> None:
+        """Replace the current states, by resource name. The caller must not change them later.
+
+        Args:
+            resources: All states.
+            traffic: What the ingress has answered; None: as before.
+        """
         self._current = dict(resources)
+        self._traffic = traffic or self._traffic
         self._compare()
 
     def restart(self) -> None:
         """Begin a new stream, on which nothing was sent."""
-        self._sent = {}
+        self._sent, self._sent_traffic = {}, None
         self._compare()
 
     def _compare(self) -> None:
@@ -70,6 +78,9 @@ class ResourceReport:
             del self._removed[name]
             del self._sent[name]
             status.removed.append(name)
+        if self._traffic is not None and self._traffic != self._sent_traffic:
+            status.traffic.CopyFrom(self._traffic)
+            self._sent_traffic = self._traffic
 
 
 def _shortened(resource: status_pb2.ResourceStatus) -> status_pb2.ResourceStatus:

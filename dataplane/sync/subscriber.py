@@ -258,13 +258,13 @@ class Subscriber:
             self._identity = replace(self._identity, instance_uid=instance_uid)
         return bool(wanted)
 
-    def report(self, resources: Mapping[str, status_pb2.ResourceStatus]) -> None:
+    def report(self, resources: Mapping[str, status_pb2.ResourceStatus], traffic: pb.Traffic | None = None) -> None:
         """Set the current states of all resources worth reporting, by resource name.
 
         What differs from what was sent is sent next; states in between are left out. The caller
         must not change the messages later.
         """
-        self._resources.set(resources)
+        self._resources.set(resources, traffic)
 
     # -- messages to the control plane -------------------------------------------------------------
 
@@ -301,6 +301,7 @@ def _hello(identity: Identity, serving: Position | None, rejections: Rejections)
         http_address=identity.http_address,
         software_version=identity.software_version,
         features=[pb.FEATURE_DELTA, pb.FEATURE_MANIFEST, pb.FEATURE_BATCH],
+        labels=identity.labels,
     )
 
 

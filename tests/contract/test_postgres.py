@@ -36,6 +36,7 @@ class Unsettled:
     """The stream of a data plane that serves nothing yet."""
 
     settled_revision = None
+    traffic = None
 
     def supersede(self) -> None:
         raise AssertionError("there is a single stream")

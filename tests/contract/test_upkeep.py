@@ -33,6 +33,7 @@ RECORD = domain.DataPlaneRecord(
     connect_time=START,
     last_seen_time=datetime(2026, 1, 1, 0, 0, 0, 123456, tzinfo=UTC),
     identity=domain.Identity.BOUND,
+    labels={"region": "eu", "tier": "canary"},
 )
 
 

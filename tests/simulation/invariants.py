@@ -201,6 +201,9 @@ class Checker:
         for position in account.first_s:
             # Also if the next agent has not booted yet: it may have counted one already.
             account.crashes[position] += position not in account.proven
+        if account.durable is not None and account.durable != account.acknowledged:
+            # It served from memory. The crash counts for what is on disk, too.
+            account.crashes[account.durable] += account.durable not in account.proven
         if agent is not None and agent.subscriber is not None and agent.subscriber._deciding is not None:
             account.crashes[agent.subscriber._deciding] += 1  # it may be on disk already
         if power or not plane.relay.values:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import Server
 from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
 from controlplane.store.store import Store
+from controlplane.upkeep.waves import WavesUpkeep
 from protocol.transport.key_files import KeyFiles, read_signer
 from tests.access import everybody_is_admin
 from tests.sync_handler import sync_handler
@@ -47,7 +49,7 @@ def running_control_plane(directory: Path, *, signing_keys: Path | None = None) 
         ended = asyncio.Event()
         async with Store.open(f"sqlite+aiosqlite:///{directory}/registry.db") as store:
             verifier = AdapterVerifier(size_bytes_max=1024 * 1024, allowed_sources=())
-            fleet = fleet_of(store, head=await store.head())
+            fleet = fleet_of(store, head=await store.head(), waves=store.waves)
             fan_out = FanOut(fleet, now=lambda: datetime.now(UTC))
             store.commits.subscribe(fan_out.publish)
             server = Server(
@@ -55,7 +57,8 @@ def running_control_plane(directory: Path, *, signing_keys: Path | None = None) 
             )
             heads = HeadSigner(KeyFiles(signing_keys, read_signer) if signing_keys is not None else None)
             server.add(*_servicers(store, fleet, fan_out, verifier, heads))
-            writing = asyncio.create_task(fleet.writer.run())
+            waves = WavesUpkeep(store, fleet, now=lambda: datetime.now(UTC), clock=time.monotonic)
+            background = [asyncio.create_task(fleet.writer.run()), asyncio.create_task(waves.run(pause_s=0.01))]
             try:
                 address = await server.start("127.0.0.1:0")
                 stop.append((asyncio.get_running_loop(), ended))
@@ -65,8 +68,9 @@ def running_control_plane(directory: Path, *, signing_keys: Path | None = None) 
             finally:
                 await server.stop(0)
                 verifier.close()
-                writing.cancel()
-                await asyncio.gather(writing, return_exceptions=True)
+                for task in background:
+                    task.cancel()
+                await asyncio.gather(*background, return_exceptions=True)
 
     def run() -> None:
         try:

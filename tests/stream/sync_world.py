@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import grpc.aio
@@ -32,6 +33,7 @@ from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import Server
 from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
 from controlplane.store.store import Store
+from controlplane.upkeep.waves import WavesUpkeep
 from dataplane.snapshot.accept import accept
 from dataplane.snapshot.change import Change, changed
 from dataplane.snapshot.policy import Policy
@@ -138,10 +140,12 @@ async def control_plane(
         fleet = fleet_of(
             wrapped,
             head=await store.head(),
+            waves=store.waves,
             sharing=sharing_of(store, sharing),
             limits=FLEET_LIMITS,
             write_retry_s=WRITE_RETRY_S,
         )
+        await fleet.waves.refresh()
         fan_out = FanOut(fleet, now=lambda: datetime.now(UTC), settings=SHUTDOWN_SETTINGS)
         heads = HeadSigner(KeyFiles(signing_keys, read_signer) if signing_keys is not None else None)
         metrics = Metrics(clock=time.monotonic)
@@ -155,11 +159,7 @@ async def control_plane(
         )
         server.add(*_servicers(store, fleet, verifier, heads, handler))
         address = await server.start(listen)
-        running = [
-            asyncio.create_task(fleet.writer.run()),
-            asyncio.create_task(heads.follow(fan_out.announce_again, interval_s=0.02)),
-            asyncio.create_task(fleet.database.run(lambda: fan_out.oldest_in_use)),
-        ]
+        running = _background(store, fleet, fan_out, heads)
         try:
             async with grpc.aio.insecure_channel(address) as channel:
                 yield ControlPlane(store, fan_out, server, address, channel, metrics)
@@ -169,6 +169,9 @@ async def control_plane(
             for task in running:
                 task.cancel()
             await asyncio.wait(running)
+            for task in running:
+                if not task.cancelled():
+                    task.result()
             if orderly:
                 await fleet.database.leave()
             await server.stop(0)
@@ -182,6 +185,17 @@ def _servicers(
         store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses, signed_head=heads.signed
     )
     return RegistryServicer(registry), SnapshotServicer(registry, handler), FleetServicer(store, fleet)
+
+
+def _background(store: Store, fleet: Fleet, fan_out: FanOut, heads: HeadSigner) -> Sequence[asyncio.Task[None]]:
+    waves = WavesUpkeep(store, fleet, now=lambda: datetime.now(UTC), clock=time.monotonic)
+    return [
+        asyncio.create_task(fleet.writer.run()),
+        asyncio.create_task(heads.follow(fan_out.announce_again, interval_s=0.02)),
+        asyncio.create_task(fleet.database.run(lambda: fan_out.oldest_in_use)),
+        asyncio.create_task(fleet.waves.follow()),
+        asyncio.create_task(waves.run(interval_s=0.05, pause_s=0.01)),
+    ]
 
 
 class DataPlane:
@@ -275,12 +289,15 @@ class DataPlane:
         data_plane_id: str = "dp",
         *,
         instance_uid: str = "instance-1",
+        labels: Mapping[str, str] = MappingProxyType({}),
         timing: Timing = TIMING,
     ) -> AsyncIterator[SyncClient]:
         """Keep it connected for a while."""
         self.client = SyncClient(
             address,
-            identity=Identity(data_plane=data_plane_id, instance_uid=instance_uid, software_version="9.9"),
+            identity=Identity(
+                data_plane=data_plane_id, instance_uid=instance_uid, software_version="9.9", labels=labels
+            ),
             policy=self.policy,
             handlers=self,
             serving=self.snapshot.position if self.snapshot else None,

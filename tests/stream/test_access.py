@@ -55,6 +55,10 @@ EXCEPTIONS = {
     "RemoveDataPlane": {Role.ADMIN},
     "EnrollDataPlane": OPERATORS,
     "RedeemEnrollment": set(Role),
+    "SetFleetPolicy": OPERATORS,
+    "HaltFleetRollout": OPERATORS,
+    "ResumeFleetRollout": OPERATORS,
+    "ForceFleetRollout": OPERATORS,
 }
 
 

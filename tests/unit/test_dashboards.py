@@ -32,6 +32,7 @@ def shown() -> set[str]:
     metrics.count_lags(dict)
     metrics.show_audit_backlog(lambda: 0.0)
     metrics.count_behind_with_revocations(int)
+    metrics.count_waves(dict, lambda: 0, lambda: 0)
     return series(metrics.registry)
 
 

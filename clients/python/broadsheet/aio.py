@@ -7,11 +7,12 @@ from broadsheet._async.history import AsyncHistory
 from broadsheet._async.rollouts import AsyncRollouts
 from broadsheet._async.routes import AsyncRoutes
 from broadsheet._async.serving import AsyncServing
+from broadsheet._async.waves import AsyncWaves
 
 __all__ = ["AsyncClient"]
 
 
-class AsyncClient(AsyncServing, AsyncRollouts, AsyncRoutes, AsyncApiKeys, AsyncHistory):
+class AsyncClient(AsyncServing, AsyncRollouts, AsyncRoutes, AsyncApiKeys, AsyncHistory, AsyncWaves):
     """`broadsheet.Client` for asyncio. Use it as an async context manager, or `close` it.
 
     A client belongs to one event loop. Methods that list are async iterators: `async for model in

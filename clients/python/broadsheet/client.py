@@ -7,11 +7,12 @@ from broadsheet._sync.history import History
 from broadsheet._sync.rollouts import Rollouts
 from broadsheet._sync.routes import Routes
 from broadsheet._sync.serving import Serving
+from broadsheet._sync.waves import Waves
 
 __all__ = ["Client"]
 
 
-class Client(Serving, Rollouts, Routes, ApiKeys, History):
+class Client(Serving, Rollouts, Routes, ApiKeys, History, Waves):
     """A client of the control plane. Use it as a context manager, or `close` it.
 
     Threads may share a client.

@@ -74,6 +74,7 @@ from broadsheet.v1.snapshot_pb2 import (
 from broadsheet.v1.snapshot_service_pb2 import FetchSnapshotResponse, Phase, SnapshotSummary
 from broadsheet.v1.status_pb2 import ColdStart, DataPlaneResourceStatus, ResourceState, ResourceStatus
 from broadsheet.v1.warming_pb2 import WarmModelResponse
+from broadsheet.v1.waves_pb2 import FleetHealthLimits, FleetPolicy, FleetRollout, Harm, LabelSelector, Wave
 
 __all__ = [
     "Adapter",
@@ -106,6 +107,11 @@ __all__ = [
     "EntryRef",
     "FetchSnapshotResponse",
     "FieldChange",
+    "FleetHealthLimits",
+    "FleetPolicy",
+    "FleetRollout",
+    "Harm",
+    "LabelSelector",
     "Lag",
     "Lora",
     "Model",
@@ -151,4 +157,5 @@ __all__ = [
     "UpdateModelResponse",
     "WaitForRevisionResponse",
     "WarmModelResponse",
+    "Wave",
 ]

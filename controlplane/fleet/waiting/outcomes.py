@@ -39,19 +39,28 @@ def missing(data_plane_id: str, record: DataPlaneRecord | None) -> DataPlaneOutc
     return DataPlaneOutcome(data_plane_id=data_plane_id, outcome=Outcome.MISSING, serving=serving)
 
 
-def pending_from(known: DataPlane | None, head: Position) -> float:
+def pending_from(known: DataPlane | None, head: Position, allowed: Position) -> float:
     """The lowest revision that is PENDING at a data plane, as are all higher ones.
+
+    Args:
+        known: What is known of it; None: nothing.
+        head: The newest snapshot.
+        allowed: The newest that it may have.
 
     Returns:
         It; infinity: no revision is PENDING.
     """
-    if known is None or not known.connected or known.settled_revision == head.revision:
+    if known is None or not known.connected:
         return math.inf
+    if known.settled_revision == allowed.revision:
+        return math.inf if allowed.revision == head.revision else allowed.revision + 1
     serving = known.progress.serving
     return serving.revision + 1 if serving is not None and _is_in_history_of(head, serving) else 0
 
 
-def outcome_of(data_plane_id: str, known: DataPlane, revision: int, head: Position) -> DataPlaneOutcome:
+def outcome_of(
+    data_plane_id: str, known: DataPlane, revision: int, head: Position, allowed: Position
+) -> DataPlaneOutcome:
     """What a data plane did with `revision`.
 
     Args:
@@ -59,6 +68,7 @@ def outcome_of(data_plane_id: str, known: DataPlane, revision: int, head: Positi
         known: What is known of it.
         revision: Of the catalog, at most that of `head`.
         head: The newest snapshot.
+        allowed: The newest that it may have.
     """
     progress = known.progress
     answer = DataPlaneOutcome(data_plane_id=data_plane_id, outcome=Outcome.PENDING, serving=progress.serving)
@@ -67,9 +77,9 @@ def outcome_of(data_plane_id: str, known: DataPlane, revision: int, head: Positi
     if _is_in_history_of(head, progress.serving) and progress.serves(revision):
         outcome = Outcome.ACTIVE_WITH_ERRORS if progress.with_errors else Outcome.ACTIVE
         return replace(answer, outcome=outcome, message=_warning(progress))
-    if known.settled_revision == head.revision:
-        # Nothing more will be sent, and it serves an older revision: it has rejected the head.
-        is_about_head = progress.target == head and progress.phase == pb.PHASE_REJECTED
+    if known.settled_revision == allowed.revision and (allowed == head or allowed.revision >= revision):
+        # Nothing more will be sent, and it serves an older revision: it has rejected that snapshot.
+        is_about_head = progress.target == allowed and progress.phase == pb.PHASE_REJECTED
         reason, message = (progress.reason, progress.message) if is_about_head else ("", "")
         return replace(answer, outcome=Outcome.REJECTED, reason=reason, message=message)
     return answer

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
+from typing import Protocol
 
-from controlplane.catalog.domain import DataPlaneRecord
+from controlplane.catalog.domain import DataPlaneRecord, Head
 from controlplane.errors import InvalidArgument, Reason, ResourceExhausted
 from controlplane.fleet.changed import Changed
 from controlplane.fleet.state import FleetState
-from controlplane.fleet.waiting.outcomes import DataPlaneOutcome, missing, outcome_of, pending_from
+from controlplane.fleet.waiting.outcomes import DataPlaneOutcome, Outcome, missing, outcome_of, pending_from
 from controlplane.fleet.waiting.watches import Watch, Watches
 
 WAITERS_MAX = 1000
@@ -22,6 +24,16 @@ entry takes about 150 bytes."""
 
 Outcomes = tuple[DataPlaneOutcome, ...]
 Stored = Mapping[str, DataPlaneRecord]
+
+
+class Holding(Protocol):
+    """Which snapshot each data plane may have."""
+
+    def head_for(self, data_plane_id: str) -> Head:
+        """The newest that it may have."""
+
+    def held(self, data_plane_id: str) -> str:
+        """Why it may not have a newer one; empty: it may have the newest."""
 
 
 class _Wait:
@@ -39,14 +51,16 @@ class _Wait:
 class Waiters:
     """The callers that wait for a revision."""
 
-    def __init__(self, state: FleetState, changed: Changed) -> None:
+    def __init__(self, state: FleetState, changed: Changed, holding: Holding) -> None:
         """
         Args:
             state: What is known of the data planes.
-            changed: Notified when `state` changes.
+            changed: Notified when `state` or `holding` changes.
+            holding: Which snapshot each data plane may have.
         """
         self._state = state
-        self._watches = Watches(lambda data_plane_id: pending_from(state.get(data_plane_id), state.head.position))
+        self._holding = holding
+        self._watches = Watches(self._pending_from)
         self._waits: dict[tuple[int, tuple[str, ...]], _Wait] = {}
         """By revision and data planes."""
         self._changed_ids: set[str] = set()
@@ -131,6 +145,10 @@ class Waiters:
         self._watches.remove(wait.watch)
         wait.over.set()
 
+    def _pending_from(self, data_plane_id: str) -> float:
+        allowed = self._holding.head_for(data_plane_id).position
+        return pending_from(self._state.get(data_plane_id), self._state.head.position, allowed)
+
     def _note(self, data_plane_id: str | None) -> None:
         self._changes += 1
         if not self._waits:
@@ -162,4 +180,8 @@ class Waiters:
         known = self._state.get(data_plane_id)
         if known is None:
             return missing(data_plane_id, wait.stored.get(data_plane_id))
-        return outcome_of(data_plane_id, known, wait.watch.revision, self._state.head.position)
+        allowed = self._holding.head_for(data_plane_id).position
+        outcome = outcome_of(data_plane_id, known, wait.watch.revision, self._state.head.position, allowed)
+        if outcome.outcome is Outcome.PENDING and allowed.revision < wait.watch.revision:
+            outcome = replace(outcome, message=self._holding.held(data_plane_id))
+        return outcome

@@ -51,6 +51,7 @@ class Subscription:
         self.progress = Progress()
         self._features: Features = ()
         self._head = head
+        self._newest_revision = head.position.revision
         self._transfer: Transfer | None = None
         self._announced: Position | None = None
         """The head in the last Intent or Heartbeat."""
@@ -62,10 +63,14 @@ class Subscription:
 
     # -- what the control plane does ---------------------------------------------------------------
 
-    def publish(self, head: Head) -> None:
-        """Point to a newer head. A transfer that is under way goes on."""
-        if head.position.revision > self._head.position.revision:
-            self._head = head
+    def publish(self, head: Head, *, newest_revision: int = 0) -> bool:
+        """Point to a newer head, the last that the client may have. Returns whether it is newer.
+
+        A transfer that is under way goes on. There may be later snapshots, up to `newest_revision`.
+        """
+        self._newest_revision = max(self._newest_revision, newest_revision, head.position.revision)
+        before, self._head = self._head, max(self._head, head, key=lambda known: known.position.revision)
+        return self._head is not before
 
     def announce_again(self) -> None:
         """Announce the head once more when nothing is under way: its signatures have changed."""
@@ -89,22 +94,18 @@ class Subscription:
 
     def end(self, reason: str, *, reconnect_after_s: float) -> None:
         """Say Goodbye next, whatever is under way. Later reasons are ignored."""
-        if self._goodbye is None:
-            self._goodbye = goodbye(reason, reconnect_after_s=reconnect_after_s)
-
-    # -- questions ---------------------------------------------------------------------------------
+        self._goodbye = self._goodbye or goodbye(reason, reconnect_after_s=reconnect_after_s)
 
     @property
-    def in_flight(self) -> Head | None:
-        """The snapshot that is being sent, or whose answer is awaited; None: there is none."""
-        return self._transfer.head if self._transfer is not None else None
+    def head(self) -> Head:
+        """The snapshot in flight; without one, the newest that the client may have."""
+        return self._transfer.head if self._transfer is not None else self._head
 
     @property
     def oldest_in_use(self) -> int | None:
         """The oldest catalog revision that the transfer is read from; None: there is none."""
-        if self._transfer is None:
-            return None
-        return (self._transfer.base or self._transfer.head.position).revision
+        transfer = self._transfer
+        return None if transfer is None else (transfer.base or transfer.head.position).revision
 
     def rejects(self, position: Position) -> bool:
         """Whether the client has rejected `position`."""
@@ -185,11 +186,12 @@ class Subscription:
 
     def _heartbeat(self, now_s: float) -> pb.SyncResponse:
         self._timers.heartbeat_sent(now_s)
-        return pb.SyncResponse(heartbeat=pb.Heartbeat(head=position_to_proto(self._head.position)))
+        head = _kept(self.progress.serving, self._head.position, self._newest_revision) or self._head.position
+        return pb.SyncResponse(heartbeat=pb.Heartbeat(head=position_to_proto(head)))
 
     def _announce_head(self, now_s: float) -> pb.SyncResponse | ChangeRequest:
         head, serving = self._head, self.progress.serving
-        if self.rejects(head.position):
+        if self.rejects(head.position) or _kept(serving, head.position, self._newest_revision):
             self._announced = head.position
             return self._heartbeat(now_s)
         mode = mode_for(head.position, serving, self._features, self._diverged)
@@ -279,6 +281,20 @@ class Subscription:
 
     def _move(self, event: Event) -> None:
         self.state = TRANSITIONS[self.state, event]
+
+
+def _kept(serving: Position | None, head: Position, newest_revision: int) -> Position | None:
+    """What the client serves, if that is later than what it may have by now; else None.
+
+    It had been given it before. A revision that there is not yet is from a store that was restored.
+    """
+    if serving is None or not _is_before(head, serving) or serving.revision > newest_revision:
+        return None
+    return serving
+
+
+def _is_before(serving: Position, to: Position) -> bool:
+    return serving.store_uid == to.store_uid and serving.revision < to.revision
 
 
 def _intent(mode: Mode, head: Head, base: Position | None = None) -> pb.SyncResponse:

@@ -82,8 +82,11 @@ class FleetHandler:
         stored = {record.id: record for record in await self._data_planes.list(after_id=after_id, limit=size + 1)}
         known, enrolled = (_after(ids, after_id, size + 1) for ids in (self._fleet.state.ids, self._enrolled.ids))
         ids = sorted({*stored, *known, *enrolled})
+        await self._fleet.waves.refresh()
+        shown = [self._shown(data_plane_id, stored) for data_plane_id in ids[:size]]
+        self._add_waves(shown)
         return pb.ListDataPlanesResponse(
-            data_planes=[self._shown(data_plane_id, stored) for data_plane_id in ids[:size]],
+            data_planes=shown,
             next_page_token=paging.token(request, (ids[size - 1],)) if len(ids) > size else "",
         )
 
@@ -93,7 +96,9 @@ class FleetHandler:
         stored = await self._only_stored([data_plane_id])
         if self._view(data_plane_id, stored) is None and self._enrolled.get(data_plane_id) is None:
             raise data_plane_not_found(request.name)
+        await self._fleet.waves.refresh()
         data_plane = self._shown(data_plane_id, stored)
+        self._add_waves([data_plane])
         data_plane.history.extend(map(_change, await self._history(data_plane_id)))
         data_plane.resources.extend(_fitting(self._fleet.state.resources(data_plane_id)))
         return pb.GetDataPlaneResponse(data_plane=data_plane)
@@ -150,6 +155,15 @@ class FleetHandler:
             if is_first and not request.validate_only:
                 self._fleet.state.forget(data_plane_id)
         return answer
+
+    def _add_waves(self, shown: Sequence[pb.DataPlane]) -> None:
+        """Say which wave each is in, and whether it is held."""
+        waves = self._fleet.waves
+        number_of = waves.wave_numbers()
+        for data_plane in shown:
+            data_plane_id = parse_data_plane(data_plane.name)
+            data_plane.wave = number_of(data_plane_id, data_plane.labels)
+            data_plane.held = waves.held(data_plane_id)
 
     def _view(self, data_plane_id: str, stored: Mapping[str, DataPlaneRecord]) -> DataPlaneView | None:
         """What is known of a data plane that is in memory, or else in `stored`; None: neither."""
@@ -229,6 +243,7 @@ def _data_plane(view: DataPlaneView, head: Head) -> pb.DataPlane:
         votes=record.identity.votes,
         revocations_sequence=record.revocations_sequence,
         revocations_missing=max(0, head.revocations_sequence - record.revocations_sequence),
+        labels=record.labels,
     )
 
 

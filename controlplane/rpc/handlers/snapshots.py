@@ -97,6 +97,8 @@ class SnapshotHandler:
         async def work(transaction: WriteTransaction) -> rollback_pb2.RollbackCatalogResponse:
             rollback.check_expected(expected, transaction.head)
             count = await rollback.roll_back(transaction, request.to_revision)
+            if count:
+                await transaction.waves.note_rollback(transaction.stamp.catalog_revision)
             return rollback_pb2.RollbackCatalogResponse(
                 catalog_revision=consistency.revision_with(transaction, changed=count > 0), change_count=count
             )

@@ -114,6 +114,7 @@ def data_plane(row: Row[Any]) -> domain.DataPlaneRecord:
         identity=domain.Identity(row.identity),
         change_count=row.change_count,
         revocations_sequence=row.revocations_sequence,
+        labels=row.labels,
     )
 
 
@@ -132,6 +133,7 @@ def data_plane_values(record: domain.DataPlaneRecord) -> Mapping[str, object]:
         "connect_time_us": to_us(record.connect_time),
         "last_seen_time_us": to_us(record.last_seen_time),
         "identity": record.identity.value,
+        "labels": dict(record.labels),
         "revocations_sequence": record.revocations_sequence,
         "change_count": record.change_count,
     }

@@ -1,8 +1,11 @@
-"""The tables of what data planes have besides their records. See `controlplane.store.schema`."""
+"""The tables of what data planes have besides their records, and of the waves that they are in.
+
+See `controlplane.store.schema`.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, String, Table
+from sqlalchemy import BigInteger, CheckConstraint, Column, Index, Integer, LargeBinary, String, Table
 
 from controlplane.store.schema import metadata
 
@@ -37,4 +40,20 @@ data_plane_enrollments = Table(
     Column("credential_hash", LargeBinary(32)),
     Column("enroll_time_us", BigInteger),
     Index("ix_data_plane_enrollments_number", "number"),
+)
+
+fleet_waves = Table(
+    "fleet_waves",
+    metadata,
+    # One row, once a policy was set. Changes of it take the lock on the catalog.
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    # Rises with each change.
+    Column("version", BigInteger, nullable=False),
+    # Serialised broadsheet.v1.FleetPolicy.
+    Column("policy", LargeBinary, nullable=False),
+    # controlplane.fleet.waves.rollout.to_bytes.
+    Column("rollout", LargeBinary, nullable=False),
+    # The last catalog revision that rolled the catalog back. 0: none did.
+    Column("rollback_revision", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="one_row"),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from dataplane.agent.ledger.reports import Reports, ReportUpdate
 from dataplane.agent.situation import Asked
@@ -18,6 +19,13 @@ _CALLERS_MAX = 64
 POSITIONS_MAX = 1000
 """Ingress replicas whose positions are remembered, those heard last. Their ids are never used
 again, so those that are gone stay until then."""
+
+
+class Traffic(NamedTuple):
+    """Requests that the ingress has answered, and those of them that failed."""
+
+    requests: int = 0
+    failures: int = 0
 
 
 @dataclass(slots=True)
@@ -35,14 +43,18 @@ class Usage:
 
     _asked: dict[str, Asked] = field(default_factory=dict)
     """By model or pinned revision. Its keys are those of `_last_activity`."""
+    traffic: Traffic = field(default_factory=Traffic)
+    """Of all ingress replicas, since they were first seen. It only rises."""
 
     def observe(self, update: ReportUpdate[IngressReport], now: float) -> None:
         """Take over reports, and note until when each model was in use."""
+        before = self._ingresses.remembered()
         changes = self._ingresses.observe(update, now)
         for report in changes.ended.values():
             self._note_in_flight(report, now)
         for replica, report in changes.renewed.items():
             self._note_position(replica, report.position)
+            self._note_traffic(before.get(replica), report)
         for report in changes.renewed.values():
             for model, usage in report.models.items():
                 self.requested(model, now - max(0.0, usage.idle_s))
@@ -55,6 +67,15 @@ class Usage:
         self._positions[replica] = position
         if len(self._positions) > POSITIONS_MAX:
             del self._positions[next(iter(self._positions))]
+
+    def _note_traffic(self, before: IngressReport | None, report: IngressReport) -> None:
+        """Add what a replica has answered since its report before. The first one adds nothing."""
+        if before is None:
+            return
+        self.traffic = Traffic(
+            self.traffic.requests + max(0, report.requests - before.requests),
+            self.traffic.failures + max(0, report.failures - before.failures),
+        )
 
     def _note_in_flight(self, report: IngressReport, now: float) -> None:
         for model, usage in report.models.items():

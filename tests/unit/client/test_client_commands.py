@@ -29,7 +29,7 @@ COMMANDS = [
     *(("route", name) for name in ("set", "list", "get", "revisions", "delete")),
     *(("key", name) for name in ("create", "list", "get", "revoke")),
     *(("snapshot", name) for name in ("list", "show")),
-    *(("fleet", name) for name in ("list", "get", "wait", "remove")),
+    *(("fleet", name) for name in ("list", "get", "wait", "remove", "rollout", "halt", "resume", "force")),
     ("chat",),
     ("up",),
 ]

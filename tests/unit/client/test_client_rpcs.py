@@ -66,6 +66,12 @@ CALLS: Mapping[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
     "WaitForRevision": ("wait_for_revision", (1,), {}),
     "RemoveDataPlane": ("remove_data_plane", ("local",), {}),
     "EnrollDataPlane": ("enroll_data_plane", ("local",), {"validate_only": True}),
+    "GetFleetPolicy": ("get_fleet_policy", (), {}),
+    "SetFleetPolicy": ("set_fleet_policy", ({"waves": [{"percent": 10}]},), {}),
+    "GetFleetRollout": ("get_fleet_rollout", (), {}),
+    "HaltFleetRollout": ("halt_fleet_rollout", (), {}),
+    "ResumeFleetRollout": ("resume_fleet_rollout", (), {}),
+    "ForceFleetRollout": ("force_fleet_rollout", (), {}),
 }
 """The method, arguments and options that send each RPC."""
 

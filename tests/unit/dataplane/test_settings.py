@@ -24,6 +24,17 @@ def test_flag_takes_precedence_over_the_environment(monkeypatch: pytest.MonkeyPa
     assert parse(["--data-plane-id", "from-flag"]).data_plane_id == "from-flag"
 
 
+def test_labels_are_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parse([]).labels_by_key == {}
+    assert parse(["--labels", "region=eu, tier=canary,note="]).labels_by_key == {
+        "region": "eu",
+        "tier": "canary",
+        "note": "",
+    }
+    monkeypatch.setenv("BROADSHEET_DATAPLANE_LABELS", "tier=canary")
+    assert parse([]).labels_by_key == {"tier": "canary"}
+
+
 def test_engine_arguments_are_allowed_by_name_and_none_by_default() -> None:
     assert parse([]).allowed_engine_args == ()
     argv = ["--allowed-engine-args", "trust-remote-code, speculative_config.model"]
@@ -62,6 +73,10 @@ def test_sources_are_comma_separated_prefixes() -> None:
         (["--cors-allow-origins", "https://a.example/"], ["cors_allow_origins", "https://a.example/", "SCHEME://HOST"]),
         (["--cors-allow-origins", "https://a.example:443"], ["cors_allow_origins", "a.example:443", "default port"]),
         (["--cors-allow-origins", "a.example"], ["cors_allow_origins", "a.example", "SCHEME://HOST"]),
+        (["--labels", "Tier=canary"], ["labels", "Tier=canary", "KEY=VALUE"]),
+        (["--labels", "tier"], ["labels", "tier", "KEY=VALUE"]),
+        (["--labels", "tier=a, tier=b"], ["labels", "twice"]),
+        (["--labels", "a=" + 64 * "x"], ["labels", "63"]),
         (["--cors-allow-origins", "null"], ["cors_allow_origins", "null"]),
         (["--cors-allow-origins", "https://*.example"], ["cors_allow_origins", "*.example"]),
         (["--cors-allow-origins", "*, https://a.example"], ["cors_allow_origins", "alone"]),

@@ -44,6 +44,7 @@ from broadsheet.specs.nodes import (
 from broadsheet.specs.reader import Reader
 from broadsheet.specs.values import PairParser, parse_argument, parse_duration, source_uri
 from broadsheet.types import (
+    FleetPolicy,
     RegisterAdapterRequest,
     RegisterModelRequest,
     SetRouteRequest,
@@ -57,6 +58,7 @@ __all__ = [
     "STDIN",
     "PairParser",
     "load_adapter_request",
+    "load_fleet_policy",
     "load_model_request",
     "load_route_request",
     "parse_argument",
@@ -94,6 +96,15 @@ def load_route_request(path: Path) -> SetRouteRequest:
         InvalidSpec: The file cannot be read, or is not a valid request.
     """
     return _load(path, SetRouteRequest())
+
+
+def load_fleet_policy(path: Path) -> FleetPolicy:
+    """The policy in the YAML file `path`, or in standard input, if `path` is `STDIN`.
+
+    Raises:
+        InvalidSpec: The file cannot be read, or is not a valid policy.
+    """
+    return _load(path, FleetPolicy())
 
 
 def to_message(value: Message | Mapping[str, object], into: _MessageT, path: str) -> _MessageT:

@@ -26,18 +26,21 @@ from broadsheet.v1 import enrollment_pb2 as broadsheet_dot_v1_dot_enrollment__pb
 from broadsheet.v1 import snapshot_pb2 as broadsheet_dot_v1_dot_snapshot__pb2
 from broadsheet.v1 import snapshot_service_pb2 as broadsheet_dot_v1_dot_snapshot__service__pb2
 from broadsheet.v1 import status_pb2 as broadsheet_dot_v1_dot_status__pb2
+from broadsheet.v1 import waves_pb2 as broadsheet_dot_v1_dot_waves__pb2
 from broadsheet._vendor.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!broadsheet/v1/fleet_service.proto\x12\rbroadsheet.v1\x1a\x1e\x62roadsheet/v1/enrollment.proto\x1a\x1c\x62roadsheet/v1/snapshot.proto\x1a$broadsheet/v1/snapshot_service.proto\x1a\x1a\x62roadsheet/v1/status.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x85\x06\n\tDataPlane\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x14\n\x0cinstance_uid\x18\x03 \x01(\t\x12(\n\x07serving\x18\x04 \x01(\x0b\x32\x17.broadsheet.v1.Position\x12\'\n\x06target\x18\x05 \x01(\x0b\x32\x17.broadsheet.v1.Position\x12#\n\x05phase\x18\x06 \x01(\x0e\x32\x14.broadsheet.v1.Phase\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x0f\n\x07message\x18\x08 \x01(\t\x12\x14\n\x0chttp_address\x18\t \x01(\t\x12\x18\n\x10software_version\x18\n \x01(\t\x12\x30\n\x0c\x63onnect_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_seen_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\tresources\x18\r \x03(\x0b\x32\x1d.broadsheet.v1.ResourceStatus\x12\x33\n\x08identity\x18\x0e \x01(\x0e\x32!.broadsheet.v1.DataPlane.Identity\x12\r\n\x05votes\x18\x0f \x01(\x08\x12\x1f\n\x03lag\x18\x13 \x01(\x0b\x32\x12.broadsheet.v1.Lag\x12.\n\x07history\x18\x14 \x03(\x0b\x32\x1d.broadsheet.v1.PositionChange\x12-\n\nenrollment\x18\x16 \x01(\x0b\x32\x19.broadsheet.v1.Enrollment\x12\x1c\n\x14revocations_sequence\x18\x15 \x01(\x03\x12\x1b\n\x13revocations_missing\x18\x17 \x01(\x03\"a\n\x08Identity\x12\x18\n\x14IDENTITY_UNSPECIFIED\x10\x00\x12\x12\n\x0eIDENTITY_BOUND\x10\x01\x12\x12\n\x0eIDENTITY_LOCAL\x10\x02\x12\x13\n\x0fIDENTITY_SHARED\x10\x03\"E\n\x03Lag\x12\x11\n\trevisions\x18\x01 \x01(\x03\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xc4\x01\n\x0ePositionChange\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x07serving\x18\x02 \x01(\x0b\x32\x17.broadsheet.v1.Position\x12#\n\x05phase\x18\x03 \x01(\x0e\x32\x14.broadsheet.v1.Phase\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12)\n\x08rejected\x18\x05 \x01(\x0b\x32\x17.broadsheet.v1.Position\"Q\n\x15ListDataPlanesRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"`\n\x16ListDataPlanesResponse\x12-\n\x0b\x64\x61ta_planes\x18\x01 \x03(\x0b\x32\x18.broadsheet.v1.DataPlane\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\\\n\x13GetDataPlaneRequest\x12\x45\n\x04name\x18\x01 \x01(\tB7\xbaH4r220^dataPlanes/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\"D\n\x14GetDataPlaneResponse\x12,\n\ndata_plane\x18\x01 \x01(\x0b\x32\x18.broadsheet.v1.DataPlane\"\xfb\x01\n\x16RemoveDataPlaneRequest\x12\x45\n\x04name\x18\x01 \x01(\tB7\xbaH4r220^dataPlanes/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12t\n\nrequest_id\x18\x03 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"G\n\x17RemoveDataPlaneResponse\x12,\n\ndata_plane\x18\x01 \x01(\x0b\x32\x18.broadsheet.v1.DataPlane\"\xc6\x01\n\x16WaitForRevisionRequest\x12\x19\n\x08revision\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12V\n\x0b\x64\x61ta_planes\x18\x02 \x03(\tBA\xbaH>\x92\x01;\x10\xe8\x07\x18\x01\"4r220^dataPlanes/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\x39\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\xbaH\n\xaa\x01\x07\"\x03\x08\x90\x1c\x32\x00\"g\n\x17WaitForRevisionResponse\x12\x31\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1f.broadsheet.v1.DataPlaneOutcome\x12\x19\n\x11\x61\x63tive_everywhere\x18\x02 \x01(\x08\"\xc4\x02\n\x10\x44\x61taPlaneOutcome\x12\x12\n\ndata_plane\x18\x01 \x01(\t\x12\x38\n\x07outcome\x18\x02 \x01(\x0e\x32\'.broadsheet.v1.DataPlaneOutcome.Outcome\x12(\n\x07serving\x18\x03 \x01(\x0b\x32\x17.broadsheet.v1.Position\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\"\x96\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x12\n\x0eOUTCOME_ACTIVE\x10\x01\x12\x1e\n\x1aOUTCOME_ACTIVE_WITH_ERRORS\x10\x02\x12\x14\n\x10OUTCOME_REJECTED\x10\x03\x12\x13\n\x0fOUTCOME_PENDING\x10\x04\x12\x13\n\x0fOUTCOME_MISSING\x10\x05\x32\xd1\x04\n\x0c\x46leetService\x12]\n\x0eListDataPlanes\x12$.broadsheet.v1.ListDataPlanesRequest\x1a%.broadsheet.v1.ListDataPlanesResponse\x12W\n\x0cGetDataPlane\x12\".broadsheet.v1.GetDataPlaneRequest\x1a#.broadsheet.v1.GetDataPlaneResponse\x12`\n\x0fWaitForRevision\x12%.broadsheet.v1.WaitForRevisionRequest\x1a&.broadsheet.v1.WaitForRevisionResponse\x12`\n\x0fRemoveDataPlane\x12%.broadsheet.v1.RemoveDataPlaneRequest\x1a&.broadsheet.v1.RemoveDataPlaneResponse\x12`\n\x0f\x45nrollDataPlane\x12%.broadsheet.v1.EnrollDataPlaneRequest\x1a&.broadsheet.v1.EnrollDataPlaneResponse\x12\x63\n\x10RedeemEnrollment\x12&.broadsheet.v1.RedeemEnrollmentRequest\x1a\'.broadsheet.v1.RedeemEnrollmentResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!broadsheet/v1/fleet_service.proto\x12\rbroadsheet.v1\x1a\x1e\x62roadsheet/v1/enrollment.proto\x1a\x1c\x62roadsheet/v1/snapshot.proto\x1a$broadsheet/v1/snapshot_service.proto\x1a\x1a\x62roadsheet/v1/status.proto\x1a\x19\x62roadsheet/v1/waves.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x07\n\tDataPlane\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x14\n\x0cinstance_uid\x18\x03 \x01(\t\x12(\n\x07serving\x18\x04 \x01(\x0b\x32\x17.broadsheet.v1.Position\x12\'\n\x06target\x18\x05 \x01(\x0b\x32\x17.broadsheet.v1.Position\x12#\n\x05phase\x18\x06 \x01(\x0e\x32\x14.broadsheet.v1.Phase\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x0f\n\x07message\x18\x08 \x01(\t\x12\x14\n\x0chttp_address\x18\t \x01(\t\x12\x18\n\x10software_version\x18\n \x01(\t\x12\x30\n\x0c\x63onnect_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_seen_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\tresources\x18\r \x03(\x0b\x32\x1d.broadsheet.v1.ResourceStatus\x12\x33\n\x08identity\x18\x0e \x01(\x0e\x32!.broadsheet.v1.DataPlane.Identity\x12\r\n\x05votes\x18\x0f \x01(\x08\x12\x34\n\x06labels\x18\x10 \x03(\x0b\x32$.broadsheet.v1.DataPlane.LabelsEntry\x12\x0c\n\x04wave\x18\x11 \x01(\x05\x12\x0c\n\x04held\x18\x12 \x01(\t\x12\x1f\n\x03lag\x18\x13 \x01(\x0b\x32\x12.broadsheet.v1.Lag\x12.\n\x07history\x18\x14 \x03(\x0b\x32\x1d.broadsheet.v1.PositionChange\x12-\n\nenrollment\x18\x16 \x01(\x0b\x32\x19.broadsheet.v1.Enrollment\x12\x1c\n\x14revocations_sequence\x18\x15 \x01(\x03\x12\x1b\n\x13revocations_missing\x18\x17 \x01(\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"a\n\x08Identity\x12\x18\n\x14IDENTITY_UNSPECIFIED\x10\x00\x12\x12\n\x0eIDENTITY_BOUND\x10\x01\x12\x12\n\x0eIDENTITY_LOCAL\x10\x02\x12\x13\n\x0fIDENTITY_SHARED\x10\x03\"E\n\x03Lag\x12\x11\n\trevisions\x18\x01 \x01(\x03\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xc4\x01\n\x0ePositionChange\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x07serving\x18\x02 \x01(\x0b\x32\x17.broadsheet.v1.Position\x12#\n\x05phase\x18\x03 \x01(\x0e\x32\x14.broadsheet.v1.Phase\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12)\n\x08rejected\x18\x05 \x01(\x0b\x32\x17.broadsheet.v1.Position\"Q\n\x15ListDataPlanesRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"`\n\x16ListDataPlanesResponse\x12-\n\x0b\x64\x61ta_planes\x18\x01 \x03(\x0b\x32\x18.broadsheet.v1.DataPlane\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\\\n\x13GetDataPlaneRequest\x12\x45\n\x04name\x18\x01 \x01(\tB7\xbaH4r220^dataPlanes/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\"D\n\x14GetDataPlaneResponse\x12,\n\ndata_plane\x18\x01 \x01(\x0b\x32\x18.broadsheet.v1.DataPlane\"\xfb\x01\n\x16RemoveDataPlaneRequest\x12\x45\n\x04name\x18\x01 \x01(\tB7\xbaH4r220^dataPlanes/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12t\n\nrequest_id\x18\x03 \x01(\tB`\xbaH]r[2Y^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12})?$\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"G\n\x17RemoveDataPlaneResponse\x12,\n\ndata_plane\x18\x01 \x01(\x0b\x32\x18.broadsheet.v1.DataPlane\"\xc6\x01\n\x16WaitForRevisionRequest\x12\x19\n\x08revision\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12V\n\x0b\x64\x61ta_planes\x18\x02 \x03(\tBA\xbaH>\x92\x01;\x10\xe8\x07\x18\x01\"4r220^dataPlanes/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$\x12\x39\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\xbaH\n\xaa\x01\x07\"\x03\x08\x90\x1c\x32\x00\"g\n\x17WaitForRevisionResponse\x12\x31\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1f.broadsheet.v1.DataPlaneOutcome\x12\x19\n\x11\x61\x63tive_everywhere\x18\x02 \x01(\x08\"\xc4\x02\n\x10\x44\x61taPlaneOutcome\x12\x12\n\ndata_plane\x18\x01 \x01(\t\x12\x38\n\x07outcome\x18\x02 \x01(\x0e\x32\'.broadsheet.v1.DataPlaneOutcome.Outcome\x12(\n\x07serving\x18\x03 \x01(\x0b\x32\x17.broadsheet.v1.Position\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\"\x96\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x12\n\x0eOUTCOME_ACTIVE\x10\x01\x12\x1e\n\x1aOUTCOME_ACTIVE_WITH_ERRORS\x10\x02\x12\x14\n\x10OUTCOME_REJECTED\x10\x03\x12\x13\n\x0fOUTCOME_PENDING\x10\x04\x12\x13\n\x0fOUTCOME_MISSING\x10\x05\x32\xa9\t\n\x0c\x46leetService\x12]\n\x0eListDataPlanes\x12$.broadsheet.v1.ListDataPlanesRequest\x1a%.broadsheet.v1.ListDataPlanesResponse\x12W\n\x0cGetDataPlane\x12\".broadsheet.v1.GetDataPlaneRequest\x1a#.broadsheet.v1.GetDataPlaneResponse\x12`\n\x0fWaitForRevision\x12%.broadsheet.v1.WaitForRevisionRequest\x1a&.broadsheet.v1.WaitForRevisionResponse\x12`\n\x0fRemoveDataPlane\x12%.broadsheet.v1.RemoveDataPlaneRequest\x1a&.broadsheet.v1.RemoveDataPlaneResponse\x12`\n\x0f\x45nrollDataPlane\x12%.broadsheet.v1.EnrollDataPlaneRequest\x1a&.broadsheet.v1.EnrollDataPlaneResponse\x12\x63\n\x10RedeemEnrollment\x12&.broadsheet.v1.RedeemEnrollmentRequest\x1a\'.broadsheet.v1.RedeemEnrollmentResponse\x12]\n\x0eGetFleetPolicy\x12$.broadsheet.v1.GetFleetPolicyRequest\x1a%.broadsheet.v1.GetFleetPolicyResponse\x12]\n\x0eSetFleetPolicy\x12$.broadsheet.v1.SetFleetPolicyRequest\x1a%.broadsheet.v1.SetFleetPolicyResponse\x12`\n\x0fGetFleetRollout\x12%.broadsheet.v1.GetFleetRolloutRequest\x1a&.broadsheet.v1.GetFleetRolloutResponse\x12\x63\n\x10HaltFleetRollout\x12&.broadsheet.v1.HaltFleetRolloutRequest\x1a\'.broadsheet.v1.HaltFleetRolloutResponse\x12i\n\x12ResumeFleetRollout\x12(.broadsheet.v1.ResumeFleetRolloutRequest\x1a).broadsheet.v1.ResumeFleetRolloutResponse\x12\x66\n\x11\x46orceFleetRollout\x12\'.broadsheet.v1.ForceFleetRolloutRequest\x1a(.broadsheet.v1.ForceFleetRolloutResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'broadsheet.v1.fleet_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_DATAPLANE_LABELSENTRY']._loaded_options = None
+  _globals['_DATAPLANE_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_LISTDATAPLANESREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTDATAPLANESREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_LISTDATAPLANESREQUEST'].fields_by_name['page_token']._loaded_options = None
@@ -54,34 +57,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WAITFORREVISIONREQUEST'].fields_by_name['data_planes']._serialized_options = b'\272H>\222\001;\020\350\007\030\001\"4r220^dataPlanes/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$'
   _globals['_WAITFORREVISIONREQUEST'].fields_by_name['timeout']._loaded_options = None
   _globals['_WAITFORREVISIONREQUEST'].fields_by_name['timeout']._serialized_options = b'\272H\n\252\001\007\"\003\010\220\0342\000'
-  _globals['_DATAPLANE']._serialized_start=275
-  _globals['_DATAPLANE']._serialized_end=1048
-  _globals['_DATAPLANE_IDENTITY']._serialized_start=951
-  _globals['_DATAPLANE_IDENTITY']._serialized_end=1048
-  _globals['_LAG']._serialized_start=1050
-  _globals['_LAG']._serialized_end=1119
-  _globals['_POSITIONCHANGE']._serialized_start=1122
-  _globals['_POSITIONCHANGE']._serialized_end=1318
-  _globals['_LISTDATAPLANESREQUEST']._serialized_start=1320
-  _globals['_LISTDATAPLANESREQUEST']._serialized_end=1401
-  _globals['_LISTDATAPLANESRESPONSE']._serialized_start=1403
-  _globals['_LISTDATAPLANESRESPONSE']._serialized_end=1499
-  _globals['_GETDATAPLANEREQUEST']._serialized_start=1501
-  _globals['_GETDATAPLANEREQUEST']._serialized_end=1593
-  _globals['_GETDATAPLANERESPONSE']._serialized_start=1595
-  _globals['_GETDATAPLANERESPONSE']._serialized_end=1663
-  _globals['_REMOVEDATAPLANEREQUEST']._serialized_start=1666
-  _globals['_REMOVEDATAPLANEREQUEST']._serialized_end=1917
-  _globals['_REMOVEDATAPLANERESPONSE']._serialized_start=1919
-  _globals['_REMOVEDATAPLANERESPONSE']._serialized_end=1990
-  _globals['_WAITFORREVISIONREQUEST']._serialized_start=1993
-  _globals['_WAITFORREVISIONREQUEST']._serialized_end=2191
-  _globals['_WAITFORREVISIONRESPONSE']._serialized_start=2193
-  _globals['_WAITFORREVISIONRESPONSE']._serialized_end=2296
-  _globals['_DATAPLANEOUTCOME']._serialized_start=2299
-  _globals['_DATAPLANEOUTCOME']._serialized_end=2623
-  _globals['_DATAPLANEOUTCOME_OUTCOME']._serialized_start=2473
-  _globals['_DATAPLANEOUTCOME_OUTCOME']._serialized_end=2623
-  _globals['_FLEETSERVICE']._serialized_start=2626
-  _globals['_FLEETSERVICE']._serialized_end=3219
+  _globals['_DATAPLANE']._serialized_start=302
+  _globals['_DATAPLANE']._serialized_end=1204
+  _globals['_DATAPLANE_LABELSENTRY']._serialized_start=1060
+  _globals['_DATAPLANE_LABELSENTRY']._serialized_end=1105
+  _globals['_DATAPLANE_IDENTITY']._serialized_start=1107
+  _globals['_DATAPLANE_IDENTITY']._serialized_end=1204
+  _globals['_LAG']._serialized_start=1206
+  _globals['_LAG']._serialized_end=1275
+  _globals['_POSITIONCHANGE']._serialized_start=1278
+  _globals['_POSITIONCHANGE']._serialized_end=1474
+  _globals['_LISTDATAPLANESREQUEST']._serialized_start=1476
+  _globals['_LISTDATAPLANESREQUEST']._serialized_end=1557
+  _globals['_LISTDATAPLANESRESPONSE']._serialized_start=1559
+  _globals['_LISTDATAPLANESRESPONSE']._serialized_end=1655
+  _globals['_GETDATAPLANEREQUEST']._serialized_start=1657
+  _globals['_GETDATAPLANEREQUEST']._serialized_end=1749
+  _globals['_GETDATAPLANERESPONSE']._serialized_start=1751
+  _globals['_GETDATAPLANERESPONSE']._serialized_end=1819
+  _globals['_REMOVEDATAPLANEREQUEST']._serialized_start=1822
+  _globals['_REMOVEDATAPLANEREQUEST']._serialized_end=2073
+  _globals['_REMOVEDATAPLANERESPONSE']._serialized_start=2075
+  _globals['_REMOVEDATAPLANERESPONSE']._serialized_end=2146
+  _globals['_WAITFORREVISIONREQUEST']._serialized_start=2149
+  _globals['_WAITFORREVISIONREQUEST']._serialized_end=2347
+  _globals['_WAITFORREVISIONRESPONSE']._serialized_start=2349
+  _globals['_WAITFORREVISIONRESPONSE']._serialized_end=2452
+  _globals['_DATAPLANEOUTCOME']._serialized_start=2455
+  _globals['_DATAPLANEOUTCOME']._serialized_end=2779
+  _globals['_DATAPLANEOUTCOME_OUTCOME']._serialized_start=2629
+  _globals['_DATAPLANEOUTCOME_OUTCOME']._serialized_end=2779
+  _globals['_FLEETSERVICE']._serialized_start=2782
+  _globals['_FLEETSERVICE']._serialized_end=3975
 # @@protoc_insertion_point(module_scope)

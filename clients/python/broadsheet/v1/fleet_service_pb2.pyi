@@ -58,6 +58,26 @@ class DataPlane(_message.Message):
     IDENTITY_SHARED: DataPlane.Identity.ValueType  # 3
     """Whoever has its credential can speak for other data planes, too."""
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     CONNECTED_FIELD_NUMBER: _builtins.int
     INSTANCE_UID_FIELD_NUMBER: _builtins.int
@@ -73,6 +93,9 @@ class DataPlane(_message.Message):
     RESOURCES_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
     VOTES_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    WAVE_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     LAG_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
     ENROLLMENT_FIELD_NUMBER: _builtins.int
@@ -102,6 +125,12 @@ class DataPlane(_message.Message):
     """Whether rollouts go by what it reports: they do with IDENTITY_BOUND and IDENTITY_LOCAL. Others
     could have been made up.
     """
+    wave: _builtins.int
+    """Its wave in the rollout that is under way, or else by the policy; counted from 1. 0: there are
+    no waves.
+    """
+    held: _builtins.str
+    """Why it may not have the newest snapshot yet. Empty: it may."""
     revocations_sequence: _builtins.int
     """The newest revocation of an API key that it applies, by sequence. 0: none, or it takes them with
     snapshots only, as earlier releases do.
@@ -129,6 +158,10 @@ class DataPlane(_message.Message):
         """States of its resources by name. Output of GetDataPlane; empty in lists. IDLE adapters are left
         out.
         """
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels that its operator gave it, by which waves choose data planes."""
 
     @_builtins.property
     def lag(self) -> Global___Lag:
@@ -162,6 +195,9 @@ class DataPlane(_message.Message):
         resources: _abc.Iterable[_status_pb2.ResourceStatus] | None = ...,
         identity: Global___DataPlane.Identity.ValueType = ...,
         votes: _builtins.bool = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        wave: _builtins.int = ...,
+        held: _builtins.str = ...,
         lag: Global___Lag | None = ...,
         history: _abc.Iterable[Global___PositionChange] | None = ...,
         enrollment: _enrollment_pb2.Enrollment | None = ...,
@@ -170,7 +206,7 @@ class DataPlane(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "enrollment", b"enrollment", "lag", b"lag", "last_seen_time", b"last_seen_time", "serving", b"serving", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "connected", b"connected", "enrollment", b"enrollment", "history", b"history", "http_address", b"http_address", "identity", b"identity", "instance_uid", b"instance_uid", "lag", b"lag", "last_seen_time", b"last_seen_time", "message", b"message", "name", b"name", "phase", b"phase", "reason", b"reason", "resources", b"resources", "revocations_missing", b"revocations_missing", "revocations_sequence", b"revocations_sequence", "serving", b"serving", "software_version", b"software_version", "target", b"target", "votes", b"votes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "connected", b"connected", "enrollment", b"enrollment", "held", b"held", "history", b"history", "http_address", b"http_address", "identity", b"identity", "instance_uid", b"instance_uid", "labels", b"labels", "lag", b"lag", "last_seen_time", b"last_seen_time", "message", b"message", "name", b"name", "phase", b"phase", "reason", b"reason", "resources", b"resources", "revocations_missing", b"revocations_missing", "revocations_sequence", b"revocations_sequence", "serving", b"serving", "software_version", b"software_version", "target", b"target", "votes", b"votes", "wave", b"wave"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,6 +5,7 @@ import warnings
 
 from broadsheet.v1 import enrollment_pb2 as broadsheet_dot_v1_dot_enrollment__pb2
 from broadsheet.v1 import fleet_service_pb2 as broadsheet_dot_v1_dot_fleet__service__pb2
+from broadsheet.v1 import waves_pb2 as broadsheet_dot_v1_dot_waves__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -66,6 +67,36 @@ class FleetServiceStub:
                 request_serializer=broadsheet_dot_v1_dot_enrollment__pb2.RedeemEnrollmentRequest.SerializeToString,
                 response_deserializer=broadsheet_dot_v1_dot_enrollment__pb2.RedeemEnrollmentResponse.FromString,
                 _registered_method=True)
+        self.GetFleetPolicy = channel.unary_unary(
+                '/broadsheet.v1.FleetService/GetFleetPolicy',
+                request_serializer=broadsheet_dot_v1_dot_waves__pb2.GetFleetPolicyRequest.SerializeToString,
+                response_deserializer=broadsheet_dot_v1_dot_waves__pb2.GetFleetPolicyResponse.FromString,
+                _registered_method=True)
+        self.SetFleetPolicy = channel.unary_unary(
+                '/broadsheet.v1.FleetService/SetFleetPolicy',
+                request_serializer=broadsheet_dot_v1_dot_waves__pb2.SetFleetPolicyRequest.SerializeToString,
+                response_deserializer=broadsheet_dot_v1_dot_waves__pb2.SetFleetPolicyResponse.FromString,
+                _registered_method=True)
+        self.GetFleetRollout = channel.unary_unary(
+                '/broadsheet.v1.FleetService/GetFleetRollout',
+                request_serializer=broadsheet_dot_v1_dot_waves__pb2.GetFleetRolloutRequest.SerializeToString,
+                response_deserializer=broadsheet_dot_v1_dot_waves__pb2.GetFleetRolloutResponse.FromString,
+                _registered_method=True)
+        self.HaltFleetRollout = channel.unary_unary(
+                '/broadsheet.v1.FleetService/HaltFleetRollout',
+                request_serializer=broadsheet_dot_v1_dot_waves__pb2.HaltFleetRolloutRequest.SerializeToString,
+                response_deserializer=broadsheet_dot_v1_dot_waves__pb2.HaltFleetRolloutResponse.FromString,
+                _registered_method=True)
+        self.ResumeFleetRollout = channel.unary_unary(
+                '/broadsheet.v1.FleetService/ResumeFleetRollout',
+                request_serializer=broadsheet_dot_v1_dot_waves__pb2.ResumeFleetRolloutRequest.SerializeToString,
+                response_deserializer=broadsheet_dot_v1_dot_waves__pb2.ResumeFleetRolloutResponse.FromString,
+                _registered_method=True)
+        self.ForceFleetRollout = channel.unary_unary(
+                '/broadsheet.v1.FleetService/ForceFleetRollout',
+                request_serializer=broadsheet_dot_v1_dot_waves__pb2.ForceFleetRolloutRequest.SerializeToString,
+                response_deserializer=broadsheet_dot_v1_dot_waves__pb2.ForceFleetRolloutResponse.FromString,
+                _registered_method=True)
 
 
 class FleetServiceServicer:
@@ -118,6 +149,48 @@ class FleetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetFleetPolicy(self, request, context):
+        """Gets the policy by which snapshots reach the data planes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetFleetPolicy(self, request, context):
+        """Sets this policy, for the snapshots that are committed from then on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFleetRollout(self, request, context):
+        """Gets how far the rollout of a snapshot to the data planes is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HaltFleetRollout(self, request, context):
+        """Halts the rollout that is under way: no further data plane gets its snapshot.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeFleetRollout(self, request, context):
+        """Goes on with a rollout that is halted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForceFleetRollout(self, request, context):
+        """Sends the newest snapshot to every data plane at once, and ends the rollout.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -150,6 +223,36 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.RedeemEnrollment,
                     request_deserializer=broadsheet_dot_v1_dot_enrollment__pb2.RedeemEnrollmentRequest.FromString,
                     response_serializer=broadsheet_dot_v1_dot_enrollment__pb2.RedeemEnrollmentResponse.SerializeToString,
+            ),
+            'GetFleetPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFleetPolicy,
+                    request_deserializer=broadsheet_dot_v1_dot_waves__pb2.GetFleetPolicyRequest.FromString,
+                    response_serializer=broadsheet_dot_v1_dot_waves__pb2.GetFleetPolicyResponse.SerializeToString,
+            ),
+            'SetFleetPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetFleetPolicy,
+                    request_deserializer=broadsheet_dot_v1_dot_waves__pb2.SetFleetPolicyRequest.FromString,
+                    response_serializer=broadsheet_dot_v1_dot_waves__pb2.SetFleetPolicyResponse.SerializeToString,
+            ),
+            'GetFleetRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFleetRollout,
+                    request_deserializer=broadsheet_dot_v1_dot_waves__pb2.GetFleetRolloutRequest.FromString,
+                    response_serializer=broadsheet_dot_v1_dot_waves__pb2.GetFleetRolloutResponse.SerializeToString,
+            ),
+            'HaltFleetRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.HaltFleetRollout,
+                    request_deserializer=broadsheet_dot_v1_dot_waves__pb2.HaltFleetRolloutRequest.FromString,
+                    response_serializer=broadsheet_dot_v1_dot_waves__pb2.HaltFleetRolloutResponse.SerializeToString,
+            ),
+            'ResumeFleetRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeFleetRollout,
+                    request_deserializer=broadsheet_dot_v1_dot_waves__pb2.ResumeFleetRolloutRequest.FromString,
+                    response_serializer=broadsheet_dot_v1_dot_waves__pb2.ResumeFleetRolloutResponse.SerializeToString,
+            ),
+            'ForceFleetRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForceFleetRollout,
+                    request_deserializer=broadsheet_dot_v1_dot_waves__pb2.ForceFleetRolloutRequest.FromString,
+                    response_serializer=broadsheet_dot_v1_dot_waves__pb2.ForceFleetRolloutResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -315,6 +418,168 @@ class FleetService:
             '/broadsheet.v1.FleetService/RedeemEnrollment',
             broadsheet_dot_v1_dot_enrollment__pb2.RedeemEnrollmentRequest.SerializeToString,
             broadsheet_dot_v1_dot_enrollment__pb2.RedeemEnrollmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFleetPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broadsheet.v1.FleetService/GetFleetPolicy',
+            broadsheet_dot_v1_dot_waves__pb2.GetFleetPolicyRequest.SerializeToString,
+            broadsheet_dot_v1_dot_waves__pb2.GetFleetPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetFleetPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broadsheet.v1.FleetService/SetFleetPolicy',
+            broadsheet_dot_v1_dot_waves__pb2.SetFleetPolicyRequest.SerializeToString,
+            broadsheet_dot_v1_dot_waves__pb2.SetFleetPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFleetRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broadsheet.v1.FleetService/GetFleetRollout',
+            broadsheet_dot_v1_dot_waves__pb2.GetFleetRolloutRequest.SerializeToString,
+            broadsheet_dot_v1_dot_waves__pb2.GetFleetRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HaltFleetRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broadsheet.v1.FleetService/HaltFleetRollout',
+            broadsheet_dot_v1_dot_waves__pb2.HaltFleetRolloutRequest.SerializeToString,
+            broadsheet_dot_v1_dot_waves__pb2.HaltFleetRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeFleetRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broadsheet.v1.FleetService/ResumeFleetRollout',
+            broadsheet_dot_v1_dot_waves__pb2.ResumeFleetRolloutRequest.SerializeToString,
+            broadsheet_dot_v1_dot_waves__pb2.ResumeFleetRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForceFleetRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broadsheet.v1.FleetService/ForceFleetRollout',
+            broadsheet_dot_v1_dot_waves__pb2.ForceFleetRolloutRequest.SerializeToString,
+            broadsheet_dot_v1_dot_waves__pb2.ForceFleetRolloutResponse.FromString,
             options,
             channel_credentials,
             insecure,

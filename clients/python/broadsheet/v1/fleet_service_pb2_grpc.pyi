@@ -5,6 +5,7 @@ isort:skip_file
 
 from broadsheet.v1 import enrollment_pb2 as _enrollment_pb2
 from broadsheet.v1 import fleet_service_pb2 as _fleet_service_pb2
+from broadsheet.v1 import waves_pb2 as _waves_pb2
 from collections import abc as _abc
 from grpc import aio as _aio
 import abc as _abc_1
@@ -53,6 +54,18 @@ class FleetServiceStub:
     """Exchanges an enrolment token for a credential, which replaces the one before. For data planes;
     needs no other credentials. A repeat with the same credential changes nothing.
     """
+    GetFleetPolicy: _grpc.UnaryUnaryMultiCallable[_waves_pb2.GetFleetPolicyRequest, _waves_pb2.GetFleetPolicyResponse]
+    """Gets the policy by which snapshots reach the data planes."""
+    SetFleetPolicy: _grpc.UnaryUnaryMultiCallable[_waves_pb2.SetFleetPolicyRequest, _waves_pb2.SetFleetPolicyResponse]
+    """Sets this policy, for the snapshots that are committed from then on."""
+    GetFleetRollout: _grpc.UnaryUnaryMultiCallable[_waves_pb2.GetFleetRolloutRequest, _waves_pb2.GetFleetRolloutResponse]
+    """Gets how far the rollout of a snapshot to the data planes is."""
+    HaltFleetRollout: _grpc.UnaryUnaryMultiCallable[_waves_pb2.HaltFleetRolloutRequest, _waves_pb2.HaltFleetRolloutResponse]
+    """Halts the rollout that is under way: no further data plane gets its snapshot."""
+    ResumeFleetRollout: _grpc.UnaryUnaryMultiCallable[_waves_pb2.ResumeFleetRolloutRequest, _waves_pb2.ResumeFleetRolloutResponse]
+    """Goes on with a rollout that is halted."""
+    ForceFleetRollout: _grpc.UnaryUnaryMultiCallable[_waves_pb2.ForceFleetRolloutRequest, _waves_pb2.ForceFleetRolloutResponse]
+    """Sends the newest snapshot to every data plane at once, and ends the rollout."""
 
 @_typing.type_check_only
 class FleetServiceAsyncStub(FleetServiceStub):
@@ -78,6 +91,18 @@ class FleetServiceAsyncStub(FleetServiceStub):
     """Exchanges an enrolment token for a credential, which replaces the one before. For data planes;
     needs no other credentials. A repeat with the same credential changes nothing.
     """
+    GetFleetPolicy: _aio.UnaryUnaryMultiCallable[_waves_pb2.GetFleetPolicyRequest, _waves_pb2.GetFleetPolicyResponse]  # type: ignore[assignment]
+    """Gets the policy by which snapshots reach the data planes."""
+    SetFleetPolicy: _aio.UnaryUnaryMultiCallable[_waves_pb2.SetFleetPolicyRequest, _waves_pb2.SetFleetPolicyResponse]  # type: ignore[assignment]
+    """Sets this policy, for the snapshots that are committed from then on."""
+    GetFleetRollout: _aio.UnaryUnaryMultiCallable[_waves_pb2.GetFleetRolloutRequest, _waves_pb2.GetFleetRolloutResponse]  # type: ignore[assignment]
+    """Gets how far the rollout of a snapshot to the data planes is."""
+    HaltFleetRollout: _aio.UnaryUnaryMultiCallable[_waves_pb2.HaltFleetRolloutRequest, _waves_pb2.HaltFleetRolloutResponse]  # type: ignore[assignment]
+    """Halts the rollout that is under way: no further data plane gets its snapshot."""
+    ResumeFleetRollout: _aio.UnaryUnaryMultiCallable[_waves_pb2.ResumeFleetRolloutRequest, _waves_pb2.ResumeFleetRolloutResponse]  # type: ignore[assignment]
+    """Goes on with a rollout that is halted."""
+    ForceFleetRollout: _aio.UnaryUnaryMultiCallable[_waves_pb2.ForceFleetRolloutRequest, _waves_pb2.ForceFleetRolloutResponse]  # type: ignore[assignment]
+    """Sends the newest snapshot to every data plane at once, and ends the rollout."""
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
     """The data planes, and what they serve."""
@@ -136,5 +161,53 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         """Exchanges an enrolment token for a credential, which replaces the one before. For data planes;
         needs no other credentials. A repeat with the same credential changes nothing.
         """
+
+    @_abc_1.abstractmethod
+    def GetFleetPolicy(
+        self,
+        request: _waves_pb2.GetFleetPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_waves_pb2.GetFleetPolicyResponse, _abc.Awaitable[_waves_pb2.GetFleetPolicyResponse]]:
+        """Gets the policy by which snapshots reach the data planes."""
+
+    @_abc_1.abstractmethod
+    def SetFleetPolicy(
+        self,
+        request: _waves_pb2.SetFleetPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_waves_pb2.SetFleetPolicyResponse, _abc.Awaitable[_waves_pb2.SetFleetPolicyResponse]]:
+        """Sets this policy, for the snapshots that are committed from then on."""
+
+    @_abc_1.abstractmethod
+    def GetFleetRollout(
+        self,
+        request: _waves_pb2.GetFleetRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_waves_pb2.GetFleetRolloutResponse, _abc.Awaitable[_waves_pb2.GetFleetRolloutResponse]]:
+        """Gets how far the rollout of a snapshot to the data planes is."""
+
+    @_abc_1.abstractmethod
+    def HaltFleetRollout(
+        self,
+        request: _waves_pb2.HaltFleetRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_waves_pb2.HaltFleetRolloutResponse, _abc.Awaitable[_waves_pb2.HaltFleetRolloutResponse]]:
+        """Halts the rollout that is under way: no further data plane gets its snapshot."""
+
+    @_abc_1.abstractmethod
+    def ResumeFleetRollout(
+        self,
+        request: _waves_pb2.ResumeFleetRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_waves_pb2.ResumeFleetRolloutResponse, _abc.Awaitable[_waves_pb2.ResumeFleetRolloutResponse]]:
+        """Goes on with a rollout that is halted."""
+
+    @_abc_1.abstractmethod
+    def ForceFleetRollout(
+        self,
+        request: _waves_pb2.ForceFleetRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_waves_pb2.ForceFleetRolloutResponse, _abc.Awaitable[_waves_pb2.ForceFleetRolloutResponse]]:
+        """Sends the newest snapshot to every data plane at once, and ends the rollout."""
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

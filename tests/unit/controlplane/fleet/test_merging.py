@@ -19,6 +19,7 @@ class Peer:
     """A connection that notes whether it was ended, and why."""
 
     settled_revision = 5
+    traffic = None
 
     def __init__(self) -> None:
         self.superseded = False

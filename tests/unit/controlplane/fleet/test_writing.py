@@ -104,6 +104,7 @@ class Peer:
     """A connection that has dealt with revision 5."""
 
     settled_revision = 5
+    traffic = None
 
     def supersede(self) -> None:
         raise AssertionError("there is a single stream")

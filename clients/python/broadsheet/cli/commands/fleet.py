@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from broadsheet.cli.commands import waves
 from broadsheet.cli.declaring import command
 from broadsheet.cli.options import ValidateOption, seconds
 from broadsheet.cli.report import EXIT_FAILED
@@ -17,6 +18,8 @@ from broadsheet.cli.view.parts import moment
 group = typer.Typer(
     no_args_is_help=True, rich_markup_mode="markdown", help="Data planes: who is connected, and what each serves."
 )
+
+waves.add_to(group)
 
 DataPlaneArgument = Annotated[str, typer.Argument(metavar="DATA_PLANE", help="Data plane id, or dataPlanes/ID.")]
 

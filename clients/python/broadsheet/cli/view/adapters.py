@@ -6,8 +6,17 @@ from collections.abc import Iterable
 
 from rich.console import Group, RenderableType
 
-from broadsheet.cli.view.facts import facts_of
-from broadsheet.cli.view.parts import DIGEST_DIGITS, add_row, age, byte_size, new_table, or_none, plain_yaml, section
+from broadsheet.cli.view.parts import (
+    DIGEST_DIGITS,
+    add_row,
+    age,
+    byte_size,
+    facts_of,
+    new_table,
+    or_none,
+    plain_yaml,
+    section,
+)
 from broadsheet.cli.view.states import state_of, statuses_table
 from broadsheet.types import Adapter, AdapterRevision
 

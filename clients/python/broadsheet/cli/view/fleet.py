@@ -18,7 +18,7 @@ HISTORY_SHOWN = 5
 
 def data_planes_table(data_planes: Iterable[DataPlane]) -> RenderableType:
     """Data planes, one per line."""
-    positions = ("SERVING", "TARGET", "LAG", "PHASE", "REVOKED")
+    positions = ("WAVE", "SERVING", "TARGET", "LAG", "PHASE", "REVOKED")
     table = new_table("DATA PLANE", "STREAM", "VOTES", *positions, "HTTP", "LAST SEEN", "REASON")
     for plane in data_planes:
         add_row(
@@ -26,6 +26,7 @@ def data_planes_table(data_planes: Iterable[DataPlane]) -> RenderableType:
             plane.name.removeprefix("dataPlanes/"),
             _stream(plane),
             "yes" if plane.votes else "no",
+            _wave(plane),
             _position(plane, "serving"),
             _position(plane, "target"),
             _lag(plane),
@@ -46,6 +47,11 @@ def data_plane_view(plane: DataPlane) -> RenderableType:
     identity = DataPlane.Identity.Name(plane.identity).removeprefix("IDENTITY_")
     add_row(facts, "Identity", f"{identity}, {'votes' if plane.votes else 'does not vote'} on rollouts")
     add_row(facts, "Enrolment", _enrollment(plane))
+    if plane.labels:
+        add_row(facts, "Labels", ",".join(f"{key}={value}" for key, value in sorted(plane.labels.items())))
+    add_row(facts, "Wave", str(plane.wave) if plane.wave else "-")
+    if plane.held:
+        add_row(facts, "Held", plane.held)
     add_row(facts, "Serving", _position(plane, "serving"))
     add_row(facts, "Target", _position(plane, "target"))
     add_row(facts, "Lag", _lag(plane))
@@ -108,6 +114,11 @@ def outcomes_table(outcomes: Iterable[DataPlaneOutcome]) -> RenderableType:
             item.message,
         )
     return or_none(table, "no data plane is known")
+
+
+def _wave(plane: DataPlane) -> str:
+    number = str(plane.wave) if plane.wave else "-"
+    return f"{number} held" if plane.held else number
 
 
 def _lag(plane: DataPlane) -> str:

@@ -9,8 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from broadsheet.cli.view.facts import facts_of
-from broadsheet.cli.view.parts import add_row, age, new_table, or_none, plain_yaml, section, styled
+from broadsheet.cli.view.parts import add_row, age, facts_of, new_table, or_none, plain_yaml, section, styled
 from broadsheet.cli.view.states import state_of, statuses_table
 from broadsheet.types import ColdStart, DataPlaneResourceStatus, Engine, Model, ModelRevision, Rollout
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from broadsheet.cli.view.results import to_json
+from broadsheet.types import Adapter, Model, Route
 
 DIGEST_DIGITS = 8
 """Hex digits of a digest in a table. The JSON has all of them."""
@@ -117,3 +118,29 @@ def byte_size(count: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} GB"
+
+
+def facts_of(resource: Model | Adapter | Route, revision: str) -> Table:
+    """The fields that all three have, as a grid.
+
+    Args:
+        resource: A model, adapter or route.
+        revision: What to show of its current revision.
+    """
+    facts = Table.grid(padding=(0, 2))
+    add_row(facts, "Name", resource.name)
+    add_row(facts, "Served name", resource.served_name)
+    add_row(facts, "Revision", revision)
+    add_row(facts, "Catalog revision", str(resource.catalog_revision))
+    add_row(facts, "Created", age(resource.create_time))
+    add_row(facts, "Updated", age(resource.update_time))
+    add_row(facts, "Labels", ", ".join(f"{key}={resource.labels[key]}" for key in sorted(resource.labels)) or "-")
+    add_row(facts, "Uid", resource.uid)
+    if not isinstance(resource, Route):
+        add_row(facts, "Etag", resource.etag)
+        if resource.HasField("delete_time"):
+            until = moment(resource.purge_time)
+            add_row(facts, "Deleted", f"{age(resource.delete_time)}; can be undeleted until {until}")
+    if isinstance(resource, Model) and resource.warm_until.ToDatetime(tzinfo=UTC) > datetime.now(UTC):
+        add_row(facts, "Warm until", moment(resource.warm_until))
+    return facts

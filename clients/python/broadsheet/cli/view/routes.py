@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from rich.console import Group, RenderableType
 
-from broadsheet.cli.view.facts import facts_of
-from broadsheet.cli.view.parts import add_row, age, new_table, or_none, section
+from broadsheet.cli.view.parts import add_row, age, facts_of, new_table, or_none, section
 from broadsheet.types import Route, RouteFallback, RouteRevision, RouteSpec
 
 

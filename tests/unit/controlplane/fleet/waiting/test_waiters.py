@@ -170,8 +170,9 @@ async def test_what_is_waited_for_is_bounded_in_all(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("revision", range(12))
 @pytest.mark.parametrize("have", [None, at(4), at(9), at(20), at(4, "other")])
 @pytest.mark.parametrize("rejected", [(), (at(9),)])
+@pytest.mark.parametrize("allowed", [at(9), at(7)])
 async def test_pending_from_and_outcomes_agree(
-    revision: int, have: Position | None, rejected: tuple[Position, ...]
+    revision: int, have: Position | None, rejected: tuple[Position, ...], allowed: Position
 ) -> None:
     if have in rejected:
         return
@@ -179,8 +180,8 @@ async def test_pending_from_and_outcomes_agree(
     await world.connect(have=have, rejected=rejected)
     known = world.fleet.state.get("dp")
     assert known is not None
-    outcome = outcome_for("dp", known, revision, at(9)).outcome
-    assert (outcome is Outcome.PENDING) == (pending_from(known, at(9)) <= revision)
+    outcome = outcome_for("dp", known, revision, at(9), allowed).outcome
+    assert (outcome is Outcome.PENDING) == (pending_from(known, at(9), allowed) <= revision)
 
 
 async def test_a_data_plane_that_only_the_database_has_is_missing_with_what_it_served() -> None:

@@ -77,6 +77,22 @@ def test_an_older_head_is_ignored() -> None:
     assert send_all(subscription) == []
 
 
+def test_a_client_that_serves_more_than_it_may_have_by_now_is_sent_nothing_older() -> None:
+    subscription = greeted(3, have=at(5))
+    subscription.publish(head(3), newest_revision=7)
+    output = subscription.take_output(0)
+    assert isinstance(output, pb.SyncResponse)
+    assert output.heartbeat.head == position_to_proto(at(5))
+    assert subscription.take_output(0) is None
+    assert not subscription.settled
+    subscription.publish(head(6), newest_revision=7)
+    assert send_all(subscription)[0] == "intent"
+    # A revision that there is not yet is from a store that was restored.
+    restored = greeted(3, have=at(9))
+    restored.publish(head(3), newest_revision=7)
+    assert send_all(restored)[0] == "intent"
+
+
 def test_heartbeats_go_out_also_between_chunks() -> None:
     subscription = Subscription(head=head(3, entry_count=3), limits=LIMITS, now_s=0)
     subscription.receive(hello(), 0)

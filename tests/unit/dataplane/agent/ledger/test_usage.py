@@ -137,3 +137,25 @@ def test_callers_that_are_remembered_for_a_model_are_bounded() -> None:
     for number in range(200):
         observe(usage, NOW + number, a=replace(waiting(f"caller-{number}"), reported_at=NOW + number))
     assert len(usage.asked()["models/m"].callers) <= 64
+
+
+def test_traffic_is_what_came_since_a_replica_was_first_seen_and_never_falls() -> None:
+    usage = Usage()
+
+    def report(now: float, **counts: tuple[int, int]) -> tuple[int, int]:
+        observe(
+            usage,
+            now,
+            **{
+                replica: replace(ingress(reported_at=now), requests=requests, failures=failures)
+                for replica, (requests, failures) in counts.items()
+            },
+        )
+        return usage.traffic
+
+    assert report(NOW, a=(100, 50)) == (0, 0)
+    assert report(NOW + 1, a=(103, 51), b=(0, 0)) == (3, 1)
+    assert report(NOW + 2, a=(104, 51), b=(2, 2)) == (6, 3)
+    # One that begins again, or goes, takes nothing away.
+    assert report(NOW + 3, a=(1, 0)) == (6, 3)
+    assert report(NOW + 4, a=(2, 0)) == (7, 3)
