@@ -81,8 +81,8 @@ def ack_at_send(patch: pytest.MonkeyPatch) -> None:
 
     def continue_sending(self: Subscription, now_s: float) -> Any:
         output = go_on(self, now_s)
-        if isinstance(output, pb.SyncResponse) and self.in_flight is not None:
-            serving = self.in_flight.position
+        if isinstance(output, pb.SyncResponse):
+            serving = self.head.position
             self.progress = replace(self.progress, serving=serving, target=serving, phase=pb.PHASE_ACTIVE)
         return output
 
@@ -180,14 +180,14 @@ def a_silent_data_plane_counts_as_well(patch: pytest.MonkeyPatch) -> None:
 FAULTS = (
     Fault(plant=apply_before_commit, seed=1, invariant="nothing is applied before Commit"),
     Fault(plant=ack_at_send, seed=0, invariant="ACTIVE is active at every ingress replica"),
-    Fault(plant=answer_a_nack_with_the_same_snapshot, seed=5, invariant="a rejected snapshot is not sent again"),
-    Fault(plant=forget_the_watch_on_a_lost_connection, seed=12, invariant="everyone converges"),
-    Fault(plant=skip_the_root, seed=7, invariant="active is a committed snapshot"),
+    Fault(plant=answer_a_nack_with_the_same_snapshot, seed=4, invariant="a rejected snapshot is not sent again"),
+    Fault(plant=forget_the_watch_on_a_lost_connection, seed=4, invariant="everyone converges"),
+    Fault(plant=skip_the_root, seed=50, invariant="active is a committed snapshot"),
     Fault(plant=swap_two_chunks, seed=0, invariant="a good snapshot is not rejected"),
     Fault(plant=change_of_the_wrong_base, seed=1, invariant="a good change comes out"),
-    Fault(plant=signature_checked_after_the_swap, seed=24, invariant="a signature is verified before activation"),
+    Fault(plant=signature_checked_after_the_swap, seed=27, invariant="a signature is verified before activation"),
     Fault(plant=pointer_before_its_file, seed=4, invariant="positions never regress"),
-    Fault(plant=a_silent_data_plane_counts_as_well, seed=34, invariant="a wave begins when the one before is well"),
+    Fault(plant=a_silent_data_plane_counts_as_well, seed=6, invariant="a wave begins when the one before is well"),
     Fault(plant=compaction_loses_the_newest_record, seed=406, invariant="positions never regress"),
 )
 

@@ -159,8 +159,7 @@ class ServerStream:
             output = subscription.announce(output, can_send_change=can_send_change)
         if not isinstance(output, pb.SyncResponse):
             return self._write_piece(output)
-        head = subscription.in_flight or self.plane.fan_out.head
-        self._write(self.plane.heads.add_to(output, head), lambda: None)
+        self._write(self.plane.heads.add_to(output, subscription.head), lambda: None)
         return True
 
     def _write_piece(self, request: PieceRequest) -> bool:
