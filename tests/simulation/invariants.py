@@ -11,9 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
-from controlplane.catalog.domain import Position as ServerPosition
 from controlplane.fleet.progress import Progress
-from controlplane.fleet.waves.states import Event as WaveEvent
 from controlplane.push.subscription.violations import ProtocolViolation as ClientViolation
 from dataplane.snapshot.change import Change
 from dataplane.snapshot.rejection import BASE_MODEL_MISSING, SNAPSHOT_TOO_LARGE, STORE_UID_MISMATCH, Rejection
@@ -30,26 +28,17 @@ from tests.simulation.parts.server_stream import ServerStream
 from tests.simulation.parts.signatures import is_vouched_for
 from tests.simulation.parts.store import Committed, Store
 from tests.simulation.parts.waves import WavesTable
+from tests.simulation.rollout_invariants import CANARY_ID, RolloutChecker, check_given
 from tests.simulation.trace import Trace, shown
+from tests.simulation.violation import Violation
 from tests.simulation.virtual.clock import Clock
 from tests.simulation.virtual.environment import SETTLE_S
 from tests.simulation.virtual.network import WINDOW_MESSAGES
 
 PHASE_REPORTS_MAX = 4
-CANARY_ID = "dp0"
-"""The data plane that the first wave selects."""
 PROVEN_S = PROBATION_S + SETTLE_S + 1.0
 """After so long in service a snapshot is proven on disk."""
 _ACTIVE = (pb.PHASE_ACTIVE, pb.PHASE_ACTIVE_WITH_ERRORS)
-
-
-class Violation(Exception):
-    """An invariant does not hold."""
-
-    def __init__(self, invariant: str, message: str) -> None:
-        super().__init__(f"{invariant}: {message}")
-        self.invariant = invariant
-        """Its name: a run that fails in another way is another fault."""
 
 
 @dataclass(slots=True)
@@ -66,6 +55,8 @@ class Account:
     """What was in service at every live ingress replica."""
     vouched: set[Position] = field(default_factory=set)
     """What the trusted key has signed, of all that was announced to it."""
+    forged: set[Position] = field(default_factory=set)
+    """What was announced last with another key."""
     committed: set[Position] = field(default_factory=set)
     """Whose Commit has arrived at the agent that runs."""
     held: dict[str, Snapshot] = field(default_factory=dict)
@@ -89,8 +80,7 @@ class Checker:
         self._clock = clock
         self._trace = trace
         self._accounts: dict[str, Account] = defaultdict(Account)
-        self._is_excused = False
-        """Whether the rollout under way goes on without the canary."""
+        self._rollouts = RolloutChecker(trace)
         self._rejected: dict[str, dict[Position, None]] = defaultdict(dict)
         """By instance uid."""
 
@@ -198,8 +188,7 @@ class Checker:
         """Processes of a data plane have ended."""
         account = self._accounts[plane.data_plane_id]
         self._trace.add(plane.data_plane_id, "power cut" if power else "agent killed")
-        for position in account.first_s:
-            # Also if the next agent has not booted yet: it may have counted one already.
+        for position in account.first_s:  # also if the next agent has not booted yet
             account.crashes[position] += position not in account.proven
         if account.durable is not None and account.durable != account.acknowledged:
             # It served from memory. The crash counts for what is on disk, too.
@@ -217,8 +206,7 @@ class Checker:
 
     def memory_lost(self, plane: DataPlane) -> None:
         """Neither agent nor relay remember what is not on disk."""
-        account = self._accounts[plane.data_plane_id]
-        account.acknowledged = account.durable
+        self._accounts[plane.data_plane_id].acknowledged = self._accounts[plane.data_plane_id].durable
 
     def disk_lost(self, plane: DataPlane) -> None:
         """What was on disk may be gone."""
@@ -234,10 +222,18 @@ class Checker:
             self._accounts[plane.data_plane_id].committed.add(Position.from_proto(response.commit.to))
         elif kind == "intent" and response.intent.mode != pb.Intent.MODE_NONE:
             position = Position.from_proto(response.intent.to)
-            if plane.verifies and is_vouched_for(response.intent):
-                self._accounts[plane.data_plane_id].vouched.add(position)
+            if plane.verifies:
+                self._note_signature(self._accounts[plane.data_plane_id], position, response.intent)
             if position in self._rejected[_instance_of(agent)]:
                 raise Violation("a rejected snapshot is not sent again", f"{shown(position)} to {_instance_of(agent)}")
+
+    @staticmethod
+    def _note_signature(account: Account, position: Position, intent: pb.Intent) -> None:
+        if is_vouched_for(intent):
+            account.vouched.add(position)
+            account.forged.discard(position)
+        else:
+            account.forged.add(position)
 
     def agent_sent(self, plane: DataPlane, agent: Agent, request: pb.SyncRequest) -> None:
         self._trace.add(agent.instance_uid, "writes {}", request)
@@ -259,7 +255,7 @@ class Checker:
         held = self._accounts[plane.data_plane_id]
         committed = self._committed(rejected.position)
         if rejected.reason == KEY_NOT_TRUSTED:
-            return plane.verifies and rejected.position not in held.vouched
+            return rejected.position in held.forged
         match rejected.reason:
             case str(reason) if reason == SNAPSHOT_TOO_LARGE:
                 return len(committed.entries) > plane.policy.limits.entries_max or self.read_damage
@@ -297,19 +293,7 @@ class Checker:
         self._trace.add(stream.plane.name, f"to {stream.connection.name}: {{}}", response)
         self._check_view(stream, stream.subscription.progress)
         if response.HasField("intent") and response.intent.mode != pb.Intent.MODE_NONE:
-            self._check_given(stream, response.intent.to.revision)
-
-    def _check_given(self, stream: ServerStream, revision: int) -> None:
-        """Check that a data plane gets no snapshot that a wave holds back from it."""
-        table = stream.plane.databases.waves
-        rollout = table.rollout
-        if rollout is None or not table.has_policy:
-            return
-        target = rollout.target if stream.stream.data_plane_id in rollout.given else None
-        allowed = target or rollout.stable
-        if revision > allowed.position.revision:
-            name = stream.stream.data_plane_id
-            raise Violation("a wave begins when the one before is well", f"{name} is sent {revision}, and is held")
+            check_given(stream, response.intent.to.revision)
 
     def received(self, stream: ServerStream, request: pb.SyncRequest) -> None:
         self._trace.add(stream.plane.name, f"of {stream.connection.name}: {{}}", request)
@@ -328,26 +312,7 @@ class Checker:
 
     def rollout_moved(self, method: str, table: WavesTable) -> None:
         """An operator or a control plane has moved the rollout, or set the policy."""
-        rollout = table.rollout
-        if rollout is None:
-            return
-        target = rollout.target.position if rollout.target is not None else None
-        words = f"{method}: {rollout.state.value}, wave {rollout.wave}, target {{}}, stable {{}}"
-        self._trace.add("rollout", words, target, rollout.stable.position)
-        if method == WaveEvent.NEXT.value and target is not None:
-            self._check_wave(target)
-        elif method == WaveEvent.COMPLETE.value:
-            self._check_wave(rollout.stable.position)
-        self._is_excused = CANARY_ID in rollout.excused
-
-    def _check_wave(self, reached: ServerPosition) -> None:
-        """The canary's wave has ended: the canary serves the target, or an operator has said that
-        the rollout goes on without it."""
-        if self._is_excused or CANARY_ID not in self._accounts:
-            return
-        served = self._accounts[CANARY_ID].everywhere
-        if not any(item.store_uid == reached.store_uid and item.revision >= reached.revision for item in served):
-            raise Violation("a wave begins when the one before is well", f"{CANARY_ID} never served {shown(reached)}")
+        self._rollouts.moved(method, table, lambda: self._accounts[CANARY_ID].everywhere)
 
     def violated(self, stream: ServerStream, error: ClientViolation) -> None:
         self._trace.add(stream.plane.name, f"is offended by {stream.connection.name}: {error}")

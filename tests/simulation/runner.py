@@ -8,9 +8,9 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tests.simulation.invariants import Violation
 from tests.simulation.plan import Plan, plan_of
 from tests.simulation.trace import Trace
+from tests.simulation.violation import Violation
 from tests.simulation.virtual.clock import Clock
 from tests.simulation.virtual.environment import simulated
 from tests.simulation.world import World

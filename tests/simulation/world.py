@@ -5,7 +5,7 @@ from __future__ import annotations
 from controlplane.fleet.waves.states import State
 from dataplane.snapshot.snapshot import Position
 from tests.simulation.happenings import Happenings
-from tests.simulation.invariants import Checker, Violation
+from tests.simulation.invariants import Checker
 from tests.simulation.parts.agent import Agent
 from tests.simulation.parts.catalog import Catalog
 from tests.simulation.parts.connection import Connection
@@ -17,6 +17,7 @@ from tests.simulation.parts.store import Store
 from tests.simulation.parts.waves import CANARY, WavesTable
 from tests.simulation.plan import Plan
 from tests.simulation.trace import Trace, shown
+from tests.simulation.violation import Violation
 from tests.simulation.virtual.clock import Clock
 from tests.simulation.virtual.network import LATENCY_S
 
