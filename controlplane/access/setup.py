@@ -84,7 +84,8 @@ def configured(settings: AccessSettings, enrolled: EnrolledDataPlanes, *, now: C
     is_alone = is_local(settings.listen)
     if generated is not None:
         sources.append(generated.source(is_local=is_alone))
-    sources.append(enrolled)
+    # First, because it tells by a prefix whether a token is for it, and a JWT takes long to refuse.
+    sources.insert(0, enrolled)
     bound_ids.append(enrolled.bound_ids)
     return Access(
         authenticator=Authenticator(sources, certificates),

@@ -20,6 +20,7 @@ from controlplane import errors, principal
 from controlplane.rpc import status
 from controlplane.rpc.measuring import Measuring
 from controlplane.rpc.places import Places, peer_address
+from controlplane.rpc.turns import Turns
 from protocol.name_advice import served_name_in
 from protocol.validation import FieldViolation, nul_violations, violations_of
 
@@ -47,6 +48,17 @@ RPCs, so that those of known callers always have the rest."""
 
 REQUEST_TIMEOUT_S = 30.0
 """From the admission of a unary call to its message. 4 MiB take so long at 1 Mbit/s."""
+
+UNKNOWN_READING_MAX = 128
+UNKNOWN_READING_PER_PEER_MAX = 8
+"""Calls without credentials whose message is being read. Until it has come, each may hold as much
+as the largest message, and gRPC has no other limit for them: 32 MiB for each address."""
+
+UNKNOWN_REQUEST_TIMEOUT_S = 5.0
+"""From the turn of a call without credentials to its message, which is small and comes with it."""
+
+UNKNOWN_MESSAGE_BYTES_MAX = 4096
+"""Of a call without credentials: the name of a service, or an enrolment token."""
 
 HolderOf = Callable[[str], Awaitable[str | None]]
 """Finds the resource that is served under a name; None: there is none."""
@@ -88,6 +100,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         self._unknown = Places(
             "calls whose caller is not known", in_all_max=UNKNOWN_MAX, per_peer_max=UNKNOWN_PER_PEER_MAX
         )
+        self._reading = Turns(in_all_max=UNKNOWN_READING_MAX, per_peer_max=UNKNOWN_READING_PER_PEER_MAX)
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -136,7 +149,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
                 self._guarded(method, context),
                 self._admitted(method, context, streaming=False),
             ):
-                request = await _only(requests)
+                request = await self._read(requests, context)
                 try:
                     if has_rules:
                         request = request()
@@ -163,10 +176,29 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
                     assert not one_request, "the handler of a stream checks its messages itself"
                     await _run_stream(handler, _each_parsed(requests), context)
                 else:
-                    request = await _only(requests) if one_request else requests
+                    request = await self._read(requests, context) if one_request else requests
                     await self._until_ending(_run_stream(handler, request, context))
 
         return wrapped
+
+    async def _read(self, requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        """The message of a call that has one. Callers that are not known take turns."""
+        if principal.current() is not principal.ANONYMOUS:
+            return await _only(requests, REQUEST_TIMEOUT_S)
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_S), self._reading.turn(peer_address(unquote(context.peer()))):
+                request = await _only(requests, UNKNOWN_REQUEST_TIMEOUT_S)
+        except TimeoutError:
+            raise errors.ResourceExhausted(
+                errors.Reason.TOO_MANY_UNKNOWN_CALLERS, "too many calls without credentials send their messages slowly"
+            ) from None
+        size_bytes = request.ByteSize() if isinstance(request, protobuf_message.Message) else len(request.args[1])
+        if size_bytes > UNKNOWN_MESSAGE_BYTES_MAX:
+            raise errors.InvalidArgument(
+                errors.Reason.UNREADABLE_MESSAGE,
+                f"the message has {size_bytes} bytes; {UNKNOWN_MESSAGE_BYTES_MAX} are allowed without credentials",
+            )
+        return request
 
     async def _until_ending(self, stream: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(stream)
@@ -250,13 +282,13 @@ def _parsed(parse: Callable[[bytes], Any], content: bytes) -> Any:
         ) from None
 
 
-async def _only(requests: AsyncIterator[Any]) -> Any:
+async def _only(requests: AsyncIterator[Any], timeout_s: float) -> Any:
     """The message of a call that has one."""
     try:
-        async with asyncio.timeout(REQUEST_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             return await anext(requests)
     except TimeoutError:
-        description = f"the call sent no message within {REQUEST_TIMEOUT_S:g} s"
+        description = f"the call sent no message within {timeout_s:g} s"
     except StopAsyncIteration:
         description = "the call ended without a message"
     raise errors.InvalidArgument(errors.Reason.UNREADABLE_MESSAGE, description)

@@ -19,6 +19,8 @@ class Probation:
     A snapshot has one probation. Once proven, it is never put on probation again. An orderly stop
     interrupts a probation: it starts anew with the next process, which finds the same number of
     crashes. A probation that is found running at start therefore means that the process crashed.
+    Nothing is written when a change of the snapshot begins its probation: a change that is neither
+    in this file nor marked as proven in its log is on probation, and the process did not stop.
     """
 
     def __init__(self, disk: Disk, path: str, *, clock: Callable[[], float], note_proven: Callable[[], None]) -> None:

@@ -268,6 +268,20 @@ async def test_a_change_is_read_alone_and_a_removal_elsewhere_is_noticed(plane: 
     assert await other.admits(f"{MINE}3") == "TOKEN_INVALID", "removed and enrolled again"
 
 
+async def test_a_control_plane_that_has_not_looked_redeems_no_token_that_was_voided(plane: Plane) -> None:
+    other = await plane_on(plane.store)
+    replaced = (await plane.enroll("gpu-1")).enrollment_token
+    withdrawn = (await plane.enroll("gpu-2")).enrollment_token
+    spent = (await plane.enroll("gpu-3")).enrollment_token
+    await other.enrolled.refresh()
+    await plane.enroll("gpu-1")
+    await plane.remove("gpu-2")
+    await plane.redeem(spent, OTHERS, "gpu-3")
+    assert await other.redeem(replaced) == "ENROLLMENT_TOKEN_INVALID"
+    assert await other.redeem(withdrawn, MINE, "gpu-2") == "ENROLLMENT_TOKEN_INVALID"
+    assert await other.redeem(spent, MINE, "gpu-3") == "ENROLLMENT_TOKEN_SPENT"
+
+
 async def test_made_up_secrets_cost_a_look_in_a_second_at_most(plane: Plane) -> None:
     looks = 0
     changes = plane.store.enrollments.changes

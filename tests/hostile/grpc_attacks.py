@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import struct
 
+from broadsheet.v1.enrollment_pb2 import RedeemEnrollmentRequest
 from tests.hostile.attacker import ATTACK_S, Attack, Attacker
 from tests.hostile.http2 import (
     CONTINUATION,
@@ -27,6 +28,7 @@ from tests.hostile.http_attacks import endless, opened_and_aborted, silent_conne
 
 _REGISTER = "/broadsheet.v1.RegistryService/RegisterModel"
 _SYNC = "/broadsheet.v1.SnapshotService/Sync"
+_REDEEM = "/broadsheet.v1.FleetService/RedeemEnrollment"
 _CHECK = "/grpc.health.v1.Health/Check"
 _WATCH = "/grpc.health.v1.Health/Watch"
 _REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
@@ -46,21 +48,25 @@ async def unfinished_header_blocks(attacker: Attacker) -> None:
     await attacker.rest(ATTACK_S / 2)
 
 
-async def half_sent_messages(attacker: Attacker) -> None:
+def half_sent_messages(method: str) -> Attack:
     """As much as the server takes of many messages, without the last byte."""
-    callers = [Caller(attacker) for _ in range(4)]
-    await attacker.rest(0.05)
-    start = message(b"", claimed_bytes=_MESSAGE_BYTES_MAX - 100)
-    fields = call_fields(_REGISTER)
-    calls = [(caller, caller.call(fields, start)) for _ in range(50) for caller in callers]
-    left = dict.fromkeys(calls, _MESSAGE_BYTES_MAX - 200)
-    async for _ in attacker.steps():
-        for caller in callers:
-            caller.take()
-        for (caller, stream), left_bytes in left.items():
-            if caller.connection.flush() and (sent := min(caller.room(stream), left_bytes, 65536)):
-                caller.send(stream, b"\0" * sent)
-                left[caller, stream] = left_bytes - sent
+
+    async def attack(attacker: Attacker) -> None:
+        callers = [Caller(attacker) for _ in range(4)]
+        await attacker.rest(0.05)
+        start = message(b"", claimed_bytes=_MESSAGE_BYTES_MAX - 100)
+        fields = call_fields(method)
+        calls = [(caller, caller.call(fields, start)) for _ in range(50) for caller in callers]
+        left = dict.fromkeys(calls, _MESSAGE_BYTES_MAX - 200)
+        async for _ in attacker.steps():
+            for caller in callers:
+                caller.take()
+            for (caller, stream), left_bytes in left.items():
+                if caller.connection.flush() and (sent := min(caller.room(stream), left_bytes, 65536)):
+                    caller.send(stream, b"\0" * sent)
+                    left[caller, stream] = left_bytes - sent
+
+    return attack
 
 
 def calls(method: str, content: bytes = b"", *more: tuple[bytes, bytes], end: bool = True, callers: int = 2) -> Attack:
@@ -108,6 +114,11 @@ async def unread_answers(attacker: Attacker) -> None:
 
 
 _BOMB = gzip.compress(b"\0" * 200_000_000)
+_TOKEN = RedeemEnrollmentRequest(
+    name="dataPlanes/a",
+    enrollment_token="bs-enroll-made-up",  # made up
+    credential_hash=bytes(32),
+).SerializeToString()
 _CHECK_FIELDS = call_fields(_CHECK)
 
 GRPC: dict[str, Attack] = {
@@ -115,7 +126,8 @@ GRPC: dict[str, Attack] = {
     "opened and aborted connections": opened_and_aborted,
     "prefaces without a call": prefaces,
     "unfinished header blocks": unfinished_header_blocks,
-    "half-sent messages": half_sent_messages,
+    "half-sent messages": half_sent_messages(_REGISTER),
+    "half-sent messages of calls that need no credentials": half_sent_messages(_CHECK),
     "an HTTP/1 request": endless(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", b"a" * 4000),
     "a TLS handshake": endless(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"a" * 4000),
     "garbage": endless(_OPENING, bytes(range(256)) * 16),
@@ -135,6 +147,7 @@ GRPC: dict[str, Attack] = {
     ),
     "rapid reset": rapid_reset,
     "calls without credentials": calls(_REGISTER, message(b"")),
+    "made-up enrolment tokens": calls(_REDEEM, message(_TOKEN)),
     "calls of nothing": calls("/nowhere/Nothing", message(b"")),
     "calls without a message": calls(_REGISTER, end=False),
     "streams without credentials": calls(_SYNC, end=False),

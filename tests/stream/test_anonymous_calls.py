@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -13,7 +14,12 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from broadsheet.v1 import registry_service_pb2, registry_service_pb2_grpc
+from broadsheet.v1 import (
+    enrollment_pb2,
+    fleet_service_pb2_grpc,
+    registry_service_pb2,
+    registry_service_pb2_grpc,
+)
 from controlplane.access.permissions import Role
 from controlplane.rpc import interceptors, server
 from tests.stream.access_world import TOKENS, Plane, bearer, guarded_plane
@@ -27,7 +33,9 @@ async def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     monkeypatch.setattr(server, "RPCS_MAX", 12)
     monkeypatch.setattr(interceptors, "WATCHES_PER_PEER_MAX", 3)
     monkeypatch.setattr(interceptors, "UNKNOWN_PER_PEER_MAX", 4)
-    monkeypatch.setattr(interceptors, "REQUEST_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(interceptors, "UNKNOWN_READING_PER_PEER_MAX", 2)
+    monkeypatch.setattr(interceptors, "UNKNOWN_REQUEST_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(interceptors, "REQUEST_TIMEOUT_S", 1.0)
     async with guarded_plane(tmp_path) as running:
         yield running
 
@@ -88,6 +96,36 @@ async def test_health_calls_that_send_no_message_are_bounded_and_end(plane: Plan
         codes = [await code_of(call) for call in calls]
         assert set(codes) == {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT}
         assert codes.count(grpc.StatusCode.INVALID_ARGUMENT) <= 4
+
+
+async def test_slow_messages_make_others_of_their_address_wait_and_not_for_long(plane: Plane) -> None:
+    async with AsyncExitStack() as stack:
+        for _ in range(3):
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(plane.address))
+            half_open(channel, "/grpc.health.v1.Health/Check")
+        await asyncio.sleep(0.1)
+        began_s = time.monotonic()
+        probe: Any = health_pb2_grpc.HealthStub(plane.channel)
+        assert await code_of(probe.Check(CHECK)) is grpc.StatusCode.OK
+        assert time.monotonic() - began_s > 0.1, "it had to wait for its turn"
+
+
+async def test_messages_without_credentials_are_small(plane: Plane) -> None:
+    health: Any = health_pb2_grpc.HealthStub(plane.channel)
+    fleet: Any = fleet_service_pb2_grpc.FleetServiceStub(plane.channel)
+    token = enrollment_pb2.RedeemEnrollmentRequest(enrollment_token="x" * 100_000)
+    for call in (
+        health.Check(health_pb2.HealthCheckRequest(service="x" * 5000)),
+        health.Watch(health_pb2.HealthCheckRequest(service="x" * 5000)),
+        fleet.RedeemEnrollment(token),
+    ):
+        assert await code_of(call) is grpc.StatusCode.INVALID_ARGUMENT
+        assert "4096 are allowed without credentials" in (await call.details() or "")
+    # What is known may be larger.
+    registry: Any = registry_service_pb2_grpc.RegistryServiceStub(plane.channel)
+    request = registry_service_pb2.ListModelsRequest(filter="x" * 5000)
+    details = await registry.ListModels(request, metadata=bearer(TOKENS[Role.VIEWER])).details()
+    assert "without credentials" not in details
 
 
 async def test_a_connection_that_says_nothing_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,18 +47,29 @@ async def is_known(plane: ControlPlane, data_plane_id: str = "dp") -> bool:
     return True
 
 
+async def is_active(plane: ControlPlane) -> bool:
+    return bool((await plane.data_plane()).history)
+
+
 async def listed(plane: ControlPlane) -> list[str]:
     response = await plane.fleet.ListDataPlanes(fleet_service_pb2.ListDataPlanesRequest())
     return [data_plane.name for data_plane in response.data_planes]
 
 
 async def test_a_data_plane_that_is_gone_is_forgotten_for_good(plane: ControlPlane) -> None:
-    async with DataPlane().running(plane.address):
+    data_plane = DataPlane()
+    async with data_plane.running(plane.address):
+        await data_plane.active(0)
         await eventually(lambda: is_connected(plane, True))
+        await eventually(lambda: is_active(plane))
     await eventually(lambda: is_connected(plane, False))
     assert await remove(plane, validate_only=True) == ""
     assert await is_known(plane)
-    assert await plane.store.data_planes.history("dp") != []
+
+    async def has_history() -> bool:
+        return bool(await plane.store.data_planes.history("dp"))
+
+    await eventually(has_history)
     assert await remove(plane) == ""
     assert await plane.store.data_planes.history("dp") == []
     assert (await is_known(plane), await listed(plane)) == (False, [])

@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from broadsheet.v1 import (
     adapter_pb2,
     api_key_pb2,
+    enrollment_pb2,
     fleet_service_pb2,
     model_pb2,
     registry_service_pb2,
@@ -152,6 +153,8 @@ def _valid(path: str) -> bytes:
         "RevokeApiKey": api_key_pb2.RevokeApiKeyRequest(name="apiKeys/k"),
         "GetDataPlane": fleet_service_pb2.GetDataPlaneRequest(name="dataPlanes/d"),
         "RemoveDataPlane": fleet_service_pb2.RemoveDataPlaneRequest(name="dataPlanes/d"),
+        "EnrollDataPlane": enrollment_pb2.EnrollDataPlaneRequest(name="dataPlanes/d"),
+        "RedeemEnrollment": enrollment_pb2.RedeemEnrollmentRequest(name="dataPlanes/d", credential_hash=bytes(32)),
     }
     request = requests.get(path.rpartition("/")[2])
     return bytes(request.SerializeToString()) if request is not None else b""

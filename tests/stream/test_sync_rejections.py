@@ -145,9 +145,9 @@ async def test_a_snapshot_that_crashed_repeatedly_is_sent_again_after_a_while(
         await eventually(lambda: serves(plane, before))
         head = await plane.register("head")
         await eventually(lambda: serves(plane, head))
-    snapshots = tmp_path / "snapshots"
-    crashed = {"file": (snapshots / "CURRENT").read_text().strip(), "crashes": CRASHES_MAX - 1}
-    (snapshots / "PROBATION").write_text(json.dumps(crashed))
+    probation = tmp_path / "snapshots" / "PROBATION"
+    crashed = {"file": json.loads(probation.read_text())["file"], "crashes": CRASHES_MAX - 1}
+    probation.write_text(json.dumps(crashed))
     async with running(retry_crashed_s=60):
         await eventually(lambda: shows(plane, pb.PHASE_REJECTED))
         assert (await plane.data_plane()).reason == CRASHED_REPEATEDLY

@@ -6,6 +6,8 @@ import secrets
 from collections.abc import Callable
 from datetime import timedelta
 
+import structlog
+
 from broadsheet.v1 import enrollment_pb2 as pb
 from controlplane import principal
 from controlplane.access.enrolled import EnrolledDataPlanes, enrolled_principal
@@ -18,6 +20,8 @@ from controlplane.store.store import Store
 from controlplane.store.transactions import WriteTransaction
 from protocol.enrollment import SECRET_BYTES, token_hash, token_of
 from protocol.names import parse_data_plane
+
+_log = structlog.get_logger("controlplane.rpc.enrollment")
 
 
 def random_token() -> str:
@@ -73,6 +77,7 @@ class EnrollmentHandler:
             with principal.acting_as(enrolled_principal(data_plane_id)):
                 found = await self._redeem(data_plane_id, request)
             await self._enrolled.changed()
+            _log.info("enrollment_redeemed", data_plane=data_plane_id)
         assert found.enroll_time is not None, "its token is redeemed"
         return pb.RedeemEnrollmentResponse(enroll_time=timestamp_to_proto(found.enroll_time))
 

@@ -148,12 +148,10 @@ class FleetHandler:
             answer = await idempotency.commit(
                 self._store, request, pb.RemoveDataPlaneResponse, work, resource=request.name
             )
-            # First the credential: the data plane is not to come back by it.
-            removed = data_plane_id if is_first and not request.validate_only else None
-            await self._enrolled.changed(removed=removed)
             # A repeat must not end the stream of a data plane that has come back since.
             if is_first and not request.validate_only:
                 self._fleet.state.forget(data_plane_id)
+                await self._enrolled.changed(removed=data_plane_id)
         return answer
 
     def _add_waves(self, shown: Sequence[pb.DataPlane]) -> None:

@@ -14,7 +14,7 @@ COMPACT_BYTES_MAX = 256 * 1024 * 1024
 """A longer log is compacted, however large the base is. It is read whole at start."""
 
 COMPACT_RECORDS_MAX = 65_536
-"""A log of more records is compacted. A start takes about 20 µs for each."""
+"""A log of more records is compacted. A start takes about 25 µs for each."""
 
 _PATIENCE = 2
 """A log that could not be compacted may grow to this multiple of the above. Then the next snapshot
