@@ -122,7 +122,9 @@ async def run(settings: Settings) -> None:
             fan_out,
             ChunkCache(store),
             CatalogNames(store.reported_names),
-            RevocationBatches(store.revocations, store_uid=lambda: fan_out.head.position.store_uid),
+            RevocationBatches(
+                store.revocations, store_uid=lambda: fan_out.head.position.store_uid, signer=lambda: None
+            ),
             identify=admitted.identities.identify,
             metrics=metrics,
         )

@@ -34,7 +34,9 @@ def sync_handler(
     """The handler of the streams of `fan_out`, which sends what `entries` or the store has."""
     chunks = ChunkCache(entries if entries is not None else store)
     names = CatalogNames(store.reported_names)
-    revocations = RevocationBatches(store.revocations, store_uid=lambda: fan_out.head.position.store_uid, signer=signer)
+    revocations = RevocationBatches(
+        store.revocations, store_uid=lambda: fan_out.head.position.store_uid, signer=lambda: signer
+    )
     return SyncHandler(
         fan_out, chunks, names, revocations, identify=identify, limits=limits, metrics=metrics, watch_s=watch_s
     )

@@ -25,7 +25,7 @@ class RevocationSource(Protocol):
 
 
 class Signer(Protocol):
-    """Signs what data planes are to trust."""
+    """Signs what data planes are to trust. Immutable: other keys are another signer."""
 
     def sign(self, context: str, payload: bytes) -> Sequence[snapshot_pb2.Signature]:
         """A signature over `payload` by each key that signs now."""
@@ -36,17 +36,21 @@ class Batch(NamedTuple):
 
     response: pb.SyncResponse
     last_sequence: int
+    signer: Signer | None
+    """Who has signed it."""
 
 
 class RevocationBatches:
     """The batches that streams ask for. Messages that it returns are to read only."""
 
-    def __init__(self, source: RevocationSource, *, store_uid: Callable[[], str], signer: Signer | None = None) -> None:
+    def __init__(
+        self, source: RevocationSource, *, store_uid: Callable[[], str], signer: Callable[[], Signer | None]
+    ) -> None:
         """
         Args:
             source: Where the revocations are.
             store_uid: The store that they belong to.
-            signer: Signs them; None: they are not signed.
+            signer: Returns who signs them now. None: they are not signed.
         """
         self._source = source
         self._store_uid = store_uid
@@ -71,7 +75,8 @@ class RevocationBatches:
     def _cached(self, request: BatchRequest) -> Batch | None:
         found = self._batches.get(request.after_sequence)
         wanted = min(request.newest_sequence, request.after_sequence + BATCH_UIDS_MAX)
-        if found is None or found.last_sequence < wanted:
+        # Data planes may not trust the keys of before any more.
+        if found is None or found.last_sequence < wanted or found.signer is not self._signer():
             return None
         self._batches.move_to_end(request.after_sequence)
         return found
@@ -87,9 +92,10 @@ class RevocationBatches:
             last_sequence=last,
             key_uids=uids,
         ).SerializeToString(deterministic=True)
-        signatures = self._signer.sign(REVOCATION_BATCH, payload) if self._signer is not None else ()
+        signer = self._signer()
+        signatures = signer.sign(REVOCATION_BATCH, payload) if signer is not None else ()
         response = pb.SyncResponse(revocations=pb.Revocations(payload=payload, signatures=signatures))
-        batch = self._batches[request.after_sequence] = Batch(response, last)
+        batch = self._batches[request.after_sequence] = Batch(response, last, signer)
         self._batches.move_to_end(request.after_sequence)
         if len(self._batches) > CACHED_BATCHES_MAX:
             self._batches.popitem(last=False)

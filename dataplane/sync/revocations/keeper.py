@@ -18,7 +18,7 @@ from dataplane.sync.revocations.stream import RevocationStream
 from protocol.signing.signatures import REVOCATION_BATCH, SignatureError
 
 RETRY_S = 30.0
-"""How often what could not be kept on disk is tried again. Seconds."""
+"""How often what could not be kept on disk, or not be trusted, is tried again. Seconds."""
 
 _log = structlog.get_logger("dataplane.sync.revocations")
 
@@ -80,6 +80,8 @@ class RevocationKeeper:
         """For the Sync client."""
         self._kept = True
         """Whether the disk has all that is held."""
+        self._ask_again = False
+        """Whether a batch could not be trusted."""
         self._writing = asyncio.Lock()
         self._changed = asyncio.Event()
         self.warning = ""
@@ -136,8 +138,10 @@ class RevocationKeeper:
             _log.warning("revocations_missing", error=str(error))
             return False
         except (BatchRefused, SignatureError) as error:
-            # Snapshots go on: they have the revocations, too.
+            # Snapshots go on: they have the revocations, too. Keys may be trusted later.
             _log.error("revocations_refused", error=str(error))
+            self._ask_again = isinstance(error, SignatureError)
+            self._changed.set()
             return True
         if addition is not None:
             _log.info("keys_revoked", keys=len(addition.key_uids), sequence=addition.position.sequence)
@@ -153,13 +157,20 @@ class RevocationKeeper:
         """Report what the ingress applies. Runs until it is cancelled."""
         while True:
             try:
-                async with asyncio.timeout(None if self._kept else RETRY_S):
+                async with asyncio.timeout(RETRY_S if self._ask_again or not self._kept else None):
                     await self._changed.wait()
             except TimeoutError:
-                await self._write_all()
+                await self._try_again()
             self._changed.clear()
             applied = await self._ingress.until_applied(lambda: self.position)
             self.stream.applied(applied, self.warning)
+
+    async def _try_again(self) -> None:
+        if not self._kept:
+            await self._write_all()
+        if self._ask_again:
+            self._ask_again = False
+            self.stream.restart()
 
     async def _keep(self, addition: Addition) -> None:
         async with self._writing:

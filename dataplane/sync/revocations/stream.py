@@ -77,6 +77,10 @@ class RevocationStream:
         """They are known up to here: the next Hello asks for those after it."""
         self._reports.kept = position
 
+    def restart(self) -> None:
+        """Begin the stream again, which asks for what is not known."""
+        self._restart()
+
     def applied(self, position: RevocationsPosition, warning: str) -> None:
         """Report what every ingress replica applies, and what operators must know."""
         self._reports.apply(position, warning)

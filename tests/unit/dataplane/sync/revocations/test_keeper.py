@@ -199,3 +199,16 @@ async def test_a_batch_that_cannot_be_trusted_or_read_is_an_alarm_and_not_applie
     assert not world.path.exists() or world.on_disk() == ((), 0)
     assert await keeper.take(signed(batch("a"), 1)), "the good one is taken afterwards"
     assert set(world.ingress.revoked) == {"a"}
+
+
+async def test_what_was_not_trusted_is_asked_for_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trusted keys may have been changed by then."""
+    monkeypatch.setattr(revocation_keeper, "RETRY_S", 0.02)
+    keeper, restarts = await world.start(verifier(1)), list[bool]()
+    keeper.stream.connect(wake=lambda: None, restart=lambda: restarts.append(True))
+    async with running(keeper):
+        await keeper.take(batch("a"))
+        await until(lambda: bool(restarts))
+        await keeper.take(signed(batch("a", last=5), 1))
+        await asyncio.sleep(0.1)
+    assert len(restarts) == 1, "what is malformed is not asked for again"
