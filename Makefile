@@ -126,6 +126,10 @@ fuzz: install ## Send random and mutated requests to every RPC, on both database
 fuzz-adapters: install ## Compare the verdict on mutated adapters with that of vLLM's loader (ARGS="COUNT SEED"; 20,000)
 	@$(BIN)/python -m tests.adapter_fuzz $(ARGS)
 
+.PHONY: fuzz-bundles
+fuzz-bundles: install ## Read mutated and forged bundles of snapshots (ARGS="COUNT SEED"; 100,000)
+	@$(BIN)/python -m tests.bundle_fuzz $(ARGS)
+
 .PHONY: fuzz-args
 fuzz-args: install ## Compare random engine arguments with vLLM's own reading of them (ARGS="COUNT SEED"; 20,000)
 	@$(BIN)/python -m tests.engine_args_fuzz $(ARGS)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import structlog
 
-from controlplane import backup_command, errors, logs, settings
+from controlplane import backup_command, errors, keys_command, logs, settings
 from controlplane.access import setup as access
 from controlplane.adapters.verification import AdapterVerifier
 from controlplane.fleet.fleet import Fleet, fleet_of
@@ -22,6 +22,7 @@ from controlplane.metrics.endpoint import MetricsEndpoint
 from controlplane.metrics.metrics import Metrics
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
+from controlplane.push.head_signing import HeadSigner, signing_keys
 from controlplane.push.reported_names import CatalogNames
 from controlplane.push.revocation_batches import RevocationBatches
 from controlplane.push.sync import SyncHandler
@@ -52,12 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 after a signal to stop.
     """
     arguments = sys.argv[1:] if argv is None else argv
-    if arguments and arguments[0] in backup_command.COMMANDS:
-        try:
-            backup_command.run(arguments[0], arguments[1:])
-        except errors.SetupError as error:
-            return _complain(error, EXIT_SETUP)
-        return 0
+    for commands in (backup_command, keys_command):
+        if arguments and arguments[0] in commands.COMMANDS:
+            try:
+                commands.run(arguments[0], arguments[1:])
+            except errors.SetupError as error:
+                return _complain(error, EXIT_SETUP)
+            return 0
     try:
         loaded = settings.load(arguments)
     except errors.SetupError as error:
@@ -95,6 +97,7 @@ async def run(settings: Settings) -> None:
     stop = asyncio.Event()
     credentials = _credentials(settings)
     admitted = access.configured(settings, now=_now)
+    heads = HeadSigner(signing_keys(settings))
     metrics = Metrics(clock=time.monotonic)
     opening = Store.open(
         settings.store_url,
@@ -106,10 +109,7 @@ async def run(settings: Settings) -> None:
         verifier = AdapterVerifier(size_bytes_max=settings.adapter_bytes_max, allowed_sources=settings.allowed_sources)
         fleet = fleet_of(store, head=await store.head(), sharing=sharing_of(store))
         fan_out = FanOut(fleet, now=_now)
-        _measure(metrics, fan_out)
-        store.commits.subscribe(lambda head: metrics.announced(head.position.revision))
-        store.commits.subscribe(lambda head: metrics.revoked(head.revocations_sequence))
-        store.commits.subscribe(fan_out.publish)
+        _follow_commits(store, metrics, fan_out)
         server = Server(
             message_bytes_max=settings.message_bytes_max,
             streams_max=settings.streams_max,
@@ -122,10 +122,9 @@ async def run(settings: Settings) -> None:
             fan_out,
             ChunkCache(store),
             CatalogNames(store.reported_names),
-            RevocationBatches(
-                store.revocations, store_uid=lambda: fan_out.head.position.store_uid, signer=lambda: None
-            ),
+            _revocations(store, fan_out, heads),
             identify=admitted.identities.identify,
+            heads=heads,
             metrics=metrics,
         )
         registry = Registry(
@@ -133,6 +132,7 @@ async def run(settings: Settings) -> None:
             adapter_verifier=verifier,
             resource_statuses=fleet.statuses,
             allowed_engine_args=settings.allowed_engine_args,
+            signed_head=heads.signed,
         )
         server.add(RegistryServicer(registry), SnapshotServicer(registry, sync), FleetServicer(store, fleet))
         try:
@@ -140,7 +140,7 @@ async def run(settings: Settings) -> None:
             generated = admitted.generated
             with generated.left_for(address) if generated is not None else contextlib.nullcontext():
                 async with _shown(metrics, settings.metrics_listen):
-                    await _serve(settings, store, server, fleet, fan_out, address, stop)
+                    await _serve(settings, store, server, fleet, fan_out, heads, address, stop)
             _log.info("stopped")
         finally:
             # Also after a failure: an RPC must not outlive the store.
@@ -154,6 +154,7 @@ async def _serve(
     server: Server,
     fleet: Fleet,
     fan_out: FanOut,
+    heads: HeadSigner,
     address: str,
     stop: asyncio.Event,
 ) -> None:
@@ -163,6 +164,7 @@ async def _serve(
         background = [
             group.create_task(fleet.writer.run()),
             group.create_task(fleet.database.run(lambda: fan_out.oldest_in_use)),
+            group.create_task(heads.follow(fan_out.announce_again)),
             group.create_task(purge_for_ever(store)),
             group.create_task(run_compaction(store, settings.retention, lambda: fan_out.oldest_in_use)),
             group.create_task(rollouts.advance_for_ever(store, fleet.statuses.observed, now=_now)),
@@ -181,6 +183,18 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return tls.server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+
+
+def _revocations(store: Store, fan_out: FanOut, heads: HeadSigner) -> RevocationBatches:
+    store_uid = fan_out.head.position.store_uid
+    return RevocationBatches(store.revocations, store_uid=store_uid, signer=lambda: heads.signer)
+
+
+def _follow_commits(store: Store, metrics: Metrics, fan_out: FanOut) -> None:
+    _measure(metrics, fan_out)
+    store.commits.subscribe(lambda head: metrics.announced(head.position.revision))
+    store.commits.subscribe(lambda head: metrics.revoked(head.revocations_sequence))
+    store.commits.subscribe(fan_out.publish)
 
 
 def _measure(metrics: Metrics, fan_out: FanOut) -> None:

@@ -42,7 +42,38 @@ def _default_data_dir() -> Path:
     return Path(base) / "broadsheet" / "controlplane"
 
 
-class Settings(BaseSettings):
+class SigningSettings(BaseSettings):
+    """Of the settings, those of the keys that sign snapshots."""
+
+    data_dir: Path = Field(
+        default_factory=_default_data_dir, description="Directory of the database, of tokens and of signing keys."
+    )
+    signing_keys: Path | None = Field(
+        default=None,
+        description="PEM file with private keys, or directory with such files *.pem, which all sign the heads of "
+        "snapshots; read again when it changes. Default: `signing-keys` in the data directory, where the first start "
+        "makes one.",
+    )
+    sign: bool = Field(default=True, description="Sign the heads of snapshots.")
+
+    @field_validator("data_dir", "signing_keys")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return absolute(value) if value is not None else None
+
+    @model_validator(mode="after")
+    def _keys_are_used(self) -> SigningSettings:
+        if self.signing_keys is not None and not self.sign:
+            raise ValueError("signing-keys and no-sign exclude each other: give one of them or neither")
+        return self
+
+    @property
+    def signing_keys_path(self) -> Path:
+        """Where the private keys are, or are made."""
+        return self.signing_keys or self.data_dir / "signing-keys"
+
+
+class Settings(SigningSettings):
     """All settings of the control plane.
 
     Flags have precedence over `BROADSHEET_CONTROLPLANE_*` environment variables.
@@ -73,7 +104,6 @@ class Settings(BaseSettings):
         default=False,
         description="Listen beyond this machine without TLS: anybody on the network path can read tokens and data.",
     )
-    data_dir: Path = Field(default_factory=_default_data_dir, description="Directory of the database and of tokens.")
     database_url: str = Field(
         default="",
         description="Database of the registry: postgresql+asyncpg://user:password@host/database for several control "
@@ -214,11 +244,6 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute_if_given(cls, value: Path | None) -> Path | None:
         return absolute(value) if value is not None else None
-
-    @field_validator("data_dir")
-    @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return absolute(value)
 
     @field_validator("listen", "metrics_listen")
     @classmethod

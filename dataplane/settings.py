@@ -126,6 +126,11 @@ class Settings(LoadSettings):
     )
     controlplane_tls_cert: Path | None = Field(default=None, description="PEM file with a client certificate (mTLS).")
     controlplane_tls_key: Path | None = Field(default=None, description="PEM file with its key.")
+    trusted_keys: Path | None = Field(
+        default=None,
+        description="PEM file with the public keys of control planes; read again when it changes. With it, only "
+        "snapshots that one of them has signed are taken.",
+    )
     controlplane_insecure: bool = Field(
         default=False, description="Connect to a control plane on another machine without TLS."
     )
@@ -281,6 +286,7 @@ class Settings(LoadSettings):
 
     @field_validator(
         "controlplane_token_file",
+        "trusted_keys",
         "controlplane_tls_ca",
         "controlplane_tls_cert",
         "controlplane_tls_key",

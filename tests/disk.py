@@ -18,8 +18,8 @@ from dataplane.sync.probation import PROBATION_S
 from tests.raw import POLICY, adapter, model, position, raws
 
 
-def verify(at: Position, entries: Sequence[RawEntry]) -> Snapshot | Rejection:
-    return accept(at, entries, held=None, policy=POLICY)
+def verify(position: Position, entries: Sequence[RawEntry], *, signed_head: bytes = b"") -> Snapshot | Rejection:
+    return accept(position, entries, held=None, policy=POLICY, signed_head=signed_head)
 
 
 def snapshot(revision: int, *, store_uid: str = "store-a") -> Snapshot:

@@ -8,8 +8,9 @@ from controlplane.principal import Principal
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.cutting import EntrySource
 from controlplane.push.fan_out import FanOut
+from controlplane.push.head_signing import HeadSigner
 from controlplane.push.reported_names import CatalogNames
-from controlplane.push.revocation_batches import RevocationBatches, Signer
+from controlplane.push.revocation_batches import RevocationBatches
 from controlplane.push.subscription.timing import Limits
 from controlplane.push.sync import WATCH_S, Identify, SyncHandler
 from controlplane.store.store import Store
@@ -26,17 +27,27 @@ def sync_handler(
     *,
     entries: EntrySource | None = None,
     identify: Identify = everybody_is_known,
+    heads: HeadSigner | None = None,
     limits: Limits | None = None,
     metrics: Metrics | None = None,
     watch_s: float = WATCH_S,
-    signer: Signer | None = None,
 ) -> SyncHandler:
     """The handler of the streams of `fan_out`, which sends what `entries` or the store has."""
     chunks = ChunkCache(entries if entries is not None else store)
     names = CatalogNames(store.reported_names)
     revocations = RevocationBatches(
-        store.revocations, store_uid=lambda: fan_out.head.position.store_uid, signer=lambda: signer
+        store.revocations,
+        store_uid=fan_out.head.position.store_uid,
+        signer=lambda: heads.signer if heads is not None else None,
     )
     return SyncHandler(
-        fan_out, chunks, names, revocations, identify=identify, limits=limits, metrics=metrics, watch_s=watch_s
+        fan_out,
+        chunks,
+        names,
+        revocations,
+        identify=identify,
+        heads=heads,
+        limits=limits,
+        metrics=metrics,
+        watch_s=watch_s,
     )

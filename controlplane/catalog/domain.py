@@ -35,6 +35,8 @@ class Head:
     """Entries in the whole snapshot."""
     revocations_sequence: int = 0
     """The newest revocation of an API key at that time, by sequence. 0: none."""
+    commit_time: datetime | None = None
+    """When it was committed, as stored. None: not read, because nobody is told of this head."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,6 +99,11 @@ class FanOut:
                 stream.publish(head)
                 stream.publish_revocations(head.revocations_sequence)
 
+    def announce_again(self) -> None:
+        """Announce the newest snapshot once more on every stream: its signatures have changed."""
+        for stream in self._streams:
+            stream.announce_again()
+
     async def prepare(self, data_plane_id: str, identity: Identity = Identity.SHARED) -> Session:
         """Admit a new stream of a data plane, right before it is attached.
 

@@ -43,9 +43,7 @@ class Batch(NamedTuple):
 class RevocationBatches:
     """The batches that streams ask for. Messages that it returns are to read only."""
 
-    def __init__(
-        self, source: RevocationSource, *, store_uid: Callable[[], str], signer: Callable[[], Signer | None]
-    ) -> None:
+    def __init__(self, source: RevocationSource, *, store_uid: str, signer: Callable[[], Signer | None]) -> None:
         """
         Args:
             source: Where the revocations are.
@@ -87,7 +85,7 @@ class RevocationBatches:
             raise LookupError(f"there is no revocation after {request.after_sequence}")
         last = request.after_sequence + len(uids)
         payload = pb.RevocationBatch(
-            store_uid=self._store_uid(),
+            store_uid=self._store_uid,
             after_sequence=request.after_sequence,
             last_sequence=last,
             key_uids=uids,

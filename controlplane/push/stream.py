@@ -71,6 +71,11 @@ class Stream:
         """What the data plane has reported on it."""
         return replace(self.subscription.progress, revocations_sequence=self.revocations.applied)
 
+    def announce_again(self) -> None:
+        """Announce the head once more: its signatures have changed."""
+        self.subscription.announce_again()
+        self.wake.set()
+
     def supersede(self) -> None:
         """End it: a newer stream of the same data plane has taken its place."""
         self.end(SUPERSEDED, reconnect_after_s=SUPERSEDED_RECONNECT_AFTER_S)

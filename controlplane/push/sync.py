@@ -17,6 +17,7 @@ from controlplane.fleet.progress import Progress, ResourceChange
 from controlplane.metrics.metrics import Metrics
 from controlplane.push.chunks import ChunkCache
 from controlplane.push.fan_out import FanOut
+from controlplane.push.head_signing import HeadSigner
 from controlplane.push.reported_names import CatalogNames
 from controlplane.push.revocation_batches import RevocationBatches
 from controlplane.push.stream import Stream
@@ -62,6 +63,7 @@ class SyncHandler:
         revocations: RevocationBatches,
         *,
         identify: Identify,
+        heads: HeadSigner | None = None,
         limits: Limits | None = None,
         metrics: Metrics | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -74,6 +76,7 @@ class SyncHandler:
             names: Tells names of the catalog from made-up ones.
             revocations: API keys to refuse, whatever snapshot is served.
             identify: Decides which data planes a caller may speak for.
+            heads: Signs the heads of snapshots. None: nothing is signed.
             limits: How long things may take.
             metrics: Where snapshots are counted; None: in metrics that nothing shows.
             clock: Seconds of a clock that does not go back.
@@ -84,6 +87,7 @@ class SyncHandler:
         self._names = names
         self._revocations = revocations
         self._identify = identify
+        self._heads = heads or HeadSigner(None)
         self._limits = limits or Limits()
         self._metrics = metrics or Metrics(clock=clock)
         self._clock = clock
@@ -176,9 +180,13 @@ class SyncHandler:
                 await self._write_chunk(subscription, output, writer)
             elif isinstance(output, ChangeRequest):
                 can_send_change = await self._chunks.can_send(output)
-                await writer.write(subscription.announce(output, can_send_change=can_send_change))
+                intent = subscription.announce(output, can_send_change=can_send_change)
+                await writer.write(self._signed(subscription, intent))
             else:
-                await writer.write(output)
+                await writer.write(self._signed(subscription, output))
+
+    def _signed(self, subscription: Subscription, response: pb.SyncResponse) -> pb.SyncResponse:
+        return self._heads.add_to(response, subscription.in_flight or self._fan_out.head)
 
     async def _write_revocations(self, stream: Stream, writer: StreamWriter) -> None:
         request = stream.revocations.next_batch

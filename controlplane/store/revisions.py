@@ -49,6 +49,7 @@ class Revisions:
             position=domain.Position(store_uid=row.store_uid, revision=row.revision, digest=row.root_digest),
             entry_count=row.entry_count,
             revocations_sequence=row.revocations_sequence,
+            commit_time=from_us(row.create_time_us),
         )
 
     async def commit_at(self, revision: int) -> domain.Commit:
@@ -159,7 +160,12 @@ class NextRevision:
         }
         await self._connection.insert(catalog_revisions, commit)
         position = dataclasses.replace(self.tip.head.position, revision=revision, digest=root)
-        head = domain.Head(position=position, entry_count=digest.entry_count, revocations_sequence=revocations_sequence)
+        head = domain.Head(
+            position=position,
+            entry_count=digest.entry_count,
+            revocations_sequence=revocations_sequence,
+            commit_time=self.stamp.now,
+        )
         return Tip(head=head, digest=digest, entry_bytes=entry_bytes)
 
 
@@ -197,9 +203,10 @@ async def make_catalog_if_absent(connection: AsyncConnection, *, store_uid: str,
 
 def _commit(row: Row[Any], store_uid: str) -> domain.Commit:
     position = domain.Position(store_uid=store_uid, revision=row.revision, digest=row.root_digest)
+    create_time = from_us(row.create_time_us)
     return domain.Commit(
-        head=domain.Head(position=position, entry_count=row.entry_count),
-        create_time=from_us(row.create_time_us),
+        head=domain.Head(position=position, entry_count=row.entry_count, commit_time=create_time),
+        create_time=create_time,
         method=row.method,
         resource=row.resource,
         size_bytes=row.entry_bytes,

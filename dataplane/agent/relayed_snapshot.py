@@ -31,4 +31,6 @@ async def put_snapshot(relay: Relay, snapshot: Snapshot, *, rules: str, withdraw
 async def find_snapshot(relay: Relay) -> StoredSnapshot | None:
     """What an earlier agent has put into service, and perhaps could not keep on disk."""
     relayed: SerializedSnapshot | None = (await relay.read([_KEY])).changed.get(_KEY)
-    return None if relayed is None else StoredSnapshot(position=relayed.position, entries=relayed.entries())
+    if relayed is None:
+        return None
+    return StoredSnapshot(position=relayed.position, entries=relayed.entries(), signed_head=relayed.signed_head)

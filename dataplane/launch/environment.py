@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dataplane.launch.errors import LaunchRefused
 from dataplane.settings import Settings
+from protocol.transport.key_files import KeyFilesError, read_verifier
 from protocol.transport.tls_files import AuthoritiesFile, TlsFiles, TlsFilesError
 
 LOOPBACK_RAY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -49,7 +50,7 @@ def prepare_own_ray(data_dir: Path) -> None:
 
 
 def check_certificates(settings: Settings) -> None:
-    """Check that the TLS files on this machine can be used.
+    """Check that the TLS files and the trusted keys on this machine can be used.
 
     Raises:
         LaunchRefused: One cannot be.
@@ -61,7 +62,9 @@ def check_certificates(settings: Settings) -> None:
             TlsFiles(settings.engine_tls_cert, settings.engine_tls_key).read()
         if settings.engine_tls_ca is not None:
             AuthoritiesFile(settings.engine_tls_ca).read()
-    except TlsFilesError as error:
+        if settings.trusted_keys is not None:
+            read_verifier(settings.trusted_keys)
+    except (TlsFilesError, KeyFilesError) as error:
         raise LaunchRefused(str(error)) from error
 
 

@@ -28,6 +28,9 @@ class SerializedSnapshot:
     validation: ValidationResult
     withdrawn: frozenset[Position] = frozenset()
     """Snapshots that the agent has taken out of service, because it crashed on them."""
+    signed_head: bytes = b""
+    """The serialised SignedHead that it came with, for the next agent. Ingress replicas do not
+    verify it: the agent has, and who can write to the relay could also replace the replicas."""
 
     @classmethod
     def of(
@@ -43,6 +46,7 @@ class SerializedSnapshot:
             blobs=tuple(entry.blob for entry in entries),
             validation=validation,
             withdrawn=withdrawn,
+            signed_head=snapshot.signed_head,
         )
 
     def replaces(self, held: Position | None) -> bool:

@@ -47,9 +47,11 @@ def accept(
             single entries are not, except API keys. None: everything is checked.
         signed_head: The serialised SignedHead that came with it. Empty: none did.
     """
-    rejection = refuse_position(
-        position, held.position if held else None, allow_new_store=policy.allow_new_store
-    ) or refuse_form(entries, policy.limits)
+    rejection = (
+        refuse_position(position, held.position if held else None, allow_new_store=policy.allow_new_store)
+        or policy.refuse_head(position, len(entries), signed_head)
+        or refuse_form(entries, policy.limits)
+    )
     if rejection is not None:
         return rejection
     unchanged = unchanged_entries(entries, held)

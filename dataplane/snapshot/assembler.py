@@ -26,15 +26,25 @@ class Assembler:
     rejection.
     """
 
-    def __init__(self, position: Position, entry_count: int, limits: Limits, *, base: Position | None = None) -> None:
+    def __init__(
+        self,
+        position: Position,
+        entry_count: int,
+        limits: Limits,
+        *,
+        base: Position | None = None,
+        signed_head: bytes = b"",
+    ) -> None:
         """
         Args:
             position: The announced snapshot.
             entry_count: The number of its entries.
             limits: What this data plane accepts.
             base: Where the announced change begins; None: all entries follow.
+            signed_head: The serialised SignedHead that was announced. It is kept for the caller.
         """
         self.position = position
+        self.signed_head = signed_head
         self._entry_count = entry_count
         self._limits = limits
         self._base = base

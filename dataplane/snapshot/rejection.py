@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from protocol.signing.signatures import KEY_NOT_TRUSTED, SIGNATURE_INVALID, SIGNATURE_MISSING
+
 # Reasons of rejections. Part of the API: operators and tests match on them.
 STORE_UID_MISMATCH = "STORE_UID_MISMATCH"
 REVISION_LOWER = "REVISION_LOWER"
@@ -19,6 +21,8 @@ NAME_MISMATCH = "NAME_MISMATCH"
 SERVED_NAME_CONFLICT = "SERVED_NAME_CONFLICT"
 BASE_MODEL_MISSING = "BASE_MODEL_MISSING"
 ROUTE_TARGET_MISSING = "ROUTE_TARGET_MISSING"
+SIGNATURE_REASONS = frozenset((SIGNATURE_MISSING, SIGNATURE_INVALID, KEY_NOT_TRUSTED))
+"""Other keys may take these away, here or at the control plane. Such a rejection is not final."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,14 +34,19 @@ _log = structlog.get_logger("dataplane.sync")
 class Handlers(Protocol):
     """The agent's part. The methods are called one at a time, in order."""
 
-    async def on_snapshot(self, position: Position, entries: Sequence[RawEntry]) -> Accepted | Rejection:
+    async def on_snapshot(
+        self, position: Position, entries: Sequence[RawEntry], signed_head: bytes
+    ) -> Accepted | Rejection:
         """Check the snapshot and put it into service, or refuse it.
 
         It is not cancelled when the stream ends: the next stream begins after it has returned. It
         must not block the event loop. An exception counts as a rejection with DECISION_FAILED.
+        `signed_head` is the serialised SignedHead that was announced, or empty.
         """
 
-    async def on_change(self, position: Position, change: Change) -> Accepted | Rejection | Diverged:
+    async def on_change(
+        self, position: Position, change: Change, signed_head: bytes
+    ) -> Accepted | Rejection | Diverged:
         """Do the same with the snapshot in service and what differs from it."""
 
     async def on_rejected(self, rejected: Rejected) -> None:
@@ -140,6 +145,8 @@ class SyncClient:
         self._hello_outdated = asyncio.Event()
         """The stream ends, because a new Hello says something else."""
         self._messages_received = 0
+        self.renewed_head = b""
+        """The serialised SignedHead that came last for the snapshot in service. Empty: none did."""
 
     @property
     def connection(self) -> Connection:
@@ -254,6 +261,8 @@ class SyncClient:
             self._messages_received += 1
             is_revocations = await self._handlers.revocations.receive(response)
             event = None if is_revocations else self._subscriber.receive(response)
+            if response.intent.mode == pb.Intent.MODE_NONE and response.intent.HasField("signed_head"):
+                self.renewed_head = response.intent.signed_head.SerializeToString()
             if not self._connection.connected:
                 self._set_connection(replace(self._connection, connected=True))
                 _log.info("sync_connected", target=self._target)
@@ -336,8 +345,8 @@ async def _remember(handlers: Handlers, rejected: Rejected) -> None:
 async def _decide(handlers: Handlers, candidate: Candidate) -> Accepted | Rejection | Diverged:
     try:
         if isinstance(candidate.content, Change):
-            return await handlers.on_change(candidate.position, candidate.content)
-        return await handlers.on_snapshot(candidate.position, candidate.content)
+            return await handlers.on_change(candidate.position, candidate.content, candidate.signed_head)
+        return await handlers.on_snapshot(candidate.position, candidate.content, candidate.signed_head)
     except Exception as error:
         # The previous snapshot keeps serving. The fleet shows the rejection; the traceback is in
         # this log only.

@@ -28,12 +28,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, Protocol
 
 import structlog
 
 from dataplane.errors import DataPlaneError
-from dataplane.snapshot.rejection import Rejection
+from dataplane.snapshot.rejection import SIGNATURE_REASONS, Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.sync.durable_files import remove_partial_files, write_file, write_text
 from dataplane.sync.events import Rejected
@@ -56,8 +56,13 @@ _FILE_NAME = re.compile(r"[0-9]{20}-[0-9a-f]{32}\.snapshot")
 
 _log = structlog.get_logger("dataplane.sync.directory")
 
-Verify = Callable[[Position, Sequence[RawEntry]], Snapshot | Rejection]
-"""`accept` with its policy, and nothing held."""
+
+class Verify(Protocol):
+    """`accept` with its policy, and nothing held."""
+
+    def __call__(
+        self, position: Position, entries: Sequence[RawEntry], *, signed_head: bytes
+    ) -> Snapshot | Rejection: ...
 
 
 class DiskError(DataPlaneError):
@@ -74,7 +79,7 @@ class DirectoryInUse(DataPlaneError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreadable:
-    """A snapshot file that was moved aside."""
+    """A snapshot file that was moved aside, or that no trusted key has signed."""
 
     file: str
     reason: str
@@ -111,9 +116,7 @@ class SnapshotDirectory:
         """Saving, settling and rejecting come from different threads, and write the same files."""
         self._rejections = Rejections()
         self._probation = Probation(directory / "PROBATION", clock=clock)
-        self._reserve = Reserve(directory / "RESERVE")
-        self.with_room = self._reserve.with_room
-        """For a file beside those that this class writes."""
+        self.reserve = Reserve(directory / "RESERVE")
 
     # -- opening and closing -----------------------------------------------------------------------
 
@@ -229,9 +232,12 @@ class SnapshotDirectory:
         path = self._snapshots / name
         try:
             stored = read_snapshot(path)
-            outcome = verify(stored.position, stored.entries)
+            outcome = verify(stored.position, stored.entries, signed_head=stored.signed_head)
             if isinstance(outcome, Snapshot):
                 return outcome
+            if outcome.reason in SIGNATURE_REASONS:  # with other keys it can be booted: it stays
+                unreadable.append(Unreadable(file=name, reason=outcome.reason, message=outcome.message))
+                return None
             message = f"{outcome.reason}: {outcome.message}"
         except (OSError, ValueError) as error:
             message = str(error)
@@ -253,12 +259,12 @@ class SnapshotDirectory:
             if name == self._pointer("CURRENT") and (self._snapshots / name).exists():
                 return
             try:
-                self._reserve.with_room(lambda: self._write_snapshot(name, snapshot))
+                self.reserve.with_room(lambda: self._write_snapshot(name, snapshot))
             except OSError as error:
                 raise DiskError(f"revision {snapshot.position.revision} could not be kept: {error}") from error
             self._probation.begin(name, crashes=0)
             self._prune()
-            self._reserve.keep((self._snapshots / name).stat().st_size)
+            self.reserve.keep((self._snapshots / name).stat().st_size)
 
     def _write_snapshot(self, name: str, snapshot: Snapshot) -> None:
         current = self._pointer("CURRENT")
@@ -328,7 +334,7 @@ class SnapshotDirectory:
 
     def _write_rejected(self, what: str) -> None:
         try:
-            self._reserve.with_room(lambda: write_rejected(self._directory / "REJECTED", self._rejections))
+            self.reserve.with_room(lambda: write_rejected(self._directory / "REJECTED", self._rejections))
         except OSError as error:
             raise DiskError(f"{what} could not be kept: {error}") from error
 

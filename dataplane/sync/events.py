@@ -56,6 +56,8 @@ class Candidate:
     position: Position
     content: tuple[RawEntry, ...] | Change
     """All entries, or what differs from the snapshot in service."""
+    signed_head: bytes = b""
+    """The serialised SignedHead that was announced with it. Empty: none was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 
 import structlog
@@ -15,16 +16,16 @@ from dataplane.snapshot.accept import accept
 from dataplane.snapshot.change import Change, changed
 from dataplane.snapshot.policy import Policy
 from dataplane.snapshot.position_check import is_behind
-from dataplane.snapshot.rejection import ROOT_DIGEST_MISMATCH, Rejection
+from dataplane.snapshot.rejection import ROOT_DIGEST_MISMATCH, SIGNATURE_REASONS, Rejection
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.sync.channel import channel_for
 from dataplane.sync.client import Connection, SyncClient
 from dataplane.sync.directory import CRASHED_REPEATEDLY, DiskError, SnapshotDirectory, Verify
 from dataplane.sync.events import Accepted, Diverged, Identity, Rejected
 from dataplane.sync.revocations.file import RevocationsFile
-from dataplane.sync.revocations.keeper import Ingress, RevocationKeeper, Verifier
-from dataplane.sync.revocations.stream import RevocationStream
+from dataplane.sync.revocations.keeper import Ingress, RevocationKeeper
 from dataplane.sync.snapshot_file import StoredSnapshot
+from dataplane.sync.trusted_keys import TrustedKeys
 from protocol.transport import local_tokens
 
 _SETTLE_INTERVAL_S = 5.0
@@ -55,8 +56,8 @@ class SnapshotKeeper:
         policy: Policy,
         activate: Callable[[Snapshot], Awaitable[None]],
         ingress: Ingress,
-        verifier: Verifier | None = None,
         retry_crashed_s: float = RETRY_CRASHED_S,
+        trusted: TrustedKeys | None = None,
     ) -> None:
         """
         Args:
@@ -65,13 +66,13 @@ class SnapshotKeeper:
             policy: What this data plane accepts.
             activate: Puts a snapshot into service. Returns when requests are decided by it.
             ingress: Where revocations of API keys are applied.
-            verifier: Refuses revocations that no trusted control plane has signed; None: all are
-                taken.
             retry_crashed_s: When a snapshot that crashed repeatedly is tried again.
+            trusted: The keys of whom snapshots are taken. Default: as the settings say.
         """
         self.snapshot: Snapshot | None = None
         self._settings = settings
-        self._policy = policy
+        self._trusted = trusted or TrustedKeys(settings.trusted_keys, settings.data_dir / "SIGNED_HEAD")
+        self._policy = dataclasses.replace(policy, refuse_head=self._trusted.refuse)
         self._activate = activate
         self._retry_crashed_s = retry_crashed_s
         self.withdrawn: frozenset[Position] = frozenset()
@@ -83,8 +84,9 @@ class SnapshotKeeper:
             software_version=version("broadsheet"),
         )
         self._disk = SnapshotDirectory(settings.data_dir / "snapshots")
-        file = RevocationsFile(settings.data_dir / "snapshots" / "REVOCATIONS", with_room=self._disk.with_room)
-        self._revocations = RevocationKeeper(file, ingress, verifier=verifier)
+        self._revocations = _revocation_keeper(self._disk, ingress, settings, self._trusted)
+        self.revocations = self._revocations.stream
+        """Where revocations go, and what is said of them."""
         self._disk_open = False
         self._warning = ""
         """Why the snapshot in service is not on disk; empty if it is."""
@@ -101,7 +103,9 @@ class SnapshotKeeper:
 
         Raises:
             DirectoryInUse: Another data plane uses the directory.
+            TrustedKeysUnusable: The file of trusted keys cannot be used.
         """
+        self._trusted.read()
         try:
             await asyncio.to_thread(self._disk.open)
             self._disk_open = True
@@ -113,7 +117,8 @@ class SnapshotKeeper:
         self.snapshot = boot.snapshot
         self.withdrawn = frozenset(item.position for item in boot.rejected if item.reason == CRASHED_REPEATEDLY)
         for unreadable in boot.unreadable:
-            _log.error("snapshot_unreadable", file=unreadable.file, reason=unreadable.reason)
+            _log.error("snapshot_unreadable", file=unreadable.file, reason=unreadable.reason, error=unreadable.message)
+            self._trusted.refused_at_start |= unreadable.reason in SIGNATURE_REASONS
         if relayed is not None:
             await self._take_over(relayed, verify)
         credentials = self._settings.credentials
@@ -140,8 +145,9 @@ class SnapshotKeeper:
         held = self.snapshot.position if self.snapshot is not None else None
         if relayed.position == held or is_behind(relayed.position, held) or relayed.position in self.withdrawn:
             return
-        found = await asyncio.to_thread(verify, relayed.position, relayed.entries)
+        found = await asyncio.to_thread(verify, relayed.position, relayed.entries, signed_head=relayed.signed_head)
         if isinstance(found, Rejection):
+            self._trusted.refused_at_start |= found.reason in SIGNATURE_REASONS
             _log.error("relayed_snapshot_refused", reason=found.reason, error=found.message)
             return
         _log.warning("relayed_snapshot_taken_over", revision=found.position.revision)
@@ -154,16 +160,19 @@ class SnapshotKeeper:
         Raises:
             ActivationFailed: The held snapshot could not be put into service.
         """
-        assert self._client is not None, "load comes first"
+        client = self._client
+        assert client is not None, "load comes first"
         try:
             if self.snapshot is not None:
                 await self._activate(self.snapshot)
-            self._client.report(self._resources)
+            client.report(self._resources)
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._client.run())
+                group.create_task(client.run())
                 group.create_task(self._settle())
                 group.create_task(self._revocations.run())
-                group.create_task(self._retry_crashed(self._client))
+                group.create_task(self._retry_crashed(client))
+                group.create_task(self._trusted.follow(self._ask_again, serves=lambda: self.snapshot is not None))
+                group.create_task(self._trusted.keep_renewed(lambda: client.renewed_head))
                 group.create_task(self._watch_for_fault())
         finally:
             self._disk.close()
@@ -204,19 +213,29 @@ class SnapshotKeeper:
         _log.info("crashed_snapshots_tried_again", revisions=[position.revision for position in self.withdrawn])
         client.take_back(self.withdrawn, instance_uid=f"{self._identity.instance_uid}-2")
 
+    def _ask_again(self, positions: Iterable[Position], number: int) -> None:
+        assert self._client is not None, "load comes first"
+        self._client.take_back(positions, instance_uid=f"{self._identity.instance_uid}-k{number}")
+
     # -- what the Sync stream calls ----------------------------------------------------------------
 
-    async def on_snapshot(self, position: Position, entries: Sequence[RawEntry]) -> Accepted | Rejection:
+    async def on_snapshot(
+        self, position: Position, entries: Sequence[RawEntry], signed_head: bytes = b""
+    ) -> Accepted | Rejection:
         """Check a snapshot, keep it on disk, put it into service."""
-        accepted = await asyncio.to_thread(accept, position, entries, held=self.snapshot, policy=self._policy)
+        accepted = await asyncio.to_thread(
+            accept, position, entries, held=self.snapshot, policy=self._policy, signed_head=signed_head
+        )
         return accepted if isinstance(accepted, Rejection) else await self._take(accepted)
 
-    async def on_change(self, position: Position, change: Change) -> Accepted | Rejection | Diverged:
+    async def on_change(
+        self, position: Position, change: Change, signed_head: bytes = b""
+    ) -> Accepted | Rejection | Diverged:
         """Apply a change to the snapshot in service, then do the same."""
         held = self.snapshot
         assert held is not None, "a change begins at the snapshot in service"
         assert held.position == change.base, "a change begins at the snapshot in service"
-        accepted = await asyncio.to_thread(self._changed, position, held, change)
+        accepted = await asyncio.to_thread(self._changed, position, held, change, signed_head)
         if not isinstance(accepted, Rejection):
             return await self._take(accepted)
         if accepted.reason == ROOT_DIGEST_MISMATCH:
@@ -224,8 +243,9 @@ class SnapshotKeeper:
             return Diverged()
         return accepted
 
-    def _changed(self, position: Position, held: Snapshot, change: Change) -> Snapshot | Rejection:
-        return accept(position, changed(held.entries, change), held=held, policy=self._policy)
+    def _changed(self, position: Position, held: Snapshot, change: Change, signed_head: bytes) -> Snapshot | Rejection:
+        entries = changed(held.entries, change)
+        return accept(position, entries, held=held, policy=self._policy, signed_head=signed_head)
 
     async def _take(self, accepted: Snapshot) -> Accepted:
         position = accepted.position
@@ -262,14 +282,20 @@ class SnapshotKeeper:
         else:
             self._warning = ""
 
-    @property
-    def revocations(self) -> RevocationStream:
-        """Where revocations go, and what is said of them."""
-        return self._revocations.stream
-
     async def on_rejected(self, rejected: Rejected) -> None:
-        """Remember a rejection across restarts."""
+        """Remember a rejection across restarts; for its signature, until it is asked for again."""
+        if rejected.reason in SIGNATURE_REASONS:
+            self._trusted.rejected(rejected.position)
+            return
         await asyncio.to_thread(self._disk.reject, rejected)
 
     def on_connection(self, connection: Connection) -> None:
         """Do nothing: the Sync client logs changes of the connection."""
+
+
+def _revocation_keeper(
+    disk: SnapshotDirectory, ingress: Ingress, settings: Settings, trusted: TrustedKeys
+) -> RevocationKeeper:
+    path = settings.data_dir / "snapshots" / "REVOCATIONS"
+    file = RevocationsFile(path, with_room=lambda write: disk.reserve.with_room(write))
+    return RevocationKeeper(file, ingress, verifier=lambda: trusted.verifier)

@@ -1,6 +1,6 @@
 """The file format of a snapshot on disk.
 
-A magic line, a length-delimited `Intent` (position and number of entries), that many
+A magic line, a length-delimited `Intent` (position, number of entries, signed head), that many
 length-delimited `Entry` messages, and the SHA-256 of everything before it. The hash also covers the
 position, which the root digest does not.
 """
@@ -31,6 +31,7 @@ _READ_BYTES = 1024 * 1024
 class _Header:
     position: Position
     entry_count: int
+    signed_head: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,8 @@ def write_snapshot(file: IO[bytes], snapshot: Snapshot) -> None:
     digest = hashlib.sha256(_MAGIC)
     file.write(_MAGIC)
     header = pb.Intent(mode=pb.Intent.MODE_FULL, to=snapshot.position.to_proto(), entry_count=len(snapshot.entries))
+    if snapshot.signed_head:
+        header.signed_head.ParseFromString(snapshot.signed_head)
     for message in (header, *map(_entry_to_proto, snapshot.entries)):
         buffer = io.BytesIO()
         serialize_length_prefixed(message, buffer)
@@ -87,7 +90,8 @@ def _parse_header(file: IO[bytes]) -> _Header:
         raise ValueError("its header cannot be read") from error
     if intent is None:
         raise ValueError("its header is missing")
-    return _Header(position=Position.from_proto(intent.to), entry_count=intent.entry_count)
+    signed_head = intent.signed_head.SerializeToString() if intent.HasField("signed_head") else b""
+    return _Header(position=Position.from_proto(intent.to), entry_count=intent.entry_count, signed_head=signed_head)
 
 
 def read_snapshot(path: Path) -> StoredSnapshot:
@@ -102,7 +106,7 @@ def read_snapshot(path: Path) -> StoredSnapshot:
         file.seek(0)
         header = _parse_header(file)
         entries = tuple(_parse_entries(file, header.entry_count))
-    return StoredSnapshot(position=header.position, entries=entries)
+    return StoredSnapshot(position=header.position, entries=entries, signed_head=header.signed_head)
 
 
 def _check_hash(file: IO[bytes]) -> None:

@@ -153,8 +153,10 @@ class Subscriber:
         following = next_state(self.state, _announcement(intent.mode))
         base = _base(intent, self.serving)
         self.head = position
-        assembler = Assembler(position, intent.entry_count, self._policy.limits, base=base)
-        rejection = self._refuse_announced(position) or assembler.refuse_announcement()
+        limits, head = self._policy.limits, _signed_head(intent)
+        assembler = Assembler(position, intent.entry_count, limits, base=base, signed_head=head)
+        rejection = self._refuse_announced(position) or _refuse_intent(intent, self.serving, self._policy)
+        rejection = rejection or assembler.refuse_announcement()
         if rejection is not None:
             return self._refuse(position, rejection, Input.INTENT_REFUSED)
         self.state, self._assembler = following, assembler
@@ -162,9 +164,7 @@ class Subscriber:
 
     def _refuse_announced(self, position: Position) -> Rejection | None:
         known = self._rejections.get(position)
-        if known is not None:
-            return Rejection(reason=known.reason, message=known.message)
-        return refuse_position(position, self.serving, allow_new_store=self._policy.allow_new_store)
+        return Rejection(reason=known.reason, message=known.message) if known is not None else None
 
     def _receive_chunk(self, chunk: pb.Chunk) -> Event | None:
         self.state = next_state(self.state, Input.CHUNK)
@@ -178,7 +178,7 @@ class Subscriber:
         if self._assembler is None:  # DISCARDING
             self.state = following
             return None
-        position = self._assembler.position
+        position, signed_head = self._assembler.position, self._assembler.signed_head
         if Position.from_proto(commit.to) != position:
             raise ProtocolViolation("a Commit names a snapshot other than the announced one")
         content = self._assembler.complete()
@@ -187,7 +187,7 @@ class Subscriber:
         self.state, self._assembler = following, None
         self._deciding = position
         self._phase_reports.append(_PhaseReport(target=position, serving=self.serving, phase=pb.PHASE_RECEIVED))
-        return Candidate(position=position, content=content)
+        return Candidate(position=position, content=content, signed_head=signed_head)
 
     def _refuse(self, position: Position, rejection: Rejection, taken: Input) -> Refused:
         """Refuse the announced snapshot before it is complete."""
@@ -304,6 +304,17 @@ def _hello(identity: Identity, serving: Position | None, rejections: Rejections)
         http_address=identity.http_address,
         software_version=identity.software_version,
         features=[pb.FEATURE_DELTA],
+    )
+
+
+def _signed_head(intent: pb.Intent) -> bytes:
+    return intent.signed_head.SerializeToString() if intent.HasField("signed_head") else b""
+
+
+def _refuse_intent(intent: pb.Intent, serving: Position | None, policy: Policy) -> Rejection | None:
+    position = Position.from_proto(intent.to)
+    return refuse_position(position, serving, allow_new_store=policy.allow_new_store) or policy.refuse_head(
+        position, intent.entry_count, _signed_head(intent)
     )
 
 

@@ -60,7 +60,8 @@ def verify_head(verifier: Verifier, signed: bytes, position: snapshot_pb2.Positi
     Raises:
         SignatureError: There is none; says why.
     """
-    message, head = parse_head(signed)
+    # What is not there has no signatures either, and the verifier says which keys it looked for.
+    message, head = parse_head(signed) if signed else (snapshot_pb2.SignedHead(), snapshot_pb2.SnapshotHead())
     key_id = verifier.verify(SNAPSHOT_HEAD, message.payload, message.signatures)
     differing = _difference(head, position, entry_count)
     if differing:

@@ -97,11 +97,13 @@ def private_key_files(path: Path) -> tuple[Path, ...]:
     """The files that `path` stands for: itself, or the `*.pem` files of the directory.
 
     Raises:
-        KeyFilesError: The directory cannot be read.
+        KeyFilesError: The directory cannot be read, or others can change it.
     """
     if not path.is_dir():
         return (path,)
     try:
+        if path.stat().st_mode & stat.S_IWOTH:
+            raise KeyFilesError(f"{path}: others can put keys into it; chmod o-w {path}")
         # A Kubernetes mount keeps its former content below names that begin with a dot.
         names = sorted(file for file in path.iterdir() if file.suffix == SUFFIX and not file.name.startswith("."))
     except OSError as error:
@@ -164,15 +166,15 @@ def parsed(file: Path, parse: Callable[[bytes], Iterable[T]], *, private: bool =
     Args:
         file: The file.
         parse: `parse_private_keys` or `parse_public_keys`.
-        private: Whether to refuse a file that others can read, or its group can change.
+        private: Whether to refuse a file that others can read, or its group can change, and not
+            only one that others can change.
 
     Raises:
         KeyFilesError: It cannot be used.
     """
     try:
         with file.open("rb") as opened:
-            if private:
-                _guard(file, opened.fileno())
+            _guard(file, opened.fileno(), private=private)
             return parse(opened.read(KEY_FILE_BYTES_MAX + 1))
     except OSError as error:
         raise KeyFilesError(f"{file}: {error.strerror}") from error
@@ -180,8 +182,12 @@ def parsed(file: Path, parse: Callable[[bytes], Iterable[T]], *, private: bool =
         raise KeyFilesError(f"{file}: {error}") from error
 
 
-def _guard(file: Path, descriptor: int) -> None:
+def _guard(file: Path, descriptor: int, *, private: bool) -> None:
     mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+    if not private:
+        if mode & stat.S_IWOTH:
+            raise ValueError(f"it has mode {mode:04o}, so others can change whom to trust; chmod o-w {file}")
+        return
     if mode & _OTHERS:
         raise ValueError(
             f"it has mode {mode:04o}, so others can read or change it; chmod 600 {file}, or mount it with mode 0440"

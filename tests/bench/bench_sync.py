@@ -6,6 +6,7 @@ Run it with `python -m tests.bench.bench_sync`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import resource
@@ -67,7 +68,7 @@ async def measure_disk(data_plane: DataPlane, directory: Path) -> None:
     disk.save(snapshot)
     print_time("save to disk", began)
     began = time.perf_counter()
-    disk.boot(lambda position, entries: accept(position, entries, held=None, policy=POLICY))
+    disk.boot(functools.partial(accept, held=None, policy=POLICY))
     print_time("boot from disk", began)
     disk.close()
 

@@ -20,12 +20,14 @@ from broadsheet.types import Phase, Position, ResourceState, ResourceStatus
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import snapshot_service_pb2_grpc
 from controlplane.adapters.verification import AdapterVerifier
-from controlplane.fleet.fleet import fleet_of
+from controlplane.fleet.fleet import Fleet, fleet_of
 from controlplane.push.fan_out import FanOut
+from controlplane.push.head_signing import HeadSigner
 from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import Server
 from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
 from controlplane.store.store import Store
+from protocol.transport.key_files import KeyFiles, read_signer
 from tests.access import everybody_is_admin
 from tests.sync_handler import sync_handler
 
@@ -33,8 +35,11 @@ START_TIMEOUT_S = 30.0
 
 
 @contextmanager
-def running_control_plane(directory: Path) -> Iterator[str]:
-    """A control plane with a new database below `directory`. Yields its endpoint."""
+def running_control_plane(directory: Path, *, signing_keys: Path | None = None) -> Iterator[str]:
+    """A control plane with a new database below `directory`. Yields its endpoint.
+
+    With `signing_keys` it signs.
+    """
     started: queue.Queue[str | BaseException] = queue.Queue()
     stop: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
@@ -48,15 +53,8 @@ def running_control_plane(directory: Path) -> Iterator[str]:
             server = Server(
                 message_bytes_max=4 << 20, streams_max=100, admit=everybody_is_admin, holder_of=store.holder_of
             )
-            registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses)
-            server.add(
-                RegistryServicer(registry),
-                SnapshotServicer(
-                    registry,
-                    sync_handler(fan_out, store),
-                ),
-                FleetServicer(store, fleet),
-            )
+            heads = HeadSigner(KeyFiles(signing_keys, read_signer) if signing_keys is not None else None)
+            server.add(*_servicers(store, fleet, fan_out, verifier, heads))
             writing = asyncio.create_task(fleet.writer.run())
             try:
                 address = await server.start("127.0.0.1:0")
@@ -90,6 +88,16 @@ def running_control_plane(directory: Path) -> Iterator[str]:
             loop, ended = stop[0]
             loop.call_soon_threadsafe(ended.set)
             thread.join()
+
+
+def _servicers(
+    store: Store, fleet: Fleet, fan_out: FanOut, verifier: AdapterVerifier, heads: HeadSigner
+) -> tuple[RegistryServicer, SnapshotServicer, FleetServicer]:
+    registry = Registry(
+        store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses, signed_head=heads.signed
+    )
+    handler = sync_handler(fan_out, store, heads=heads)
+    return RegistryServicer(registry), SnapshotServicer(registry, handler), FleetServicer(store, fleet)
 
 
 def state(

@@ -20,12 +20,14 @@ from broadsheet.v1.fleet_service_pb2_grpc import FleetServiceStub
 from broadsheet.v1.registry_service_pb2_grpc import RegistryServiceStub
 from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from controlplane.adapters.verification import AdapterVerifier
-from controlplane.fleet.fleet import fleet_of
+from controlplane.fleet.fleet import Fleet, fleet_of
 from controlplane.fleet.shared_database import SharingSettings, sharing_of
 from controlplane.fleet.state import FleetLimits
 from controlplane.metrics.metrics import Metrics
 from controlplane.push.fan_out import FanOut, ShutdownSettings
+from controlplane.push.head_signing import HeadSigner
 from controlplane.push.subscription.timing import Limits
+from controlplane.push.sync import SyncHandler
 from controlplane.rpc.handlers.registry import Registry
 from controlplane.rpc.server import Server
 from controlplane.rpc.servicers import FleetServicer, RegistryServicer, SnapshotServicer
@@ -38,6 +40,7 @@ from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.sync.client import Connection, SyncClient, Timing
 from dataplane.sync.events import Accepted, Diverged, Identity, Rejected
 from dataplane.sync.revocations.stream import RevocationStream
+from protocol.transport.key_files import KeyFiles, read_signer
 from tests import full_catalog
 from tests.access import everybody_is_admin
 from tests.raw import POLICY
@@ -120,11 +123,13 @@ async def control_plane(
     watch_s: float = 0.2,
     url: str | None = None,
     sharing: SharingSettings | None = None,
+    signing_keys: Path | None = None,
 ) -> AsyncIterator[ControlPlane]:
     """A running control plane on the store in `directory`.
 
     `orderly`: it says Goodbye at the end; otherwise it ends like a crash. `url` names another
-    database, and `sharing` says how often control planes on it look at each other.
+    database, and `sharing` says how often control planes on it look at each other. With
+    `signing_keys` it signs.
     """
     async with Store.open(url or f"sqlite+aiosqlite:///{directory}/registry.db") as store:
         verifier = AdapterVerifier(size_bytes_max=1024 * 1024, allowed_sources=())
@@ -137,24 +142,21 @@ async def control_plane(
             write_retry_s=WRITE_RETRY_S,
         )
         fan_out = FanOut(fleet, now=lambda: datetime.now(UTC), settings=SHUTDOWN_SETTINGS)
+        heads = HeadSigner(KeyFiles(signing_keys, read_signer) if signing_keys is not None else None)
         metrics = Metrics(clock=time.monotonic)
         store.commits.subscribe(lambda head: metrics.announced(head.position.revision))
         store.commits.subscribe(lambda head: metrics.revoked(head.revocations_sequence))
         metrics.count_behind_with_revocations(lambda: fan_out.behind_with_revocations)
         store.commits.subscribe(fan_out.publish)
         server = Server(message_bytes_max=4 * 1024 * 1024, streams_max=1000, admit=everybody_is_admin)
-        registry = Registry(store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses)
-        server.add(
-            RegistryServicer(registry),
-            SnapshotServicer(
-                registry,
-                sync_handler(fan_out, store, entries=wrapped, limits=limits, metrics=metrics, watch_s=watch_s),
-            ),
-            FleetServicer(store, fleet),
+        handler = sync_handler(
+            fan_out, store, entries=wrapped, heads=heads, limits=limits, metrics=metrics, watch_s=watch_s
         )
+        server.add(*_servicers(store, fleet, verifier, heads, handler))
         address = await server.start(listen)
         running = [
             asyncio.create_task(fleet.writer.run()),
+            asyncio.create_task(heads.follow(fan_out.announce_again, interval_s=0.02)),
             asyncio.create_task(fleet.database.run(lambda: fan_out.oldest_in_use)),
         ]
         try:
@@ -170,6 +172,15 @@ async def control_plane(
                 await fleet.database.leave()
             await server.stop(0)
             verifier.close()
+
+
+def _servicers(
+    store: Store, fleet: Fleet, verifier: AdapterVerifier, heads: HeadSigner, handler: SyncHandler
+) -> tuple[RegistryServicer, SnapshotServicer, FleetServicer]:
+    registry = Registry(
+        store=store, adapter_verifier=verifier, resource_statuses=fleet.statuses, signed_head=heads.signed
+    )
+    return RegistryServicer(registry), SnapshotServicer(registry, handler), FleetServicer(store, fleet)
 
 
 class DataPlane:
@@ -191,13 +202,17 @@ class DataPlane:
         self._decide = decide
         self._changed = asyncio.Event()
 
-    async def on_snapshot(self, position: Position, entries: Sequence[RawEntry]) -> Accepted | Rejection:
+    async def on_snapshot(
+        self, position: Position, entries: Sequence[RawEntry], signed_head: bytes = b""
+    ) -> Accepted | Rejection:
         self.offered.append(position.revision)
         if self._decide is not None:
             await self._decide(position)
         if position.revision in self.doomed:
             return Rejection(reason="DOOMED", message="the test rejects it")
-        outcome = await asyncio.to_thread(accept, position, entries, held=self.snapshot, policy=self.policy)
+        outcome = await asyncio.to_thread(
+            accept, position, entries, held=self.snapshot, policy=self.policy, signed_head=signed_head
+        )
         if isinstance(outcome, Rejection):
             return outcome
         self.snapshot = outcome
@@ -205,11 +220,13 @@ class DataPlane:
         self._notify()
         return Accepted(with_errors=bool(outcome.quarantined))
 
-    async def on_change(self, position: Position, change: Change) -> Accepted | Rejection | Diverged:
+    async def on_change(
+        self, position: Position, change: Change, signed_head: bytes = b""
+    ) -> Accepted | Rejection | Diverged:
         assert self.snapshot is not None
         assert self.snapshot.position == change.base
         self.changes.append((change.base.revision, position.revision))
-        outcome = await self.on_snapshot(position, changed(self.snapshot.entries, change))
+        outcome = await self.on_snapshot(position, changed(self.snapshot.entries, change), signed_head)
         is_wrong = isinstance(outcome, Rejection) and outcome.reason == ROOT_DIGEST_MISMATCH
         return Diverged() if is_wrong else outcome
 

@@ -29,10 +29,14 @@ from broadsheet.v1 import (
     snapshot_service_pb2,
     snapshot_service_pb2_grpc,
 )
+from protocol.signing.heads import verify_head
+from protocol.signing.signatures import Verifier
 from protocol.transport import local_tokens
 from protocol.transport.credentials import Credentials
+from protocol.transport.key_files import make_private_key, read_private_keys
 from tests.certificates import Authority
 from tests.registry_world import spec
+from tests.stream.sync_world import eventually
 
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 8
@@ -86,6 +90,8 @@ async def running(data_dir: Path, *flags: str) -> AsyncIterator[Process]:
         metrics_address = ""
         async with asyncio.timeout(START_TIMEOUT_S):
             listening = json.loads(await process.stderr.readline())
+            if listening["event"] == "signing_key_made":
+                listening = json.loads(await process.stderr.readline())
             if listening["event"] == "metrics_listening":
                 metrics_address = listening["address"]
                 listening = json.loads(await process.stderr.readline())
@@ -167,6 +173,26 @@ async def test_metrics_show_calls_streams_and_the_newest_revision(tmp_path: Path
     sent = [line for line in shown if line.startswith('broadsheet_controlplane_sent_bytes_total{mode="FULL"}')]
     assert len(sent) == 1
     assert float(sent[0].split()[1]) > 100
+
+
+async def test_it_signs_with_a_key_that_it_makes_and_with_another_one_once_it_is_there(tmp_path: Path) -> None:
+    directory = tmp_path / "signing-keys"
+    async with running(tmp_path) as plane, AsyncClient(plane.address) as client:
+        before = await client.fetch_snapshot()
+        (made,) = await asyncio.to_thread(read_private_keys, directory)
+        assert _signers(before) == {made.public.id}
+        verifier = Verifier([made.public])
+        assert verify_head(verifier, before.signed_head.SerializeToString(), before.position, before.entry_count)
+        added = await asyncio.to_thread(make_private_key, directory)
+        await eventually(lambda: _is_signed_by(client, made.public.id, added.stem))
+
+
+def _signers(snapshot: snapshot_service_pb2.FetchSnapshotResponse) -> set[str]:
+    return {signature.key_id for signature in snapshot.signed_head.signatures}
+
+
+async def _is_signed_by(client: AsyncClient, *key_ids: str) -> bool:
+    return _signers(await client.fetch_snapshot()) == set(key_ids)
 
 
 async def test_acknowledged_changes_survive_a_kill(tmp_path: Path) -> None:

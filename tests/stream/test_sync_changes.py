@@ -92,10 +92,12 @@ async def test_a_change_that_does_not_come_out_leads_to_the_whole_snapshot(plane
     class Damaged(DataPlane):
         """Loses the first change that it gets."""
 
-        async def on_change(self, position: Position, change: Change) -> Accepted | Rejection | Diverged:
+        async def on_change(
+            self, position: Position, change: Change, signed_head: bytes = b""
+        ) -> Accepted | Rejection | Diverged:
             if not self.changes:
                 change = Change(base=change.base, entries=(), removed=change.removed)
-            return await super().on_change(position, change)
+            return await super().on_change(position, change, signed_head)
 
     await plane.register("a")
     data_plane = Damaged()

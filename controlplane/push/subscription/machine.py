@@ -64,6 +64,10 @@ class Subscription:
         if head.position.revision > self._head.position.revision:
             self._head = head
 
+    def announce_again(self) -> None:
+        """Announce the head once more when nothing is under way: its signatures have changed."""
+        self._announced = None
+
     def recall(self, progress: Progress, *, same_instance: bool) -> None:
         """Take what was known of this data plane before the stream; called once, after its Hello.
 

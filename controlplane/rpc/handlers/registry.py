@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from broadsheet.v1 import status_pb2
+from broadsheet.v1 import snapshot_pb2, status_pb2
 from controlplane.adapters.verification import AdapterVerifier
 from controlplane.catalog.convert import ReportedStatus
+from controlplane.catalog.domain import Head
 from controlplane.store.store import Store
 from protocol.engine_args import ALL
 
@@ -44,3 +45,5 @@ class Registry:
     """What data planes have reported."""
     allowed_engine_args: tuple[str, ...] = (ALL,)
     """Privileged engine arguments that publishers may set; `*`: all."""
+    signed_head: Callable[[Head], snapshot_pb2.SignedHead | None] = lambda head: None
+    """The signed head of a snapshot; None: this control plane does not sign."""

@@ -55,6 +55,7 @@ class SnapshotHandler:
             entries=[convert.entry_to_proto(entry) for entry in page],
             next_page_token=paging.token(request, (revision, page[-1].name)) if following else "",
             entry_count=head.entry_count,
+            signed_head=self._registry.signed_head(head) if cursor is None else None,
         )
 
     async def diff_snapshots(self, request: diff_pb2.DiffSnapshotsRequest) -> diff_pb2.DiffSnapshotsResponse:

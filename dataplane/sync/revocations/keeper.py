@@ -65,12 +65,13 @@ class RevocationKeeper:
     What it holds only grows. An addition is first applied, then kept, and then reported.
     """
 
-    def __init__(self, file: RevocationsFile, ingress: Ingress, *, verifier: Verifier | None = None) -> None:
+    def __init__(self, file: RevocationsFile, ingress: Ingress, *, verifier: Callable[[], Verifier | None]) -> None:
         """
         Args:
             file: Where they are kept.
             ingress: Where they are applied.
-            verifier: Refuses batches that no trusted control plane has signed; None: all are taken.
+            verifier: Returns what refuses batches that no trusted control plane has signed. None:
+                all are taken.
         """
         self._file = file
         self._ingress = ingress
@@ -130,8 +131,9 @@ class RevocationKeeper:
             False: it does not follow what is known, so the stream has to begin again.
         """
         try:
-            if self._verifier is not None:
-                self._verifier.verify(REVOCATION_BATCH, revocations.payload, revocations.signatures)
+            verifier = self._verifier()
+            if verifier is not None:
+                verifier.verify(REVOCATION_BATCH, revocations.payload, revocations.signatures)
             batch = read_batch(revocations.payload)
             addition = self._held.take(batch)
         except Gap as error:

@@ -137,3 +137,12 @@ def test_what_is_not_utf8_is_refused_without_showing_it(monkeypatch: pytest.Monk
         errors.SetupError, match=r"^environment variable BROADSHEET_CONTROLPLANE_DATA_DIR is not UTF-8$"
     ):
         settings.load([])
+
+
+def test_signing_keys_are_in_the_data_directory_unless_given(tmp_path: Path) -> None:
+    assert settings.load(["--data-dir", "/data"]).signing_keys_path == Path("/data/signing-keys")
+    assert settings.load(["--signing-keys", "/keys"]).signing_keys_path == Path("/keys")
+    assert settings.load([]).sign
+    assert not settings.load(["--no-sign"]).sign
+    with pytest.raises(errors.SetupError, match="exclude each other"):
+        settings.load(["--no-sign", "--signing-keys", "/keys"])

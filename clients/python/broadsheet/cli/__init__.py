@@ -18,7 +18,7 @@ import typer
 import broadsheet
 from broadsheet._connection.options import DEFAULT_ENDPOINT
 from broadsheet.cli import streams
-from broadsheet.cli.commands import adapter, fleet, key, model, planes, route, snapshot
+from broadsheet.cli.commands import adapter, bundle, fleet, key, model, planes, route, snapshot
 from broadsheet.cli.commands.apply import apply, export
 from broadsheet.cli.commands.audit import audit
 from broadsheet.cli.commands.chat import chat
@@ -89,6 +89,13 @@ def options(
     )
 
 
+command(snapshot.group, "verify", example="broadsheet snapshot verify catalog.bundle --trusted-keys keys.pem")(
+    bundle.verify
+)
+command(snapshot.group, "export", example="broadsheet snapshot export catalog.bundle")(bundle.export)
+command(snapshot.group, "import", example="broadsheet snapshot import catalog.bundle --trusted-keys keys.pem")(
+    bundle.import_
+)
 app.add_typer(model.group, name="model")
 app.add_typer(adapter.group, name="adapter")
 app.add_typer(route.group, name="route")

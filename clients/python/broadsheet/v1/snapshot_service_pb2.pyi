@@ -706,6 +706,7 @@ class FetchSnapshotResponse(_message.Message):
     ENTRIES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ENTRY_COUNT_FIELD_NUMBER: _builtins.int
+    SIGNED_HEAD_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty on the last page."""
     entry_count: _builtins.int
@@ -718,6 +719,10 @@ class FetchSnapshotResponse(_message.Message):
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_snapshot_pb2.Entry]:
         """Entries, ordered by name."""
 
+    @_builtins.property
+    def signed_head(self) -> _snapshot_pb2.SignedHead:
+        """The signed head of the snapshot, on its first page. Absent: the control plane does not sign."""
+
     def __init__(
         self,
         *,
@@ -725,10 +730,11 @@ class FetchSnapshotResponse(_message.Message):
         entries: _abc.Iterable[_snapshot_pb2.Entry] | None = ...,
         next_page_token: _builtins.str = ...,
         entry_count: _builtins.int = ...,
+        signed_head: _snapshot_pb2.SignedHead | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "signed_head", b"signed_head"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "entry_count", b"entry_count", "next_page_token", b"next_page_token", "position", b"position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "entry_count", b"entry_count", "next_page_token", b"next_page_token", "position", b"position", "signed_head", b"signed_head"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -76,7 +76,7 @@ def test_a_snapshot_that_accept_refuses_is_not_booted(machine: Machine) -> None:
     machine.kill()
     disk = SnapshotDirectory(machine.directory)
     disk.open()
-    boot = disk.boot(lambda at, entries: Rejection(reason="BAD", message="words"))
+    boot = disk.boot(lambda position, entries, signed_head: Rejection(reason="BAD", message="words"))
     disk.close()
     assert boot.snapshot is None
     assert boot.unreadable[0].message == "BAD: words"

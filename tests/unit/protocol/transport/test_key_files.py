@@ -33,6 +33,23 @@ def test_a_private_key_that_others_can_read_or_change_is_refused(tmp_path: Path,
         read_signer(file)
 
 
+def test_whom_to_trust_cannot_be_changed_by_others(tmp_path: Path) -> None:
+    file = write_public_keys(tmp_path / "trusted.pem", 1)
+    for mode in (0o644, 0o444, 0o664):
+        file.chmod(mode)
+        assert read_verifier(file).key_ids == _ids(1)
+    file.chmod(0o646)
+    with pytest.raises(KeyFilesError, match="whom to trust"):
+        read_verifier(file)
+
+
+def test_a_directory_that_others_can_put_keys_into_is_refused(tmp_path: Path) -> None:
+    write_private_keys(tmp_path / "a.pem", 1)
+    tmp_path.chmod(0o777)
+    with pytest.raises(KeyFilesError, match="others can put keys into it"):
+        read_signer(tmp_path)
+
+
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o440, 0o640])
 def test_a_group_may_read_a_private_key_as_kubernetes_mounts_it(tmp_path: Path, mode: int) -> None:
     file = write_private_keys(tmp_path / "a.pem", 1)

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Group, RenderableType
-from rich.text import Text
 
 from broadsheet import applying, exporting
 from broadsheet.applying import Action, Prune, Step
 from broadsheet.cli.report import EXIT_FAILED, EXIT_USAGE, print_error
 from broadsheet.cli.session import Output, Session
-from broadsheet.cli.view import changes, results
+from broadsheet.cli.view import results
+from broadsheet.cli.view.steps import steps_json, steps_view
 from broadsheet.errors import BroadsheetError
 from broadsheet.specs.declared import load_declared
 from broadsheet.specs.requests import resource_name
-from protocol.field_changes import ABSENT
 
-_SIGNS = {Action.CREATE: ("+", "green"), Action.CHANGE: ("~", "yellow"), Action.DELETE: ("-", "red")}
+_NOTHING = "nothing to do: the registry is as the files say"
 
 
 def apply(
@@ -68,9 +65,12 @@ def apply(
                 applying.carry_out(client, steps, on_done=done.append)
         except BroadsheetError:
             if done:
-                session.stderr.print(_view(done, "done before it failed; apply again when the cause is gone"))
+                session.stderr.print(
+                    steps_view(done, "done before it failed; apply again when the cause is gone", nothing=_NOTHING)
+                )
             raise
-    results.show(session, _json(due, applied=not dry_run), _view(due, "would change" if dry_run else "applied"))
+    view = steps_view(due, "would change" if dry_run else "applied", nothing=_NOTHING)
+    results.show(session, steps_json(due, applied=not dry_run), view)
     if dry_run and exit_code and due:
         raise typer.Exit(EXIT_FAILED)
 
@@ -102,39 +102,3 @@ def export(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(exporting.to_yaml(request), encoding="utf-8")
     session.say(f"{len(requests)} resources written to {directory}")
-
-
-def _view(steps: Sequence[Step], what: str) -> RenderableType:
-    lines: list[Text] = []
-    for step in steps:
-        sign, style = _SIGNS[step.action]
-        lines.append(Text(f"{sign} {step.name}", style=style))
-        for field in step.fields:
-            before, after = (
-                changes.UNSET if side is ABSENT else changes.shown(side) for side in (field.before, field.after)
-            )
-            lines.append(Text("    ").append_text(changes.field_line(field.path, before, after)))
-    if not lines:
-        return Text("nothing to do: the registry is as the files say", style="dim")
-    return Group(*lines, Text(f"{len(steps)} {what}", style="dim"))
-
-
-def _json(steps: Sequence[Step], *, applied: bool) -> object:
-    return {
-        "applied": applied,
-        "changes": [
-            {
-                "action": step.action.value,
-                "name": step.name,
-                "fields": [
-                    {
-                        "path": field.path,
-                        **({"before": field.before} if field.before is not ABSENT else {}),
-                        **({"after": field.after} if field.after is not ABSENT else {}),
-                    }
-                    for field in step.fields
-                ],
-            }
-            for step in steps
-        ],
-    }

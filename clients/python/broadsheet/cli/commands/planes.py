@@ -13,7 +13,10 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_optio
 
 
 def controlplane(context: typer.Context) -> None:
-    """Run a control plane. `broadsheet controlplane --help` lists its flags."""
+    """Run a control plane. `broadsheet controlplane --help` lists its flags.
+
+    `broadsheet controlplane keys` makes, lists and rotates the keys that sign snapshots.
+    """
     _run("controlplane", context.args)
 
 

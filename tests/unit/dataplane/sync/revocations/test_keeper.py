@@ -34,7 +34,7 @@ class World:
 
     async def start(self, trusted: Verifier | None = None) -> RevocationKeeper:
         file = RevocationsFile(self.path, with_room=lambda write: write())
-        keeper = RevocationKeeper(file, self.ingress, verifier=trusted)
+        keeper = RevocationKeeper(file, self.ingress, verifier=lambda: trusted)
         await keeper.load()
         keeper.stream.open()
         await keeper.stream.receive(pb.SyncResponse(heartbeat=pb.Heartbeat(head=HEAD.to_proto())))
