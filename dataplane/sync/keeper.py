@@ -171,7 +171,7 @@ class SnapshotKeeper:
                 group.create_task(self._settle())
                 group.create_task(self._revocations.run())
                 group.create_task(self._retry_crashed(client))
-                group.create_task(self._trusted.follow(self._ask_again, serves=lambda: self.snapshot is not None))
+                group.create_task(self._trusted.follow(self._ask_again, serving=lambda: self.snapshot))
                 group.create_task(self._trusted.keep_renewed(lambda: client.renewed_head))
                 group.create_task(self._watch_for_fault())
         finally:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from dataplane.errors import DataPlaneError
 from dataplane.snapshot.policy import any_head
 from dataplane.snapshot.position_check import describe
 from dataplane.snapshot.rejection import Rejection
-from dataplane.snapshot.snapshot import Position
+from dataplane.snapshot.snapshot import Position, Snapshot
 from dataplane.sync.durable_files import write_file
+from dataplane.sync.rejections import REJECTED_MAX
 from protocol.signing.heads import SIGNED_HEAD_BYTES_MAX, parse_head, verify_head
 from protocol.signing.signatures import SignatureError, Verifier
 from protocol.transport.key_files import KeyFiles, KeyFilesError, read_verifier
@@ -80,8 +82,8 @@ class TrustedKeys:
         """Verifies with the trusted keys. None: signatures are not asked for."""
         self.refused_at_start = False
         """What was on disk or in the relay was refused for its signature."""
-        self._refused: set[Position] = set()
-        """Since it was last asked again. The stream is told of each only once, so they are few."""
+        self._refused: deque[Position] = deque(maxlen=REJECTED_MAX)
+        """The newest since it was last asked again. The stream remembers no more rejections."""
 
     def read(self) -> None:
         """Read the files. This comes before `refuse`.
@@ -121,14 +123,16 @@ class TrustedKeys:
 
     def rejected(self, position: Position) -> None:
         """Remember what the control plane was told is rejected for its signature."""
-        self._refused.add(position)
+        self._refused.append(position)
 
-    async def follow(self, ask_again: Callable[[Iterable[Position], int], None], *, serves: Callable[[], bool]) -> None:
+    async def follow(
+        self, ask_again: Callable[[Iterable[Position], int], None], *, serving: Callable[[], Snapshot | None]
+    ) -> None:
         """Read the file again when it changes, and ask again for what was refused, for ever.
 
         Args:
             ask_again: Asks for these snapshots; gets the number of the question, from 1 on.
-            serves: Whether a snapshot is in service.
+            serving: The snapshot in service, if there is one. It stays there whatever the keys.
 
         Raises:
             TrustedKeysChanged: None is, and one may be after a new start.
@@ -138,15 +142,27 @@ class TrustedKeys:
         while self._keys is not None:
             await asyncio.sleep(self._reload_interval_s)
             changed = await asyncio.to_thread(self._reload, self._keys)
-            if changed and self.refused_at_start and not serves():
-                raise TrustedKeysChanged("nothing is in service, and what is on disk may be trusted now")
+            if changed:
+                self._judge(serving())
             if not changed and loop.time() < due_s:
                 continue
             number, due_s = number + 1, loop.time() + self._next_retry_s()
-            refused, self._refused = self._refused, set()
+            refused = set(self._refused)
+            self._refused.clear()
             if refused:
                 _log.info("refused_snapshots_asked_for_again", revisions=sorted(item.revision for item in refused))
                 ask_again(refused, number)
+
+    def _judge(self, snapshot: Snapshot | None) -> None:
+        """Say what other keys mean for the snapshot in service."""
+        if snapshot is None:
+            if self.refused_at_start:
+                raise TrustedKeysChanged("nothing is in service, and what is on disk may be trusted now")
+            return
+        rejection = self.refuse(snapshot.position, len(snapshot.entries), snapshot.signed_head)
+        if rejection is not None:
+            # To end it would end all requests. The next snapshot has to be signed by a trusted key.
+            _log.error("snapshot_in_service_not_trusted", reason=rejection.reason, error=rejection.message)
 
     async def keep_renewed(self, current: Callable[[], bytes]) -> None:
         """Keep the signed head of the snapshot in service when it gets other signatures, for ever.

@@ -266,6 +266,29 @@ async def test_a_forged_file_on_disk_is_not_served(tmp_path: Path, plane_dir: Pa
         data_plane.activated.clear()
 
 
+async def test_a_forged_file_leads_to_the_signed_one_before_it(tmp_path: Path) -> None:
+    """PREVIOUS is verified too."""
+    data_plane = Plane(tmp_path / "dp")
+    data_plane.trust(OLD)
+    directory = SnapshotDirectory(tmp_path / "dp" / "snapshots")
+    directory.open()
+    directory.save(with_own_head(unsigned_snapshot(1)))
+    directory.save(unsigned_snapshot(2))
+    directory.close()
+    async with data_plane.running(NOWHERE):
+        await eventually(serves(data_plane, 1))
+    data_plane.activated.clear()
+    data_plane.trust(FOREIGN)
+    async with data_plane.running(NOWHERE):
+        await asyncio.sleep(0.05)
+    assert data_plane.activated == []
+
+
+def with_own_head(made: Snapshot) -> Snapshot:
+    head = SnapshotHead(position=made.position.to_proto(), entry_count=len(made.entries))
+    return replace(made, signed_head=sign_head(signer(OLD), head).SerializeToString())
+
+
 def with_head_of_another(forged: Snapshot) -> Snapshot:
     other = unsigned_snapshot(8)
     head = SnapshotHead(position=other.position.to_proto(), entry_count=len(other.entries))

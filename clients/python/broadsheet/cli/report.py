@@ -56,6 +56,9 @@ HINTS: Mapping[str, str] = {
     "SERVED_NAME_TAKEN": "choose another --served-name, or delete the one that has it",
     "API_KEY_NOT_FOUND": "broadsheet key list shows what there is",
     "API_KEY_EXISTS": "choose another id",
+    "KEY_NOT_TRUSTED": "does --trusted-keys have what `broadsheet controlplane keys public` prints there?",
+    "SIGNATURE_MISSING": "export it from a control plane that signs, or import it with --allow-unsigned",
+    "WEIGHTS_MISSING": "leave out --weights if the files are at the same sources here",
     "TOKEN_MISSING": "give a token: --token, --token-file or $BROADSHEET_TOKEN; a control plane without "
     "configured tokens keeps one in admin_token in its data directory",
     "TOKEN_INVALID": "is the token complete, and for this control plane? --token, --token-file, $BROADSHEET_TOKEN",
