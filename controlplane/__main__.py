@@ -116,10 +116,7 @@ async def run(settings: Settings) -> None:
         fleet = fleet_of(store, head=await store.head(), waves=store.waves, sharing=sharing_of(store))
         await fleet.waves.refresh()
         fan_out = FanOut(fleet, now=_now)
-        _measure(metrics, fan_out, fleet.waves)
-        store.commits.subscribe(lambda head: metrics.announced(head.position.revision))
-        store.commits.subscribe(lambda head: metrics.revoked(head.revocations_sequence))
-        store.commits.subscribe(fan_out.publish)
+        _follow_commits(store, metrics, fan_out, fleet.waves)
         server = Server(
             message_bytes_max=settings.message_bytes_max,
             streams_max=settings.streams_max,
@@ -155,7 +152,7 @@ def _sync_handler(
 ) -> SyncHandler:
     revocations = RevocationBatches(
         store.revocations,
-        store_uid=lambda: fan_out.head.position.store_uid,
+        store_uid=fan_out.head.position.store_uid,
         signer=lambda: heads.signer,
     )
     return SyncHandler(
@@ -213,6 +210,13 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return tls.server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+
+
+def _follow_commits(store: Store, metrics: Metrics, fan_out: FanOut, waves: Waves) -> None:
+    _measure(metrics, fan_out, waves)
+    store.commits.subscribe(lambda head: metrics.announced(head.position.revision))
+    store.commits.subscribe(lambda head: metrics.revoked(head.revocations_sequence))
+    store.commits.subscribe(fan_out.publish)
 
 
 def _measure(metrics: Metrics, fan_out: FanOut, waves: Waves) -> None:

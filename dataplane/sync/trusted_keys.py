@@ -18,7 +18,6 @@ from pathlib import Path
 
 import structlog
 
-from broadsheet.v1 import snapshot_pb2
 from dataplane.errors import DataPlaneError
 from dataplane.snapshot.policy import any_head
 from dataplane.snapshot.position_check import describe
@@ -115,17 +114,6 @@ class TrustedKeys:
             return Rejection(reason=error.reason, message=f"{describe(position)}: {error.message}")
         return None
 
-    def verify(self, context: str, payload: bytes, signatures: Iterable[snapshot_pb2.Signature]) -> str:
-        """The id of a trusted key that has signed; empty if signatures are not asked for.
-
-        Raises:
-            SignatureError: None has.
-        """
-        if self._keys is None:
-            return ""
-        assert self.verifier is not None, "read comes first"
-        return self.verifier.verify(context, payload, signatures)
-
     def _is_vouched_for_by_renewed(self, verifier: Verifier, position: Position, entry_count: int) -> bool:
         try:
             verify_head(verifier, self._renewed, position.to_proto(), entry_count)
@@ -143,8 +131,7 @@ class TrustedKeys:
         """Read the file again when it changes, and ask again for what was refused, for ever.
 
         Args:
-            ask_again: Asks for these snapshots, if any, and for refused revocations; gets the
-                number of the question, from 1 on.
+            ask_again: Asks for these snapshots; gets the number of the question, from 1 on.
             serving: The snapshot in service, if there is one. It stays there whatever the keys.
 
         Raises:
@@ -164,7 +151,7 @@ class TrustedKeys:
             self._refused.clear()
             if refused:
                 _log.info("refused_snapshots_asked_for_again", revisions=sorted(item.revision for item in refused))
-            ask_again(refused, number)
+                ask_again(refused, number)
 
     def _judge(self, snapshot: Snapshot | None) -> None:
         """Say what other keys mean for the snapshot in service."""

@@ -136,7 +136,7 @@ class Pair:
 
     def _of_server(self) -> tuple[object, ...]:
         server = self._server
-        return (server.state, server.progress, server.in_flight, server.hello, server.oldest_in_use)
+        return (server.state, server.progress, server.head, server.hello, server.oldest_in_use)
 
     # -- to the data plane -------------------------------------------------------------------------
 

@@ -116,9 +116,9 @@ def send_all(subscription: Subscription, now_s: float = 0) -> list[str]:
 
 
 def refused(subscription: Subscription, request: pb.SyncRequest) -> ProtocolViolation:
-    before = (subscription.state, subscription.progress, subscription.in_flight, subscription.hello)
+    before = (subscription.state, subscription.progress, subscription.head, subscription.hello)
     with pytest.raises(ProtocolViolation) as raised:
         subscription.receive(request, 5)
-    assert (subscription.state, subscription.progress, subscription.in_flight, subscription.hello) == before
+    assert (subscription.state, subscription.progress, subscription.head, subscription.hello) == before
     assert raised.value.by == "client"
     return raised.value

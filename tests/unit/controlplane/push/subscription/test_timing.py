@@ -56,4 +56,4 @@ def test_goodbye_is_sent_first_and_says_when_to_reconnect() -> None:
     assert isinstance(output, pb.SyncResponse)
     assert output.goodbye.reason == "SUPERSEDED"
     assert output.goodbye.reconnect_after.ToTimedelta().total_seconds() == 1.5
-    assert subscription.in_flight is None
+    assert subscription.oldest_in_use is None
