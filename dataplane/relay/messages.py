@@ -27,6 +27,8 @@ class SerializedSnapshot:
     validation: ValidationResult
     withdrawn: frozenset[Position] = frozenset()
     """Snapshots that the agent has taken out of service, because it crashed on them."""
+    signed_head: bytes = b""
+    """The serialised SignedHead that it came with. Empty: none did."""
 
     @classmethod
     def of(
@@ -42,6 +44,7 @@ class SerializedSnapshot:
             blobs=tuple(entry.blob for entry in entries),
             validation=validation,
             withdrawn=withdrawn,
+            signed_head=snapshot.signed_head,
         )
 
     def replaces(self, held: Position | None) -> bool:
@@ -50,14 +53,25 @@ class SerializedSnapshot:
         It does not go back to an older one, unless the agent has withdrawn what it holds: an agent
         that lost what it had not kept on disk must not bring back what was revoked since.
         """
-        if held is None:
-            return True
-        return self.position != held and (held in self.withdrawn or not is_behind(self.position, held))
+        return replaces(self.position, self.withdrawn, held)
 
     def entries(self) -> tuple[RawEntry, ...]:
         """The entries of the snapshot, ordered by name, not checked."""
         columns = zip(self.names, self.types, self.digests, self.blobs, strict=True)
         return tuple(RawEntry(name=name, type=type_, digest=digest, blob=blob) for name, type_, digest, blob in columns)
+
+
+def replaces(position: Position, withdrawn: frozenset[Position], held: Position | None) -> bool:
+    """Whether a reader that holds `held` takes over the snapshot at `position`.
+
+    Args:
+        position: Of the snapshot that is passed on.
+        withdrawn: Snapshots that it replaces although they are newer.
+        held: What the reader holds; None: nothing.
+    """
+    if held is None:
+        return True
+    return position != held and (held in withdrawn or not is_behind(position, held))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

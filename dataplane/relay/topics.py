@@ -1,15 +1,17 @@
 """The topics of the relay: what they hold, who may write them, how keys are named. Pure.
 
-| topic        | writer  | name of a key                | value              |
-|--------------|---------|------------------------------|--------------------|
-| snapshot     | agent   | empty                        | SerializedSnapshot |
-| activation   | agent   | empty                        | Activation         |
-| applications | agent   | application                  | ApplicationRecord  |
-| adapters     | agent   | application                  | LiveAdapters       |
-| sleep_orders | agent   | application                  | SleepOrder         |
-| ingresses    | ingress | replica id                   | IngressReport      |
-| rate_limits  | ingress | replica id                   | Used, by key uid   |
-| engines      | engine  | {application}/{replica id}   | EngineReport       |
+| topic         | writer  | name of a key                | value              |
+|---------------|---------|------------------------------|--------------------|
+| snapshot      | agent   | empty                        | SerializedSnapshot |
+| snapshot_base | agent   | empty                        | SnapshotBase       |
+| changes       | agent   | its number, with 20 digits   | SerializedChange   |
+| activation    | agent   | empty                        | Activation         |
+| applications  | agent   | application                  | ApplicationRecord  |
+| adapters      | agent   | application                  | LiveAdapters       |
+| sleep_orders  | agent   | application                  | SleepOrder         |
+| ingresses     | ingress | replica id                   | IngressReport      |
+| rate_limits   | ingress | replica id                   | Used, by key uid   |
+| engines       | engine  | {application}/{replica id}   | EngineReport       |
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ class Topic(enum.StrEnum):
     """A set of keys with values of the same kind. The table above says which."""
 
     SNAPSHOT = "snapshot"
+    SNAPSHOT_BASE = "snapshot_base"
+    CHANGES = "changes"
     ACTIVATION = "activation"
     APPLICATIONS = "applications"
     ADAPTERS = "adapters"
@@ -43,6 +47,8 @@ class Role(enum.StrEnum):
 
 ROLE_OF: Mapping[Topic, Role] = {
     Topic.SNAPSHOT: Role.AGENT,
+    Topic.SNAPSHOT_BASE: Role.AGENT,
+    Topic.CHANGES: Role.AGENT,
     Topic.ACTIVATION: Role.AGENT,
     Topic.APPLICATIONS: Role.AGENT,
     Topic.ADAPTERS: Role.AGENT,

@@ -11,16 +11,18 @@ import enum
 import errno
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dataplane.agent.relayed_snapshot import find_snapshot, put_snapshot
+from dataplane.agent.relayed_snapshot import SnapshotPublisher, find_snapshot
 from dataplane.ingress.access.api_keys import find_key
-from dataplane.ingress.relayed_view import RelayedView
+from dataplane.ingress.relayed_view import WATCHED, RelayedView
 from dataplane.openai import errors as openai_errors
 from dataplane.relay.relay import Watcher
+from dataplane.relay.snapshots import read_snapshot
 from dataplane.relay.topics import Key, Role, Topic
 from dataplane.settings import Settings
 from dataplane.snapshot.activation import Activation, View
@@ -50,10 +52,9 @@ class Ingress:
     """What an ingress replica decides by."""
 
     def __init__(self, cluster: Cluster, name: str) -> None:
-        self._watcher: Watcher = cluster.world.relay(Role.INGRESS, name).watcher(
-            [Key(Topic.SNAPSHOT), Key(Topic.ACTIVATION)]
-        )
-        self._relayed = RelayedView(POLICY, RULES)
+        relay = cluster.world.relay(Role.INGRESS, name)
+        self._watcher: Watcher = relay.watcher(WATCHED)
+        self._relayed = RelayedView(POLICY, RULES, partial(read_snapshot, relay))
         self._view: View | None = None
 
     async def follow(self) -> Ingress:
@@ -83,11 +84,12 @@ class Cluster:
     async def start_agent(self) -> SnapshotKeeper:
         self._agents += 1
         self._relay = relay = self.world.relay(Role.AGENT, "agent", incarnation=self._agents)
+        publisher = SnapshotPublisher(relay, rules=RULES)
         keeper: SnapshotKeeper
 
         async def activate(snapshot: Snapshot) -> None:
             await relay.put({Key(Topic.ACTIVATION): Activation(sequence=1, models={})})
-            await put_snapshot(relay, snapshot, rules=RULES, withdrawn=keeper.withdrawn)
+            await publisher.put(snapshot, withdrawn=keeper.withdrawn)
 
         settings = Settings(data_dir=self._directory, controlplane="127.0.0.1:1")
         keeper = SnapshotKeeper(settings, instance_uid=f"{self._agents}", policy=POLICY, activate=activate)
