@@ -179,13 +179,14 @@ class EngineReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveAdapters:
-    """The adapters of an application's model that are in the catalog."""
+    """What the catalog says of the adapters of an application's model."""
 
     catalog_revision: int
-    names: frozenset[str]
-    """Engine-side names."""
+    left: frozenset[str] = frozenset()
+    """Engine-side names of the adapters that its replicas have reported, and that are not in the
+    catalog. All that are would be too many: a model may have 100,000."""
     newest: tuple[str, ...] = ()
-    """The latest changed of them, from the latest on: entries as in `wire.ADAPTER_HEADER`."""
+    """The latest changed in it, from the latest on: entries as in `wire.ADAPTER_HEADER`."""
 
 
 # --- messages to the agent ------------------------------------------------------------------------

@@ -91,7 +91,7 @@ class Cluster:
     async def start(self) -> None:
         agent = Relay(AGENT, open_actor=OPEN_RELAY)
         for made in self._records:
-            adapters = LiveAdapters(catalog_revision=1, names=frozenset({"a@0123456789abcdef0123456789abcdef"}))
+            adapters = LiveAdapters(catalog_revision=1)
             await agent.put(
                 {
                     Key(Topic.APPLICATIONS, made.name): made,

@@ -30,6 +30,8 @@ _V = TypeVar("_V")
 BLOCK_KEYS = 256
 """Keys of a block when it is made. It is split when it has twice as many. Smaller blocks make a
 longer list of blocks, which every update copies."""
+_REBUILD_SHARE = 4
+"""With more than one in so many keys touched, all blocks are made anew, which costs less."""
 _SPARSE_BLOCKS = 8
 """Blocks that may be too many, for their keys, before all are made anew."""
 
@@ -140,7 +142,7 @@ class SortedMap(Mapping[_K, _V]):
         touched: list[Any] = sorted({*values, *removed})
         if not touched:
             return self
-        if len(touched) > len(self._blocks):
+        if _REBUILD_SHARE * len(touched) > self._length:
             return self._rebuilt(values, removed)
         blocks, firsts, length = self._blocks[:], self._firsts[:], self._length
         end = len(touched)
