@@ -169,10 +169,7 @@ class SortedMap(Mapping[_K, _V]):
         """Keys that only one of the two has, or whose values are not the same object, in order."""
         if before is self:
             return []
-        old, new = (
-            {key: value for block in blocks for key, value in zip(block.keys, block.values, strict=True)}
-            for blocks in _unshared(before._blocks, self._blocks)
-        )
+        old, new = map(_content, _unshared(before._blocks, self._blocks))
         missing = object()
         found: list[Any] = [key for key, value in new.items() if old.get(key, missing) is not value]
         found += [key for key in old if key not in new]
@@ -209,6 +206,13 @@ def _unshared(
     old, new = old[: len(old) - same], new[: len(new) - same]
     shared = {id(block) for block in old} & {id(block) for block in new}
     return [block for block in old if id(block) not in shared], [block for block in new if id(block) not in shared]
+
+
+def _content(blocks: list[_Block[_K, _V]]) -> dict[_K, _V]:
+    found: dict[_K, _V] = {}
+    for block in blocks:
+        found.update(zip(block.keys, block.values, strict=True))
+    return found
 
 
 def _blocks_of(keys: list[_K], values: list[_V]) -> list[_Block[_K, _V]]:
