@@ -99,6 +99,13 @@ class SortedMap(Mapping[_K, _V]):
 
     __hash__ = None  # type: ignore[assignment]  # as of every mapping: values may be mutable
 
+    def key_runs(self) -> Iterator[tuple[_K, ...]]:
+        """All keys in order, block by block.
+
+        A block in which no key and no value has changed is the same tuple in both versions.
+        """
+        return (block.keys for block in self._blocks)
+
     def value_at(self, index: int) -> _V:
         """The value at a place of the order, from 0; in time proportional to the number of blocks.
 
