@@ -81,7 +81,7 @@ def _odd(name: str) -> Iterator[RawEntry]:
     yield raw(model("odd"), name=name)
     strange = adapter("a", "x")
     strange.name = name
-    strange.served_name = f"odd {name}"
+    strange.served_name, strange.model = f"odd {name}", "models/b"
     yield raw(strange)
 
 
