@@ -25,7 +25,7 @@ from dataplane.ingress.access.relayed_revocations import RelayedRevocations
 from dataplane.ingress.app import IngressApp
 from dataplane.ingress.engine_trust import EngineTrust
 from dataplane.ingress.limits import IngressSettings
-from dataplane.ingress.relayed_view import RelayedView
+from dataplane.ingress.relayed_view import WATCHED, RelayedView
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.logs import configure_logging
 from dataplane.node import keep_serve_on_node
@@ -35,6 +35,7 @@ from dataplane.openai.tls import ServerTls
 from dataplane.relay.actor import open_relay
 from dataplane.relay.messages import IngressReport, ModelUsageReport, Wake
 from dataplane.relay.relay import Relay
+from dataplane.relay.snapshots import read_snapshot
 from dataplane.relay.topics import Key, Role, Topic, Writer
 from dataplane.settings import Settings
 from dataplane.snapshot.policy import Policy
@@ -144,8 +145,9 @@ class IngressReplica:
             allowed_engine_args=self._settings.allowed_engine_args,
             allow_new_store=True,
         )
-        relayed = RelayedView(policy, validation_rules(version("broadsheet"), policy))
-        watcher = self._relay.watcher([Topic.SNAPSHOT, Topic.ACTIVATION])
+        rules = validation_rules(version("broadsheet"), policy)
+        relayed = RelayedView(policy, rules, partial(read_snapshot, self._relay))
+        watcher = self._relay.watcher(WATCHED)
         # A snapshot may still have keys that were revoked since.
         await self._revocations.known.wait()
         while True:
