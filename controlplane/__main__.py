@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import sys
 import time
@@ -47,6 +48,9 @@ EXIT_SETUP = 1
 EXIT_USAGE = 2
 """A setting is invalid."""
 
+COLLECT_AFTER_OBJECTS = 20_000
+"""New objects, less those that are gone, until the garbage collector looks at them."""
+
 _log = structlog.get_logger("controlplane")
 
 
@@ -69,11 +73,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except errors.SetupError as error:
         return _complain(error, EXIT_USAGE)
     logs.configure(loaded.log_format)
+    collect_rarely()
     try:
         asyncio.run(run(loaded))
     except errors.SetupError as error:
         return _complain(error, EXIT_SETUP)
     return 0
+
+
+def collect_rarely() -> None:
+    """Look for garbage in cycles less often than by default, which is after 700 new objects.
+
+    A change that goes to a fleet makes some hundred short-lived objects for each data plane, hardly
+    any of them in a cycle. For 500 data planes, the collector took a sixth of the CPU of a change.
+    """
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER_OBJECTS)
 
 
 def _now() -> datetime:
