@@ -24,6 +24,7 @@ from broadsheet.v1 import (
     route_pb2,
     snapshot_service_pb2,
     warming_pb2,
+    waves_pb2,
 )
 from controlplane.rpc.server import SERVICES, Server
 from tests.access import everybody_is_admin
@@ -152,6 +153,7 @@ def _valid(path: str) -> bytes:
         "RevokeApiKey": api_key_pb2.RevokeApiKeyRequest(name="apiKeys/k"),
         "GetDataPlane": fleet_service_pb2.GetDataPlaneRequest(name="dataPlanes/d"),
         "RemoveDataPlane": fleet_service_pb2.RemoveDataPlaneRequest(name="dataPlanes/d"),
+        "SetFleetPolicy": waves_pb2.SetFleetPolicyRequest(policy=waves_pb2.FleetPolicy()),
     }
     request = requests.get(path.rpartition("/")[2])
     return bytes(request.SerializeToString()) if request is not None else b""
