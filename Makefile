@@ -9,6 +9,8 @@ BIN := .venv/bin
 ACCELERATOR ?= cpu
 # Further arguments for `broadsheet up --demo` or for pytest.
 ARGS ?=
+# How many seeds `make simulate` runs.
+SEEDS ?= 10000
 # How many examples `make test-states` runs on each database.
 EXAMPLES ?= 2000
 
@@ -30,6 +32,10 @@ demo: install ## Run both planes here and ask a real model (ARGS=--exit: end aft
 test: install ## Run all tests, hostile clients last (ARGS="-m 'not e2e'": without Ray, vLLM and hostile clients)
 	$(BIN)/pytest -n 2 --ignore=tests/hostile $(ARGS)
 	$(if $(ARGS),,$(BIN)/pytest tests/hostile)
+
+.PHONY: simulate
+simulate: install ## Run both planes in a simulation of faults (SEEDS=10000; ARGS="--trace 7": one seed, with its trace)
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
 
 .PHONY: test-hostile
 test-hostile: install ## Attack each listening port for 10 s an attack, and show what that costs (15 minutes)

@@ -16,6 +16,10 @@ from dataplane.snapshot.snapshot import Position
 _CALLERS_MAX = 64
 """Callers that are remembered for one model."""
 
+POSITIONS_MAX = 1000
+"""Ingress replicas whose positions are remembered, those heard last. Their ids are never used
+again, so those that are gone stay until then."""
+
 
 class Traffic(NamedTuple):
     """Requests that the ingress has answered, and those of them that failed."""
@@ -30,6 +34,9 @@ class Usage:
 
     _ingresses: Reports[IngressReport] = field(default_factory=Reports)
     """By replica id."""
+    _positions: dict[str, Position | None] = field(default_factory=dict)
+    """By replica id: what it decides by, those heard last at the end. It outlives the report: a
+    replica that is silent decides by the same snapshot when it goes on."""
     _last_activity: dict[str, float] = field(default_factory=dict)
     """By model or pinned revision: when it was last requested or woken. While a live report has a
     request for it in flight, that is now."""
@@ -46,6 +53,7 @@ class Usage:
         for report in changes.ended.values():
             self._note_in_flight(report, now)
         for replica, report in changes.renewed.items():
+            self._note_position(replica, report.position)
             self._note_traffic(before.get(replica), report)
         for report in changes.renewed.values():
             for model, usage in report.models.items():
@@ -53,6 +61,12 @@ class Usage:
                 if usage.waiting_callers:
                     self._note_callers(model, usage.waiting_callers)
             self._note_in_flight(report, now)
+
+    def _note_position(self, replica: str, position: Position | None) -> None:
+        self._positions.pop(replica, None)
+        self._positions[replica] = position
+        if len(self._positions) > POSITIONS_MAX:
+            del self._positions[next(iter(self._positions))]
 
     def _note_traffic(self, before: IngressReport | None, report: IngressReport) -> None:
         """Add what a replica has answered since its report before. The first one adds nothing."""
@@ -112,7 +126,7 @@ class Usage:
 
     def ingress_positions(self) -> Mapping[str, Position | None]:
         """By ingress replica: the snapshot that it said last it decides by; None: it has none."""
-        return {replica: report.position for replica, report in self._ingresses.remembered().items()}
+        return dict(self._positions)
 
     def ingress_revocations(self) -> Mapping[str, RevocationsPosition]:
         """By ingress replica: the revocations of API keys that it said last it applies."""

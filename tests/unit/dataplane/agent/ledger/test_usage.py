@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dataplane.agent.ledger.reports import REPORT_LIFETIME_S, ReportUpdate
-from dataplane.agent.ledger.usage import Usage
+from dataplane.agent.ledger.usage import POSITIONS_MAX, Usage
 from dataplane.agent.situation import Asked
 from dataplane.relay.messages import IngressReport
 from tests.unit.dataplane.agent.ledger.reporting import NOW, OTHER, POSITION, ingress
@@ -39,6 +39,24 @@ def test_silent_ingress_replica_still_decides_by_the_snapshot_that_it_named_last
     usage = used(a=ingress(), b=ingress(position=OTHER))
     observe(usage, NOW + 2 * REPORT_LIFETIME_S, b=ingress(position=OTHER))
     assert usage.ingress_positions() == {"a": POSITION, "b": OTHER}
+
+
+def test_replica_whose_report_the_relay_gave_up_still_decides_by_the_snapshot_that_it_named_last() -> None:
+    """The relay gives up a silent writer after 60 s, and a restarted relay knows nobody."""
+    usage = used(a=ingress())
+    usage.observe(ReportUpdate(epoch="first", changed={}, removed=frozenset({"a"})), NOW + 60)
+    assert usage.ingress_positions() == {"a": POSITION}
+    usage.observe(ReportUpdate(epoch="second", is_complete=True, changed={}), NOW + 200)
+    assert usage.ingress_positions() == {"a": POSITION}
+
+
+def test_positions_of_the_ingress_replicas_heard_last_are_remembered() -> None:
+    usage = used(a=ingress())
+    for number in range(POSITIONS_MAX):
+        observe(usage, NOW, **{f"r{number}": ingress()})
+    assert len(usage.ingress_positions()) == POSITIONS_MAX
+    assert "a" not in usage.ingress_positions()
+    assert "r0" in usage.ingress_positions()
 
 
 def test_activity_is_the_newest_of_wakes_requests_and_requests_in_flight() -> None:

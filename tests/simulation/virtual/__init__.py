@@ -1,0 +1,1 @@
+"""What stands in for the machine: a clock, tasks, a network, disks."""
