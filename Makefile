@@ -103,6 +103,10 @@ proto: install ## Generate the Python code of protos/ and the blocking client an
 bench-ingress: install ## Compare requests through the ingress with direct ones (ratios, median of rounds)
 	@$(BIN)/python -m tests.bench.bench_ingress $(ARGS)
 
+.PHONY: bench-change
+bench-change: install ## Measure what a change of one adapter costs at 1,000, 10,000 and 100,000 entries
+	@$(BIN)/python -m tests.bench.bench_change $(ARGS)
+
 .PHONY: bench-faults
 bench-faults: install ## Kill each part of a running data plane under load, and show what that costs callers
 	@$(BIN)/python -m tests.bench.bench_faults $(ARGS)

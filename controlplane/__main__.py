@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import sys
 import time
@@ -47,6 +48,9 @@ EXIT_SETUP = 1
 EXIT_USAGE = 2
 """A setting is invalid."""
 
+COLLECT_AFTER_OBJECTS = 20_000
+"""New objects, less those that are gone, until the garbage collector looks at them."""
+
 _log = structlog.get_logger("controlplane")
 
 
@@ -69,11 +73,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except errors.SetupError as error:
         return _complain(error, EXIT_USAGE)
     logs.configure(loaded.log_format)
+    collect_rarely()
     try:
         asyncio.run(run(loaded))
     except errors.SetupError as error:
         return _complain(error, EXIT_SETUP)
     return 0
+
+
+def collect_rarely() -> None:
+    """Look for garbage in cycles less often than by default, which is after 700 new objects.
+
+    A change that goes to a fleet makes some hundred short-lived objects for each data plane, hardly
+    any of them in a cycle. For 500 data planes, the collector took a sixth of the CPU of a change.
+    """
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER_OBJECTS)
 
 
 def _now() -> datetime:
@@ -116,10 +131,7 @@ async def run(settings: Settings) -> None:
         fleet = fleet_of(store, head=await store.head(), waves=store.waves, sharing=sharing_of(store))
         await fleet.waves.refresh()
         fan_out = FanOut(fleet, now=_now)
-        _measure(metrics, fan_out, fleet.waves)
-        store.commits.subscribe(lambda head: metrics.announced(head.position.revision))
-        store.commits.subscribe(lambda head: metrics.revoked(head.revocations_sequence))
-        store.commits.subscribe(fan_out.publish)
+        _follow_commits(store, metrics, fan_out, fleet.waves)
         server = Server(
             message_bytes_max=settings.message_bytes_max,
             streams_max=settings.streams_max,
@@ -155,7 +167,7 @@ def _sync_handler(
 ) -> SyncHandler:
     revocations = RevocationBatches(
         store.revocations,
-        store_uid=lambda: fan_out.head.position.store_uid,
+        store_uid=fan_out.head.position.store_uid,
         signer=lambda: heads.signer,
     )
     return SyncHandler(
@@ -213,6 +225,13 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return tls.server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+
+
+def _follow_commits(store: Store, metrics: Metrics, fan_out: FanOut, waves: Waves) -> None:
+    _measure(metrics, fan_out, waves)
+    store.commits.subscribe(lambda head: metrics.announced(head.position.revision))
+    store.commits.subscribe(lambda head: metrics.revoked(head.revocations_sequence))
+    store.commits.subscribe(fan_out.publish)
 
 
 def _measure(metrics: Metrics, fan_out: FanOut, waves: Waves) -> None:

@@ -23,12 +23,9 @@ def _models(model_id: str) -> Iterator[Message]:
     other_name = model(model_id)
     other_name.served_name = "chat"
     yield other_name
-    for number, uri, percent, warm in (
-        (2, "hf://a/b", 10, True),
-        (2, _FORBIDDEN, 10, False),
-        (3, "hf://a/b", 0, False),
-    ):
-        yield views.with_candidate(model(model_id), model(model_id, uri=uri, number=number), percent, warm=warm)
+    # 100 % is not a rollout: that candidate is quarantined, and its model is not.
+    for number, percent, warm in ((2, 10, True), (2, 100, False), (3, 10, False)):
+        yield views.with_candidate(model(model_id), model(model_id, number=number), percent, warm=warm)
     warmed = model(model_id)
     warmed.revision.spec.scaling.min_replicas = 1
     yield warmed
@@ -84,7 +81,7 @@ def _odd(name: str) -> Iterator[RawEntry]:
     yield raw(model("odd"), name=name)
     strange = adapter("a", "x")
     strange.name = name
-    strange.served_name = f"odd {name}"
+    strange.served_name, strange.model = f"odd {name}", "models/b"
     yield raw(strange)
 
 

@@ -65,6 +65,10 @@ class Checks:
         for resources in (registry.models, registry.adapters, registry.routes, registry.api_keys):
             for name, resource in resources.items():
                 assert await self._client.get(world, name) == resource
+        names = {key.uid: key.name for key in await world.store.api_keys.list(after_id="", limit=1000)}
+        revoked = [names[uid] for uid in await world.store.revocations.after(0, limit=1000)]
+        assert revoked == list(registry.revocations)
+        assert (await world.store.head()).revocations_sequence == len(revoked)
 
     async def _check_lists(self, world: World, registry: Registry) -> None:
         lists: Sequence[tuple[Any, Any, str, Mapping[str, Any]]] = (

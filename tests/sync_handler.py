@@ -38,7 +38,7 @@ def sync_handler(
     names = CatalogNames(store.reported_names)
     revocations = RevocationBatches(
         store.revocations,
-        store_uid=lambda: fan_out.head.position.store_uid,
+        store_uid=fan_out.head.position.store_uid,
         signer=lambda: heads.signer if heads is not None else None,
     )
     return SyncHandler(

@@ -25,7 +25,7 @@ class RevocationSource(Protocol):
 
 
 class Signer(Protocol):
-    """Signs what data planes are to trust."""
+    """Signs what data planes are to trust. Immutable: other keys are another signer."""
 
     def sign(self, context: str, payload: bytes) -> Sequence[snapshot_pb2.Signature]:
         """A signature over `payload` by each key that signs now."""
@@ -36,28 +36,23 @@ class Batch(NamedTuple):
 
     response: pb.SyncResponse
     last_sequence: int
+    signer: Signer | None
+    """Who has signed it."""
 
 
 class RevocationBatches:
     """The batches that streams ask for. Messages that it returns are to read only."""
 
-    def __init__(
-        self,
-        source: RevocationSource,
-        *,
-        store_uid: Callable[[], str],
-        signer: Callable[[], Signer | None] = lambda: None,
-    ) -> None:
+    def __init__(self, source: RevocationSource, *, store_uid: str, signer: Callable[[], Signer | None]) -> None:
         """
         Args:
             source: Where the revocations are.
             store_uid: The store that they belong to.
-            signer: What signs now; None: nothing does.
+            signer: Returns who signs them now. None: they are not signed.
         """
         self._source = source
         self._store_uid = store_uid
         self._signer = signer
-        self._signed_by: Signer | None = None
         self._batches: OrderedDict[int, Batch] = OrderedDict()
         """By the sequence that they follow, those used last at the end."""
         self._reading = asyncio.Lock()
@@ -76,12 +71,10 @@ class RevocationBatches:
         return found
 
     def _cached(self, request: BatchRequest) -> Batch | None:
-        if self._signed_by is not self._signer():
-            self._signed_by = self._signer()
-            self._batches.clear()
         found = self._batches.get(request.after_sequence)
         wanted = min(request.newest_sequence, request.after_sequence + BATCH_UIDS_MAX)
-        if found is None or found.last_sequence < wanted:
+        # Data planes may not trust the keys of before any more.
+        if found is None or found.last_sequence < wanted or found.signer is not self._signer():
             return None
         self._batches.move_to_end(request.after_sequence)
         return found
@@ -92,15 +85,15 @@ class RevocationBatches:
             raise LookupError(f"there is no revocation after {request.after_sequence}")
         last = request.after_sequence + len(uids)
         payload = pb.RevocationBatch(
-            store_uid=self._store_uid(),
+            store_uid=self._store_uid,
             after_sequence=request.after_sequence,
             last_sequence=last,
             key_uids=uids,
         ).SerializeToString(deterministic=True)
-        signer = self._signed_by
+        signer = self._signer()
         signatures = signer.sign(REVOCATION_BATCH, payload) if signer is not None else ()
         response = pb.SyncResponse(revocations=pb.Revocations(payload=payload, signatures=signatures))
-        batch = self._batches[request.after_sequence] = Batch(response, last)
+        batch = self._batches[request.after_sequence] = Batch(response, last, signer)
         self._batches.move_to_end(request.after_sequence)
         if len(self._batches) > CACHED_BATCHES_MAX:
             self._batches.popitem(last=False)

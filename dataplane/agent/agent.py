@@ -26,7 +26,7 @@ from dataplane.agent.ingress_swap import SwapTiming, until_ingress_decides_by
 from dataplane.agent.ledger.ledger import Ledger
 from dataplane.agent.observer import Observer
 from dataplane.agent.reconciler.planning import plan
-from dataplane.agent.relayed_snapshot import find_snapshot, put_snapshot
+from dataplane.agent.relayed_snapshot import SnapshotPublisher, find_snapshot
 from dataplane.agent.situation import StartLimits
 from dataplane.agent.status import Statuses, adapter_statuses, draining_models, notable_statuses
 from dataplane.agent.steady_clock import steady_clock
@@ -88,7 +88,7 @@ class Agent:
             allowed_engine_args=settings.allowed_engine_args,
             allow_new_store=settings.allow_new_store,
         )
-        self._rules = validation_rules(version("broadsheet"), policy)
+        self._publisher = SnapshotPublisher(self._relay, rules=validation_rules(version("broadsheet"), policy))
         self._keeper = SnapshotKeeper(
             settings,
             instance_uid=uuid.uuid4().hex,
@@ -134,6 +134,7 @@ class Agent:
             )
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keeper.run())
+                group.create_task(self._publisher.keep_compact())
                 group.create_task(self._observer.follow_reports())
                 group.create_task(self._observer.receive_messages())
                 group.create_task(self._observer.observe_serve())
@@ -147,7 +148,7 @@ class Agent:
         """Put a snapshot into service. Returns when every ingress replica decides by it."""
         # The activation comes first, because an ingress replica needs both to answer.
         await self._relay.put({Key(Topic.ACTIVATION): self._ledger.activation})
-        await put_snapshot(self._relay, snapshot, rules=self._rules, withdrawn=self._keeper.withdrawn)
+        await self._publisher.put(snapshot, withdrawn=self._keeper.withdrawn)
         self._plan_due.set()
         await until_ingress_decides_by(
             snapshot.position,

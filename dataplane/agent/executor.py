@@ -11,12 +11,12 @@ import structlog
 
 from dataplane.agent.desired import replica_bounds
 from dataplane.agent.ledger.ledger import Ledger
-from dataplane.agent.live_adapters import live_adapters
+from dataplane.agent.live_adapters import left_adapters, live_adapters
 from dataplane.agent.reconciler.actions import Action, Delete, Deploy, Rescale, Sleep, Wake
 from dataplane.agent.resources import resources_of
 from dataplane.agent.serve_api import ServeApi
 from dataplane.agent.steady_clock import Clock
-from dataplane.relay.messages import ApplicationRecord
+from dataplane.relay.messages import ApplicationRecord, LiveAdapters
 from dataplane.relay.relay import Relay
 from dataplane.relay.topics import Key, Topic
 from dataplane.snapshot.snapshot import Snapshot, model_of
@@ -36,6 +36,8 @@ class Executor:
         self._relay = relay
         self._serve = serve
         self._clock = clock
+        self._left: dict[str, frozenset[str]] = {}
+        """By application: the adapters that its replicas were told have left the catalog."""
 
     async def carry_out(self, actions: Iterable[Action]) -> None:
         """Carry out the actions of a plan, in order."""
@@ -56,14 +58,27 @@ class Executor:
                     await self._order_sleep(action.application, asleep=False)
 
     async def publish_adapters(self, snapshot: Snapshot) -> None:
-        """Tell the replicas of each application which adapters are in the catalog."""
+        """Tell the replicas of each application which adapters are new, and which have left.
+
+        They are told after each change of the catalog, and when they have reported another adapter
+        that has left it.
+        """
         revision = snapshot.position.revision
         outdated = self._applications.without_adapters_of(revision)
-        if not outdated:
-            return
-        self._applications.adapters_published(outdated, revision)
-        adapters = live_adapters(snapshot, outdated)
-        await self._relay.put({Key(Topic.ADAPTERS, name): live for name, live in adapters.items()})
+        engines = self._applications.engines(self._clock())
+        told: dict[Key, LiveAdapters] = {}
+        left: dict[str, frozenset[str]] = {}
+        for name in sorted(self._applications.names()):
+            state = self._applications.state(name)
+            assert state is not None, "it has this name"
+            model = state.record.model
+            left[name] = left_adapters(snapshot, model, engines.get(name, {}).values())
+            if name in outdated or left[name] != self._left.get(name, frozenset()):
+                told[Key(Topic.ADAPTERS, name)] = live_adapters(snapshot, model, left[name])
+        self._left = left
+        if told:
+            self._applications.adapters_published(outdated, revision)
+            await self._relay.put(told)
 
     async def _deploy(self, action: Deploy) -> None:
         spec = action.entry.revision.spec

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 
 from broadsheet.v1 import snapshot_pb2, status_pb2
+from dataplane.agent.live_adapters import adapter_named, untried_adapters
 from dataplane.agent.situation import Application, Phase
 from dataplane.openai.adapter_names import engine_adapter_name
 from dataplane.relay.messages import EngineReport
 from dataplane.snapshot.activation import ModelActivation, State
+from dataplane.snapshot.persistent.sorted_map import SortedMap
 from dataplane.snapshot.snapshot import Snapshot
 from protocol.validation import plain_text
 
@@ -35,8 +37,9 @@ def notable_statuses(
 ) -> dict[str, status_pb2.ResourceStatus]:
     """The statuses that say more than IDLE, by resource name.
 
-    They are of models and pinned revisions that are in use, of adapters that were loaded, refused
-    or are still to be tried, and of quarantined entries.
+    They are of models and pinned revisions that are in use, and of adapters that were loaded,
+    refused or are still to be tried. Those of quarantined entries follow from the snapshot
+    (`Statuses`), and so do not change what is said of others here.
 
     Args:
         snapshot: The active one.
@@ -48,20 +51,12 @@ def notable_statuses(
     statuses = {
         name: _model_status(entry, activations.get(name))
         for name in (*activations, *draining)
-        if (entry := snapshot.deployable.get(name)) is not None
+        if (entry := snapshot.deployable.get(name)) is not None and name not in snapshot.quarantined
     }
     for name, cold_start in cold_starts.items():
         entry = snapshot.deployable.get(name)
-        if entry is not None:
+        if entry is not None and name not in snapshot.quarantined:
             statuses.setdefault(name, _idle_status(entry)).cold_start.CopyFrom(cold_start)
-    for name, quarantine in snapshot.quarantined.items():
-        statuses[name] = status_pb2.ResourceStatus(
-            name=name,
-            revision_number=quarantine.revision_number,
-            state=status_pb2.RESOURCE_STATE_QUARANTINED,
-            reason=quarantine.reason,
-            message=plain_text(quarantine.message[:_MESSAGE_CHARACTERS_MAX]),
-        )
     statuses.update(adapter_statuses(snapshot, engines))
     return statuses
 
@@ -83,21 +78,22 @@ def draining_models(applications: Iterable[Application], active: Set[str]) -> fr
 class Statuses:
     """All statuses that are reported, each with the time since which it has been so.
 
-    As long as the snapshot stays the same, only statuses that say more than IDLE, or did, are made
-    anew. Ten thousand IDLE models cost nothing.
+    Only those are looked at that say more than IDLE or QUARANTINED, or did, and those of entries
+    that a new snapshot has changed. A hundred thousand IDLE models cost nothing.
     """
 
     def __init__(self) -> None:
         self._snapshot: Snapshot | None = None
         self._notable: Mapping[str, status_pb2.ResourceStatus] = {}
-        self._current: dict[str, status_pb2.ResourceStatus] = {}
+        self._current: SortedMap[str, status_pb2.ResourceStatus] = SortedMap()
 
     def update(
         self, snapshot: Snapshot, notable: Mapping[str, status_pb2.ResourceStatus], now: float
-    ) -> Mapping[str, status_pb2.ResourceStatus]:
-        """All statuses, by resource name: `notable`, and IDLE for all other models.
+    ) -> SortedMap[str, status_pb2.ResourceStatus]:
+        """All statuses, by resource name.
 
-        A status that has not changed is the same message as before. Messages are not changed after
+        They are `notable`, QUARANTINED for quarantined entries, and IDLE for all other models. A
+        status that has not changed is the same message as before. Messages are not changed after
         they were returned.
 
         Args:
@@ -105,32 +101,55 @@ class Statuses:
             notable: From `notable_statuses`. They get their `update_time` here.
             now: Seconds since the epoch.
         """
-        if snapshot is not self._snapshot:
-            idle: Iterable[str] = snapshot.deployable.keys() - notable.keys()
-            current: dict[str, status_pb2.ResourceStatus] = {}
-        else:
-            idle = self._notable.keys() - notable.keys()
-            current = self._current
-        before = self._current
-        for name, status in notable.items():
-            current[name] = _stamped(status, before.get(name), now)
-        for name in idle:
-            entry = snapshot.deployable.get(name)
-            if entry is not None:
-                current[name] = _stamped(_idle_status(entry), before.get(name), now)
-            else:
-                current.pop(name, None)
-        self._snapshot, self._notable, self._current = snapshot, notable, current
-        return current
+        names = {*self._changed_names(snapshot), *self._notable, *notable}
+        found = {name: notable.get(name) or _resting_status(snapshot, name) for name in names}
+        self._current = self._with(found, now)
+        self._snapshot, self._notable = snapshot, notable
+        return self._current
+
+    def _changed_names(self, snapshot: Snapshot) -> Iterable[str]:
+        before = self._snapshot
+        if before is None:
+            return (*snapshot.deployable, *snapshot.quarantined)
+        return (
+            *snapshot.deployable.changed_keys(before.deployable),
+            *snapshot.quarantined.changed_keys(before.quarantined),
+        )
 
     def with_adapters(
         self, adapters: Mapping[str, status_pb2.ResourceStatus], now: float
-    ) -> Mapping[str, status_pb2.ResourceStatus]:
+    ) -> SortedMap[str, status_pb2.ResourceStatus]:
         """All statuses as of the last update, but with newer ones of some adapters."""
-        current = dict(self._current)
-        for name, status in adapters.items():
-            current[name] = _stamped(status, self._current.get(name), now)
-        return current
+        return self._with(adapters, now)
+
+    def _with(
+        self, found: Mapping[str, status_pb2.ResourceStatus | None], now: float
+    ) -> SortedMap[str, status_pb2.ResourceStatus]:
+        """The current statuses with those `found`; None removes one."""
+        values: dict[str, status_pb2.ResourceStatus] = {}
+        removed: list[str] = []
+        for name, status in found.items():
+            known = self._current.get(name)
+            if status is None:
+                removed.append(name)
+            elif (stamped := _stamped(status, known, now)) is not known:
+                values[name] = stamped
+        return self._current.updated(values, removed)
+
+
+def _resting_status(snapshot: Snapshot, name: str) -> status_pb2.ResourceStatus | None:
+    """The status of what is not in use; None: none is reported."""
+    quarantine = snapshot.quarantined.get(name)
+    if quarantine is not None:
+        return status_pb2.ResourceStatus(
+            name=name,
+            revision_number=quarantine.revision_number,
+            state=status_pb2.RESOURCE_STATE_QUARANTINED,
+            reason=quarantine.reason,
+            message=plain_text(quarantine.message[:_MESSAGE_CHARACTERS_MAX]),
+        )
+    entry = snapshot.deployable.get(name)
+    return _idle_status(entry) if entry is not None else None
 
 
 def _stamped(
@@ -187,12 +206,11 @@ def adapter_statuses(
         failed.update(report.failed_adapters)
         if report.adapters_tried:
             tried[report.model] = min(report.adapters_tried, tried.get(report.model, report.adapters_tried))
-    untried = any(revision < snapshot.position.revision for revision in tried.values())
-    if not loaded and not failed and not untried:
-        return {}
+    named = (adapter_named(snapshot, name) for name in (*loaded, *failed))
+    adapters = [adapter for adapter in named if adapter is not None and adapter.name in snapshot.adapters]
     return {
         adapter.name: status
-        for adapter in snapshot.adapters.values()
+        for adapter in (*adapters, *untried_adapters(snapshot, tried))
         if (status := _adapter_status(adapter, loaded, failed, tried)) is not None
     }
 

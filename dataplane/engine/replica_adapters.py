@@ -140,7 +140,7 @@ class ReplicaAdapters:
     def stale(self, live: LiveAdapters) -> list[str]:
         """The loaded adapters that have left the catalog. Failures of such adapters are forgotten.
 
-        `live` may be older than an adapter, which is then not listed in it yet.
+        `live` may be older than an adapter that has come back, and then says nothing of it.
         """
         self._failures = {
             name: failure for name, failure in self._failures.items() if not _has_left(name, failure.entry, live)
@@ -163,4 +163,4 @@ class ReplicaAdapters:
 
 
 def _has_left(name: str, entry: snapshot_pb2.AdapterEntry, live: LiveAdapters) -> bool:
-    return name not in live.names and entry.revision.catalog_revision <= live.catalog_revision
+    return name in live.left and entry.revision.catalog_revision <= live.catalog_revision

@@ -14,7 +14,6 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
-from itertools import chain
 
 import ray
 import structlog
@@ -22,10 +21,11 @@ import uvicorn
 from ray import serve
 
 from dataplane.ingress.access.rate_limits import Used
+from dataplane.ingress.access.relayed_revocations import RelayedRevocations
 from dataplane.ingress.app import IngressApp
 from dataplane.ingress.engine_trust import EngineTrust
 from dataplane.ingress.limits import IngressSettings
-from dataplane.ingress.relayed_view import RelayedView
+from dataplane.ingress.relayed_view import WATCHED, RelayedView
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.logs import configure_logging
 from dataplane.node import keep_serve_on_node
@@ -35,10 +35,10 @@ from dataplane.openai.tls import ServerTls
 from dataplane.relay.actor import open_relay
 from dataplane.relay.messages import IngressReport, ModelUsageReport, Wake
 from dataplane.relay.relay import Relay
+from dataplane.relay.snapshots import read_snapshot
 from dataplane.relay.topics import Key, Role, Topic, Writer
 from dataplane.settings import Settings
 from dataplane.snapshot.policy import Policy
-from dataplane.snapshot.revocations.revoked_keys import RevocationsPosition
 from dataplane.snapshot.snapshot import Position
 from dataplane.snapshot.validation import validation_rules
 from protocol.transport.open_files import allow_connections
@@ -71,7 +71,6 @@ class IngressReplica:
         self._views = ViewHolder()
         self._wakes: asyncio.Queue[str] = asyncio.Queue(_WAKES_MAX)
         self._report_due = asyncio.Event()
-        self._revocations_known = asyncio.Event()
         self._stopping = False
         limits = _limits(settings)
         trust = _engine_trust(settings)
@@ -101,8 +100,9 @@ class IngressReplica:
             timeout_graceful_shutdown=max(1, int(settings.drain_s)),
         )
         self._server = uvicorn.Server(config)
+        self._revocations = RelayedRevocations(self._relay, self._app.key_access, on_change=self._report_due.set)
         following = asyncio.create_task(self._follow_relay(), name="relay")
-        revocations = asyncio.create_task(self._follow_revocations(), name="revocations")
+        revocations = asyncio.create_task(self._revocations.run(), name="revocations")
         await self._first_view()
         listener = listener_on(
             settings.http_host, settings.http_port, write_timeout_s=limits.write_timeout_s, shared=True
@@ -145,26 +145,16 @@ class IngressReplica:
             allowed_engine_args=self._settings.allowed_engine_args,
             allow_new_store=True,
         )
-        relayed = RelayedView(policy, validation_rules(version("broadsheet"), policy))
-        watcher = self._relay.watcher([Topic.SNAPSHOT, Topic.ACTIVATION])
+        rules = validation_rules(version("broadsheet"), policy)
+        relayed = RelayedView(policy, rules, partial(read_snapshot, self._relay))
+        watcher = self._relay.watcher(WATCHED)
         # A snapshot may still have keys that were revoked since.
-        await self._revocations_known.wait()
+        await self._revocations.known.wait()
         while True:
             view = await relayed.take(await watcher.next())
             if view is not None:
                 self._views.swap(view)
                 self._report_due.set()
-
-    async def _follow_revocations(self) -> None:
-        """Refuse keys as soon as they are revoked, also while a snapshot is being checked."""
-        access = self._app.key_access
-        watcher = self._relay.watcher([Topic.REVOCATIONS])
-        while True:
-            pieces = (await watcher.next()).values(Topic.REVOCATIONS)
-            position: RevocationsPosition = pieces.pop("", access.revocations)
-            access.revoke(chain.from_iterable(pieces.values()), position)
-            self._revocations_known.set()
-            self._report_due.set()
 
     async def _keep_reported(self) -> None:
         """Renew this replica's report, and what it has let through when that has changed."""

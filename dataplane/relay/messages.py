@@ -55,14 +55,25 @@ class SerializedSnapshot:
         It does not go back to an older one, unless the agent has withdrawn what it holds: an agent
         that lost what it had not kept on disk must not bring back what was revoked since.
         """
-        if held is None:
-            return True
-        return self.position != held and (held in self.withdrawn or not is_behind(self.position, held))
+        return replaces(self.position, self.withdrawn, held)
 
     def entries(self) -> tuple[RawEntry, ...]:
         """The entries of the snapshot, ordered by name, not checked."""
         columns = zip(self.names, self.types, self.digests, self.blobs, strict=True)
         return tuple(RawEntry(name=name, type=type_, digest=digest, blob=blob) for name, type_, digest, blob in columns)
+
+
+def replaces(position: Position, withdrawn: frozenset[Position], held: Position | None) -> bool:
+    """Whether a reader that holds `held` takes over the snapshot at `position`.
+
+    Args:
+        position: Of the snapshot that is passed on.
+        withdrawn: Snapshots that it replaces although they are newer.
+        held: What the reader holds; None: nothing.
+    """
+    if held is None:
+        return True
+    return position != held and (held in withdrawn or not is_behind(position, held))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,13 +187,14 @@ class EngineReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveAdapters:
-    """The adapters of an application's model that are in the catalog."""
+    """What the catalog says of the adapters of an application's model."""
 
     catalog_revision: int
-    names: frozenset[str]
-    """Engine-side names."""
+    left: frozenset[str] = frozenset()
+    """Engine-side names of the adapters that its replicas have reported, and that are not in the
+    catalog. All that are would be too many: a model may have 100,000."""
     newest: tuple[str, ...] = ()
-    """The latest changed of them, from the latest on: entries as in `wire.ADAPTER_HEADER`."""
+    """The latest changed in it, from the latest on: entries as in `wire.ADAPTER_HEADER`."""
 
 
 # --- messages to the agent ------------------------------------------------------------------------

@@ -24,6 +24,8 @@ from dataplane.relay.topics import UNCLAIMED, Key, Topic, Watched, Writer
 
 _RETRY_S = 0.5
 """Between tries while the actor is being restarted, or is full."""
+_LARGE_BYTES = 1024 * 1024
+"""Of an answer: with more, it is unpickled in a thread."""
 
 _log = structlog.get_logger("dataplane.relay.relay")
 
@@ -73,8 +75,12 @@ class Relay:
             WriterReplacedError: a newer process has this writer's name.
             NotOwnerError: a key is another writer's.
         """
+        await self.put_pickled({key: dumped(value) for key, value in values.items()}, removed=removed)
+
+    async def put_pickled(self, values: Mapping[Key, bytes], *, removed: Iterable[Key] = ()) -> None:
+        """The same for values that were `dumped` before: large ones in a thread."""
         removed = tuple(removed)
-        self._own.update({key: dumped(value) for key, value in values.items()})
+        self._own.update(values)
         for key in removed:
             self._own.pop(key, None)
         await self._write((*values, *removed))
@@ -177,7 +183,7 @@ class Watcher:
         return Changes(
             epoch=stored.cursor.epoch,
             is_complete=stored.is_complete,
-            changed={key: _loaded(value) for key, value in stored.changed.items()},
+            changed=await _all_loaded(stored.changed),
             removed=frozenset(stored.removed),
         )
 
@@ -210,6 +216,15 @@ class Inbox:
             _log.error("messages_dropped", count=mail.dropped - self._dropped)
         self._taken_to, self._dropped = mail.taken_to, mail.dropped
         return tuple(_loaded(message) for message in mail.messages)
+
+
+async def _all_loaded(values: Mapping[Key, bytes]) -> dict[Key, Any]:
+    def load() -> dict[Key, Any]:
+        return {key: _loaded(value) for key, value in values.items()}
+
+    # A whole snapshot takes a tenth of a second.
+    is_large = sum(map(len, values.values())) > _LARGE_BYTES
+    return await asyncio.to_thread(load) if is_large else load()
 
 
 def _loaded(value: bytes) -> Any:

@@ -22,8 +22,9 @@ class Limits:
     keys_max: int = 200_000
     """Over all topics."""
     bytes_max: int = SNAPSHOT_BYTES_MAX + 1024**3
-    """Of all values together: the largest snapshot, and 1 GiB for the digests of its entries and
-    for everything else. A snapshot of 100,000 entries has some 100 MB."""
+    """Of all values together: the largest snapshot, and 1 GiB for the digests of its entries, for
+    128 MiB of changes after it, and for everything else. A snapshot of 100,000 entries has some
+    100 MB."""
     name_characters_max: int = 512
     """Of a key's name; application names and replica ids are under 200."""
     writers_max: int = 20_000

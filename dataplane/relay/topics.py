@@ -1,17 +1,19 @@
 """The topics of the relay: what they hold, who may write them, how keys are named. Pure.
 
-| topic        | writer  | name of a key                | value               |
-|--------------|---------|------------------------------|---------------------|
-| snapshot     | agent   | empty                        | SerializedSnapshot  |
-| revocations  | agent   | empty                        | RevocationsPosition |
-| revocations  | agent   | number of a piece            | uids of keys        |
-| activation   | agent   | empty                        | Activation          |
-| applications | agent   | application                  | ApplicationRecord   |
-| adapters     | agent   | application                  | LiveAdapters        |
-| sleep_orders | agent   | application                  | SleepOrder          |
-| ingresses    | ingress | replica id                   | IngressReport       |
-| rate_limits  | ingress | replica id                   | Used, by key uid    |
-| engines      | engine  | {application}/{replica id}   | EngineReport        |
+| topic         | writer  | name of a key                | value               |
+|---------------|---------|------------------------------|---------------------|
+| snapshot      | agent   | empty                        | SerializedSnapshot  |
+| snapshot_base | agent   | empty                        | SnapshotBase        |
+| changes       | agent   | its number, with 20 digits   | SerializedChange    |
+| revocations   | agent   | empty                        | RevocationsPosition |
+| revocations   | agent   | number of a piece            | uids of keys        |
+| activation    | agent   | empty                        | Activation          |
+| applications  | agent   | application                  | ApplicationRecord   |
+| adapters      | agent   | application                  | LiveAdapters        |
+| sleep_orders  | agent   | application                  | SleepOrder          |
+| ingresses     | ingress | replica id                   | IngressReport       |
+| rate_limits   | ingress | replica id                   | Used, by key uid    |
+| engines       | engine  | {application}/{replica id}   | EngineReport        |
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ class Topic(enum.StrEnum):
 
     SNAPSHOT = "snapshot"
     REVOCATIONS = "revocations"
+    SNAPSHOT_BASE = "snapshot_base"
+    CHANGES = "changes"
     ACTIVATION = "activation"
     APPLICATIONS = "applications"
     ADAPTERS = "adapters"
@@ -47,6 +51,8 @@ class Role(enum.StrEnum):
 ROLE_OF: Mapping[Topic, Role] = {
     Topic.SNAPSHOT: Role.AGENT,
     Topic.REVOCATIONS: Role.AGENT,
+    Topic.SNAPSHOT_BASE: Role.AGENT,
+    Topic.CHANGES: Role.AGENT,
     Topic.ACTIVATION: Role.AGENT,
     Topic.APPLICATIONS: Role.AGENT,
     Topic.ADAPTERS: Role.AGENT,

@@ -148,6 +148,8 @@ class Snapshot:
     """By resource name."""
     adapters: SortedMap[str, snapshot_pb2.AdapterEntry]
     """By resource name."""
+    adapters_by_age: SortedMap[tuple[str, int, str], snapshot_pb2.AdapterEntry]
+    """The same by model, catalog revision of their last change, and resource name."""
     served: SortedMap[str, Resource]
     """By served name."""
     routes: SortedMap[str, snapshot_pb2.RouteEntry]
@@ -197,6 +199,11 @@ class Snapshot:
         return (
             self.adapters.get(name) or self.models.get(name) or self.routes.get(name) or self.api_key_entries.get(name)
         )
+
+
+def age_key(adapter: snapshot_pb2.AdapterEntry) -> tuple[str, int, str]:
+    """The key of an adapter in `Snapshot.adapters_by_age`."""
+    return adapter.model, adapter.revision.catalog_revision, adapter.name
 
 
 def model_of(name: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass
 
 from dataplane.snapshot.policy import Policy
@@ -33,14 +33,22 @@ def validation_rules(release: str, policy: Policy) -> str:
     return json.dumps([release, policy.allowed_sources, policy.allowed_engine_args])
 
 
-def validation_result(snapshot: Snapshot, rules: str) -> ValidationResult:
-    """The quarantines that `accept` found for the entries of `snapshot`."""
+def validation_result(snapshot: Snapshot, rules: str, names: Iterable[str] | None = None) -> ValidationResult:
+    """The quarantines that were found for entries of `snapshot`.
+
+    Args:
+        snapshot: Accepted by this process.
+        rules: From `validation_rules`.
+        names: The entries of a change that has led to it; None: all entries.
+    """
     # A quarantined candidate is not an entry, but the same revision may also be a pinned entry,
     # which has the same name.
     quarantined = {
-        entry.name: snapshot.quarantined[entry.name]
-        for entry in snapshot.entries
-        if entry.name in snapshot.quarantined and entry.name not in snapshot.deployable
+        name: quarantine
+        for name in (snapshot.quarantined if names is None else names)
+        if (quarantine := snapshot.quarantined.get(name)) is not None
+        and name not in snapshot.deployable
+        and snapshot.entries.get(name) is not None
     }
     return ValidationResult(rules=rules, quarantined=quarantined, seal=_seal(snapshot.position, rules, quarantined))
 

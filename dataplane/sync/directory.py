@@ -90,10 +90,9 @@ class SnapshotDirectory:
         same files."""
         self._rejections = Rejections()
         self._probation = Probation(disk, "PROBATION", clock=clock, note_proven=lambda: self._files.note_proven())
-        self._reserve = Reserve(disk, "RESERVE")
-        self.with_room = self._reserve.with_room
-        """For a file beside those that this class writes."""
-        self._files = SnapshotFiles(disk, self._probation, self._reserve, lock=self._threads, background=background)
+        self.reserve = Reserve(disk, "RESERVE")
+        """Room on the disk, also for files beside those that this class writes."""
+        self._files = SnapshotFiles(disk, self._probation, self.reserve, lock=self._threads, background=background)
 
     # -- opening and closing -----------------------------------------------------------------------
 
@@ -200,7 +199,7 @@ class SnapshotDirectory:
 
     def _write_rejected(self, what: str) -> None:
         try:
-            self._reserve.with_room(lambda: write_rejected(self._disk, _REJECTED, self._rejections))
+            self.reserve.with_room(lambda: write_rejected(self._disk, _REJECTED, self._rejections))
         except OSError as error:
             raise DiskError(f"{what} could not be kept: {error}") from error
 

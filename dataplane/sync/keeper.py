@@ -28,7 +28,6 @@ from dataplane.sync.enrollment.redeeming import metadata_of
 from dataplane.sync.events import Accepted, Diverged, Identity, Rejected
 from dataplane.sync.revocations.file import RevocationsFile
 from dataplane.sync.revocations.keeper import Ingress, RevocationKeeper
-from dataplane.sync.revocations.stream import RevocationStream
 from dataplane.sync.snapshot_file import StoredSnapshot
 from dataplane.sync.stored.booting import Verify
 from dataplane.sync.stream.reconnecting import Connection
@@ -86,8 +85,9 @@ class SnapshotKeeper:
         self._identity = _identity(settings, instance_uid)
         disk = FileDisk(settings.data_dir / "snapshots")
         self._disk = SnapshotDirectory(disk)
-        file = RevocationsFile(disk, "REVOCATIONS", with_room=self._disk.with_room)
-        self._revocations = RevocationKeeper(file, ingress, verifier=self._trusted)
+        self._revocations = _revocation_keeper(disk, self._disk, ingress, self._trusted)
+        self.revocations = self._revocations.stream
+        """Where revocations go, and what is said of them."""
         self._disk_open = False
         self._warning = ""
         """Why the snapshot in service is not on disk; empty if it is."""
@@ -171,7 +171,7 @@ class SnapshotKeeper:
                 group.create_task(_settle_for_ever(self._disk))
                 group.create_task(self._revocations.run())
                 group.create_task(self._retry_crashed(client))
-                group.create_task(self._trusted.follow(self._ask_again, serves=lambda: self.snapshot is not None))
+                group.create_task(self._trusted.follow(self._ask_again, serving=lambda: self.snapshot))
                 group.create_task(self._trusted.keep_renewed(lambda: client.renewed_head))
                 group.create_task(self._watch_for_fault())
         finally:
@@ -216,7 +216,6 @@ class SnapshotKeeper:
     def _ask_again(self, positions: Iterable[Position], number: int) -> None:
         assert self._client is not None, "load comes first"
         self._client.take_back(positions, instance_uid=f"{self._identity.instance_uid}-k{number}")
-        self._revocations.ask_again()
 
     # -- what the Sync stream calls ----------------------------------------------------------------
 
@@ -279,11 +278,6 @@ class SnapshotKeeper:
         else:
             self._warning = ""
 
-    @property
-    def revocations(self) -> RevocationStream:
-        """Where revocations go, and what is said of them."""
-        return self._revocations.stream
-
     def held_entries(self) -> Iterable[RawEntry]:
         """The entries of the snapshot in service, ordered by name."""
         return self.snapshot.entries if self.snapshot is not None else ()
@@ -297,6 +291,13 @@ class SnapshotKeeper:
 
     def on_connection(self, connection: Connection) -> None:
         """Do nothing: the Sync client logs changes of the connection."""
+
+
+def _revocation_keeper(
+    disk: FileDisk, directory: SnapshotDirectory, ingress: Ingress, trusted: TrustedKeys
+) -> RevocationKeeper:
+    file = RevocationsFile(disk, "REVOCATIONS", with_room=lambda write: directory.reserve.with_room(write))
+    return RevocationKeeper(file, ingress, verifier=lambda: trusted.verifier)
 
 
 def _identity(settings: Settings, instance_uid: str) -> Identity:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import status_pb2
+from dataplane.snapshot.persistent.sorted_map import SortedMap
 
 RESOURCES_PER_STATUS_MAX = 1000
 STATUS_BYTES_MAX = 1024 * 1024
@@ -23,7 +24,7 @@ class ResourceReport:
     """
 
     def __init__(self) -> None:
-        self._current: dict[str, status_pb2.ResourceStatus] = {}
+        self._current: SortedMap[str, status_pb2.ResourceStatus] = SortedMap()
         self._sent: dict[str, status_pb2.ResourceStatus] = {}
         self._changed: dict[str, None] = {}
         """Names to send, in order. Their state differs from what was sent."""
@@ -40,28 +41,33 @@ class ResourceReport:
     def set(self, resources: Mapping[str, status_pb2.ResourceStatus], traffic: pb.Traffic | None = None) -> None:
         """Replace the current states, by resource name. The caller must not change them later.
 
+        If they are a version of the sorted map that was set before, this takes time in proportion
+        to what differs.
+
         Args:
             resources: All states.
             traffic: What the ingress has answered; None: as before.
         """
-        self._current = dict(resources)
+        before = self._current
+        self._current = resources if isinstance(resources, SortedMap) else SortedMap.of(resources)
         self._traffic = traffic or self._traffic
-        self._compare()
+        self._compare(self._current.changed_keys(before))
 
     def restart(self) -> None:
         """Begin a new stream, on which nothing was sent."""
-        self._sent, self._sent_traffic = {}, None
-        self._compare()
+        self._sent, self._changed, self._removed, self._sent_traffic = {}, {}, {}, None
+        self._compare(self._current)
 
-    def _compare(self) -> None:
-        sent = self._sent
-        self._changed = {
-            name: None
-            for name, status in self._current.items()
-            # An unchanged status is mostly the same object, and there may be thousands.
-            if (known := sent.get(name)) is not status and (known is None or known != status)
-        }
-        self._removed = {name: None for name in sent if name not in self._current}
+    def _compare(self, names: Iterable[str]) -> None:
+        """Find out which of these states have to be sent, or need not be any more."""
+        for name in names:
+            status, sent = self._current.get(name), self._sent.get(name)
+            self._changed.pop(name, None)
+            self._removed.pop(name, None)
+            if status is None and sent is not None:
+                self._removed[name] = None
+            elif status is not None and status != sent:
+                self._changed[name] = None
 
     def fill(self, status: pb.Status) -> None:
         """Move as many changes into `status` as fit. They count as sent."""

@@ -18,12 +18,11 @@ from pathlib import Path
 
 import structlog
 
-from broadsheet.v1 import snapshot_pb2
 from dataplane.errors import DataPlaneError
 from dataplane.snapshot.policy import any_head
 from dataplane.snapshot.position_check import describe
 from dataplane.snapshot.rejection import Rejection
-from dataplane.snapshot.snapshot import Position
+from dataplane.snapshot.snapshot import Position, Snapshot
 from dataplane.sync.durable_files import write_file
 from dataplane.sync.rejections import REJECTED_MAX
 from protocol.signing.heads import SIGNED_HEAD_BYTES_MAX, parse_head, verify_head
@@ -115,17 +114,6 @@ class TrustedKeys:
             return Rejection(reason=error.reason, message=f"{describe(position)}: {error.message}")
         return None
 
-    def verify(self, context: str, payload: bytes, signatures: Iterable[snapshot_pb2.Signature]) -> str:
-        """The id of a trusted key that has signed; empty if signatures are not asked for.
-
-        Raises:
-            SignatureError: None has.
-        """
-        if self._keys is None:
-            return ""
-        assert self.verifier is not None, "read comes first"
-        return self.verifier.verify(context, payload, signatures)
-
     def _is_vouched_for_by_renewed(self, verifier: Verifier, position: Position, entry_count: int) -> bool:
         try:
             verify_head(verifier, self._renewed, position.to_proto(), entry_count)
@@ -137,13 +125,14 @@ class TrustedKeys:
         """Remember what the control plane was told is rejected for its signature."""
         self._refused.append(position)
 
-    async def follow(self, ask_again: Callable[[Iterable[Position], int], None], *, serves: Callable[[], bool]) -> None:
+    async def follow(
+        self, ask_again: Callable[[Iterable[Position], int], None], *, serving: Callable[[], Snapshot | None]
+    ) -> None:
         """Read the file again when it changes, and ask again for what was refused, for ever.
 
         Args:
-            ask_again: Asks for these snapshots, if any, and for refused revocations; gets the
-                number of the question, from 1 on.
-            serves: Whether a snapshot is in service.
+            ask_again: Asks for these snapshots; gets the number of the question, from 1 on.
+            serving: The snapshot in service, if there is one. It stays there whatever the keys.
 
         Raises:
             TrustedKeysChanged: None is, and one may be after a new start.
@@ -153,8 +142,8 @@ class TrustedKeys:
         while self._keys is not None:
             await asyncio.sleep(self._reload_interval_s)
             changed = await asyncio.to_thread(self._reload, self._keys)
-            if changed and self.refused_at_start and not serves():
-                raise TrustedKeysChanged("nothing is in service, and what is on disk may be trusted now")
+            if changed:
+                self._judge(serving())
             if not changed and loop.time() < due_s:
                 continue
             number, due_s = number + 1, loop.time() + self._next_retry_s()
@@ -162,7 +151,18 @@ class TrustedKeys:
             self._refused.clear()
             if refused:
                 _log.info("refused_snapshots_asked_for_again", revisions=sorted(item.revision for item in refused))
-            ask_again(refused, number)
+                ask_again(refused, number)
+
+    def _judge(self, snapshot: Snapshot | None) -> None:
+        """Say what other keys mean for the snapshot in service."""
+        if snapshot is None:
+            if self.refused_at_start:
+                raise TrustedKeysChanged("nothing is in service, and what is on disk may be trusted now")
+            return
+        rejection = self.refuse(snapshot.position, len(snapshot.entries), snapshot.signed_head)
+        if rejection is not None:
+            # To end it would end all requests. The next snapshot has to be signed by a trusted key.
+            _log.error("snapshot_in_service_not_trusted", reason=rejection.reason, error=rejection.message)
 
     async def keep_renewed(self, current: Callable[[], bytes]) -> None:
         """Keep the signed head of the snapshot in service when it gets other signatures, for ever.

@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dataplane.engine.replica import REPORT_INTERVAL_S
+from dataplane.ingress.relayed_view import WATCHED
 from dataplane.ingress.replica import LIMITS_PACE_S
 from dataplane.ingress.replica import REPORT_INTERVAL_S as INGRESS_REPORT_INTERVAL_S
 from dataplane.relay.actor import RAY_NAMESPACE, find_relay, open_relay
@@ -90,7 +91,7 @@ class Cluster:
     async def start(self) -> None:
         agent = Relay(AGENT, open_actor=OPEN_RELAY)
         for made in self._records:
-            adapters = LiveAdapters(catalog_revision=1, names=frozenset({"a@0123456789abcdef0123456789abcdef"}))
+            adapters = LiveAdapters(catalog_revision=1)
             await agent.put(
                 {
                     Key(Topic.APPLICATIONS, made.name): made,
@@ -102,7 +103,7 @@ class Cluster:
         for number in range(INGRESSES):
             relay = Relay(Writer(Role.INGRESS, f"ingress{number}"), open_actor=OPEN_RELAY)
             self._go(self._ingress(relay, Key(Topic.INGRESSES, f"ingress{number}")))
-            self._go(self._follow(relay, [Topic.SNAPSHOT, Topic.ACTIVATION]))
+            self._go(self._follow(relay, WATCHED))
             self._go(self._follow(relay, [Topic.RATE_LIMITS], LIMITS_PACE_S))
         for number, made in enumerate(self._records):
             relay = Relay(Writer(Role.ENGINE, f"replica{number}"), open_actor=OPEN_RELAY)

@@ -23,4 +23,5 @@ def revoke_api_key(registry: Registry, call: RevokeApiKey) -> Answer:
     if current.is_revoked:
         return Answer(catalog_revision=registry.revision, resource=current)
     registry.api_keys[call.name] = replace(current, is_revoked=True, catalog_revision=registry.next_revision)
+    registry.revocations = (*registry.revocations, call.name)
     return Answer(catalog_revision=registry.next_revision, resource=registry.api_keys[call.name])

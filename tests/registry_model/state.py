@@ -21,6 +21,8 @@ class Registry:
     adapters: dict[str, Adapter] = field(default_factory=dict)
     routes: dict[str, Route] = field(default_factory=dict)
     api_keys: dict[str, ApiKey] = field(default_factory=dict)
+    revocations: tuple[str, ...] = ()
+    """Names of the revoked keys, in the order in which they were revoked."""
     contents: dict[str, tuple[Content, ...]] = field(default_factory=dict)
     """The contents of each model's and adapter's revisions. Revision n is at index n - 1."""
     answered: dict[str, tuple[Call, Answer]] = field(default_factory=dict)

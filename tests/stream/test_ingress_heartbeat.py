@@ -224,3 +224,11 @@ async def test_anthropics_client_reads_an_answer_and_raises_a_refusal_after_comm
         with pytest.raises(anthropic.APIStatusError, match="failed to start: OUT_OF_MEMORY"):
             await ask()
         await later
+
+
+async def test_a_stream_that_ends_in_an_error_event_counts_as_failed_though_its_status_was_200(world: World) -> None:
+    asked = await waiting_answer(world)
+    world.show(CATALOG, m=FAILED)
+    answer = await asked
+    assert answer.status == 200
+    assert (world.app.traffic.requests, world.app.traffic.failures) == (1, 1)

@@ -61,7 +61,7 @@ async def test_without_any_key_in_the_catalog_the_ingress_is_open(world: World) 
     world.show(catalog(), open=ready(await world.serve(Recorder())))
     assert (await ask(world)).status == 200
     assert (await ask(world, **bearer("anything"))).status == 200
-    assert await names(world, {}) == ["open", "secret", "open:lora"]
+    assert await names(world, {}) == ["open", "open:lora", "secret"]
 
 
 async def test_with_keys_in_the_catalog_every_request_needs_a_key(world: World) -> None:
@@ -103,7 +103,7 @@ async def test_a_key_sees_and_calls_only_its_allowed_models(world: World) -> Non
     )
     world.show(catalog(*keys), open=ready(url), secret=ready(url, application="app-2"))
     assert await names(world, bearer()) == ["open", "open:lora"]
-    assert await names(world, bearer("bs-bob")) == ["open", "secret", "open:lora"]
+    assert await names(world, bearer("bs-bob")) == ["open", "open:lora", "secret"]
     assert await names(world, bearer("bs-e")) == []
     assert await names(world, bearer(), "?limit=2") == ["open", "open:lora"]
     assert await names(world, bearer(), "?after=open") == ["open:lora"]

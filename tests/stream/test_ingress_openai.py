@@ -94,7 +94,7 @@ async def test_the_list_of_models_is_that_of_the_snapshot(world: World) -> None:
     world.show(CATALOG)
     client = await world.openai()
     models = {model.id: model async for model in client.models.list()}
-    assert list(models) == ["smol", "org/Big-1:latest", "smol:pirate"]
+    assert list(models) == ["org/Big-1:latest", "smol", "smol:pirate"]
     assert models["smol"].owned_by == "the zoo"
     assert models["smol"].created == 1767323045
     assert models["smol"].to_dict() | {"created": 0} == {
@@ -131,11 +131,11 @@ async def test_the_list_is_paged_on_request(world: World) -> None:
     assert first == {
         "object": "list",
         "data": whole["data"][:2],
-        "first_id": "smol",
-        "last_id": "org/Big-1:latest",
+        "first_id": "org/Big-1:latest",
+        "last_id": "smol",
         "has_more": True,
     }
-    last = await page(limit=2, after="org/Big-1:latest")
+    last = await page(limit=2, after="smol")
     assert (last["data"], last["has_more"]) == (whole["data"][2:], False)
     with pytest.raises(openai.BadRequestError, match="got '0'; allowed: a whole number from 1 to 1000") as caught:
         await page(limit=0)
@@ -152,15 +152,15 @@ async def test_anthropics_clients_get_their_own_fields_and_pages(world: World) -
             return answer
 
     first = await get("/models", limit=2)
-    assert (first["first_id"], first["last_id"], first["has_more"]) == ("smol", "org/Big-1:latest", True)
+    assert (first["first_id"], first["last_id"], first["has_more"]) == ("org/Big-1:latest", "smol", True)
     last = await get("/models", limit=2, after_id=first["last_id"])
     assert ([model["id"] for model in last["data"]], last["has_more"]) == (["smol:pirate"], False)
     back = await get("/models", limit=1, before_id="smol:pirate")
-    assert ([model["id"] for model in back["data"]], back["has_more"]) == (["org/Big-1:latest"], True)
+    assert ([model["id"] for model in back["data"]], back["has_more"]) == (["smol"], True)
     whole = await get("/models")
     assert ([model["id"] for model in whole["data"]], whole["has_more"]) == (list(CATALOG.served), False)
     one = await get("/models/smol")
-    assert one == whole["data"][0] == first["data"][0]
+    assert one == whole["data"][1] == first["data"][1]
     assert one | {"owned_by": ""} == {
         "type": "model",
         "id": "smol",
@@ -176,7 +176,7 @@ async def test_anthropics_clients_get_their_own_fields_and_pages(world: World) -
         "task": "generate",
         "state": "IDLE",
     }
-    assert whole["data"][1]["display_name"] == "org/Big-1:latest"
+    assert whole["data"][0]["display_name"] == "org/Big-1:latest"
     assert whole["data"][2]["created_at"] == "1970-01-01T00:00:00Z", "unknown"
     assert (await get("/models", after_id="never"))["type"] == "error"
     assert (await get("/models/never"))["type"] == "error"

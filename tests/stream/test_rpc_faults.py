@@ -25,6 +25,7 @@ from broadsheet.v1 import (
     route_pb2,
     snapshot_service_pb2,
     warming_pb2,
+    waves_pb2,
 )
 from controlplane.rpc.server import SERVICES, Server
 from tests.access import everybody_is_admin
@@ -155,6 +156,7 @@ def _valid(path: str) -> bytes:
         "RemoveDataPlane": fleet_service_pb2.RemoveDataPlaneRequest(name="dataPlanes/d"),
         "EnrollDataPlane": enrollment_pb2.EnrollDataPlaneRequest(name="dataPlanes/d"),
         "RedeemEnrollment": enrollment_pb2.RedeemEnrollmentRequest(name="dataPlanes/d", credential_hash=bytes(32)),
+        "SetFleetPolicy": waves_pb2.SetFleetPolicyRequest(policy=waves_pb2.FleetPolicy()),
     }
     request = requests.get(path.rpartition("/")[2])
     return bytes(request.SerializeToString()) if request is not None else b""

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1.snapshot_pb2 import SnapshotHead
@@ -26,7 +27,9 @@ from tests.disk import snapshot as unsigned_snapshot
 from tests.raw import POLICY
 from tests.revoking import IngressInMemory
 from tests.signing import private_key, signer, verifier, write_private_keys, write_public_keys
+from tests.stream.sync_conditions import holds
 from tests.stream.sync_world import ControlPlane, DataPlane, control_plane, eventually
+from tests.stream.test_sync_revocations import create, revoke
 
 OLD, NEW, FOREIGN = 1, 2, 3
 
@@ -40,6 +43,7 @@ class Plane:
         self.renewed = directory / "SIGNED_HEAD"
         self.retry_s = retry_s
         self.activated: list[Snapshot] = []
+        self.ingress = IngressInMemory()
         directory.mkdir(exist_ok=True)
 
     def trust(self, *seeds: int) -> None:
@@ -57,7 +61,7 @@ class Plane:
             instance_uid=uuid.uuid4().hex,
             policy=POLICY,
             activate=activate,
-            ingress=IngressInMemory(),
+            ingress=self.ingress,
             trusted=trusted,
         )
 
@@ -263,6 +267,29 @@ async def test_a_forged_file_on_disk_is_not_served(tmp_path: Path, plane_dir: Pa
         data_plane.activated.clear()
 
 
+async def test_a_forged_file_leads_to_the_signed_one_before_it(tmp_path: Path) -> None:
+    """PREVIOUS is verified too."""
+    data_plane = Plane(tmp_path / "dp")
+    data_plane.trust(OLD)
+    directory = SnapshotDirectory(FileDisk(tmp_path / "dp" / "snapshots"))
+    directory.open()
+    directory.save(with_own_head(unsigned_snapshot(1)))
+    directory.save(unsigned_snapshot(2))
+    directory.close()
+    async with data_plane.running(NOWHERE):
+        await eventually(serves(data_plane, 1))
+    data_plane.activated.clear()
+    data_plane.trust(FOREIGN)
+    async with data_plane.running(NOWHERE):
+        await asyncio.sleep(0.05)
+    assert data_plane.activated == []
+
+
+def with_own_head(made: Snapshot) -> Snapshot:
+    head = SnapshotHead(position=made.position.to_proto(), entry_count=len(made.entries))
+    return replace(made, signed_head=sign_head(signer(OLD), head).SerializeToString())
+
+
 def with_head_of_another(forged: Snapshot) -> Snapshot:
     other = unsigned_snapshot(8)
     head = SnapshotHead(position=other.position.to_proto(), entry_count=len(other.entries))
@@ -316,3 +343,20 @@ async def test_an_old_signed_head_is_not_served_again(tmp_path: Path, plane_dir:
     async with data_plane.running(NOWHERE, relayed):
         await eventually(serves(data_plane, 2))
     assert data_plane.revisions == [2]
+
+
+async def test_revocations_are_taken_from_a_trusted_control_plane_only(tmp_path: Path) -> None:
+    keys = write_private_keys(tmp_path / "signing.pem", 1)
+    trusting, others = Plane(tmp_path / "trusting"), Plane(tmp_path / "others")
+    trusting.trust(1)
+    others.trust(2)
+    async with control_plane(tmp_path, signing_keys=keys) as plane:
+        created = await create(plane)
+        await revoke(plane)
+        with capture_logs() as logs:
+            async with others.running(plane.address):
+                await eventually(lambda: holds(any(log["event"] == "revocations_refused" for log in logs)))
+        assert not others.ingress.revoked
+        async with trusting.running(plane.address):
+            await eventually(lambda: holds(bool(trusting.ingress.revoked)))
+        assert list(trusting.ingress.revoked) == [created.api_key.uid]

@@ -112,7 +112,7 @@ class Ledger:
             cold_start = cold_start_of(state) if state is not None else None
             if cold_start is not None:
                 self._cold_starts[name] = cold_start
-        for name in self._cold_starts.keys() - snapshot.deployable.keys():
+        for name in [name for name in self._cold_starts if name not in snapshot.deployable]:
             del self._cold_starts[name]
 
     # -- queries -----------------------------------------------------------------------------------

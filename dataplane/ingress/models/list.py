@@ -2,15 +2,17 @@
 
 An entry is encoded without its state, and again when a snapshot has changed it or what it depends
 on. That costs time in proportion to the change (`depending`), and is done when somebody asks. A
-body joins the entries, each with its current state. It is kept until the entries or the state of a
-model change. No other process is asked, and a model that has never run is listed as IDLE.
+body joins pieces of some hundred entries, each entry with its current state. A piece is kept until
+an entry in it or the state of a model that it shows changes. No other process is asked, and a model
+that has never run is listed as IDLE.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -25,7 +27,7 @@ _BODIES_MAX = 16
 """Lists that are kept for keys with different patterns. A list of a hundred thousand names has
 about 20 MB."""
 _SLICE_ENTRIES = 250
-"""Entries that are encoded or joined before other requests get their turn: at most a few ms."""
+"""Entries that are encoded before other requests get their turn: at most a few ms."""
 _HEAD, _END = b'{"object":"list","data":[', b"]}"
 _STATE_PIECES = {state: f',"state":"{state.value}"}}'.encode() for state in State}
 
@@ -64,12 +66,32 @@ class _Row:
 
 
 @dataclass(frozen=True, slots=True)
+class _Piece:
+    """Entries of a list that follow each other."""
+
+    names: tuple[str, ...]
+    """Their served names: a run of keys of the map that they are listed from."""
+    name_set: frozenset[str]
+    bases: frozenset[str]
+    """The models whose states it shows."""
+    encoded: bytes
+
+
+@dataclass(slots=True)
 class _Selection:
     """What a key may see."""
 
-    key: ApiKey
-    """One of those that have these patterns."""
-    names: SortedMap[str, None]
+    key: ApiKey | None
+    """One of those that have these patterns; None: of the whole list."""
+    names: SortedMap[str, Any]
+    pieces: dict[int, _Piece] = field(default_factory=dict)
+    """By the identity of `names` in the piece."""
+
+    def drop_pieces(self, served_names: Set[str], bases: Set[str]) -> None:
+        """Forget the pieces that show one of these entries or the state of one of these models."""
+        for identity, piece in tuple(self.pieces.items()):
+            if not (piece.name_set.isdisjoint(served_names) and piece.bases.isdisjoint(bases)):
+                del self.pieces[identity]
 
 
 class _Rows:
@@ -84,7 +106,8 @@ class _Rows:
         """The last one that was asked for."""
         self._rows: dict[str, _Row] = {}
         """By served name."""
-        self._selections: dict[Patterns, _Selection] = {}
+        self._selections: dict[Patterns, _Selection] = {(): _Selection(None, SortedMap())}
+        """The whole list, and what keys with these patterns may see."""
         self._bodies: dict[Patterns, bytes] = {}
         """Kept as long as the entries and `_states` are the same."""
         self._states: Mapping[str, State] = {}
@@ -123,16 +146,20 @@ class _Rows:
             self._rows.pop(name, None)
         self._rows.update(rows)
         self._bodies.clear()
-        self._follow_selections(changed)
+        self._follow_selections(snapshot, changed)
 
-    def _follow_selections(self, changed: Iterable[str]) -> None:
-        if len(changed := tuple(changed)) > _SLICE_ENTRIES:
-            self._selections.clear()  # they are made anew, in slices, when they are asked for
-            return
-        for patterns, known in self._selections.items():
-            visible = {name: None for name in changed if name in self._rows and known.key.may_use(name)}
-            names = known.names.updated(visible, [name for name in changed if name not in visible])
-            self._selections[patterns] = _Selection(known.key, names)
+    def _follow_selections(self, snapshot: Snapshot, changed: list[str]) -> None:
+        whole = self._selections[()]
+        whole.names = snapshot.served
+        if len(changed) > _SLICE_ENTRIES:
+            whole.pieces.clear()
+            self._selections = {(): whole}  # the others are made anew, in slices, when they are asked for
+        names = frozenset(changed)
+        for selection in self._selections.values():
+            selection.drop_pieces(names, frozenset())
+            if selection.key is not None:
+                visible = {name: None for name in changed if name in self._rows and selection.key.may_use(name)}
+                selection.names = selection.names.updated(visible, names - visible.keys())
 
     async def select(self, patterns: Patterns, key: ApiKey) -> None:
         """Find the names that a key with these patterns may see."""
@@ -145,37 +172,46 @@ class _Rows:
             if number % _SLICE_ENTRIES == 0:
                 await asyncio.sleep(0)
         if len(self._selections) >= _BODIES_MAX:
-            self._selections.clear()
+            self._selections = {(): self._selections[()]}
             self._bodies.clear()
         self._selections[patterns] = _Selection(key, SortedMap.of(visible))
 
     async def body(self, patterns: Patterns, activation: Activation) -> bytes:
         """The list for these patterns, which must be selected."""
         if not self._is_current(activation):
-            self._activation, self._states = activation, _states_of(activation)
-            self._bodies.clear()
+            self._show(activation)
         body = self._bodies.get(patterns)
         if body is None:
-            body = await self._joined(
-                self._selections[patterns].names if patterns else self._rows_in_order(), activation
-            )
-            self._bodies[patterns] = body
+            body = self._bodies[patterns] = await self._joined(self._selections[patterns], activation)
         return body
 
-    def _rows_in_order(self) -> Iterable[str]:
-        return self._snapshot.served if self._snapshot is not None else ()
+    def _show(self, activation: Activation) -> None:
+        states = _states_of(activation)
+        changed = {name for name, _ in self._states.items() ^ states.items()}
+        for selection in self._selections.values():
+            selection.drop_pieces(frozenset(), changed)
+        self._activation, self._states = activation, states
+        self._bodies.clear()
 
-    async def _joined(self, names: Iterable[str], activation: Activation) -> bytes:
-        pieces = [_HEAD]
-        for number, name in enumerate(names, start=1):
-            row = self._rows[name]
-            pieces.append(row.encoded)
-            pieces.append(_STATE_PIECES[state_of(activation, row.bases)])
-            if number % _SLICE_ENTRIES == 0:
+    async def _joined(self, selection: _Selection, activation: Activation) -> bytes:
+        pieces: dict[int, _Piece] = {}
+        for names in selection.names.key_runs():
+            piece = selection.pieces.get(id(names))
+            if piece is None or piece.names is not names:
+                piece = self._piece(names, activation)
                 await asyncio.sleep(0)
-        if len(pieces) > 1:
-            pieces[1] = pieces[1][1:]  # no comma before the first
-        return b"".join((*pieces, _END))
+            pieces[id(names)] = piece
+        selection.pieces = pieces
+        joined = b"".join(piece.encoded for piece in pieces.values())
+        return b"".join((_HEAD, joined[1:], _END))  # no comma before the first
+
+    def _piece(self, names: tuple[str, ...], activation: Activation) -> _Piece:
+        rows = [self._rows[name] for name in names]
+        encoded = b"".join(
+            part for row in rows for part in (row.encoded, _STATE_PIECES[state_of(activation, row.bases)])
+        )
+        bases = frozenset(base for row in rows for base in row.bases)
+        return _Piece(names, frozenset(names), bases, encoded)
 
 
 def _states_of(activation: Activation) -> Mapping[str, State]:

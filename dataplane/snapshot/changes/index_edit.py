@@ -23,6 +23,7 @@ from dataplane.snapshot.snapshot import (
     RawEntry,
     Resource,
     Snapshot,
+    age_key,
     candidate_name,
     is_api_key,
     model_of,
@@ -62,6 +63,7 @@ class _IndexEdit:
         self._policy = policy
         self._models = MapEdit(held.models)
         self._adapters = MapEdit(held.adapters)
+        self._adapters_by_age = MapEdit(held.adapters_by_age)
         self._routes = MapEdit(held.routes)
         self._served = MapEdit(held.served)
         self._deployable = MapEdit(held.deployable)
@@ -98,6 +100,7 @@ class _IndexEdit:
             self._note_model(message)
         elif isinstance(message, snapshot_pb2.AdapterEntry):
             self._adapters.discard(name)
+            self._adapters_by_age.discard(age_key(message))
         elif isinstance(message, snapshot_pb2.RouteEntry):
             self._routes.discard(name)
         elif isinstance(message, snapshot_pb2.AdapterRevisionEntry):
@@ -139,6 +142,7 @@ class _IndexEdit:
             self._withhold(message.name, message, base_quarantined(base, message.revision.number))
         elif isinstance(message, snapshot_pb2.AdapterEntry):
             self._adapters.set(message.name, message)
+            self._adapters_by_age.set(age_key(message), message)
             self._served.set(message.served_name, message)
         else:
             self._pinned_adapters.set(message.name, pinned_adapter(message))
@@ -198,9 +202,10 @@ class _IndexEdit:
         message = message_before(self._held, entry)
         assert isinstance(message, snapshot_pb2.AdapterEntry | snapshot_pb2.AdapterRevisionEntry), "its type says so"
         self._quarantined.discard(entry.name)
-        self._adapters.discard(entry.name)
         self._pinned_adapters.discard(entry.name)
         if isinstance(message, snapshot_pb2.AdapterEntry):
+            self._adapters.discard(entry.name)
+            self._adapters_by_age.discard(age_key(message))
             self._free_served_name(message)
         self._put_adapter(message)
 
@@ -248,6 +253,7 @@ class _IndexEdit:
             digest=self._difference.digest,
             models=self._models.result(),
             adapters=self._adapters.result(),
+            adapters_by_age=self._adapters_by_age.result(),
             served=self._served.result(),
             routes=self._routes.result(),
             deployable=self._deployable.result(),

@@ -20,6 +20,7 @@ from dataplane.snapshot.snapshot import (
     RawEntry,
     Resource,
     Snapshot,
+    age_key,
     candidate_name,
     is_api_key,
     model_of,
@@ -52,14 +53,13 @@ def build(
         withheld: The messages of those that could be decoded.
         signed_head: The serialised SignedHead that it came with. Empty: none did.
     """
-    messages, withheld = tuple(messages), tuple(withheld)
+    entries, messages, withheld = tuple(entries), tuple(messages), tuple(withheld)
     models = _named(messages, snapshot_pb2.ModelEntry)
     adapters = _named(messages, snapshot_pb2.AdapterEntry)
     routes = _named(messages, snapshot_pb2.RouteEntry)
     keys = _named(messages, api_key_pb2.ApiKeyEntry)
     pins = [message for message in messages if isinstance(message, Pin)]
     deployable = _deployable(models, pins, quarantined)
-    entries = tuple(entries)
     live_keys = sorted((key.key_hash, key.name) for key in keys.values() if not key.revoked)
     resources: Iterable[Resource] = chain(models.values(), adapters.values(), routes.values())
     return Snapshot(
@@ -69,6 +69,7 @@ def build(
         digest=digest,
         models=SortedMap.of(models),
         adapters=SortedMap.of(adapters),
+        adapters_by_age=SortedMap.of((age_key(adapter), adapter) for adapter in adapters.values()),
         served=SortedMap.of((resource.served_name, resource) for resource in resources),
         routes=SortedMap.of(routes),
         deployable=SortedMap.of(deployable),

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import operator
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, ItemsView, Iterable, Iterator, Mapping, ValuesView
+from collections.abc import Collection, ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from typing import Any, Generic, TypeVar
 
 _K = TypeVar("_K")
@@ -30,6 +30,8 @@ _V = TypeVar("_V")
 BLOCK_KEYS = 256
 """Keys of a block when it is made. It is split when it has twice as many. Smaller blocks make a
 longer list of blocks, which every update copies."""
+_REBUILD_SHARE = 4
+"""With more than one in so many keys touched, all blocks are made anew, which costs less."""
 _SPARSE_BLOCKS = 8
 """Blocks that may be too many, for their keys, before all are made anew."""
 
@@ -97,6 +99,13 @@ class SortedMap(Mapping[_K, _V]):
 
     __hash__ = None  # type: ignore[assignment]  # as of every mapping: values may be mutable
 
+    def key_runs(self) -> Iterator[tuple[_K, ...]]:
+        """All keys in order, block by block.
+
+        A block in which no key has come or gone is the same tuple in both versions.
+        """
+        return (block.keys for block in self._blocks)
+
     def value_at(self, index: int) -> _V:
         """The value at a place of the order, from 0; in time proportional to the number of blocks.
 
@@ -140,7 +149,7 @@ class SortedMap(Mapping[_K, _V]):
         touched: list[Any] = sorted({*values, *removed})
         if not touched:
             return self
-        if len(touched) > len(self._blocks):
+        if _REBUILD_SHARE * len(touched) > self._length:
             return self._rebuilt(values, removed)
         blocks, firsts, length = self._blocks[:], self._firsts[:], self._length
         end = len(touched)
@@ -167,10 +176,15 @@ class SortedMap(Mapping[_K, _V]):
         """Keys that only one of the two has, or whose values are not the same object, in order."""
         if before is self:
             return []
-        old, new = (
-            {key: value for block in blocks for key, value in zip(block.keys, block.values, strict=True)}
-            for blocks in _unshared(before._blocks, self._blocks)
-        )
+        old_blocks, new_blocks = _unshared(before._blocks, self._blocks)
+        if [block.keys for block in old_blocks] == [block.keys for block in new_blocks]:
+            return [
+                key
+                for old_block, block in zip(old_blocks, new_blocks, strict=True)
+                for key, old_value, value in zip(block.keys, old_block.values, block.values, strict=True)
+                if old_value is not value
+            ]
+        old, new = _content(old_blocks), _content(new_blocks)
         missing = object()
         found: list[Any] = [key for key, value in new.items() if old.get(key, missing) is not value]
         found += [key for key in old if key not in new]
@@ -209,6 +223,13 @@ def _unshared(
     return [block for block in old if id(block) not in shared], [block for block in new if id(block) not in shared]
 
 
+def _content(blocks: list[_Block[_K, _V]]) -> dict[_K, _V]:
+    found: dict[_K, _V] = {}
+    for block in blocks:
+        found.update(zip(block.keys, block.values, strict=True))
+    return found
+
+
 def _blocks_of(keys: list[_K], values: list[_V]) -> list[_Block[_K, _V]]:
     return [
         _Block(tuple(keys[at : at + BLOCK_KEYS]), tuple(values[at : at + BLOCK_KEYS]))
@@ -218,22 +239,25 @@ def _blocks_of(keys: list[_K], values: list[_V]) -> list[_Block[_K, _V]]:
 
 def _edited(block: _Block[_K, _V], touched: list[Any], values: Mapping[_K, _V]) -> list[_Block[_K, _V]]:
     """The blocks that replace a block: none, one, or several if it has grown too large."""
-    keys: list[Any] = list(block.keys)
-    contents: list[_V] = list(block.values)
+    keys: Sequence[Any] = block.keys
+    contents = list(block.values)
     changed = False
     for key in touched:
         index = bisect_left(keys, key)
         is_there = index < len(keys) and keys[index] == key
-        if key in values:
-            value = values[key]
-            changed = changed or not (is_there and contents[index] is value)
-            keys[index : index + is_there] = [key]
-            contents[index : index + is_there] = [value]
-        elif is_there:
+        if is_there and key in values:
+            changed = changed or contents[index] is not values[key]
+            contents[index] = values[key]
+        elif is_there or key in values:
             changed = True
-            del keys[index], contents[index]
+            # Keys are copied only if one comes or goes. Copying touches each of them in memory.
+            keys = keys if isinstance(keys, list) else list(keys)
+            keys[index : index + is_there] = [] if is_there else [key]
+            contents[index : index + is_there] = [] if is_there else [values[key]]
     if not changed:
         return [block]
+    if not isinstance(keys, list):
+        return [_Block(block.keys, tuple(contents))]
     if len(keys) < 2 * BLOCK_KEYS:
         return [_Block(tuple(keys), tuple(contents))] if keys else []
     return _blocks_of(keys, contents)

@@ -79,11 +79,9 @@ class RevocationsFile:
             return StoredRevocations(damage="it does not begin like a file of revocations of this release")
         uids, position, damage = list[str](), NOTHING_REVOKED, ""
         good = len(_MAGIC)
-        for end, payload in _records(content):
-            batch = _parsed(payload) if payload is not None else None
-            if batch is None:
-                damage = damage or f"the record that ends at byte {end} was altered"
-                continue
+        for begin, end, batch in _records(content):
+            if begin != good:
+                damage = damage or f"bytes {good} to {begin} were altered"
             uids += batch.key_uids
             position = RevocationsPosition(store_uid=batch.store_uid, sequence=batch.last_sequence)
             good = end
@@ -135,20 +133,22 @@ class RevocationsFile:
             raise
 
 
-def _records(content: bytes) -> Iterator[tuple[int, bytes | None]]:
-    """Where each record ends, and its payload; None: it was altered."""
+def _records(content: bytes) -> Iterator[tuple[int, int, pb.RevocationBatch]]:
+    """Where each whole record begins and ends, and what it holds. What is none is skipped."""
     offset = len(_MAGIC)
     while offset + _HEAD_BYTES <= len(content):
-        length = int.from_bytes(content[offset : offset + 4])
-        checksum = int.from_bytes(content[offset + 4 : offset + _HEAD_BYTES])
-        if not 0 < length <= PAYLOAD_BYTES_MAX:
-            yield len(content), None
-            return
-        begin, offset = offset + _HEAD_BYTES, offset + _HEAD_BYTES + length
-        if offset > len(content):
-            return
-        payload = content[begin:offset]
-        yield offset, payload if zlib.crc32(payload) == checksum else None
+        begin = offset + _HEAD_BYTES
+        end = begin + int.from_bytes(content[offset : offset + 4])
+        batch = None
+        if begin < end <= min(len(content), begin + PAYLOAD_BYTES_MAX):
+            payload = content[begin:end]
+            if zlib.crc32(payload) == int.from_bytes(content[offset + 4 : begin]):
+                batch = _parsed(payload)
+        if batch is None:
+            offset += 1
+        else:
+            yield offset, end, batch
+            offset = end
 
 
 def _parsed(payload: bytes) -> pb.RevocationBatch | None:

@@ -18,7 +18,7 @@ from dataplane.sync.revocations.stream import RevocationStream
 from protocol.signing.signatures import REVOCATION_BATCH, SignatureError
 
 RETRY_S = 30.0
-"""How often what could not be kept on disk is tried again. Seconds."""
+"""How often what could not be kept on disk, or not be trusted, is tried again. Seconds."""
 
 _log = structlog.get_logger("dataplane.sync.revocations")
 
@@ -52,7 +52,7 @@ class Verifier(Protocol):
     """Knows which control planes are trusted."""
 
     def verify(self, context: str, payload: bytes, signatures: Iterable[snapshot_pb2.Signature]) -> str:
-        """The id of a trusted key that has signed; empty if signatures are not asked for.
+        """The id of a trusted key that has signed.
 
         Raises:
             SignatureError: None has.
@@ -65,12 +65,13 @@ class RevocationKeeper:
     What it holds only grows. An addition is first applied, then kept, and then reported.
     """
 
-    def __init__(self, file: RevocationsFile, ingress: Ingress, *, verifier: Verifier) -> None:
+    def __init__(self, file: RevocationsFile, ingress: Ingress, *, verifier: Callable[[], Verifier | None]) -> None:
         """
         Args:
             file: Where they are kept.
             ingress: Where they are applied.
-            verifier: Refuses batches that no trusted control plane has signed.
+            verifier: Returns what refuses batches that no trusted control plane has signed. None:
+                all are taken.
         """
         self._file = file
         self._ingress = ingress
@@ -78,10 +79,10 @@ class RevocationKeeper:
         self._held = RevokedKeys()
         self.stream = RevocationStream(self.take)
         """For the Sync client."""
-        self._untrusted = False
-        """A batch was refused for its signature since it was asked for again."""
         self._kept = True
         """Whether the disk has all that is held."""
+        self._ask_again = False
+        """Whether a batch could not be trusted."""
         self._writing = asyncio.Lock()
         self._changed = asyncio.Event()
         self.warning = ""
@@ -130,16 +131,19 @@ class RevocationKeeper:
             False: it does not follow what is known, so the stream has to begin again.
         """
         try:
-            self._verifier.verify(REVOCATION_BATCH, revocations.payload, revocations.signatures)
+            verifier = self._verifier()
+            if verifier is not None:
+                verifier.verify(REVOCATION_BATCH, revocations.payload, revocations.signatures)
             batch = read_batch(revocations.payload)
             addition = self._held.take(batch)
         except Gap as error:
             _log.warning("revocations_missing", error=str(error))
             return False
         except (BatchRefused, SignatureError) as error:
-            # Snapshots go on: they have the revocations, too.
+            # Snapshots go on: they have the revocations, too. Keys may be trusted later.
             _log.error("revocations_refused", error=str(error))
-            self._untrusted |= isinstance(error, SignatureError)
+            self._ask_again = isinstance(error, SignatureError)
+            self._changed.set()
             return True
         if addition is not None:
             _log.info("keys_revoked", keys=len(addition.key_uids), sequence=addition.position.sequence)
@@ -151,23 +155,24 @@ class RevocationKeeper:
         self._changed.set()
         return True
 
-    def ask_again(self) -> None:
-        """Ask for what was refused for its signature: other keys may be trusted now."""
-        if self._untrusted:
-            self._untrusted = False
-            self.stream.ask_again()
-
     async def run(self) -> None:
         """Report what the ingress applies. Runs until it is cancelled."""
         while True:
             try:
-                async with asyncio.timeout(None if self._kept else RETRY_S):
+                async with asyncio.timeout(RETRY_S if self._ask_again or not self._kept else None):
                     await self._changed.wait()
             except TimeoutError:
-                await self._write_all()
+                await self._try_again()
             self._changed.clear()
             applied = await self._ingress.until_applied(lambda: self.position)
             self.stream.applied(applied, self.warning)
+
+    async def _try_again(self) -> None:
+        if not self._kept:
+            await self._write_all()
+        if self._ask_again:
+            self._ask_again = False
+            self.stream.restart()
 
     async def _keep(self, addition: Addition) -> None:
         async with self._writing:

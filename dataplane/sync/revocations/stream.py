@@ -73,13 +73,13 @@ class RevocationStream:
 
     # -- for who takes them ------------------------------------------------------------------------
 
-    def ask_again(self) -> None:
-        """Ask for everything that is not known, on a new stream."""
-        self._restart()
-
     def kept(self, position: RevocationsPosition) -> None:
         """They are known up to here: the next Hello asks for those after it."""
         self._reports.kept = position
+
+    def restart(self) -> None:
+        """Begin the stream again, which asks for what is not known."""
+        self._restart()
 
     def applied(self, position: RevocationsPosition, warning: str) -> None:
         """Report what every ingress replica applies, and what operators must know."""

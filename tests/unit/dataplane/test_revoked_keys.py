@@ -12,6 +12,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ import pytest
 
 from dataplane.agent.ingress_revocations import IngressRevocations
 from dataplane.agent.ingress_swap import SwapTiming
-from dataplane.agent.relayed_snapshot import find_snapshot, put_snapshot
+from dataplane.agent.relayed_snapshot import SnapshotPublisher, find_snapshot
 from dataplane.ingress.access.api_keys import find_key
-from dataplane.ingress.relayed_view import RelayedView
+from dataplane.ingress.relayed_view import WATCHED, RelayedView
 from dataplane.openai import errors as openai_errors
 from dataplane.relay.relay import Watcher
+from dataplane.relay.snapshots import read_snapshot
 from dataplane.relay.topics import Key, Role, Topic
 from dataplane.settings import Settings
 from dataplane.snapshot.activation import Activation, View
@@ -59,10 +61,10 @@ class Ingress:
 
     def __init__(self, cluster: Cluster, name: str) -> None:
         relay = cluster.world.relay(Role.INGRESS, name)
-        self._watcher: Watcher = relay.watcher([Key(Topic.SNAPSHOT), Key(Topic.ACTIVATION)])
+        self._watcher: Watcher = relay.watcher(WATCHED)
         self._revocations: Watcher = relay.watcher([Topic.REVOCATIONS])
         self._revoked = set[str]()
-        self._relayed = RelayedView(POLICY, RULES)
+        self._relayed = RelayedView(POLICY, RULES, partial(read_snapshot, relay))
         self._view: View | None = None
 
     async def follow(self) -> Ingress:
@@ -100,11 +102,12 @@ class Cluster:
     async def start_agent(self) -> SnapshotKeeper:
         self._agents += 1
         self._relay = relay = self.world.relay(Role.AGENT, "agent", incarnation=self._agents)
+        publisher = SnapshotPublisher(relay, rules=RULES)
         keeper: SnapshotKeeper
 
         async def activate(snapshot: Snapshot) -> None:
             await relay.put({Key(Topic.ACTIVATION): Activation(sequence=1, models={})})
-            await put_snapshot(relay, snapshot, rules=RULES, withdrawn=keeper.withdrawn)
+            await publisher.put(snapshot, withdrawn=keeper.withdrawn)
 
         settings = Settings(data_dir=self._directory, controlplane="127.0.0.1:1")
         ingress = IngressRevocations(relay, positions=dict, serve=ServeWorld(), timing=SwapTiming())

@@ -34,7 +34,7 @@ class Signer:
 
 
 def batches(source: Source, signer: Signer | None = None) -> RevocationBatches:
-    return RevocationBatches(source, store_uid=lambda: "store", signer=lambda: signer)
+    return RevocationBatches(source, store_uid="store", signer=lambda: signer)
 
 
 def payload_of(batch: Batch) -> pb.RevocationBatch:
@@ -95,3 +95,15 @@ async def test_batches_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch
 async def test_a_store_without_the_revocation_is_an_error_and_no_empty_batch() -> None:
     with pytest.raises(LookupError, match="after 3"):
         await batches(Source(3)).get(BatchRequest(after_sequence=3, newest_sequence=4))
+
+
+async def test_a_batch_is_signed_again_when_the_keys_have_changed() -> None:
+    signers = [Signer(), Signer()]
+    made = RevocationBatches(Source(1), store_uid="store", signer=lambda: signers[0])
+    request = BatchRequest(after_sequence=0, newest_sequence=1)
+    before = await made.get(request)
+    signers.reverse()
+    assert (await made.get(request)).signer is not before.signer
+    assert len(signers[0].signed) == 1
+    await made.get(request)
+    assert len(signers[0].signed) == 1

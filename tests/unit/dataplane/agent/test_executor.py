@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from broadsheet.v1 import snapshot_pb2
 from dataplane.agent.desired import application_name, replica_bounds
@@ -16,7 +17,7 @@ from dataplane.relay.messages import LiveAdapters, SleepOrder
 from dataplane.relay.relay import Changes
 from dataplane.relay.topics import Key, Role, Topic
 from tests import views
-from tests.unit.dataplane.agent.ledger.reporting import empty
+from tests.unit.dataplane.agent.ledger.reporting import empty, engine, report_engines
 from tests.unit.dataplane.agent.serve_world import ServeWorld
 from tests.unit.dataplane.relay.relay_world import RelayWorld
 
@@ -32,6 +33,9 @@ class World:
         self.serve = ServeWorld()
         self._relays = RelayWorld()
         self.executor = Executor(self.ledger, self._relays.relay(Role.AGENT, "agent"), self.serve, clock=time.time)
+
+    def puts(self) -> int:
+        return self._relays.calls.count("put")
 
     @property
     def stage(self) -> Stage:
@@ -119,10 +123,23 @@ async def test_adapters_of_the_catalog_are_published_once_for_each_revision() ->
     world = World()
     await world.deployed()
     adapter = views.adapter("m", "a")
-    for revision, names in ((7, {engine_adapter_name(adapter)}), (8, set())):
-        adapters = [adapter] if names else []
+    for revision, adapters in ((7, [adapter]), (8, [])):
         await world.executor.publish_adapters(views.snapshot(ENTRY, *adapters, revision=revision))
         published = (await world.relayed(Topic.ADAPTERS)).values(Topic.ADAPTERS)
         newest = tuple(map(encode_adapter, adapters))
-        assert published == {APP: LiveAdapters(catalog_revision=revision, names=frozenset(names), newest=newest)}
+        assert published == {APP: LiveAdapters(catalog_revision=revision, newest=newest)}
         assert world.ledger.applications.without_adapters_of(revision) == {}
+
+
+async def test_an_adapter_that_is_reported_after_it_has_left_the_catalog_is_told_of() -> None:
+    world = World()
+    await world.deployed()
+    catalog, name = views.snapshot(ENTRY, revision=7), engine_adapter_name(views.adapter("m", "a"))
+    await world.executor.publish_adapters(catalog)
+    report_engines(world.ledger, {f"{APP}/r": replace(engine(), adapters=(name,))}, time.time())
+    await world.executor.publish_adapters(catalog)
+    told = (await world.relayed(Topic.ADAPTERS)).values(Topic.ADAPTERS)
+    assert told == {APP: LiveAdapters(catalog_revision=7, left=frozenset({name}))}
+    puts = world.puts()
+    await world.executor.publish_adapters(catalog)
+    assert world.puts() == puts

@@ -15,6 +15,7 @@ from dataplane.relay.messages import EngineReport, SleepOrder
 from dataplane.snapshot.activation import ModelActivation, State
 from dataplane.snapshot.snapshot import Snapshot
 from tests import views
+from tests.raw import accepted, model, raws
 from tests.unit.dataplane.agent.reconciler.situations import application
 
 ADAPTER = views.adapter("m", "a")
@@ -157,6 +158,29 @@ def test_new_states_of_adapters_are_added_to_the_statuses_as_they_are() -> None:
     assert after == {"models/m": before["models/m"], ADAPTER.name: new}
     assert after[ADAPTER.name].update_time.seconds == 20
     assert ADAPTER.name not in before
+
+
+def test_quarantined_entries_are_reported_and_idle_again_when_they_are_served() -> None:
+    statuses = Statuses()
+    good, bad = raws(model("a"), model("b")), raws(model("a"), model("b", uri="s3://x/y"))
+    found = statuses.update(accepted(bad), {}, 10)
+    assert found["models/b"].state == status_pb2.RESOURCE_STATE_QUARANTINED
+    assert found["models/b"].reason == "ENTRY_INVALID"
+    again = statuses.update(accepted(good), {}, 20)
+    assert {name: status.state for name, status in again.items()} == {
+        "models/a": status_pb2.RESOURCE_STATE_IDLE,
+        "models/b": status_pb2.RESOURCE_STATE_IDLE,
+    }
+    assert again["models/a"] is found["models/a"]
+    assert set(statuses.update(accepted(good[:1]), {}, 30)) == {"models/a"}
+
+
+def test_a_quarantined_entry_that_runs_is_reported_as_quarantined() -> None:
+    candidate = views.with_candidate(model("a"), model("a", number=2), 100)
+    catalog = accepted(raws(candidate, views.pinned(model("a", number=2))))
+    ready = {"models/a/revisions/2": ModelActivation(state=State.READY, revision_number=2)}
+    found = Statuses().update(catalog, notable_statuses(catalog, ready, {}, frozenset()), 10)
+    assert found["models/a/revisions/2"].state == status_pb2.RESOURCE_STATE_QUARANTINED
 
 
 def test_update_time_is_when_the_state_began() -> None:

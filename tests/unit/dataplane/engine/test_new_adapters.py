@@ -26,7 +26,6 @@ def live(catalog_revision: int, **changed_at: int) -> LiveAdapters:
     newest = sorted(changed_at.items(), key=lambda item: -item[1])
     return LiveAdapters(
         catalog_revision=catalog_revision,
-        names=frozenset(),
         newest=tuple(encode_adapter(entry(adapter_id, revision)) for adapter_id, revision in newest),
     )
 

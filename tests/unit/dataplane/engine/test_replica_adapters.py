@@ -164,10 +164,10 @@ async def test_what_has_left_the_catalog_is_stale_and_its_failure_is_forgotten(w
     await world.refusal()
     await world.adapters.ensure(OTHER)
     loaded = engine_adapter_name(OTHER)
-    everything = LiveAdapters(catalog_revision=7, names=frozenset({NAME, loaded}))
+    everything = LiveAdapters(catalog_revision=7)
     assert world.adapters.stale(everything) == []
     assert NAME in world.adapters.failures
-    assert world.adapters.stale(LiveAdapters(catalog_revision=8, names=frozenset())) == [loaded]
+    assert world.adapters.stale(LiveAdapters(catalog_revision=8, left=frozenset({NAME, loaded}))) == [loaded]
     assert world.adapters.failures == {}
 
 

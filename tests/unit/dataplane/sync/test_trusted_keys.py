@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1.snapshot_pb2 import SnapshotHead
@@ -179,7 +180,7 @@ async def test_what_was_refused_is_asked_for_again_when_the_keys_change(tmp_path
     keys = trusting(tmp_path, 1, reload_interval_s=0.001)
     keys.rejected(AT)
     asked = _Asked()
-    following = asyncio.create_task(keys.follow(asked, serves=lambda: True))
+    following = asyncio.create_task(keys.follow(asked, serving=lambda: None))
     write_public_keys(tmp_path / "trusted.pem", 1, 2)
     await asked.once()
     assert asked.questions == [({AT}, 1)]
@@ -192,7 +193,7 @@ async def test_a_million_refusals_are_not_remembered(tmp_path: Path) -> None:
     for revision in range(1000):
         keys.rejected(replace(AT, revision=revision))
     asked = _Asked()
-    following = asyncio.create_task(keys.follow(asked, serves=lambda: True))
+    following = asyncio.create_task(keys.follow(asked, serving=lambda: None))
     await asked.once()
     assert {item.revision for item in asked.questions[0][0]} == set(range(1000 - REJECTED_MAX, 1000))
     following.cancel()
@@ -201,7 +202,7 @@ async def test_a_million_refusals_are_not_remembered(tmp_path: Path) -> None:
 async def test_what_was_refused_is_asked_for_again_after_a_while(tmp_path: Path) -> None:
     keys = trusting(tmp_path, 1, reload_interval_s=0.001, retry_s=0.01)
     asked = _Asked()
-    following = asyncio.create_task(keys.follow(asked, serves=lambda: True))
+    following = asyncio.create_task(keys.follow(asked, serving=lambda: None))
     for number in (1, 2):
         keys.rejected(AT)
         await asked.once()
@@ -213,7 +214,7 @@ async def test_what_was_refused_is_asked_for_again_after_a_while(tmp_path: Path)
 
 async def test_a_file_that_cannot_be_used_leaves_the_former_keys(tmp_path: Path) -> None:
     keys = trusting(tmp_path, 1, reload_interval_s=0.001)
-    following = asyncio.create_task(keys.follow(_Asked(), serves=lambda: True))
+    following = asyncio.create_task(keys.follow(_Asked(), serving=lambda: None))
     (tmp_path / "trusted.pem").write_text("half a k")
     await asyncio.sleep(0.05)
     assert isinstance(accepted(keys, signed()), Snapshot)
@@ -227,19 +228,35 @@ async def refuses(keys: TrustedKeys, reason: str) -> bool:
     return isinstance(outcome, Rejection) and outcome.reason == reason
 
 
-@pytest.mark.parametrize(("serves", "ends"), [(False, True), (True, False)])
-async def test_an_agent_that_serves_nothing_starts_anew_with_other_keys(
-    tmp_path: Path, serves: bool, ends: bool
+async def test_an_agent_that_serves_nothing_starts_anew_with_other_keys(tmp_path: Path) -> None:
+    keys = trusting(tmp_path, 1, reload_interval_s=0.001)
+    keys.refused_at_start = True
+    following = asyncio.create_task(keys.follow(_Asked(), serving=lambda: None))
+    write_public_keys(tmp_path / "trusted.pem", 1, 2)
+    with pytest.raises(TrustedKeysChanged):
+        await asyncio.wait_for(following, 10)
+
+
+@pytest.mark.parametrize(("seed", "alarms"), [(1, 0), (2, 1)])
+async def test_what_is_in_service_stays_there_and_an_alarm_says_when_no_trusted_key_has_signed_it(
+    tmp_path: Path, seed: int, alarms: int
 ) -> None:
     keys = trusting(tmp_path, 1, reload_interval_s=0.001)
     keys.refused_at_start = True
-    following = asyncio.create_task(keys.follow(_Asked(), serves=lambda: serves))
-    write_public_keys(tmp_path / "trusted.pem", 1, 2)
-    await asyncio.wait([following], timeout=10 if ends else 0.05)
-    assert following.done() == ends
-    if ends:
-        assert isinstance(following.exception(), TrustedKeysChanged)
+    served = accepted(keys, signed())
+    assert isinstance(served, Snapshot)
+    with capture_logs() as logs:
+        following = asyncio.create_task(keys.follow(_Asked(), serving=lambda: served))
+        write_public_keys(tmp_path / "trusted.pem", seed, 3)
+        await eventually(lambda: logged(logs, "trusted_keys_reloaded"))
+        await asyncio.sleep(0.02)
+    assert not following.done()
     following.cancel()
+    assert [item["event"] for item in logs].count("snapshot_in_service_not_trusted") == alarms
+
+
+async def logged(logs: Sequence[Mapping[str, object]], event: str) -> bool:
+    return any(item["event"] == event for item in logs)
 
 
 # --- renewed signatures

@@ -77,6 +77,16 @@ def test_a_client_behind_what_is_kept_gets_a_manifest_and_what_it_wants_of_each_
     assert subscription.settled
 
 
+def test_of_a_manifest_no_more_than_a_chunk_of_refs_is_held() -> None:
+    subscription = with_refs("a", "b")
+    subscription.receive(want(at(5), digest_of("b")), 0)
+    assert subscription._transfer is not None
+    assert (subscription._transfer.refs, subscription._transfer._wanted) == ({}, ("b",))
+    subscription.take_output(0)
+    subscription.chunk_written(written_of(entries("b")))
+    assert subscription._transfer._wanted == ()
+
+
 def test_wanted_entries_may_take_several_chunks() -> None:
     subscription = with_refs("a", "b", "c")
     subscription.receive(want(at(5), *map(digest_of, "cab")), 0)

@@ -77,7 +77,7 @@ def well(outcome: Snapshot | Rejection) -> Snapshot:
     return outcome
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=250)
 @given(first=CATALOGS, steps=st.lists(st.tuples(CATALOGS, REMOVALS), max_size=6))
 def test_changes_give_what_all_entries_give(first: Catalog, steps: list[tuple[Catalog, set[str]]]) -> None:
     held = accepted(ordered(repaired(first, is_accepted)))
@@ -192,6 +192,15 @@ def test_removing_what_is_referred_to_is_refused() -> None:
     well(after(routed, change_of(routed, removed=gone | {"routes/r"})))
     everything = frozenset(entry.name for entry in routed.entries)
     assert not well(after(routed, change_of(routed, removed=everything))).served
+
+
+def test_an_adapter_is_no_base() -> None:
+    in_place_of_the_model = adapter("b", "z")
+    in_place_of_the_model.name = "models/a"
+    assert reason(after(HELD, change_of(HELD, raw(in_place_of_the_model)))) == BASE_MODEL_MISSING
+    on_an_adapter = adapter("a", "z")
+    on_an_adapter.model = "models/a/adapters/x"
+    assert reason(after(HELD, change_of(HELD, raw(on_an_adapter)))) == BASE_MODEL_MISSING
 
 
 def test_served_names_stay_unique_and_may_move() -> None:

@@ -67,6 +67,9 @@ def test_an_update_shares_all_blocks_but_those_that_it_touches() -> None:
     later = held.updated({50_000: -1, 50_001: -2}, {7})
     apart = {id(block) for block in later._blocks} - {id(block) for block in held._blocks}
     assert len(apart) == 2
+    runs = {id(keys) for keys in later.key_runs()} - {id(keys) for keys in held.key_runs()}
+    assert len(runs) == 1, "the keys are the same where only values have changed"
+    assert [key for keys in later.key_runs() for key in keys] == list(later)
 
 
 def test_removing_nearly_all_leaves_few_blocks() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -26,13 +26,6 @@ from tests.signing import signer, verifier
 HEAD = Position(store_uid="store", revision=1, digest=bytes(32))
 
 
-class Anybody:
-    """Asks for no signature."""
-
-    def verify(self, context: str, payload: bytes, signatures: Iterable[snapshot_pb2.Signature]) -> str:
-        return ""
-
-
 class World:
     """A disk and an ingress that outlive agents."""
 
@@ -42,7 +35,7 @@ class World:
 
     async def start(self, trusted: Verifier | None = None) -> RevocationKeeper:
         file = RevocationsFile(FileDisk(self.path.parent), self.path.name, with_room=lambda write: write())
-        keeper = RevocationKeeper(file, self.ingress, verifier=trusted or Anybody())
+        keeper = RevocationKeeper(file, self.ingress, verifier=lambda: trusted)
         await keeper.load()
         keeper.stream.open()
         await keeper.stream.receive(pb.SyncResponse(heartbeat=pb.Heartbeat(head=HEAD.to_proto())))
@@ -207,3 +200,16 @@ async def test_a_batch_that_cannot_be_trusted_or_read_is_an_alarm_and_not_applie
     assert not world.path.exists() or world.on_disk() == ((), 0)
     assert await keeper.take(signed(batch("a"), 1)), "the good one is taken afterwards"
     assert set(world.ingress.revoked) == {"a"}
+
+
+async def test_what_was_not_trusted_is_asked_for_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trusted keys may have been changed by then."""
+    monkeypatch.setattr(revocation_keeper, "RETRY_S", 0.02)
+    keeper, restarts = await world.start(verifier(1)), list[bool]()
+    keeper.stream.connect(wake=lambda: None, restart=lambda: restarts.append(True))
+    async with running(keeper):
+        await keeper.take(batch("a"))
+        await until(lambda: bool(restarts))
+        await keeper.take(signed(batch("a", last=5), 1))
+        await asyncio.sleep(0.1)
+    assert len(restarts) == 1, "what is malformed is not asked for again"
