@@ -12,7 +12,7 @@ from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1 import status_pb2
 from dataplane.agent.ingress_swap import SwapTiming, until_ingress_decides_by
 from dataplane.agent.ledger.usage import Usage
-from dataplane.agent.relayed_snapshot import find_snapshot, put_snapshot
+from dataplane.agent.relayed_snapshot import SnapshotPublisher, find_snapshot
 from dataplane.agent.serve_api import ServeApi
 from dataplane.relay.relay import Relay
 from dataplane.relay.topics import Key, Topic
@@ -100,6 +100,8 @@ class Agent:
         """How the stream has ended while a decision was pending."""
         self._sequence = 0
         self._usage = Usage()
+        rules = validation_rules("simulated", site.policy)
+        self._publisher = SnapshotPublisher(cast(Relay, site.relay), rules=rules)
         self.keeper = _keeper(clock, site, instance_uid, activate=self._activate, background=self._in_background)
 
     # -- life --------------------------------------------------------------------------------------
@@ -133,7 +135,7 @@ class Agent:
         if keeper.snapshot is not None:
             await self._activate(keeper.snapshot)
         self._spawn(keeper_module._settle_for_ever(keeper._disk), lambda _: None)
-        self._spawn(keeper._trusted.follow(self._ask_again, serves=lambda: keeper.snapshot is not None), lambda _: None)
+        self._spawn(keeper._trusted.follow(self._ask_again, serving=lambda: keeper.snapshot), lambda _: None)
         self._spawn(keeper._retry_crashed(client), lambda _: self._hello_outdated())
         self._report()
         self._connect()
@@ -173,8 +175,7 @@ class Agent:
         relay = cast(Relay, self._site.relay)
         self._sequence += 1
         await relay.put({Key(Topic.ACTIVATION): Activation(sequence=self._sequence, models={})})
-        rules = validation_rules("simulated", self._site.policy)
-        await put_snapshot(relay, snapshot, rules=rules, withdrawn=self.keeper.withdrawn)
+        await self._publisher.put(snapshot, withdrawn=self.keeper.withdrawn)
         await until_ingress_decides_by(
             snapshot.position,
             positions=self._usage.ingress_positions,

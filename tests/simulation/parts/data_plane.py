@@ -9,6 +9,8 @@ from typing import Protocol, cast
 
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from dataplane.agent.serve_api import ServeApi
+from dataplane.relay.relay import Relay
+from dataplane.relay.snapshots import read_snapshot
 from dataplane.snapshot.policy import Limits, Policy
 from dataplane.sync.events import Candidate, Rejected
 from dataplane.sync.transitions import ProtocolViolation
@@ -108,6 +110,7 @@ class DataPlane:
             f"{self.data_plane_id}-ingress-{self._replicas_started}",
             replace(self.policy, allow_new_store=True),
             lambda: dict(self.relay.values),
+            lambda: read_snapshot(cast(Relay, self.relay)),
             self._on_view,
         )
         self.replicas.append(replica)
@@ -240,6 +243,5 @@ class DataPlane:
             self._observer.stepped(self)
 
     def cut(self, agent: Agent) -> None:
-        """The power was cut in the middle of a change of the disk."""
-        if agent is self.agent:
-            self.power_cut(self._random)
+        """The power was cut in the middle of a change of the disk, perhaps of an orderly stop."""
+        self.power_cut(self._random)

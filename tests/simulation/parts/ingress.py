@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from dataplane.ingress.relayed_view import RelayedView
 from dataplane.relay.relay import Changes
+from dataplane.relay.snapshots import RelayedSnapshot
 from dataplane.relay.topics import Key
 from dataplane.snapshot.activation import View
 from dataplane.snapshot.policy import Policy
@@ -18,13 +19,20 @@ from tests.simulation.virtual.tasks import Task
 REPORT_S = 15.0
 
 Read = Callable[[], Mapping[Key, Any]]
+ReadSnapshot = Callable[[], Awaitable[RelayedSnapshot | None]]
 
 
 class IngressReplica:
     """One process. Ray Serve starts another one when it ends."""
 
     def __init__(
-        self, clock: Clock, replica_id: str, policy: Policy, read: Read, on_view: Callable[[IngressReplica], None]
+        self,
+        clock: Clock,
+        replica_id: str,
+        policy: Policy,
+        read: Read,
+        read_snapshot: ReadSnapshot,
+        on_view: Callable[[IngressReplica], None],
     ) -> None:
         """
         Args:
@@ -32,6 +40,7 @@ class IngressReplica:
             replica_id: Unique in the run.
             policy: Of the data plane.
             read: What the relay has now.
+            read_snapshot: All that it has of the snapshot.
             on_view: Called when it decides by another snapshot, and to renew its report.
         """
         self.replica_id = replica_id
@@ -42,7 +51,7 @@ class IngressReplica:
         self.forgotten = False
         """Neither the relay nor the agent know what it decides by: both were lost meanwhile."""
         rules = validation_rules("simulated", policy)
-        self._relayed = RelayedView(policy, rules)
+        self._relayed = RelayedView(policy, rules, read_snapshot)
         self._read = read
         self._on_view = on_view
         self._clock = clock

@@ -5,6 +5,7 @@ It has the calls of `dataplane.relay.relay.Relay` that those use.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from dataplane.agent.ledger.reports import ReportUpdate
 from dataplane.relay.messages import IngressReport
 from dataplane.relay.relay import Changes
 from dataplane.relay.state import Limits
-from dataplane.relay.topics import Key
+from dataplane.relay.topics import Key, Watched
 from tests.simulation.parts.ingress import IngressReplica
 from tests.simulation.virtual.clock import Clock
 
@@ -43,9 +44,13 @@ class SimulatedRelay:
         for replica in self.watchers:
             self._tell(replica)
 
-    async def read(self, watched: Sequence[Key]) -> Changes:
+    async def put_pickled(self, values: Mapping[Key, bytes], *, removed: Iterable[Key] = ()) -> None:
+        """The same with values that are pickled already."""
+        await self.put({key: pickle.loads(value) for key, value in values.items()}, removed=removed)  # noqa: S301
+
+    async def read(self, watched: Sequence[Watched]) -> Changes:
         """All that there is now."""
-        found = {key: self.values[key] for key in watched if key in self.values}
+        found = {key: value for key, value in self.values.items() if key in watched or key.topic in watched}
         return Changes(epoch="", is_complete=True, changed=found, removed=frozenset())
 
     def watch(self, replica: IngressReplica) -> None:

@@ -13,7 +13,7 @@ import structlog
 
 from controlplane.push import cutting
 from controlplane.push.flights import Flights
-from dataplane.agent import ingress_swap
+from dataplane.agent import ingress_swap, relayed_snapshot
 from dataplane.ingress import relayed_view
 from dataplane.sync import keeper, trusted_keys
 from dataplane.sync.revocations import keeper as revocations_keeper
@@ -54,6 +54,7 @@ _PATCHES: tuple[Patch, ...] = (
     (revocations_keeper, "asyncio", VIRTUAL_ASYNCIO),
     (keeper, "version", lambda _: "simulated"),
     (ingress_swap, "asyncio", VIRTUAL_ASYNCIO),
+    (relayed_snapshot, "asyncio", VIRTUAL_ASYNCIO),
     (relayed_view, "asyncio", VIRTUAL_ASYNCIO),
     (limits, "COMPACT_BYTES_MIN", COMPACT_BYTES),
     (limits, "COMPACT_RECORDS_MAX", COMPACT_RECORDS),
