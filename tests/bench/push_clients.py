@@ -22,15 +22,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import grpc.aio
-
 from broadsheet.v1 import snapshot_pb2
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from broadsheet.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
+from dataplane.sync.channel import insecure_channel
+from dataplane.sync.stream.batches import messages_of
 from protocol.catalog_digest import CatalogDigest, blob_digest
-
-_OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 16 * 1024 * 1024))
-"""Each channel has a connection of its own, as a data plane does."""
 
 
 @dataclass(kw_only=True)
@@ -79,31 +76,39 @@ class Plane:
         self._serving = snapshot_pb2.Position(
             store_uid=order["store_uid"], revision=order["revision"], digest=bytes.fromhex(order["digest"])
         )
+        self._base = self._serving
+        self._chunks: list[pb.Chunk] = []
 
     async def run(self, current: asyncio.Future[float]) -> None:
         """Hold a stream until cancelled. `current` gets the time of the first Intent."""
-        async with grpc.aio.insecure_channel(self._order["address"], options=_OPTIONS) as channel:
+        async with insecure_channel(self._order["address"]) as channel:
             call = SnapshotServiceStub(channel).Sync(metadata=(("authorization", f"Bearer {self._order['token']}"),))
             await call.write(pb.SyncRequest(hello=self._hello()))
-            base = self._serving
-            chunks: list[pb.Chunk] = []
             while isinstance(response := await call.read(), pb.SyncResponse):
-                kind = response.WhichOneof("message")
-                if kind == "intent":
-                    if not current.done():
-                        current.set_result(time.monotonic())
-                    assert response.intent.mode in (pb.Intent.MODE_NONE, pb.Intent.MODE_DELTA), "it has the catalog"
-                    base, chunks = response.intent.base, []
-                elif kind == "chunk":
-                    chunks.append(response.chunk)
-                elif kind == "commit":
-                    self._catalog.apply(base, response.commit.to, chunks)
-                    self._serving = response.commit.to
-                    await call.write(self._active())
-                    self._acknowledged.add(self._serving.revision)
-                elif kind == "heartbeat":
-                    await call.write(pb.SyncRequest(status=pb.Status(serving=self._serving)))
+                for message in messages_of(response):
+                    answer = self._receive(message, current)
+                    if answer is not None:
+                        await call.write(answer)
             raise RuntimeError(f"the stream ended: {await call.code()} {await call.details()}")
+
+    def _receive(self, response: pb.SyncResponse, current: asyncio.Future[float]) -> pb.SyncRequest | None:
+        """Take a message. Returns what to answer, if anything."""
+        kind = response.WhichOneof("message")
+        if kind == "intent":
+            if not current.done():
+                current.set_result(time.monotonic())
+            assert response.intent.mode in (pb.Intent.MODE_NONE, pb.Intent.MODE_DELTA), "it has the catalog"
+            self._base, self._chunks = response.intent.base, []
+        elif kind == "chunk":
+            self._chunks.append(response.chunk)
+        elif kind == "commit":
+            self._catalog.apply(self._base, response.commit.to, self._chunks)
+            self._serving = response.commit.to
+            self._acknowledged.add(self._serving.revision)
+            return pb.SyncRequest(status=pb.Status(target=self._serving, serving=self._serving, phase=pb.PHASE_ACTIVE))
+        elif kind == "heartbeat":
+            return pb.SyncRequest(status=pb.Status(serving=self._serving))
+        return None
 
     def _hello(self) -> pb.Hello:
         return pb.Hello(
@@ -111,11 +116,8 @@ class Plane:
             instance_uid=f"bench-{self._number}",
             have=self._serving,
             software_version="bench",
-            features=[pb.FEATURE_DELTA],
+            features=[pb.FEATURE_DELTA, pb.FEATURE_MANIFEST, pb.FEATURE_BATCH],
         )
-
-    def _active(self) -> pb.SyncRequest:
-        return pb.SyncRequest(status=pb.Status(target=self._serving, serving=self._serving, phase=pb.PHASE_ACTIVE))
 
 
 class Planes:
