@@ -178,7 +178,7 @@ def a_silent_data_plane_counts_as_well(patch: pytest.MonkeyPatch) -> None:
 
 
 FAULTS = (
-    Fault(plant=apply_before_commit, seed=1, invariant="nothing is applied before Commit"),
+    Fault(plant=apply_before_commit, seed=8, invariant="nothing is applied before Commit"),
     Fault(plant=ack_at_send, seed=0, invariant="ACTIVE is active at every ingress replica"),
     Fault(plant=answer_a_nack_with_the_same_snapshot, seed=4, invariant="a rejected snapshot is not sent again"),
     Fault(plant=forget_the_watch_on_a_lost_connection, seed=4, invariant="everyone converges"),

@@ -172,17 +172,10 @@ class DataPlane:
 
     def lose_relay(self) -> None:
         """The relay's actor crashes and is restarted; the agent puts its keys again."""
-        kept = dict(self.relay.values)
         self.relay.lose_everything()
         if self.agent is not None:
-            self._soon(lambda: self._put_again(kept))
-
-    def _put_again(self, kept: dict[object, object]) -> None:
-        # A newer value has come meanwhile, or the agent is gone: its successor puts its own.
-        if self.agent is not None and not self.relay.values:
-            self.relay.values.update(kept)  # type: ignore[arg-type]  # these are the relay's own
-            for replica in self.relay.watchers:
-                replica.look()
+            agent = self.agent
+            self._soon(lambda: self.relay.put_again() if self.agent is agent else None)
 
     def power_cut(self, chance: random.Random) -> None:
         """Everything ends at once, and what was not flushed is lost."""

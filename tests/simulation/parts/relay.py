@@ -28,6 +28,8 @@ class SimulatedRelay:
 
     def __init__(self, clock: Clock, name: str) -> None:
         self.values: dict[Key, Any] = {}
+        self._own: dict[Key, Any] = {}
+        """All that the agent that runs has put, for a relay that was restarted."""
         self.watchers: list[IngressReplica] = []
         self.on_reported: Reported = lambda _: None
         """Of the agent that runs."""
@@ -37,10 +39,13 @@ class SimulatedRelay:
         self._epoch = 1
 
     async def put(self, values: Mapping[Key, Any], *, removed: Iterable[Key] = ()) -> None:
-        """Set and remove keys, and tell the ingress replicas."""
-        self.values.update(values)
-        for key in removed:
-            self.values.pop(key, None)
+        """Set and remove keys, and tell the ingress replicas. A restarted relay gets everything."""
+        if not self.values:
+            self.values.update(self._own)
+        for held in (self.values, self._own):
+            held.update(values)
+            for key in removed:
+                held.pop(key, None)
         for replica in self.watchers:
             self._tell(replica)
 
@@ -62,8 +67,16 @@ class SimulatedRelay:
         """A replica is gone."""
         self.watchers.remove(replica)
 
+    def put_again(self) -> None:
+        """The agent has noticed that the relay was restarted."""
+        if not self.values:
+            self.values.update(self._own)
+            for replica in self.watchers:
+                self._tell(replica)
+
     def follow(self, on_reported: Reported) -> None:
-        """An agent takes what replicas report, from all that there is on."""
+        """A new agent takes what replicas report, from all that there is on."""
+        self._own.clear()
         self.on_reported = on_reported
         on_reported(ReportUpdate(epoch=str(self._epoch), is_complete=True, changed=dict(self._reports)))
 

@@ -69,6 +69,7 @@ class Store:
                 position = replace(committed.position, store_uid=uid)
                 store.commits[number] = store._newest = replace(committed, position=position)
         store._oldest = min(backup._oldest, revision)
+        store.records = dict(backup.records)
         store._entries = store._newest.entries
         for entry in store._entries.values():
             store._digest = store._digest.added(entry.name, entry.type, entry.digest)
