@@ -200,7 +200,8 @@ async def world(directory: Path, adapters: int) -> AsyncIterator[World]:
     await fill(url, own, MODELS, adapters)
     state = await _read_state(url)
     source = write_adapter(own / "lora")
-    async with control_planes(url, own, arguments=("--metrics-listen", "127.0.0.1:0")) as (replica,):
+    arguments = ("--metrics-listen", "127.0.0.1:0", "--connections-max", "16384")
+    async with control_planes(url, own, arguments=arguments) as (replica,):
         opening = {**state, "address": replica.address, "token": TOKENS[Role.DATA_PLANE]}
         running = World(replica, source, opening)
         try:
@@ -337,7 +338,8 @@ async def show_curve(arguments: argparse.Namespace, directory: Path) -> None:
 
 async def measure(arguments: argparse.Namespace, directory: Path) -> None:
     tell(f"{psutil.cpu_count()} cores for everything; load {os.getloadavg()[0]:.1f} before it began")
-    await compare_sizes(arguments, directory)
+    if arguments.sizes:
+        await compare_sizes(arguments, directory)
     await show_curve(arguments, directory)
 
 

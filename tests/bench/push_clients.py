@@ -14,6 +14,7 @@ was current, `active` for each catalog revision with the times at which it was a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 import time
@@ -159,7 +160,8 @@ class Planes:
 
 def _fail(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        tell({"failed": f"{type(error).__name__}: {error}"})
+        with contextlib.suppress(BrokenPipeError):  # nobody listens any more
+            tell({"failed": f"{type(error).__name__}: {error}"})
 
 
 def tell(answer: Mapping[str, object]) -> None:
