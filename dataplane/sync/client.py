@@ -26,6 +26,7 @@ from dataplane.sync.stream.batches import messages_of
 from dataplane.sync.stream.reconnecting import Connection, Timing, asked_wait_s, backoff_max_s
 from dataplane.sync.subscriber import Subscriber
 from dataplane.sync.transitions import ProtocolViolation
+from protocol.signing.heads import signed_head_of
 
 DECISION_FAILED = "DECISION_FAILED"
 """Reason of a rejection: the agent failed while it put the snapshot into service."""
@@ -254,8 +255,8 @@ class SyncClient:
         """Take a message. Returns why the stream ends with it, if it does."""
         is_revocations = await self._handlers.revocations.receive(response)
         event = None if is_revocations else self._subscriber.receive(response)
-        if response.intent.mode == pb.Intent.MODE_NONE and response.intent.HasField("signed_head"):
-            self.renewed_head = response.intent.signed_head.SerializeToString()
+        if response.intent.mode == pb.Intent.MODE_NONE:
+            self.renewed_head = signed_head_of(response.intent) or self.renewed_head
         if not self._connection.connected:
             self._set_connection(replace(self._connection, connected=True))
             _log.info("sync_connected", target=self._target)

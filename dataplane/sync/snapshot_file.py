@@ -1,5 +1,7 @@
 """The file format of a snapshot on disk.
 
+`protocol.bundles.content` has the same format, for people's files: it trusts nothing in them.
+
 A magic line, a length-delimited `Intent` (position, number of entries, signed head), that many
 length-delimited `Entry` messages, and the SHA-256 of everything before it. The hash also covers the
 position, which the root digest does not.
@@ -20,8 +22,9 @@ from google.protobuf.proto import parse_length_prefixed, serialize_length_prefix
 from broadsheet.v1 import snapshot_pb2
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
+from protocol.bundles.content import MAGIC, header_of
+from protocol.signing.heads import signed_head_of
 
-_MAGIC = b"broadsheet snapshot 1\n"
 _HASH_BYTES = hashlib.sha256().digest_size
 _READ_BYTES = 1024 * 1024
 _WRITE_BYTES = 256 * 1024
@@ -65,11 +68,9 @@ def write_snapshot(file: Sink, snapshot: Snapshot) -> None:
 
 def _blocks(snapshot: Snapshot) -> Iterator[bytes]:
     """The content without the hash, in blocks of about _WRITE_BYTES."""
-    header = pb.Intent(mode=pb.Intent.MODE_FULL, to=snapshot.position.to_proto(), entry_count=len(snapshot.entries))
-    if snapshot.signed_head:
-        header.signed_head.ParseFromString(snapshot.signed_head)
+    header = header_of(snapshot.position.to_proto(), len(snapshot.entries), snapshot.signed_head)
     buffer = io.BytesIO()
-    buffer.write(_MAGIC)
+    buffer.write(MAGIC)
     for message in itertools.chain([header], map(_entry_to_proto, snapshot.entries)):
         serialize_length_prefixed(message, buffer)
         if buffer.tell() >= _WRITE_BYTES:
@@ -84,7 +85,7 @@ def _entry_to_proto(entry: RawEntry) -> snapshot_pb2.Entry:
 
 
 def _parse_header(file: IO[bytes]) -> _Header:
-    if file.read(len(_MAGIC)) != _MAGIC:
+    if file.read(len(MAGIC)) != MAGIC:
         raise ValueError("it does not begin like a snapshot file of this release")
     try:
         intent = parse_length_prefixed(pb.Intent, cast(io.BytesIO, file))  # it accepts any buffered reader
@@ -92,8 +93,11 @@ def _parse_header(file: IO[bytes]) -> _Header:
         raise ValueError("its header cannot be read") from error
     if intent is None:
         raise ValueError("its header is missing")
-    signed_head = intent.signed_head.SerializeToString() if intent.HasField("signed_head") else b""
-    return _Header(position=Position.from_proto(intent.to), entry_count=intent.entry_count, signed_head=signed_head)
+    return _Header(
+        position=Position.from_proto(intent.to),
+        entry_count=intent.entry_count,
+        signed_head=signed_head_of(intent),
+    )
 
 
 def read_snapshot(file: IO[bytes]) -> StoredSnapshot:

@@ -28,11 +28,11 @@ from dataplane.sync.stream.announcements import (
     base_of,
     input_of,
     refuse_announced,
-    signed_head_of,
 )
 from dataplane.sync.stream.manifest import ManifestAssembler
 from dataplane.sync.stream.phase_reports import PhaseReports
 from dataplane.sync.transitions import Input, ProtocolViolation, State, next_state
+from protocol.signing.heads import signed_head_of
 
 
 class Subscriber:

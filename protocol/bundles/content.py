@@ -26,6 +26,7 @@ from google.protobuf.message import DecodeError, Message
 from broadsheet.v1 import api_key_pb2, snapshot_pb2
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from protocol.catalog_digest import CatalogDigest, blob_digest
+from protocol.signing.heads import signed_head_of
 from protocol.snapshot_limits import BLOB_BYTES_MAX, ENTRIES_MAX, SNAPSHOT_BYTES_MAX
 from protocol.validation import shorten
 
@@ -99,6 +100,20 @@ def without_keys(entries: Sequence[snapshot_pb2.Entry]) -> tuple[snapshot_pb2.En
     )
 
 
+def header_of(position: snapshot_pb2.Position, entry_count: int, signed_head: bytes) -> pb.Intent:
+    """The header of a file.
+
+    Args:
+        position: Of the snapshot.
+        entry_count: Its entries.
+        signed_head: The serialised SignedHead. Empty: it is not signed.
+    """
+    header = pb.Intent(mode=pb.Intent.MODE_FULL, to=position, entry_count=entry_count)
+    if signed_head:
+        header.signed_head.ParseFromString(signed_head)
+    return header
+
+
 def write(file: IO[bytes], bundle: Bundle) -> None:
     """Write a bundle to an empty file.
 
@@ -106,9 +121,7 @@ def write(file: IO[bytes], bundle: Bundle) -> None:
         OSError: It cannot be written.
     """
     digest = hashlib.sha256()
-    header = pb.Intent(mode=pb.Intent.MODE_FULL, to=bundle.position, entry_count=len(bundle.entries))
-    if bundle.signed_head:
-        header.signed_head.ParseFromString(bundle.signed_head)
+    header = header_of(bundle.position, len(bundle.entries), bundle.signed_head)
     for block in (MAGIC, _delimited(header), *map(_delimited, bundle.entries)):
         digest.update(block)
         file.write(block)
@@ -132,8 +145,7 @@ def read(file: IO[bytes]) -> Bundle:
     expected = reader.digest()
     if reader.take(_HASH_BYTES) != expected:
         raise BundleError("HASH_MISMATCH", "it was altered: its content does not have its hash")
-    signed_head = header.signed_head.SerializeToString() if header.HasField("signed_head") else b""
-    return Bundle(position=header.to, entries=entries, signed_head=signed_head)
+    return Bundle(position=header.to, entries=entries, signed_head=signed_head_of(header))
 
 
 def check(bundle: Bundle) -> Mapping[str, Message]:

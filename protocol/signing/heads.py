@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from google.protobuf.message import DecodeError
 
-from broadsheet.v1 import snapshot_pb2
+from broadsheet.v1 import snapshot_pb2, snapshot_service_pb2
 from protocol.signing.signatures import (
     SIGNATURE_INVALID,
     SIGNATURE_MISSING,
@@ -27,6 +27,11 @@ def sign_head(signer: Signer, head: snapshot_pb2.SnapshotHead) -> snapshot_pb2.S
     """The head with a signature of each key."""
     payload = head.SerializeToString(deterministic=True)
     return snapshot_pb2.SignedHead(payload=payload, signatures=signer.sign(SNAPSHOT_HEAD, payload))
+
+
+def signed_head_of(message: snapshot_service_pb2.Intent | snapshot_service_pb2.FetchSnapshotResponse) -> bytes:
+    """The serialised SignedHead in a message; empty: there is none."""
+    return message.signed_head.SerializeToString() if message.HasField("signed_head") else b""
 
 
 def parse_head(signed: bytes) -> tuple[snapshot_pb2.SignedHead, snapshot_pb2.SnapshotHead]:

@@ -21,8 +21,6 @@ SNAPSHOT_HEAD: Final = "broadsheet.v1.SnapshotHead"
 REVOCATION_BATCH: Final = "broadsheet.v1.RevocationBatch"
 """Context of revocations beside snapshots."""
 
-SIGNATURE_BYTES = 64
-
 # Reasons of a refusal. Part of the API: operators and tests match on them.
 SIGNATURE_MISSING = "SIGNATURE_MISSING"
 SIGNATURE_INVALID = "SIGNATURE_INVALID"

@@ -14,6 +14,7 @@ from dataplane.snapshot.snapshot import Position, RawEntry
 from dataplane.sync.events import Rejected
 from dataplane.sync.stream.manifest import ManifestAssembler
 from dataplane.sync.transitions import Input, ProtocolViolation
+from protocol.signing.heads import signed_head_of
 
 _INPUTS: Mapping[pb.Intent.Mode.ValueType, Input] = MappingProxyType(
     {
@@ -63,11 +64,6 @@ def refuse_announced(
         or policy.refuse_head(position, intent.entry_count, signed_head_of(intent))
         or refuse_entry_count(intent.entry_count, policy.limits)
     )
-
-
-def signed_head_of(intent: pb.Intent) -> bytes:
-    """The serialised SignedHead of an Intent; empty: it has none."""
-    return intent.signed_head.SerializeToString() if intent.HasField("signed_head") else b""
 
 
 def assembler_of(

@@ -8,11 +8,10 @@ from collections.abc import Iterable, Sequence
 from broadsheet.v1 import snapshot_pb2
 from broadsheet.v1 import snapshot_service_pb2 as pb
 from dataplane.snapshot.change import Change, changed
-from dataplane.snapshot.integrity import not_ordered
+from dataplane.snapshot.integrity import not_ordered, too_large
 from dataplane.snapshot.policy import Limits
 from dataplane.snapshot.rejection import (
     BLOB_DIGEST_MISMATCH,
-    BLOB_TOO_LARGE,
     ENTRY_COUNT_MISMATCH,
     ENTRY_NOT_WANTED,
     SNAPSHOT_TOO_LARGE,
@@ -136,11 +135,7 @@ class ManifestAssembler:
             self._wanted.popleft()
             entry = RawEntry(name=ref.name, type=ref.type, digest=ref.digest, blob=message.blob)
             if len(entry.blob) > self._limits.blob_bytes_max:
-                return Rejection(
-                    reason=BLOB_TOO_LARGE,
-                    message=f"{shorten(ref.name)} has {len(entry.blob)} bytes, allowed are "
-                    f"{self._limits.blob_bytes_max}",
-                )
+                return too_large(entry.name, len(entry.blob), self._limits)
             self._bytes += entry_bytes(entry.name, entry.type, len(entry.blob))
             self._entries.append(entry)
         return None

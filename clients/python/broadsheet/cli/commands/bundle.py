@@ -28,7 +28,7 @@ from broadsheet.types import RegisterAdapterRequest
 from protocol import sources
 from protocol.bundles import content
 from protocol.bundles.content import Bundle, BundleError
-from protocol.signing.heads import verify_head
+from protocol.signing.heads import signed_head_of, verify_head
 from protocol.signing.signatures import SignatureError
 from protocol.transport.home import absolute
 from protocol.transport.key_files import KeyFilesError, read_verifier
@@ -82,7 +82,7 @@ def export(
     bundle = Bundle(
         position=snapshot.position,
         entries=content.without_keys(snapshot.entries),
-        signed_head=snapshot.signed_head.SerializeToString() if snapshot.HasField("signed_head") else b"",
+        signed_head=signed_head_of(snapshot),
     )
     weights_bytes = None
     with _replacing(file) as opened:
