@@ -72,15 +72,7 @@ class Entries:
             wanted = _held(entries, revision) & (entries.c.name > after_name)
             if bytes_max is not None:
                 limit = await _fitting(connection, wanted, limit, bytes_max)
-            query = (
-                select(entries.c.name, entries.c.type, entries.c.digest, blobs.c.blob)
-                .join(blobs, blobs.c.digest == entries.c.digest)
-                .where(wanted)
-                .order_by(entries.c.name)
-                .limit(limit)
-            )
-            rows = await connection.execute(query)
-            return [domain.Entry(name=row.name, type=row.type, digest=row.digest, blob=row.blob) for row in rows]
+            return list(map(_whole, await connection.execute(_with_blobs(wanted).limit(limit))))
 
     async def refs(self, revision: int, *, after_name: str, limit: int) -> Sequence[EntryRef]:
         """Entries of the snapshot at `revision` without their contents, ordered by name.
@@ -93,16 +85,13 @@ class Entries:
         Raises:
             errors.NotFound: there is no such revision, or it is not kept any more.
         """
-        async with self._reading.begin() as connection:
-            await Revisions(self._reading.on(connection)).commit_at(revision)
-            query = (
-                select(entries.c.name, entries.c.type, entries.c.digest)
-                .where(_held(entries, revision) & (entries.c.name > after_name))
-                .order_by(entries.c.name)
-                .limit(limit)
-            )
-            rows = await connection.execute(query)
-            return [EntryRef(name=row.name, type=row.type, digest=row.digest) for row in rows]
+        query = (
+            select(entries.c.name, entries.c.type, entries.c.digest)
+            .where(_held(entries, revision) & (entries.c.name > after_name))
+            .order_by(entries.c.name)
+            .limit(limit)
+        )
+        return [EntryRef(name=row.name, type=row.type, digest=row.digest) for row in await self._rows(revision, query)]
 
     async def named(self, revision: int, names: Sequence[str]) -> Sequence[domain.Entry]:
         """Those entries of the snapshot at `revision` that have these names, ordered by name.
@@ -114,16 +103,14 @@ class Entries:
         Raises:
             errors.NotFound: there is no such revision, or it is not kept any more.
         """
+        query = _with_blobs(_held(entries, revision) & entries.c.name.in_(names))
+        return list(map(_whole, await self._rows(revision, query)))
+
+    async def _rows(self, revision: int, query: Select[Any]) -> Sequence[Row[Any]]:
+        """The rows of a query about the snapshot at `revision`, if that is kept."""
         async with self._reading.begin() as connection:
             await Revisions(self._reading.on(connection)).commit_at(revision)
-            query = (
-                select(entries.c.name, entries.c.type, entries.c.digest, blobs.c.blob)
-                .join(blobs, blobs.c.digest == entries.c.digest)
-                .where(_held(entries, revision) & entries.c.name.in_(names))
-                .order_by(entries.c.name)
-            )
-            rows = await connection.execute(query)
-            return [domain.Entry(name=row.name, type=row.type, digest=row.digest, blob=row.blob) for row in rows]
+            return (await connection.execute(query)).all()
 
     async def changes_between(
         self, base: domain.Position, to_revision: int, *, after_name: str, limit: int
@@ -196,6 +183,20 @@ def _held(table: FromClause, revision: int) -> ColumnElement[bool]:
         table.c.to_revision.is_(None) | (table.c.to_revision > revision)
     )
     return held
+
+
+def _with_blobs(wanted: ColumnElement[bool]) -> Select[Any]:
+    """Whole entries, ordered by name."""
+    return (
+        select(entries.c.name, entries.c.type, entries.c.digest, blobs.c.blob)
+        .join(blobs, blobs.c.digest == entries.c.digest)
+        .where(wanted)
+        .order_by(entries.c.name)
+    )
+
+
+def _whole(row: Row[Any]) -> domain.Entry:
+    return domain.Entry(name=row.name, type=row.type, digest=row.digest, blob=row.blob)
 
 
 async def _fitting(connection: Statements, wanted: ColumnElement[bool], limit: int, bytes_max: int) -> int:
