@@ -28,10 +28,12 @@ from controlplane.store.schema import (
 )
 from controlplane.store.store import Store
 from controlplane.store.times import to_us
-from protocol.catalog_digest import CatalogDigest
+from protocol.catalog_digest import CatalogDigest, blob_digest
 from protocol.snapshot_limits import entry_bytes
 
 Draft = registration.ModelDraft | registration.AdapterDraft
+
+_DIGEST_PAGE = 1000
 
 RESOURCES_PER_TRANSACTION = 5000
 """Large enough to be fast, small enough to show progress and to keep the rows in memory."""
@@ -184,3 +186,15 @@ def _of_commit(draft: Draft, entry: domain.Entry, digest: CatalogDigest, stamp: 
                 "change": change.SerializeToString(),
             },
         )
+
+
+async def digest_of(store: Store) -> tuple[domain.Head, CatalogDigest]:
+    """The newest snapshot, and the digest of what it holds, which must be the one that it says."""
+    head = await store.head()
+    digest, name = CatalogDigest(), ""
+    while page := await store.read_entries(head.position.revision, after_name=name, limit=_DIGEST_PAGE):
+        for entry in page:
+            digest = digest.added(entry.name, entry.type, blob_digest(entry.blob))
+        name = page[-1].name
+    assert digest.root() == head.position.digest, "it is what the snapshot says"
+    return head, digest

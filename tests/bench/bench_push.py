@@ -40,7 +40,7 @@ from broadsheet.v1 import registry_service_pb2 as pb
 from controlplane.access.permissions import Role
 from controlplane.store.databases.sqlite import database_url
 from controlplane.store.store import Store
-from protocol.catalog_digest import CatalogDigest, blob_digest
+from tests import full_catalog
 from tests.adapter_directories import write_adapter
 from tests.bench.bench_registry import fill, stub
 from tests.bench.output import percentiles, tell
@@ -176,13 +176,7 @@ class World:
 async def _read_state(url: str) -> dict[str, object]:
     """Where the catalog is, and the state of its digest, so that no stream has to get all of it."""
     async with Store.open(url) as store:
-        head = await store.head()
-        digest, name = CatalogDigest(), ""
-        while page := await store.read_entries(head.position.revision, after_name=name, limit=2000):
-            for entry in page:
-                digest = digest.added(entry.name, entry.type, blob_digest(entry.blob))
-            name = page[-1].name
-    assert digest.root() == head.position.digest, "it is what the snapshot says"
+        head, digest = await full_catalog.digest_of(store)
     return {
         "store_uid": head.position.store_uid,
         "revision": head.position.revision,

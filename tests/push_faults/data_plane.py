@@ -10,37 +10,26 @@ import asyncio
 import json
 import sys
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 
 from dataplane.logs import configure_logging
 from dataplane.settings import Settings
-from dataplane.snapshot.revocations.revoked_keys import Addition, RevocationsPosition
 from dataplane.snapshot.snapshot import Snapshot
 from dataplane.sync.directory import SnapshotDirectory
 from dataplane.sync.keeper import SnapshotKeeper
-from dataplane.sync.revocations.keeper import RelayedRevocations
 from tests.push_faults.points import Point, arm
 from tests.raw import POLICY
+from tests.revoking import IngressInMemory
 
 
 class Service:
-    """Where snapshots are put into service, and keys are refused."""
+    """Where snapshots are put into service."""
 
     async def activate(self, snapshot: Snapshot) -> None:
         position = snapshot.position
         line = {"revision": position.revision, "digest": position.digest.hex(), "store_uid": position.store_uid}
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
-
-    async def found(self) -> RelayedRevocations:
-        return RelayedRevocations()
-
-    async def put(self, addition: Addition) -> None:
-        """Apply them at once: there is no ingress replica that has to say so."""
-
-    async def until_applied(self, newest: Callable[[], RevocationsPosition]) -> RevocationsPosition:
-        return newest()
 
 
 POINTS = {
@@ -53,9 +42,12 @@ POINTS = {
 
 
 async def run(settings: Settings) -> None:
-    service = Service()
     keeper = SnapshotKeeper(
-        settings, instance_uid=uuid.uuid4().hex, policy=POLICY, activate=service.activate, ingress=service
+        settings,
+        instance_uid=uuid.uuid4().hex,
+        policy=POLICY,
+        activate=Service().activate,
+        ingress=IngressInMemory(),
     )
     await keeper.load()
     await keeper.run()
