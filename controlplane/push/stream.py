@@ -101,8 +101,8 @@ class Stream:
 
     def publish_revocations(self, sequence: int) -> None:
         """Point it to a newer revocation, whatever it does with snapshots."""
-        self.revocations.publish(sequence)
-        self.wake.set()
+        if self.revocations.publish(sequence):
+            self.wake.set()
 
     @property
     def progress(self) -> Progress:

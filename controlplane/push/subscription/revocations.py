@@ -38,9 +38,10 @@ class RevocationPointers:
         self._sent: int | None = None
         """None: the client takes none, or has not said Hello."""
 
-    def publish(self, sequence: int) -> None:
-        """Point to a newer revocation. Sequences may come in any order."""
-        self.newest = max(self.newest, sequence)
+    def publish(self, sequence: int) -> bool:
+        """Point to a newer revocation, if it is newer. Returns whether it is."""
+        before, self.newest = self.newest, max(self.newest, sequence)
+        return self.newest > before
 
     def receive(self, request: pb.SyncRequest, *, store_uid: str) -> None:
         """Take a legal message of the client.
