@@ -49,10 +49,10 @@ RPCs, so that those of known callers always have the rest."""
 REQUEST_TIMEOUT_S = 30.0
 """From the admission of a unary call to its message. 4 MiB take so long at 1 Mbit/s."""
 
-UNKNOWN_READING_MAX = 128
-UNKNOWN_READING_PER_PEER_MAX = 8
+UNKNOWN_READING_MAX = 32
+UNKNOWN_READING_PER_PEER_MAX = 2
 """Calls without credentials whose message is being read. Until it has come, each may hold as much
-as the largest message, and gRPC has no other limit for them: 32 MiB for each address."""
+as the largest message, and gRPC has no other limit for them: 8 MiB for each address."""
 
 UNKNOWN_REQUEST_TIMEOUT_S = 5.0
 """From the turn of a call without credentials to its message, which is small and comes with it."""
