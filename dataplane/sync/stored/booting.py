@@ -73,6 +73,8 @@ class BootSearch:
         self._pointers = pointers
         self._probation = probation
         self._verify = verify
+        self._current: str | None = None
+        """The snapshot file that CURRENT names, or has most likely named."""
         self._refused: set[tuple[str, int]] = set()
         self._untrusted: set[str] = set()
         """Snapshot files with a point that no trusted key has signed."""
@@ -85,9 +87,10 @@ class BootSearch:
         Args:
             count_crashes: Whether repeated crashes on the newest snapshot lead to the one before.
         """
-        current = self._read(self._pointers.current)
+        self._current = self._pointers.current or self._pointers.lost_current
+        current = self._read(self._current)
         previous = self._pointers.previous
-        other = None if previous == self._pointers.current else previous
+        other = None if previous == self._current else previous
         if current is not None and count_crashes and (self._crashes(current, current.newest) or 0) >= CRASHES_MAX:
             back = self._first(self._back(current, other))
             if back is not None:
@@ -132,7 +135,7 @@ class BootSearch:
         if generation.log_bytes == 0:
             return None
         # Nothing is written when a change begins its probation, and nothing ended it.
-        was_served = number == generation.newest and generation.is_whole and generation.name == self._pointers.current
+        was_served = number == generation.newest and generation.is_whole and generation.name == self._current
         return 1 if was_served else 0
 
     def _read(self, name: str | None) -> Generation | None:

@@ -27,6 +27,20 @@ class Pointers:
         """The snapshot file to go back to. None: there is none, or it is damaged."""
         return self._read(PREVIOUS)
 
+    @property
+    def lost_current(self) -> str | None:
+        """What CURRENT has most likely named, if it is lost or damaged. None: nothing is there.
+
+        Only what CURRENT and PREVIOUS name is kept, so it is the file that PREVIOUS does not name.
+        A kill may have left one more, which is newer.
+        """
+        previous = self.previous
+        try:
+            names = [name for name in self._disk.names(SNAPSHOTS) if is_snapshot_name(name) and name != previous]
+        except OSError:
+            return None
+        return max(names, default=None)
+
     def _read(self, pointer: str) -> str | None:
         try:
             name = read_text(self._disk, pointer).strip()

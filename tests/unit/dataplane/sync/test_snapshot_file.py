@@ -44,11 +44,36 @@ def test_a_damaged_current_is_moved_aside_and_previous_is_booted(machine: Machin
     assert booted_revision(machine.start()) == 2
 
 
-def test_with_a_damaged_pointer_previous_is_booted(machine: Machine) -> None:
+@pytest.mark.parametrize("content", [b"../../etc/passwd", b"", b"\xff\xfe", None])
+def test_with_a_damaged_pointer_the_same_snapshot_is_booted(machine: Machine, content: bytes | None) -> None:
+    machine.disk.save(ONE)
+    machine.disk.save(TWO)
+    machine.disk.save(THREE, change(TWO, THREE))
+    machine.live_through_probation()
+    machine.kill()
+    pointer = machine.directory / "CURRENT"
+    if content is None:
+        pointer.unlink()
+    else:
+        pointer.write_bytes(content)
+    assert booted_revision(machine.start()) == 3
+    machine.kill()
+    assert booted_revision(machine.start()) == 3
+
+
+def test_with_a_damaged_pointer_the_only_snapshot_is_booted(machine: Machine) -> None:
+    machine.disk.save(ONE)
+    machine.kill()
+    (machine.directory / "CURRENT").write_text("nonsense")
+    assert booted_revision(machine.start()) == 1
+
+
+def test_with_a_damaged_pointer_and_file_previous_is_booted(machine: Machine) -> None:
     machine.disk.save(ONE)
     machine.disk.save(TWO)
     machine.kill()
-    (machine.directory / "CURRENT").write_text("../../etc/passwd")
+    machine.pointed_to("CURRENT").write_bytes(b"nonsense")
+    (machine.directory / "CURRENT").write_text("nonsense")
     assert booted_revision(machine.start()) == 1
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
 from dataplane.sync.directory import SnapshotDirectory
@@ -70,8 +72,21 @@ def unreadable_log(disk: MemoryDisk, monkeypatch: pytest.MonkeyPatch) -> Generat
     return read_generation(disk, NAME)
 
 
-@pytest.mark.parametrize("path", ["CURRENT", "PROBATION", "REJECTED"])
-def test_small_files_that_have_become_huge_are_not_read_whole(disk: MemoryDisk, path: str) -> None:
+@pytest.mark.parametrize("path", ["CURRENT", "PREVIOUS", "PROBATION", "REJECTED"])
+def test_small_files_that_have_become_huge_are_not_read_whole(
+    disk: MemoryDisk, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     disk.files[path] = b" " * (TEXT_BYTES_MAX + 1)
+    read_bytes: list[int] = []
+    reader = disk.reader
+
+    class Counted(io.BytesIO):
+        def close(self) -> None:
+            read_bytes.append(self.tell())
+            super().close()
+
+    monkeypatch.setattr(disk, "reader", lambda name: Counted(disk.files[name]) if name == path else reader(name))
     boot = SnapshotDirectory(disk).boot(verify)
-    assert (boot.snapshot is None) is (path == "CURRENT")
+    assert boot.snapshot is not None
+    assert read_bytes
+    assert max(read_bytes) == TEXT_BYTES_MAX
