@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 
 import msgspec
@@ -188,17 +188,19 @@ class IngressApp:
         else:
             await context.send_whole(answer.status, answer.headers, answer.body)
 
-    async def _dispatch(self, context: RequestContext) -> None:
+    def _dispatch(self, context: RequestContext) -> Awaitable[None]:
+        """What answers the request. It is no coroutine: each resumption of one costs a call."""
         path: str = context.scope["path"]
         method: str = context.scope["method"]
         route = INFERENCE_ROUTES.get(path)
-        if route is not None:
-            context.route, context.anthropic = path, route.anthropic
-            if method != "POST":
-                await self._answer_other_method(context, method, _POST_METHODS)
-            else:
-                await self._inference.answer(context, route, self._ready_view(context))
-            return
+        if route is None:
+            return self._answer_itself(context, method, path)
+        context.route, context.anthropic = path, route.anthropic
+        if method != "POST":
+            return self._answer_other_method(context, method, _POST_METHODS)
+        return self._inference.answer(context, route, self._ready_view(context))
+
+    async def _answer_itself(self, context: RequestContext, method: str, path: str) -> None:
         is_model = path.startswith(_MODEL_PREFIX) and len(path) > len(_MODEL_PREFIX)
         if not is_model and path not in ("/v1/models", "/healthz", "/readyz", "/metrics"):
             raise openai_errors.UnknownPath(method, path)

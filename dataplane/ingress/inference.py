@@ -119,22 +119,19 @@ class Inference:
                 context.limit_headers = self._key_access.count_request(key)
                 if key.tokens_per_minute:
                     context.meter = RequestMeter(route.path, body)
-            await self._answer(context, route, body)
-
-    async def _answer(self, context: RequestContext, route: InferenceRoute, body: Body) -> None:
-        kept_open = self._settings.stream_heartbeat_s and asks_for_events(route.path, body)
-        complete = False
-        async with CancelOnDisconnect(context.scope, context.receive) as guard:
-            try:
-                complete = await (self._forward_kept_open if kept_open else self._forward)(context, route, body)
-            finally:
-                # Also when the caller leaves: the engine has done this work for the key.
-                if context.api_key is not None and context.meter is not None:
-                    self._key_access.charge_tokens(context.api_key, context.meter.tokens())
-        if guard.disconnected:
-            context.status = CLIENT_CLOSED_REQUEST
-        elif complete:
-            await context.send({"type": "http.response.body", "body": b"", "more_body": False})
+            kept_open = self._settings.stream_heartbeat_s and asks_for_events(route.path, body)
+            complete = False
+            async with CancelOnDisconnect(context.scope, context.receive) as guard:
+                try:
+                    complete = await (self._forward_kept_open if kept_open else self._forward)(context, route, body)
+                finally:
+                    # Also when the caller leaves: the engine has done this work for the key.
+                    if key is not None and context.meter is not None:
+                        self._key_access.charge_tokens(key, context.meter.tokens())
+            if guard.disconnected:
+                context.status = CLIENT_CLOSED_REQUEST
+            elif complete:
+                await context.send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _read(self, context: RequestContext, route: InferenceRoute, held: HeldBody) -> Body:
         settings, headers = self._settings, context.headers

@@ -125,7 +125,8 @@ class BoundProtocol(RequestProtocol):
         if self._refused:
             return
         if self.timeout_keep_alive_task is not None:
-            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
         self._unread_bytes += len(data)
         try:
             if len(data) <= _PARSED_AT_ONCE_BYTES:

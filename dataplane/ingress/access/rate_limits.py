@@ -101,9 +101,10 @@ class RateLimits:
 
     def charge_tokens(self, key: ApiKey, tokens: int, now: float) -> None:
         """Count the tokens of an admitted request; nothing if its key was removed meanwhile."""
-        if key.uid not in self._accounts:
+        account = self._accounts.get(key.uid)
+        if account is None:
             return
-        account = self._account(key, now)
+        account.tokens = _current(account.tokens, b"tokens", key.tokens_per_minute, now)
         if account.tokens is not None:
             account.tokens.level -= tokens
             account.used_tokens += tokens

@@ -15,7 +15,6 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from dataplane.openai.asgi import ON_DISCONNECT, WHOLE_BODY, WRITE_NOW, AsgiApp, Scope
 from dataplane.openai.exchange.response import Connection, Response
 
 _Message = Any
@@ -70,16 +69,12 @@ class Cycle(Response):
 
     # --- the app ----------------------------------------------------------------------------------
 
-    def start(self, app: AsgiApp, scope: Scope) -> asyncio.Task[None]:
-        """Have the app answer, in a task.
+    def end(self, task: asyncio.Task[None]) -> None:
+        """The app has returned, or failed: bring the response to an end if it has not.
 
-        The scope is not kept: its extensions refer to this, and both would wait for the collector.
+        Args:
+            task: The app's.
         """
-        task: asyncio.Task[None] = self._connection.loop.create_task(app(scope, self.receive, self.send))  # type: ignore[arg-type]  # an app is a coroutine function
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None:
             self._connection.logger.error("Exception in ASGI application\n", exc_info=error)
@@ -151,19 +146,17 @@ class Cycle(Response):
         if not self.response_started:
             if kind != "http.response.start":
                 raise RuntimeError(f"Expected ASGI message 'http.response.start', but got '{kind}'.")
+            self.waiting_for_100_continue = False
             self._start(message["status"], message.get("headers", ()))
         elif kind != "http.response.body":
             raise RuntimeError(f"Expected ASGI message 'http.response.body', but got '{kind}'.")
         else:
-            self._write(message.get("body", b""), more_body=message.get("more_body", False))
+            more_body = message.get("more_body", False)
+            self._write(message.get("body", b""), more_body=more_body)
+            if not more_body and self._news is not None:
+                self._news.set()  # the end of the response is news, too
 
-    def extensions(self) -> dict[str, object]:
-        """What the app may use beside ASGI's messages."""
-        return {
-            WHOLE_BODY: self.whole_body,
-            WRITE_NOW: self.write,
-            ON_DISCONNECT: self.on_disconnect,
-        }
+    # --- beside ASGI ------------------------------------------------------------------------------
 
     def whole_body(self) -> bytes | None:
         """`WholeBody`: the request's body if all of it has come; None: receive its messages."""
@@ -209,13 +202,3 @@ class Cycle(Response):
         pieces = self._pieces
         self._pieces, self.pending_bytes = [], 0
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        self.waiting_for_100_continue = False
-        super()._start(status, headers)
-
-    def _complete(self) -> None:
-        self._on_disconnect = None
-        super()._complete()
-        if self._news is not None:
-            self._news.set()

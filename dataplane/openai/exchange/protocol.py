@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from dataplane.openai.asgi import Scope
+from dataplane.openai.asgi import ON_DISCONNECT, WHOLE_BODY, WRITE_NOW, Receive, Scope, Send
 from dataplane.openai.exchange.cycle import Cycle
 from dataplane.openai.exchange.urls import url_parts
 
@@ -19,6 +22,7 @@ class RequestProtocol(HttpToolsProtocol):
     not use: WebSockets, a root path, a limit of concurrent requests, an access log.
     """
 
+    app: Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
     cycle: Cycle  # type: ignore[assignment]  # in place of uvicorn's
     """Of the last request whose head has come. It may wait in `pipeline`."""
     pipeline: deque[tuple[Cycle, Scope]]  # type: ignore[assignment]  # every one is for the same app
@@ -78,7 +82,13 @@ class RequestProtocol(HttpToolsProtocol):
             "query_string": query,
             "headers": self.headers,
             "state": self.app_state.copy(),
-            "extensions": cycle.extensions(),
+            # They refer to the cycle, which does not refer to its scope: nothing of a request waits
+            # for the collector.
+            "extensions": {
+                WHOLE_BODY: cycle.whole_body,
+                WRITE_NOW: cycle.write,
+                ON_DISCONNECT: cycle.on_disconnect,
+            },
         }
         if self._answering is None or self._answering.response_complete:
             self._start(cycle, scope)
@@ -88,8 +98,10 @@ class RequestProtocol(HttpToolsProtocol):
 
     def _start(self, cycle: Cycle, scope: Scope) -> None:
         self._answering = cycle
-        self.tasks.add(task := cycle.start(self.app, scope))
+        task: asyncio.Task[None] = self.loop.create_task(self.app(scope, cycle.receive, cycle.send))
+        task.add_done_callback(cycle.end)
         task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
 
     def on_body(self, body: bytes) -> None:
         self._unread_bytes = 0
@@ -107,7 +119,8 @@ class RequestProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             self._start(*self.pipeline.pop())
         else:

@@ -102,7 +102,14 @@ class Response:
         if self._is_head:
             self._bytes_left = 0
         elif self._is_chunked:
-            self._write_chunk(body, b"" if more_body else b"0\r\n\r\n")
+            if not body:
+                pass  # a chunk without a byte would end the body
+            elif len(body) <= _COPIED_BYTES_MAX:
+                self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+            else:
+                self.transport.writelines((b"%x\r\n" % len(body), body, b"\r\n"))
+            if not more_body:
+                self.transport.write(b"0\r\n\r\n")
         elif body:
             if self._bytes_left is not None:
                 if len(body) > self._bytes_left:
@@ -113,15 +120,6 @@ class Response:
             if self._bytes_left:
                 raise RuntimeError("Response content shorter than Content-Length")
             self._complete()
-
-    def _write_chunk(self, body: bytes, end: bytes) -> None:
-        if not body:
-            if end:
-                self.transport.write(end)
-        elif len(body) <= _COPIED_BYTES_MAX:
-            self.transport.write(b"%x\r\n%b\r\n%b" % (len(body), body, end))
-        else:
-            self.transport.writelines((b"%x\r\n" % len(body), body, b"\r\n" + end))
 
     def _complete(self) -> None:
         self.response_complete = True
