@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 
 import msgspec
@@ -20,6 +20,7 @@ from dataplane.ingress.access.held_bodies import HeldBodies
 from dataplane.ingress.admission.admission import Admission
 from dataplane.ingress.admission.load import ModelUsage
 from dataplane.ingress.body import ClientGone
+from dataplane.ingress.choices.choices import Choices
 from dataplane.ingress.cors import allow_origins
 from dataplane.ingress.engine_trust import EngineTrust
 from dataplane.ingress.inference import Inference
@@ -34,7 +35,8 @@ from dataplane.ingress.upstream import Upstream
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.openai import error_answers
 from dataplane.openai import errors as openai_errors
-from dataplane.openai.asgi import JSON, Receive, Scope, Send, answer_lifespan, header
+from dataplane.openai.asgi import JSON, Receive, Scope, Send, answer_lifespan
+from dataplane.openai.exchange.request_ids import RequestIds
 from dataplane.openai.routes import INFERENCE_ROUTES
 from dataplane.snapshot.activation import View
 from dataplane.snapshot.api_key import ApiKey
@@ -82,10 +84,11 @@ class IngressApp:
         """Checks API keys and their rate limits."""
         self.traffic = TrafficCount()
         """Of this replica, since its start."""
-        self._closing = False
-        self._open_requests = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        choices = Choices(random)
+        self._closing, self._open_requests = False, 0
+        self._drained = asyncio.Event()
+        """Set when the last request has ended, after the drain has begun."""
+        self._request_ids = RequestIds()
         self._metrics = metrics.IngressMetrics(
             replica=replica,
             in_flight=self._admission.in_flight,
@@ -96,7 +99,7 @@ class IngressApp:
         self._inference = Inference(
             views=views,
             settings=settings,
-            random=random,
+            choices=choices,
             key_access=self.key_access,
             admission=self._admission,
             held_bodies=self._held_bodies,
@@ -106,7 +109,8 @@ class IngressApp:
         self._answer = allow_origins(
             self._http, settings.cors_allow_origins, credentials=settings.cors_allow_credentials
         )
-        self._unsubscribe = (views.subscribe(self._admission.on_view), views.subscribe(self.key_access.on_view))
+        listeners = (self._admission.on_view, self.key_access.on_view, choices.on_view)
+        self._unsubscribe = tuple(map(views.subscribe, listeners))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -134,9 +138,10 @@ class IngressApp:
     async def aclose(self) -> None:
         """Drain, let requests end until the drain limit, then close all connections."""
         self.begin_drain()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.drain_timeout_s):
-                await self._idle.wait()
+        if self._open_requests:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.drain_timeout_s):
+                    await self._drained.wait()
         for unsubscribe in self._unsubscribe:
             unsubscribe()
         await self._inference.aclose()
@@ -149,9 +154,9 @@ class IngressApp:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         now = asyncio.get_running_loop().time()
-        context = RequestContext(scope, receive, send, view=self._views.current, started_at=now)
+        view, ids = self._views.current, self._request_ids
+        context = RequestContext(scope, receive, send, ids=ids, view=view, started_at=now)
         self._open_requests += 1
-        self._idle.clear()
         try:
             await self._dispatch(context)
         except openai_errors.IngressError as error:
@@ -166,8 +171,8 @@ class IngressApp:
             await self._refuse(context, openai_errors.InternalError(context.request_id))
         finally:
             self._open_requests -= 1
-            if not self._open_requests:
-                self._idle.set()
+            if self._closing and not self._open_requests:
+                self._drained.set()
             self._metrics.count_request(context.route, context.kind, context.status)
             self.traffic.count(context.kind, context.status, broke_off=context.broke_off)
 
@@ -183,22 +188,24 @@ class IngressApp:
         else:
             await context.send_whole(answer.status, answer.headers, answer.body)
 
-    async def _dispatch(self, context: RequestContext) -> None:
+    def _dispatch(self, context: RequestContext) -> Awaitable[None]:
+        """What answers the request. It is no coroutine: each resumption of one costs a call."""
         path: str = context.scope["path"]
         method: str = context.scope["method"]
         route = INFERENCE_ROUTES.get(path)
-        if route is not None:
-            context.route, context.anthropic = path, route.anthropic
-            if method != "POST":
-                await self._answer_other_method(context, method, _POST_METHODS)
-            else:
-                await self._inference.answer(context, route, self._ready_view(context))
-            return
+        if route is None:
+            return self._answer_itself(context, method, path)
+        context.route, context.anthropic = path, route.anthropic
+        if method != "POST":
+            return self._answer_other_method(context, method, _POST_METHODS)
+        return self._inference.answer(context, route, self._ready_view(context))
+
+    async def _answer_itself(self, context: RequestContext, method: str, path: str) -> None:
         is_model = path.startswith(_MODEL_PREFIX) and len(path) > len(_MODEL_PREFIX)
         if not is_model and path not in ("/v1/models", "/healthz", "/readyz", "/metrics"):
             raise openai_errors.UnknownPath(method, path)
         context.route = "/v1/models/{name}" if is_model else path
-        context.anthropic = header(context.scope, b"anthropic-version") is not None
+        context.anthropic = context.headers.get(b"anthropic-version") is not None
         if method not in ("GET", "HEAD"):
             await self._answer_other_method(context, method, _READ_METHODS)
         elif path == "/healthz":
@@ -210,7 +217,7 @@ class IngressApp:
 
     async def _answer_other_method(self, context: RequestContext, method: str, allowed: tuple[str, ...]) -> None:
         names = ", ".join(allowed)
-        if header(context.scope, b"sec-websocket-key") is not None:
+        if context.headers.get(b"sec-websocket-key") is not None:
             raise openai_errors.WebSocketsUnsupported
         if method != "OPTIONS":
             raise openai_errors.MethodNotAllowed(method, names)
@@ -227,7 +234,7 @@ class IngressApp:
         if path == "/readyz":
             body = msgspec.json.encode({"status": "ready", "revision": view.snapshot.position.revision})
         else:
-            key = self.key_access.authenticate(context.scope, view.snapshot)
+            key = self.key_access.authenticate(context.headers, view.snapshot)
             body = await self._models_body(context, view, key, path)
         await context.send_whole(200, [JSON], body)
 

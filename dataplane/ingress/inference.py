@@ -9,21 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from random import Random
 
 import structlog
 
-from broadsheet.v1 import route_pb2
 from dataplane.ingress.access.api_keys import KeyAccess
 from dataplane.ingress.access.caller import caller_of
 from dataplane.ingress.access.held_bodies import HeldBodies, HeldBody
 from dataplane.ingress.admission.admission import Admission
 from dataplane.ingress.admission.load import Lease
 from dataplane.ingress.body import Body, parse_form, parse_json, read_body
+from dataplane.ingress.choices.choices import Choices
 from dataplane.ingress.limits import IngressSettings
 from dataplane.ingress.metrics import IngressMetrics
 from dataplane.ingress.request_context import CLIENT_CLOSED_REQUEST, RequestContext
-from dataplane.ingress.routing import Choice, Failing, NotFound, choose
+from dataplane.ingress.routing import Choice, Failing
 from dataplane.ingress.streams.error_event import error_event
 from dataplane.ingress.streams.heartbeat import Heartbeat
 from dataplane.ingress.streams.streaming import asks_for_events
@@ -33,7 +32,7 @@ from dataplane.ingress.view_holder import ViewHolder
 from dataplane.openai import error_answers
 from dataplane.openai import errors as openai_errors
 from dataplane.openai.adapter_names import engine_adapter_name
-from dataplane.openai.asgi import CancelOnDisconnect, header
+from dataplane.openai.asgi import CancelOnDisconnect
 from dataplane.openai.routes import INFERENCE_ROUTES, InferenceRoute
 from dataplane.snapshot.activation import View
 from dataplane.snapshot.snapshot import Snapshot
@@ -68,7 +67,7 @@ class Inference:
         *,
         views: ViewHolder,
         settings: IngressSettings,
-        random: Random,
+        choices: Choices,
         key_access: KeyAccess,
         admission: Admission,
         held_bodies: HeldBodies,
@@ -79,7 +78,7 @@ class Inference:
         Args:
             views: Holds the current view.
             settings: Limits.
-            random: Chooses between targets of a route.
+            choices: Chooses what a request goes to.
             key_access: Checks API keys.
             admission: Grants room at engine replicas.
             held_bodies: Bounds the bytes of bodies.
@@ -88,7 +87,7 @@ class Inference:
         """
         self._views = views
         self._settings = settings
-        self._random = random
+        self._choices = choices
         self._key_access = key_access
         self._admission = admission
         self._held_bodies = held_bodies
@@ -111,43 +110,45 @@ class Inference:
             openai_errors.IngressError: The request is refused.
             ClientGone: The client left before its body was complete.
         """
-        context.api_key = self._key_access.authenticate(context.scope, view.snapshot)
-        context.caller = caller_of(context.scope, context.api_key)
+        key = context.api_key = self._key_access.authenticate(context.headers, view.snapshot)
+        context.caller = caller_of(context.scope, key)
         with self._held_bodies.of(context.caller) as held:
-            await self._answer(context, route, held)
-
-    async def _answer(self, context: RequestContext, route: InferenceRoute, held: HeldBody) -> None:
-        body = await self._read(context, route, held)
-        if context.api_key is not None:
-            self._key_access.check_name(context.api_key, body.model)
-            context.limit_headers = self._key_access.count_request(context.api_key)
-            if context.api_key.tokens_per_minute:
-                context.meter = RequestMeter(route.path, body)
-        kept_open = self._settings.stream_heartbeat_s and asks_for_events(route.path, body)
-        guard = CancelOnDisconnect(context.receive)
-        complete = False
-        async with guard:
-            try:
-                complete = await (self._forward_kept_open if kept_open else self._forward)(context, route, body)
-            finally:
-                # Also when the caller leaves: the engine has done this work for the key.
-                if context.api_key is not None and context.meter is not None:
-                    self._key_access.charge_tokens(context.api_key, context.meter.tokens())
-        if guard.disconnected:
-            context.status = CLIENT_CLOSED_REQUEST
-        elif complete:
-            await context.send({"type": "http.response.body", "body": b"", "more_body": False})
+            body = await self._read(context, route, held)
+            if key is not None:
+                self._key_access.check_name(key, body.model)
+                context.limit_headers = self._key_access.count_request(key)
+                if key.tokens_per_minute:
+                    context.meter = RequestMeter(route.path, body)
+            kept_open = self._settings.stream_heartbeat_s and asks_for_events(route.path, body)
+            complete = False
+            async with CancelOnDisconnect(context.scope, context.receive) as guard:
+                try:
+                    complete = await (self._forward_kept_open if kept_open else self._forward)(context, route, body)
+                finally:
+                    # Also when the caller leaves: the engine has done this work for the key.
+                    if key is not None and context.meter is not None:
+                        self._key_access.charge_tokens(key, context.meter.tokens())
+            if guard.disconnected:
+                context.status = CLIENT_CLOSED_REQUEST
+            elif complete:
+                await context.send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _read(self, context: RequestContext, route: InferenceRoute, held: HeldBody) -> Body:
-        settings, scope = self._settings, context.scope
-        raw = await read_body(
-            context.receive,
-            declared_length=header(scope, b"content-length"),
-            max_bytes=settings.max_body_bytes,
-            timeout_s=settings.body_read_timeout_s,
-            hold=held.grow_to,
-        )
-        return parse_form(raw, header(scope, b"content-type") or b"") if route.form else parse_json(raw)
+        settings, headers = self._settings, context.headers
+        raw = context.whole_body()
+        if raw is None:
+            raw = await read_body(
+                context.receive,
+                declared_length=headers.get(b"content-length"),
+                max_bytes=settings.max_body_bytes,
+                timeout_s=settings.body_read_timeout_s,
+                hold=held.grow_to,
+            )
+        elif len(raw) > settings.max_body_bytes:
+            raise openai_errors.BodyTooLarge(settings.max_body_bytes)
+        else:
+            held.grow_to(len(raw))
+        return parse_form(raw, headers.get(b"content-type", b"")) if route.form else parse_json(raw)
 
     # --- where it goes ----------------------------------------------------------------------------
 
@@ -190,15 +191,7 @@ class Inference:
         if view is None:
             raise openai_errors.NotReady
 
-        def sticky_key(sticky: route_pb2.RouteSticky) -> str | None:
-            if sticky.user:
-                return body.user()
-            value = header(context.scope, sticky.header.encode())
-            return value.decode("latin-1") if value is not None else None
-
-        choice = choose(view.snapshot, body.model, sticky_key=sticky_key, draw=self._random.random)
-        if isinstance(choice, NotFound):
-            raise openai_errors.ModelNotFound(body.model)
+        choice = self._choices.choose(view.snapshot, body.model, headers=context.headers, user=body.user)
         context.route_name = choice.route
         return view.snapshot, choice
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import uuid
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from dataplane.ingress.admission.load import Lease
+from dataplane.ingress.routing import Route
 from dataplane.ingress.tokens.request_meter import RequestMeter
-from dataplane.openai.asgi import Headers, Receive, Scope, Send, header, send_whole
+from dataplane.openai.asgi import WHOLE_BODY, Headers, Receive, Scope, Send, WholeBody, send_whole
+from dataplane.openai.exchange.request_ids import RequestIds
 from dataplane.snapshot.activation import View
 from dataplane.snapshot.api_key import ApiKey
 
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that left. It appears in metrics only."""
 
-_REQUEST_ID_CHARACTERS_MAX = 128
 _LINGER_S = 5.0
 """Longest time for which the rest of a body that is too large is read and dropped (nginx:
 `lingering_close`)."""
@@ -28,13 +28,14 @@ class RequestContext:
     """One request and its response, and what is known about them so far."""
 
     __slots__ = (
-        "_model_header",
+        "_route",
         "anthropic",
         "api_key",
         "before_answer",
         "begun",
         "broke_off",
         "caller",
+        "headers",
         "kind",
         "limit_headers",
         "meter",
@@ -49,8 +50,13 @@ class RequestContext:
         "view",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, *, view: View | None, started_at: float) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, *, ids: RequestIds, view: View | None, started_at: float
+    ) -> None:
         self.scope = scope
+        self.headers: Mapping[bytes, bytes] = dict(reversed(scope["headers"]))
+        """By name in lower case. Of several, the first, which is the one that Starlette and vLLM
+        take."""
         self.receive = receive
         self.send = send
         self.view = view
@@ -58,7 +64,7 @@ class RequestContext:
         wait."""
         self.started_at = started_at
         """On the event loop's clock."""
-        self.request_id = _request_id(scope)
+        self.request_id = ids.of(self.headers.get(b"x-request-id"))
         self.route = "other"
         """The path, as metrics show it."""
         self.route_name = ""
@@ -82,13 +88,19 @@ class RequestContext:
         """Whether the response has begun."""
         self.broke_off = False
         """Whether it could not be brought to its end, or ended in an error."""
-        self._model_header: bytes | None = None
+        self._route: Route | None = None
+        """What answers the request; None before that is known."""
+
+    def whole_body(self) -> bytes | None:
+        """The body if it has come as a whole; None: it has to be received, which may take time."""
+        take: WholeBody | None = self.scope.get("extensions", {}).get(WHOLE_BODY)
+        return take() if take is not None else None
 
     def decided_by(self, lease: Lease) -> None:
         """Note what answers the request."""
         self.view = lease.view
         self.kind = "model" if lease.route.adapter is None else "adapter"
-        self._model_header = lease.route.model_revision_name.encode()
+        self._route = lease.route
 
     async def begin(self, status: int, headers: Headers) -> bool:
         """Send the status and headers of an engine's answer.
@@ -99,14 +111,15 @@ class RequestContext:
         if self.before_answer is not None:
             await self.before_answer()
         if self.begun:
-            comment = b": x-broadsheet-model: %b\n\n" % (self._model_header or b"")
+            model = self._route.answer_header[1] if self._route is not None else b""
+            comment = b": x-broadsheet-model: %b\n\n" % model
             await self.send({"type": "http.response.body", "body": comment, "more_body": True})
             return True
         self.status = status
         self.begun = True
-        headers = headers + self._own_headers() + self.limit_headers
-        if self._model_header is not None:
-            headers.append((b"x-broadsheet-model", self._model_header))
+        headers = [*headers, *self._own_headers(), *self.limit_headers]
+        if self._route is not None:
+            headers.append(self._route.answer_header)
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         return False
 
@@ -141,15 +154,7 @@ class RequestContext:
     def _own_headers(self) -> Headers:
         headers = [(b"x-request-id", self.request_id.encode())]
         if self.view is not None:
-            headers.append((b"x-broadsheet-revision", str(self.view.snapshot.position.revision).encode()))
+            headers.append((b"x-broadsheet-revision", b"%d" % self.view.snapshot.position.revision))
         if self.route_name:
             headers.append((b"x-broadsheet-route", self.route_name.encode()))
         return headers
-
-
-def _request_id(scope: Scope) -> str:
-    """The caller's id if it is short and printable, else a new one."""
-    asked = header(scope, b"x-request-id")
-    if asked is not None and 0 < len(asked) <= _REQUEST_ID_CHARACTERS_MAX and all(0x21 <= c <= 0x7E for c in asked):
-        return asked.decode()
-    return str(uuid.uuid4())

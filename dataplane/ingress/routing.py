@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
+import functools
 import hashlib
 import math
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from broadsheet.v1 import route_pb2, snapshot_pb2
+from dataplane.openai.adapter_names import engine_adapter_name
 from dataplane.snapshot.activation import Endpoint, ModelActivation, State, View
 from dataplane.snapshot.snapshot import Snapshot, candidate_name, model_of
 
@@ -20,7 +22,7 @@ time than loading an adapter (seconds)."""
 _IDLE = ModelActivation(state=State.IDLE, revision_number=0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots: what follows from the fields is kept
 class Route:
     """The model, adapter and activation that answer a request in one view."""
 
@@ -32,10 +34,20 @@ class Route:
     activation: ModelActivation
     """Activation of the model; IDLE if the view has none."""
 
-    @property
+    @functools.cached_property
     def model_revision_name(self) -> str:
         """Resource name of the model revision that answers."""
         return f"{model_of(self.model.name)}/revisions/{self.activation.revision_number}"
+
+    @functools.cached_property
+    def answer_header(self) -> tuple[bytes, bytes]:
+        """The header that tells the caller what has answered."""
+        return b"x-broadsheet-model", self.model_revision_name.encode()
+
+    @functools.cached_property
+    def engine_adapter(self) -> str | None:
+        """Engine-side name of the adapter; None without one."""
+        return engine_adapter_name(self.adapter) if self.adapter is not None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +90,23 @@ class Choice:
             if _CONDITIONS[failing] in fallback.conditions and fallback.resource != self.resource:
                 return Choice(route=self.route, resource=fallback.resource, fallbacks=self.fallbacks[index + 1 :])
         return None
+
+
+def fixed_choice(snapshot: Snapshot, served_name: str) -> Choice | None:
+    """What every request for `served_name` goes to.
+
+    None: it depends on the request or on chance, or the view has no such name.
+
+    Args:
+        snapshot: The snapshot of the view that decides.
+        served_name: The name that the caller asked for.
+    """
+    entry = snapshot.served.get(served_name)
+    if entry is None or isinstance(entry, snapshot_pb2.RouteEntry):
+        return None
+    if isinstance(entry, snapshot_pb2.ModelEntry) and candidate_name(entry) is not None:
+        return None
+    return Choice(route="", resource=entry.name)
 
 
 def choose(
@@ -188,7 +217,7 @@ def choose_endpoint(
     limit: int,
     affinity: str | None,
     avoid: Container[str],
-    down: Container[str],
+    down: Collection[str],
     randrange: Callable[[int], int],
 ) -> Endpoint | None:
     """Choose the endpoint of one request; None if no endpoint has room.
@@ -208,21 +237,29 @@ def choose_endpoint(
         down: Replica ids that refused connections lately. Taken only when all have.
         randrange: `random.Random.randrange`.
     """
-    reachable = [endpoint for endpoint in endpoints if endpoint.replica_id not in down] or endpoints
+    if len(endpoints) == 1:
+        [only] = endpoints
+        return only if in_flight.get(only.replica_id, 0) < limit else None
+    reachable = [endpoint for endpoint in endpoints if endpoint.replica_id not in down] if down else endpoints
+    first, second = _two(reachable or endpoints, affinity, randrange)
+    slack = AFFINITY_SLACK_REQUESTS if affinity is not None else 0
+    if in_flight.get(first.replica_id, 0) > in_flight.get(second.replica_id, 0) + slack:
+        first, second = second, first
+    for endpoint in (first, second):
+        if endpoint.replica_id not in avoid and in_flight.get(endpoint.replica_id, 0) < limit:
+            return endpoint
+    return _least_loaded(reachable or endpoints, in_flight, limit=limit, avoid=avoid)
 
-    def has_room(endpoint: Endpoint) -> bool:
-        return in_flight.get(endpoint.replica_id, 0) < limit
+
+def _least_loaded(
+    endpoints: Sequence[Endpoint], in_flight: Mapping[str, int], *, limit: int, avoid: Container[str]
+) -> Endpoint | None:
+    """The least loaded of those that have room; one to avoid only if no other has."""
 
     def load(endpoint: Endpoint) -> int:
         return in_flight.get(endpoint.replica_id, 0)
 
-    first, second = _two(reachable, affinity, randrange)
-    if load(first) > load(second) + (AFFINITY_SLACK_REQUESTS if affinity is not None else 0):
-        first, second = second, first
-    for endpoint in (first, second):
-        if has_room(endpoint) and endpoint.replica_id not in avoid:
-            return endpoint
-    with_room = [endpoint for endpoint in reachable if has_room(endpoint)]
+    with_room = [endpoint for endpoint in endpoints if load(endpoint) < limit]
     untried = [endpoint for endpoint in with_room if endpoint.replica_id not in avoid]
     return min(untried or with_room, key=load, default=None)
 

@@ -17,6 +17,18 @@ Headers = list[tuple[bytes, bytes]]
 
 JSON = (b"content-type", b"application/json")
 
+# What `http_protocol` offers in `scope["extensions"]`, beside ASGI's messages. No other server has
+# it.
+WHOLE_BODY = "broadsheet.body"
+WRITE_NOW = "broadsheet.write"
+ON_DISCONNECT = "broadsheet.on_disconnect"
+WholeBody = Callable[[], bytes | None]
+"""See `exchange.cycle.Cycle.whole_body`."""
+WriteNow = Callable[[bytes], bool]
+"""See `exchange.cycle.Cycle.write`."""
+OnDisconnect = Callable[[Callable[[], None] | None], None]
+"""See `exchange.cycle.Cycle.on_disconnect`."""
+
 
 def header(scope: Scope, name: bytes) -> bytes | None:
     """The first header of that name (lower case), which is the one that Starlette and vLLM take."""
@@ -54,13 +66,15 @@ class CancelOnDisconnect:
     The block then ends without an exception, and `disconnected` is true. It cancels and uncancels
     as `asyncio.timeout` does, so a cancellation from outside still passes through.
 
-    Read the request's body before the block, because both would call `receive`. Send the last
+    Read the request's body before the block, because both may call `receive`. Send the last
     message of the response after the block, because a server reports the end of a response as a
     disconnect too.
     """
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._on_disconnect: OnDisconnect | None = scope.get("extensions", {}).get(ON_DISCONNECT)
         self._receive = receive
+        self._watcher: asyncio.Task[None] | None = None
         self._left = False
         self.disconnected = False
 
@@ -69,12 +83,18 @@ class CancelOnDisconnect:
         assert task is not None
         self._task = task
         self._cancelling = task.cancelling()
-        self._watcher = asyncio.create_task(self._watch())
+        if self._on_disconnect is not None:
+            self._on_disconnect(self._cancel)
+        else:
+            self._watcher = asyncio.create_task(self._watch())
         return self
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        self._cancel()
+
+    def _cancel(self) -> None:
         if not self._left:
             self.disconnected = True
             self._task.cancel()
@@ -83,7 +103,10 @@ class CancelOnDisconnect:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         self._left = True
-        self._watcher.cancel()
+        if self._on_disconnect is not None:
+            self._on_disconnect(None)
+        elif self._watcher is not None:
+            self._watcher.cancel()
         if not self.disconnected:
             return False
         return self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError

@@ -1,4 +1,4 @@
-"""HTTP/1: uvicorn's protocol, with a bound on what comes before a key or secret is checked.
+"""HTTP/1: the protocol of `exchange`, with a bound on what comes before a key or secret is checked.
 
 What a whole request costs is bounded by the app. Here are the bounds on what is none yet:
 connections, silence, heads (request line and headers) that do not end, requests that wait for the
@@ -8,18 +8,17 @@ one before them on the same connection, and answers that nobody reads.
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import httptools
-from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from dataplane.openai import error_answers
 from dataplane.openai import errors as openai_errors
+from dataplane.openai.exchange.protocol import RequestProtocol
 from dataplane.openai.held_bytes import HeldBytes
 from dataplane.openai.http_limits import HttpLimits
 from dataplane.openai.networks import network_of
@@ -79,21 +78,14 @@ def protocol_class(limits: HttpLimits, count_refusal: Callable[[str], None]) -> 
     return ServerProtocol
 
 
-class BoundProtocol(HttpToolsProtocol):
-    """One connection. It is read by one event loop, so its state needs no lock.
-
-    A request in a single read costs a few calls more than uvicorn's own protocol, and no timer.
-    """
+class BoundProtocol(RequestProtocol):
+    """One connection. It is read by one event loop, so its state needs no lock."""
 
     shared: ClassVar[_Server]
 
-    _unread_bytes = 0
-    """Bytes since the last complete head or piece of a body: the size of an unfinished head."""
     _bytes_before = 0
     """At least so many bytes more has an unfinished head that began in the read that ended another
     request."""
-    _in_head = False
-    """From the first byte of a head to its last."""
     _pipelined_bytes = 0
     """Bytes of the reads since requests wait for the one before them."""
     _holds = False
@@ -132,7 +124,9 @@ class BoundProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        self._unset_keepalive_if_required()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
         self._unread_bytes += len(data)
         try:
             if len(data) <= _PARSED_AT_ONCE_BYTES:
@@ -180,10 +174,6 @@ class BoundProtocol(HttpToolsProtocol):
         self._holds = False
         self.shared.unfinished.release(self)
 
-    def on_message_begin(self) -> None:
-        self._in_head = True
-        super().on_message_begin()
-
     def _parse_in_slices(self, data: memoryview) -> None:
         # So that a read with thousands of headers is given up before it takes milliseconds.
         for start in range(0, len(data), _PARSED_AT_ONCE_BYTES):
@@ -198,14 +188,16 @@ class BoundProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._unread_bytes > self.shared.small_head_bytes:  # at least as much as this head
             self._check_head()
-        self._check_header_fields()
+        if len(self.headers) > self.shared.limits.max_header_fields:
+            raise openai_errors.TooManyHeaders(self.shared.limits.max_header_fields)
         self._unread_bytes = self._bytes_before = 0
         self._in_head = False
         if self._head_timer is not None:
             self._stop_head_timer()
-        super().on_headers_complete()
-        if len(self.pipeline) > self.shared.limits.max_pipelined_requests:
-            raise httptools.HttpParserError("too many pipelined requests")
+        if not self.parser.should_upgrade():  # then `_parse` gives the head once more
+            self._begin_request()
+            if len(self.pipeline) > self.shared.limits.max_pipelined_requests:
+                raise httptools.HttpParserError("too many pipelined requests")
         if self._holds and not self.pipeline:
             self._release()
 
@@ -235,15 +227,7 @@ class BoundProtocol(HttpToolsProtocol):
         if sum(len(name) + len(value) for name, value in self.headers) > limits.max_header_bytes:
             raise openai_errors.HeadersTooLarge(limits.max_header_bytes)
 
-    def on_body(self, body: bytes) -> None:
-        self._unread_bytes = 0
-        super().on_body(body)
-
     # --- upgrades ---------------------------------------------------------------------------------
-
-    def _should_upgrade(self) -> bool:
-        # Asked only about heads with `Upgrade`: uvicorn then leaves them to `_parse`.
-        return True
 
     def _parse(self, data: bytes | memoryview) -> None:
         """Parse, and answer requests for another protocol over HTTP/1.1 (RFC 9110 §7.8).
@@ -258,7 +242,7 @@ class BoundProtocol(HttpToolsProtocol):
                 self.parser.feed_data(rest)
                 return
             except httptools.HttpParserUpgrade as upgrade:
-                if self.scope["method"] == "CONNECT":
+                if self.parser.get_method() == b"CONNECT":
                     raise httptools.HttpParserError("this is no proxy") from None
                 rest = memoryview(rest)[upgrade.args[0] :]
             head = self._head_without_upgrade()
@@ -267,15 +251,10 @@ class BoundProtocol(HttpToolsProtocol):
             self.parser.feed_data(head)
 
     def _head_without_upgrade(self) -> bytes:
-        version = self.scope["http_version"].encode()
-        lines = [b"%s %s HTTP/%s" % (self.scope["method"].encode(), self.url, version)]
+        version = self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
         lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
         return b"\r\n".join(lines) + b"\r\n\r\n"
-
-    # --- HTTP/1.0 ---------------------------------------------------------------------------------
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        super()._start_asgi_task(cycle, app if cycle.scope["http_version"] != "1.0" else _without_chunks(cycle, app))
 
     # --- refusals ---------------------------------------------------------------------------------
 
@@ -304,7 +283,7 @@ class BoundProtocol(HttpToolsProtocol):
         self._stop_head_timer()
         # What was read is not needed any more, and the connection lingers.
         self._release()
-        self.parser = self.scope = self.headers = self.url = None  # type: ignore[assignment]  # as before the first
+        self.parser = self.headers = self.url = None  # type: ignore[assignment]  # as before the first
         if self._in_progress():  # the answer would be taken for a part of the one that is being sent
             self.transport.close()
             return
@@ -316,29 +295,3 @@ class BoundProtocol(HttpToolsProtocol):
         if self.transport.can_write_eof():  # not with TLS
             self.transport.write_eof()
         self.loop.call_later(_LINGER_S, self.transport.close)
-
-
-def _without_chunks(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:
-    """Answer without chunks, which HTTP/1.0 does not know: the end of the connection ends the body.
-
-    uvicorn frames every body of unknown length in chunks. Here it is told a length that is never
-    reached, and with the last piece the length of that piece.
-    """
-
-    async def answer(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        unframed = False
-
-        async def send_unframed(message: ASGISendEvent) -> None:
-            nonlocal unframed
-            if message["type"] == "http.response.start":
-                unframed = all(name != b"content-length" for name, _ in message.get("headers", ()))
-                if unframed:
-                    cycle.chunked_encoding = False
-                    cycle.expected_content_length = sys.maxsize
-            elif message["type"] == "http.response.body" and unframed and not message.get("more_body", False):
-                cycle.expected_content_length = len(message.get("body", b""))
-            await send(message)
-
-        await app(scope, receive, send_unframed)
-
-    return answer

@@ -173,7 +173,7 @@ class SimulatedEngine:
         body = await _read(receive)
         self.counters.requests += 1
         self.counters.in_flight += 1
-        guard = CancelOnDisconnect(receive)
+        guard = CancelOnDisconnect(scope, receive)
         try:
             async with guard:
                 self._misbehave()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 
 from dataplane.ingress.access.rate_limits import RateLimits, Used
 from dataplane.openai import errors as openai_errors
-from dataplane.openai.asgi import Headers, Scope, header
+from dataplane.openai.asgi import Headers
 from dataplane.snapshot.activation import View
 from dataplane.snapshot.api_key import ApiKey
 from dataplane.snapshot.persistent.sorted_map import SortedMap
@@ -44,15 +44,19 @@ class KeyAccess:
         self.revocations = NOTHING_REVOKED
         """How far revocations are applied here, beside those in snapshots."""
 
-    def authenticate(self, scope: Scope, snapshot: Snapshot) -> ApiKey | None:
+    def authenticate(self, headers: Mapping[bytes, bytes], snapshot: Snapshot) -> ApiKey | None:
         """Return the key of a request; None if no key is required.
+
+        Args:
+            headers: Of the request, by name in lower case.
+            snapshot: The one that decides.
 
         Raises:
             openai_errors.ApiKeyMissing, openai_errors.ApiKeyInvalid, openai_errors.ApiKeyExpired
         """
         if not self._require_api_key and not snapshot.has_api_keys:
             return None
-        return find_key(snapshot.api_keys, _presented_key(scope), now=self._clock(), revoked=self._revoked)
+        return find_key(snapshot.api_keys, _presented_key(headers), now=self._clock(), revoked=self._revoked)
 
     def revoke(self, key_uids: Iterable[str], position: RevocationsPosition) -> None:
         """Refuse these keys from now on, whatever a snapshot says of them.
@@ -79,14 +83,16 @@ class KeyAccess:
         Raises:
             openai_errors.RequestsLimited, openai_errors.TokensLimited
         """
+        if not (key.requests_per_minute or key.tokens_per_minute):
+            return []
         now = _now()
         limited = self._limits.admit(key, now)
         if limited is not None:
             error = openai_errors.TokensLimited if limited.tokens else openai_errors.RequestsLimited
             refusal = error(limited.limit, limited.retry_after_s)
-            refusal.headers = tuple(self._limits.headers(key, now))
+            refusal.headers = tuple(self._limits.headers(key))
             raise refusal
-        return self._limits.headers(key, now)
+        return self._limits.headers(key)
 
     def charge_tokens(self, key: ApiKey, tokens: int) -> None:
         """Count the tokens of an admitted request."""
@@ -155,15 +161,15 @@ def find_key(
     return found
 
 
-def _presented_key(scope: Scope) -> str | None:
+def _presented_key(headers: Mapping[bytes, bytes]) -> str | None:
     """Return the key in `authorization: Bearer`, or in Anthropic's `x-api-key`.
 
     Raises:
         openai_errors.ApiKeyInvalid: The value cannot be a key.
     """
-    value = header(scope, b"authorization")
+    value = headers.get(b"authorization")
     if value is None:
-        value = header(scope, b"x-api-key")
+        value = headers.get(b"x-api-key")
         if value is None:
             return None
     else:

@@ -6,7 +6,6 @@ for a start or for room, and while it is answered, because another replica may h
 
 from __future__ import annotations
 
-from collections import Counter
 from types import TracebackType
 
 from dataplane.openai import errors as openai_errors
@@ -22,7 +21,7 @@ class HeldBodies:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._by_caller: Counter[str] = Counter()
+        self._by_caller: dict[str, int] = {}
         """Without zeros."""
         self.total = 0
         """Bytes held now."""
@@ -38,20 +37,21 @@ class HeldBodies:
             openai_errors.BodiesOfCallerFull: The caller holds too many to have them too.
             openai_errors.BodiesFull: All callers together hold too many.
         """
-        held, free = self._by_caller[caller], self._max_bytes - self.total - size
+        held, free = self._by_caller.get(caller, 0), self._max_bytes - self.total - size
         if held + size > free:
             if held:
                 raise openai_errors.BodiesOfCallerFull(held, size)
-            del self._by_caller[caller]
             raise openai_errors.BodiesFull(self._max_bytes, size)
-        self._by_caller[caller] += size
+        self._by_caller[caller] = held + size
         self.total += size
 
     def give_back(self, caller: str, size: int) -> None:
         """Count `size` bytes less."""
         self.total -= size
-        self._by_caller[caller] -= size
-        if not self._by_caller[caller]:
+        left = self._by_caller[caller] - size
+        if left:
+            self._by_caller[caller] = left
+        else:
             del self._by_caller[caller]
 
 

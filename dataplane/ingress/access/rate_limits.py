@@ -28,26 +28,34 @@ Used = tuple[int, int]
 class _Bucket:
     """`level` is its content at the time `at`. Invariant: it is at most `per_minute`."""
 
+    what: bytes
+    """As its headers call it: `requests` or `tokens`."""
     per_minute: int
     level: float
     at: float
 
-    def fill(self, now: float) -> None:
-        gained = max(0.0, now - self.at) * self.per_minute / _MINUTE_S
-        self.level = min(float(self.per_minute), self.level + gained)
+    def fill(self, now: float, per_minute: int) -> None:
+        """Bring it up to date, also with a changed limit. What was taken stays taken."""
+        if now > self.at:
+            gained = (now - self.at) * self.per_minute / _MINUTE_S
+            self.level = min(float(self.per_minute), self.level + gained)
         self.at = now
-
-    def resize(self, per_minute: int) -> None:
-        """Change the limit. What was taken stays taken."""
-        self.level = min(self.level + per_minute - self.per_minute, float(per_minute))
-        self.per_minute = per_minute
+        if per_minute != self.per_minute:
+            self.level = min(self.level + per_minute - self.per_minute, float(per_minute))
+            self.per_minute = per_minute
 
     def wait_s(self, wanted: float) -> float:
         """Seconds until it holds `wanted`; 0 if it does."""
         return max(0.0, (wanted - self.level) * _MINUTE_S / self.per_minute)
 
-    def full_in_s(self) -> float:
-        return self.wait_s(float(self.per_minute))
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """OpenAI's headers for it: the limit, what is left, and when it is full."""
+        full_in_s = (self.per_minute - self.level) * _MINUTE_S / self.per_minute
+        return (
+            (b"x-ratelimit-limit-" + self.what, b"%d" % self.per_minute),
+            (b"x-ratelimit-remaining-" + self.what, b"%d" % (self.level if self.level > 0 else 0)),
+            (b"x-ratelimit-reset-" + self.what, _duration(full_in_s)),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,25 +101,21 @@ class RateLimits:
 
     def charge_tokens(self, key: ApiKey, tokens: int, now: float) -> None:
         """Count the tokens of an admitted request; nothing if its key was removed meanwhile."""
-        if key.uid not in self._accounts:
+        account = self._accounts.get(key.uid)
+        if account is None:
             return
-        account = self._account(key, now)
+        account.tokens = _current(account.tokens, b"tokens", key.tokens_per_minute, now)
         if account.tokens is not None:
             account.tokens.level -= tokens
             account.used_tokens += tokens
 
-    def headers(self, key: ApiKey, now: float) -> list[tuple[bytes, bytes]]:
-        """OpenAI's `x-ratelimit-*` headers for each limit of the key."""
-        account = self._account(key, now)
-        result: list[tuple[bytes, bytes]] = []
-        for what, bucket in ((b"requests", account.requests), (b"tokens", account.tokens)):
-            if bucket is not None:
-                result += [
-                    (b"x-ratelimit-limit-" + what, str(bucket.per_minute).encode()),
-                    (b"x-ratelimit-remaining-" + what, str(max(0, math.floor(bucket.level))).encode()),
-                    (b"x-ratelimit-reset-" + what, _duration(bucket.full_in_s()).encode()),
-                ]
-        return result
+    def headers(self, key: ApiKey) -> list[tuple[bytes, bytes]]:
+        """OpenAI's `x-ratelimit-*` headers for each limit of the key, as `admit` has left it."""
+        account = self._accounts.get(key.uid)
+        if account is None:
+            return []
+        requests = account.requests.headers() if account.requests is not None else ()
+        return [*requests, *(account.tokens.headers() if account.tokens is not None else ())]
 
     def used(self) -> Mapping[str, Used]:
         """What this replica has admitted since it started, by uid of the key."""
@@ -157,27 +161,29 @@ class RateLimits:
             self._accounts.pop(uid, None)
 
     def _account(self, key: ApiKey, now: float) -> _Account:
-        account = self._accounts.setdefault(key.uid, _Account())
-        account.requests = _current(account.requests, key.requests_per_minute, now)
-        account.tokens = _current(account.tokens, key.tokens_per_minute, now)
+        account = self._accounts.get(key.uid)
+        if account is None:
+            account = self._accounts[key.uid] = _Account()
+        account.requests = _current(account.requests, b"requests", key.requests_per_minute, now)
+        account.tokens = _current(account.tokens, b"tokens", key.tokens_per_minute, now)
         return account
 
 
-def _current(bucket: _Bucket | None, per_minute: int, now: float) -> _Bucket | None:
+def _current(bucket: _Bucket | None, what: bytes, per_minute: int, now: float) -> _Bucket | None:
     """The bucket filled up to now, with its limit changed if needed."""
     if per_minute == 0:
         return None
     if bucket is None:
-        return _Bucket(per_minute, float(per_minute), now)
-    bucket.fill(now)
-    if bucket.per_minute != per_minute:
-        bucket.resize(per_minute)
+        return _Bucket(what, per_minute, float(per_minute), now)
+    bucket.fill(now, per_minute)
     return bucket
 
 
-def _duration(seconds: float) -> str:
+def _duration(seconds: float) -> bytes:
     """Format a duration as OpenAI does: `0s`, `120ms`, `6m0s`."""
+    if seconds <= 0:
+        return b"0s"
     if seconds < 1:
-        return f"{math.ceil(seconds * 1000)}ms" if seconds > 0 else "0s"
+        return b"%dms" % math.ceil(seconds * 1000)
     minutes, whole_s = divmod(math.ceil(seconds), 60)
-    return f"{minutes}m{whole_s}s" if minutes else f"{whole_s}s"
+    return b"%dm%ds" % (minutes, whole_s) if minutes else b"%ds" % whole_s

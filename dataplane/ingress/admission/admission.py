@@ -11,7 +11,8 @@ from dataplane.ingress.admission.endpoints import EndpointUse
 from dataplane.ingress.admission.limits import ModelLimits
 from dataplane.ingress.admission.load import Lease, ModelLoad, ModelUsage, Waiter, WaitsFor
 from dataplane.ingress.admission.waking import Waker
-from dataplane.ingress.routing import Route, resolve
+from dataplane.ingress.choices.routes import Routes
+from dataplane.ingress.routing import Route
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.openai import errors as openai_errors
 from dataplane.snapshot.activation import START_QUEUED, Endpoint, State, View
@@ -46,6 +47,7 @@ class Admission:
         self._loads: dict[str, ModelLoad] = {}
         """By model resource name. A model that left the catalog is removed when its last request
         ends."""
+        self._routes = Routes()
         self._seen: View | None = None
         """The view that `on_view` was last called with."""
 
@@ -69,18 +71,17 @@ class Admission:
         view = self._views.current
         if view is None:
             raise openai_errors.NotReady
-        route = _resolve(view, resource, served_name)
+        route = self._routes.of(view, resource, served_name)
         load = self._load_of(route.model)
         load.last_request_at = self._clock()
         outcome = self._decide(load, view, route, avoid, may_grant=not load.queue)
         if isinstance(outcome, Lease):
             return outcome
-        loop = asyncio.get_running_loop()
         waiter = Waiter(
             resource=resource,
             served_name=served_name,
             avoid=avoid,
-            granted=loop.create_future(),
+            granted=asyncio.get_running_loop().create_future(),
             caller=caller,
             waits_for=outcome,
         )
@@ -92,11 +93,10 @@ class Admission:
         load = self._loads[lease.route.model.name]
         load.leases -= 1
         load.last_request_at = self._clock()
-        view = self._views.current
-        if view is not None:
-            if load.queue:
-                self._revisit(load, view, only_front=True)
-            self._drop_if_gone(load, view)
+        if load.queue and (view := self._views.current) is not None:
+            self._revisit(load, view, only_front=True)
+        if load.is_gone:
+            self._drop_if_gone(load)
 
     def report_down(self, endpoint: Endpoint) -> None:
         """For a short time, avoid an endpoint that refused a connection."""
@@ -149,6 +149,7 @@ class Admission:
     def on_view(self, view: View) -> None:
         """Re-examine the queues that a new view affects. A listener of the `ViewHolder`."""
         seen, self._seen = self._seen, view
+        self._routes.forget()
         other_snapshot = seen is None or seen.snapshot is not view.snapshot
         for name, load in tuple(self._loads.items()):
             if load.queue and (
@@ -156,7 +157,8 @@ class Admission:
             ):
                 self._revisit(load, view)
             if other_snapshot:
-                self._drop_if_gone(load, view)
+                load.is_gone = name not in view.snapshot.deployable
+                self._drop_if_gone(load)
 
     def refuse_waiting(self) -> None:
         """Refuse every waiting request, because the ingress shuts down."""
@@ -197,7 +199,7 @@ class Admission:
         may_grant = True
         for waiter in tuple(load.queue):
             try:
-                route = _resolve(view, waiter.resource, waiter.served_name)
+                route = self._routes.of(view, waiter.resource, waiter.served_name)
                 self._load_of(route.model)
                 outcome = self._decide(load, view, route, waiter.avoid, may_grant=may_grant)
             except openai_errors.IngressError as error:
@@ -267,16 +269,9 @@ class Admission:
             load.model, load.limits = model, ModelLimits.of(model)
         return load
 
-    def _drop_if_gone(self, load: ModelLoad, view: View) -> None:
-        if not load.leases and not load.queue and load.model.name not in view.snapshot.deployable:
+    def _drop_if_gone(self, load: ModelLoad) -> None:
+        if load.is_gone and not load.leases and not load.queue:
             self._loads.pop(load.model.name, None)
-
-
-def _resolve(view: View, resource: str, served_name: str) -> Route:
-    route = resolve(view, resource, served_name)
-    if route is None:
-        raise openai_errors.NotServedHere(served_name)
-    return route
 
 
 def _too_late(view: View | None, load: ModelLoad, waiter: Waiter) -> openai_errors.IngressError:

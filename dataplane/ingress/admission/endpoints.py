@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from random import Random
 
 from dataplane.ingress.routing import Route, choose_endpoint
-from dataplane.openai.adapter_names import engine_adapter_name
 from dataplane.snapshot.activation import Endpoint
 
 _DOWN_S = 1.0
@@ -21,9 +19,9 @@ class EndpointUse:
 
     def __init__(self, random: Random) -> None:
         self._random = random
-        self._in_flight: Counter[str] = Counter()
+        self._in_flight: dict[str, int] = {}
         """By replica id; no count is zero."""
-        self._applications: Counter[str] = Counter()
+        self._applications: dict[str, int] = {}
         """By Serve application; no count is zero."""
         self._down_until: dict[str, float] = {}
         """By replica id, on the event loop's clock."""
@@ -36,7 +34,7 @@ class EndpointUse:
             limit: Requests that one endpoint may have in flight.
             avoid: Replica ids to take only when no other has room.
         """
-        down: Container[str] = ()
+        down: Collection[str] = ()
         if self._down_until:
             now = _now()
             down = {name for name, until in self._down_until.items() if until > now}
@@ -44,14 +42,15 @@ class EndpointUse:
             route.activation.endpoints,
             self._in_flight,
             limit=limit,
-            affinity=engine_adapter_name(route.adapter) if route.adapter is not None else None,
+            affinity=route.engine_adapter,
             avoid=avoid,
             down=down,
             randrange=self._random.randrange,
         )
         if endpoint is not None:
-            self._in_flight[endpoint.replica_id] += 1
-            self._applications[route.activation.application] += 1
+            replica_id, application = endpoint.replica_id, route.activation.application
+            self._in_flight[replica_id] = self._in_flight.get(replica_id, 0) + 1
+            self._applications[application] = self._applications.get(application, 0) + 1
         return endpoint
 
     def give_back(self, endpoint: Endpoint, application: str) -> None:
@@ -72,7 +71,7 @@ class EndpointUse:
 
     def in_flight(self) -> int:
         """Requests in flight at all endpoints."""
-        return self._applications.total()
+        return sum(self._applications.values())
 
 
 def _now() -> float:
@@ -80,7 +79,9 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _decrement(counts: Counter[str], key: str) -> None:
-    counts[key] -= 1
-    if not counts[key]:
+def _decrement(counts: dict[str, int], key: str) -> None:
+    left = counts[key] - 1
+    if left:
+        counts[key] = left
+    else:
         del counts[key]

@@ -94,6 +94,8 @@ class ModelLoad:
     last_wake_at: float = float("-inf")
     """On the event loop's clock."""
     first_byte: FirstByte | None = None
+    is_gone: bool = False
+    """Whether the model has left the catalog. Then this is dropped with its last request."""
     wake_timer: asyncio.TimerHandle | None = None
     """Asks again for the model to be woken."""
 

@@ -21,15 +21,22 @@ _HEAD: Headers = [
 
 
 class Heartbeat:
-    """Sends a comment at each interval, from `async with` until the answer begins or its end."""
+    """Sends a comment at each interval, from `async with` until the answer begins or its end.
+
+    Until the first comment it is a timer. Most answers begin before that.
+    """
 
     def __init__(self, context: RequestContext, *, interval_s: float) -> None:
         self._context = context
         self._interval_s = interval_s
+        self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> None:
-        self._task = asyncio.create_task(self._beat())
+        self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._begin)
         self._context.before_answer = self._stop
+
+    def _begin(self) -> None:
+        self._task = asyncio.create_task(self._beat())
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -39,12 +46,13 @@ class Heartbeat:
     async def _stop(self) -> None:
         # The server takes each message at once or not at all, so none is cut in two.
         self._context.before_answer = None
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
 
     async def _beat(self) -> None:
         context = self._context
-        await asyncio.sleep(self._interval_s)
         await context.begin_waiting(_HEAD)
         while True:
             await context.send({"type": "http.response.body", "body": _COMMENT, "more_body": True})

@@ -22,10 +22,11 @@ from __future__ import annotations
 import operator
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
+_T = TypeVar("_T")
 
 BLOCK_KEYS = 256
 """Keys of a block when it is made. It is split when it has twice as many. Smaller blocks make a
@@ -93,6 +94,21 @@ class SortedMap(Mapping[_K, _V]):
             if index < len(keys) and keys[index] == key:
                 return block.values[index]
         raise KeyError(key)
+
+    @overload
+    def get(self, key: _K, /) -> _V | None: ...
+    @overload
+    def get(self, key: _K, /, default: _V | _T) -> _V | _T: ...
+    def get(self, key: _K, /, default: object = None) -> object:
+        """The value of a key. The same as of every mapping, at half the calls: requests use it."""
+        at = bisect_right(self._firsts, key) - 1
+        if at >= 0:
+            block = self._blocks[at]
+            keys: tuple[Any, ...] = block.keys
+            index = bisect_left(keys, key)
+            if index < len(keys) and keys[index] == key:
+                return block.values[index]
+        return default
 
     def __repr__(self) -> str:
         return f"SortedMap({dict(self)!r})"

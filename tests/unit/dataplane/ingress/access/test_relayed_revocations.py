@@ -11,7 +11,6 @@ from dataplane.agent.ingress_swap import SwapTiming
 from dataplane.ingress.access.api_keys import KeyAccess
 from dataplane.ingress.access.relayed_revocations import RelayedRevocations
 from dataplane.openai import errors as openai_errors
-from dataplane.openai.asgi import Scope
 from dataplane.relay.topics import Role
 from dataplane.snapshot.revocations.revoked_keys import NOTHING_REVOKED, Addition, RevocationsPosition
 from tests import views
@@ -41,9 +40,9 @@ class World:
         self.changes += 1
 
     def lets_in(self) -> bool:
-        scope: Scope = {"type": "http", "headers": [(b"authorization", f"Bearer {KEY}".encode())]}
+        headers = {b"authorization": f"Bearer {KEY}".encode()}
         try:
-            return self.access.authenticate(scope, SNAPSHOT) is not None
+            return self.access.authenticate(headers, SNAPSHOT) is not None
         except openai_errors.ApiKeyInvalid:
             return False
 
