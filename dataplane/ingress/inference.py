@@ -19,7 +19,11 @@ from dataplane.ingress.access.caller import caller_of
 from dataplane.ingress.access.held_bodies import HeldBodies, HeldBody
 from dataplane.ingress.admission.admission import Admission
 from dataplane.ingress.admission.load import Lease
-from dataplane.ingress.body import Body, parse_form, parse_json, read_body
+from dataplane.ingress.bodies.body import Body
+from dataplane.ingress.bodies.form_body import parse_form
+from dataplane.ingress.bodies.json_body import parse_json
+from dataplane.ingress.bodies.reading import read_body
+from dataplane.ingress.bodies.splice import splice
 from dataplane.ingress.limits import IngressSettings
 from dataplane.ingress.metrics import IngressMetrics
 from dataplane.ingress.request_context import CLIENT_CLOSED_REQUEST, RequestContext
@@ -139,15 +143,14 @@ class Inference:
             await context.send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _read(self, context: RequestContext, route: InferenceRoute, held: HeldBody) -> Body:
-        settings, scope = self._settings, context.scope
         raw = await read_body(
             context.receive,
-            declared_length=header(scope, b"content-length"),
-            max_bytes=settings.max_body_bytes,
-            timeout_s=settings.body_read_timeout_s,
+            declared_length=header(context.scope, b"content-length"),
+            max_bytes=self._settings.max_body_bytes,
+            timeout_s=self._settings.body_read_timeout_s,
             hold=held.grow_to,
         )
-        return parse_form(raw, header(scope, b"content-type") or b"") if route.form else parse_json(raw)
+        return parse_form(raw, header(context.scope, b"content-type") or b"") if route.form else parse_json(raw)
 
     # --- where it goes ----------------------------------------------------------------------------
 
@@ -246,9 +249,10 @@ class Inference:
             served_name=body.model,
             adapter=adapter,
         )
-        sent = body.raw if adapter is None else body.asking_for(engine_adapter_name(adapter))
+        edits = [] if adapter is None else [body.asking_for(engine_adapter_name(adapter))]
         if context.meter is not None:
-            sent = context.meter.asking(sent, lease.route.model.revision.spec.engine.args)
+            edits += context.meter.asking(lease.route.model.revision.spec.engine.args)
+        sent = splice(body.raw, edits)
         return await self._upstream.start(lease.endpoint, route.path, context.scope["query_string"], headers, sent)
 
     def _note_failure(self, context: RequestContext, lease: Lease, failure: UpstreamFailed) -> None:
