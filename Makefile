@@ -103,6 +103,10 @@ proto: install ## Generate the Python code of protos/ and the blocking client an
 bench-ingress: install ## Compare requests through the ingress with direct ones (ratios, median of rounds)
 	@$(BIN)/python -m tests.bench.bench_ingress $(ARGS)
 
+.PHONY: bench-memory
+bench-memory: install ## Measure what large bodies and idle connections make an ingress process hold (4 minutes)
+	@$(BIN)/python -m tests.bench.bench_memory $(ARGS)
+
 .PHONY: bench-change
 bench-change: install ## Measure what a change of one adapter costs at 1,000, 10,000 and 100,000 entries
 	@$(BIN)/python -m tests.bench.bench_change $(ARGS)

@@ -19,7 +19,7 @@ from dataplane.ingress.access.api_keys import KeyAccess
 from dataplane.ingress.access.held_bodies import HeldBodies
 from dataplane.ingress.admission.admission import Admission
 from dataplane.ingress.admission.load import ModelUsage
-from dataplane.ingress.body import ClientGone
+from dataplane.ingress.bodies.reading import ClientGone
 from dataplane.ingress.choices.choices import Choices
 from dataplane.ingress.cors import allow_origins
 from dataplane.ingress.engine_trust import EngineTrust

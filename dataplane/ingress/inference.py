@@ -17,7 +17,11 @@ from dataplane.ingress.access.caller import caller_of
 from dataplane.ingress.access.held_bodies import HeldBodies, HeldBody
 from dataplane.ingress.admission.admission import Admission
 from dataplane.ingress.admission.load import Lease
-from dataplane.ingress.body import Body, parse_form, parse_json, read_body
+from dataplane.ingress.bodies.body import Body
+from dataplane.ingress.bodies.form_body import parse_form
+from dataplane.ingress.bodies.json_body import parse_json
+from dataplane.ingress.bodies.reading import read_body
+from dataplane.ingress.bodies.splice import splice
 from dataplane.ingress.choices.choices import Choices
 from dataplane.ingress.limits import IngressSettings
 from dataplane.ingress.metrics import IngressMetrics
@@ -239,9 +243,10 @@ class Inference:
             served_name=body.model,
             adapter=adapter,
         )
-        sent = body.raw if adapter is None else body.asking_for(engine_adapter_name(adapter))
+        edits = [] if adapter is None else [body.asking_for(engine_adapter_name(adapter))]
         if context.meter is not None:
-            sent = context.meter.asking(sent, lease.route.model.revision.spec.engine.args)
+            edits += context.meter.asking(lease.route.model.revision.spec.engine.args)
+        sent = splice(body.raw, edits)
         return await self._upstream.start(lease.endpoint, route.path, context.scope["query_string"], headers, sent)
 
     def _note_failure(self, context: RequestContext, lease: Lease, failure: UpstreamFailed) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
-import io
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import TypedDict
 
 import aiohttp
 import yarl
 
 from broadsheet.v1 import snapshot_pb2
+from dataplane.ingress.bodies.splice import Content
 from dataplane.ingress.engine_trust import EngineTrust
 from dataplane.ingress.limits import IngressSettings
 from dataplane.openai import error_answers, wire
@@ -20,8 +20,9 @@ from dataplane.openai import errors as openai_errors
 from dataplane.openai.asgi import Headers
 from dataplane.snapshot.activation import Endpoint
 
-_WHOLE_WRITE_BYTES_MAX = 1024 * 1024
-"""Larger bodies are sent in pieces, so that writing one does not hold up the event loop."""
+_WHOLE_WRITE_BYTES_MAX = 64 * 1024
+"""Larger bodies are sent in pieces of so many bytes, each when the last one is nearly sent: what a
+socket does not take at once is copied."""
 
 _ERROR_BYTES_MAX = 16 * 1024
 """Of the error of a replica. Its words are redacted and have at most 300 characters."""
@@ -155,7 +156,7 @@ class Upstream:
         self._session: aiohttp.ClientSession | None = None
 
     async def start(
-        self, endpoint: Endpoint, path: str, query: bytes, headers: Iterable[tuple[str, str]], body: bytes
+        self, endpoint: Endpoint, path: str, query: bytes, headers: Iterable[tuple[str, str]], body: Content
     ) -> Answer:
         """Send a request and wait for the first piece of the answer.
 
@@ -174,7 +175,12 @@ class Upstream:
         url = _url(endpoint.url, path)
         if query:
             url = yarl.URL(f"{endpoint.url}{path}?{query.decode('latin-1')}", encoded=True)
-        data = body if len(body) <= _WHOLE_WRITE_BYTES_MAX else io.BytesIO(body)
+        data: bytes | AsyncIterator[memoryview]
+        if isinstance(body, bytes) and len(body) <= _WHOLE_WRITE_BYTES_MAX:
+            data = body
+        else:
+            parts = (body,) if isinstance(body, bytes) else body
+            data, headers = _pieces(parts), [*headers, ("content-length", str(sum(map(len, parts))))]
         response: aiohttp.ClientResponse | None = None
         try:
             response = await self._open_session().post(url, data=data, headers=headers, **tls)
@@ -224,6 +230,14 @@ class Upstream:
         """Close all connections."""
         if self._session is not None:
             await self._session.close()
+
+
+async def _pieces(parts: Iterable[bytes | memoryview]) -> AsyncIterator[memoryview]:
+    """Views of a large body."""
+    for part in parts:
+        view = memoryview(part)
+        for start in range(0, len(view), _WHOLE_WRITE_BYTES_MAX):
+            yield view[start : start + _WHOLE_WRITE_BYTES_MAX]
 
 
 def _open_socket(host_timeout_s: int, address: aiohttp.AddrInfoType) -> socket.socket:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from google.protobuf import struct_pb2
 
-from dataplane.ingress.body import Body, FormBody
+from dataplane.ingress.bodies.body import Body
+from dataplane.ingress.bodies.form_body import FormBody
+from dataplane.ingress.bodies.json_body import JsonBody
+from dataplane.ingress.bodies.splice import Edit
 from dataplane.ingress.tokens.answer_meter import AnswerMeter
 from dataplane.ingress.tokens.prompt_estimate import audio_tokens, json_tokens
 from dataplane.ingress.tokens.usage_filter import UsageFilter
@@ -36,22 +41,22 @@ class RequestMeter:
         self._answer: AnswerMeter | None = None
         self._filter: UsageFilter | None = None
 
-    def asking(self, sent: bytes, engine_args: struct_pb2.Struct) -> bytes:
-        """What to send to the engine, so that it reports usage.
+    def asking(self, engine_args: struct_pb2.Struct) -> Sequence[Edit]:
+        """How the body changes, so that the engine reports usage.
 
         Args:
-            sent: The body, as it would be sent otherwise.
             engine_args: Of the model.
         """
         self._is_with_engine = self._path not in _WITHOUT_TOKENS
         self._unasked = Unasked.NOTHING
         if any(name in engine_args and engine_args[name] is True for name in _REPORTS_ALWAYS):
-            return sent
-        if not isinstance(self._body, FormBody):
-            sent, self._unasked = ask_in_json(self._path, sent)
-        elif self._body.is_true(b"stream"):
-            sent, self._unasked = ask_in_form(sent, self._body.boundary, self._body.fields)
-        return sent
+            return ()
+        edit: Edit | None = None
+        if isinstance(self._body, JsonBody):
+            edit, self._unasked = ask_in_json(self._path, self._body)
+        elif isinstance(self._body, FormBody):
+            edit, self._unasked = ask_in_form(self._body)
+        return () if edit is None else (edit,)
 
     def failed(self) -> None:
         """The engine has given no answer."""

@@ -16,6 +16,8 @@ from openai.types.chat import ChatCompletionFunctionToolParam, ChatCompletionMes
 from openai.types.shared_params import ResponseFormatJSONSchema
 
 from broadsheet import Client
+from dataplane.ingress.bodies.json_body import parse_json
+from dataplane.ingress.bodies.splice import splice
 from dataplane.ingress.tokens.usage_filter import UsageFilter
 from dataplane.ingress.tokens.usage_request import ask_in_json
 from tests.e2e.media import about, picture
@@ -83,8 +85,11 @@ def test_a_stream_without_the_usage_that_the_ingress_asks_for_is_what_vllm_sends
     """The ingress asks for usage on behalf of keys with a limit of tokens."""
     prompt = {"messages": CAPITAL} if "chat" in path else {"prompt": "The capital of France is"}
     fields = {"model": "smollm2", "temperature": choices - 1, "seed": 7, "max_tokens": 8, "n": choices, "stream": True}
-    body = json.dumps(fields | prompt)
-    asking, unasked = ask_in_json(path, body.encode())
+    body = json.dumps(fields | prompt).encode()
+    edit, unasked = ask_in_json(path, parse_json(body))
+    assert edit is not None
+    asking = splice(body, [edit])
+    assert isinstance(asking, bytes)
     headers = {"content-type": "application/json"}
     plain, asked = (
         httpx.post(stack.url + path, content=sent, headers=headers, timeout=120).content for sent in (body, asking)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dataplane.ingress.body import parse_form, parse_json
+from dataplane.ingress.bodies.form_body import parse_form
+from dataplane.ingress.bodies.json_body import parse_json
 from dataplane.ingress.streams.streaming import asks_for_events
 
 

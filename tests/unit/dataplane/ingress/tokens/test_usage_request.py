@@ -6,8 +6,10 @@ import json
 
 import pytest
 
-from dataplane.ingress.body import parse_form
+from dataplane.ingress.bodies.form_body import parse_form
+from dataplane.ingress.bodies.json_body import parse_json
 from dataplane.ingress.tokens.usage_request import Unasked, ask_in_form, ask_in_json
+from tests.unit.dataplane.ingress.bodies.sent import sent
 
 CHAT = "/v1/chat/completions"
 BOTH = {"include_usage": True, "continuous_usage_stats": True}
@@ -27,8 +29,10 @@ BOTH = {"include_usage": True, "continuous_usage_stats": True}
 )
 def test_a_stream_is_asked_for_usage_in_each_event(path: str, options: bytes, unasked: Unasked) -> None:
     body = b'{"model":"m","a":1.50,"stream":true%b}' % options
-    asking, what = ask_in_json(path, body)
+    edit, what = ask_in_json(path, parse_json(body))
     assert what is unasked
+    assert edit is not None
+    asking = sent(body, edit)
     assert b'"a":1.50' in asking
     assert json.loads(asking) == json.loads(body) | {"stream_options": BOTH}
 
@@ -47,7 +51,7 @@ def test_a_stream_is_asked_for_usage_in_each_event(path: str, options: bytes, un
     ],
 )
 def test_other_bodies_stay_as_they_are(path: str, body: bytes) -> None:
-    assert ask_in_json(path, body) == (body, Unasked.NOTHING)
+    assert ask_in_json(path, parse_json(body)) == (None, Unasked.NOTHING)
 
 
 def form(*fields: tuple[str, str]) -> bytes:
@@ -58,7 +62,9 @@ def form(*fields: tuple[str, str]) -> bytes:
 
 def test_a_form_that_streams_is_asked_for_usage_in_each_event() -> None:
     parsed = parse_form(form(("model", "m"), ("stream", "true")), b"multipart/form-data; boundary=b")
-    asking, unasked = ask_in_form(parsed.raw, parsed.boundary, parsed.fields)
+    edit, unasked = ask_in_form(parsed)
+    assert edit is not None
+    asking = sent(parsed.raw, edit)
     again = parse_form(asking, b"multipart/form-data; boundary=b")
     assert unasked is Unasked.ALL
     assert again.fields == {
@@ -71,5 +77,5 @@ def test_a_form_that_streams_is_asked_for_usage_in_each_event() -> None:
 
 @pytest.mark.parametrize("name", ["stream_include_usage", "stream_continuous_usage_stats"])
 def test_a_form_that_says_what_usage_it_wants_stays_as_it_is(name: str) -> None:
-    parsed = parse_form(form(("model", "m"), (name, "false")), b"multipart/form-data; boundary=b")
-    assert ask_in_form(parsed.raw, parsed.boundary, parsed.fields) == (parsed.raw, Unasked.NOTHING)
+    parsed = parse_form(form(("model", "m"), ("stream", "true"), (name, "false")), b"multipart/form-data; boundary=b")
+    assert ask_in_form(parsed) == (None, Unasked.NOTHING)
