@@ -31,17 +31,15 @@ class Answer:
         self.first = first
         """Empty: the body is empty."""
         self.status = parsed.status
-        content_type = self.header(b"content-type") or b""
-        self.streams_events = content_type.partition(b";")[0].strip().lower() == _EVENT_STREAM
+        self.streams_events = parsed.content_type.partition(b";")[0].strip().lower() == _EVENT_STREAM
 
     def headers(self) -> Headers:
         """The headers that the caller gets. The list is the caller's to change."""
-        dropped = named_by_connection(self._kept_back) if self._kept_back else ()
-        return [header for header in self._headers if header[0] not in dropped] if dropped else self._headers
-
-    def header(self, name: bytes) -> bytes | None:
-        """The first header of that name (lower case), whether the caller gets it or not."""
-        return next((value for other, value in (*self._headers, *self._kept_back) if other == name), None)
+        for name, _ in self._kept_back:
+            if name == b"connection":
+                dropped = named_by_connection(self._kept_back)
+                return [header for header in self._headers if header[0] not in dropped]
+        return self._headers
 
     async def more(self) -> bytes:
         """What has come since, at least one byte; empty at the end.

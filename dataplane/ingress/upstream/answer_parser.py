@@ -35,6 +35,7 @@ class AnswerParser:
         """What the caller may get of them; names in lower case."""
         self.kept_back: Headers = []
         """The other headers."""
+        self.content_type = b""
         self._fields = 0
         self._unframed_bytes = 0
         self._pieces: list[bytes] = []
@@ -45,7 +46,7 @@ class AnswerParser:
         """Expect the answer to another request."""
         self.ended = self.whole = self.keeps_alive = False
         self.status = self._fields = self._unframed_bytes = 0
-        self.headers, self.kept_back = [], []
+        self.headers, self.kept_back, self.content_type = [], [], b""
 
     def feed(self, data: bytes) -> bytes:
         """Read what has come. Returns the bytes of the body in it."""
@@ -75,7 +76,10 @@ class AnswerParser:
 
     def kept_back_value(self, name: bytes) -> bytes | None:
         """A header of the answer that the caller does not get."""
-        return next((value for other, value in self.kept_back if other == name), None)
+        for other, value in self.kept_back:
+            if other == name:
+                return value
+        return None
 
     def _give_up(self, fault: str) -> None:
         if self.whole:  # what came after the answer is no part of it
@@ -105,6 +109,8 @@ class AnswerParser:
                 raise httptools.HttpParserError("transfer coding that is not supported")
             self.kept_back.append((name, value))
         else:
+            if name == b"content-type":
+                self.content_type = value
             self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -114,7 +120,7 @@ class AnswerParser:
                 raise httptools.HttpParserError("too many bytes of headers")
             self.status, self._fields = status, 0
         elif 100 <= status != 101:  # an interim answer; the final one follows
-            self.headers, self.kept_back = [], []
+            self.headers, self.kept_back, self.content_type = [], [], b""
         else:
             raise httptools.HttpParserError(f"status {status}")
 

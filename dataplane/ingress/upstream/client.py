@@ -73,7 +73,7 @@ class Upstream:
                 had_request = connection.answer.kept_back_value(_ENGINE_HAD_REQUEST) is not None
                 raise UpstreamFailed("engine dead", refused=not had_request)
             answer = Answer(connection, await connection.more(), self._pool.give_back)
-            if answer.header(_ADAPTER_FAILED) is not None:
+            if connection.answer.kept_back_value(_ADAPTER_FAILED) is not None:
                 raise await _adapter_failure(answer)
             return answer
         except BaseException:
@@ -92,11 +92,7 @@ class Upstream:
             async with asyncio.timeout(settings.connect_timeout_s):
                 _, connection = await asyncio.get_running_loop().create_connection(
                     lambda: Connection(
-                        endpoint=url,
-                        tls=tls,
-                        host_timeout_s=settings.host_timeout_s,
-                        on_made=pool.add,
-                        on_lost=pool.on_lost,
+                        endpoint=url, tls=tls, host_timeout_s=settings.host_timeout_s, on_lost=pool.on_lost
                     ),
                     address.hostname,
                     address.port,
@@ -105,6 +101,7 @@ class Upstream:
                 )
         except OSError as error:  # timeouts and certificates are among them
             raise UpstreamFailed(type(error).__name__, refused=True) from error
+        pool.add(connection)
         return connection
 
     async def aclose(self) -> None:
@@ -119,7 +116,7 @@ async def _adapter_failure(answer: Answer) -> openai_errors.AdapterFailed:
         body += piece
     try:
         message = error_answers.parse(body)
-        retry_after_s = float(answer.header(b"retry-after") or b"")
+        retry_after_s = float(dict(answer.headers()).get(b"retry-after", b""))
     except ValueError as error:
         raise UpstreamFailed("an error that is none", refused=True) from error
     return openai_errors.AdapterFailed(message, retry_after_s=retry_after_s)

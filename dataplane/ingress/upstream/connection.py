@@ -15,7 +15,8 @@ Write = Callable[[bytes], bool]
 _WHOLE_WRITE_BYTES_MAX = 64 * 1024
 """Larger bodies are not copied behind the head, but sent in slices."""
 _SLICE_BYTES = 256 * 1024
-"""Of a large body, no more than a slice and asyncio's 64 KiB wait in the transport."""
+"""Of a large body, no more than a slice and asyncio's 64 KiB wait in the transport; with TLS, a
+slice and 512 KiB."""
 _HELD_BYTES_MAX = 64 * 1024
 """Bytes of an answer that may wait for a slow reader, before no more is read. One read may exceed
 it, by at most 256 KiB."""
@@ -32,7 +33,6 @@ class Connection(asyncio.Protocol):
         endpoint: str,
         tls: object,
         host_timeout_s: int,
-        on_made: Callable[[Connection], None],
         on_lost: Callable[[Connection], None],
     ) -> None:
         """
@@ -40,17 +40,17 @@ class Connection(asyncio.Protocol):
             endpoint: URL of the endpoint.
             tls: What its certificate was verified with; None without TLS.
             host_timeout_s: How long its host may acknowledge nothing.
-            on_made: Called when it is connected.
-            on_lost: Called when it has ended, after that.
+            on_lost: Called when it has ended.
         """
         self.endpoint = endpoint
         self.tls = tls
         self.answer = AnswerParser()
         """Of the request in progress, or of the last one."""
+        self.is_lost = False
+        """It has ended."""
         self.idle_since: float | None = None
         """On the event loop's clock. None: it has a request."""
         self._host_timeout_s = host_timeout_s
-        self._on_made = on_made
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
@@ -87,14 +87,16 @@ class Connection(asyncio.Protocol):
             return
         self._transport.write(head)
         rest = memoryview(body)
-        while rest and not self._cut_short:
+        while rest:
+            if self._is_answered() or self._transport.is_closing():
+                self._cut_short = True
+                return
             self._transport.write(rest[:_SLICE_BYTES])
             rest = rest[_SLICE_BYTES:]
             await asyncio.sleep(0)  # others get their turn, also while the engine takes all at once
-            while self._writing_paused and not self.answer.ended and not self._held:
+            while self._writing_paused and not self._is_answered():
                 await self._wait()
             self._heard = True
-            self._cut_short = bool(rest) and (self.answer.ended or bool(self._held))
 
     async def head(self) -> None:
         """Wait for the head of the answer.
@@ -159,9 +161,8 @@ class Connection(asyncio.Protocol):
     def become_idle(self) -> None:
         """The task has what it needs, and the connection is kept."""
         self.idle_since = self._loop.time()
-        self._held.clear()
-        self._held_bytes = 0
-        self._resume_reading()
+        if self._held:
+            self._take()
 
     # --- whoever owns it --------------------------------------------------------------------------
 
@@ -193,7 +194,6 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as asyncio calls it
         self._transport = transport
         _give_up_lost_hosts(transport.get_extra_info("socket"), self._host_timeout_s)
-        self._on_made(self)
 
     def data_received(self, data: bytes) -> None:
         if self.answer.ended:  # nobody has asked for it, so it is not the answer to the next request
@@ -223,6 +223,7 @@ class Connection(asyncio.Protocol):
             self.answer.feed_eof()
         elif not self.answer.ended:
             self._fail(UpstreamFailed(type(exc).__name__, refused=False))
+        self.is_lost = True
         self._on_lost(self)
         self._wake()
 
@@ -234,6 +235,9 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     # --- between them -----------------------------------------------------------------------------
+
+    def _is_answered(self) -> bool:
+        return self.answer.ended or bool(self._held)
 
     def _wait(self) -> asyncio.Future[None]:
         self._waiter = self._loop.create_future()
@@ -254,13 +258,10 @@ class Connection(asyncio.Protocol):
         held = self._held[0] if len(self._held) == 1 else b"".join(self._held)
         self._held.clear()
         self._held_bytes = 0
-        self._resume_reading()
-        return held
-
-    def _resume_reading(self) -> None:
         if self._reading_paused:
             self._reading_paused = False
             self._transport.resume_reading()
+        return held
 
     def _fail(self, failure: Exception) -> None:
         self._failure = failure

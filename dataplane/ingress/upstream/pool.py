@@ -40,6 +40,8 @@ class ConnectionPool:
 
     def add(self, connection: Connection) -> None:
         """Watch over a new connection, for which a request waits."""
+        if connection.is_lost:
+            return
         self._open.add(connection)
         if self.is_closed:
             connection.abort()

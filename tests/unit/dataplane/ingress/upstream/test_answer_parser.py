@@ -198,7 +198,9 @@ def changed(draw: random.Random, data: bytes) -> bytes:
             case 2:
                 result[at:at] = result[at:end]
             case 3:
-                result[at:at] = draw.choice((b"\r\n", b"\r\n\r\n", b"content-length: 1\r\n", b"transfer-encoding: x\r\n"))
+                result[at:at] = draw.choice(
+                    (b"\r\n", b"\r\n\r\n", b"content-length: 1\r\n", b"transfer-encoding: x\r\n")
+                )
             case _:
                 result[at:end] = draw.randbytes(end - at)
         if not result:
