@@ -24,9 +24,9 @@ from dataplane.ingress.limits import IngressSettings
 from dataplane.ingress.metrics import IngressMetrics
 from dataplane.ingress.request_context import CLIENT_CLOSED_REQUEST, RequestContext
 from dataplane.ingress.routing import Choice, Failing, NotFound, choose
-from dataplane.ingress.streams.body_passing import pass_body
 from dataplane.ingress.streams.error_event import error_event
 from dataplane.ingress.streams.heartbeat import Heartbeat
+from dataplane.ingress.streams.passing import pass_body
 from dataplane.ingress.streams.streaming import asks_for_events
 from dataplane.ingress.tokens.request_meter import RequestMeter
 from dataplane.ingress.upstream.answer import Answer
