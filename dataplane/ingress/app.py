@@ -31,7 +31,7 @@ from dataplane.ingress.models.page import PageQuery, encode_page, page_query
 from dataplane.ingress.request_context import CLIENT_CLOSED_REQUEST, RequestContext
 from dataplane.ingress.streams.error_event import error_event
 from dataplane.ingress.traffic import TrafficCount
-from dataplane.ingress.upstream import Upstream
+from dataplane.ingress.upstream.client import Upstream
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.openai import error_answers
 from dataplane.openai import errors as openai_errors

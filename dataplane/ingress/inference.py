@@ -1,7 +1,7 @@
 """Answers inference requests: from the caller's body to the last byte of an engine's answer.
 
 Everything is decided from the view in memory. Where a request goes is in `routing.py`, whether it
-may go now in `admission/`, and the connection to the engine replica in `upstream.py`.
+may go now in `admission/`, and the connection to the engine replica in `upstream/`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,13 @@ from dataplane.ingress.request_context import CLIENT_CLOSED_REQUEST, RequestCont
 from dataplane.ingress.routing import Choice, Failing
 from dataplane.ingress.streams.error_event import error_event
 from dataplane.ingress.streams.heartbeat import Heartbeat
+from dataplane.ingress.streams.passing import pass_body
 from dataplane.ingress.streams.streaming import asks_for_events
 from dataplane.ingress.tokens.request_meter import RequestMeter
-from dataplane.ingress.upstream import Answer, Upstream, UpstreamFailed, UpstreamSilent, engine_headers
+from dataplane.ingress.upstream.answer import Answer
+from dataplane.ingress.upstream.client import Upstream
+from dataplane.ingress.upstream.failures import UpstreamFailed, UpstreamSilent
+from dataplane.ingress.upstream.headers import engine_headers
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.openai import error_answers
 from dataplane.openai import errors as openai_errors
@@ -271,18 +275,14 @@ class Inference:
             self._admission.note_first_byte(lease, seconds)
 
     async def _send_answer(self, context: RequestContext, served_name: str, answer: Answer) -> bool:
-        chunk, meter, headers = answer.first, context.meter, answer.headers()
+        meter, headers = context.meter, answer.headers()
         if meter is not None and meter.begin(answer.status, streams_events=answer.streams_events):
             headers = [(name, value) for name, value in headers if name != b"content-length"]
         had_begun = await context.begin(answer.status, headers)
         if had_begun and not answer.streams_events:
             return await self._send_as_event(context, answer)
         try:
-            while chunk:
-                passed = chunk if meter is None else meter.passing(chunk)
-                if passed:
-                    await context.send({"type": "http.response.body", "body": passed, "more_body": True})
-                chunk = await answer.more()
+            await pass_body(context, answer)
             last = b"" if meter is None else meter.end()
         except UpstreamFailed as failure:
             context.broke_off = True

@@ -13,7 +13,8 @@ import pytest
 from dataplane.engine.http_server import serve_http
 from dataplane.ingress.engine_trust import EngineTrust
 from dataplane.ingress.limits import IngressSettings
-from dataplane.ingress.upstream import Upstream, UpstreamFailed
+from dataplane.ingress.upstream.client import Upstream
+from dataplane.ingress.upstream.failures import UpstreamFailed
 from dataplane.openai.tls import ServerTls
 from dataplane.snapshot.activation import Endpoint
 from protocol.transport.tls_files import TlsFilesError
@@ -49,7 +50,7 @@ async def ask(endpoint: Endpoint, trust: EngineTrust | None) -> bytes:
     """What an ingress with this trust gets from an engine, over a new connection."""
     upstream = Upstream(IngressSettings(), trust)
     try:
-        answer = await upstream.start(endpoint, "/v1/completions", b"", [], b"{}")
+        answer = await upstream.start(endpoint, "/v1/completions", b"", b"", b"{}")
         answer.close()
         return answer.first
     finally:

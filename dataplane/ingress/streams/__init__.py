@@ -1,5 +1,6 @@
-"""What the ingress itself writes into a stream of events while a request waits.
+"""How a response's body is written, and what the ingress itself writes into a stream of events.
 
-It owns the comments that keep proxies from giving up, and the errors that follow them. It may
-import `dataplane.ingress.bodies`, `dataplane.ingress.request_context` and `dataplane.openai`.
+It owns the way of an engine's answer to its caller, the comments that keep proxies from giving up
+while a request waits, and the errors that follow them. It may import `dataplane.ingress.bodies`,
+`dataplane.ingress.request_context`, `dataplane.ingress.upstream` and `dataplane.openai`.
 """
