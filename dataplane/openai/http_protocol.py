@@ -212,8 +212,7 @@ class BoundProtocol(RequestProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
-        # The cycle is None while the head of another protocol is looked at.
-        if self.cycle is not None and self.cycle.response_complete:  # type: ignore[redundant-expr]  # as below
+        if self.cycle is not None and self.cycle.response_complete:  # type: ignore[redundant-expr]  # None: an upgrade
             self._forget_request()
 
     def _forget_request(self) -> None:

@@ -14,7 +14,7 @@ from dataplane.ingress.limits import IngressSettings
 from tests.stream.http_connections import HEALTH, Connection, Connections
 from tests.stream.ingress_world import World
 
-CONNECTIONS = 50
+CONNECTIONS = 20
 HEADERS = 48
 KEPT_BYTES_MAX = 16 * 1024
 """Of a connection, both of its ends: they are in this process."""

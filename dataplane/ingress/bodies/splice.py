@@ -77,15 +77,14 @@ def offset_in(raw: bytes, view: object) -> int:
     Raises:
         ValueError: It is no view of `raw`.
     """
-    offset = _address(view) - _address(raw)
+    held = _PyBuffer()
+    address = ctypes.byref(held)
+    _get_buffer(view, address, 0)
+    start: int = held.buf or 0
+    _release_buffer(address)
+    _get_buffer(raw, address, 0)
+    offset = start - (held.buf or 0)
+    _release_buffer(address)
     if not 0 <= offset <= len(raw):
         raise ValueError("not a view of these bytes")
     return offset
-
-
-def _address(buffer: object) -> int:
-    held = _PyBuffer()
-    _get_buffer(buffer, ctypes.byref(held), 0)
-    address: int = held.buf or 0
-    _release_buffer(ctypes.byref(held))
-    return address

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,11 +13,14 @@ from hypothesis import strategies as st
 
 from dataplane.ingress.bodies import json_body
 from dataplane.ingress.bodies.json_body import parse_json
-from dataplane.ingress.bodies.splice import WHOLE_BYTES_MAX
+from dataplane.ingress.bodies.splice import WHOLE_BYTES_MAX, splice
 from dataplane.ingress.tokens import usage_request
 from dataplane.ingress.tokens.usage_request import ask_in_json
 from dataplane.openai import errors as openai_errors
 from tests.unit.dataplane.ingress.bodies.sent import sent
+
+ADAPTER_CALLS_MAX = 16
+"""An adapter's request has several hundred."""
 
 
 def test_the_model_is_found_anywhere_in_the_body() -> None:
@@ -188,6 +193,36 @@ def test_a_body_is_scanned_once_whatever_is_asked_of_it(monkeypatch: pytest.Monk
     ask_in_json("/v1/chat/completions", body)
     assert scanned
     assert sum(scanned) < 100
+
+
+@pytest.mark.parametrize("size", [1_000, 64_000, 4_000_000])
+def test_an_adapter_costs_its_base_a_few_calls_more_at_every_size(size: int) -> None:
+    raw = b'{"messages":[{"role":"user","content":"%b"}],"model":"m:a"}' % (b"x" * size)
+
+    def for_base() -> None:
+        splice(parse_json(raw).raw, [])
+
+    def for_adapter() -> None:
+        splice(raw, [parse_json(raw).asking_for("other@1")])
+
+    assert calls_of(for_adapter) - calls_of(for_base) <= ADAPTER_CALLS_MAX
+
+
+def calls_of(work: Callable[[], None]) -> int:
+    """Calls of functions in Python and in C."""
+    calls = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    work()
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return calls
 
 
 def test_for_an_adapter_only_the_bytes_of_the_model_change() -> None:
