@@ -182,8 +182,49 @@ async def test_a_header_cannot_end_its_line(header: tuple[bytes, bytes]) -> None
 @pytest.mark.parametrize(("status", "method"), [(204, "POST"), (304, "GET"), (200, "HEAD")])
 async def test_a_response_without_a_body_has_no_framing(status: int, method: str) -> None:
     connection = Connection()
-    await connection.cycle(method).send(start(status=status))
+    cycle = connection.cycle(method)
+    await cycle.send(start(status=status))
+    await cycle.send(piece(b"", more=False))
+    assert connection.wire.written.startswith(b"HTTP/1.1 %d " % status)
     assert b"transfer-encoding" not in connection.wire.written
+
+
+async def test_the_head_is_written_with_the_first_piece() -> None:
+    connection = Connection()
+    cycle = connection.cycle()
+    await cycle.send(start((b"X-Name", b"Value"), (b"content-length", b"3")))
+    assert connection.wire.written == b""
+    assert cycle.write(b"")
+    head = b"HTTP/1.1 200 OK\r\nx-name: Value\r\ncontent-length: 3\r\n\r\n"
+    assert connection.wire.written == head
+    assert cycle.write(b"one")
+    assert connection.wire.written == head + b"one"
+
+
+@pytest.mark.parametrize("method", ["POST", "HEAD"])
+async def test_a_head_without_headers_ends_once(method: str) -> None:
+    connection = Connection()
+    cycle = connection.cycle(method)
+    await cycle.send(start(status=204))
+    await cycle.send(piece(b"", more=False))
+    assert connection.wire.written == b"HTTP/1.1 204 No Content\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ([(b"content-length", b"9"), (b"transfer-encoding", b"Chunked")], b"3\r\none\r\n0\r\n\r\n"),
+        ([(b"transfer-encoding", b"chunked"), (b"content-length", b"9")], b"3\r\none\r\n0\r\n\r\n"),
+        ([(b"transfer-encoding", b"gzip"), (b"content-length", b"3")], b"one"),
+    ],
+)
+async def test_a_response_that_frames_itself_is_left_alone(headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    connection = Connection()
+    cycle = connection.cycle()
+    await cycle.send(start(*headers))
+    await cycle.send(piece(b"one", more=False))
+    assert connection.body() == body
+    assert connection.wire.written.count(b"transfer-encoding") == 1
 
 
 @pytest.mark.parametrize("value", [b"close", b"Close", b"x, close"])
