@@ -63,14 +63,10 @@ class Choices:
 
     def _work_out(self, snapshot: Snapshot, served_name: str) -> Choice | Split | None:
         entry = snapshot.served.get(served_name)
-        known: Choice | Split | None
         if isinstance(entry, snapshot_pb2.RouteEntry):
-            known = Split.of(entry)
-        else:
-            known = fixed_choice(snapshot, served_name)
-        if known is not None:
-            self._known.keep(snapshot, served_name, known)
-        return known
+            return self._known.keep(snapshot, served_name, Split.of(entry))
+        choice = fixed_choice(snapshot, served_name)
+        return self._known.keep(snapshot, served_name, choice) if choice is not None else None
 
     def on_view(self, view: View) -> None:
         """Drop what was kept of the view before. A listener of the `ViewHolder`."""

@@ -26,6 +26,8 @@ class Connection(Protocol):
     flow: FlowControl
     loop: asyncio.AbstractEventLoop
     logger: logging.Logger
+    tasks: set[asyncio.Task[None]]
+    """The apps that answer, on all connections of the server."""
 
     def on_response_complete(self) -> None:
         """The response has been written."""

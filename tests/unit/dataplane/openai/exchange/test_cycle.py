@@ -48,6 +48,7 @@ class Connection:
         self.flow = FlowControl(self.wire)
         self.loop = asyncio.get_running_loop()
         self.logger = logging.getLogger("test")
+        self.tasks: set[asyncio.Task[None]] = set()
         self.completed = 0
 
     def on_response_complete(self) -> None:
@@ -69,16 +70,20 @@ def start(*headers: tuple[bytes, bytes], status: int = 200) -> dict[str, object]
     return {"type": "http.response.start", "status": status, "headers": headers}
 
 
-async def run(cycle: Cycle, app: Callable[[Cycle], Awaitable[None]]) -> None:
+async def run(connection: Connection, app: Callable[[Cycle], Awaitable[None]]) -> None:
     """Run an app to its end, as the protocol does."""
+
+    cycle = connection.cycle()
 
     async def called() -> None:
         await app(cycle)
 
     task = asyncio.create_task(called())
+    connection.tasks.add(task)
     task.add_done_callback(cycle.end)
     await asyncio.wait([task])
     await asyncio.sleep(0)
+    assert not connection.tasks
 
 
 # --- pieces that are written at once --------------------------------------------------------------
@@ -325,7 +330,7 @@ async def test_an_app_that_fails_before_its_response_is_answered_500(caplog: pyt
         raise ValueError("broken")
 
     connection = Connection()
-    await run(connection.cycle(), app)
+    await run(connection, app)
     assert connection.wire.written.startswith(b"HTTP/1.1 500 ")
     assert connection.body() == b"Internal Server Error"
     assert connection.wire.closed
@@ -341,7 +346,7 @@ async def test_an_app_that_ends_within_its_response_cuts_the_connection(error: B
             raise error
 
     connection = Connection()
-    await run(connection.cycle(), app)
+    await run(connection, app)
     assert connection.body() == b"3\r\none\r\n"
     assert connection.wire.closed
     assert connection.completed == 0
@@ -352,6 +357,6 @@ async def test_an_app_that_answers_nothing_is_answered_500(caplog: pytest.LogCap
         pass
 
     connection = Connection()
-    await run(connection.cycle(), app)
+    await run(connection, app)
     assert connection.wire.written.startswith(b"HTTP/1.1 500 ")
     assert "without starting response" in caplog.text
