@@ -1,7 +1,7 @@
 """OpenAI HTTP: decides each request from the snapshot in memory, and forwards it to an engine.
 
 It owns a request from its first byte to its last. A request passes `app` (HTTP), `inference`,
-`access` (API keys), `routing` (where it goes), `admission` (whether it may go now) and `upstream`
-(the connection to the engine replica). It may import `dataplane.relay`, `dataplane.snapshot`,
-`dataplane.openai`, `dataplane.settings`, `dataplane.logs` and `protocol`.
+`access` (API keys), `choices` and `routing` (where it goes), `admission` (whether it may go now)
+and `upstream` (the connection to the engine replica). It may import `dataplane.relay`,
+`dataplane.snapshot`, `dataplane.openai`, `dataplane.settings`, `dataplane.logs` and `protocol`.
 """

@@ -6,6 +6,7 @@ import enum
 import functools
 import hashlib
 import math
+import operator
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ AFFINITY_SLACK_REQUESTS = 8
 the second is chosen. Half of a replica's default target: waiting behind eight requests takes less
 time than loading an adapter (seconds)."""
 
+_weight = operator.itemgetter(1)
+"""Of a resource and its weight."""
 _IDLE = ModelActivation(state=State.IDLE, revision_number=0)
 
 
@@ -92,6 +95,31 @@ class Choice:
         return None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """What a route says, read once from its entry."""
+
+    route: str
+    """Resource name of the route."""
+    uid: str
+    sticky: route_pb2.RouteSticky | None
+    shares: tuple[tuple[str, int], ...]
+    """Targets with their weights, without those that have none."""
+    fallbacks: tuple[route_pb2.RouteFallback, ...]
+
+    @classmethod
+    def of(cls, entry: snapshot_pb2.RouteEntry) -> Split:
+        """Read an entry."""
+        spec = entry.revision.spec
+        return cls(
+            route=entry.name,
+            uid=entry.uid,
+            sticky=spec.sticky if spec.HasField("sticky") else None,
+            shares=tuple((target.resource, target.weight) for target in spec.targets if target.weight),
+            fallbacks=tuple(spec.fallbacks),
+        )
+
+
 def fixed_choice(snapshot: Snapshot, served_name: str) -> Choice | None:
     """What every request for `served_name` goes to.
 
@@ -129,16 +157,25 @@ def choose(
         return NotFound(served_name=served_name)
     if not isinstance(entry, snapshot_pb2.RouteEntry):
         return _with_candidate(snapshot, Choice(route="", resource=entry.name), entry.name, None, draw)
-    spec = entry.revision.spec
-    key = sticky_key(spec.sticky) if spec.HasField("sticky") else None
-    shares = [(target.resource, target.weight) for target in spec.targets if target.weight]
-    if len(shares) == 1:
-        resource = shares[0][0]
+    return choose_target(snapshot, Split.of(entry), sticky_key=sticky_key, draw=draw)
+
+
+def choose_target(
+    snapshot: Snapshot,
+    split: Split,
+    *,
+    sticky_key: Callable[[route_pb2.RouteSticky], str | None],
+    draw: Callable[[], float],
+) -> Choice:
+    """Choose one of a route's targets. The arguments are those of `choose`."""
+    key = sticky_key(split.sticky) if split.sticky is not None else None
+    if len(split.shares) == 1:
+        resource = split.shares[0][0]
     elif key is None:
-        resource = _drawn(shares, draw())
+        resource = _drawn(split.shares, draw())
     else:
-        resource = _sticky(shares, f"{entry.uid}\0{key}")
-    choice = Choice(route=entry.name, resource=resource, fallbacks=tuple(spec.fallbacks))
+        resource = _sticky(split.shares, f"{split.uid}\0{key}")
+    choice = Choice(route=split.route, resource=resource, fallbacks=split.fallbacks)
     return _with_candidate(snapshot, choice, resource, key, draw)
 
 
@@ -164,7 +201,7 @@ def _with_candidate(
 
 def _drawn(shares: Sequence[tuple[str, int]], point: float) -> str:
     """The resource at `point` (0 to 1) of the cumulated shares."""
-    left = point * sum(weight for _, weight in shares)
+    left = point * sum(map(_weight, shares))
     for resource, weight in shares:
         left -= weight
         if left < 0:

@@ -29,7 +29,9 @@ from dataplane.openai.http_protocol import protocol_class
 from dataplane.snapshot.activation import View
 
 _TIMEOUT_S = 10.0
-_EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"word"}}]}\n\n'
+_EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"word"},"finish_reason":null}]}\n\n'
+_METERED = _EVENT.replace(b"]}", b'],"usage":{"prompt_tokens":3,"total_tokens":9,"completion_tokens":6}}')
+"""As an engine that is asked for usage sends it. The caller gets it without."""
 _UNARY_BODY = b'{"choices":[{"message":{"content":"words"}}],"usage":{"prompt_tokens":3,"total_tokens":9}}'
 _UNARY = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(_UNARY_BODY)
 _STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -49,6 +51,8 @@ class Engine:
     def __init__(self) -> None:
         self.chunks = 0
         """Events of each answer; 0: the answer is no stream."""
+        self.reports_usage = False
+        """Whether each event has the usage so far."""
         self.arrived = threading.Semaphore(0)
         """Released by the client for each event that it has read."""
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -75,11 +79,12 @@ class Engine:
         if not self.chunks:
             opened.sendall(_UNARY + _UNARY_BODY)
             return
-        opened.sendall(_STREAM + _chunk(_EVENT))
+        event = _chunk(_METERED if self.reports_usage else _EVENT)
+        opened.sendall(_STREAM + event)
         for _ in range(self.chunks - 1):
             if not self.arrived.acquire(timeout=_TIMEOUT_S):
                 return
-            opened.sendall(_chunk(_EVENT))
+            opened.sendall(event)
         if self.arrived.acquire(timeout=_TIMEOUT_S):
             opened.sendall(_END)
 

@@ -30,7 +30,7 @@ class EndlessStream:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         self.begun += 1
-        leaving = asyncio.create_task(receive())
+        leaving = asyncio.ensure_future(receive())
         while not leaving.done():
             await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
             await asyncio.sleep(0.005)

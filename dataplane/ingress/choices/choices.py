@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from random import Random
 
-from broadsheet.v1 import route_pb2
+from broadsheet.v1 import route_pb2, snapshot_pb2
 from dataplane.ingress.choices.remembered import Remembered
-from dataplane.ingress.routing import Choice, NotFound, choose, fixed_choice
+from dataplane.ingress.routing import Choice, NotFound, Split, choose, choose_target, fixed_choice
 from dataplane.openai import errors as openai_errors
 from dataplane.snapshot.activation import View
 from dataplane.snapshot.snapshot import Snapshot
@@ -22,8 +22,8 @@ class Choices:
             random: For the choice between targets of a route.
         """
         self._random = random
-        self._fixed: Remembered[str, Choice] = Remembered()
-        """By served name, of the snapshot that was last asked."""
+        self._known: Remembered[str, Choice | Split] = Remembered()
+        """By served name, of the snapshot that was last asked: what does not change by request."""
 
     def choose(
         self,
@@ -44,13 +44,9 @@ class Choices:
         Raises:
             ModelNotFound
         """
-        known = self._fixed.get(snapshot, served_name)
-        if known is not None:
+        known = self._known.get(snapshot, served_name) or self._work_out(snapshot, served_name)
+        if isinstance(known, Choice):
             return known
-        choice = fixed_choice(snapshot, served_name)
-        if choice is not None:
-            self._fixed.keep(snapshot, served_name, choice)
-            return choice
 
         def sticky_key(sticky: route_pb2.RouteSticky) -> str | None:
             if sticky.user:
@@ -58,11 +54,20 @@ class Choices:
             value = headers.get(sticky.header.encode())
             return value.decode("latin-1") if value is not None else None
 
+        if known is not None:
+            return choose_target(snapshot, known, sticky_key=sticky_key, draw=self._random.random)
         drawn = choose(snapshot, served_name, sticky_key=sticky_key, draw=self._random.random)
         if isinstance(drawn, NotFound):
             raise openai_errors.ModelNotFound(served_name)
         return drawn
 
+    def _work_out(self, snapshot: Snapshot, served_name: str) -> Choice | Split | None:
+        entry = snapshot.served.get(served_name)
+        if isinstance(entry, snapshot_pb2.RouteEntry):
+            return self._known.keep(snapshot, served_name, Split.of(entry))
+        choice = fixed_choice(snapshot, served_name)
+        return self._known.keep(snapshot, served_name, choice) if choice is not None else None
+
     def on_view(self, view: View) -> None:
         """Drop what was kept of the view before. A listener of the `ViewHolder`."""
-        self._fixed.forget()
+        self._known.forget()

@@ -26,11 +26,15 @@ class Remembered(Generic[_K, _V]):
         """The value of a key; None: it was not kept."""
         return self._values.get(key) if source is self._source else None
 
-    def keep(self, source: object, key: _K, value: _V) -> None:
-        """Keep a value. Those of other sources are dropped, and all when there are too many."""
+    def keep(self, source: object, key: _K, value: _V) -> _V:
+        """Keep a value, and return it.
+
+        Those of other sources are dropped, and all when there are too many.
+        """
         if source is not self._source or len(self._values) >= KEPT_MAX:
             self._source, self._values = source, {}
         self._values[key] = value
+        return value
 
     def forget(self) -> None:
         """Drop all, with their source: an old snapshot may take as much memory as the next one."""

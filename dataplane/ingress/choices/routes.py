@@ -26,13 +26,13 @@ class Routes:
         Raises:
             NotServedHere
         """
-        route = self._known.get(view, (resource, served_name))
+        known = self._known.get(view, (resource, served_name))
+        if known is not None:
+            return known
+        route = resolve(view, resource, served_name)
         if route is None:
-            route = resolve(view, resource, served_name)
-            if route is None:
-                raise openai_errors.NotServedHere(served_name)
-            self._known.keep(view, (resource, served_name), route)
-        return route
+            raise openai_errors.NotServedHere(served_name)
+        return self._known.keep(view, (resource, served_name), route)
 
     def forget(self) -> None:
         """Drop what was kept: the view is no longer the current one."""

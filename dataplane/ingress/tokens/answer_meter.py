@@ -45,6 +45,9 @@ class _Tokens(msgspec.Struct):
     output_tokens: int | None = None
 
 
+_NO_TOKENS = _Tokens()
+
+
 class _Usage(msgspec.Struct):
     total_tokens: int | None = None
     prompt_tokens: int | None = None
@@ -162,10 +165,15 @@ class AnswerMeter:
         """Take the usage in a body or an event. Returns whether there is any."""
         try:
             answer = _answers.decode(document)
-            self._seconds = _number(answer.duration)
-            parts = (answer.message, answer.response, answer.delta)
-            raws = [answer.usage, *(_parts.decode(part).usage for part in parts if _is_object(part))]
-            usages = [_usages.decode(usage) for usage in raws if _is_object(usage)]
+            self._seconds = _number(answer.duration) if answer.duration is not _ABSENT else None
+            raws = [answer.usage]
+            for part in (answer.message, answer.response, answer.delta):
+                if part is not _ABSENT and _is_object(part):
+                    raws.append(_parts.decode(part).usage)
+            usages = []
+            for raw in raws:
+                if raw is not _ABSENT and _is_object(raw):
+                    usages.append(_usages.decode(raw))
         except msgspec.DecodeError:
             return False
         for usage in usages:
@@ -173,7 +181,7 @@ class AnswerMeter:
         return bool(usages)
 
     def _take(self, usage: _Usage, answer: _Answer) -> None:
-        tokens = usage.tokens or _Tokens()
+        tokens = usage.tokens or _NO_TOKENS
         self._total = max(self._total, usage.total_tokens or 0)
         self._input = max(self._input, usage.prompt_tokens or usage.input_tokens or tokens.input_tokens or 0)
         output = usage.completion_tokens or usage.output_tokens or tokens.output_tokens or 0

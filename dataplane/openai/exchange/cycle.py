@@ -75,6 +75,7 @@ class Cycle(Response):
         Args:
             task: The app's.
         """
+        self._connection.tasks.discard(task)
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None:
             self._connection.logger.error("Exception in ASGI application\n", exc_info=error)

@@ -100,7 +100,6 @@ class RequestProtocol(HttpToolsProtocol):
         self._answering = cycle
         task: asyncio.Task[None] = self.loop.create_task(self.app(scope, cycle.receive, cycle.send))
         task.add_done_callback(cycle.end)
-        task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 
     def on_body(self, body: bytes) -> None:
@@ -112,8 +111,11 @@ class RequestProtocol(HttpToolsProtocol):
                 self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
-        if not (self.parser.should_upgrade() or self.cycle.response_complete):
-            self.cycle.end_body()
+        if self.parser.should_upgrade():
+            return
+        self.cycle.end_body()
+        if self.cycle.response_complete:
+            self._forget_request()
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
@@ -127,3 +129,10 @@ class RequestProtocol(HttpToolsProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
+            if not self.cycle.more_body:
+                self._forget_request()
+
+    def _forget_request(self) -> None:
+        """Free a request that is complete and answered: idle connections would keep their heads."""
+        if not self._in_head:  # of the next one
+            self.cycle = self._answering = self.headers = self.url = None  # type: ignore[assignment]  # as before the first

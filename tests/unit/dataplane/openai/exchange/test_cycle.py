@@ -48,6 +48,7 @@ class Connection:
         self.flow = FlowControl(self.wire)
         self.loop = asyncio.get_running_loop()
         self.logger = logging.getLogger("test")
+        self.tasks: set[asyncio.Task[None]] = set()
         self.completed = 0
 
     def on_response_complete(self) -> None:
@@ -69,16 +70,20 @@ def start(*headers: tuple[bytes, bytes], status: int = 200) -> dict[str, object]
     return {"type": "http.response.start", "status": status, "headers": headers}
 
 
-async def run(cycle: Cycle, app: Callable[[Cycle], Awaitable[None]]) -> None:
+async def run(connection: Connection, app: Callable[[Cycle], Awaitable[None]]) -> None:
     """Run an app to its end, as the protocol does."""
+
+    cycle = connection.cycle()
 
     async def called() -> None:
         await app(cycle)
 
     task = asyncio.create_task(called())
+    connection.tasks.add(task)
     task.add_done_callback(cycle.end)
     await asyncio.wait([task])
     await asyncio.sleep(0)
+    assert not connection.tasks
 
 
 # --- pieces that are written at once --------------------------------------------------------------
@@ -182,8 +187,49 @@ async def test_a_header_cannot_end_its_line(header: tuple[bytes, bytes]) -> None
 @pytest.mark.parametrize(("status", "method"), [(204, "POST"), (304, "GET"), (200, "HEAD")])
 async def test_a_response_without_a_body_has_no_framing(status: int, method: str) -> None:
     connection = Connection()
-    await connection.cycle(method).send(start(status=status))
+    cycle = connection.cycle(method)
+    await cycle.send(start(status=status))
+    await cycle.send(piece(b"", more=False))
+    assert connection.wire.written.startswith(b"HTTP/1.1 %d " % status)
     assert b"transfer-encoding" not in connection.wire.written
+
+
+async def test_the_head_is_written_with_the_first_piece() -> None:
+    connection = Connection()
+    cycle = connection.cycle()
+    await cycle.send(start((b"X-Name", b"Value"), (b"content-length", b"3")))
+    assert connection.wire.written == b""
+    assert cycle.write(b"")
+    head = b"HTTP/1.1 200 OK\r\nx-name: Value\r\ncontent-length: 3\r\n\r\n"
+    assert connection.wire.written == head
+    assert cycle.write(b"one")
+    assert connection.wire.written == head + b"one"
+
+
+@pytest.mark.parametrize("method", ["POST", "HEAD"])
+async def test_a_head_without_headers_ends_once(method: str) -> None:
+    connection = Connection()
+    cycle = connection.cycle(method)
+    await cycle.send(start(status=204))
+    await cycle.send(piece(b"", more=False))
+    assert connection.wire.written == b"HTTP/1.1 204 No Content\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ([(b"content-length", b"9"), (b"transfer-encoding", b"Chunked")], b"3\r\none\r\n0\r\n\r\n"),
+        ([(b"transfer-encoding", b"chunked"), (b"content-length", b"9")], b"3\r\none\r\n0\r\n\r\n"),
+        ([(b"transfer-encoding", b"gzip"), (b"content-length", b"3")], b"one"),
+    ],
+)
+async def test_a_response_that_frames_itself_is_left_alone(headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    connection = Connection()
+    cycle = connection.cycle()
+    await cycle.send(start(*headers))
+    await cycle.send(piece(b"one", more=False))
+    assert connection.body() == body
+    assert connection.wire.written.count(b"transfer-encoding") == 1
 
 
 @pytest.mark.parametrize("value", [b"close", b"Close", b"x, close"])
@@ -284,7 +330,7 @@ async def test_an_app_that_fails_before_its_response_is_answered_500(caplog: pyt
         raise ValueError("broken")
 
     connection = Connection()
-    await run(connection.cycle(), app)
+    await run(connection, app)
     assert connection.wire.written.startswith(b"HTTP/1.1 500 ")
     assert connection.body() == b"Internal Server Error"
     assert connection.wire.closed
@@ -300,7 +346,7 @@ async def test_an_app_that_ends_within_its_response_cuts_the_connection(error: B
             raise error
 
     connection = Connection()
-    await run(connection.cycle(), app)
+    await run(connection, app)
     assert connection.body() == b"3\r\none\r\n"
     assert connection.wire.closed
     assert connection.completed == 0
@@ -311,6 +357,6 @@ async def test_an_app_that_answers_nothing_is_answered_500(caplog: pytest.LogCap
         pass
 
     connection = Connection()
-    await run(connection.cycle(), app)
+    await run(connection, app)
     assert connection.wire.written.startswith(b"HTTP/1.1 500 ")
     assert "without starting response" in caplog.text
