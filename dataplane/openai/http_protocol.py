@@ -207,19 +207,6 @@ class BoundProtocol(RequestProtocol):
             self._pipelined_bytes = 0
             if not self._in_head:
                 self._release()
-        if not self.cycle.more_body:
-            self._forget_request()
-
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
-        if self.cycle is not None and self.cycle.response_complete:  # type: ignore[redundant-expr]  # None: an upgrade
-            self._forget_request()
-
-    def _forget_request(self) -> None:
-        """Free a request that has been answered: idle connections would keep their last heads."""
-        # Unless another one is in progress, or its head is being read.
-        if self.cycle.response_complete and not self._in_head:
-            self.cycle = self._answering = self.headers = self.url = None  # type: ignore[assignment]  # as at first
 
     # --- answers that nobody reads ----------------------------------------------------------------
 
