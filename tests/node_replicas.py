@@ -13,7 +13,7 @@ import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection as PipeConnection
 from multiprocessing.process import BaseProcess
@@ -46,22 +46,37 @@ class Node:
     key: Path | None = None
 
 
-def run_replica(node: Node, port: int, ready: PipeConnection) -> None:
+@dataclass(frozen=True)
+class Shown:
+    """What a replica says of itself."""
+
+    pid: int
+    connections: int
+    siblings: int
+    """Other replicas that it may hand connections to."""
+    handed_over: int
+    taken_back: int
+
+
+def run_replica(node: Node, port: int, told: PipeConnection) -> None:
     """Serve until SIGTERM. Answers who answers, after the time that the path names.
 
     `/slow` waits for half a second, and `/block` hangs for as long.
     """
-    uvloop.run(_serve(node, port, ready))
+    uvloop.run(_serve(node, port, told))
 
 
-async def _serve(node: Node, port: int, ready: PipeConnection) -> None:
+async def _serve(node: Node, port: int, told: PipeConnection) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/slow":
             await asyncio.sleep(0.5)
         if scope["path"] == "/block":
             time.sleep(0.5)  # noqa: ASYNC251  # a hang is what is wanted
-        shown = {"pid": os.getpid(), "connections": server.connections, "taken_back": server.taken_back}
-        await send_whole(send, 200, [JSON], json.dumps(shown).encode())
+        await send_whole(send, 200, [JSON], json.dumps({"pid": os.getpid()}).encode())
+
+    def show() -> None:
+        told.recv()
+        told.send(Shown(os.getpid(), server.connections, server.siblings, server.handed_over, server.taken_back))
 
     context = None
     if node.cert is not None and node.key is not None:
@@ -86,8 +101,7 @@ async def _serve(node: Node, port: int, ready: PipeConnection) -> None:
     serving = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110  # there is no event for it
         await asyncio.sleep(0.005)
-    ready.send(os.getpid())
-    ready.close()
+    asyncio.get_running_loop().add_reader(told.fileno(), show)
     await serving
 
 
@@ -97,6 +111,7 @@ class Replicas:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.running: dict[int, BaseProcess] = {}
+        self._pipes: dict[int, PipeConnection] = {}
         self._connections: list[Connection] = []
 
     def start(self, count: int = 1, *, port: int | None = None) -> list[int]:
@@ -109,19 +124,32 @@ class Replicas:
         """
         started = []
         for _ in range(count):
-            told, tells = _FORKS.Pipe(duplex=False)
-            process = _FORKS.Process(target=run_replica, args=(self.node, port or self.node.port, tells), daemon=True)
+            ours, theirs = _FORKS.Pipe()
+            process = _FORKS.Process(target=run_replica, args=(self.node, port or self.node.port, theirs), daemon=True)
             process.start()
-            tells.close()
-            started.append((process, told))
-        ids = []
-        for process, told in started:
-            with told:
-                assert told.poll(_START_S), "a replica did not start"
-                pid = told.recv()
-            self.running[pid] = process
-            ids.append(pid)
-        return ids
+            theirs.close()
+            assert process.pid is not None
+            self.running[process.pid] = process
+            self._pipes[process.pid] = ours
+            started.append(process.pid)
+        everybody = len(self.running) - 1
+        self.until(lambda: all(self.shown(pid).siblings == everybody for pid in self.running))
+        return started
+
+    def shown(self, pid: int) -> Shown:
+        """What a replica says of itself."""
+        pipe = self._pipes[pid]
+        pipe.send(None)
+        assert pipe.poll(_START_S), "a replica does not answer"
+        shown: Shown = pipe.recv()
+        return shown
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until a condition holds."""
+        deadline = time.monotonic() + _START_S
+        while not condition():
+            assert time.monotonic() < deadline, "it does not come true"
+            time.sleep(0.005)
 
     def start_beside(self) -> int:
         """Start a replica that listens elsewhere."""
@@ -137,6 +165,7 @@ class Replicas:
         """End one of them by a signal, and wait until it has ended."""
         os.kill(pid, number)
         process = self.running.pop(pid)
+        self._pipes.pop(pid).close()
         process.join(15)
         assert process.exitcode is not None, "a replica did not end"
 
@@ -157,6 +186,8 @@ class Replicas:
         for pid, process in self.running.items():
             os.kill(pid, signal.SIGKILL)
             process.join(10)
+        for pipe in self._pipes.values():
+            pipe.close()
 
 
 class Connection:
@@ -181,16 +212,11 @@ class Connection:
 
     def ask(self, path: str = "/") -> int:
         """The process id of the replica that answers."""
-        return int(self.answer(path)["pid"])
-
-    def answer(self, path: str = "/") -> dict[str, int]:
-        """The answer of the replica."""
         self._http.request("GET", path)
         answer = self._http.getresponse()
         content = answer.read()
         assert answer.status == 200, content
-        shown: dict[str, int] = json.loads(content)
-        return shown
+        return int(json.loads(content)["pid"])
 
     def close(self) -> None:
         """Close it."""

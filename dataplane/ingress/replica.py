@@ -26,6 +26,9 @@ from dataplane.ingress.app import IngressApp
 from dataplane.ingress.engine_trust import EngineTrust
 from dataplane.ingress.limits import IngressSettings
 from dataplane.ingress.relayed_view import WATCHED, RelayedView
+from dataplane.ingress.scaling.metrics import ReplicaMetrics
+from dataplane.ingress.scaling.own_load import OwnLoad
+from dataplane.ingress.scaling.policy import LOAD
 from dataplane.ingress.sharing.channel import place_of
 from dataplane.ingress.sharing.server import FIRST_REQUEST_S, SharedServer
 from dataplane.ingress.view_holder import ViewHolder
@@ -102,6 +105,8 @@ class IngressReplica:
             timeout_graceful_shutdown=max(1, int(settings.drain_s)),
         )
         self._server = _shared_server(config, settings, limits)
+        self._load = _own_load(settings, self._app)
+        self._app.show_metrics(_own_metrics(self._replica_id, self._server, self._load))
         self._revocations = RelayedRevocations(self._relay, self._app.key_access, on_change=self._report_due.set)
         following = asyncio.create_task(self._follow_relay(), name="relay")
         revocations = asyncio.create_task(self._revocations.run(), name="revocations")
@@ -216,6 +221,10 @@ class IngressReplica:
             if task.done() and not self._stopping:
                 raise RuntimeError(f"the ingress replica's {task.get_name()} task has ended")
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Ray Serve: what the autoscaling policy decides by."""
+        return {LOAD: self._load.in_replicas()}
+
     async def __del__(self) -> None:
         """Called by Ray Serve, which awaits it, to stop: accept nothing more, let requests end."""
         if not hasattr(self, "_tasks"):
@@ -242,6 +251,30 @@ def _shared_server(config: uvicorn.Config, settings: Settings, limits: IngressSe
         place=place_of(settings.data_plane_id, host, port),
         listen=partial(listener_on, host, port, write_timeout_s=limits.write_timeout_s, shared=True),
         max_connections=limits.max_connections,
+    )
+
+
+def _own_load(settings: Settings, app: IngressApp) -> OwnLoad:
+    return OwnLoad(
+        target_cpu=settings.ingress_target_cpu,
+        target_requests=settings.ingress_target_requests,
+        requests=lambda: app.in_flight,
+        cpu_s=time.process_time,
+        monotonic=time.monotonic,
+    )
+
+
+def _own_metrics(replica: str, server: SharedServer, load: OwnLoad) -> ReplicaMetrics:
+    return ReplicaMetrics(
+        replica,
+        {
+            "connections": lambda: server.connections,
+            "siblings": lambda: server.siblings,
+            "load": load.in_replicas,
+            "cpu_seconds": time.process_time,
+            "connections_handed_over": lambda: server.handed_over,
+            "connections_taken_back": lambda: server.taken_back,
+        },
     )
 
 

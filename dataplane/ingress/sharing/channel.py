@@ -7,18 +7,21 @@ either, so each end asks the kernel who the other one is.
 
 from __future__ import annotations
 
+import array
 import contextlib
 import hashlib
 import os
 import socket
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
 from dataplane.ingress.sharing.placement import SLOTS
 
 _FORM = struct.Struct("!BHIB")
-_FILES_MAX = 2
+_FILES_SPACE = socket.CMSG_SPACE(2 * struct.calcsize("i"))
+"""For two files; the kernel closes what is more."""
 _CREDENTIALS = struct.Struct("3i")
 _BACKLOG = 2 * SLOTS
 
@@ -131,11 +134,15 @@ def receive(channel: socket.socket) -> Message | None:
         ChannelClosed: There will be none.
     """
     try:
-        content, files, _, _ = socket.recv_fds(channel, _FORM.size + 1, _FILES_MAX, socket.MSG_CMSG_CLOEXEC)
+        # `socket.recv_fds` of Python 3.11 drops its flags, and every child would inherit the files.
+        content, ancillary, _, _ = channel.recvmsg(_FORM.size + 1, _FILES_SPACE, socket.MSG_CMSG_CLOEXEC)
     except BlockingIOError:
         return None
     except OSError as error:
         raise ChannelClosed(gone=True) from error
+    files = array.array("i")
+    for _, _, data in ancillary:
+        files.frombytes(data[: len(data) - len(data) % files.itemsize])
     if not content:
         close_files(files)
         raise ChannelClosed(gone=True)
@@ -151,11 +158,11 @@ def receive(channel: socket.socket) -> Message | None:
     least, most = _FILES.get(kind, (0, 0))
     if not least <= len(files) <= most:
         close_files(files)
-        files = []
+        files = array.array("i")
     return Message(kind=kind, slot=slot, number=number, hops=hops, files=tuple(files))
 
 
-def close_files(files: list[int] | tuple[int, ...]) -> None:
+def close_files(files: Iterable[int]) -> None:
     """Close what a message brought."""
     for file in files:
         with contextlib.suppress(OSError):

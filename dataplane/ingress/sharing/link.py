@@ -18,9 +18,9 @@ from dataplane.ingress.sharing import channel as channels
 from dataplane.ingress.sharing.board import Board
 from dataplane.ingress.sharing.channel import ChannelClosed, Kind, Message
 
-CLAIM_S = 0.25
+CLAIM_S = 0.5
 """How long a replica has for taking a connection before it is taken back. Its event loop runs many
-times in between."""
+times in between, unless it hangs."""
 _HANDED_MAX = 64
 """Connections on their way to one replica. The answers to so many fit into a socket."""
 _MESSAGES_AT_ONCE = 64
@@ -66,8 +66,6 @@ class Link:
         self.slot = slot
         self.board: Board | None = None
         """Of the other replica. None: it has not answered yet."""
-        self.is_late = False
-        """Whether it let a connection wait for too long, and nothing was heard since."""
         self._channel = channel
         self._own = own
         self._owner = owner
@@ -163,7 +161,6 @@ class Link:
                 return
             if message is None:
                 return
-            self.is_late = False
             self._take(message)
 
     def _take(self, message: Message) -> None:
@@ -199,7 +196,6 @@ class Link:
             self._take_back(handed)
 
     def _not_taken_in_time(self, number: int) -> None:
-        self.is_late = True
         if _claimed(self._handed[number].claim):
             handed = self._handed.pop(number)
             os.close(handed.claim)

@@ -14,8 +14,8 @@ import uvicorn
 from dataplane.ingress.sharing.accept_loop import AcceptLoop
 from dataplane.ingress.sharing.siblings import Siblings
 
-_HOPS_MAX = 2
-"""How often a connection moves: once more, if two replicas chose the same one at the same time."""
+_HOPS_MAX = 3
+"""How often a connection moves: more than once, if several chose the same replica together."""
 _SETTLE_S = 1.0
 """How long a replica that stops waits for what is on its way."""
 _SETTLE_POLL_S = 0.005
@@ -81,6 +81,11 @@ class SharedServer(uvicorn.Server):
     def connections(self) -> int:
         """Open connections."""
         return self._connections.total
+
+    @property
+    def siblings(self) -> int:
+        """Other replicas of the node that may be handed connections."""
+        return self._siblings.count
 
     async def join(self) -> None:
         """Meet the other replicas, and listen. Connections wait until `serve`.

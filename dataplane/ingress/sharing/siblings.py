@@ -122,6 +122,11 @@ class Siblings:
         return any(self._links[other.slot].give(listener) for other in others)
 
     @property
+    def count(self) -> int:
+        """Other replicas that may be handed connections."""
+        return sum(other.room > 0 for other in self._candidates())
+
+    @property
     def is_settled(self) -> bool:
         """Whether nothing is on its way to another replica."""
         return all(link.is_settled for link in self._links.values())
@@ -186,7 +191,7 @@ class Siblings:
         return [
             Candidate(slot=slot, connections=link.board.connections, room=link.board.room)
             for slot, link in self._links.items()
-            if link.board is not None and not link.is_late and link.board.beat_ns > late_ns
+            if link.board is not None and link.board.beat_ns > late_ns
         ]
 
     def _on_the_way(self, slot: int) -> int:
@@ -246,9 +251,11 @@ class Siblings:
         self._connect(inlet.slot)
 
     def take(self, inlet: Inlet, connection: socket.socket, hops: int) -> None:
-        self._receiver.take(connection, hops)
+        # First, so that nobody counts it twice: who is thought to have too many is handed too few.
+        # Who is thought to have too few hands on what is too much.
         if inlet.slot is not None and self._inlet_of.get(inlet.slot) is inlet and self._board is not None:
             self._board.add_taken(inlet.slot)
+        self._receiver.take(connection, hops)
 
     def offer(self, inlet: Inlet) -> socket.socket | None:
         offered = {listener for listener in self._inlets.values() if listener is not None}
