@@ -104,7 +104,10 @@ def run_replica(port: int, place: str, engines: Sequence[int], told: Connection)
     )
 
     def show() -> None:
-        told.recv()
+        try:
+            told.recv()
+        except EOFError:  # the benchmark has ended
+            sys.exit()
         told.send(server.connections)
 
     async def serve() -> None:

@@ -35,8 +35,7 @@ class Engine(asyncio.Protocol):
         self._received = b""
         self._transport: asyncio.Transport
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # of TCP
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
@@ -83,8 +82,7 @@ class Caller(asyncio.Protocol):
         """Whether the answer in progress is the last one."""
         self.ended = asyncio.get_running_loop().create_future()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # of TCP
         self._transport = transport
         self._send()
 

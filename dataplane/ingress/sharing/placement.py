@@ -15,6 +15,38 @@ _SLACK = 16
 well enough, and each move costs."""
 
 
+_BURST = 256
+"""Connections that one replica may hand over at once: a client's pool that opens."""
+_PER_S = 100.0
+"""How many it may hand over in a second in the long run. Each costs as much CPU as a request. Where
+more come, they do not stay, and the kernel's spread is even over a second."""
+
+
+class Budget:
+    """How many connections may be handed over."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        """
+        Args:
+            monotonic: Seconds on a clock that never steps.
+        """
+        self._monotonic = monotonic
+        self._left = float(_BURST)
+        self._seen_at = monotonic()
+
+    @property
+    def has_some(self) -> bool:
+        """Whether one more may be."""
+        now = self._monotonic()
+        self._left = min(_BURST, self._left + (now - self._seen_at) * _PER_S)
+        self._seen_at = now
+        return self._left >= 1
+
+    def spend(self) -> None:
+        """One was."""
+        self._left -= 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """Another replica of the node."""

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
 import uvicorn
 
 from dataplane.ingress.sharing.accept_loop import AcceptLoop
+from dataplane.ingress.sharing.placement import Budget
 from dataplane.ingress.sharing.siblings import Siblings
 
 _HOPS_MAX = 3
@@ -70,6 +72,7 @@ class SharedServer(uvicorn.Server):
         self._listen = listen
         self._max_connections = max_connections
         self._siblings = Siblings(place, self)
+        self._budget = Budget(time.monotonic)
         self._connections = OpenConnections(self._show)
         self._opening: set[asyncio.Task[None]] = set()
         self._loops: dict[int, AcceptLoop] = {}
@@ -170,10 +173,11 @@ class SharedServer(uvicorn.Server):
     # --- connections ------------------------------------------------------------------------------
 
     def _place(self, connection: socket.socket, hops: int) -> None:
-        if hops < _HOPS_MAX:
+        if self._stopping or (hops < _HOPS_MAX and self._budget.has_some):
             own = None if self._stopping else self.connections + 1
             if self._siblings.hand(connection, hops + 1, own=own):
                 self.handed_over += 1
+                self._budget.spend()
                 return
         self._open(connection)
 

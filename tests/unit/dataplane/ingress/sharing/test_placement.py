@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dataplane.ingress.sharing.placement import Candidate, choose, choose_any
+from dataplane.ingress.sharing.placement import Budget, Candidate, choose, choose_any
 
 
 def others(*connections: int, room: int = 100) -> list[Candidate]:
@@ -67,3 +67,22 @@ def test_a_full_or_stopping_replica_gets_nothing() -> None:
 def test_a_replica_that_stops_hands_to_anybody_with_room() -> None:
     assert choose_any(0, others(8, 6, 7)) == 2
     assert choose_any(0, []) is None
+
+
+def test_a_burst_is_shared_whole_and_a_flood_of_short_connections_at_a_bounded_cost() -> None:
+    now = [0.0]
+    budget = Budget(lambda: now[0])
+
+    def spend(tries: int) -> int:
+        spent = 0
+        for _ in range(tries):
+            if budget.has_some:
+                budget.spend()
+                spent += 1
+        return spent
+
+    assert spend(1000) == 256
+    now[0] += 1.0
+    assert spend(1000) == 100
+    now[0] += 3600.0
+    assert spend(1000) == 256
