@@ -103,6 +103,10 @@ proto: install ## Generate the Python code of protos/ and the blocking client an
 bench-ingress: install ## Compare requests through the ingress with direct ones (ratios, median of rounds)
 	@$(BIN)/python -m tests.bench.bench_ingress $(ARGS)
 
+.PHONY: bench-replicas
+bench-replicas: install ## Compare 1 to 4 ingress replicas on one port (on a machine with a dozen cores)
+	@$(BIN)/python -m tests.bench.bench_replicas $(ARGS)
+
 .PHONY: bench-change
 bench-change: install ## Measure what a change of one adapter costs at 1,000, 10,000 and 100,000 entries
 	@$(BIN)/python -m tests.bench.bench_change $(ARGS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -105,6 +106,19 @@ def test_tls_is_spoken_with_whoever_has_the_connection(tmp_path: Path) -> None:
     files = Authority(tmp_path).issue("server")
     with running_node(2, tls=(files.cert, files.key)) as node:
         assert node.spread([node.connect() for _ in range(6)]) == [3, 3]
+
+
+def test_handshakes_that_do_not_end_are_bounded_by_number(tmp_path: Path) -> None:
+    files = Authority(tmp_path).issue("server")
+    with running_node(1, tls=(files.cert, files.key), limits=HttpLimits(max_connections=2)) as node:
+        (pid,) = node.running
+        silent = [socket.create_connection(("127.0.0.1", node.node.port), timeout=5) for _ in range(3)]
+        assert silent[2].recv(1) == b""
+        assert node.shown(pid).connections == 2
+        for one in silent:
+            one.close()
+        node.until(lambda: node.shown(pid).connections == 0)
+        assert node.connect().ask() == pid
 
 
 def test_no_connection_is_lost_while_each_replica_is_replaced() -> None:

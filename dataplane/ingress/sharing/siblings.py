@@ -139,6 +139,7 @@ class Siblings:
         if self._entrance is not None:
             self._entrance.stop()
             self._entrance.listener.close()  # first, so that nobody comes back
+            self._entrance = None
         for inlet in tuple(self._inlets):
             inlet.close()
         self._inlets.clear()
