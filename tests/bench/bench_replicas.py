@@ -29,7 +29,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import psutil
 import uvicorn
 import uvloop
 from rich.console import Console
@@ -181,15 +180,14 @@ class Measurement:
 def measure(
     port: int, replicas: Sequence[Started], loads: Sequence[Started], request: bytes, connections: int, seconds: float
 ) -> Measurement:
-    processes = [psutil.Process(replica.process.pid) for replica in replicas]
     for number, load in enumerate(loads):
         share = connections // len(loads) + (number < connections % len(loads))
         load.told.send((port, request, share, seconds))
     time.sleep(seconds * 0.3)
-    before, begun = [sum(process.cpu_times()[:2]) for process in processes], time.perf_counter()
+    before, begun = [cpu_s(replica) for replica in replicas], time.perf_counter()
     time.sleep(seconds * 0.5)
     elapsed = time.perf_counter() - begun
-    cpu = [(sum(process.cpu_times()[:2]) - used) / elapsed for process, used in zip(processes, before, strict=True)]
+    cpu = [(cpu_s(replica) - used) / elapsed for replica, used in zip(replicas, before, strict=True)]
     spread = []
     for replica in replicas:
         replica.told.send(0)
@@ -201,6 +199,12 @@ def measure(
         cpu=statistics.mean(cpu),
         spread=tuple(sorted(spread, reverse=True)),
     )
+
+
+def cpu_s(started: Started) -> float:
+    """Seconds of CPU that a process has used."""
+    fields = Path(f"/proc/{started.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def compare(arguments: argparse.Namespace) -> dict[str, dict[int, list[Measurement]]]:
@@ -278,7 +282,7 @@ def show(found: dict[str, list[dict[str, Any]]]) -> None:
                 str(row["cpu_of_a_replica"]),
                 spread,
             )
-        Console().print(table)
+        Console(width=110).print(table)
 
 
 def main() -> None:

@@ -148,8 +148,10 @@ async def test_callers_that_speak_nonsense_or_nothing_take_no_more_than_a_bounde
     other = Replica(place)
     await other.start()
     await until_met(replica, other)
-    for one in (*callers, replica, other):
-        one.close()
+    replica.close()
+    other.close()
+    for caller in callers:
+        caller.close()
 
 
 async def test_a_message_out_of_turn_is_refused_and_changes_nothing(place: str) -> None:
