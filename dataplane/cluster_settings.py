@@ -53,6 +53,13 @@ class IngressScaleSettings(BaseSettings):
             )
         return self
 
+    @property
+    def ingress_range(self) -> tuple[int, int] | None:
+        """The least and the most ingress replicas. None: their number does not change."""
+        if self.ingress_replicas_max is None or self.ingress_replicas_max == self.ingress_replicas:
+            return None
+        return self.ingress_replicas, self.ingress_replicas_max
+
 
 class ClusterSettings(IngressScaleSettings):
     """A part of the settings of the data plane."""

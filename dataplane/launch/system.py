@@ -54,9 +54,9 @@ def deploy(settings: Settings, version: str) -> None:
 
 
 def _scaling_options(settings: Settings) -> dict[str, Any]:
-    least, most = settings.ingress_replicas, settings.ingress_replicas_max
-    if most is None or most == least:
-        return {"num_replicas": least}
+    if settings.ingress_range is None:
+        return {"num_replicas": settings.ingress_replicas}
+    least, most = settings.ingress_range
     return {
         "autoscaling_config": AutoscalingConfig(
             min_replicas=least,

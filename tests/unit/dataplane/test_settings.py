@@ -180,3 +180,17 @@ def test_what_is_not_utf8_is_refused_without_showing_it(monkeypatch: pytest.Monk
     monkeypatch.setenv("BROADSHEET_DATAPLANE_DATA_DIR", broken)
     with pytest.raises(SettingsError, match=r"^environment variable BROADSHEET_DATAPLANE_DATA_DIR is not UTF-8$"):
         parse([])
+
+
+@pytest.mark.parametrize(
+    ("argv", "found"),
+    [
+        ([], None),
+        (["--ingress-replicas", "3", "--ingress-replicas-max", "3"], None),
+        (["--ingress-replicas-max", "5"], (2, 5)),
+    ],
+)
+def test_the_number_of_ingress_replicas_changes_only_within_a_range(
+    argv: list[str], found: tuple[int, int] | None
+) -> None:
+    assert parse(argv).ingress_range == found
