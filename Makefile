@@ -107,6 +107,10 @@ bench-ingress: install ## Compare requests through the ingress with direct ones 
 bench-memory: install ## Measure what large bodies and idle connections make an ingress process hold (4 minutes)
 	@$(BIN)/python -m tests.bench.bench_memory $(ARGS)
 
+.PHONY: bench-replicas
+bench-replicas: install ## Compare 1 to 4 ingress replicas on one port (on a machine with a dozen cores)
+	@$(BIN)/python -m tests.bench.bench_replicas $(ARGS)
+
 .PHONY: bench-change
 bench-change: install ## Measure what a change of one adapter costs at 1,000, 10,000 and 100,000 entries
 	@$(BIN)/python -m tests.bench.bench_change $(ARGS)

@@ -1,4 +1,4 @@
-"""Settings about the Ray cluster of a data plane, what crosses its nodes, and its labels."""
+"""Settings about the Ray cluster of a data plane, its ingress replicas there, and its labels."""
 
 from __future__ import annotations
 
@@ -11,12 +11,57 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode
 
 LABELS_MAX = 64
+_INGRESS_REPLICAS_MAX = 64
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?=[^\x00,]{0,63}")
 """What Hello allows of a label."""
 
 
-class ClusterSettings(BaseSettings):
+class IngressScaleSettings(BaseSettings):
+    """A part of the settings of the data plane: how many ingress replicas it has."""
+
+    ingress_replicas: int = Field(
+        default=2, ge=1, le=_INGRESS_REPLICAS_MAX, description="Number of ingress replicas; with a maximum, the least."
+    )
+    ingress_replicas_max: int | None = Field(
+        default=None,
+        ge=1,
+        le=_INGRESS_REPLICAS_MAX,
+        description="Most ingress replicas: their number then follows their load. Default: it does not change.",
+    )
+    ingress_target_cpu: float = Field(
+        default=0.6,
+        ge=0.05,
+        le=1,
+        description="CPU cores that an ingress replica should use on average, with --ingress-replicas-max. It cannot "
+        "use more than one.",
+    )
+    ingress_target_requests: int = Field(
+        default=1000,
+        ge=1,
+        le=100_000,
+        description="Requests that an ingress replica should have at engines on average, streams among them, with "
+        "--ingress-replicas-max.",
+    )
+
+    @model_validator(mode="after")
+    def _most_is_not_less_than_least(self) -> IngressScaleSettings:
+        if self.ingress_replicas_max is not None and self.ingress_replicas_max < self.ingress_replicas:
+            raise ValueError(
+                f"ingress_replicas_max: got {self.ingress_replicas_max}, allowed are {self.ingress_replicas} "
+                f"(--ingress-replicas) to {_INGRESS_REPLICAS_MAX}"
+            )
+        return self
+
+    @property
+    def ingress_range(self) -> tuple[int, int] | None:
+        """The least and the most ingress replicas. None: their number does not change."""
+        if self.ingress_replicas_max is None or self.ingress_replicas_max == self.ingress_replicas:
+            return None
+        return self.ingress_replicas, self.ingress_replicas_max
+
+
+class ClusterSettings(IngressScaleSettings):
     """A part of the settings of the data plane."""
 
     ray_address: str = Field(

@@ -159,7 +159,6 @@ class Settings(LoadSettings):
         default_factory=_default_data_dir,
         description="Directory of the last-known-good snapshot and of verified adapters.",
     )
-    ingress_replicas: int = Field(default=2, ge=1, le=64, description="Number of ingress replicas.")
     allowed_sources: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("file:///", "hf://"),
         description="Source URIs that models and adapters may have, as comma-separated prefixes.",

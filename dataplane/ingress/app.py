@@ -13,6 +13,7 @@ from random import Random
 
 import msgspec
 import structlog
+from prometheus_client.registry import Collector
 
 from dataplane.ingress import metrics
 from dataplane.ingress.access.api_keys import KeyAccess
@@ -125,6 +126,15 @@ class IngressApp:
     def applications_in_use(self) -> Mapping[str, int]:
         """Requests in flight, by Serve application; applications without one are left out."""
         return self._admission.applications_in_use()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests at engine replicas."""
+        return self._admission.in_flight()
+
+    def show_metrics(self, collector: Collector) -> None:
+        """Show further metrics beside those of the app."""
+        self._metrics.registry.register(collector)
 
     def count_refusal(self, code: str) -> None:
         """Count an error that the HTTP protocol has answered itself."""

@@ -1,8 +1,8 @@
 """An ingress replica: the ingress app on a shared port, kept current by the relay.
 
-The ingress replicas of a node share it with SO_REUSEPORT: the kernel spreads connections over them,
-and a new replica listens before an old one stops. Ray Serve starts, watches and replaces the
-replicas; its HTTP proxy is not used.
+The ingress replicas of a node share it with SO_REUSEPORT, and their connections evenly
+(`ingress.sharing`). A replica that stops gives its listener to another one. Ray Serve starts,
+watches and replaces the replicas; its HTTP proxy is not used.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ from dataplane.ingress.app import IngressApp
 from dataplane.ingress.engine_trust import EngineTrust
 from dataplane.ingress.limits import IngressSettings
 from dataplane.ingress.relayed_view import WATCHED, RelayedView
+from dataplane.ingress.scaling.metrics import ReplicaMetrics
+from dataplane.ingress.scaling.own_load import OwnLoad
+from dataplane.ingress.scaling.policy import LOAD
+from dataplane.ingress.sharing.channel import place_of
+from dataplane.ingress.sharing.server import FIRST_REQUEST_S, SharedServer
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.logs import configure_logging
 from dataplane.node import keep_serve_on_node
@@ -99,16 +104,16 @@ class IngressReplica:
             proxy_headers=False,  # nothing here depends on the caller's address
             timeout_graceful_shutdown=max(1, int(settings.drain_s)),
         )
-        self._server = uvicorn.Server(config)
+        self._server = _shared_server(config, settings, limits)
+        self._load = _own_load(settings, self._app)
+        self._app.show_metrics(_own_metrics(self._replica_id, self._server, self._load))
         self._revocations = RelayedRevocations(self._relay, self._app.key_access, on_change=self._report_due.set)
         following = asyncio.create_task(self._follow_relay(), name="relay")
         revocations = asyncio.create_task(self._revocations.run(), name="revocations")
         await self._first_view()
-        listener = listener_on(
-            settings.http_host, settings.http_port, write_timeout_s=limits.write_timeout_s, shared=True
-        )
+        await self._server.join()
         self._tasks = (
-            asyncio.create_task(self._server.serve(sockets=[listener]), name="http"),
+            asyncio.create_task(self._server.serve(), name="http"),
             following,
             revocations,
             asyncio.create_task(self._send_wakes(), name="wakes"),
@@ -216,12 +221,18 @@ class IngressReplica:
             if task.done() and not self._stopping:
                 raise RuntimeError(f"the ingress replica's {task.get_name()} task has ended")
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Ray Serve: what the autoscaling policy decides by."""
+        return {LOAD: self._load.in_replicas()}
+
     async def __del__(self) -> None:
         """Called by Ray Serve, which awaits it, to stop: accept nothing more, let requests end."""
         if not hasattr(self, "_tasks"):
             return
         self._stopping = True
         serving, *others = self._tasks
+        self._server.stop_accepting()
+        await asyncio.sleep(FIRST_REQUEST_S)  # what was accepted before is answered as ever
         self._app.begin_drain()  # requests that wait for a model are refused now, and can go elsewhere
         self._server.should_exit = True
         await asyncio.wait([serving], timeout=self._settings.drain_s)
@@ -231,6 +242,40 @@ class IngressReplica:
         with contextlib.suppress(ray.exceptions.RayError):
             own = (Key(Topic.INGRESSES, self._replica_id), Key(Topic.RATE_LIMITS, self._replica_id))
             await self._relay.put({}, removed=own)
+
+
+def _shared_server(config: uvicorn.Config, settings: Settings, limits: IngressSettings) -> SharedServer:
+    host, port = settings.http_host, settings.http_port
+    return SharedServer(
+        config,
+        place=place_of(settings.data_plane_id, host, port),
+        listen=partial(listener_on, host, port, write_timeout_s=limits.write_timeout_s, shared=True),
+        max_connections=limits.max_connections,
+    )
+
+
+def _own_load(settings: Settings, app: IngressApp) -> OwnLoad:
+    return OwnLoad(
+        target_cpu=settings.ingress_target_cpu,
+        target_requests=settings.ingress_target_requests,
+        requests=lambda: app.in_flight,
+        cpu_s=time.process_time,
+        monotonic=time.monotonic,
+    )
+
+
+def _own_metrics(replica: str, server: SharedServer, load: OwnLoad) -> ReplicaMetrics:
+    return ReplicaMetrics(
+        replica,
+        {
+            "connections": lambda: server.connections,
+            "siblings": lambda: server.siblings,
+            "load": load.in_replicas,
+            "cpu_seconds": time.process_time,
+            "connections_handed_over": lambda: server.handed_over,
+            "connections_taken_back": lambda: server.taken_back,
+        },
+    )
 
 
 def _limits(settings: Settings) -> IngressSettings:

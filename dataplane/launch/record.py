@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 ENGINE_TLS = ("engine_tls_cert", "engine_tls_key", "engine_tls_ca", "engine_tls_server_name")
 """Settings that the engines which run have taken, and keep."""
-_SCALING = "ingress_replicas"
-"""A change of it starts or stops ingress replicas, and replaces none."""
+_SCALING = ("ingress_replicas", "ingress_replicas_max")
+"""A change of them starts or stops ingress replicas, and replaces none."""
 _EVERY_ADDRESS = ("0.0.0.0", "[::]")  # noqa: S104  # compared with, not listened on
 
 
@@ -29,7 +29,7 @@ class LaunchRecord:
     @property
     def version(self) -> str:
         """Changes with everything that needs new replicas of the agent and the ingress."""
-        kept = {name: value for name, value in self.settings.items() if name != _SCALING}
+        kept = {name: value for name, value in self.settings.items() if name not in _SCALING}
         identity = json.dumps([self.release, kept, self.attempt], sort_keys=True)
         return hashlib.sha256(identity.encode()).hexdigest()[:16]
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ray import serve
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
 from dataplane.agent import deployments
 from dataplane.agent.agent import Agent
 from dataplane.ingress.replica import IngressReplica
 from dataplane.relay.actor import open_relay
 from dataplane.settings import Settings
+
+_UPSCALE_DELAY_S = 10.0
+_DOWNSCALE_DELAY_S = 300.0
+"""A replica that stops closes its idle connections, so a short lull stops none."""
 
 
 def deploy(settings: Settings, version: str) -> None:
@@ -32,7 +39,7 @@ def deploy(settings: Settings, version: str) -> None:
     ingress = serve.deployment(
         IngressReplica,
         name=deployments.INGRESS_DEPLOYMENT,
-        num_replicas=settings.ingress_replicas,
+        **_scaling_options(settings),
         ray_actor_options={"num_cpus": 0},
         health_check_period_s=2.0,
         graceful_shutdown_wait_loop_s=0.1,
@@ -44,3 +51,19 @@ def deploy(settings: Settings, version: str) -> None:
         for name, deployment in deployed.items()
     }
     deployments.deploy_system(targets, settings.data_plane_id)
+
+
+def _scaling_options(settings: Settings) -> dict[str, Any]:
+    if settings.ingress_range is None:
+        return {"num_replicas": settings.ingress_replicas}
+    least, most = settings.ingress_range
+    return {
+        "autoscaling_config": AutoscalingConfig(
+            min_replicas=least,
+            max_replicas=most,
+            initial_replicas=least,
+            upscale_delay_s=_UPSCALE_DELAY_S,
+            downscale_delay_s=_DOWNSCALE_DELAY_S,
+            policy=AutoscalingPolicy(policy_function="dataplane.ingress.scaling.policy:replicas_for_load"),
+        )
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -121,13 +122,28 @@ def joined(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         made.stop()
 
 
+def metrics(stack: Stack, caller: httpx.Client) -> str:
+    """What the ingress replica of this connection shows; nothing if it stops."""
+    try:
+        return caller.get(f"{stack.url}/metrics").text
+    except httpx.TransportError:
+        return ""
+
+
+def connections(stack: Stack) -> dict[str, float]:
+    """Open connections of each ingress replica while 8 more are open."""
+    with contextlib.ExitStack() as clients:
+        callers = [clients.enter_context(httpx.Client(timeout=5)) for _ in range(8)]
+        for caller in callers:
+            metrics(stack, caller)
+        shown = [metrics(stack, caller) for caller in callers]
+        found = (re.search(r'^broadsheet_ingress_connections{replica="(.+)"} (.+)$', text, re.M) for text in shown)
+        return {one[1]: float(one[2]) for one in found if one is not None}
+
+
 def ingress_replicas(stack: Stack) -> set[str]:
-    """Ids of the ingress replicas that answer. The kernel spreads connections over them."""
-    return {
-        replica
-        for _ in range(20)
-        for replica in re.findall(r'replica="([^"]+)"', httpx.get(f"{stack.url}/metrics", timeout=5).text)
-    }
+    """Ids of the ingress replicas that answer. They share connections that are open together."""
+    return set(connections(stack))
 
 
 def test_a_killed_launcher_leaves_its_data_plane_running_and_another_finds_it(joined: Joined) -> None:
@@ -150,6 +166,9 @@ def test_a_killed_launcher_leaves_its_data_plane_running_and_another_finds_it(jo
     assert b"data_plane_keeps_running" in second.log.read_bytes()
     assert "simulated answer" in ask(joined, "sim")
     assert ingress_replicas(joined) == replicas
+    counts = connections(joined)
+    assert counts.keys() == replicas
+    assert max(counts.values()) - min(counts.values()) <= 1
 
 
 def test_status_shows_agent_ingress_position_and_applications(joined: Joined) -> None:

@@ -60,6 +60,10 @@ def test_sources_are_comma_separated_prefixes() -> None:
         (["--controlplane", "host:0"], ["controlplane", "0", "65535"]),
         (["--data-plane-id", "Not An Id"], ["data_plane_id", "Not An Id"]),
         (["--ingress-replicas", "0"], ["ingress_replicas", "0", "1"]),
+        (["--ingress-replicas-max", "1"], ["ingress_replicas_max", "1", "2", "64"]),
+        (["--ingress-replicas-max", "65"], ["ingress_replicas_max", "65", "64"]),
+        (["--ingress-target-cpu", "1.5"], ["ingress_target_cpu", "1.5", "1"]),
+        (["--ingress-target-requests", "0"], ["ingress_target_requests", "0", "1"]),
         (["--drain-s", "soon"], ["drain_s", "soon", "number"]),
         (["--max-body-bytes", "1"], ["max_body_bytes", "1", "1024"]),
         (["--max-held-body-bytes", "67108863"], ["max_held_body_bytes", "67108863", "67108864"]),
@@ -176,3 +180,17 @@ def test_what_is_not_utf8_is_refused_without_showing_it(monkeypatch: pytest.Monk
     monkeypatch.setenv("BROADSHEET_DATAPLANE_DATA_DIR", broken)
     with pytest.raises(SettingsError, match=r"^environment variable BROADSHEET_DATAPLANE_DATA_DIR is not UTF-8$"):
         parse([])
+
+
+@pytest.mark.parametrize(
+    ("argv", "found"),
+    [
+        ([], None),
+        (["--ingress-replicas", "3", "--ingress-replicas-max", "3"], None),
+        (["--ingress-replicas-max", "5"], (2, 5)),
+    ],
+)
+def test_the_number_of_ingress_replicas_changes_only_within_a_range(
+    argv: list[str], found: tuple[int, int] | None
+) -> None:
+    assert parse(argv).ingress_range == found

@@ -40,6 +40,7 @@ def test_replicas_are_replaced_for_other_settings_and_releases_and_for_another_a
 
 def test_a_number_of_replicas_replaces_none() -> None:
     assert changed(ingress_replicas="3").version == RECORD.version
+    assert changed(ingress_replicas_max="9").version == RECORD.version
 
 
 def test_each_difference_is_named_with_both_values() -> None:
