@@ -28,6 +28,7 @@ from dataplane.ingress.models.list import ModelsList
 from dataplane.ingress.models.model_object import encode_model
 from dataplane.ingress.models.page import PageQuery, encode_page, page_query
 from dataplane.ingress.request_context import CLIENT_CLOSED_REQUEST, RequestContext
+from dataplane.ingress.scraping.engine_pages import ENGINES_PATH, PAGES_PREFIX, EnginePages, engine_list, may_scrape
 from dataplane.ingress.streams.error_event import error_event
 from dataplane.ingress.traffic import TrafficCount
 from dataplane.ingress.upstream import Upstream
@@ -93,6 +94,8 @@ class IngressApp:
             revision=self._revision,
             held_body_bytes=lambda: self._held_bodies.total,
         )
+        upstream = Upstream(settings, engine_trust)
+        self._engine_pages = EnginePages(upstream, monotonic)
         self._inference = Inference(
             views=views,
             settings=settings,
@@ -101,7 +104,7 @@ class IngressApp:
             admission=self._admission,
             held_bodies=self._held_bodies,
             metrics=self._metrics,
-            upstream=Upstream(settings, engine_trust),
+            upstream=upstream,
         )
         self._answer = allow_origins(
             self._http, settings.cors_allow_origins, credentials=settings.cors_allow_credentials
@@ -139,6 +142,7 @@ class IngressApp:
                 await self._idle.wait()
         for unsubscribe in self._unsubscribe:
             unsubscribe()
+        await self._engine_pages.aclose()
         await self._inference.aclose()
 
     def _revision(self) -> int:
@@ -194,10 +198,10 @@ class IngressApp:
             else:
                 await self._inference.answer(context, route, self._ready_view(context))
             return
-        is_model = path.startswith(_MODEL_PREFIX) and len(path) > len(_MODEL_PREFIX)
-        if not is_model and path not in ("/v1/models", "/healthz", "/readyz", "/metrics"):
+        shown = _shown_path(path)
+        if shown is None:
             raise openai_errors.UnknownPath(method, path)
-        context.route = "/v1/models/{name}" if is_model else path
+        context.route = shown
         context.anthropic = header(context.scope, b"anthropic-version") is not None
         if method not in ("GET", "HEAD"):
             await self._answer_other_method(context, method, _READ_METHODS)
@@ -228,8 +232,23 @@ class IngressApp:
             body = msgspec.json.encode({"status": "ready", "revision": view.snapshot.position.revision})
         else:
             key = self.key_access.authenticate(context.scope, view.snapshot)
+            if path.startswith(ENGINES_PATH):
+                await self._answer_scrape(context, view, key, path)
+                return
             body = await self._models_body(context, view, key, path)
         await context.send_whole(200, [JSON], body)
+
+    async def _answer_scrape(self, context: RequestContext, view: View, key: ApiKey | None, path: str) -> None:
+        if not may_scrape(key):
+            raise openai_errors.UnknownPath(context.scope["method"], path)
+        if path == ENGINES_PATH:
+            host = header(context.scope, b"host") or b""
+            await context.send_whole(200, [JSON], engine_list(view.activation, host.decode("latin-1")))
+            return
+        page = await self._engine_pages.page(view.activation, path[len(PAGES_PREFIX) :], context.request_id)
+        if page is None:
+            raise openai_errors.UnknownPath(context.scope["method"], path)
+        await context.send_whole(200, page.headers, page.body)
 
     async def _models_body(self, context: RequestContext, view: View, key: ApiKey | None, path: str) -> bytes:
         if path == "/v1/models":
@@ -243,3 +262,13 @@ class IngressApp:
         if body is None:
             raise openai_errors.ModelNotFound(served_name)
         return body
+
+
+def _shown_path(path: str) -> str | None:
+    """The path of an answer that no engine computes, as metrics show it; None: there is none."""
+    if path in ("/v1/models", "/healthz", "/readyz", "/metrics", ENGINES_PATH):
+        return path
+    for prefix, name in ((_MODEL_PREFIX, "{name}"), (PAGES_PREFIX, "{replica}")):
+        if path.startswith(prefix) and len(path) > len(prefix):
+            return prefix + name
+    return None

@@ -1,4 +1,4 @@
-"""The engine's configuration beside that of `vllm serve`, by vLLM's own code. No engine is started."""
+"""The engine's configuration beside that of `vllm serve`. No engine is started."""
 
 from __future__ import annotations
 
