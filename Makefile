@@ -147,7 +147,7 @@ bench-sleep: install ## Compare sleeping replicas with starts from zero (on an a
 
 .PHONY: bench-vllm
 bench-vllm: install ## Compare real vLLM on the CPU through the ingress with its replica asked directly (5 minutes)
-	@$(BIN)/python -m tests.bench.vllm_path --limit-s 280 $(ARGS)
+	@$(BIN)/python -m tests.bench.vllm_path --alternating --limit-s 280 $(ARGS)
 
 .PHONY: fuzz
 fuzz: install ## Send random and mutated requests to every RPC, on both databases (ARGS="COUNT SEED"; 50,000)

@@ -5,8 +5,9 @@
 Subjects: `through` (the ingress), `direct` (the engine replica behind it), `plainN` (`vllm serve`
 with N API servers), `router` (vllm-router before the last `plainN`). All engines have the same
 arguments. They run at the same time, and are asked in turns: a round asks each once with each
-number of streams, in another order than the round before. Ratios are those within a round. Every
-request has a prompt of its own, or the prefix cache would answer.
+number of streams, in another order than the round before. With `--alternating`, each stream asks
+all of them in turns, request by request; what disturbs one then disturbs all. Ratios are those
+within a round. Every request has a prompt of its own, or the prefix cache would answer.
 
 Rows are added to `rows.jsonl` in `--out`, so a run can be continued by another; the report is about
 all of them. Exits with 1 if a request failed.
@@ -31,6 +32,7 @@ from broadsheet.demo.prepare_model import default_cache_dir, prepare_model
 from tests.bench.output import tell
 from tests.bench.vllm_path import random_models, report, rows
 from tests.bench.vllm_path.generators import Generators, Shape
+from tests.bench.vllm_path.load import Target
 from tests.bench.vllm_path.subjects import ROUTER, Engine, Plain, Router, Subject, broadsheet, cpu_during
 
 SETTLE_S = 0.7
@@ -46,11 +48,12 @@ def parser() -> argparse.ArgumentParser:
     add("--model", default="smollm2", help=f"smollm2, or random weights: {', '.join(random_models.SHAPES)}")
     add("--subjects", type=_subjects, default=["through", "direct"])
     add("--streams", type=_numbers, default=[1, 8])
-    add("--rounds", type=int, default=6)
+    add("--rounds", type=int, default=12)
     add("--limit-s", type=float, default=0.0, help="begin no measurement after so long; 0: no limit")
     add("--ramp-s", type=float, default=1.0)
     add("--window-s", type=float, default=8.0)
-    add("--max-tokens", type=int, default=24)
+    add("--alternating", action="store_true", help="every stream asks all subjects in turns; for noisy machines")
+    add("--max-tokens", type=int, default=16)
     add("--prompt-words", type=int, default=40)
     add("--generators", type=int, default=1, help="processes of the load generator")
     add("--accelerators", type=int, default=0)
@@ -132,33 +135,56 @@ def start(given: argparse.Namespace, directory: Path, engine: Engine, stack: con
 
 
 def measure(given: argparse.Namespace, generators: Generators, subjects: Sequence[Subject], began: float) -> None:
-    """Ask the subjects in turns, round after round."""
-    one_s = given.ramp_s + given.window_s + SETTLE_S
+    """Ask the subjects, round after round: together, or one after the other."""
     run_id = secrets.token_hex(3)
-    for subject in subjects:  # kernels and caches are warm afterwards
-        generators.measure(subject.targets, _shape(given, max(given.streams), 0.5), lambda *_: None)
+    groups = [list(subjects)] if given.alternating else [[subject] for subject in subjects]
+    one_s = given.ramp_s + given.window_s + SETTLE_S
+    for group in groups:  # kernels and caches are warm afterwards
+        generators.measure(_targets(group), _shape(given, max(given.streams), 0.5), lambda *_: None)
     for number in range(given.rounds):
         for streams in given.streams:
-            if given.limit_s and time.monotonic() - began + len(subjects) * one_s > given.limit_s:
+            if given.limit_s and time.monotonic() - began + len(groups) * one_s > given.limit_s:
                 tell("  the time is over")
                 return
-            for position in range(len(subjects)):
-                subject = subjects[(position + number) % len(subjects)]
+            for position in range(len(groups)):
                 time.sleep(SETTLE_S)
-                measured = generators.measure(
-                    subject.targets, _shape(given, streams, given.ramp_s), cpu_during(subject.processes)
-                )
-                row = rows.row_of(
-                    measured.counts,
-                    given.window_s,
-                    measured.seen,
-                    model="simulated" if given.simulated else given.model,
-                    subject=subject.name,
-                    streams=streams,
-                    round_id=f"{run_id}-{number}",
-                )
-                rows.append(given.out / ROWS, row)
-                _tell(row)
+                group = groups[(position + number) % len(groups)]
+                for row in measure_once(given, generators, group, streams, f"{run_id}-{number}"):
+                    rows.append(given.out / ROWS, row)
+                    _tell(row)
+
+
+def measure_once(
+    given: argparse.Namespace, generators: Generators, group: Sequence[Subject], streams: int, round_id: str
+) -> list[rows.Row]:
+    """Ask a subject, or several in turns. Returns a row for each."""
+    processes = {name: processes for subject in group for name, processes in subject.processes.items()}
+    measured = generators.measure(
+        _targets(group),
+        _shape(given, streams, given.ramp_s),
+        cpu_during(processes),
+        alternating=given.alternating,
+    )
+    return [
+        rows.row_of(
+            rows.Case(
+                model="simulated" if given.simulated else given.model,
+                subject=subject.name,
+                streams=streams,
+                round=round_id,
+                window_s=given.window_s,
+                alternating=given.alternating,
+            ),
+            counts,
+            measured.seen,
+        )
+        for subject, counts in zip(group, measured.counts, strict=True)
+    ]
+
+
+def _targets(group: Sequence[Subject]) -> list[Target]:
+    """Of one subject all, of several one each."""
+    return list(group[0].targets) if len(group) == 1 else [subject.targets[0] for subject in group]
 
 
 def _shape(given: argparse.Namespace, streams: int, ramp_s: float) -> Shape:

@@ -33,7 +33,8 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
 class Measured(msgspec.Struct, Generic[Seen]):
     """What one measurement gave."""
 
-    counts: Counts
+    counts: Sequence[Counts]
+    """One; of targets that are asked in turns, one for each."""
     seen: Seen
     """What was observed beside it during the window."""
 
@@ -56,13 +57,19 @@ class Generators:
                 process.kill()
 
     def measure(
-        self, targets: Sequence[Target], shape: Shape, during: Callable[[float, float], Seen]
+        self,
+        targets: Sequence[Target],
+        shape: Shape,
+        during: Callable[[float, float], Seen],
+        *,
+        alternating: bool = False,
     ) -> Measured[Seen]:
         """Put load on the targets, and observe something else meanwhile.
 
         Args:
             targets: Where to ask.
             shape: How much.
+            alternating: Every stream asks all of them in turns.
             during: Called with the begin and the end of the window, in seconds since the epoch.
 
         Raises:
@@ -74,6 +81,7 @@ class Generators:
         for number, process in enumerate(self._processes):
             job = Job(
                 targets=targets,
+                alternating=alternating,
                 streams=list(range(number, shape.streams, len(self._processes))),
                 seed=seed,
                 begin=begin,
@@ -86,12 +94,13 @@ class Generators:
             process.stdin.write(msgspec.json.encode(job) + b"\n")
             process.stdin.flush()
         seen = during(*window)
-        return Measured(summed([_counts(process) for process in self._processes]), seen)
+        parts = [_counts(process) for process in self._processes]
+        return Measured([summed(of_one) for of_one in zip(*parts, strict=True)], seen)
 
 
-def _counts(process: subprocess.Popen[bytes]) -> Counts:
+def _counts(process: subprocess.Popen[bytes]) -> list[Counts]:
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
         raise RuntimeError("a process of the load generator has ended; its words are above")
-    return msgspec.json.decode(line, type=Counts)
+    return msgspec.json.decode(line, type=list[Counts])

@@ -46,7 +46,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What one process does between two points in time."""
 
     targets: Sequence[Target]
-    """The streams ask them in turns."""
+    alternating: bool = False
+    """Every stream asks the targets in turns, each on a connection of its own, and each target has
+    counts of its own. Otherwise a stream asks one of the targets, and they are counted together."""
     streams: Sequence[int]
     """Numbers of the streams of this process."""
     seed: str
@@ -71,6 +73,11 @@ class Counts(msgspec.Struct):
     ended_tokens: int = 0
     """Their tokens, as the engine counts them."""
     ended_events: int = 0
+    whole: int = 0
+    """Requests that were sent and ended within the window."""
+    whole_tokens: int = 0
+    whole_s: float = 0.0
+    """How long they took together."""
     prompt_tokens: int = 0
     """Of the last prompt."""
     errors: list[str] = msgspec.field(default_factory=list)
@@ -144,8 +151,13 @@ class Exchange(asyncio.Protocol):
         if status != 200 or b"[DONE]" not in self._body_end:
             self._fail(f"status {status}: {self._body_end[:300].decode('utf-8', 'replace')}")
             return
+        tokens, now, (begin, end) = self._number(b'"completion_tokens":'), time.time(), self._window
         self._counts.ended += 1
-        self._counts.ended_tokens += self._number(b'"completion_tokens":')
+        self._counts.ended_tokens += tokens
+        if begin <= self._begun and now < end:
+            self._counts.whole += 1
+            self._counts.whole_tokens += tokens
+            self._counts.whole_s += now - self._begun
         self._counts.ended_events += self._events
         self._counts.prompt_tokens = self._number(b'"prompt_tokens":')
         if self._done is not None and not self._done.done():
@@ -181,29 +193,30 @@ def request(target: Target, job: Job, draw: random.Random, max_tokens: int) -> b
     return f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def stream(job: Job, number: int, counts: Counts) -> None:
+async def stream(job: Job, number: int, slots: Sequence[Counts]) -> None:
     """Ask one request after the other, until it is cancelled."""
-    target = job.targets[number % len(job.targets)]
     draw = random.Random(f"{job.seed} {number}")  # prompts, not secrets
     # The first answers have different lengths, so that not all streams begin anew at once.
     max_tokens = draw.randint(max(1, job.max_tokens // 8), job.max_tokens)
-    exchange: Exchange | None = None
+    place, exchanges = number % len(job.targets), dict[int, Exchange]()
     try:
         while True:
+            target, counts = job.targets[place], slots[place % len(slots)]
             try:
-                if exchange is None:
-                    exchange = await _connected(target, job, counts)
-                await exchange.ask(request(target, job, draw, max_tokens))
+                if place not in exchanges:
+                    exchanges[place] = await _connected(target, job, counts)
+                await exchanges[place].ask(request(target, job, draw, max_tokens))
             except OSError as error:
                 counts.error_count += 1
                 counts.errors = [*counts.errors, str(error)][:_ERRORS_MAX]
-                if exchange is not None:
-                    exchange.close()
-                exchange = None
+                if place in exchanges:
+                    exchanges.pop(place).close()
                 await asyncio.sleep(_PAUSE_AFTER_ERROR_S)
             max_tokens = job.max_tokens
+            if job.alternating:
+                place = (place + 1) % len(job.targets)
     finally:
-        if exchange is not None:
+        for exchange in exchanges.values():
             exchange.close()
 
 
@@ -213,21 +226,21 @@ async def _connected(target: Target, job: Job, counts: Counts) -> Exchange:
     return (await loop.create_connection(lambda: Exchange(counts, window), target.host, target.port))[1]
 
 
-async def work(job: Job) -> Counts:
-    """Do a job."""
-    counts = Counts()
+async def work(job: Job) -> list[Counts]:
+    """Do a job. Returns its counts: one, or one for each target if it alternates."""
+    slots = [Counts() for _ in range(len(job.targets) if job.alternating else 1)]
     await asyncio.sleep(max(0.0, job.begin - time.time()))
-    streams = [asyncio.create_task(stream(job, number, counts)) for number in job.streams]
+    streams = [asyncio.create_task(stream(job, number, slots)) for number in job.streams]
     await asyncio.sleep(max(0.0, job.window_begin - time.time()))
     began, used = time.time(), _cpu_s()
     await asyncio.sleep(max(0.0, job.window_end - time.time()))
-    counts.cpu_cores = (_cpu_s() - used) / (time.time() - began)
+    cpu_cores = (_cpu_s() - used) / (time.time() - began)
     for task in streams:
         task.cancel()
     for outcome in await asyncio.gather(*streams, return_exceptions=True):
         if isinstance(outcome, Exception):
             raise outcome
-    return counts
+    return [msgspec.structs.replace(counts, cpu_cores=cpu_cores) for counts in slots]
 
 
 def _cpu_s() -> float:
@@ -243,6 +256,9 @@ def summed(parts: Sequence[Counts]) -> Counts:
         ended=sum(part.ended for part in parts),
         ended_tokens=sum(part.ended_tokens for part in parts),
         ended_events=sum(part.ended_events for part in parts),
+        whole=sum(part.whole for part in parts),
+        whole_tokens=sum(part.whole_tokens for part in parts),
+        whole_s=sum(part.whole_s for part in parts),
         prompt_tokens=max(part.prompt_tokens for part in parts),
         errors=[error for part in parts for error in part.errors][:_ERRORS_MAX],
         error_count=sum(part.error_count for part in parts),

@@ -15,6 +15,8 @@ from tests.bench.vllm_path.load import Counts
 THROUGH, DIRECT, PLAIN = "through", "direct", "plain"
 """Names of subjects. Those of `vllm serve` begin with `PLAIN`, and go on with its API servers."""
 
+_POOLED_ABOVE_PERCENT = 90
+
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One measurement of one subject."""
@@ -36,35 +38,45 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     busiest process of the load generator."""
 
 
-def row_of(
-    counts: Counts,
-    window_s: float,
-    cpu_cores: Mapping[str, float],
-    *,
-    model: str,
-    subject: str,
-    streams: int,
-    round_id: str,
-) -> Row:
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured."""
+
+    model: str
+    subject: str
+    streams: int
+    round: str
+    window_s: float
+    alternating: bool = False
+    """Each stream asked all subjects in turns."""
+
+
+def row_of(case: Case, counts: Counts, cpu_cores: Mapping[str, float]) -> Row:
     """The row of a measurement.
 
-    vLLM sends several tokens in one event when it is ahead of the reader, so events are counted
-    within the window, and tokens for each event in the answers that ended.
+    A subject that was asked alone has the tokens of the window. vLLM sends several tokens in one
+    event when it is ahead of the reader, so these are the events within the window, times the
+    tokens for each event in the answers that ended. A subject that was asked in turns with others
+    has the tokens that its answers would have made if all streams had asked only it.
 
     Raises:
         ValueError: no answer ended, and there was no error.
     """
-    if not counts.ended and not counts.error_count:
-        raise ValueError(f"{subject}, {streams} streams: no answer ended; a longer window or fewer tokens are needed")
+    ended = counts.whole if case.alternating else counts.ended
+    if not ended and not counts.error_count:
+        where = f"{case.subject}, {case.streams} streams"
+        raise ValueError(f"{where}: no answer ended; a longer window or fewer tokens are needed")
     tokens_per_event = counts.ended_tokens / counts.ended_events if counts.ended_events else 0.0
+    tokens_per_s = counts.events * tokens_per_event / case.window_s
+    if case.alternating:
+        tokens_per_s = case.streams * counts.whole_tokens / counts.whole_s if counts.whole_s else 0.0
     return Row(
-        model=model,
-        subject=subject,
-        streams=streams,
-        round=round_id,
-        tokens_per_s=counts.events * tokens_per_event / window_s,
+        model=case.model,
+        subject=case.subject,
+        streams=case.streams,
+        round=case.round,
+        tokens_per_s=tokens_per_s,
         first_token_s=counts.first_token_s,
-        ended=counts.ended,
+        ended=ended,
         tokens_per_event=tokens_per_event,
         prompt_tokens=counts.prompt_tokens,
         error_count=counts.error_count,
@@ -123,6 +135,20 @@ def ratio(rows: Sequence[Row], base: Sequence[Row], measure: Measure) -> Spread 
     return Spread.of(measure(row) / base_by_round[row.round] for row in rows if base_by_round.get(row.round, 0.0) > 0)
 
 
+def first_token_ratio(rows: Sequence[Row], base: Sequence[Row], percent: float) -> Spread | None:
+    """The ratios of the times to the first token in the rounds that both have.
+
+    A round has too few requests for its 99th percentile to mean much. So above the 90th, that of
+    all rounds together stands in place of the median.
+    """
+    found = ratio(rows, base, first_token(percent))
+    if found is None or percent <= _POOLED_ABOVE_PERCENT:
+        return found
+    common = {row.round for row in rows} & {row.round for row in base}
+    of, by = (pooled([row for row in group if row.round in common], percent) for group in (rows, base))
+    return Spread(of / by, found.low, found.high, found.count)
+
+
 class Table:
     """The rows, by model, streams and subject."""
 
@@ -176,7 +202,7 @@ def _compared(where: str, rows: Sequence[Row], base: Sequence[Row], least: float
     if tokens is not None:
         lines.append(f"{_word(tokens.median >= least)} {where}: tokens/s {tokens.shown(3)}, at least {least:.2f}")
     for percent in (50, 99):
-        first = ratio(rows, base, first_token(percent))
+        first = first_token_ratio(rows, base, percent)
         if first is not None:
             what = f"time to first token p{percent} {first.shown(3)}"
             lines.append(f"{_word(first.median <= most)} {where}: {what}, at most {most:.2f}")

@@ -28,8 +28,6 @@ UP_TIMEOUT_S = 420.0
 """An 8B model with CUDA graphs takes 80 s alone, and longer beside others."""
 _POLL_S = 0.2
 _STOP_S = 30.0
-_CORE_TITLES = ("EngineCore", "Worker", "DPCoordinator")
-"""In the titles of vLLM's processes that are no front ends."""
 _MODEL_ID = "measured"
 
 Groups = Mapping[str, Sequence[psutil.Process]]
@@ -117,12 +115,11 @@ def _register(client: Client, engine: Engine) -> None:
 
 def _own_subjects(stack: Stack, through: Target) -> list[Subject]:
     (replica,) = stack.processes(f"ray::ServeReplica:broadsheet-{_MODEL_ID}-")
-    front_ends, core = _parts(replica)
-    engine_processes = {"front ends": front_ends, "core": core}
     direct = []
     for url, secret in stack.look("engines", f"models/{_MODEL_ID}"):
         host, port = url.rpartition("/")[2].rsplit(":", 1)
         direct.append(Target(host, int(port), _MODEL_ID, secret))
+    engine_processes = _parts(replica, direct)
     ingress = {"ingress": stack.processes("ray::ServeReplica:broadsheet-ingress")}
     return [
         Subject(name=THROUGH, targets=[through], processes={**ingress, **engine_processes}),
@@ -130,14 +127,20 @@ def _own_subjects(stack: Stack, through: Target) -> list[Subject]:
     ]
 
 
-def _parts(root: psutil.Process) -> tuple[list[psutil.Process], list[psutil.Process]]:
-    """The front ends and the rest of an engine's processes."""
+def _parts(root: psutil.Process, targets: Sequence[Target]) -> Groups:
+    """The front ends of an engine, which are its first process and those that listen, and the rest.
+
+    vLLM's titles do not tell them apart: they are not set everywhere.
+    """
+    ports = {target.port for target in targets}
     front_ends, core = [root], list[psutil.Process]()
     for child in root.children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            title = " ".join(child.cmdline()[:1])
-            (core if any(part in title for part in _CORE_TITLES) else front_ends).append(child)
-    return front_ends, core
+            listens = {
+                connection.laddr.port for connection in child.net_connections("tcp") if connection.status == "LISTEN"
+            }
+            (front_ends if listens & ports else core).append(child)
+    return {"front ends": front_ends, "core": core}
 
 
 class Plain:
@@ -169,8 +172,8 @@ class Plain:
         self._server.wait(f"http://127.0.0.1:{self.port}/health")
         target = Target("127.0.0.1", self.port, _MODEL_ID)
         _ask(target)
-        front_ends, core = _parts(psutil.Process(self._server.process.pid))
-        return Subject(name=self.name, targets=[target], processes={"front ends": front_ends, "core": core})
+        processes = _parts(psutil.Process(self._server.process.pid), [target])
+        return Subject(name=self.name, targets=[target], processes=processes)
 
     def stop(self) -> None:
         self._server.stop()

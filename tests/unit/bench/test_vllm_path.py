@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.bench.vllm_path import gpu, rows
@@ -42,14 +43,24 @@ def test_a_percentile_is_a_value_that_was_measured() -> None:
     assert math.isnan(percentile([], 50))
 
 
+CASE = rows.Case(model="m", subject="direct", streams=4, round="a", window_s=2.0)
+IN_TURNS = msgspec.structs.replace(CASE, alternating=True)
+
+
 def test_tokens_are_counted_by_events_and_by_tokens_of_each_event() -> None:
     counts = Counts(events=100, ended=2, ended_tokens=60, ended_events=40)
-    assert row_of(counts, 2.0, {}, model="m", subject="direct", streams=1, round_id="a").tokens_per_s == 75
+    assert row_of(CASE, counts, {}).tokens_per_s == 75
 
 
-def test_a_window_in_which_nothing_ends_says_nothing() -> None:
+def test_a_subject_that_is_asked_in_turns_has_the_tokens_of_all_streams() -> None:
+    counts = Counts(events=1, ended=9, ended_events=1, whole=3, whole_tokens=30, whole_s=6.0)
+    assert row_of(IN_TURNS, counts, {}).tokens_per_s == 20
+
+
+@pytest.mark.parametrize("case", [CASE, IN_TURNS])
+def test_a_window_in_which_nothing_ends_says_nothing(case: rows.Case) -> None:
     with pytest.raises(ValueError, match="longer window"):
-        row_of(Counts(events=5), 2.0, {}, model="m", subject="direct", streams=1, round_id="a")
+        row_of(case, Counts(events=5), {})
 
 
 def test_ratios_are_those_within_a_round() -> None:
@@ -57,6 +68,13 @@ def test_ratios_are_those_within_a_round() -> None:
     fast = [row("through", speed, round_id=number) for speed, number in ((110, "a"), (180, "b"), (1, "d"))]
     assert ratio(fast, slow, rows.tokens_per_s) == Spread(median=1.0, low=0.9, high=1.1, count=2)
     assert ratio(fast, [], rows.tokens_per_s) is None
+
+
+def test_the_99th_percentile_is_that_of_all_rounds_both_have() -> None:
+    base = [row("direct", 1, first_s=1.0, round_id=number) for number in "abc"]
+    slow_once = [row("through", 1, first_s=seconds, round_id=number) for seconds, number in ((1, "a"), (3, "b"))]
+    assert rows.first_token_ratio(slow_once, base, 99) == Spread(median=3.0, low=1.0, high=3.0, count=2)
+    assert rows.first_token_ratio(slow_once, base, 50) == Spread(median=2.0, low=1.0, high=3.0, count=2)
 
 
 def test_the_best_vllm_serve_is_the_one_with_most_tokens() -> None:
@@ -138,26 +156,41 @@ async def engine() -> AsyncIterator[tuple[int, list[bytes]]]:
         yield server.sockets[0].getsockname()[1], bodies
 
 
-async def test_the_load_counts_events_tokens_and_errors(engine: tuple[int, list[bytes]]) -> None:
-    port, bodies = engine
+def job(port: int, seconds: float, **fields: bool) -> Job:
     now = time.time()
-    job = Job(
-        targets=[Target("127.0.0.1", port, "m")],
-        streams=[0, 1],
+    return Job(
+        targets=[Target("127.0.0.1", port, "m"), Target("127.0.0.1", port, "n")],
+        streams=[0, 1, 2],
         seed="a",
         begin=now,
         window_begin=now,
-        window_end=now + 0.6,
+        window_end=now + seconds,
         max_tokens=8,
         prompt_words=3,
+        **fields,
     )
-    counts = await work(job)
+
+
+async def test_the_load_counts_events_tokens_and_errors(engine: tuple[int, list[bytes]]) -> None:
+    port, bodies = engine
+    [counts] = await work(job(port, 0.6))
     assert counts.ended > 0
     assert (counts.ended_events, counts.ended_tokens) == (3 * counts.ended, 6 * counts.ended)
     assert counts.events >= 3 * counts.ended
+    assert (counts.whole, counts.whole_tokens) == (counts.ended, counts.ended_tokens)
+    assert 0 < counts.whole_s < 3 * 0.6
     assert 0 < min(counts.first_token_s) < 0.5
     assert counts.prompt_tokens == 9
     assert counts.error_count > 0
     assert counts.errors[0] == "status 503: busy"
     prompts = [json.loads(body)["messages"][0]["content"] for body in bodies]
     assert len(set(prompts)) == len(prompts), "no prefix cache answers"
+
+
+async def test_streams_that_alternate_count_each_target(engine: tuple[int, list[bytes]]) -> None:
+    port, bodies = engine
+    slots = await work(job(port, 0.6, alternating=True))
+    assert len(slots) == 2
+    assert all(counts.ended + counts.error_count > 0 for counts in slots)
+    asked = [json.loads(body)["model"] for body in bodies]
+    assert abs(asked.count("m") - asked.count("n")) <= 3
