@@ -30,6 +30,7 @@ from dataplane.ingress.models.list import ModelsList
 from dataplane.ingress.models.model_object import encode_model
 from dataplane.ingress.models.page import PageQuery, encode_page, page_query
 from dataplane.ingress.request_context import CLIENT_CLOSED_REQUEST, RequestContext
+from dataplane.ingress.scraping.engine_pages import ENGINES_PATH, PAGES_PREFIX, EnginePages, engine_list, may_scrape
 from dataplane.ingress.streams.error_event import error_event
 from dataplane.ingress.traffic import TrafficCount
 from dataplane.ingress.upstream.client import Upstream
@@ -76,8 +77,7 @@ class IngressApp:
             replica: Id of this ingress replica, in its metrics.
             engine_trust: How engine replicas are verified. None: they speak HTTP without TLS.
         """
-        self._views = views
-        self._settings = settings
+        self._views, self._settings = views, settings
         self._admission = Admission(views=views, wake=wake, random=random, clock=monotonic)
         self._held_bodies = HeldBodies(settings.max_held_body_bytes)
         self._models = ModelsList()
@@ -97,6 +97,7 @@ class IngressApp:
             revision=self._revision,
             held_body_bytes=lambda: self._held_bodies.total,
         )
+        self._engine_pages = EnginePages(upstream := Upstream(settings, engine_trust), monotonic)
         self._inference = Inference(
             views=views,
             settings=settings,
@@ -105,13 +106,13 @@ class IngressApp:
             admission=self._admission,
             held_bodies=self._held_bodies,
             metrics=self._metrics,
-            upstream=Upstream(settings, engine_trust),
+            upstream=upstream,
         )
         self._answer = allow_origins(
             self._http, settings.cors_allow_origins, credentials=settings.cors_allow_credentials
         )
-        listeners = (self._admission.on_view, self.key_access.on_view, choices.on_view)
-        self._unsubscribe = tuple(map(views.subscribe, listeners))
+        on_view = (self._admission.on_view, self.key_access.on_view, choices.on_view)
+        self._unsubscribe = tuple(map(views.subscribe, on_view))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -154,6 +155,7 @@ class IngressApp:
                     await self._drained.wait()
         for unsubscribe in self._unsubscribe:
             unsubscribe()
+        await self._engine_pages.aclose()
         await self._inference.aclose()
 
     def _revision(self) -> int:
@@ -211,10 +213,10 @@ class IngressApp:
         return self._inference.answer(context, route, self._ready_view(context))
 
     async def _answer_itself(self, context: RequestContext, method: str, path: str) -> None:
-        is_model = path.startswith(_MODEL_PREFIX) and len(path) > len(_MODEL_PREFIX)
-        if not is_model and path not in ("/v1/models", "/healthz", "/readyz", "/metrics"):
+        shown = _shown_path(path)
+        if shown is None:
             raise openai_errors.UnknownPath(method, path)
-        context.route = "/v1/models/{name}" if is_model else path
+        context.route = shown
         context.anthropic = context.headers.get(b"anthropic-version") is not None
         if method not in ("GET", "HEAD"):
             await self._answer_other_method(context, method, _READ_METHODS)
@@ -245,8 +247,23 @@ class IngressApp:
             body = msgspec.json.encode({"status": "ready", "revision": view.snapshot.position.revision})
         else:
             key = self.key_access.authenticate(context.headers, view.snapshot)
+            if path.startswith(ENGINES_PATH):
+                await self._answer_scrape(context, view, key, path)
+                return
             body = await self._models_body(context, view, key, path)
         await context.send_whole(200, [JSON], body)
+
+    async def _answer_scrape(self, context: RequestContext, view: View, key: ApiKey | None, path: str) -> None:
+        if not may_scrape(key):
+            raise openai_errors.UnknownPath(context.scope["method"], path)
+        if path == ENGINES_PATH:
+            host = context.headers.get(b"host", b"")
+            await context.send_whole(200, [JSON], engine_list(view.activation, host.decode("latin-1")))
+            return
+        page = await self._engine_pages.page(view.activation, path[len(PAGES_PREFIX) :], context.request_id)
+        if page is None:
+            raise openai_errors.UnknownPath(context.scope["method"], path)
+        await context.send_whole(200, page.headers, page.body)
 
     async def _models_body(self, context: RequestContext, view: View, key: ApiKey | None, path: str) -> bytes:
         if path == "/v1/models":
@@ -260,3 +277,13 @@ class IngressApp:
         if body is None:
             raise openai_errors.ModelNotFound(served_name)
         return body
+
+
+def _shown_path(path: str) -> str | None:
+    """The path of an answer that no engine computes, as metrics show it; None: there is none."""
+    if path in ("/v1/models", "/healthz", "/readyz", "/metrics", ENGINES_PATH):
+        return path
+    for prefix, name in ((_MODEL_PREFIX, "{name}"), (PAGES_PREFIX, "{replica}")):
+        if path.startswith(prefix) and len(path) > len(prefix):
+            return prefix + name
+    return None

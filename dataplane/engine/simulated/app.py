@@ -31,6 +31,7 @@ __all__ = ["SimulatedEngine", "SimulatedSettings", "build_app", "start"]
 
 _CRASH_STATUS = 70
 """EX_SOFTWARE of sysexits.h."""
+_METRICS = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 _EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
 
 
@@ -162,12 +163,19 @@ class SimulatedEngine:
             await send_whole(send, 200, [JSON], b"{}")
         elif path == "/v1/models" and scope["method"] == "GET":
             await send_whole(send, 200, [JSON], self._answers.models(self._served_name))
+        elif path == "/metrics":
+            await send_whole(send, 200, [_METRICS], self._metrics())
         elif path not in self._routes:
             raise _Refused(404, "Not Found")
         elif scope["method"] != "POST":
             raise _Refused(405, "Method Not Allowed")
         else:
             await self._answer(scope, receive, send)
+
+    def _metrics(self) -> bytes:
+        """The one metric that it has of vLLM's."""
+        name = "vllm:num_requests_running"
+        return f'# TYPE {name} gauge\n{name}{{engine="0"}} {float(self.counters.in_flight)}\n'.encode()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _read(receive)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import os
 import re
@@ -13,7 +14,7 @@ from typing import Any, NoReturn
 from broadsheet.v1 import snapshot_pb2
 from dataplane.engine.app import CURRENT_CALL
 from dataplane.engine.out_of_memory import kernel_kills, start_failure_reason
-from dataplane.engine.vllm import worker_extension
+from dataplane.engine.vllm import load_log, serve_command, worker_extension
 from dataplane.engine.vllm.command_line import command_line
 from dataplane.engine.vllm.flags import Argument, Flag, Takes, arguments, refused
 from dataplane.engine.vllm.start_log import cause_in, error_message, kill_message, log_since, log_sizes, weights_seconds
@@ -34,9 +35,10 @@ _CALL_FAILED = re.compile(r"^Call to \w+ method failed: ")
 class VllmEngine:
     """A running vLLM engine and its OpenAI app."""
 
-    def __init__(self, client: Any, app: Any, weights_s: float | None) -> None:
+    def __init__(self, client: Any, app: Any, lifespan: asyncio.Task[None], weights_s: float | None) -> None:
         self._client = client
         self._app = app
+        self._lifespan = lifespan
         self._weights_s = weights_s
         self._killed = False
 
@@ -120,6 +122,7 @@ class VllmEngine:
 
     def shutdown(self) -> None:
         """End the engine's processes."""
+        self._lifespan.cancel()
         self._client.shutdown()
 
     def kill(self) -> None:
@@ -146,7 +149,7 @@ async def start(entry: snapshot_pb2.ModelEntry) -> VllmEngine:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     sizes, kills = log_sizes(), kernel_kills()
     try:
-        client, app = await _start(entry)
+        client, app, lifespan = await _start(entry)
     except EngineStartError:
         raise
     except Exception as error:
@@ -155,33 +158,34 @@ async def start(entry: snapshot_pb2.ModelEntry) -> VllmEngine:
             # vLLM's engine runs in a process of its own, which writes the reason to the log only.
             message = cause_in(log_since(sizes)) or kill_message(message, kernel_kills() - kills) or message
         raise EngineStartError(message, reason=start_failure_reason(message)) from error
-    return VllmEngine(client, app, weights_seconds(log_since(sizes)))
+    return VllmEngine(client, app, lifespan, weights_seconds(log_since(sizes)))
 
 
-async def _start(entry: snapshot_pb2.ModelEntry) -> tuple[Any, Any]:
-    """The engine's client, and its OpenAI app."""
-    from vllm.engine.arg_utils import AsyncEngineArgs
+async def _start(entry: snapshot_pb2.ModelEntry) -> tuple[Any, Any, asyncio.Task[None]]:
+    """The engine's client, its OpenAI app, and the app's lifespan."""
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
     from vllm.platforms import current_platform
-    from vllm.v1.engine.async_llm import AsyncLLM
 
     parsed = _parse(entry)
     if parsed.enable_lora:
         _extend_workers(parsed)
-    client = AsyncLLM.from_engine_args(AsyncEngineArgs.from_cli_args(parsed))
+    serve_command.prepare(parsed)
+    engine_args = serve_command.engine_args_of(parsed)
+    client = await serve_command.start_client(engine_args, serve_command.config_of(engine_args))
     try:
         if parsed.enable_lora and current_platform.is_cpu():
             await client.collective_rpc("skip_rows_without_adapter")
         tasks = await client.get_supported_tasks()
         app = build_app(parsed, tasks, client.model_config)
         await init_app_state(client, app.state, parsed, tasks)
+        _speak_public_names(app.state.openai_serving_models)
+        _explain_missing_routes(app, tasks)
+        load_log.log_load_as_events(entry.name)
+        return client, app, await serve_command.begin_lifespan(app)
     except BaseException:
         client.shutdown()
         raise
-    _speak_public_names(app.state.openai_serving_models)
-    _explain_missing_routes(app, tasks)
-    return client, app
 
 
 def _parse(entry: snapshot_pb2.ModelEntry) -> Any:

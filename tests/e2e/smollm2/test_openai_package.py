@@ -244,3 +244,24 @@ def test_work_stops_when_the_client_leaves(stack: Stack) -> None:
     stream.close()
     until(lambda: value("vllm:num_requests_running") == 0, 5, "the engine to drop the request")
     assert value("vllm:generation_tokens_total") - before < 600, "it was dropped, not finished"
+
+
+def test_the_load_of_an_engine_is_logged_and_can_be_scraped(stack: Stack) -> None:
+    groups = httpx.get(f"{stack.url}/metrics/engines").raise_for_status().json()
+    [labels] = [group["labels"] for group in groups if group["labels"]["model"] == "smollm2"]
+    page = httpx.get(stack.url + labels["__metrics_path__"]).raise_for_status().text
+    for metric in (
+        "num_requests_running",
+        "num_requests_waiting",
+        "kv_cache_usage_perc",
+        "prefix_cache_queries_total",
+        "prefix_cache_hits_total",
+        "time_to_first_token_seconds_bucket",
+    ):
+        assert f"\nvllm:{metric}{{" in page
+    log = stack.directory / "dataplane.log"
+    until(
+        lambda: re.search(r"engine_load .*running_requests=\d", log.read_text()) is not None,
+        25,
+        "vLLM's log of its load",
+    )
