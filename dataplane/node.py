@@ -6,6 +6,7 @@ by which the other nodes reach it.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import ray
@@ -15,6 +16,17 @@ def node_address() -> str:
     """The address of this process's Ray node, without brackets."""
     address: str = ray.util.get_node_ip_address()
     return address
+
+
+def cores_beside(accelerators: float) -> int:
+    """The cores of this process's node that fall to a replica with so many of its accelerators.
+
+    Ray reserves CPUs only by name, so this is a share of what the node has, and not a limit.
+    """
+    cores = len(os.sched_getaffinity(0))
+    own = ray.get_runtime_context().get_node_id()
+    of_node = next((node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["NodeID"] == own), 0.0)
+    return int(cores * min(1.0, accelerators / of_node)) if of_node else cores
 
 
 def keep_serve_on_node() -> None:
