@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Container, Mapping
 from random import Random
 
+from dataplane.ingress.admission.front_ends import FrontEndUse
 from dataplane.ingress.routing import Route, choose_endpoint
 from dataplane.openai.adapter_names import engine_adapter_name
 from dataplane.snapshot.activation import Endpoint
@@ -26,7 +27,8 @@ class EndpointUse:
         self._applications: Counter[str] = Counter()
         """By Serve application; no count is zero."""
         self._down_until: dict[str, float] = {}
-        """By replica id, on the event loop's clock."""
+        """By replica id, or by URL of a front end of several; on the event loop's clock."""
+        self._front_ends = FrontEndUse(random)
 
     def take(self, route: Route, *, limit: int, avoid: Container[str]) -> Endpoint | None:
         """Choose an endpoint for one request and count it there; None if no endpoint has room.
@@ -34,7 +36,7 @@ class EndpointUse:
         Args:
             route: What answers the request. It has an endpoint.
             limit: Requests that one endpoint may have in flight.
-            avoid: Replica ids to take only when no other has room.
+            avoid: Replica ids to take only when no other has room, and URLs of their front ends.
         """
         down: Container[str] = ()
         if self._down_until:
@@ -52,18 +54,28 @@ class EndpointUse:
         if endpoint is not None:
             self._in_flight[endpoint.replica_id] += 1
             self._applications[route.activation.application] += 1
+        if endpoint is not None and endpoint.further_urls:
+            return self._front_ends.take(endpoint, avoid=avoid, down=down)
         return endpoint
 
     def give_back(self, endpoint: Endpoint, application: str) -> None:
         """Stop counting one request."""
         _decrement(self._in_flight, endpoint.replica_id)
         _decrement(self._applications, application)
+        if endpoint.further_urls:
+            self._front_ends.give_back(endpoint)
 
     def report_down(self, endpoint: Endpoint) -> float:
-        """Avoid an endpoint that refused a connection. Returns for how many seconds."""
+        """Avoid an endpoint that refused a connection. Returns for how many seconds.
+
+        Of a replica with several front ends, the one that refused is avoided, and the replica when
+        all of them have refused.
+        """
         now = _now()
         self._down_until = {name: until for name, until in self._down_until.items() if until > now}
-        self._down_until[endpoint.replica_id] = now + _DOWN_S
+        self._down_until[endpoint.url if endpoint.further_urls else endpoint.replica_id] = now + _DOWN_S
+        if all(url in self._down_until for url in endpoint.further_urls):
+            self._down_until[endpoint.replica_id] = now + _DOWN_S
         return _DOWN_S
 
     def applications(self) -> Mapping[str, int]:
