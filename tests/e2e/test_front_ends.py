@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import psutil
 import pytest
 import pytest_asyncio
 from google.protobuf import json_format
+from structlog.testing import capture_logs
 
 from broadsheet.v1 import adapter_pb2, snapshot_pb2
 from dataplane.engine.adapters import AdapterCache
@@ -126,10 +127,19 @@ def descendants() -> set[psutil.Process]:
     return found
 
 
+@pytest.fixture(scope="module")
+def monkeypatch() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def replica(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Replica]:
+async def replica(
+    smollm2: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Replica]:
     """An engine with its front ends, composed as `EngineReplica` does it."""
     before = descendants()
+    monkeypatch.setenv("VLLM_LOG_STATS_INTERVAL", "1")
 
     async def load(name: str, path: Path) -> None:
         await engine.load_adapter(name, path)
@@ -173,6 +183,20 @@ async def test_every_front_end_answers_from_the_same_engine(replica: Replica) ->
     # Each shows what all have counted.
     counted = [await replica.metric(url, "vllm:request_success_total") for url in replica.urls]
     assert counted == [2, 2]
+
+
+async def test_the_load_of_all_front_ends_is_logged(replica: Replica) -> None:
+    async def say_eight_tokens(url: str) -> None:
+        async with replica.post(url, max_tokens=8, ignore_eos=True) as response:
+            assert response.status == 200
+
+    def tokens_logged() -> float:
+        """In all spans, which are little more than a second long."""
+        return float(sum(event["generation_tokens_per_s"] for event in logs if event["event"] == "engine_load"))
+
+    with capture_logs() as logs:
+        await asyncio.gather(*map(say_eight_tokens, replica.urls))
+        await until(lambda: tokens_logged() > 12, "the load of both", 10)
 
 
 async def test_an_adapter_answers_at_every_front_end(replica: Replica, adapter: snapshot_pb2.AdapterEntry) -> None:

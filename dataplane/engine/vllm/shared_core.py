@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import time
 from collections.abc import Mapping
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+import structlog
+
 from dataplane.engine.front_ends.front_ends import RESTARTS_MAX, FrontEnds
 from dataplane.engine.front_ends.seat import Opening
 from dataplane.engine.vllm import serve_command
 from dataplane.engine.vllm.front_end import Place, open_front_end
+from dataplane.engine.vllm.shared_load import Totals, load_between, totals
+
+_log = structlog.get_logger("dataplane.engine.vllm")
 
 
 class SharedCore:
@@ -40,7 +46,7 @@ class SharedCore:
         self._listeners: Any = None
         self._shared: Mapping[str, Any] = {}
         self._client: Any = None
-        self._ends: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, front_ends: FrontEnds) -> Any:
         """Start the engine, its front ends meanwhile, and return this process's `AsyncLLM`.
@@ -84,6 +90,8 @@ class SharedCore:
         resources.engine_manager, resources.coordinator = launched.engine_manager, launched.coordinator
         self._client.engine_core.start_engine_core_monitor()
         await self._client.reset_mm_cache()  # of the data that the processor was warmed up with
+        if log_stats:
+            self._tasks.append(asyncio.create_task(_log_load(self._model), name="load"))
         return self._client
 
     def _counters(self) -> dict[str, Any]:
@@ -128,7 +136,7 @@ class SharedCore:
         if counters is not None:
             counters[index * len(counters) // self._clients] = 0
         address = self._listeners.outputs[index].address
-        self._ends.append(asyncio.create_task(self._abort_all_from(address), name="abandoned requests"))
+        self._tasks.append(asyncio.create_task(self._abort_all_from(address), name="abandoned requests"))
 
     async def _abort_all_from(self, address: str) -> None:
         """Abort the requests whose outputs come to this address. Nobody else reads them.
@@ -156,7 +164,7 @@ class SharedCore:
 
     def close(self) -> None:
         """Give up the sockets. Called when the engine has ended."""
-        for task in self._ends:
+        for task in self._tasks:
             task.cancel()
         if self._listeners is not None:
             self._listeners.cleanup()
@@ -188,3 +196,23 @@ def _share_metrics() -> None:
     setup_multiprocess_prometheus()
     # It has been imported without the directory, so it would count in memory.
     values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
+
+
+async def _log_load(model: str) -> None:
+    """Log the load of all front ends at vLLM's interval, if there was any."""
+    from vllm import envs
+    from vllm.v1.metrics.prometheus import get_prometheus_registry
+
+    registry, log = get_prometheus_registry(), _log.bind(model=model)
+
+    def read() -> Totals:
+        return totals((sample.name, sample.value) for metric in registry.collect() for sample in metric.samples)
+
+    before, begun = await asyncio.to_thread(read), time.monotonic()
+    while True:
+        await asyncio.sleep(envs.VLLM_LOG_STATS_INTERVAL)
+        after, now = await asyncio.to_thread(read), time.monotonic()
+        load = load_between(before, after, now - begun)
+        if load is not None:
+            log.info("engine_load", **load)
+        before, begun = after, now
