@@ -51,11 +51,11 @@ class EndpointUse:
             down=down,
             randrange=self._random.randrange,
         )
+        if endpoint is not None and endpoint.further_urls:
+            endpoint = self._front_ends.take(endpoint, avoid=avoid, down=down)
         if endpoint is not None:
             self._in_flight[endpoint.replica_id] += 1
             self._applications[route.activation.application] += 1
-        if endpoint is not None and endpoint.further_urls:
-            return self._front_ends.take(endpoint, avoid=avoid, down=down)
         return endpoint
 
     def give_back(self, endpoint: Endpoint, application: str) -> None:
