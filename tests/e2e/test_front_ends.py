@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import logging
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -19,6 +21,7 @@ import psutil
 import pytest
 import pytest_asyncio
 from google.protobuf import json_format
+from prometheus_client import values
 from structlog.testing import capture_logs
 
 from broadsheet.v1 import adapter_pb2, snapshot_pb2
@@ -30,6 +33,8 @@ from dataplane.engine.front_ends.process import FrontEndSettings
 from dataplane.engine.http_server import serve_http
 from dataplane.engine.replica_adapters import ReplicaAdapters
 from dataplane.engine.vllm import engine as vllm_engine
+from dataplane.engine.vllm.load_log import VLLM_LOGGER
+from dataplane.errors import EngineStartError
 from dataplane.openai import wire
 from dataplane.openai.adapter_names import engine_adapter_name
 from protocol.adapters.adapter_digest import weights_digest
@@ -138,7 +143,7 @@ async def replica(
     smollm2: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Replica]:
     """An engine with its front ends, composed as `EngineReplica` does it."""
-    before = descendants()
+    before, filters = descendants(), logging.getLogger(VLLM_LOGGER).filters[:]
     monkeypatch.setenv("VLLM_LOG_STATS_INTERVAL", "1")
 
     async def load(name: str, path: Path) -> None:
@@ -162,6 +167,10 @@ async def replica(
     await asyncio.gather(serving, front_ends.stop())
     engine.shutdown()
     await until(lambda: descendants() <= before, "the end of all processes")
+    # This process is no replica: it goes on, with other tests.
+    logging.getLogger(VLLM_LOGGER).filters = filters
+    del os.environ["PROMETHEUS_MULTIPROC_DIR"]
+    values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
 
 
 async def until(holds: Callable[[], bool | Awaitable[bool]], what: str, seconds: float = 60) -> None:
@@ -249,3 +258,46 @@ async def test_a_killed_front_end_is_replaced_and_its_requests_end(
     assert "Paris" in (await replica.ask(replica.urls[1]))[1]
     assert (await replica.ask(replica.urls[1], adapter))[0] == "smollm2:pirate"
     assert not replica.front_ends.failed
+
+
+class Accelerator:
+    def is_cpu(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("asked", "changes", "count"),
+    [
+        (None, {}, 4),
+        (2, {}, 2),
+        (None, {"hidden_size": 8192, "layers": 80}, 2),
+        (None, {"is_multimodal_model": True}, 1),
+        (3, {"is_multimodal_model": True}, 3),
+        (None, {"enable_fault_tolerance": True}, 1),
+    ],
+)
+async def test_the_number_follows_the_device_and_the_model(
+    monkeypatch: pytest.MonkeyPatch, asked: int | None, changes: dict[str, Any], count: int
+) -> None:
+    from vllm import platforms
+
+    assert vllm_engine._front_end_count(SimpleNamespace(api_server_count=asked), config(**changes), 64) == (asked or 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(platforms, "_current_platform", Accelerator())
+        assert vllm_engine._front_end_count(SimpleNamespace(api_server_count=asked), config(**changes), 64) == count
+
+
+def config(*, hidden_size: int = 4096, layers: int = 32, **changes: bool) -> SimpleNamespace:
+    """What is read of vLLM's configuration; that of an 8B model on one accelerator."""
+    model = SimpleNamespace(
+        is_multimodal_model=changes.get("is_multimodal_model", False),
+        get_hidden_size=lambda: hidden_size,
+        get_total_num_hidden_layers=lambda: layers,
+    )
+    parallel = SimpleNamespace(world_size=1, enable_fault_tolerance=changes.get("enable_fault_tolerance", False))
+    return SimpleNamespace(model_config=model, parallel_config=parallel)
+
+
+async def test_a_number_that_vllm_cannot_have_is_refused_by_name() -> None:
+    with pytest.raises(EngineStartError, match="api_server_count: got 17: takes a whole number from 1 to 16"):
+        vllm_engine._front_end_count(SimpleNamespace(api_server_count=17), config(), 64)

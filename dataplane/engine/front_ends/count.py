@@ -15,12 +15,12 @@ _LARGE_PARAMETERS = 16e9
 that two front ends keep up with the tokens."""
 
 
-def front_end_count(*, asked: int | None, on_cpu: bool, cores: int, parameters: float) -> int:
+def front_end_count(*, asked: int | None, prefers_one: bool, cores: int, parameters: float) -> int:
     """How many processes answer for one engine, the replica's own included.
 
     Args:
         asked: What the model's `api_server_count` says; None: nothing.
-        on_cpu: Whether the engine itself computes on the cores.
+        prefers_one: Whether more would cost the engine more than they give.
         cores: The cores of the node that fall to the replica.
         parameters: Of the model, on each accelerator, about.
 
@@ -31,7 +31,7 @@ def front_end_count(*, asked: int | None, on_cpu: bool, cores: int, parameters: 
         if not 1 <= asked <= FRONT_ENDS_MAX:
             raise ValueError(f"takes a whole number from 1 to {FRONT_ENDS_MAX}")
         return asked
-    if on_cpu:
+    if prefers_one:
         return 1
     most = _OF_A_LARGE_MODEL if parameters >= _LARGE_PARAMETERS else _OF_A_SMALL_MODEL
     return max(1, min(most, cores // _CORES_EACH))

@@ -198,6 +198,7 @@ async def _start(entry: snapshot_pb2.ModelEntry, front_ends: FrontEnds, cores: i
         _extend_workers(parsed)
     serve_command.prepare(parsed)
     engine_args = serve_command.engine_args_of(parsed)
+    engine_args._api_process_count = max(1, parsed.api_server_count or 1)  # vLLM checks that it fits the rest
     config = serve_command.config_of(engine_args)
     count = _front_end_count(parsed, config, cores)
     core = SharedCore(entry.name, parsed, config, count) if count > 1 else None
@@ -224,7 +225,9 @@ def _front_end_count(parsed: Any, config: Any, cores: int) -> int:
     try:
         return front_end_count(
             asked=parsed.api_server_count,
-            on_cpu=current_platform.is_cpu(),
+            # On the CPU the engine itself computes on the cores. With several, vLLM processes each
+            # picture anew, and has a cache of 4 GiB in every one.
+            prefers_one=current_platform.is_cpu() or model.is_multimodal_model or parallel.enable_fault_tolerance,
             cores=cores,
             parameters=parameters / parallel.world_size,
         )
