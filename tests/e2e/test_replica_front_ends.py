@@ -22,7 +22,7 @@ STREAMS = 12
 @pytest.fixture
 def replica(client: Client, stack: Stack) -> Iterator[psutil.Process]:
     """The process of a model's only replica. The model is deleted in the end."""
-    args = {"api_server_count": 3, "tokens_per_second": 5, "text": "word " * 40, "max_tokens": 40}
+    args = {"api_server_count": 3, "tokens_per_second": 10, "text": "word " * 40, "max_tokens": 40}
     scaling = {"min_replicas": 0, "downscale_to_zero_delay": "2s", "idle": "SLEEP"}
     spec = {"engine": {"kind": "SIMULATED", "args": args}, "resources": {"cpus": 0}, "scaling": scaling}
     client.register_model(MODEL, spec=spec)

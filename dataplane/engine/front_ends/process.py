@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import signal
 import socket
@@ -57,12 +58,14 @@ def run(opening: Opening, settings: FrontEndSettings, connection: socket.socket)
         connection: The channel to the replica.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, which the replica gets too
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True, name="parent").start()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=(parent.pid,), daemon=True, name="parent").start()
     configure_logging()
     uvloop.run(_FrontEnd(settings, connection).run(opening))
 
 
-def _end_with(parent: int) -> None:
+def _end_with(parent: int | None) -> None:
     """End this process when its parent has ended, whatever the event loop is doing."""
     while os.getppid() == parent:
         time.sleep(_PARENT_POLL_S)
