@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import textwrap
@@ -27,6 +28,7 @@ from dataplane.engine.simulated.settings import SimulatedSettings
 from dataplane.errors import AdapterError, EngineStartError
 from dataplane.openai import wire
 from dataplane.openai.adapter_names import engine_adapter_name
+from tests.certificates import Authority, Files
 
 SECRET = "s" * 16
 CHAT = "/v1/chat/completions"
@@ -42,12 +44,17 @@ def adapter(name: str = "m:pirate") -> snapshot_pb2.AdapterEntry:
 class World:
     """A replica's front ends, and what it is asked to load."""
 
-    def __init__(self, *, liveness_timeout_s: float = 30) -> None:
+    def __init__(self, *, liveness_timeout_s: float = 30, files: Files | None = None) -> None:
         self.changes = 0
         self.ensured: list[str] = []
         self.refusal: AdapterError | None = None
         self.front_ends = FrontEnds(
-            FrontEndSettings(host="127.0.0.1", secret=SECRET),
+            FrontEndSettings(
+                host="127.0.0.1",
+                secret=SECRET,
+                tls_cert=files.cert if files is not None else None,
+                tls_key=files.key if files is not None else None,
+            ),
             ensure_adapter=self.ensure,
             on_change=self.change,
             liveness_timeout_s=liveness_timeout_s,
@@ -123,6 +130,16 @@ async def test_every_front_end_answers_on_a_port_of_its_own(world: World, http: 
     await world.front_ends.stop()
     assert not any(is_running(pid) for pid in pids)
     assert world.front_ends.urls == ()
+
+
+async def test_front_ends_have_the_certificate_of_their_replica(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    authority = Authority(tmp_path)
+    world = World(files=authority.issue())
+    (url,) = await world.start(1, SimulatedSettings())
+    trust = ssl.create_default_context(cafile=str(authority.file))
+    async with http.post(url + CHAT, json=body(), ssl=trust) as response:
+        assert (response.status, response.url.scheme) == (200, "https")
+    await world.front_ends.stop()
 
 
 async def test_requests_are_counted_over_all_front_ends(world: World, http: aiohttp.ClientSession) -> None:
