@@ -64,7 +64,6 @@ RESERVED: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(
             (
                 "headless",
-                "api_server_count",
                 "nnodes",
                 "node_rank",
                 "master_addr",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from dataplane.engine.front_ends.messages import LoadedAdapter
 from dataplane.openai.asgi import AsgiApp
 
 
@@ -35,6 +36,13 @@ class Engine(Protocol):
 
         Raises:
             AdapterError: it cannot be loaded. The engine goes on without it.
+        """
+
+    def adapter(self, name: str) -> LoadedAdapter:
+        """What a front end has to know of a loaded adapter.
+
+        Raises:
+            KeyError: it is not loaded.
         """
 
     async def unload_adapter(self, name: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +73,7 @@ class ReplicaAdapters:
         self._loaded: dict[str, _LoadedAdapter] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._failures: dict[str, Failure] = {}
+        self._leaving: set[str] = set()
 
     @property
     def failures(self) -> Mapping[str, Failure]:
@@ -83,9 +85,11 @@ class ReplicaAdapters:
 
         Raises:
             AdapterError: its files are missing, unreadable, or not those that were registered, or
-                the engine cannot load it.
+                the engine cannot load it. Or it is being unloaded, so it has left the catalog.
         """
         name = engine_adapter_name(entry)
+        if name in self._leaving:
+            raise AdapterError("it is being unloaded", reason="ADAPTER_LEAVING", retry_after_s=RETRY_FIRST_S)
         if name in self._loaded:
             return
         self._refuse_for_a_while(name, entry)
@@ -146,6 +150,15 @@ class ReplicaAdapters:
             name: failure for name, failure in self._failures.items() if not _has_left(name, failure.entry, live)
         }
         return [name for name, adapter in self._loaded.items() if _has_left(name, adapter.entry, live)]
+
+    @contextlib.contextmanager
+    def leaving(self, name: str) -> Iterator[None]:
+        """While an adapter is unloaded, `ensure` refuses it. Unused now, it stays unused."""
+        self._leaving.add(name)
+        try:
+            yield
+        finally:
+            self._leaving.discard(name)
 
     def drop(self, name: str) -> snapshot_pb2.AdapterEntry:
         """Give an adapter up. Its files stay until `remove_files`.

@@ -227,12 +227,12 @@ class Inference:
                     finally:
                         answer.close()
             self._note_failure(context, lease, failure)
-            tried.add(lease.endpoint.replica_id)
+            tried |= {lease.endpoint.replica_id, lease.endpoint.url}
             sent_tries += not failure.refused
             if sent_tries >= _SENT_TRIES_MAX or number == self._settings.upstream_tries:
                 break
             self._metrics.retries.inc()
-            if failure.refused and all(other.replica_id in tried for other in lease.route.activation.endpoints):
+            if failure.refused and all(tried.issuperset(other.urls) for other in lease.route.activation.endpoints):
                 await asyncio.sleep(_RETRY_PAUSE_S * number)
         raise openai_errors.EngineUnreachable(body.model)
 

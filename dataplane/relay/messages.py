@@ -183,6 +183,8 @@ class EngineReport:
     adapters_tried: int
     """It has tried to load the adapters that were new up to this catalog revision. 0: it has got no
     list of adapters yet."""
+    further_urls: tuple[str, ...] = ()
+    """Of its further front-end processes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

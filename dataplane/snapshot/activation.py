@@ -32,6 +32,13 @@ class Endpoint:
     """Ray Serve's id of the replica, unique in the cluster."""
     url: str
     """`http://{host}:{port}`, or `https` if it has a certificate, without a slash at the end."""
+    further_urls: tuple[str, ...] = ()
+    """Of the replica's further front-end processes, which share its engine."""
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """All."""
+        return self.url, *self.further_urls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,9 @@ from google.protobuf import json_format
 from structlog.testing import capture_logs
 
 from broadsheet.v1 import snapshot_pb2
+from dataplane.engine.front_ends.front_ends import FrontEnds
+from dataplane.engine.front_ends.messages import LoadedAdapter
+from dataplane.engine.front_ends.process import FrontEndSettings
 from dataplane.engine.vllm import engine, serve_command
 from dataplane.engine.vllm.load_log import VLLM_LOGGER, LoadEvents
 from dataplane.errors import EngineStartError
@@ -118,13 +121,23 @@ def on_h200(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arg_utils.EngineArgs, "get_batch_defaults", staticmethod(get_batch_defaults))
 
 
+def no_front_ends() -> FrontEnds:
+    """For an engine in this process alone."""
+
+    async def nothing_to_load(_: object) -> LoadedAdapter:
+        raise AssertionError
+
+    settings = FrontEndSettings(host="127.0.0.1", secret="")
+    return FrontEnds(settings, ensure_adapter=nothing_to_load, on_change=lambda: None, liveness_timeout_s=1)
+
+
 def ours(model: Path, args: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
     """What Broadsheet would start an engine with."""
     entry = snapshot_pb2.ModelEntry(name="models/m", served_name="m")
     whole = {"source": {"uri": model.as_uri()}, "engine": {"kind": "KIND_VLLM", "args": args}, **spec}
     json_format.ParseDict(whole, entry.revision.spec)
     with pytest.raises(Started) as caught:
-        asyncio.run(engine._start(entry))
+        asyncio.run(engine._start(entry, no_front_ends(), cores=1))
     return caught.value.arguments
 
 
@@ -188,7 +201,7 @@ def test_parsers_are_checked_before_the_engine_starts(model: Path) -> None:
     spec = {"source": {"uri": model.as_uri()}, "engine": {"kind": "KIND_VLLM", "args": args}}
     json_format.ParseDict(spec, entry.revision.spec)
     with pytest.raises(EngineStartError, match="invalid tool call parser: nobody's") as caught:
-        asyncio.run(engine._start(entry))
+        asyncio.run(engine._start(entry, no_front_ends(), cores=1))
     assert caught.value.reason == "ENGINE_ARGS_INVALID"
 
 

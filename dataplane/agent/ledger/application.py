@@ -132,7 +132,7 @@ class ApplicationState:
     @staticmethod
     def _endpoints(reports: Mapping[str, EngineReport], chosen: Mapping[str, bool]) -> tuple[Endpoint, ...]:
         return tuple(
-            Endpoint(replica_id=replica, url=report.url)
+            Endpoint(replica_id=replica, url=report.url, further_urls=report.further_urls)
             for replica, report in sorted(reports.items())
             if chosen[replica]
         )

@@ -9,9 +9,7 @@ it is simulated.
 from __future__ import annotations
 
 import asyncio
-import mmap
 import os
-import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +18,14 @@ from typing import Any
 
 import msgspec
 
-from dataplane.engine.out_of_memory import start_failure_reason
+from dataplane.engine.front_ends.messages import LoadedAdapter
 from dataplane.engine.simulated.answers import AnswerMaker, EngineRequest, Generation
 from dataplane.engine.simulated.settings import SimulatedSettings
-from dataplane.errors import AdapterError, EngineStartError
+from dataplane.errors import AdapterError
 from dataplane.openai import wire
 from dataplane.openai.asgi import JSON, CancelOnDisconnect, Receive, Scope, Send, answer_lifespan, header, send_whole
 
-__all__ = ["SimulatedEngine", "SimulatedSettings", "build_app", "start"]
+__all__ = ["SimulatedEngine", "SimulatedSettings", "build_app"]
 
 _CRASH_STATUS = 70
 """EX_SOFTWARE of sysexits.h."""
@@ -116,6 +114,16 @@ class SimulatedEngine:
         if self._settings.fail_adapters:
             raise AdapterError(self._settings.fail_adapters, reason="ADAPTER_LOAD_FAILED")
         self._adapters.add(name)
+
+    def adapter(self, name: str) -> LoadedAdapter:
+        """A loaded adapter. It has neither a number nor files here.
+
+        Raises:
+            KeyError: it is not loaded.
+        """
+        if name not in self._adapters:
+            raise KeyError(name)
+        return LoadedAdapter(name, 0, "")
 
     async def unload_adapter(self, name: str) -> None:
         """Forget an adapter. An unknown one is ignored."""
@@ -296,32 +304,6 @@ def build_app(
     return SimulatedEngine(
         settings, served_name=served_name, secret=secret, random=random, clock=clock, exit_process=exit_process
     )
-
-
-async def start(args: Mapping[str, object]) -> SimulatedEngine:
-    """Start a simulated engine for a model with these engine args. Takes `start_up_s`.
-
-    Raises:
-        ValueError: the args are wrong.
-        EngineStartError: the args ask for a failure, or for more memory than there is.
-    """
-    settings = SimulatedSettings.from_args(args)
-    await asyncio.sleep(settings.start_up_s)
-    if settings.fail_start:
-        raise EngineStartError(settings.fail_start, reason=start_failure_reason(settings.fail_start))
-    _reserve(settings.memory_bytes)
-    return build_app(settings, random=Random(), clock=time.monotonic)  # noqa: S311  # it picks failing requests
-
-
-def _reserve(memory_bytes: int) -> None:
-    """Map that much memory, and unmap it."""
-    if not memory_bytes:
-        return
-    try:
-        mmap.mmap(-1, memory_bytes).close()
-    except OSError as error:
-        message = f"{memory_bytes} bytes: {error.strerror}"
-        raise EngineStartError(message, reason=start_failure_reason(message)) from error
 
 
 async def _begin(send: Send, content_type: tuple[bytes, bytes], body: bytes) -> None:

@@ -53,6 +53,9 @@ class SimulatedSettings:
     """Not 0: it answers that many requests, and hangs with the next one. Nothing more comes of any
     answer, and liveness probes fail, so it is killed as a vLLM engine that hangs is."""
 
+    api_server_count: int = 1
+    """Front-end processes, 1 to 16. Each simulates an engine; adapters and sleep are one's."""
+
     @classmethod
     def from_args(cls, args: Mapping[str, object]) -> SimulatedSettings:
         """Check a model's engine args. Whole numbers may be floats, as they are in JSON.
@@ -87,6 +90,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "break_after_tokens": (0, 1_000_000),
     "crash_after_requests": (0, 1_000_000_000),
     "hang_after_requests": (0, 1_000_000_000),
+    "api_server_count": (1, 16),
 }
 _TEXT_CHARACTERS_MAX = 65_536
 

@@ -7,22 +7,24 @@ import asyncio
 import contextlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from broadsheet.v1 import snapshot_pb2
-from dataplane.engine.app import CURRENT_CALL
+from dataplane.engine.front_ends.count import front_end_count
+from dataplane.engine.front_ends.front_ends import FrontEnds
+from dataplane.engine.front_ends.messages import LoadedAdapter
 from dataplane.engine.out_of_memory import kernel_kills, start_failure_reason
-from dataplane.engine.vllm import load_log, serve_command, worker_extension
+from dataplane.engine.vllm import serve_command, worker_extension
 from dataplane.engine.vllm.command_line import command_line
 from dataplane.engine.vllm.flags import Argument, Flag, Takes, arguments, refused
+from dataplane.engine.vllm.openai_app import open_app
+from dataplane.engine.vllm.shared_core import SharedCore
 from dataplane.engine.vllm.start_log import cause_in, error_message, kill_message, log_since, log_sizes, weights_seconds
 from dataplane.errors import AdapterError, EngineStartError
-from dataplane.openai import error_answers
-from dataplane.openai import errors as openai_errors
 from dataplane.openai.asgi import AsgiApp
-from dataplane.openai.routes import INFERENCE_ROUTES
 from protocol.engine_args import RESERVED
 from protocol.validation import shorten
 
@@ -32,13 +34,24 @@ _CALL_FAILED = re.compile(r"^Call to \w+ method failed: ")
 """What vLLM puts before the words of an error in its engine process."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a start of vLLM has made."""
+
+    client: Any
+    """`AsyncLLM` of this process."""
+    app: Any
+    lifespan: asyncio.Task[None]
+    core: SharedCore | None
+    """What other front ends share; None: there are none."""
+
+
 class VllmEngine:
     """A running vLLM engine and its OpenAI app."""
 
-    def __init__(self, client: Any, app: Any, lifespan: asyncio.Task[None], weights_s: float | None) -> None:
-        self._client = client
-        self._app = app
-        self._lifespan = lifespan
+    def __init__(self, parts: _Parts, weights_s: float | None) -> None:
+        self._client, self._app = parts.client, parts.app
+        self._parts = parts
         self._weights_s = weights_s
         self._killed = False
 
@@ -87,6 +100,15 @@ class VllmEngine:
             raise AdapterError(message, reason=_LOAD_FAILED)
         models.lora_requests[name] = request
 
+    def adapter(self, name: str) -> LoadedAdapter:
+        """What a front end has to know of a loaded adapter.
+
+        Raises:
+            KeyError: it is not loaded.
+        """
+        request = self._app.state.openai_serving_models.lora_requests[name]
+        return LoadedAdapter(name, request.lora_int_id, request.lora_path)
+
     async def _unmatched_modules(self, lora_id: int) -> list[str]:
         """The modules of a loaded adapter that no worker has: vLLM passes over them."""
         by_worker: list[list[str]] = await self._client.collective_rpc("unmatched_modules", args=(lora_id,))
@@ -122,8 +144,10 @@ class VllmEngine:
 
     def shutdown(self) -> None:
         """End the engine's processes."""
-        self._lifespan.cancel()
+        self._parts.lifespan.cancel()
         self._client.shutdown()
+        if self._parts.core is not None:
+            self._parts.core.close()
 
     def kill(self) -> None:
         """`kill -9` the engine's processes. vLLM's client then ends the requests with an error."""
@@ -138,10 +162,15 @@ def _words(error: Exception) -> str:
     return _CALL_FAILED.sub("", str(error)) or type(error).__name__
 
 
-async def start(entry: snapshot_pb2.ModelEntry) -> VllmEngine:
+async def start(entry: snapshot_pb2.ModelEntry, front_ends: FrontEnds, cores: int) -> VllmEngine:
     """Start vLLM for a model.
 
     It takes from tens of seconds to minutes, and blocks the event loop for a part of that.
+
+    Args:
+        entry: The model.
+        front_ends: Gets its further front ends, if it has several.
+        cores: The cores of the node that fall to this replica.
 
     Raises:
         EngineStartError: with the engine's own reason.
@@ -149,7 +178,7 @@ async def start(entry: snapshot_pb2.ModelEntry) -> VllmEngine:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     sizes, kills = log_sizes(), kernel_kills()
     try:
-        client, app, lifespan = await _start(entry)
+        parts = await _start(entry, front_ends, cores)
     except EngineStartError:
         raise
     except Exception as error:
@@ -158,13 +187,10 @@ async def start(entry: snapshot_pb2.ModelEntry) -> VllmEngine:
             # vLLM's engine runs in a process of its own, which writes the reason to the log only.
             message = cause_in(log_since(sizes)) or kill_message(message, kernel_kills() - kills) or message
         raise EngineStartError(message, reason=start_failure_reason(message)) from error
-    return VllmEngine(client, app, lifespan, weights_seconds(log_since(sizes)))
+    return VllmEngine(parts, weights_seconds(log_since(sizes)))
 
 
-async def _start(entry: snapshot_pb2.ModelEntry) -> tuple[Any, Any, asyncio.Task[None]]:
-    """The engine's client, its OpenAI app, and the app's lifespan."""
-    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
-    from vllm.entrypoints.launchers.app import build_app
+async def _start(entry: snapshot_pb2.ModelEntry, front_ends: FrontEnds, cores: int) -> _Parts:
     from vllm.platforms import current_platform
 
     parsed = _parse(entry)
@@ -172,20 +198,41 @@ async def _start(entry: snapshot_pb2.ModelEntry) -> tuple[Any, Any, asyncio.Task
         _extend_workers(parsed)
     serve_command.prepare(parsed)
     engine_args = serve_command.engine_args_of(parsed)
-    client = await serve_command.start_client(engine_args, serve_command.config_of(engine_args))
+    engine_args._api_process_count = max(1, parsed.api_server_count or 1)  # vLLM checks that it fits the rest
+    config = serve_command.config_of(engine_args)
+    count = _front_end_count(parsed, config, cores)
+    core = SharedCore(entry.name, parsed, config, count) if count > 1 else None
+    if core is None:
+        client = await serve_command.start_client(engine_args, config)
+    else:
+        client = await core.start(front_ends)
     try:
         if parsed.enable_lora and current_platform.is_cpu():
             await client.collective_rpc("skip_rows_without_adapter")
-        tasks = await client.get_supported_tasks()
-        app = build_app(parsed, tasks, client.model_config)
-        await init_app_state(client, app.state, parsed, tasks)
-        _speak_public_names(app.state.openai_serving_models)
-        _explain_missing_routes(app, tasks)
-        load_log.log_load_as_events(entry.name)
-        return client, app, await serve_command.begin_lifespan(app)
+        app, lifespan = await open_app(client, parsed, entry.name)
     except BaseException:
         client.shutdown()
         raise
+    return _Parts(client, app, lifespan, core)
+
+
+def _front_end_count(parsed: Any, config: Any, cores: int) -> int:
+    from vllm.platforms import current_platform
+
+    model, parallel = config.model_config, config.parallel_config
+    # The attention and the MLP of a transformer; of a mixture of experts, about what a token uses.
+    parameters = 12 * model.get_total_num_hidden_layers() * model.get_hidden_size() ** 2
+    try:
+        return front_end_count(
+            asked=parsed.api_server_count,
+            # On the CPU the engine itself computes on the cores. With several, vLLM processes each
+            # picture anew, and has a cache of 4 GiB in every one.
+            prefers_one=current_platform.is_cpu() or model.is_multimodal_model or parallel.enable_fault_tolerance,
+            cores=cores,
+            parameters=parameters / parallel.world_size,
+        )
+    except ValueError as error:
+        raise refused("api_server_count", f"got {shorten(parsed.api_server_count)}: {error}") from error
 
 
 def _parse(entry: snapshot_pb2.ModelEntry) -> Any:
@@ -279,55 +326,3 @@ def _extend_workers(parsed: Any) -> None:
         message = "worker_extension_cls: a model with adapters has Broadsheet's own"
         raise EngineStartError(message, reason="ENGINE_ARGS_INVALID")
     parsed.worker_extension_cls = worker_extension.WORKER_EXTENSION
-
-
-def _speak_public_names(models: Any) -> None:
-    """Make vLLM accept the name that the caller asked for, and answer with it.
-
-    The names that vLLM knows are not for callers: a model's served name may change after the start,
-    and an adapter's engine-side name contains its digest.
-    """
-    engine_model_name = models.model_name
-    engine_is_base_model = models.is_base_model
-
-    def model_name(lora_request: Any = None) -> str:
-        call = CURRENT_CALL.get()
-        return call.served_name if call and call.served_name else engine_model_name(lora_request)
-
-    def is_base_model(name: str) -> bool:
-        call = CURRENT_CALL.get()
-        if call is None or not call.served_name:
-            return bool(engine_is_base_model(name))
-        return call.adapter is None and name == call.served_name
-
-    models.model_name = model_name
-    models.is_base_model = is_base_model
-
-
-def _explain_missing_routes(app: Any, tasks: Sequence[str]) -> None:
-    """Make vLLM's app answer a route of another task in the shape of its other errors.
-
-    It has only the routes of its tasks. For others its router raises Starlette's exception, while
-    vLLM's handler is for FastAPI's, which the rest of the app raises. FastAPI itself raises
-    Starlette's for a body that it cannot read; that goes to vLLM's handler.
-    """
-    import fastapi
-    from starlette.exceptions import HTTPException
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-    answer_other = app.exception_handlers[fastapi.HTTPException]
-
-    async def explain(request: Request, error: HTTPException) -> Response:
-        if error.status_code not in (404, 405):
-            other: Response = await answer_other(request, error)
-            return other
-        call, path = CURRENT_CALL.get(), request.url.path
-        route = INFERENCE_ROUTES.get(path)
-        refusal = openai_errors.TaskUnsupported(call.served_name if call else "", path, tasks)
-        answer = error_answers.answer_for(refusal, anthropic=route is not None and route.anthropic)
-        return Response(answer.body, answer.status, media_type="application/json")
-
-    app.add_exception_handler(HTTPException, explain)
-    # vLLM has built it already, for its metrics, and without this handler.
-    app.middleware_stack = app.build_middleware_stack()

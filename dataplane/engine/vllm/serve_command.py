@@ -64,22 +64,28 @@ def config_of(engine_args: Any) -> Any:
 
 async def start_client(engine_args: Any, config: Any) -> Any:
     """Start the engine's processes, and return their client (`AsyncLLM`)."""
-    from vllm.usage.usage_lib import UsageContext
-    from vllm.v1.engine.async_llm import AsyncLLM
-
-    client = AsyncLLM.from_vllm_config(
-        vllm_config=config,
-        usage_context=UsageContext.OPENAI_API_SERVER,
-        enable_log_requests=engine_args.enable_log_requests,
-        aggregate_engine_logging=engine_args.aggregate_engine_logging,
-        disable_log_stats=engine_args.disable_log_stats,
-    )
+    client = new_client(engine_args, config)
     try:
         await client.reset_mm_cache()  # of the data that the processor was warmed up with
     except BaseException:
         client.shutdown()
         raise
     return client
+
+
+def new_client(engine_args: Any, config: Any, **sharing: Any) -> Any:
+    """A client. It starts the engine's processes, unless `sharing` says where they are."""
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    return AsyncLLM.from_vllm_config(
+        vllm_config=config,
+        usage_context=UsageContext.OPENAI_API_SERVER,
+        enable_log_requests=engine_args.enable_log_requests,
+        aggregate_engine_logging=engine_args.aggregate_engine_logging,
+        disable_log_stats=engine_args.disable_log_stats,
+        **sharing,
+    )
 
 
 async def begin_lifespan(app: Any) -> asyncio.Task[None]:

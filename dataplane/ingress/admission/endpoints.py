@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection, Container, Mapping
 from random import Random
 
+from dataplane.ingress.admission.front_ends import FrontEndUse
 from dataplane.ingress.routing import Route, choose_endpoint
 from dataplane.snapshot.activation import Endpoint
 
@@ -24,7 +25,8 @@ class EndpointUse:
         self._applications: dict[str, int] = {}
         """By Serve application; no count is zero."""
         self._down_until: dict[str, float] = {}
-        """By replica id, on the event loop's clock."""
+        """By replica id, or by URL of a front end of several; on the event loop's clock."""
+        self._front_ends = FrontEndUse(random)
 
     def take(self, route: Route, *, limit: int, avoid: Container[str]) -> Endpoint | None:
         """Choose an endpoint for one request and count it there; None if no endpoint has room.
@@ -32,7 +34,7 @@ class EndpointUse:
         Args:
             route: What answers the request. It has an endpoint.
             limit: Requests that one endpoint may have in flight.
-            avoid: Replica ids to take only when no other has room.
+            avoid: Replica ids to take only when no other has room, and URLs of their front ends.
         """
         down: Collection[str] = ()
         if self._down_until:
@@ -47,6 +49,8 @@ class EndpointUse:
             down=down,
             randrange=self._random.randrange,
         )
+        if endpoint is not None and endpoint.further_urls:
+            endpoint = self._front_ends.take(endpoint, avoid=avoid, down=down)
         if endpoint is not None:
             replica_id, application = endpoint.replica_id, route.activation.application
             self._in_flight[replica_id] = self._in_flight.get(replica_id, 0) + 1
@@ -57,12 +61,20 @@ class EndpointUse:
         """Stop counting one request."""
         _decrement(self._in_flight, endpoint.replica_id)
         _decrement(self._applications, application)
+        if endpoint.further_urls:
+            self._front_ends.give_back(endpoint)
 
     def report_down(self, endpoint: Endpoint) -> float:
-        """Avoid an endpoint that refused a connection. Returns for how many seconds."""
+        """Avoid an endpoint that refused a connection. Returns for how many seconds.
+
+        Of a replica with several front ends, the one that refused is avoided, and the replica when
+        all of them have refused.
+        """
         now = _now()
         self._down_until = {name: until for name, until in self._down_until.items() if until > now}
-        self._down_until[endpoint.replica_id] = now + _DOWN_S
+        self._down_until[endpoint.url if endpoint.further_urls else endpoint.replica_id] = now + _DOWN_S
+        if all(url in self._down_until for url in endpoint.further_urls):
+            self._down_until[endpoint.replica_id] = now + _DOWN_S
         return _DOWN_S
 
     def applications(self) -> Mapping[str, int]:

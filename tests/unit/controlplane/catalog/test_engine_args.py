@@ -48,7 +48,6 @@ def fields(violations: tuple[FieldViolation, ...]) -> list[str]:
         "root_path",
         "middleware",
         "headless",
-        "api_server_count",
         "config",
         "allowed_origins",
         "hf_token",

@@ -179,3 +179,15 @@ async def test_files_are_removed_unless_another_adapter_has_the_same_weights(wor
     assert world.cache.forgotten == []
     await world.adapters.remove_files(world.adapters.drop(engine_adapter_name(twin)))
     assert world.cache.forgotten == [ADAPTER.revision.weights.digest]
+
+
+async def test_an_adapter_is_refused_while_it_is_unloaded(world: World) -> None:
+    await world.adapters.ensure(ADAPTER)
+    with world.adapters.leaving(NAME):
+        refused = await world.refusal()
+        assert (refused.reason, refused.retry_after_s) == ("ADAPTER_LEAVING", RETRY_FIRST_S)
+        await world.adapters.ensure(OTHER)
+        world.adapters.drop(NAME)
+    assert world.adapters.failures == {}
+    await world.adapters.ensure(ADAPTER)
+    assert world.engine.loads.count(NAME) == 2

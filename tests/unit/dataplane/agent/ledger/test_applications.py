@@ -136,6 +136,14 @@ def test_second_replica_does_not_change_when_the_application_became_ready() -> N
     assert len(application(ledger, NOW + 5).endpoints) == 2
 
 
+def test_a_replica_is_one_endpoint_with_all_its_front_ends() -> None:
+    ledger = deployed()
+    several = replace(engine("http://127.0.0.1:1"), further_urls=("http://127.0.0.1:2", "http://127.0.0.1:3"))
+    report_engines(ledger, {"app/r1": several})
+    (endpoint,) = application(ledger).endpoints
+    assert endpoint.urls == ("http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3")
+
+
 def test_report_that_is_not_renewed_is_no_endpoint() -> None:
     ledger = adopted()
     report_engines(ledger, {"app/r1": engine()})

@@ -7,7 +7,8 @@ import fastapi
 import httpx
 import pytest
 
-from dataplane.engine.vllm.engine import _explain_missing_routes, _extend_workers
+from dataplane.engine.vllm.engine import _extend_workers
+from dataplane.engine.vllm.openai_app import explain_missing_routes
 from dataplane.errors import EngineStartError
 
 
@@ -29,7 +30,7 @@ async def test_only_a_missing_route_is_explained_by_the_tasks_of_the_model() -> 
         raise fastapi.HTTPException(418)
 
     app.middleware_stack = app.build_middleware_stack()
-    _explain_missing_routes(app, ("generate",))
+    explain_missing_routes(app, ("generate",))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://engine") as client:
 
         async def code(path: str, body: bytes) -> tuple[int, object]:
