@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tests.bench.ingress import plan, rounds
 from tests.bench.ingress.changes import changing
-from tests.bench.ingress.processes import StartError
-from tests.bench.ingress.shown import plot, report
+from tests.bench.ingress.processes import StartError, exit_when_told
+from tests.bench.ingress.shown import markdown, plot, report
 from tests.bench.ingress.shown.results import Results
 from tests.bench.ingress.subjects import ENVIRONMENTS
 from tests.bench.ingress.wrk import LoadError
@@ -26,6 +26,7 @@ _QUICK_ROUNDS, _QUICK_SECONDS = 2, 1
 
 def main() -> int:
     arguments = _arguments()
+    exit_when_told()
     began = time.monotonic()
     found_wrong = False
     try:
@@ -50,7 +51,8 @@ def _paths(arguments: argparse.Namespace) -> bool:
     report.show(found, results)
     report.write(found, arguments.json)
     arguments.plot.write_text(plot.svg(results), encoding="utf-8")
-    tell(f"written: {arguments.json} and {arguments.plot}")
+    arguments.tables.write_text(markdown.tables(results), encoding="utf-8")
+    tell(f"written: {arguments.json}, {arguments.plot} and {arguments.tables}")
     return bool(results.errors())
 
 
@@ -69,6 +71,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, default=ENVIRONMENTS / "ingress.json", help="where results are written")
     parser.add_argument("--plot", type=Path, default=ENVIRONMENTS / "ingress.svg", help="where the plot is written")
+    parser.add_argument("--tables", type=Path, default=ENVIRONMENTS / "ingress.md", help="where tables are written")
     arguments = parser.parse_args()
     is_quick = arguments.quick
     arguments.rounds = arguments.rounds or (_QUICK_ROUNDS if is_quick else _ROUNDS)

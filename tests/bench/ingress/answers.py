@@ -13,6 +13,8 @@ from dataclasses import dataclass
 UNARY = "unary"
 _TOKEN = " token"
 _UNARY_TOKENS = 50
+_SHOWN_BYTES = 500
+"""Of an answer that is wrong."""
 _USAGE = {"prompt_tokens": 12, "total_tokens": 62, "completion_tokens": 50}
 _HEAD = b"HTTP/1.1 200 OK\r\ndate: Sun, 29 Nov 2026 12:00:00 GMT\r\nserver: uvicorn\r\n"
 
@@ -58,12 +60,26 @@ def chunks_of(name: str) -> int:
 
 def tokens_of(name: str) -> int:
     """How many tokens an answer has."""
-    return chunks_of(name) or _UNARY_TOKENS
+    return _UNARY_TOKENS if name == UNARY else stream_of(name).chunks
 
 
 def tokens_in(content: bytes) -> int:
     """How many tokens a body has, however a subject has written it."""
     return content.count(_TOKEN.encode())
+
+
+def fault(name: str, status: int, body: bytes) -> str | None:
+    """What is wrong with an answer; None: nothing.
+
+    Args:
+        name: What was asked for.
+        status: Of HTTP.
+        body: As the client got it.
+    """
+    if status != 200:
+        return f"status {status}: {body[:_SHOWN_BYTES].decode(errors='replace')}"
+    got, expected = tokens_in(body), tokens_of(name)
+    return None if got == expected else f"{got} tokens in the answer, not {expected}"
 
 
 def request_body(answer: str, *, model: str, body_bytes: int) -> bytes:

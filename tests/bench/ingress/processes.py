@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -140,6 +141,11 @@ def ended(processes: list[Process]) -> Iterator[None]:
     finally:
         for process in reversed(processes):
             process.end()
+
+
+def exit_when_told() -> None:
+    """Unwind at SIGTERM, so that `ended` ends all processes: those that are paused do not see it."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 def free_port() -> int:

@@ -20,7 +20,7 @@ import uvloop
 
 from protocol.transport.open_files import allow_connections
 from tests.bench.ingress import answers, plan, subjects
-from tests.bench.ingress.processes import StartError, ended, free_port
+from tests.bench.ingress.processes import StartError, ended, exit_when_told, free_port
 from tests.bench.ingress.served import catalogs
 from tests.bench.ingress.shown.slope import second_half, slope
 from tests.bench.output import tell
@@ -161,6 +161,7 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=1_000)
     parser.add_argument("--minutes", type=float, default=10.0)
     arguments = parser.parse_args()
+    exit_when_told()
     # The children inherit it: each stream has two connections at the ingress.
     allow_connections(3 * arguments.streams)
     with tempfile.TemporaryDirectory(prefix="bi-") as folder:

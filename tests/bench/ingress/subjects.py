@@ -57,10 +57,7 @@ class Subject:
             connection.request("POST", PATH, body, {"content-type": "application/json", **self.headers})
             answer = connection.getresponse()
             content = answer.read()
-        if answer.status != 200:
-            return f"status {answer.status}: {content[:500].decode(errors='replace')}"
-        got, expected = answers.tokens_in(content), answers.tokens_of(case.answer)
-        return None if got == expected else f"{got} tokens in the answer, not {expected}"
+        return answers.fault(case.answer, answer.status, content)
 
     def wait_until_ready(self) -> None:
         """Wait until a request is answered as it should be.

@@ -56,15 +56,20 @@ def run(*, times: int, seconds: int) -> bool:
             engine = subjects.start(plan.DIRECT, place)
             engine.wait_until_ready()
             socket = folder / "relay"
-            windows = _Windows(_start(place, socket), engine, socket, folder, seconds)
+            windows = Windows(start(place, socket, entries=ENTRIES), engine, socket, folder, seconds)
             samples = [(kind, windows.measured(kind)) for _ in range(times) for kind in (QUIET, CHANGES, QUIET, WHOLE)]
     _show(samples)
     return any(sample.load.errors for _, sample in samples)
 
 
-def _start(place: subjects.Place, socket: Path) -> subjects.Subject:
+def start(place: subjects.Place, socket: Path, *, entries: int) -> subjects.Subject:
+    """Start a publisher with so many entries, and an ingress that follows it.
+
+    Raises:
+        StartError: One of them does not come up.
+    """
     module = "tests.bench.ingress.changes"
-    command = [sys.executable, "-m", f"{module}.publisher", str(socket), str(ENTRIES), place.engine_url]
+    command = [sys.executable, "-m", f"{module}.publisher", str(socket), str(entries), place.engine_url]
     publisher = Process("publisher", command, place.folder)
     place.processes.append(publisher)
     began = time.monotonic()
@@ -73,11 +78,11 @@ def _start(place: subjects.Place, socket: Path) -> subjects.Subject:
     command = [sys.executable, "-m", f"{module}.follower", str(port), str(socket)]
     ingress = place.start("follower", command, port=port)
     ingress.wait_until_ready()
-    tell(f"an ingress with {ENTRIES:,} entries: ready after {time.monotonic() - began:.0f} s")
+    tell(f"an ingress with {entries:,} entries: ready after {time.monotonic() - began:.0f} s")
     return ingress
 
 
-class _Windows:
+class Windows:
     """Windows of load, in which the snapshot changes or does not."""
 
     def __init__(
@@ -92,28 +97,35 @@ class _Windows:
     def measured(self, kind: str) -> Sample:
         """Load the ingress for a window of this kind."""
         if kind == WHOLE:
-            self._publish(Command(prepare=True))
+            self.publish(Command(prepare=True))
         command = Command(replace=True) if kind == WHOLE else Command(seconds=self._seconds if kind == CHANGES else 0)
         with ThreadPoolExecutor(1) as thread:
-            revision = thread.submit(self._publish, command)
+            revision = thread.submit(self.publish, command)
             sample = rounds.measured(
                 self._ingress, _CASE, 0, engine=self._engine, seconds=self._seconds, folder=self._folder
             )
-        self._await_revision(revision.result())
+        self.await_revision(revision.result())
         return sample
 
-    def _publish(self, command: Command) -> int:
+    def publish(self, command: Command) -> int:
+        """Have the publisher do something. Returns the revision that is published then."""
         return int(asyncio.run(link.call(self._socket, command.pack())))
 
-    def _await_revision(self, revision: int) -> None:
+    def await_revision(self, revision: int) -> None:
+        """Wait until the ingress decides by a revision.
+
+        Raises:
+            LostChange: It does not.
+        """
         until = time.monotonic() + _START_S
-        while (active := _revision(self._ingress.port)) != revision:
+        while (active := revision_of(self._ingress.port)) != revision:
             if time.monotonic() > until:
                 raise LostChange(f"the ingress decides by revision {active}, published is {revision}")
             time.sleep(_POLL_INTERVAL_S)
 
 
-def _revision(port: int) -> int:
+def revision_of(port: int) -> int:
+    """The revision that an ingress decides by."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
     connection.request("GET", "/readyz")
     revision: int = json.loads(connection.getresponse().read())["revision"]

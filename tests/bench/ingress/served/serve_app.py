@@ -14,6 +14,7 @@ import argparse
 import json
 import signal
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Mapping
 
 import ray
@@ -87,7 +88,9 @@ def main() -> None:
         as_deployment = serve.deployment(max_ongoing_requests=MAX_ONGOING_REQUESTS, ray_actor_options={"num_cpus": 0})
         application = as_deployment(Ingress).bind(as_deployment(Engine).bind())
         serve.run(application, name="bench", route_prefix="/")
-        signal.sigwait({signal.SIGTERM, signal.SIGINT})
+        told_to_end = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: told_to_end.set())
+        told_to_end.wait()
         serve.shutdown()
         ray.shutdown()
 
