@@ -14,7 +14,7 @@ from tests.bench.ingress import plan, rounds
 from tests.bench.ingress.changes import changing
 from tests.bench.ingress.processes import StartError, exit_when_told
 from tests.bench.ingress.shown import markdown, plot, report
-from tests.bench.ingress.shown.results import Results
+from tests.bench.ingress.shown.results import Results, Sample
 from tests.bench.ingress.subjects import ENVIRONMENTS
 from tests.bench.ingress.wrk import LoadError
 from tests.bench.output import tell
@@ -42,11 +42,28 @@ def main() -> int:
 
 
 def _paths(arguments: argparse.Namespace) -> bool:
-    """Run the plan. Returns whether an answer was wrong; a bound that does not hold is not."""
+    """Run the plan, and show what was measured, also if the run is interrupted.
+
+    Returns whether an answer was wrong. A bound that does not hold is not wrong.
+    """
     cases = [case for case in plan.CASES if case.name in arguments.case]
     chosen = plan.chosen(cases, (plan.DIRECT, *arguments.subject))
-    with rounds.started(sorted({name for _, names in chosen for name in names})) as up:
-        results = Results(rounds.run(up, chosen, arguments.rounds, arguments.seconds))
+    names = sorted({name for _, subjects in chosen for name in subjects})
+    samples: list[Sample] = []
+    try:
+        with rounds.started(names) as up:
+            for sample in rounds.run(up, chosen, arguments.rounds, arguments.seconds):
+                samples.append(sample)
+    except (KeyboardInterrupt, SystemExit, rounds.WrongAnswer, LoadError):
+        if samples:
+            tell("interrupted; until then:")
+            _show(samples, arguments)
+        raise
+    return _show(samples, arguments)
+
+
+def _show(samples: list[Sample], arguments: argparse.Namespace) -> bool:
+    results = Results(samples)
     found = report.report(results, rounds=arguments.rounds, seconds=arguments.seconds)
     report.show(found, results)
     report.write(found, arguments.json)

@@ -76,6 +76,14 @@ class Process:
                 total += process.memory_full_info().pss
         return total
 
+    def resident_bytes(self) -> int:
+        """Their memory with all that they share (RSS): no other process changes it."""
+        total = 0
+        for process in self.tree():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += process.memory_info().rss
+        return total
+
     def pause(self) -> None:
         """Stop them, so that they use no CPU while others are measured."""
         for process in self.tree():
@@ -144,7 +152,7 @@ def ended(processes: list[Process]) -> Iterator[None]:
 
 
 def exit_when_told() -> None:
-    """Unwind at SIGTERM, so that `ended` ends all processes: those that are paused do not see it."""
+    """Unwind at SIGTERM, so that `ended` ends all processes: paused ones would not see it."""
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import resource
 import tempfile
 import time
@@ -102,7 +103,10 @@ def measured(
     Raises:
         WrongAnswer: It answers wrongly.
     """
-    wrong = subject.ask(case)
+    try:
+        wrong = subject.ask(case)
+    except (OSError, http.client.HTTPException) as error:
+        wrong = repr(error)
     if wrong is not None:
         raise WrongAnswer(f"{subject.name} answers {case.name} wrongly: {wrong}")
     body, lua = folder / "body", folder / "load.lua"

@@ -3,8 +3,8 @@
     python -m tests.bench.ingress.soak [--streams 1000] [--minutes 10]
 
 Each stream has a chunk a second. All begin within a few seconds and last until the end. Beside
-them, requests that are not streamed come one after another, as requests that would leave something
-behind. It fails if a stream or a request does.
+them, requests that are not streamed come one after another, each over a connection of its own: they
+would show what a request leaves behind. It fails if a stream or a request does.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ _SAMPLE_INTERVAL_S = 2.0
 _SHOWN_EVERY_S = 60.0
 _SILENCE_MAX_S = 30.0
 """Longest time without a chunk before a stream has failed."""
+_REQUEST_INTERVAL_S = 0.01
+"""Between two requests that are not streamed: a loop without pause would take a core."""
+_FAILURES = (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError)
 _KIB = 1024
 
 
@@ -57,26 +60,36 @@ class Client:
 
     async def stream(self, chunks: int) -> None:
         """Hold a stream of so many chunks."""
-        name = f"{answers.SLOW}{chunks}"
         try:
             async with self._opening:
-                reader, writer = await self._ask(name)
+                reader, writer = await self._ask(f"{answers.SLOW}{chunks}")
             self._seen.open_streams += 1
-            got = 0
-            async with asyncio.timeout(None) as silence:
-                while line := await self._next_line(reader, silence):
-                    got += answers.tokens_in(line)
-                    self._seen.chunks += answers.tokens_in(line)
-                    if line == b"data: [DONE]\n":
-                        break
-            self._seen.open_streams -= 1
-            writer.close()
-            if got == chunks and line:
-                self._seen.streams += 1
-            else:
-                self._seen.errors.append(f"a stream ended after {got} of {chunks} chunks")
-        except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError) as error:
+            try:
+                got = await self._read(reader)
+            finally:
+                self._seen.open_streams -= 1
+                writer.close()
+        except _FAILURES as error:
             self._seen.errors.append(f"a stream failed: {error!r}")
+            return
+        if got == chunks:
+            self._seen.streams += 1
+        else:
+            self._seen.errors.append(f"a stream ended after {got} of {chunks} chunks")
+
+    async def _read(self, reader: asyncio.StreamReader) -> int:
+        """Read a stream to its end, and count its chunks.
+
+        Raises:
+            ValueError: It breaks off.
+        """
+        got = 0
+        while line := await asyncio.wait_for(reader.readline(), _SILENCE_MAX_S):
+            if line == b"data: [DONE]\n":
+                return got
+            got += answers.tokens_in(line)
+            self._seen.chunks += answers.tokens_in(line)
+        raise ValueError(f"it broke off after {got} chunks")
 
     async def requests(self) -> None:
         """Send requests that are not streamed, one after another, until cancelled."""
@@ -86,18 +99,15 @@ class Client:
                 reader, writer = await self._ask(answers.UNARY)
                 got = await asyncio.wait_for(reader.readexactly(len(content)), _SILENCE_MAX_S)
                 writer.close()
-            except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError) as error:
+            except _FAILURES as error:
                 self._seen.errors.append(f"a request failed: {error!r}")
+                await asyncio.sleep(_REQUEST_INTERVAL_S)
                 continue
+            await asyncio.sleep(_REQUEST_INTERVAL_S)
             if got == content:
                 self._seen.requests += 1
             else:
                 self._seen.errors.append(f"a request was answered {got[:200]!r}")
-
-    @staticmethod
-    async def _next_line(reader: asyncio.StreamReader, silence: asyncio.Timeout) -> bytes:
-        silence.reschedule(asyncio.get_running_loop().time() + _SILENCE_MAX_S)
-        return await reader.readline()
 
     async def _ask(self, answer: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Send a request, and read the head of its answer."""
@@ -128,7 +138,7 @@ async def soak(subject: subjects.Subject, *, streams: int, seconds: int) -> tupl
         await asyncio.wait([held], timeout=_SAMPLE_INTERVAL_S)
         after_s = time.monotonic() - began
         if seen.open_streams == streams:
-            memory.append((after_s, subject.memory_bytes() / _KIB))
+            memory.append((after_s, subject.resident_bytes() / _KIB))
         if after_s - shown_s >= _SHOWN_EVERY_S and memory:
             shown_s = after_s
             tell(

@@ -49,6 +49,10 @@ class Subject:
         """Memory of its processes."""
         return sum(process.memory_bytes() for process in self.processes)
 
+    def resident_bytes(self) -> int:
+        """Memory of its processes, all that they share included, whoever else shares it."""
+        return sum(process.resident_bytes() for process in self.processes)
+
     def ask(self, case: plan.Case) -> str | None:
         """Send one request of a case. Returns what is wrong with its answer; None: nothing."""
         body = answers.request_body(case.answer, model=case.model, body_bytes=case.body_bytes)

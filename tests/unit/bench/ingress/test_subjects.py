@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.ingress import plan, subjects
+from tests.bench.ingress import plan, rounds, subjects
 from tests.bench.ingress.changes import changing
 from tests.bench.ingress.changes.publisher import Command
 from tests.bench.ingress.processes import Process, StartError, ended, free_port
@@ -40,6 +40,12 @@ def test_an_ingress_follows_changes_and_a_whole_new_snapshot(place: subjects.Pla
         windows.await_revision(windows.publish(command))
     assert changing.revision_of(ingress.port) == 5
     assert ingress.ask(plan.Case(name="ready")) is None
+
+
+def test_a_subject_that_has_gone_is_named_with_its_case(tmp_path: Path) -> None:
+    gone = subjects.Subject(name="gone", port=free_port(), processes=(), headers={})
+    with pytest.raises(rounds.WrongAnswer, match=r"gone answers unary-c1 wrongly: ConnectionRefusedError"):
+        rounds.measured(gone, plan.CASES[0], 0, engine=gone, seconds=1, folder=tmp_path)
 
 
 def test_a_peer_that_is_not_installed_names_the_script_that_installs_it(
