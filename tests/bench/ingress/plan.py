@@ -13,6 +13,7 @@ from tests.bench.ingress import answers
 from tests.bench.ingress.served import catalogs
 
 DIRECT, ROUTER, LITELLM, SERVE, SERVE_HAPROXY = "direct", "vllm-router", "litellm", "serve", "serve-haproxy"
+FLOOR = "floor"
 BARE, FULL, FULL_10, FULL_100K = "ours", "ours-full", "ours-full-10", "ours-full-100k"
 
 SUBJECTS = {
@@ -21,6 +22,7 @@ SUBJECTS = {
     LITELLM: "LiteLLM's proxy, from PyPI",
     SERVE: "Ray Serve with its defaults",
     SERVE_HAPROXY: "Ray Serve with HAProxy, direct ingress, gRPC and its throughput options",
+    FLOOR: "a forwarder in Python that does nothing else; the floor of this design",
     BARE: "our ingress, whose catalog has no API key; 1,000 names",
     FULL: "our ingress with an API key, limits of requests and tokens, and metrics; 1,000 names",
     FULL_10: "the same with 10 names",
@@ -31,12 +33,12 @@ NAMES = {BARE: 1_000, FULL: 1_000, FULL_10: 10, FULL_100K: 100_000}
 
 _SLOW = (LITELLM, SERVE)
 _SLOW_FACTOR = 2
-_PATHS = (DIRECT, ROUTER, LITELLM, SERVE, SERVE_HAPROXY, BARE, FULL)
+_PATHS = (DIRECT, ROUTER, LITELLM, SERVE, SERVE_HAPROXY, FLOOR, BARE, FULL)
 # Where the others answer nothing, or next to nothing, within seconds.
-_STREAM_PATHS = (DIRECT, ROUTER, SERVE, SERVE_HAPROXY, BARE, FULL)
-_FAST_PATHS = (DIRECT, ROUTER, SERVE_HAPROXY, BARE, FULL)
-_FASTEST_PATHS = (DIRECT, ROUTER, BARE, FULL)
-_LARGE_PATHS = (DIRECT, ROUTER, SERVE, BARE, FULL)
+_STREAM_PATHS = (DIRECT, ROUTER, SERVE, SERVE_HAPROXY, FLOOR, BARE, FULL)
+_FAST_PATHS = (DIRECT, ROUTER, SERVE_HAPROXY, FLOOR, BARE, FULL)
+_FASTEST_PATHS = (DIRECT, ROUTER, FLOOR, BARE, FULL)
+_LARGE_PATHS = (DIRECT, ROUTER, SERVE, FLOOR, BARE, FULL)
 """LiteLLM answers none of 4 MB within seconds, and Serve's gRPC refuses them."""
 _CATALOGS = (FULL_10, FULL, FULL_100K)
 _OURS = (DIRECT, BARE, FULL)

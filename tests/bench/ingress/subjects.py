@@ -183,6 +183,12 @@ def _serve_with(name: str, place: Place, options: Mapping[str, str]) -> Subject:
     return place.start(name, command, port=port, environment=environment)
 
 
+def _floor(name: str, place: Place) -> Subject:
+    port = free_port()
+    command = [sys.executable, "-m", "tests.bench.ingress.served.forwarder", str(port), str(place.engine_port)]
+    return place.start(name, command, port=port)
+
+
 def _ours(name: str, place: Place) -> Subject:
     port = free_port()
     command = [sys.executable, "-m", "tests.bench.ingress.served.ours", str(port), place.engine_url]
@@ -206,6 +212,7 @@ _STARTS: Mapping[str, Callable[[str, Place], Subject]] = {
     plan.LITELLM: _litellm,
     plan.SERVE: _serve,
     plan.SERVE_HAPROXY: _serve_haproxy,
+    plan.FLOOR: _floor,
     plan.BARE: _ours,
     plan.FULL: _ours,
     plan.FULL_10: _ours,

@@ -8,7 +8,7 @@ from tests.bench.ingress import plan
 from tests.bench.ingress.shown.results import Measure, Results, Sample, spread
 from tests.bench.ingress.shown.verdicts import cpu, p50, p99, requests, verdicts
 
-_PATHS = (plan.DIRECT, plan.ROUTER, plan.LITELLM, plan.SERVE, plan.SERVE_HAPROXY, plan.BARE, plan.FULL)
+_PATHS = (plan.DIRECT, plan.ROUTER, plan.LITELLM, plan.SERVE, plan.SERVE_HAPROXY, plan.FLOOR, plan.BARE, plan.FULL)
 _CATALOGS = (plan.FULL_10, plan.FULL, plan.FULL_100K)
 _MIB = 1024 * 1024
 

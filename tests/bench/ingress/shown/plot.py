@@ -14,7 +14,7 @@ _WIDTH, _LABEL, _VALUE = 860, 130, 190
 _BAR, _GAP, _TITLE = 18, 8, 34
 _COLOURS = {plan.BARE: "#2f6fb0", plan.FULL: "#174a7c"}
 _COLOUR = "#b8bec6"
-_SHOWN = (plan.DIRECT, plan.ROUTER, plan.LITELLM, plan.SERVE, plan.SERVE_HAPROXY, plan.BARE, plan.FULL)
+_SHOWN = (plan.DIRECT, plan.ROUTER, plan.LITELLM, plan.SERVE, plan.SERVE_HAPROXY, plan.FLOOR, plan.BARE, plan.FULL)
 
 _PANELS: Sequence[tuple[str, str, Measure, bool]] = (
     ("p50 added to the engine asked directly, c=1, ms (less is better)", "unary-c1", p50, True),

@@ -42,6 +42,13 @@ def test_an_ingress_follows_changes_and_a_whole_new_snapshot(place: subjects.Pla
     assert ingress.ask(plan.Case(name="ready")) is None
 
 
+def test_the_floor_forwards_every_case(place: subjects.Place) -> None:
+    floor = subjects.start(plan.FLOOR, place)
+    floor.wait_until_ready()
+    wrong = {case.name: floor.ask(case) for case in plan.CASES if plan.FLOOR in case.subjects}
+    assert set(wrong.values()) == {None}, wrong
+
+
 def test_a_subject_that_has_gone_is_named_with_its_case(tmp_path: Path) -> None:
     gone = subjects.Subject(name="gone", port=free_port(), processes=(), headers={})
     with pytest.raises(rounds.WrongAnswer, match=r"gone answers unary-c1 wrongly: ConnectionRefusedError"):
