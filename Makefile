@@ -100,8 +100,13 @@ proto: install ## Generate the Python code of protos/ and the blocking client an
 	@$(BIN)/python scripts/sync_client.py
 
 .PHONY: bench-ingress
-bench-ingress: install ## Compare requests through the ingress with direct ones (ratios, median of rounds)
-	@$(BIN)/python -m tests.bench.bench_ingress $(ARGS)
+bench-ingress: install ## Compare the ingress with an engine asked directly and with its peers (25 minutes; ARGS=--quick: 3)
+	@scripts/install-bench
+	@$(BIN)/python -m tests.bench.ingress $(ARGS)
+
+.PHONY: bench-soak
+bench-soak: install ## Hold 1,000 streams for ten minutes through the ingress, and show its memory (ARGS="--minutes 10")
+	@$(BIN)/python -m tests.bench.ingress.soak $(ARGS)
 
 .PHONY: bench-memory
 bench-memory: install ## Measure what large bodies and idle connections make an ingress process hold (4 minutes)
@@ -204,5 +209,5 @@ lock: ## Resolve requirements/*.lock again from pyproject.toml
 
 .PHONY: clean
 clean: ## Remove .venv and every cache below this folder (not the model cache in ~/.cache/broadsheet)
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .bench build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find clients controlplane dataplane protocol scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +

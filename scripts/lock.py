@@ -1,5 +1,8 @@
 """Resolves pyproject.toml into the complete, exact pins of ``requirements/*.lock`` (``make lock``).
 
+The locks of the peers that ``make bench-ingress`` compares with are made by name
+(``scripts/lock bench-litellm``).
+
 pip resolves in a throwaway environment and installs nothing (``--dry-run --report``). The locks are
 made for Linux on x86_64 with the Python that runs this. They are complete, so `scripts/install.py`
 installs them with ``--no-deps``. So the CPU lock can leave out packages that pip's resolver insists
@@ -21,6 +24,12 @@ from scripts import torch_cpu
 ROOT = Path(__file__).resolve().parent.parent
 COMMON_EXTRAS = ("controlplane", "dataplane", "dev")
 ACCELERATORS = ("cpu", "gpu")
+PEERS = {
+    # Not the newest: 1.107.0 was a compromised release, and the proxies of 1.108.14, 1.109.3 and
+    # 1.110.2 need packages that PyPI does not have.
+    "bench-litellm": ["litellm[proxy]==1.106.12"],
+    "bench-vllm-router": ["vllm-router==0.1.17"],
+}
 LEFT_OUT = {
     # PyPI's builds of these need a CUDA build of torch. Beside a CPU build, `import vllm` fails
     # with "operator torchvision::nms does not exist". Text models and Whisper need none of them;
@@ -36,6 +45,8 @@ RULED_OUT = {
 
 
 def requirements(accelerator: str) -> list[str]:
+    if accelerator in PEERS:
+        return PEERS[accelerator]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"]]
@@ -64,7 +75,7 @@ def resolve(python: Path, accelerator: str, report: Path) -> dict[str, str]:
     command += ["--report", str(report)]
     if accelerator == "cpu":
         command += torch_cpu.index_arguments(python)
-    subprocess.run([*command, *requirements(accelerator), *RULED_OUT[accelerator]], check=True)
+    subprocess.run([*command, *requirements(accelerator), *RULED_OUT.get(accelerator, ())], check=True)
     installed = json.loads(report.read_text(encoding="utf-8"))["install"]
     return {normalized(item["metadata"]["name"]): item["metadata"]["version"] for item in installed}
 
@@ -72,11 +83,14 @@ def resolve(python: Path, accelerator: str, report: Path) -> dict[str, str]:
 def render(accelerator: str, pins: dict[str, str]) -> str:
     extras = ",".join((*COMMON_EXTRAS, accelerator))
     python = ".".join(map(str, sys.version_info[:2]))
+    made = f"`make lock` from pyproject.toml: broadsheet[{extras}]"
+    if accelerator in PEERS:
+        made = f"`scripts/lock {accelerator}`: {', '.join(PEERS[accelerator])}"
     lines = [
-        f"# Made by `make lock` from pyproject.toml: broadsheet[{extras}], Linux x86_64, Python {python}.",
+        f"# Made by {made}, Linux x86_64, Python {python}.",
         "# Complete: install with `pip install --no-deps`, as scripts/install.py does.",
     ]
-    left_out = sorted(LEFT_OUT[accelerator] & pins.keys())
+    left_out = sorted(LEFT_OUT.get(accelerator, set()) & pins.keys())
     if left_out:
         lines.append(f"# Left out: {', '.join(left_out)} (scripts/lock.py says why).")
     lines += [f"{name}=={version}" for name, version in sorted(pins.items()) if name not in left_out]
@@ -84,12 +98,13 @@ def render(accelerator: str, pins: dict[str, str]) -> str:
 
 
 def main() -> int:
+    known = [*ACCELERATORS, *PEERS]
     parser = argparse.ArgumentParser(description="Resolve requirements/*.lock again from pyproject.toml.")
-    parser.add_argument("accelerators", nargs="*", help=f"{' or '.join(ACCELERATORS)}; default: both")
+    parser.add_argument("accelerators", nargs="*", help=f"{', '.join(known)}; default: cpu gpu")
     accelerators = parser.parse_args().accelerators or list(ACCELERATORS)
     for accelerator in accelerators:
-        if accelerator not in ACCELERATORS:
-            parser.error(f"unknown accelerator {accelerator!r}: expected one of {', '.join(ACCELERATORS)}")
+        if accelerator not in known:
+            parser.error(f"unknown set {accelerator!r}: expected one of {', '.join(known)}")
     with tempfile.TemporaryDirectory() as scratch:
         environment = Path(scratch, "venv")
         venv.create(environment, with_pip=True)
@@ -104,9 +119,8 @@ def main() -> int:
                 return 1
             lock = ROOT / "requirements" / f"{accelerator}.lock"
             lock.write_text(render(accelerator, pins), encoding="utf-8")
-            print(
-                f"{lock.relative_to(ROOT)}: {len(pins) - len(LEFT_OUT[accelerator] & pins.keys())} packages", flush=True
-            )
+            left_out = LEFT_OUT.get(accelerator, set()) & pins.keys()
+            print(f"{lock.relative_to(ROOT)}: {len(pins) - len(left_out)} packages", flush=True)
     return 0
 
 
