@@ -120,7 +120,7 @@ class Server:
         snapshot_service_pb2_grpc.add_SnapshotServiceServicer_to_server(snapshots, server)
         fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(fleet, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
     async def start(self, listen: str, credentials: grpc.ServerCredentials | None = None) -> str:
         """Listen, and report all services as healthy.

@@ -80,4 +80,4 @@ async def test_a_call_costs_the_same_however_many_methods_there_are(
         await check(address)
 
     assert len(waited_for) >= 3, "grpc.aio waits for the next call in this way"
-    assert max(waited_for) == 1, "and not once for each method"
+    assert max(waited_for) <= 2, "and not once for each method; reflection has one of its own"
