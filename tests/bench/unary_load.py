@@ -108,9 +108,7 @@ class Load:
                     if not content:
                         raise ConnectionError("the server ended the connection")
                     received, reply = self._take(received + content)
-            return Measured(
-                calls=self._ended, seconds=time.perf_counter() - began, cpu_s=time.thread_time() - cpu_s
-            )
+            return Measured(calls=self._ended, seconds=time.perf_counter() - began, cpu_s=time.thread_time() - cpu_s)
 
     def _call(self, message: bytes) -> bytes:
         stream = self._next_stream
@@ -121,7 +119,7 @@ class Load:
         )
 
     def _take(self, received: bytes) -> tuple[bytes, bytes]:
-        """Read whole frames. Returns the bytes of one that has not come whole, and what to reply."""
+        """Read whole frames. Returns the bytes of one that is incomplete, and what to reply."""
         start, replies = 0, []
         while (end := start + 9) <= len(received):
             end += int.from_bytes(received[start : start + 3], "big")
