@@ -16,6 +16,9 @@ from pathlib import Path
 
 import grpc
 
+PUT = "/etcdserverpb.KV/Put"
+"""The method that commits a value."""
+
 _PACKAGE = "etcd-server"
 _START_TIMEOUT_S = 30.0
 
@@ -23,14 +26,19 @@ _START_TIMEOUT_S = 30.0
 class EtcdServer:
     """A running server, which waits for the disk at each commit."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._put = channel.unary_unary(
-            "/etcdserverpb.KV/Put", request_serializer=bytes, response_deserializer=lambda content: content
-        )
+    def __init__(self, address: str, channel: grpc.aio.Channel) -> None:
+        self.address = address
+        """HOST:PORT."""
+        self._put = channel.unary_unary(PUT, request_serializer=bytes, response_deserializer=lambda content: content)
 
     async def put(self, key: str, value: bytes) -> None:
         """Commit a value."""
-        await self._put(_field(1, key.encode()) + _field(2, value))
+        await self._put(put_request(key, value))
+
+
+def put_request(key: str, value: bytes) -> bytes:
+    """The serialised request of `PUT`."""
+    return _field(1, key.encode()) + _field(2, value)
 
 
 @asynccontextmanager
@@ -50,8 +58,9 @@ async def running_etcd(directory: Path) -> AsyncIterator[EtcdServer]:
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(*arguments, stdout=output, stderr=output)
     try:
-        async with grpc.aio.insecure_channel(client.removeprefix("http://")) as channel:
-            server = EtcdServer(channel)
+        address = client.removeprefix("http://")
+        async with grpc.aio.insecure_channel(address) as channel:
+            server = EtcdServer(address, channel)
             await _wait_until_ready(server, process, log)
             yield server
     finally:

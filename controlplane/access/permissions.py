@@ -72,6 +72,10 @@ PERMISSIONS_OF_ROLE: Mapping[Role, frozenset[Permission]] = MappingProxyType(
 )
 """What each role may do. `OPEN` is in none, because it needs no role."""
 
+_PERMISSIONS_OF_NAME: Mapping[str, frozenset[Permission]] = {
+    role.value: allowed for role, allowed in PERMISSIONS_OF_ROLE.items()
+}
+
 _REGISTRY: Mapping[str, Permission] = {
     "RegisterModel": Permission.CATALOG_WRITE,
     "GetModel": Permission.CATALOG_READ,
@@ -156,7 +160,7 @@ def highest(roles: Iterable[Role]) -> Role | None:
 
 def may(principal: Principal, permission: Permission) -> bool:
     """Whether the role of `principal` allows something, for what depends on more than the RPC."""
-    return any(principal.role == role and permission in allowed for role, allowed in PERMISSIONS_OF_ROLE.items())
+    return permission in _PERMISSIONS_OF_NAME.get(principal.role, ())
 
 
 def authorize(principal: Principal, method: str) -> None:
@@ -166,11 +170,9 @@ def authorize(principal: Principal, method: str) -> None:
         errors.PermissionDenied: its role may not call it.
     """
     needed = PERMISSION_OF_METHOD.get(method)
-    if needed is Permission.OPEN:
+    if needed is Permission.OPEN or (needed is not None and may(principal, needed)):
         return
     allowed = [role for role in Role if needed in PERMISSIONS_OF_ROLE[role]]
-    if principal.role in allowed:
-        return
     name = method.rpartition("/")[2]
     raise errors.PermissionDenied(
         errors.Reason.PERMISSION_DENIED,

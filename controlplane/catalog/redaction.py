@@ -18,8 +18,8 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf import duration_pb2, struct_pb2, timestamp_pb2
 from google.protobuf import message as protobuf_message
@@ -66,8 +66,35 @@ _ASSIGNMENT = re.compile(r"(?<![\w.-])([\w.-]{1,128})(\s{0,8}[=:]\s{0,8})(?!//)(
 # Each of these takes time linear in the length of the text, which its sender chooses: no character
 # can be the start of more than one long match.
 
+_DURATIONS_MAX = 1024
+"""Durations whose text is kept. Most are defaults."""
+
 _INTEGER_MAX = 1 << 53
 """JSON numbers are doubles. Larger integers would silently lose digits."""
+
+_TIMESTAMP = timestamp_pb2.Timestamp.DESCRIPTOR.full_name
+_DURATION = duration_pb2.Duration.DESCRIPTOR.full_name
+_STRUCT = struct_pb2.Struct.DESCRIPTOR.full_name
+
+_SHOWN_AS_THEY_ARE = frozenset(
+    {
+        FieldDescriptor.TYPE_STRING,
+        FieldDescriptor.TYPE_BOOL,
+        FieldDescriptor.TYPE_INT32,
+        FieldDescriptor.TYPE_UINT32,
+    }
+)
+_NUMBERS = frozenset(
+    {
+        FieldDescriptor.CPPTYPE_INT32,
+        FieldDescriptor.CPPTYPE_INT64,
+        FieldDescriptor.CPPTYPE_UINT32,
+        FieldDescriptor.CPPTYPE_UINT64,
+        FieldDescriptor.CPPTYPE_FLOAT,
+        FieldDescriptor.CPPTYPE_DOUBLE,
+    }
+)
+"""Not enums, which have a kind of their own."""
 
 
 def redacted(
@@ -79,9 +106,9 @@ def redacted(
     durations have the form of proto JSON.
     """
     first = _Reader({})
-    shown_before = first.message(before, "") if before is not None else None
+    shown_before = first.shown(before, "") if before is not None else None
     second = _Reader(first.secrets if before is not None else None)
-    shown_after = second.message(after, "") if after is not None else None
+    shown_after = second.shown(after, "") if after is not None else None
     return shown_before, shown_after
 
 
@@ -105,9 +132,12 @@ class _Reader:
         self.secrets: dict[str, object] = {}
         self._earlier = earlier
 
-    def message(self, message: protobuf_message.Message, path: str) -> dict[str, object]:
+    def shown(self, message: protobuf_message.Message, path: str) -> dict[str, object]:
         if isinstance(message, struct_pb2.Struct):
             return self._mapping(_plain_struct(message), path)
+        return self._fields(message, path)
+
+    def _fields(self, message: protobuf_message.Message, path: str) -> dict[str, object]:
         fields: dict[str, object] = {}
         for field in _fields_of(message.DESCRIPTOR):
             if field.has_presence and not message.HasField(field.name):
@@ -115,6 +145,9 @@ class _Reader:
             value = getattr(message, field.name)
             if field.is_plain:
                 fields[field.name] = value
+                continue
+            if field.is_number:
+                fields[field.name] = _number(value)
                 continue
             inner = f"{path}.{field.name}" if path else field.name
             if field.is_map:
@@ -125,14 +158,17 @@ class _Reader:
                 fields[field.name] = self._field(value, field, inner)
         return fields
 
-    def _field(self, value: object, field: _Field, path: str) -> object:
+    def _field(self, value: Any, field: _Field, path: str) -> object:
         if field.is_secret:
             return self._secret(value, path) if value else ""
-        if field.is_message:
-            if isinstance(value, timestamp_pb2.Timestamp | duration_pb2.Duration):
-                return value.ToJsonString()
-            assert isinstance(value, protobuf_message.Message), "as its descriptor says"
-            return self.message(value, path)
+        if field.message_type == _DURATION:
+            return _duration_text(value.seconds, value.nanos)
+        if field.message_type == _TIMESTAMP:
+            return value.ToJsonString()
+        if field.message_type == _STRUCT:
+            return self._mapping(_plain_struct(value), path)
+        if field.message_type:
+            return self._fields(value, path)
         if isinstance(value, str):
             return self._text(value, path) if field.is_uri and value else value
         if isinstance(value, bytes):
@@ -145,7 +181,7 @@ class _Reader:
     def _named(self, name: str, value: object, path: str) -> object:
         """A value whose name the user chose: an engine argument, a label, or a part of either."""
         if isinstance(value, protobuf_message.Message):
-            return self.message(value, path)
+            return self.shown(value, path)
         if value is None or isinstance(value, bool):
             return value
         if is_secret_name(name):
@@ -187,6 +223,11 @@ class _Reader:
         return REDACTED_CHANGED if changed else REDACTED
 
 
+@lru_cache(_DURATIONS_MAX)
+def _duration_text(seconds: int, nanos: int) -> str:
+    return duration_pb2.Duration(seconds=seconds, nanos=nanos).ToJsonString()
+
+
 def _without_query(word: str) -> str:
     scheme, separator, rest = word.partition("://")
     start = _QUERY_START.search(rest)
@@ -202,10 +243,13 @@ class _Field:
     is_map: bool
     is_repeated: bool
     is_secret: bool
-    is_message: bool
+    message_type: str
+    """Full name of the message. Empty: it is none."""
     is_uri: bool
     is_plain: bool
     """It is shown as it is."""
+    is_number: bool
+    """It is shown as a number of JSON."""
     enum_names: Mapping[object, str]
     """By number. Empty: it is no enum."""
 
@@ -219,16 +263,17 @@ def _field_of(descriptor: _FieldDescriptor) -> _Field:
     message_type, enum_type = descriptor.message_type, descriptor.enum_type
     is_secret = _is_secret_field(descriptor)
     is_uri = descriptor.name.rpartition("_")[2] in ("uri", "url")
-    is_shown = descriptor.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BOOL)
+    is_single = not descriptor.is_repeated and not is_secret
     return _Field(
         name=descriptor.name,
         has_presence=descriptor.has_presence,
         is_map=message_type is not None and bool(message_type.GetOptions().map_entry),
         is_repeated=descriptor.is_repeated,
         is_secret=is_secret,
-        is_message=message_type is not None,
+        message_type="" if message_type is None else message_type.full_name,
         is_uri=is_uri,
-        is_plain=is_shown and not descriptor.is_repeated and not is_secret and not is_uri,
+        is_plain=is_single and not is_uri and descriptor.type in _SHOWN_AS_THEY_ARE,
+        is_number=is_single and descriptor.cpp_type in _NUMBERS,
         enum_names={} if enum_type is None else {value.number: value.name for value in enum_type.values},
     )
 
@@ -255,6 +300,8 @@ def _plain(value: struct_pb2.Value) -> object:
 
 
 def _number(value: object) -> object:
+    if type(value) is int and -_INTEGER_MAX <= value <= _INTEGER_MAX:
+        return value
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, float) and value.is_integer() and abs(value) <= _INTEGER_MAX:

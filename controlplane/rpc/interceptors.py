@@ -186,7 +186,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         if principal.current() is not principal.ANONYMOUS:
             return await _only(requests, REQUEST_TIMEOUT_S)
         try:
-            async with asyncio.timeout(REQUEST_TIMEOUT_S), self._reading.turn(peer_address(unquote(context.peer()))):
+            async with asyncio.timeout(REQUEST_TIMEOUT_S), self._reading.turn(peer_address(context.peer())):
                 request = await _only(requests, UNKNOWN_REQUEST_TIMEOUT_S)
         except TimeoutError:
             raise errors.ResourceExhausted(
@@ -238,17 +238,19 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
     ) -> AsyncIterator[None]:
         # Before the request is read, so that callers without permission learn nothing from it, and
         # hold nothing by not sending it.
-        peer = peer_address(unquote(context.peer()))
-        with contextlib.ExitStack() as place:
-            place.enter_context(self._unknown.hold(peer))
+        peer = peer_address(context.peer())
+        with self._unknown.hold(peer):
             caller = await self._admit(method, context)
-            if caller is not principal.ANONYMOUS:
-                place.close()
-            elif streaming:
-                place.close()
-                place.enter_context(self._watches.hold(peer))
-            with principal.acting_as(caller):
+            if caller is principal.ANONYMOUS and not streaming:
+                with principal.acting_as(caller):
+                    yield
+                return
+        if caller is principal.ANONYMOUS:
+            with self._watches.hold(peer), principal.acting_as(caller):
                 yield
+            return
+        with principal.acting_as(caller):
+            yield
 
     def _count(self, change: int) -> None:
         self._running += change

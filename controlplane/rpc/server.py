@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -112,10 +114,12 @@ class Server:
         fleet: fleet_service_pb2_grpc.FleetServiceServicer,
     ) -> None:
         """Register the services, health and reflection."""
-        registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(registry, self._server)
-        snapshot_service_pb2_grpc.add_SnapshotServiceServicer_to_server(snapshots, self._server)
-        fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(fleet, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        # What it lacks is not called.
+        server = cast(grpc.aio.Server, _Unlisted(self._server))
+        registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(registry, server)
+        snapshot_service_pb2_grpc.add_SnapshotServiceServicer_to_server(snapshots, server)
+        fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(fleet, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
     async def start(self, listen: str, credentials: grpc.ServerCredentials | None = None) -> str:
@@ -166,3 +170,20 @@ class Server:
         idle.cancel()
         self._interceptor.end_watches()
         await stopping
+
+
+class _Unlisted:
+    """A server to which services are added without a list of their methods.
+
+    With the list, grpc.aio waits for the next call of each method by itself: for 50 at a time, and
+    anew after each call. That takes 25 µs, a sixth of what a call costs it.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        self._server.add_generic_rpc_handlers(handlers)
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, object]) -> None:
+        """The generic handlers know them too."""

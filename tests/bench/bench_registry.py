@@ -7,7 +7,8 @@ Real control plane processes, asked over gRPC from this one. A control plane wit
 one with an empty catalog take turns, call by call, so that a noisy machine disturbs both. The
 figure to look at is the ratio of their medians. Beside each median it prints the lowest and the
 highest quartile, and beside a ratio the lowest and the highest of the rounds. Databases wait for
-the disk at each commit. etcd, which does much less for a commit, shows what the machine can do.
+the disk at each commit. etcd, which does much less for a commit, shows what the machine can do. The
+same load generator (`unary_load.py`) asks both, over one connection each.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ from controlplane.store.databases.sqlite import database_url
 from controlplane.store.store import Store
 from tests import full_catalog
 from tests.adapter_directories import write_adapter
+from tests.bench.unary_load import Calls, Load, Measured
 from tests.control_planes import Replica, control_planes
-from tests.etcd_server import EtcdServer, running_etcd
+from tests.etcd_server import PUT, EtcdServer, put_request, running_etcd
 from tests.postgres_server import running_server
 from tests.registry_world import spec
 from tests.stream.access_world import TOKENS
@@ -165,64 +167,75 @@ async def compare_pages(full: Replica, count: int) -> None:
     await compare(calls, count, ratio_max=2)
 
 
-def registering_models(replica: Replica) -> Call:
-    """RegisterModel of a new model."""
+def registering_models(replica: Replica) -> Calls:
+    """RegisterModel of new models, each with the same spec."""
     # Registering an id again would commit nothing.
     numbers = itertools.count()
+    common = pb.RegisterModelRequest(spec=spec()).SerializeToString()
 
-    async def register() -> None:
-        request = pb.RegisterModelRequest(model_id=f"commit-{next(numbers)}", spec=spec(), request_id=str(uuid.uuid4()))
-        answer = await stub(replica).RegisterModel(request, metadata=_METADATA)
-        assert answer.created, "every call commits"
+    def request(_: int) -> bytes:
+        # A message is the fields of one part after those of the other.
+        own = pb.RegisterModelRequest(model_id=f"commit-{next(numbers)}", request_id=str(uuid.uuid4()))
+        return common + own.SerializeToString()
 
-    return register
+    return Calls(
+        address=replica.address,
+        method="/broadsheet.v1.RegistryService/RegisterModel",
+        metadata=_METADATA,
+        request=request,
+    )
 
 
-def putting(server: EtcdServer) -> Call:
+def putting(server: EtcdServer) -> Calls:
     """Put of a value that is as large as the entry of a model."""
-    numbers = itertools.count()
-
-    async def put() -> None:
-        await server.put(f"commit-{next(numbers)}", bytes(ETCD_VALUE_BYTES))
-
-    return put
+    value = bytes(ETCD_VALUE_BYTES)
+    return Calls(address=server.address, method=PUT, request=lambda number: put_request(f"commit-{number}", value))
 
 
-async def commits_per_second(call: Call, clients: int, seconds: float) -> float:
-    """Calls per second by `clients` callers, each waiting for its answer."""
-    done = 0
-    end = time.perf_counter() + seconds
+async def commits_per_second(calls: Calls, clients: int, seconds: float, replica: Replica | None) -> Measured:
+    """Calls by `clients` callers at a time, each of which waits for its answer.
 
-    async def client() -> None:
-        nonlocal done
-        while time.perf_counter() < end:
-            await call()
-            done += 1
+    Args:
+        calls: What they call.
+        clients: How many they are.
+        seconds: For how long.
+        replica: The control plane that is called; each call must commit. None: it is etcd.
+    """
+    before = await _revision_after_a_change(replica) if replica is not None else 0
+    measured = await asyncio.to_thread(Load(calls).run, clients, seconds)
+    if replica is not None:
+        assert await _revision_after_a_change(replica) - before == measured.calls + 1, "every call commits"
+    return measured
 
-    began = time.perf_counter()
-    async with asyncio.TaskGroup() as group:
-        for _ in range(clients):
-            group.create_task(client())
-    return done / (time.perf_counter() - began)
+
+async def _revision_after_a_change(replica: Replica) -> int:
+    request = pb.RegisterModelRequest(model_id=f"counted-{uuid.uuid4()}", spec=spec())
+    answer = await stub(replica).RegisterModel(request, metadata=_METADATA)
+    return answer.catalog_revision
 
 
 async def compare_databases(urls: dict[str, str], directory: Path, seconds: float) -> None:
     """Commits per second on each database and of etcd, in turns, by 1 client and then by 64."""
     async with AsyncExitStack() as stack:
-        calls: dict[str, Call] = {}
+        calls: dict[str, Calls] = {}
+        replicas: dict[str, Replica] = {}
         for name, url in urls.items():
             own = Path(tempfile.mkdtemp(dir=directory))
-            (replica,) = await stack.enter_async_context(control_planes(url, own))
-            calls[name] = registering_models(replica)
+            (replicas[name],) = await stack.enter_async_context(control_planes(url, own))
+            calls[name] = registering_models(replicas[name])
         etcd = await stack.enter_async_context(running_etcd(Path(tempfile.mkdtemp(dir=directory))))
         calls[ETCD] = putting(etcd)
+        load_cpu_us: list[float] = []
         for clients in (1, 64):
             rates: dict[str, list[float]] = {name: [] for name in calls}
             for _ in range(ROUNDS):
-                for name, call in calls.items():
-                    rates[name].append(await commits_per_second(call, clients, seconds))
+                for name in calls:
+                    measured = await commits_per_second(calls[name], clients, seconds, replicas.get(name))
+                    rates[name].append(measured.per_second)
+                    load_cpu_us.append(measured.cpu_s * 1e6 / measured.calls)
             for name in calls:
                 tell(_rate_line(f"{name}, {clients} client{'s' if clients > 1 else ''}", rates[name], rates[ETCD]))
+        tell("CPU of the load generator, each call".ljust(37) + f"{statistics.median(load_cpu_us):.0f} µs")
 
 
 def _rate_line(what: str, rates: Sequence[float], of_etcd: Sequence[float]) -> str:

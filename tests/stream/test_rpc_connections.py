@@ -62,3 +62,22 @@ async def test_a_compressed_message_is_refused_before_it_is_unpacked(address: st
         await check(address, service="a" * 100_000, compression=grpc.Compression.Gzip)
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert "gzip" in str(refused.value.details())
+
+
+async def test_a_call_costs_the_same_however_many_methods_there_are(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited_for: list[int] = []
+    wait = asyncio.wait
+
+    async def counting(tasks: Any, **options: Any) -> Any:
+        waited_for.append(len(tasks))
+        return await wait(tasks, **options)
+
+    monkeypatch.setattr(asyncio, "wait", counting)
+
+    for _ in range(3):
+        await check(address)
+
+    assert len(waited_for) >= 3, "grpc.aio waits for the next call in this way"
+    assert max(waited_for) <= 2, "and not once for each method; reflection has one of its own"
