@@ -52,6 +52,17 @@ async def test_an_idle_connection_is_closed_after_its_time(stack: contextlib.Asy
     assert len(engine.writers) == 2
 
 
+async def test_a_connection_that_was_idle_for_too_long_is_not_used(stack: contextlib.AsyncExitStack) -> None:
+    engine = Engine()
+    endpoint, upstream = await engine.serve(stack), client(stack)
+    await ask(upstream, endpoint)
+    [connection] = open_connections(upstream)
+    assert connection.idle_since is not None
+    connection.idle_since -= 61  # and the check that would close it is late
+    await ask(upstream, endpoint)
+    assert engine.connections_of_requests == [0, 1]
+
+
 async def test_a_connection_in_use_is_kept_beyond_the_time_of_idle_ones(stack: contextlib.AsyncExitStack) -> None:
     async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.3)
@@ -287,6 +298,8 @@ async def test_an_answer_before_the_end_of_a_large_body_counts(stack: contextlib
     upstream = client(stack)
     answer = await asyncio.wait_for(start(upstream, await Engine(refuse, reads_body=False).serve(stack), LARGE), 5)
     assert (answer.status, answer.first) == (413, b"{}")
+    [connection] = open_connections(upstream)
+    assert connection._transport.get_write_buffer_size() <= 320 * 1024, "the rest is not sent"
     answer.close()
     await until(lambda: not open_connections(upstream))
 
