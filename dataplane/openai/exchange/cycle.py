@@ -163,6 +163,8 @@ class Cycle(Response):
         """`WholeBody`: the request's body if all of it has come; None: receive its messages."""
         if self.more_body or self.disconnected or not self._is_news:
             return None
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         self._is_news = False
         return self._take_body()
 

@@ -256,6 +256,16 @@ async def test_a_body_that_has_come_is_taken_whole_and_once() -> None:
     assert cycle.pending_bytes == 0
 
 
+async def test_a_connection_is_read_again_when_its_body_is_taken() -> None:
+    connection = Connection()  # else nobody would notice that the client leaves
+    cycle = connection.cycle()
+    cycle.add_body(b"a" * 100_000)
+    connection.flow.pause_reading()
+    cycle.end_body()
+    assert cycle.whole_body() is not None
+    assert connection.wire.reading
+
+
 async def test_a_body_that_comes_in_pieces_is_received() -> None:
     connection = Connection()
     cycle = connection.cycle(expect=True)
