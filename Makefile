@@ -145,6 +145,10 @@ bench-disk: install ## Measure what a changed adapter costs on a data plane's di
 bench-sleep: install ## Compare sleeping replicas with starts from zero (on an accelerator; ARGS="--billions 8")
 	@$(BIN)/python -m tests.bench.bench_sleep $(ARGS)
 
+.PHONY: bench-vllm
+bench-vllm: install ## Compare real vLLM on the CPU through the ingress with its replica asked directly (5 minutes)
+	@$(BIN)/python -m tests.bench.vllm_path --alternating --limit-s 280 $(ARGS)
+
 .PHONY: fuzz
 fuzz: install ## Send random and mutated requests to every RPC, on both databases (ARGS="COUNT SEED"; 50,000)
 	@$(BIN)/python -m tests.fuzz $(ARGS)

@@ -217,7 +217,6 @@ def test_a_parser_of_a_plugin_is_known_to_the_engine(model: Path) -> None:
 
 
 async def test_the_lifespan_of_vllms_app_logs_the_load_until_the_engine_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    from vllm import envs
     from vllm.entrypoints.launchers.utils.server_utils import lifespan
 
     logged, enough = 0, asyncio.Event()
@@ -228,7 +227,7 @@ async def test_the_lifespan_of_vllms_app_logs_the_load_until_the_engine_ends(mon
         if logged == 2:
             enough.set()
 
-    monkeypatch.setattr(envs, "VLLM_LOG_STATS_INTERVAL", 0.001, raising=False)
+    monkeypatch.setenv("VLLM_LOG_STATS_INTERVAL", "0.001")
     app = fastapi.FastAPI(lifespan=lifespan)
     app.state.log_stats = True
     app.state.engine_client = SimpleNamespace(do_log_stats=do_log_stats)

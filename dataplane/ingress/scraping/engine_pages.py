@@ -7,7 +7,7 @@ Prometheus's HTTP service discovery. It gives each page the labels `model` and `
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -142,9 +142,7 @@ class EnginePages:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _replicas(activation: Activation) -> list[_Replica]:
-    return [
-        _Replica(name.removeprefix(_MODELS_PREFIX), endpoint, model.secret)
-        for name, model in sorted(activation.models.items())
-        for endpoint in model.endpoints
-    ]
+def _replicas(activation: Activation) -> Iterator[_Replica]:
+    for name, model in activation.models.items():
+        for endpoint in model.endpoints:
+            yield _Replica(name.removeprefix(_MODELS_PREFIX), endpoint, model.secret)
