@@ -299,5 +299,5 @@ def config(*, hidden_size: int = 4096, layers: int = 32, **changes: bool) -> Sim
 
 
 async def test_a_number_that_vllm_cannot_have_is_refused_by_name() -> None:
-    with pytest.raises(EngineStartError, match="api_server_count: got 17: takes a whole number from 1 to 16"):
+    with pytest.raises(EngineStartError, match="'api_server_count': got 17: takes a whole number from 1 to 16"):
         vllm_engine._front_end_count(SimpleNamespace(api_server_count=17), config(), 64)
