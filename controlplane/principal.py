@@ -60,14 +60,23 @@ def origin() -> Origin:
     return _origin.get()
 
 
-@contextmanager
-def acting_as(principal: Principal) -> Iterator[None]:
-    """Make `principal` the present principal within the block."""
-    token = _principal.set(principal)
-    try:
-        yield
-    finally:
-        _principal.reset(token)
+class acting_as:
+    """Make `principal` the present principal within the block.
+
+    A class, because a Sync stream is such a block for as long as it lasts, and a generator keeps
+    more memory.
+    """
+
+    __slots__ = ("_principal", "_token")
+
+    def __init__(self, principal: Principal) -> None:
+        self._principal = principal
+
+    def __enter__(self) -> None:
+        self._token = _principal.set(self._principal)
+
+    def __exit__(self, *_: object) -> None:
+        _principal.reset(self._token)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -16,6 +15,7 @@ from controlplane.principal import ANONYMOUS, Principal
 from controlplane.push.subscription.goodbyes import REMOVED, SUPERSEDED
 from controlplane.push.subscription.machine import Subscription
 from controlplane.push.subscription.revocations import RevocationPointers
+from controlplane.push.wake import Wake
 
 SUPERSEDED_RECONNECT_AFTER_S = 30.0
 """Asked of a client whose place another stream has taken: two data planes with the same id should
@@ -54,7 +54,7 @@ class Stream:
         """They go beside snapshots."""
         self.call = call
         self.caller = caller
-        self.wake = asyncio.Event()
+        self.wake = Wake()
         self.identity = Identity.SHARED
         """How sure it is whose stream it is. Set before it is attached."""
         self.is_ending = False

@@ -131,7 +131,7 @@ class SyncHandler:
             writing = writer.begin(self._write(stream, writer, attached))
             try:
                 with self._watch.over(stream, reading):
-                    await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
+                    await _first_done(reading, writing)
             finally:
                 # Without it, a writer that waits for the attachment would hold up the status.
                 attached.cancel()
@@ -147,29 +147,34 @@ class SyncHandler:
     async def _read(
         self, stream: Stream, requests: AsyncIterable[pb.SyncRequest], attached: asyncio.Future[None]
     ) -> None:
-        subscription = stream.subscription
         async for request in requests:
-            before = stream.progress
-            change = subscription.receive(request, self._clock())
-            stream.note_traffic(request)
-            if subscription.state is State.CLOSED:
-                # It crossed the Goodbye, and means nothing any more.
-                continue
-            stream.revocations.receive(request, store_uid=self._fan_out.head.position.store_uid)
-            if not attached.done():
-                stream.identity = self._identify(principal.current(), stream.data_plane_id)
-                session = await self._fan_out.prepare(stream.data_plane_id, stream.identity)
-                self._fan_out.attach(stream, session)
-                attached.set_result(None)
-                _log.info("sync_stream_began", data_plane=stream.data_plane_id, identity=stream.identity.value)
-            else:
-                since = self._fan_out.oldest_of(before.serving, subscription.progress.serving)
-                self._fan_out.received(stream, await self._known_part(stream, change, since))
-                self._measure(before, stream.progress)
-                if subscription.state is State.IDLE and subscription.settled and stream.revocations.next_batch is None:
-                    # Most messages of a fleet are its last answers to a change: nothing follows.
-                    continue
-            stream.wake.set()
+            await self._take(stream, request, attached)
+            # A stream waits here for most of its life, and would keep its last message.
+            del request
+
+    async def _take(self, stream: Stream, request: pb.SyncRequest, attached: asyncio.Future[None]) -> None:
+        subscription = stream.subscription
+        before = stream.progress
+        change = subscription.receive(request, self._clock())
+        stream.note_traffic(request)
+        if subscription.state is State.CLOSED:
+            # It crossed the Goodbye, and means nothing any more.
+            return
+        stream.revocations.receive(request, store_uid=self._fan_out.head.position.store_uid)
+        if not attached.done():
+            stream.identity = self._identify(principal.current(), stream.data_plane_id)
+            session = await self._fan_out.prepare(stream.data_plane_id, stream.identity)
+            self._fan_out.attach(stream, session)
+            attached.set_result(None)
+            _log.info("sync_stream_began", data_plane=stream.data_plane_id, identity=stream.identity.value)
+        else:
+            since = self._fan_out.oldest_of(before.serving, subscription.progress.serving)
+            self._fan_out.received(stream, await self._known_part(stream, change, since))
+            self._measure(before, stream.progress)
+            if subscription.state is State.IDLE and subscription.settled and stream.revocations.next_batch is None:
+                # Most messages of a fleet are its last answers to a change: nothing follows.
+                return
+        stream.wake.set()
 
     async def _known_part(self, stream: Stream, change: ResourceChange, since_revision: int) -> ResourceChange:
         held = self._fan_out.reported_by(stream)
@@ -249,6 +254,23 @@ class SyncHandler:
         if error.violations:
             return InvalidArgument.of_fields(error.violations)
         return FailedPrecondition(Reason.PROTOCOL_VIOLATION, error.message)
+
+
+async def _first_done(*tasks: asyncio.Task[None]) -> None:
+    """Return when one of the tasks is done. `asyncio.wait` keeps 1 kB more until then."""
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def note(_: asyncio.Task[None]) -> None:
+        if not done.done():
+            done.set_result(None)
+
+    for task in tasks:
+        task.add_done_callback(note)
+    try:
+        await done
+    finally:
+        for task in tasks:
+            task.remove_done_callback(note)
 
 
 def _mode(request: PieceRequest) -> str:

@@ -297,8 +297,12 @@ async def _only(requests: AsyncIterator[Any], timeout_s: float) -> Any:
 
 
 async def _each_parsed(requests: AsyncIterator[Callable[[], Any]]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield request()
+    async for parse in requests:
+        request = parse()
+        # Until the next message comes, which may be in minutes, neither is kept.
+        del parse
+        yield request
+        del request
 
 
 async def _run_stream(handler: Callable[..., Any], request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
