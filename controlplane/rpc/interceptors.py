@@ -32,6 +32,9 @@ _OWN_PACKAGE = "/broadsheet."
 _HOLDERS_MAX = 4
 """Violations of a request for which the database is asked."""
 
+_PEERS_MAX = 4096
+"""Connections whose address is kept, to find it once for each and not for each call."""
+
 _WATCH_GRACE_S = 0.2
 """Time for a health watch to report that the service stops."""
 
@@ -186,7 +189,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         if principal.current() is not principal.ANONYMOUS:
             return await _only(requests, REQUEST_TIMEOUT_S)
         try:
-            async with asyncio.timeout(REQUEST_TIMEOUT_S), self._reading.turn(peer_address(context.peer())):
+            async with asyncio.timeout(REQUEST_TIMEOUT_S), self._reading.turn(_caller_of(context.peer())):
                 request = await _only(requests, UNKNOWN_REQUEST_TIMEOUT_S)
         except TimeoutError:
             raise errors.ResourceExhausted(
@@ -238,7 +241,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
     ) -> AsyncIterator[None]:
         # Before the request is read, so that callers without permission learn nothing from it, and
         # hold nothing by not sending it.
-        peer = peer_address(context.peer())
+        peer = _caller_of(context.peer())
         with self._unknown.hold(peer):
             caller = await self._admit(method, context)
             if caller is principal.ANONYMOUS and not streaming:
@@ -357,6 +360,12 @@ async def _holder(served_name: str, holder_of: HolderOf) -> str | None:
     with contextlib.suppress(errors.Unavailable):  # the request is wrong all the same
         return await holder_of(served_name) if served_name else None
     return None
+
+
+@functools.lru_cache(_PEERS_MAX)
+def _caller_of(peer: str) -> str:
+    """Whom a call counts for, from gRPC's name of its peer (`ipv6:%5B::1%5D:50000`)."""
+    return peer_address(unquote(peer))
 
 
 def _origin(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> principal.Origin:

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import ipaddress
 from collections.abc import Iterator
-from urllib.parse import unquote
 
 from controlplane.errors import Reason, ResourceExhausted
-
-_PEERS_MAX = 4096
-"""Connections whose address is kept, to find it once for each and not for each call."""
 
 _IPV6_PREFIX_BITS = 64
 """A single host may choose any address with its prefix."""
@@ -60,10 +55,8 @@ class Places:
         return ResourceExhausted(Reason.TOO_MANY_UNKNOWN_CALLERS, f"there are {held}, and no more are let in")
 
 
-@functools.lru_cache(_PEERS_MAX)
 def peer_address(peer: str) -> str:
-    """Whom a call counts for, from gRPC's name of its peer (`ipv6:%5B::1%5D:50000`)."""
-    peer = unquote(peer)
+    """Whom a call counts for, from gRPC's name of its peer, unquoted (`ipv6:[::1]:50000`)."""
     kind, _, rest = peer.partition(":")
     if kind == "unix":
         return kind
