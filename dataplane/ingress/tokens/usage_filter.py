@@ -46,7 +46,7 @@ class UsageFilter:
     def feed(self, chunk: bytes) -> bytes:
         """What the caller gets of the next chunk."""
         *whole, self._unfinished = (self._unfinished + chunk).split(_END)
-        passed = b"".join([self._pass(event + _END) for event in whole])
+        passed = b"".join(map(self._pass, whole))
         if len(self._unfinished) > _UNFINISHED_BYTES_MAX or self._held_bytes > _UNFINISHED_BYTES_MAX:
             passed += self.end()
         return passed
@@ -57,7 +57,8 @@ class UsageFilter:
         self._unfinished = b""
         return passed
 
-    def _pass(self, event: bytes) -> bytes:
+    def _pass(self, lines: bytes) -> bytes:
+        event = lines + _END
         if not event.startswith(_DATA + b"{"):
             return self._release(b"") + event  # [DONE], or a comment
         try:
@@ -66,10 +67,13 @@ class UsageFilter:
             return self._release(b"") + event
         if parsed.choices is None:
             return self._release(b"") + event  # an error
-        if not parsed.choices and bytes(parsed.usage) != b"":
+        if not parsed.choices and bytes(parsed.usage):
             return self._release(bytes(parsed.system_fingerprint)) if self._unasked is Unasked.ALL else event
-        without = _without_usage(event) if bytes(parsed.usage) != b"" else event
-        ends_choice = any(choice.finish_reason is not None for choice in parsed.choices)
+        usage = bytes(parsed.usage)
+        without = _without_usage(event, usage) if usage else event
+        ends_choice = False
+        for choice in parsed.choices:
+            ends_choice = ends_choice or choice.finish_reason is not None
         if self._unasked is Unasked.ALL and (self._held or ends_choice):
             self._held.append((without, ends_choice))
             self._held_bytes += len(without)
@@ -83,7 +87,12 @@ class UsageFilter:
         return b"".join([_with_fingerprint(event, fingerprint) if ends else event for event, ends in held])
 
 
-def _without_usage(event: bytes) -> bytes:
+def _without_usage(event: bytes, usage: bytes) -> bytes:
+    # As vLLM writes it. It cannot be within a text, where quotation marks have a backslash before
+    # them; if it is there twice, one of them is in another object.
+    written = b',"usage":' + usage
+    if event.count(written) == 1:
+        return event.replace(written, b"")
     fields = _fields.decode(event[len(_DATA) :])
     del fields["usage"]
     return _DATA + msgspec.json.encode(fields) + _END

@@ -53,6 +53,15 @@ CASES = {
         event("a", usage(4), finish='"stop"') + b"data: {",
         event("a", finish='"stop"') + b"data: {",
     ),
+    "the same usage in another object": (
+        b'data: {"choices":[{"a":1,"usage":{"t":1}}],"usage":{"t":1},"x":2}\n\n',
+        b'data: {"choices":[{"a":1,"usage":{"t":1}}],"x":2}\n\n',
+    ),
+    "usage as its text, too": (event(',\\"usage\\":{}', ',"usage":{}'), event(',\\"usage\\":{}')),
+    "usage before all else, and with blanks": (
+        b'data: {"usage":{"t":1},"choices":[]} \n\ndata: {"choices":[{}], "usage": {"t":1}}\n\n',
+        b'data: {"choices":[{}]}\n\n',
+    ),
     "what is no event": (
         b": comment\n\nevent: x\ndata: y\n\ndata: {oops\n\n",
         b": comment\n\nevent: x\ndata: y\n\ndata: {oops\n\n",
