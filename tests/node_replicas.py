@@ -165,8 +165,8 @@ class Replicas:
         """End one of them by a signal, and wait until it has ended."""
         os.kill(pid, number)
         process = self.running.pop(pid)
-        self._pipes.pop(pid).close()
         process.join(15)
+        self._pipes.pop(pid).close()
         assert process.exitcode is not None, "a replica did not end"
 
     def listeners(self) -> int:
