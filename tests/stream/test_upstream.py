@@ -233,7 +233,7 @@ async def test_a_reader_that_stops_slows_its_engine_down(stack: contextlib.Async
     async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal sent
         writer.write(EVENTS)
-        while True:
+        while not writer.is_closing():
             piece = b"%d;" % sent * 2000
             writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
             sent += 1
