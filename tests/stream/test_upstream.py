@@ -279,6 +279,16 @@ async def test_a_large_body_waits_outside_of_the_transport(
     assert engine.bodies[1] == LARGE
 
 
+@pytest.mark.parametrize("middle", [b"", b"x", LARGE[:300_000]])
+async def test_a_body_in_parts_reaches_the_engine_as_one(stack: contextlib.AsyncExitStack, middle: bytes) -> None:
+    engine = Engine()
+    view = memoryview(LARGE)
+    parts: list[bytes | memoryview] = [view[:40_000], middle, view[40_000:90_000]]
+    answer = await client(stack).start(await engine.serve(stack), "/v1/completions", b"", b"", parts)
+    answer.close()
+    assert engine.bodies == [b"".join(parts)]
+
+
 async def test_an_answer_before_the_end_of_a_large_body_counts(stack: contextlib.AsyncExitStack) -> None:
     too_large = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\n\r\n{}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import urllib.parse
+from collections.abc import Sequence
 
 from dataplane.ingress.engine_trust import EngineTrust
 from dataplane.ingress.limits import IngressSettings
@@ -16,6 +17,9 @@ from dataplane.ingress.upstream.pool import ConnectionPool
 from dataplane.openai import error_answers, wire
 from dataplane.openai import errors as openai_errors
 from dataplane.snapshot.activation import Endpoint
+
+Content = bytes | Sequence[bytes | memoryview]
+"""A body, whole or in parts. The parts of a large one are not joined."""
 
 _ERROR_BYTES_MAX = 16 * 1024
 """Of the error of a replica. Its words are redacted and have at most 300 characters."""
@@ -36,7 +40,7 @@ class Upstream:
         self._trust = trust
         self._pool = ConnectionPool(keepalive_s=settings.upstream_keepalive_s, silence_s=settings.request_timeout_s)
 
-    async def start(self, endpoint: Endpoint, path: str, query: bytes, headers: bytes, body: bytes) -> Answer:
+    async def start(self, endpoint: Endpoint, path: str, query: bytes, headers: bytes, body: Content) -> Answer:
         """Send a request and wait for the first piece of the answer.
 
         An engine that streams sends its headers long before its first token. They are held back
@@ -47,7 +51,7 @@ class Upstream:
             path: Of the route.
             query: As the caller sent it, without its question mark.
             headers: Lines from `engine_headers`.
-            body: What is sent.
+            body: What is sent, whole or in parts that follow each other.
 
         Raises:
             UpstreamSilent: no answer came in time.
@@ -60,10 +64,12 @@ class Upstream:
             if not endpoint.url.startswith("https:"):
                 raise UpstreamFailed("engine without TLS", refused=True)
             tls = self._trust.context
-        head = request_head(endpoint.url, path, query, headers, len(body))
+        parts = (body,) if isinstance(body, bytes) else body
+        body_bytes = sum(map(len, parts))
+        head = request_head(endpoint.url, path, query, headers, body_bytes)
         connection = self._pool.take(endpoint.url, tls) or await self._connect(endpoint.url, tls)
         try:
-            await connection.send(head, body)
+            await connection.send(head, parts, body_bytes)
             await connection.head()
             if connection.answer.status == 401:
                 # The secret was wrong, so another process has taken over the port. It says nothing
