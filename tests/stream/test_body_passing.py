@@ -94,7 +94,7 @@ async def ask(world: World, answer: bytes, caller: Caller) -> Caller:
 
 @pytest.mark.parametrize("reads_slowly", [False, True])
 async def test_a_stream_is_written_as_it_comes_with_its_end_as_a_message(world: World, reads_slowly: bool) -> None:
-    pieces = [piece * 400 for piece in events(200)]
+    pieces = [piece * 200 for piece in events(100)]
     caller = await ask(world, EVENTS + chunked(*pieces, b""), Caller(reads_slowly=reads_slowly))
     assert caller.body == b"".join(pieces)
     assert caller.written > 1
@@ -135,7 +135,7 @@ async def test_a_caller_that_leaves_ends_the_stream_at_the_engine(world: World) 
         await reader.readuntil(b"}")
         writer.write(EVENTS)
         with contextlib.suppress(ConnectionError):
-            while True:
+            while not writer.is_closing():
                 writer.write(chunked(*events(10)))
                 await writer.drain()
                 await asyncio.sleep(0.001)
@@ -163,3 +163,40 @@ async def test_tokens_are_counted_and_what_was_not_asked_for_is_taken_out(world:
         await world.app(caller.scope, caller.receive, caller.send)
     assert caller.body == b"".join(events(3)) + b"data: [DONE]\n\n"
     assert world.app.key_access.used()["uid-k"][1] == 7
+
+
+async def test_a_caller_that_stops_reading_stops_its_engine_and_nobody_else(world: World) -> None:
+    sent = 0
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"}")
+        writer.write(EVENTS)
+        with contextlib.suppress(ConnectionError):
+            while not writer.is_closing():
+                writer.write(chunked(b"x" * 50_000))
+                sent += 50_000
+                await writer.drain()
+
+    server = await asyncio.start_server(endless, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    _, other_url = await world.engine()
+    catalog = views.snapshot(views.model("m"), views.model("other"))
+    world.show(catalog, m=ready(url), other=ready(other_url))
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(world.url.rpartition(":")[2]), limit=1000)
+    body = b'{"model":"m","stream":true}'
+    writer.write(b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (PATH.encode(), len(body), body))
+    before = -1
+    async with asyncio.timeout(20):
+        while before != sent or not sent:  # until all sockets between them are full
+            before = sent
+            await asyncio.sleep(0.2)
+    [connection] = world.app._inference._upstream._pool._open
+    assert connection._held_bytes <= 320 * 1024
+    assert connection._reading_paused
+    assert (await world.post(PATH, {"model": "other"})).status == 200
+    while sent == before:  # it goes on where it stopped
+        assert await asyncio.wait_for(reader.read(100_000), 5)
+    writer.close()
+    await until(lambda: world.app.applications_in_use() == {})
+    server.close()

@@ -41,10 +41,7 @@ async def test_the_connection_that_was_used_last_is_used_next(stack: contextlib.
 async def test_an_idle_connection_is_closed_after_its_time(stack: contextlib.AsyncExitStack) -> None:
     engine = Engine()
     endpoint, upstream = await engine.serve(stack), client(stack, upstream_keepalive_s=0.2)
-    for _ in range(5):  # it is kept as long as it is used
-        await ask(upstream, endpoint)
-        await asyncio.sleep(0.1)
-    assert len(engine.writers) == 1
+    await ask(upstream, endpoint)
     await until(lambda: not open_connections(upstream))
     assert upstream._pool._idle == {}, "an endpoint that is gone leaves nothing"
     assert upstream._pool._timer is None
@@ -208,17 +205,11 @@ async def test_the_error_of_an_adapter_is_read_in_bounds(stack: contextlib.Async
 
 
 async def test_silence_before_and_within_an_answer_is_noticed(stack: contextlib.AsyncExitStack) -> None:
-    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for piece in (EVENTS, *[b"1\r\nx\r\n"] * 5):
-            writer.write(piece)
-            await asyncio.sleep(0.1)
-
     upstream = client(stack, request_timeout_s=0.2)
     with pytest.raises(UpstreamSilent):
         await ask(upstream, await Engine(b"").serve(stack))
-    answer = await start(upstream, await Engine(say).serve(stack))
-    got = [answer.first, *[await answer.more() for _ in range(4)]]
-    assert b"".join(got) == b"xxxxx", "as long as something comes, it may take any time"
+    answer = await start(upstream, await Engine(EVENTS + b"1\r\nx\r\n").serve(stack))
+    assert answer.first == b"x"
     with pytest.raises(UpstreamSilent):
         await answer.more()
     answer.close()
@@ -233,7 +224,7 @@ async def test_a_reader_that_stops_slows_its_engine_down(stack: contextlib.Async
     async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal sent
         writer.write(EVENTS)
-        while True:
+        while not writer.is_closing():
             piece = b"%d;" % sent * 2000
             writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
             sent += 1
@@ -286,6 +277,16 @@ async def test_a_large_body_waits_outside_of_the_transport(
     may_read.set()
     assert await asyncio.wait_for(asking, 20) == b"{}"
     assert engine.bodies[1] == LARGE
+
+
+@pytest.mark.parametrize("middle", [b"", b"x", LARGE[:300_000]])
+async def test_a_body_in_parts_reaches_the_engine_as_one(stack: contextlib.AsyncExitStack, middle: bytes) -> None:
+    engine = Engine()
+    view = memoryview(LARGE)
+    parts: list[bytes | memoryview] = [view[:40_000], middle, view[40_000:90_000]]
+    answer = await client(stack).start(await engine.serve(stack), "/v1/completions", b"", b"", parts)
+    answer.close()
+    assert engine.bodies == [b"".join(parts)]
 
 
 async def test_an_answer_before_the_end_of_a_large_body_counts(stack: contextlib.AsyncExitStack) -> None:

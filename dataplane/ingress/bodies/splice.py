@@ -13,11 +13,6 @@ Content = bytes | Sequence[bytes | memoryview]
 """A body to be sent, whole or in parts that follow each other."""
 
 
-def length_of(content: Content) -> int:
-    """Its bytes."""
-    return len(content) if isinstance(content, bytes) else sum(map(len, content))
-
-
 class Edit(NamedTuple):
     """Puts `new` in the place of the bytes from `start` to before `end`."""
 

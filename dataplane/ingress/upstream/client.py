@@ -6,7 +6,7 @@ import asyncio
 import ssl
 import urllib.parse
 
-from dataplane.ingress.bodies.splice import Content, length_of
+from dataplane.ingress.bodies.splice import Content
 from dataplane.ingress.engine_trust import EngineTrust
 from dataplane.ingress.limits import IngressSettings
 from dataplane.ingress.upstream.answer import Answer
@@ -48,7 +48,7 @@ class Upstream:
             path: Of the route.
             query: As the caller sent it, without its question mark.
             headers: Lines from `engine_headers`.
-            body: What is sent.
+            body: What is sent, whole or in parts that follow each other.
 
         Raises:
             UpstreamSilent: no answer came in time.
@@ -61,10 +61,12 @@ class Upstream:
             if not endpoint.url.startswith("https:"):
                 raise UpstreamFailed("engine without TLS", refused=True)
             tls = self._trust.context
-        head = request_head(endpoint.url, path, query, headers, length_of(body))
+        parts = (body,) if isinstance(body, bytes) else body
+        body_bytes = sum(map(len, parts))
+        head = request_head(endpoint.url, path, query, headers, body_bytes)
         connection = self._pool.take(endpoint.url, tls) or await self._connect(endpoint.url, tls)
         try:
-            await connection.send(head, body)
+            await connection.send(head, parts, body_bytes)
             await connection.head()
             if connection.answer.status == 401:
                 # The secret was wrong, so another process has taken over the port. It says nothing

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from dataplane.ingress.bodies.splice import Content
 from dataplane.ingress.upstream.answer_parser import AnswerParser
 from dataplane.ingress.upstream.failures import UpstreamFailed, UpstreamSilent
 
@@ -73,8 +72,10 @@ class Connection(asyncio.Protocol):
 
     # --- the request's task -----------------------------------------------------------------------
 
-    async def send(self, head: bytes, body: Content) -> None:
-        """Send a request. Returns early if the engine answers before it has all of the body.
+    async def send(self, head: bytes, body: Sequence[bytes | memoryview], body_bytes: int) -> None:
+        """Send a request whose body has these parts, `body_bytes` together.
+
+        Returns early if the engine answers before it has all of the body.
 
         Raises:
             UpstreamFailed: Nothing was sent, because the connection has ended.
@@ -83,22 +84,14 @@ class Connection(asyncio.Protocol):
             raise UpstreamFailed("the connection has ended", refused=True)
         self.answer.begin()
         self._heard = True
-        if isinstance(body, bytes) and len(body) <= _WHOLE_WRITE_BYTES_MAX:
-            self._transport.write(head + body)
+        if body_bytes <= _WHOLE_WRITE_BYTES_MAX:
+            self._transport.write(b"".join((head, *body)))
             return
         self._transport.write(head)
-        for part in (body,) if isinstance(body, bytes) else body:
-            rest = memoryview(part)
-            while rest:
-                if self._is_answered() or self._transport.is_closing():
-                    self._cut_short = True
-                    return
-                self._transport.write(rest[:_SLICE_BYTES])
-                rest = rest[_SLICE_BYTES:]
-                await asyncio.sleep(0)  # others get their turn, also while the engine takes all at once
-                while self._writing_paused and not self._is_answered():
-                    await self._wait()
-                self._heard = True
+        for part in body:
+            await self._send_in_slices(memoryview(part))
+            if self._cut_short:
+                return
 
     async def head(self) -> None:
         """Wait for the head of the answer.
@@ -153,12 +146,8 @@ class Connection(asyncio.Protocol):
 
     def can_be_kept(self) -> bool:
         """Whether another request may be sent after this one."""
-        return (
-            self.answer.keeps_alive
-            and not self._cut_short
-            and not self._transport.is_closing()
-            and not self._transport.get_write_buffer_size()
-        )
+        is_sent = not self._cut_short and not self._transport.get_write_buffer_size()
+        return is_sent and self.answer.keeps_alive and not self._transport.is_closing()
 
     def become_idle(self) -> None:
         """The task has what it needs, and the connection is kept."""
@@ -237,6 +226,18 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     # --- between them -----------------------------------------------------------------------------
+
+    async def _send_in_slices(self, rest: memoryview) -> None:
+        while rest:
+            if self._is_answered() or self._transport.is_closing():
+                self._cut_short = True
+                return
+            self._transport.write(rest[:_SLICE_BYTES])
+            rest = rest[_SLICE_BYTES:]
+            await asyncio.sleep(0)  # others get their turn, also while the engine takes all at once
+            while self._writing_paused and not self._is_answered():
+                await self._wait()
+            self._heard = True
 
     def _is_answered(self) -> bool:
         return self.answer.ended or bool(self._held)

@@ -54,7 +54,7 @@ async def asked() -> tuple[Connection, Wire]:
     wire = Wire()
     connection = Connection(endpoint="http://x:1", tls=None, host_timeout_s=15, on_lost=lambda _: None)
     connection._transport = wire
-    await connection.send(b"POST / HTTP/1.1\r\n\r\n", b"{}")
+    await connection.send(b"POST / HTTP/1.1\r\n\r\n", (b"{", memoryview(b"}")), 2)
     assert wire.sent == b"POST / HTTP/1.1\r\n\r\n{}"
     connection.data_received(EVENTS + chunk(b"1"))
     await connection.head()
