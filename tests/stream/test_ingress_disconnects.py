@@ -80,7 +80,8 @@ async def test_a_client_that_leaves_before_its_body_has_come_ends_its_request(wo
 
 
 def alive() -> int:
-    return sum(isinstance(one, (RequestContext, Cycle)) for one in gc.get_objects())
+    # By type: `isinstance` would ask proxies of other libraries for their class.
+    return sum(type(one) in (RequestContext, Cycle) for one in gc.get_objects())
 
 
 async def test_a_request_leaves_nothing_for_the_garbage_collector(world: World) -> None:
@@ -95,6 +96,6 @@ async def test_a_request_leaves_nothing_for_the_garbage_collector(world: World) 
                 await connection.send(CHAT + b"\r\n" + BODY)
                 assert await connection.answer() == (200, b'{"ok":true}')
             await asyncio.sleep(0)
-            assert alive() == before
+            assert alive() <= before
         finally:
             gc.enable()
