@@ -30,6 +30,7 @@ from dataplane.openai.http_protocol import protocol_class
 from dataplane.openai.listening import listener_on
 
 _START_S = 20.0
+_ANSWERS_AFTER_S = {"/slow": 0.5, "/soon": 0.02}
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.node_replicas"])
 """One process imports all of it once, and is forked for each replica."""
@@ -59,19 +60,14 @@ class Shown:
 
 
 def run_replica(node: Node, port: int, told: PipeConnection) -> None:
-    """Serve until SIGTERM. Answers who answers, after the time that the path names.
-
-    `/slow` waits for half a second, and `/block` hangs for as long.
-    """
+    """Serve until SIGTERM. Answers who answers, at some paths after a while."""
     uvloop.run(_serve(node, port, told))
 
 
 async def _serve(node: Node, port: int, told: PipeConnection) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] == "/slow":
-            await asyncio.sleep(0.5)
-        if scope["path"] == "/block":
-            time.sleep(0.5)  # noqa: ASYNC251  # a hang is what is wanted
+        if scope["path"] in _ANSWERS_AFTER_S:
+            await asyncio.sleep(_ANSWERS_AFTER_S[scope["path"]])
         await send_whole(send, 200, [JSON], json.dumps({"pid": os.getpid()}).encode())
 
     def show() -> None:
@@ -155,9 +151,14 @@ class Replicas:
         """Start a replica that listens elsewhere."""
         return self.start(port=_free_port())[0]
 
-    def connect(self) -> Connection:
-        """A new connection of a client. It is closed with the node."""
+    def connect(self, *, again: bool = False) -> Connection:
+        """A new connection of a client. It is closed with the node.
+
+        Args:
+            again: Whether it connects again when an answer says that the connection ends.
+        """
         connection = Connection(self.node)
+        connection.connects_again(again)
         self._connections.append(connection)
         return connection
 
@@ -203,6 +204,10 @@ class Connection:
             self._http = http.client.HTTPSConnection("127.0.0.1", node.port, timeout=timeout_s, context=context)
         self._http.connect()
         self._http.auto_open = 0
+
+    def connects_again(self, again: bool) -> None:
+        """Whether it connects again when an answer says that the connection ends."""
+        self._http.auto_open = int(again)
 
     def __enter__(self) -> Connection:
         return self

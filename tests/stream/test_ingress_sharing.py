@@ -8,13 +8,14 @@ import signal
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from dataplane.openai.http_limits import HttpLimits
 from tests.certificates import Authority
-from tests.node_replicas import Replicas, running_node
+from tests.node_replicas import Connection, Replicas, running_node
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -34,6 +35,37 @@ def test_a_replica_that_starts_gets_the_next_connections() -> None:
         node.start()
         connections += [node.connect() for _ in range(3)]
         assert node.spread(connections) == [3, 3]
+
+
+def test_kept_connections_in_use_move_to_a_replica_that_starts_and_no_request_fails() -> None:
+    with running_node(1) as node, ThreadPoolExecutor(6) as threads:
+        ends = threading.Event()
+        connections = [node.connect(again=True) for _ in range(6)]
+
+        def use(connection: Connection) -> int:
+            count = 0
+            while not ends.is_set():
+                connection.ask("/soon")
+                count += 1
+            return count
+
+        used = [threads.submit(use, connection) for connection in connections]
+        try:
+            node.start()
+            node.until(lambda: {node.shown(pid).connections for pid in node.running} == {3})
+        finally:
+            ends.set()
+        assert all(one.result() > 1 for one in used)
+        assert node.spread(connections) == [3, 3]
+
+
+def test_idle_connections_are_left_alone_when_a_replica_starts() -> None:
+    with running_node(1) as node:
+        connections = [node.connect() for _ in range(4)]
+        assert node.spread(connections) == [4]
+        node.start()
+        time.sleep(1.2)
+        assert node.spread(connections) == [4, 0]
 
 
 def test_what_closed_counts_no_more() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -86,3 +87,11 @@ def choose_any(own_slot: int, others: Sequence[Candidate]) -> int | None:
     if not willing:
         return None
     return min(willing, key=lambda other: (other.connections, (other.slot - own_slot) % SLOTS)).slot
+
+
+def surplus(own: int, others: Sequence[Candidate]) -> int:
+    """How many connections of this replica should be at the others, which have fewer; mostly 0."""
+    willing = [other.connections for other in others if other.connections < other.room]
+    if not willing or own - min(willing) < _LEAST_DIFFERENCE + own // _SLACK:
+        return 0
+    return max(0, own - math.ceil((own + sum(willing)) / (1 + len(willing))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import socket
 import time
@@ -26,6 +27,12 @@ FIRST_REQUEST_S = 0.1
 requests are on their way, and idle connections are closed next."""
 _ACCEPTS_AT_END = 64
 """Turns in which a replica that stops alone accepts what has come to its listener."""
+
+
+_EVEN_OUT_S = 1.0
+"""How often a replica looks whether it has too many connections, as after the start of another."""
+_EVEN_OUT_MAX = 16
+"""How many it gives up at a time: each costs its client a new connection."""
 
 
 class OpenConnections(set[Any]):
@@ -77,6 +84,9 @@ class SharedServer(uvicorn.Server):
         self._opening: set[asyncio.Task[None]] = set()
         self._loops: dict[int, AcceptLoop] = {}
         """By the number of the socket, which all files of it have."""
+        self._leaving: set[Any] = set()
+        """Connections that end with the answer in progress."""
+        self._evens_out: asyncio.TimerHandle | None = None
         self._serves = False
         self._stopping = False
 
@@ -110,11 +120,14 @@ class SharedServer(uvicorn.Server):
         self._show()
         for loop in self._loops.values():
             loop.start()
+        self._even_out()
         self.started = True
 
     def stop_accepting(self) -> None:
         """Give the listeners to another replica of the node. Open connections stay."""
         self._stopping = True
+        if self._evens_out is not None:
+            self._evens_out.cancel()
         self._show()
         for loop in self._loops.values():
             self._siblings.give(loop.listener)
@@ -205,6 +218,24 @@ class SharedServer(uvicorn.Server):
             self._connections.opening.discard(protocol)
             self._show()
 
+    def _even_out(self) -> None:
+        """End connections that other replicas should have: their next answer says so.
+
+        A client then connects anew, and loses nothing. Idle connections stay, because a request may
+        be on its way, and streams that have begun, because their head has been sent.
+        """
+        self._leaving.intersection_update(self._connections)
+        surplus = self._siblings.surplus(self.connections - len(self._leaving))
+        if surplus:
+            self._end_some(min(surplus, _EVEN_OUT_MAX))
+        self._evens_out = asyncio.get_running_loop().call_later(_EVEN_OUT_S, self._even_out)
+
+    def _end_some(self, count: int) -> None:
+        able = (one for one in self._connections if one not in self._leaving and _can_end(one))
+        for connection in itertools.islice(able, count):
+            connection.cycle.keep_alive = False
+            self._leaving.add(connection)
+
     def _close(self, loop: AcceptLoop) -> None:
         self._loops = {number: other for number, other in self._loops.items() if other is not loop}
         if self._serves:
@@ -214,3 +245,8 @@ class SharedServer(uvicorn.Server):
     def _show(self) -> None:
         room = self._max_connections if self._serves and not self._stopping else 0
         self._siblings.show(self.connections, room)
+
+
+def _can_end(connection: Any) -> bool:
+    cycle = connection.cycle
+    return cycle is not None and cycle.keep_alive and not cycle.response_started

@@ -15,7 +15,7 @@ from dataplane.ingress.sharing.accept_loop import AcceptLoop
 from dataplane.ingress.sharing.board import Board
 from dataplane.ingress.sharing.inlet import Inlet
 from dataplane.ingress.sharing.link import Link
-from dataplane.ingress.sharing.placement import SLOTS, Candidate, choose, choose_any
+from dataplane.ingress.sharing.placement import SLOTS, Candidate, choose, choose_any, surplus
 
 _BEAT_S = 0.2
 """How often a replica shows that its event loop runs."""
@@ -115,6 +115,10 @@ class Siblings:
         else:
             slot = choose(own + self._on_the_way(self._slot), self._slot, others, self._on_the_way)
         return slot is not None and self._links[slot].hand(connection, hops)
+
+    def surplus(self, own: int) -> int:
+        """How many of so many connections should be at other replicas."""
+        return surplus(own, self._candidates())
 
     def give(self, listener: socket.socket) -> bool:
         """Give a listener to another replica. Returns False if none takes it."""

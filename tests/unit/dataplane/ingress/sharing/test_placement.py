@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dataplane.ingress.sharing.placement import Budget, Candidate, choose, choose_any
+from dataplane.ingress.sharing.placement import Budget, Candidate, choose, choose_any, surplus
 
 
 def others(*connections: int, room: int = 100) -> list[Candidate]:
@@ -86,3 +86,26 @@ def test_a_burst_is_shared_whole_and_a_flood_of_short_connections_at_a_bounded_c
     assert spend(1000) == 100
     now[0] += 3600.0
     assert spend(1000) == 256
+
+
+@pytest.mark.parametrize(
+    ("own", "counts", "wanted"),
+    [
+        (6, (0,), 3),
+        (6, (5,), 0),
+        (6, (4,), 1),
+        (7, (0, 0), 4),
+        (100, (95, 93), 0),  # within a sixteenth
+        (100, (0, 0, 0), 75),
+        (5, (4, 0), 2),
+        (3, (), 0),
+        (0, (9,), 0),
+        (3, (1, 9), 0),  # another one has too many
+    ],
+)
+def test_the_surplus_is_what_brings_this_replica_to_the_mean(own: int, counts: tuple[int, ...], wanted: int) -> None:
+    assert surplus(own, others(*counts)) == wanted
+
+
+def test_nothing_is_too_much_if_nobody_has_room() -> None:
+    assert surplus(50, [*others(10, room=10), *others(0, room=0)]) == 0
