@@ -159,8 +159,8 @@ bench-sleep: install ## Compare sleeping replicas with starts from zero (on an a
 	@$(BIN)/python -m tests.bench.bench_sleep $(ARGS)
 
 .PHONY: bench-vllm
-bench-vllm: install ## Compare real vLLM on the CPU through the ingress with its replica asked directly (5 minutes)
-	@$(BIN)/python -m tests.bench.vllm_path --alternating --limit-s 280 $(ARGS)
+bench-vllm: install ## Compare real vLLM on the CPU through the ingress with its replica asked directly (7 minutes)
+	@$(BIN)/python -m tests.bench.vllm_path --alternating $(ARGS)
 
 .PHONY: fuzz
 fuzz: install ## Send random and mutated requests to every RPC, on both databases (ARGS="COUNT SEED"; 50,000)

@@ -5,8 +5,8 @@
 Subjects: `through` (the ingress), `direct` (the engine replica behind it), `plainN` (`vllm serve`
 with N API servers), `router` (vllm-router before the last `plainN`). All engines have the same
 arguments. They run at the same time, and are asked in turns: a round asks each once with each
-number of streams, in another order than the round before. With `--alternating`, each stream asks
-all of them in turns, request by request; what disturbs one then disturbs all. Ratios are those
+number of streams, in another order than the round before. With `--alternating`, a single stream
+asks all of them in turns, request by request; what disturbs one then disturbs all. Ratios are those
 within a round. Every request has a prompt of its own, or the prefix cache would answer.
 
 Rows are added to `rows.jsonl` in `--out`, so a run can be continued by another; the report is about
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     add("--limit-s", type=float, default=0.0, help="begin no measurement after so long; 0: no limit")
     add("--ramp-s", type=float, default=1.0)
     add("--window-s", type=float, default=8.0)
-    add("--alternating", action="store_true", help="every stream asks all subjects in turns; for noisy machines")
+    add("--alternating", action="store_true", help="a single stream asks all subjects in turns; for noisy machines")
     add("--max-tokens", type=int, default=16)
     add("--prompt-words", type=int, default=40)
     add("--generators", type=int, default=1, help="processes of the load generator")
@@ -135,14 +135,14 @@ def start(given: argparse.Namespace, directory: Path, engine: Engine, stack: con
 
 
 def measure(given: argparse.Namespace, generators: Generators, subjects: Sequence[Subject], began: float) -> None:
-    """Ask the subjects, round after round: together, or one after the other."""
+    """Ask the subjects, round after round."""
     run_id = secrets.token_hex(3)
-    groups = [list(subjects)] if given.alternating else [[subject] for subject in subjects]
     one_s = given.ramp_s + given.window_s + SETTLE_S
-    for group in groups:  # kernels and caches are warm afterwards
-        generators.measure(_targets(group), _shape(given, max(given.streams), 0.5), lambda *_: None)
+    for subject in subjects:  # kernels and caches are warm afterwards
+        generators.measure(subject.targets, _shape(given, max(given.streams), 0.5), lambda *_: None)
     for number in range(given.rounds):
         for streams in given.streams:
+            groups = groups_of(subjects, in_turns=given.alternating and streams == 1)
             if given.limit_s and time.monotonic() - began + len(groups) * one_s > given.limit_s:
                 tell("  the time is over")
                 return
@@ -154,6 +154,16 @@ def measure(given: argparse.Namespace, generators: Generators, subjects: Sequenc
                     _tell(row)
 
 
+def groups_of(subjects: Sequence[Subject], *, in_turns: bool) -> list[list[Subject]]:
+    """Who is asked at the same time: all, or one after the other.
+
+    Several streams never ask several subjects at once. A request that arrives a moment after its
+    neighbours misses the engine's next step, and then waits for a whole one: the slower way would
+    look as much slower as a step is long.
+    """
+    return [list(subjects)] if in_turns else [[subject] for subject in subjects]
+
+
 def measure_once(
     given: argparse.Namespace, generators: Generators, group: Sequence[Subject], streams: int, round_id: str
 ) -> list[rows.Row]:
@@ -163,7 +173,7 @@ def measure_once(
         _targets(group),
         _shape(given, streams, given.ramp_s),
         cpu_during(processes),
-        alternating=given.alternating,
+        alternating=len(group) > 1,
     )
     return [
         rows.row_of(
@@ -173,7 +183,7 @@ def measure_once(
                 streams=streams,
                 round=round_id,
                 window_s=given.window_s,
-                alternating=given.alternating,
+                alternating=len(group) > 1,
             ),
             counts,
             measured.seen,
