@@ -186,7 +186,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         if principal.current() is not principal.ANONYMOUS:
             return await _only(requests, REQUEST_TIMEOUT_S)
         try:
-            async with asyncio.timeout(REQUEST_TIMEOUT_S), self._reading.turn(peer_address(context.peer())):
+            async with asyncio.timeout(REQUEST_TIMEOUT_S), self._reading.turn(peer_address(unquote(context.peer()))):
                 request = await _only(requests, UNKNOWN_REQUEST_TIMEOUT_S)
         except TimeoutError:
             raise errors.ResourceExhausted(
@@ -238,7 +238,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
     ) -> AsyncIterator[None]:
         # Before the request is read, so that callers without permission learn nothing from it, and
         # hold nothing by not sending it.
-        peer = peer_address(context.peer())
+        peer = peer_address(unquote(context.peer()))
         with self._unknown.hold(peer):
             caller = await self._admit(method, context)
             if caller is principal.ANONYMOUS and not streaming:

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import ipaddress
 from collections.abc import Iterator
-from urllib.parse import unquote
 
 from controlplane.errors import Reason, ResourceExhausted
 
@@ -62,8 +61,7 @@ class Places:
 
 @functools.lru_cache(_PEERS_MAX)
 def peer_address(peer: str) -> str:
-    """Whom a call counts for, from gRPC's name of its peer (`ipv6:%5B::1%5D:50000`)."""
-    peer = unquote(peer)
+    """Whom a call counts for, from gRPC's name of its peer, unquoted (`ipv6:[::1]:50000`)."""
     kind, _, rest = peer.partition(":")
     if kind == "unix":
         return kind

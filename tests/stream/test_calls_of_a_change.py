@@ -1,4 +1,4 @@
-"""How much Python a change of the catalog takes, over gRPC: a count, which no busy machine moves."""
+"""How much Python a change of the catalog takes: a count, which no busy machine moves."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import sys
 import uuid
 from pathlib import Path
 from types import FrameType
-
-import pytest
 
 from broadsheet.v1 import registry_service_pb2 as pb
 from tests.bench.unary_load import Calls, Load, Measured
