@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 import structlog
+import uvloop
 
 from controlplane import backup_command, errors, keys_command, logs, settings
 from controlplane.access import setup as access
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logs.configure(loaded.log_format)
     collect_rarely()
     try:
-        asyncio.run(run(loaded))
+        uvloop.run(run(loaded))
     except errors.SetupError as error:
         return _complain(error, EXIT_SETUP)
     return 0

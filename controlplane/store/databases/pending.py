@@ -51,7 +51,9 @@ class PendingWrites:
     def insert(self, table: Table, row: Mapping[str, Any], *, or_ignore: bool) -> None:
         """Add a row."""
         self._inserts.append(_Insert(table, row, or_ignore))
-        self.blob_bytes += sum(len(value) for value in row.values() if isinstance(value, bytes))
+        for value in row.values():
+            if isinstance(value, bytes):
+                self.blob_bytes += len(value)
         if self._keys is not None:
             self._keys.update(_keys(table, row))
 
