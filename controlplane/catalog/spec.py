@@ -17,8 +17,9 @@ TARGET_ONGOING_REQUESTS = 16.0
 UPSCALE_DELAY_S = 10
 DOWNSCALE_DELAY_S = 120
 DOWNSCALE_TO_ZERO_DELAY_S = 300
-MAX_ONGOING_REQUESTS = 256
-"""vLLM's default for sequences in one batch (`max_num_seqs`) on small accelerators."""
+MAX_ONGOING_REQUESTS = 1024
+"""vLLM's default for sequences in one batch (`max_num_seqs`) on large accelerators. An engine with
+room for fewer lets the others wait itself."""
 MAX_QUEUED_REQUESTS = 1000
 QUEUE_TIMEOUT_S = 30
 COLD_START_TIMEOUT_S = 600

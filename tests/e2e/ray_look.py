@@ -68,10 +68,22 @@ def process(application: str) -> int:
 
 def engines(model: str) -> list[tuple[str, str]]:
     """Where the engine replicas of a model listen, and their secrets."""
+    return [(urls[0], secret) for urls, secret in _listeners(model)]
+
+
+def front_ends(model: str) -> list[tuple[str, str]]:
+    """The same of each front end of each replica."""
+    return [(url, secret) for urls, secret in _listeners(model) for url in urls]
+
+
+def _listeners(model: str) -> list[tuple[tuple[str, ...], str]]:
+    """The front ends of each engine replica of a model, and its secret."""
     found = asyncio.run(Relay(None, open_actor=partial(open_relay, "local")).read([Topic.APPLICATIONS, Topic.ENGINES]))
     records = found.values(Topic.APPLICATIONS)
-    of_replicas = ((records[engine_of(name)[0]], report.url) for name, report in found.values(Topic.ENGINES).items())
-    return [(url, record.secret) for record, url in of_replicas if record.model == model]
+    of_replicas = ((records[engine_of(name)[0]], report) for name, report in found.values(Topic.ENGINES).items())
+    return [
+        ((report.url, *report.further_urls), record.secret) for record, report in of_replicas if record.model == model
+    ]
 
 
 def memory_bytes() -> int:
@@ -80,7 +92,7 @@ def memory_bytes() -> int:
 
 
 LOOKS: Mapping[str, Callable[..., object]] = {
-    look.__name__: look for look in (replicas, all_replicas, status_s, process, engines, memory_bytes)
+    look.__name__: look for look in (replicas, all_replicas, status_s, process, engines, front_ends, memory_bytes)
 }
 
 

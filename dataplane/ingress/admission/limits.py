@@ -26,7 +26,7 @@ class ModelLimits:
     def of(cls, model: snapshot_pb2.ModelEntry) -> ModelLimits:
         admission = model.revision.spec.admission
         return cls(
-            admission.max_ongoing_requests if admission.HasField("max_ongoing_requests") else 256,
+            admission.max_ongoing_requests if admission.HasField("max_ongoing_requests") else 1024,
             admission.max_queued_requests if admission.HasField("max_queued_requests") else 1000,
             _seconds(admission.queue_timeout) if admission.HasField("queue_timeout") else 30.0,
             _seconds(admission.cold_start_timeout) if admission.HasField("cold_start_timeout") else 600.0,

@@ -116,7 +116,7 @@ def _register(client: Client, engine: Engine) -> None:
 def _own_subjects(stack: Stack, through: Target) -> list[Subject]:
     (replica,) = stack.processes(f"ray::ServeReplica:broadsheet-{_MODEL_ID}-")
     direct = []
-    for url, secret in stack.look("engines", f"models/{_MODEL_ID}"):
+    for url, secret in stack.look("front_ends", f"models/{_MODEL_ID}"):
         host, port = url.rpartition("/")[2].rsplit(":", 1)
         direct.append(Target(host, int(port), _MODEL_ID, secret))
     engine_processes = _parts(replica, direct)

@@ -512,7 +512,7 @@ class Admission(_message.Message):
     QUEUE_TIMEOUT_FIELD_NUMBER: _builtins.int
     COLD_START_TIMEOUT_FIELD_NUMBER: _builtins.int
     max_ongoing_requests: _builtins.int
-    """Requests in flight per engine replica. Further ones wait. Default: 256."""
+    """Requests in flight per engine replica. Further ones wait. Default: 1024."""
     max_queued_requests: _builtins.int
     """Requests that may wait for a replica to start or to have room. Further ones are answered with
     503. Default: 1000.
