@@ -43,11 +43,15 @@ WATCHES_PER_PEER_MAX = 100
 """Streams without credentials, which are health watches: one for each channel of a client that
 balances its load. They may last for ever."""
 
-UNKNOWN_MAX = 5000
-UNKNOWN_PER_PEER_MAX = 500
-"""Calls whose caller is not known: until their credentials are verified, which may take a fetch of
-the issuer's keys, and unary calls without credentials. With the watches they are a third of all
-RPCs, so that those of known callers always have the rest."""
+ANONYMOUS_MAX = 1000
+ANONYMOUS_PER_PEER_MAX = 100
+"""Unary calls without credentials, which may wait for their message."""
+
+UNKNOWN_MAX = 4000
+UNKNOWN_PER_PEER_MAX = 400
+"""Calls whose credentials are being verified, which may take a fetch of the issuer's keys. With
+those that have none they are a third of all RPCs, so that those of known callers always have the
+rest."""
 
 REQUEST_TIMEOUT_S = 30.0
 """From the admission of a unary call to its message. 4 MiB take so long at 1 Mbit/s."""
@@ -99,6 +103,9 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         self._measuring = measuring
         self._watches = Places(
             "health watches without credentials", in_all_max=WATCHES_MAX, per_peer_max=WATCHES_PER_PEER_MAX
+        )
+        self._anonymous = Places(
+            "calls without credentials", in_all_max=ANONYMOUS_MAX, per_peer_max=ANONYMOUS_PER_PEER_MAX
         )
         self._unknown = Places(
             "calls whose caller is not known", in_all_max=UNKNOWN_MAX, per_peer_max=UNKNOWN_PER_PEER_MAX
@@ -244,15 +251,12 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         peer = _caller_of(context.peer())
         with self._unknown.hold(peer):
             caller = await self._admit(method, context)
-            if caller is principal.ANONYMOUS and not streaming:
-                with principal.acting_as(caller):
-                    yield
-                return
-        if caller is principal.ANONYMOUS:
-            with self._watches.hold(peer), principal.acting_as(caller):
+        if caller is not principal.ANONYMOUS:
+            with principal.acting_as(caller):
                 yield
             return
-        with principal.acting_as(caller):
+        places = self._watches if streaming else self._anonymous
+        with places.hold(peer), principal.acting_as(caller):
             yield
 
     def _count(self, change: int) -> None:

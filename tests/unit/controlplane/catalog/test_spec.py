@@ -37,7 +37,7 @@ def test_every_default_is_filled_in_as_the_proto_states_it() -> None:
             "downscaleToZeroDelay": "300s",
         },
         "admission": {
-            "maxOngoingRequests": 256,
+            "maxOngoingRequests": 1024,
             "maxQueuedRequests": 1000,
             "queueTimeout": "30s",
             "coldStartTimeout": "600s",
