@@ -32,7 +32,9 @@ STREAMS = 3
 CHUNKS = (10, 50)
 """Of a short and a long stream. What they differ by is the cost of chunks alone."""
 SLACK = 0.5
-"""Calls of a request that a timer in the background may add."""
+"""Calls that a timer in the background may add to a chunk."""
+REQUEST_SLACK = 2.5
+"""The same of a request. Weak references to tasks that have ended are among them."""
 IDLE_SHARE = 0.8
 """A number of which less than this share is taken is too high."""
 SHOWN = 25
@@ -84,7 +86,7 @@ KEPT_OF_A_NEW_NAME = 158
 """The same for a name that nobody has asked for since the view changed."""
 
 
-def check(calls: Counter[CodeType], units: int, kept: float, what: str) -> None:
+def check(calls: Counter[CodeType], units: int, kept: float, what: str, slack: float = REQUEST_SLACK) -> None:
     """Compare the calls of each of so many requests or chunks with the number that is kept."""
     taken = calls.total() / units
     if os.environ.get("PRINT_CALLS"):
@@ -94,7 +96,7 @@ def check(calls: Counter[CodeType], units: int, kept: float, what: str) -> None:
         f"{count / units:8.2f}  {code.co_qualname}  ({code.co_filename.removeprefix(sys.prefix)}:{code.co_firstlineno})"
         for code, count in calls.most_common(SHOWN)
     )
-    assert taken <= kept + SLACK, f"{what}: {taken:.1f} calls, {kept} are kept\n{table}"
+    assert taken <= kept + slack, f"{what}: {taken:.1f} calls, {kept} are kept\n{table}"
     assert taken >= kept * IDLE_SHARE, f"{what}: only {taken:.1f} calls; keep this number instead of {kept}"
 
 
@@ -116,7 +118,7 @@ def test_a_chunk_takes_no_more_calls_than_are_kept(name: str) -> None:
         engine.reports_usage = case.with_key  # which the ingress asks for, and takes out again
         for engine.chunks in (short, short, long):  # the first to warm up
             taken.append(ingress.calls_during(lambda: client.ask(case.request(stream=True), times=STREAMS)))
-    check(taken[2] - taken[1], STREAMS * (long - short), case.calls_of_chunk, f"a chunk, {name}")
+    check(taken[2] - taken[1], STREAMS * (long - short), case.calls_of_chunk, f"a chunk, {name}", SLACK)
 
 
 @pytest.mark.parametrize("names", [2 * REQUESTS, 100 * REQUESTS])
