@@ -5,7 +5,6 @@ They are the real parts around a relay without Ray. Left out are the disk, Ray, 
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -17,8 +16,6 @@ from dataplane.agent.reconciler.actions import Deploy
 from dataplane.agent.reconciler.planning import plan
 from dataplane.agent.relayed_snapshot import SnapshotPublisher
 from dataplane.agent.status import Statuses, draining_models, notable_statuses
-from dataplane.ingress.app import IngressApp
-from dataplane.ingress.limits import IngressSettings
 from dataplane.ingress.relayed_view import WATCHED, RelayedView
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.relay.snapshots import read_snapshot
@@ -29,6 +26,7 @@ from dataplane.snapshot.changes.accept_change import accept_change
 from dataplane.snapshot.snapshot import Position, RawEntry, Snapshot
 from dataplane.sync.resource_report import ResourceReport
 from protocol.catalog_digest import CatalogDigest
+from tests.ingress_app import ingress_app
 from tests.raw import POLICY, STORE, adapter, model, raw, raws
 from tests.unit.dataplane.agent.ledger.reporting import empty
 from tests.unit.dataplane.agent.serve_world import ServeWorld
@@ -141,15 +139,7 @@ class IngressPart:
         self._watcher = relay.watcher(WATCHED)
         self._relayed = RelayedView(POLICY, _RULES, partial(read_snapshot, relay))
         self.views = ViewHolder()
-        self.app = IngressApp(
-            views=self.views,
-            wake=lambda _: None,
-            settings=IngressSettings(),
-            random=random.Random(0),  # nothing secret depends on it
-            time_of_day=time.time,
-            monotonic=time.monotonic,
-            replica="ingress",
-        )
+        self.app = ingress_app(self.views, replica="ingress")
 
     async def follow(self) -> None:
         """Decide by what is in the relay now."""

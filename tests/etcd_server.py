@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import grpc
+
+from tests.ports import free_port
 
 PUT = "/etcdserverpb.KV/Put"
 """The method that commits a value."""
@@ -48,7 +49,7 @@ async def running_etcd(directory: Path) -> AsyncIterator[EtcdServer]:
     Raises:
         RuntimeError: It cannot be had or does not start; says why.
     """
-    client, peer = (f"http://127.0.0.1:{_free_port()}" for _ in range(2))
+    client, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
     log = directory / "etcd.log"
     arguments = [
         *(str(_binary(directory)), "--data-dir", str(directory / "etcd"), "--name", "bench"),
@@ -98,13 +99,6 @@ def _run(*command: str, directory: Path) -> None:
     done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"etcd: {' '.join(command)} failed; try `apt-get update` first:\n{done.stderr}")
-
-
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
 
 
 def _field(number: int, content: bytes) -> bytes:

@@ -9,7 +9,6 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
 import ssl
 import time
 from collections import Counter
@@ -28,6 +27,7 @@ from dataplane.openai.asgi import JSON, Receive, Scope, Send, send_whole
 from dataplane.openai.http_limits import HttpLimits
 from dataplane.openai.http_protocol import protocol_class
 from dataplane.openai.listening import listener_on
+from tests.ports import free_port
 
 _START_S = 20.0
 _ANSWERS_AFTER_S = {"/slow": 0.5, "/soon": 0.02}
@@ -149,7 +149,7 @@ class Replicas:
 
     def start_beside(self) -> int:
         """Start a replica that listens elsewhere."""
-        return self.start(port=_free_port())[0]
+        return self.start(port=free_port())[0]
 
     def connect(self, *, again: bool = False) -> Connection:
         """A new connection of a client. It is closed with the node.
@@ -234,15 +234,10 @@ def running_node(
 ) -> Iterator[Replicas]:
     """Replicas on a free port."""
     cert, key = tls or (None, None)
-    node = Node(data_plane_id="test", port=_free_port(), limits=limits or HttpLimits(), cert=cert, key=key)
+    node = Node(data_plane_id="test", port=free_port(), limits=limits or HttpLimits(), cert=cert, key=key)
     replicas = Replicas(node)
     try:
         replicas.start(count)
         yield replicas
     finally:
         replicas.close()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])

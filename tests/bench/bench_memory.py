@@ -18,7 +18,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import random
 import socket
 import ssl
 import subprocess
@@ -32,13 +31,14 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
-from dataplane.ingress.app import IngressApp
 from dataplane.ingress.limits import IngressSettings
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.openai.http_protocol import protocol_class
 from tests import views
 from tests.bench.output import tell
 from tests.certificates import Authority, Files
+from tests.ingress_app import ingress_app
+from tests.ports import free_port
 
 MIB = 1024 * 1024
 BODY_BYTES = 32 * MIB
@@ -58,15 +58,7 @@ def run_ingress(port: int, engine_port: int, tls: Files | None) -> None:
     """Serve an ingress with one model and one adapter."""
     settings = IngressSettings(max_connections=100_000, max_connections_per_address=100_000)
     holder = ViewHolder()
-    app = IngressApp(
-        views=holder,
-        wake=lambda _: None,
-        settings=settings,
-        random=random.Random(0),
-        time_of_day=time.time,
-        monotonic=time.monotonic,
-        replica="bench",
-    )
+    app = ingress_app(holder, settings)
     catalog = views.snapshot(views.model("m"), views.adapter("m", "a"))
     holder.swap(views.view(catalog, {"m": views.ready(f"http://127.0.0.1:{engine_port}")}))
     uvicorn.run(
@@ -122,11 +114,6 @@ def running(tls: Files | None) -> Iterator[tuple[int, int]]:
         for process in processes.values():
             process.terminate()
             process.wait()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def wait_for(port: int) -> None:

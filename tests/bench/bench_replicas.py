@@ -17,8 +17,6 @@ import asyncio
 import json
 import multiprocessing
 import os
-import random
-import socket
 import statistics
 import sys
 import time
@@ -34,7 +32,6 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from dataplane.ingress.app import IngressApp
 from dataplane.ingress.limits import IngressSettings
 from dataplane.ingress.sharing.channel import place_of
 from dataplane.ingress.sharing.server import SharedServer
@@ -43,6 +40,8 @@ from dataplane.openai.http_protocol import protocol_class
 from dataplane.openai.listening import listener_on
 from tests import views
 from tests.bench.lean_http import Engine, call, p50_ms, post
+from tests.ingress_app import ingress_app
+from tests.ports import free_port
 
 STREAM_CHUNKS = 50
 CATALOG_MODELS = 1000
@@ -72,15 +71,7 @@ def run_replica(port: int, place: str, engines: Sequence[int], told: Connection)
     """Serve an ingress that knows a thousand models, one of them ready at these engines."""
     settings = IngressSettings()
     holder = ViewHolder()
-    app = IngressApp(
-        views=holder,
-        wake=lambda _: None,
-        settings=settings,
-        random=random.Random(os.getpid()),
-        time_of_day=time.time,
-        monotonic=time.monotonic,
-        replica=str(os.getpid()),
-    )
+    app = ingress_app(holder, settings, replica=str(os.getpid()), seed=os.getpid())
     names = ["m", *(f"m{number}" for number in range(1, CATALOG_MODELS))]
     catalog = views.snapshot(*(views.model(name) for name in names))
     holder.swap(views.view(catalog, {"m": views.ready(*(f"http://127.0.0.1:{engine}" for engine in engines))}))
@@ -234,11 +225,6 @@ def compare(arguments: argparse.Namespace) -> dict[str, dict[int, list[Measureme
         started.process.kill()
         started.process.join()
     return results
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 # --- printing -------------------------------------------------------------------------------------

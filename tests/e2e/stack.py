@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,20 +24,13 @@ import psutil
 from broadsheet import Client
 from dataplane.launch.environment import LOOPBACK_RAY, RAY_TOKEN_FILE
 from tests.death_signal import sent_at_our_death
+from tests.ports import free_port
 
 START_S = 90.0
 STOP_S = 60.0
 LOOK_S = 60.0
 LIVENESS_TIMEOUT_S = 20.0
 """Longer than any step of an engine on two busy cores."""
-
-
-def free_port() -> int:
-    """A port that is free at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:

@@ -22,7 +22,8 @@ import pytest
 
 from tests.certificates import Authority
 from tests.e2e.real_model import ask
-from tests.e2e.stack import Process, Stack, free_port, until
+from tests.e2e.stack import Process, Stack, until
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 

@@ -28,7 +28,7 @@ from broadsheet.v1 import (
 )
 from broadsheet.v1 import registry_service_pb2 as pb
 from controlplane.access.permissions import Role
-from tests.e2e.stack import free_port
+from tests.ports import free_port
 from tests.push_faults.proxy import Fault
 from tests.registry_world import spec
 from tests.stream.access_world import TOKENS, entries, write_tokens

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import random
 import socket
 import sys
 import threading
@@ -23,11 +22,11 @@ from typing import Any
 import uvicorn
 import uvloop
 
-from dataplane.ingress.app import IngressApp
 from dataplane.ingress.limits import IngressSettings
 from dataplane.ingress.view_holder import ViewHolder
 from dataplane.openai.http_protocol import protocol_class
 from dataplane.snapshot.activation import View
+from tests.ingress_app import ingress_app
 
 _TIMEOUT_S = 10.0
 _EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"word"},"finish_reason":null}]}\n\n'
@@ -155,15 +154,7 @@ class CountedIngress:
 
     async def _serve(self) -> None:
         views, settings = ViewHolder(), IngressSettings()
-        app = IngressApp(
-            views=views,
-            wake=lambda _: None,
-            settings=settings,
-            random=random.Random(0),
-            time_of_day=time.time,
-            monotonic=time.monotonic,
-            replica="r1",
-        )
+        app = ingress_app(views, settings)
         views.swap(self._view)
         listener = socket.create_server(("127.0.0.1", 0))
         config = uvicorn.Config(

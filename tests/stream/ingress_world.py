@@ -26,6 +26,7 @@ from dataplane.openai.http_protocol import protocol_class
 from dataplane.snapshot.activation import ModelActivation, View
 from dataplane.snapshot.snapshot import Snapshot
 from tests import views
+from tests.ingress_app import ingress_app
 
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 SECRET = "the secret of the engines"
@@ -124,15 +125,7 @@ class World:
         self.http: aiohttp.ClientSession
 
     async def start(self, settings: IngressSettings) -> None:
-        self.app = IngressApp(
-            views=self.views,
-            wake=self.woken.append,
-            settings=settings,
-            random=random.Random(0),
-            time_of_day=time.time,
-            monotonic=time.monotonic,
-            replica="r1",
-        )
+        self.app = ingress_app(self.views, settings, wake=self.woken.append)
         self._stack.push_async_callback(self.app.aclose)
         self.url = await self._stack.enter_async_context(
             serving(self.app, protocol_class(settings, self.app.count_refusal))

@@ -22,11 +22,13 @@ from __future__ import annotations
 import operator
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, cast, overload
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 _T = TypeVar("_T")
+
+_MISSING = object()
 
 BLOCK_KEYS = 256
 """Keys of a block when it is made. It is split when it has twice as many. Smaller blocks make a
@@ -86,14 +88,10 @@ class SortedMap(Mapping[_K, _V]):
         return _Items(self)
 
     def __getitem__(self, key: _K) -> _V:
-        at = bisect_right(self._firsts, key) - 1
-        if at >= 0:
-            block = self._blocks[at]
-            keys: tuple[Any, ...] = block.keys
-            index = bisect_left(keys, key)
-            if index < len(keys) and keys[index] == key:
-                return block.values[index]
-        raise KeyError(key)
+        found = self.get(key, _MISSING)
+        if found is _MISSING:
+            raise KeyError(key)
+        return cast(_V, found)
 
     @overload
     def get(self, key: _K, /) -> _V | None: ...

@@ -154,9 +154,3 @@ def ended(processes: list[Process]) -> Iterator[None]:
 def exit_when_told() -> None:
     """Unwind at SIGTERM, so that `ended` ends all processes: paused ones would not see it."""
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.bench.ingress import answers, plan, subjects, wrk
-from tests.bench.ingress.processes import ended, free_port
+from tests.bench.ingress.processes import ended
 from tests.bench.ingress.shown.results import Sample
 from tests.bench.output import tell
+from tests.ports import free_port
 
 _WARM_UP = plan.Case(name="warm-up")
 _WARM_UP_S = 1

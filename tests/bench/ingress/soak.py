@@ -20,10 +20,11 @@ import uvloop
 
 from protocol.transport.open_files import allow_connections
 from tests.bench.ingress import answers, plan, subjects
-from tests.bench.ingress.processes import StartError, ended, exit_when_told, free_port
+from tests.bench.ingress.processes import StartError, ended, exit_when_told
 from tests.bench.ingress.served import catalogs
 from tests.bench.ingress.shown.slope import second_half, slope
 from tests.bench.output import tell
+from tests.ports import free_port
 
 _OPENED_AT_ONCE = 50
 """Streams that are being opened at the same time."""

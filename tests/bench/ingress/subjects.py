@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.ingress import answers, plan
-from tests.bench.ingress.processes import Process, StartError, free_port
+from tests.bench.ingress.processes import Process, StartError
 from tests.bench.ingress.served import catalogs
+from tests.ports import free_port
 
 PATH = "/v1/chat/completions"
 ENVIRONMENTS = Path(__file__).resolve().parents[3] / ".bench"

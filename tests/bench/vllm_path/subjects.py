@@ -21,7 +21,8 @@ from tests.bench.output import tell
 from tests.bench.vllm_path.load import Target
 from tests.bench.vllm_path.rows import DIRECT, PLAIN, THROUGH
 from tests.death_signal import sent_at_our_death
-from tests.e2e.stack import Stack, free_port
+from tests.e2e.stack import Stack
+from tests.ports import free_port
 
 ROUTER = "router"
 UP_TIMEOUT_S = 420.0

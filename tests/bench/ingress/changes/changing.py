@@ -19,9 +19,10 @@ from rich.table import Table
 from tests.bench.ingress import plan, rounds, subjects
 from tests.bench.ingress.changes import link
 from tests.bench.ingress.changes.publisher import CHANGE_INTERVAL_S, Command
-from tests.bench.ingress.processes import Process, ended, free_port
+from tests.bench.ingress.processes import Process, ended
 from tests.bench.ingress.shown.results import Sample, spread
 from tests.bench.output import tell
+from tests.ports import free_port
 
 ENTRIES = 100_000
 _WINDOW_SECONDS_MIN = 5

@@ -22,13 +22,14 @@ from dataplane.relay.topics import Role, Writer
 from tests.bench.ingress.changes.link import RemoteActor
 from tests.bench.ingress.changes.publisher import RULES
 from tests.bench.ingress.served import ours
+from tests.ingress_app import ingress_app
 from tests.raw import POLICY
 
 
 async def serve(port: int, path: Path) -> None:
     """Serve until it is told to end."""
     holder = ViewHolder()
-    app = ours.ingress(holder)
+    app = ingress_app(holder, replica="bench")
     relay = Relay(Writer(Role.INGRESS, "bench"), open_actor=partial(RemoteActor, path))
     relayed = RelayedView(POLICY, RULES, partial(read_snapshot, relay))
     watcher = relay.watcher(WATCHED)

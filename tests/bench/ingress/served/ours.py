@@ -8,8 +8,6 @@ Left out of `dataplane.ingress.replica` are Ray and the relay: the view is made 
 from __future__ import annotations
 
 import argparse
-import random
-import time
 
 import uvicorn
 
@@ -20,19 +18,7 @@ from dataplane.logs import configure_logging
 from dataplane.openai.http_protocol import protocol_class
 from dataplane.openai.listening import listener_on
 from tests.bench.ingress.served import catalogs
-
-
-def ingress(views: ViewHolder) -> IngressApp:
-    """The app of an ingress replica."""
-    return IngressApp(
-        views=views,
-        wake=lambda _: None,
-        settings=IngressSettings(),
-        random=random.Random(0),
-        time_of_day=time.time,
-        monotonic=time.monotonic,
-        replica="bench",
-    )
+from tests.ingress_app import ingress_app
 
 
 def http_server(app: IngressApp) -> uvicorn.Server:
@@ -62,7 +48,7 @@ def main() -> None:
     arguments = parser.parse_args()
     configure_logging()
     holder = ViewHolder()
-    app = ingress(holder)
+    app = ingress_app(holder, replica="bench")
     holder.swap(catalogs.view(arguments.names, arguments.engine_url, key=arguments.everything))
     listener = listener_on("127.0.0.1", arguments.port, write_timeout_s=60.0, shared=True)
     http_server(app).run(sockets=[listener])

@@ -10,7 +10,8 @@ import pytest
 from tests.bench.ingress import plan, rounds, subjects
 from tests.bench.ingress.changes import changing
 from tests.bench.ingress.changes.publisher import Command
-from tests.bench.ingress.processes import Process, StartError, ended, free_port
+from tests.bench.ingress.processes import Process, StartError, ended
+from tests.ports import free_port
 
 
 @pytest.fixture
