@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataplane.ingress.request_context import RequestContext
+from dataplane.ingress.tokens.request_meter import RequestMeter
 from dataplane.ingress.upstream.answer import Answer
 from dataplane.openai.asgi import WRITE_NOW, WriteNow
 
@@ -23,17 +24,19 @@ async def pass_body(context: RequestContext, answer: Answer) -> None:
 
 async def _write_pieces(context: RequestContext, answer: Answer, write: WriteNow) -> None:
     # The event loop writes each piece when it reads it. This task only waits for the end.
-    meter = context.meter
-
-    def write_metered(piece: bytes) -> bool:
-        passed = piece if meter is None else meter.passing(piece)
-        return not passed or write(passed)
-
-    write_piece = write if meter is None else write_metered
+    write_piece = write if context.meter is None else _metered(context.meter, write)
     ended = write_piece(answer.first) and await answer.pass_on(write_piece)
     while not ended:
         await context.send({"type": "http.response.body", "body": b"", "more_body": True})
         ended = await answer.pass_on(write_piece)
+
+
+def _metered(meter: RequestMeter, write: WriteNow) -> WriteNow:
+    def write_metered(piece: bytes) -> bool:
+        passed = meter.passing(piece)
+        return not passed or write(passed)
+
+    return write_metered
 
 
 async def _send_pieces(context: RequestContext, answer: Answer) -> None:
